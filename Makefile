@@ -1,0 +1,67 @@
+# The verbs of the project; `make help` lists them. Works with GNU make 3.81 (macOS) and newer.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# The first interpreter that runs and is new enough; PYTHON=... overrides it.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+BIN := .venv/bin
+# Named after the tree's path: a tree that was moved or copied gets its environment made anew.
+STAMP := .venv/.ready-$(shell pwd | cksum | cut -d' ' -f1)
+CODE := eventstore services client/src/rollforward tests tools
+ARGS ?=
+export PYTHONUTF8 := 1
+
+.PHONY: help setup demo up test check fmt protos release-protos lock bench clean
+
+help: ## show these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## build .venv from the lock; leaves .venv/bin/rollforward
+	@echo "ready: $(BIN)/rollforward"
+
+$(STAMP): requirements.lock pyproject.toml client/pyproject.toml tools/bootstrap.py
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "rollforward needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py "$@"
+
+demo: $(STAMP) ## run the whole lifecycle on real data
+	@$(BIN)/rollforward demo $(ARGS)
+
+up: $(STAMP) ## start NATS and all services; ARGS="--data DIR ..."
+	@$(BIN)/rollforward up $(ARGS)
+
+test: $(STAMP) ## run the tests; ARGS="-k name ..."
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## style, types, import rule, contract, stubs, lock
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/protos.py lint
+	@$(BIN)/python tools/protos.py breaking
+	@$(BIN)/python tools/protos.py drift
+	@$(BIN)/python tools/lock.py check
+
+fmt: $(STAMP) ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+protos: $(STAMP) ## generate the Python stubs from protos/
+	@$(BIN)/python tools/protos.py write
+
+release-protos: $(STAMP) ## make protos/ of now the contract that may not break
+	@$(BIN)/python tools/protos.py release
+
+lock: $(STAMP) ## resolve again; ARGS="--upgrade" or "--upgrade-package NAME"
+	@$(BIN)/python tools/lock.py write $(ARGS)
+
+bench: $(STAMP) ## run the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## delete .venv and everything else that can be made again
+	@rm -rf .venv build dist client/build client/dist .*_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,294 @@
+"""The way to the services: channels, metadata, deadlines, retries, and the process's default connection."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import threading
+import uuid
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import Message
+
+from rollforward import v1
+from rollforward.address import DEFAULT_ADDRESS, is_loopback, parse_address
+from rollforward.backoff import Backoff
+from rollforward.errors import InvalidRequest, RollforwardError, from_rpc_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+DEFAULT_TIMEOUT: Final = 30.0
+_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    # A peer that vanished without a word is noticed within 40 s, also by a watch that nothing is sent on.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+# Whose positions a service's answers carry, by the file that declares the answer.
+_LOG_OF_FILE: Final[Mapping[str, str]] = {
+    f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
+}
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+_T = TypeVar("_T")
+
+
+def new_request_id() -> str:
+    """A fresh id that makes the repetition of a command harmless: 32 hex digits."""
+    return uuid.uuid4().hex
+
+
+class Connection:
+    """Channels to the services; safe for use by many threads.
+
+    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. gRPC does not survive a fork:
+    a child process makes a connection of its own.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        actor: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        correlation_id: str = "",
+    ) -> None:
+        """Prepare to talk to the services; nothing is sent yet.
+
+        `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then localhost:50051.
+        `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system. `timeout` is in seconds, for each call
+        with all its retries. `correlation_id` marks every event that this connection causes.
+        Raises InvalidRequest (INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID).
+        """
+        self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
+        self.actor = actor or os.environ.get("ROLLFORWARD_ACTOR") or _os_user()
+        self.timeout = _checked_timeout(timeout)
+        self._endpoints = parse_address(self.address)
+        self._fixed = _fixed_metadata(self.actor, correlation_id)
+        self._lock = threading.Lock()
+        self._channels: dict[str, grpc.Channel] = {}
+        self._positions: dict[str, int] = {}
+        self._closed = False
+
+    @cached_property
+    def tracking(self) -> v1.TrackingServiceStub:
+        """The raw stub of the tracking service."""
+        return v1.TrackingServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def artifacts(self) -> v1.ArtifactServiceStub:
+        """The raw stub of the artifact service, which lives with tracking."""
+        return v1.ArtifactServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def registry(self) -> v1.RegistryServiceStub:
+        """The raw stub of the registry."""
+        return v1.RegistryServiceStub(self._channel("registry"))
+
+    @cached_property
+    def serving(self) -> v1.ServingServiceStub:
+        """The raw stub of the serving service."""
+        return v1.ServingServiceStub(self._channel("serving"))
+
+    @cached_property
+    def audit(self) -> v1.AuditServiceStub:
+        """The raw stub of the audit service."""
+        return v1.AuditServiceStub(self._channel("audit"))
+
+    @cached_property
+    def systems(self) -> tuple[v1.SystemServiceStub, ...]:
+        """The raw stub of the system service in each process that the address names."""
+        services = {endpoint: service for service, endpoint in self._endpoints.items()}
+        return tuple(v1.SystemServiceStub(self._channel(service)) for service in services.values())
+
+    def call(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, *, timeout: float | None = None
+    ) -> _Response:
+        """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the connection's).
+
+        Raises the RollforwardError that the answer stands for.
+        """
+        return self.retry(lambda seconds: self._answer(method, request, seconds), timeout=timeout)
+
+    def retry(self, attempt: Callable[[float | None], _T], *, timeout: float | None = None) -> _T:
+        """Call `attempt` with the seconds left, again while the service is out of reach.
+
+        Raises the RollforwardError of the last attempt.
+        """
+        backoff = Backoff(self.timeout if timeout is None else _checked_timeout(timeout))
+        while True:
+            self._refuse_when_closed()
+            try:
+                return attempt(backoff.remaining())
+            except grpc.RpcError as error:
+                if not is_out_of_reach(error) or not backoff.pause():
+                    raise from_rpc_error(error) from error
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, timeout: float | None = None
+    ) -> Iterator[_Response]:
+        """The answers to one request, without retries and without a deadline unless one is given in seconds.
+
+        Raises the RollforwardError that a failure stands for. Leaving the loop cancels the call.
+        """
+        self._refuse_when_closed()
+        call = method(request, timeout=timeout, metadata=self.metadata())
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call: who acts, and the positions that the answer must have reached."""
+        with self._lock:
+            positions = ",".join(f"{log}={position}" for log, position in sorted(self._positions.items()))
+        return (*self._fixed, ("rollforward-min-position", positions)) if positions else self._fixed
+
+    def note_position(self, log: str, position: int) -> None:
+        """Remember that a position of a log was seen, so that later reads are not older."""
+        with self._lock:
+            if position > self._positions.get(log, 0):
+                self._positions[log] = position
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """The highest position seen of each log."""
+        with self._lock:
+            return dict(self._positions)
+
+    def close(self) -> None:
+        """Close the channels; calls under way fail as cancelled. Closing twice is harmless."""
+        with self._lock:
+            self._closed = True
+            channels = list(self._channels.values())
+            self._channels.clear()
+        for channel in channels:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Connection({self.address!r}, actor={self.actor!r})"
+
+    def _answer(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, seconds: float | None
+    ) -> _Response:
+        response = method(request, timeout=seconds, metadata=self.metadata())
+        log = _LOG_OF_FILE.get(response.DESCRIPTOR.file.name)
+        if log is not None and "position" in response.DESCRIPTOR.fields_by_name:
+            self.note_position(log, int(getattr(response, "position")))  # noqa: B009 - the field differs by message
+        return response
+
+    def _channel(self, service: str) -> grpc.Channel:
+        endpoint = self._endpoints.get(service)
+        if endpoint is None:
+            message = f"the address {self.address!r} does not say where the {service} service is"
+            raise InvalidRequest("SERVICE_UNKNOWN", message, {"service": service})
+        with self._lock:
+            self._refuse_when_closed()
+            if endpoint not in self._channels:
+                self._channels[endpoint] = grpc.insecure_channel(endpoint, options=_channel_options(endpoint))
+            return self._channels[endpoint]
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise InvalidRequest("CONNECTION_CLOSED", "the connection was closed")
+
+
+def is_out_of_reach(error: grpc.RpcError) -> bool:
+    """Whether the same request may be answered if it is sent again."""
+    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def connect(
+    address: str | None = None,
+    *,
+    actor: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    correlation_id: str = "",
+) -> Connection:
+    """Make a connection, and make it the one that every function uses unless told otherwise. See Connection for the arguments."""
+    connection = Connection(address, actor=actor, timeout=timeout, correlation_id=correlation_id)
+    with _default_lock:
+        _default["connection"] = connection
+    return connection
+
+
+def current(connection: Connection | None = None) -> Connection:
+    """The given connection, else the process's default one, made from the environment when there is none yet."""
+    if connection is not None:
+        return connection
+    with _default_lock:
+        if "connection" not in _default:
+            _default["connection"] = Connection()
+        return _default["connection"]
+
+
+def close() -> None:
+    """Close the process's default connection, if there is one, and forget it."""
+    with _default_lock:
+        connection = _default.pop("connection", None)
+    if connection is not None:
+        connection.close()
+
+
+_default: Final[dict[str, Connection]] = {}
+_default_lock: Final = threading.Lock()
+
+
+def _channel_options(endpoint: str) -> list[tuple[str, Any]]:
+    # A proxy for the outside world must not catch calls to this machine.
+    return [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else list(_OPTIONS)
+
+
+def _fixed_metadata(actor: str, correlation_id: str) -> tuple[tuple[str, str], ...]:
+    fixed = (("rollforward-actor", quote(actor, safe="")),)
+    if not correlation_id:
+        return fixed
+    if not (correlation_id.isascii() and correlation_id.isprintable()):
+        raise InvalidRequest("INVALID_CORRELATION_ID", "a correlation id is printable ASCII")
+    return (*fixed, ("rollforward-correlation-id", correlation_id))
+
+
+def _checked_timeout(seconds: float) -> float:
+    if not seconds > 0:
+        raise InvalidRequest("INVALID_TIMEOUT", f"a timeout is a number of seconds above 0, not {seconds}")
+    return seconds
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        # A container's user id often has no name.
+        return str(os.getuid())
+
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Connection",
+    "RollforwardError",
+    "close",
+    "connect",
+    "current",
+    "is_out_of_reach",
+    "new_request_id",
+]

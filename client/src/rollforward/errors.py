@@ -1,0 +1,148 @@
+"""The client's exceptions, and how a failed call becomes one of them."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.message import DecodeError, Message
+
+from rollforward import v1
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+DOMAIN: Final = "rollforward"
+
+_M = TypeVar("_M", bound=Message)
+
+
+class RollforwardError(Exception):
+    """Anything that the client refuses or the server refused.
+
+    `reason` is a stable word to decide by ("VERSION_NOT_FOUND"), `metadata` says what it is about, `message` is for people and may change.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str = "",
+        metadata: Mapping[str, str] | None = None,
+        details: Sequence[Packed] = (),
+    ) -> None:
+        # All of them in args, so that the exception survives pickling between processes.
+        super().__init__(reason, message, dict(metadata or {}), tuple(details))
+        self.reason = reason
+        self.message = message
+        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata or {}))
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})" if self.message else self.reason
+
+    def _detail(self, kind: type[_M]) -> _M | None:
+        for packed in self.details:
+            if packed.Is(kind.DESCRIPTOR):
+                found = kind()
+                packed.Unpack(found)
+                return found
+        return None
+
+
+class InvalidRequest(RollforwardError):
+    """The request can never be right: a bad name, a wrong type, a message that is too large."""
+
+
+class NotFound(RollforwardError):
+    """What the request names does not exist."""
+
+
+class AlreadyExists(RollforwardError):
+    """What the request would create exists."""
+
+
+class PreconditionFailed(RollforwardError):
+    """The request is right, but the state forbids it: a gate, a parameter that never changes."""
+
+    @property
+    def evidence(self) -> v1.GateEvidence | None:
+        """What the registration gate saw and said, when it was the gate that refused."""
+        return self._detail(v1.GateEvidence)
+
+
+class Conflict(RollforwardError):
+    """Somebody else was first: read afresh, then decide again."""
+
+    @property
+    def current(self) -> v1.Alias | None:
+        """The alias as it stands now, when the expected revision was wrong."""
+        return self._detail(v1.Alias)
+
+
+class Unavailable(RollforwardError):
+    """No answer within the deadline. Whether a command was done is unknown; repeating it with its request id is harmless."""
+
+
+class Forbidden(RollforwardError):
+    """The actor is known and may not do this."""
+
+
+class Unauthenticated(RollforwardError):
+    """The actor is not known."""
+
+
+class InternalError(RollforwardError):
+    """The server failed, or what it sent is damaged."""
+
+
+CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxyType({
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.ABORTED: Conflict,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+})
+
+
+def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
+    """The exception that a failed call stands for; statuses outside the table become InternalError."""
+    if not isinstance(error, grpc.Call):
+        return InternalError("UNKNOWN", str(error))
+    code = error.code()
+    kind = CLASS_OF.get(code, InternalError)
+    details = _details(error)
+    info = _error_info(details)
+    if info is None:
+        return kind(_reason_of(code), error.details() or "", details=details)
+    return kind(info.reason, error.details() or "", info.metadata, details)
+
+
+def _reason_of(code: grpc.StatusCode) -> str:
+    # What gRPC itself refuses carries no reason of ours; the only limit that it enforces here is the size of messages.
+    return "MESSAGE_TOO_LARGE" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else code.name
+
+
+def _details(call: grpc.Call) -> Sequence[Packed]:
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return v1.Status.FromString(value).details
+            except DecodeError:
+                # Somebody else's trailer, a proxy's for one: the status code still tells the class.
+                return ()
+    return ()
+
+
+def _error_info(details: Sequence[Packed]) -> v1.ErrorInfo | None:
+    for packed in details:
+        if packed.TypeName() == "google.rpc.ErrorInfo":
+            info = v1.ErrorInfo.FromString(packed.value)
+            if info.domain == DOMAIN:
+                return info
+    return None

@@ -1,0 +1,197 @@
+"""Names as people write them: "fraud-detector@champion", "models:/fraud-detector/3", "2026-11-03T14:00Z"."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest
+
+UINT64_MAX: Final = 2**64 - 1
+UINT32_MAX: Final = 2**32 - 1
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# RFC 3339, the seconds optional.
+_TIME: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}(?::\d{2})?)(?:(?<=:\d\d:\d\d)\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+
+
+class AliasReference(NamedTuple):
+    """A model's alias; an empty alias stands for all of the model's."""
+
+    model: str
+    alias: str
+
+
+class VersionReference(NamedTuple):
+    """A model's version by number."""
+
+    model: str
+    version: int
+
+
+class RunReference(NamedTuple):
+    """An artifact of a run; an empty path is the run's root."""
+
+    run_id: str
+    path: str
+
+
+class DigestReference(NamedTuple):
+    """An artifact by its manifest's digest."""
+
+    digest: str
+
+
+class HasRunId(Protocol):
+    """A live run or a run as the server shows it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+RunLike = str | HasRunId
+Past = int | datetime | str
+ArtifactReference = AliasReference | VersionReference | RunReference | DigestReference
+
+
+def parse_alias(text: str) -> AliasReference:
+    """Read "model@alias". Raises InvalidRequest (INVALID_REFERENCE)."""
+    reference = parse_aliases(text)
+    if not reference.alias:
+        raise _invalid(text, "it is not MODEL@ALIAS")
+    return reference
+
+
+def parse_aliases(text: str) -> AliasReference:
+    """Read "model@alias", or "model" for all of its aliases. Raises InvalidRequest (INVALID_REFERENCE)."""
+    model, at, alias = text.partition("@")
+    if not model or (at and not alias) or "@" in alias or ":" in model or "/" in text:
+        raise _invalid(text, "it is neither MODEL@ALIAS nor MODEL")
+    return AliasReference(model, alias)
+
+
+def parse_artifact(text: str) -> ArtifactReference:
+    """Read what names an artifact: "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or "sha256:...".
+
+    Raises InvalidRequest (INVALID_REFERENCE).
+    """
+    scheme, _, rest = text.partition(":")
+    if scheme == "models" and rest.startswith("/"):
+        return _model_artifact(text, rest[1:])
+    if scheme == "runs" and rest.startswith("/"):
+        run_id, _, path = rest[1:].partition("/")
+        if _RUN_ID.fullmatch(run_id):
+            return RunReference(run_id, path)
+        raise _invalid(text, "a run id is 32 lower-case hex digits")
+    if is_digest(text):
+        return DigestReference(text)
+    raise _invalid(text, "it is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH and sha256:HEX")
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a digest: "sha256:" and 64 lower-case hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def run_id_of(run: RunLike) -> str:
+    """The id of a run that was given as a live run, as a message, or as the id itself."""
+    return run if isinstance(run, str) else run.run_id
+
+
+def version_number(model: str, version: v1.Version | int) -> int:
+    """The number of a version of a model. Raises InvalidRequest (INVALID_VERSION) for one of another model, or not a number."""
+    if isinstance(version, v1.Version):
+        if version.model != model:
+            raise _invalid_version(model, f"that is a version of {version.model!r}")
+        return version.version
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= UINT32_MAX:
+        raise _invalid_version(model, f"a version is a whole number from 1 on, not {version!r}")
+    return version
+
+
+def revision(value: int | None, name: str = "expected_revision") -> int | None:
+    """A revision that fits the contract, None for none. Raises InvalidRequest (INVALID_REVISION)."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= UINT64_MAX:
+        raise InvalidRequest("INVALID_REVISION", f"{name} is a whole number from 0 on, not {value!r}", {"field": name})
+    return value
+
+
+def as_of(past: Past | None) -> v1.AsOf | None:
+    """A place in the past: a revision (an int, or its digits), an aware datetime, or an RFC 3339 text; None for none.
+
+    Raises InvalidRequest (INVALID_REVISION, INVALID_TIME).
+    """
+    if past is None:
+        return None
+    if isinstance(past, datetime):
+        return v1.AsOf(time=_from_datetime(past))
+    if isinstance(past, str) and not (past.isascii() and past.isdigit()):
+        return v1.AsOf(time=parse_time(past))
+    return v1.AsOf(position=revision(int(past) if isinstance(past, str) else past, "a point in the past") or 0)
+
+
+def timestamp(time: datetime | str | None) -> Timestamp | None:
+    """A time as the contract has it, from an aware datetime or an RFC 3339 text. Raises InvalidRequest (INVALID_TIME)."""
+    if time is None:
+        return None
+    return parse_time(time) if isinstance(time, str) else _from_datetime(time)
+
+
+def parse_time(text: str) -> Timestamp:
+    """Read an RFC 3339 time to the nanosecond; the seconds may be left out. Raises InvalidRequest (INVALID_TIME)."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise _invalid_time(text)
+    date, clock, fraction, offset = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{offset.upper()}")
+    except ValueError as error:
+        raise _invalid_time(text) from error
+    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    return _in_range(Timestamp(seconds=seconds, nanos=int((fraction or "").ljust(9, "0"))), text)
+
+
+def _from_datetime(moment: datetime) -> Timestamp:
+    # A time without its zone would mean another moment on every machine.
+    if moment.utcoffset() is None:
+        raise _invalid_time(str(moment))
+    seconds, rest = divmod(moment - _EPOCH, timedelta(seconds=1))
+    return _in_range(Timestamp(seconds=seconds, nanos=rest // timedelta(microseconds=1) * 1000), str(moment))
+
+
+def _in_range(time: Timestamp, text: str) -> Timestamp:
+    # A zone can carry the first and the last day out of the years 1 to 9999.
+    if not -62135596800 <= time.seconds <= 253402300799:
+        raise _invalid_time(text)
+    return time
+
+
+def _model_artifact(text: str, rest: str) -> AliasReference | VersionReference:
+    if "@" in rest:
+        return parse_alias(rest)
+    model, _, number = rest.partition("/")
+    if model and number.isascii() and number.isdigit() and 1 <= int(number[:11]) <= UINT32_MAX:
+        return VersionReference(model, int(number))
+    raise _invalid(text, "after models:/ comes NAME@ALIAS or NAME/VERSION")
+
+
+def _invalid(text: str, why: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_REFERENCE", f"{text!r} cannot be read: {why}", {"reference": text})
+
+
+def _invalid_version(model: str, why: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_VERSION", f"not a version of {model!r}: {why}", {"model": model})
+
+
+def _invalid_time(text: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_TIME", f"{text!r} is not a time with its zone, such as 2026-11-03T14:00Z", {"time": text}
+    )

@@ -1,0 +1,230 @@
+"""The one path of a command: load the stream's state, decide, append, and decide again when someone else was faster."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from eventstore.errors import Conflict, DuplicateAppend, Kind, Rejected, StoreUnavailable, WrongExpectedRevision
+from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.store import EventStore
+
+S = TypeVar("S")
+
+ATTEMPTS = 8
+CACHED_STREAMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Decider(Generic[S]):
+    """The rules of one kind of stream, as pure functions.
+
+    Attributes:
+        initial: The state of a stream without events.
+        decide: What a command makes happen in a state: events, none if it is so already. Raises `Rejected` or `Conflict`.
+        evolve: The state after an event.
+        stream_of: The stream that an event belongs to.
+    """
+
+    initial: S
+    decide: Callable[[object, S], Sequence[Message]]
+    evolve: Callable[[S, RecordedEvent], S]
+    stream_of: Callable[[Message], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an earlier request with the same id did: the digest of its command, and its events' first and last position."""
+
+    digest: str
+    first: int
+    last: int
+
+
+class RequestIndex(Protocol):
+    """Which request made which events; rebuilt from the log like every other projection."""
+
+    async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
+        """What that request did, judged by an index that has come to position `at_least` or further."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[S]):
+    """What a command came to.
+
+    Attributes:
+        state: The stream's state after it.
+        events: The events that it made, in order; empty when there was nothing to do. A repeated request has those of
+            the first.
+        position: What to read from to see it: its last event's position, or the stream's revision.
+    """
+
+    state: S
+    events: tuple[RecordedEvent, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held(Generic[S]):
+    state: S
+    revision: int
+
+
+class CommandHandler(Generic[S]):
+    """Handles the commands of one decider.
+
+    Args:
+        store: The log.
+        decider: The rules.
+        requests: Tells a repeated request from a new one.
+    """
+
+    def __init__(self, store: EventStore, decider: Decider[S], requests: RequestIndex) -> None:
+        self._store = store
+        self._decider = decider
+        self._requests = requests
+        self._cache: OrderedDict[str, _Held[S]] = OrderedDict()
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def handle(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
+        """Does a command on a stream, once for each request id.
+
+        Raises:
+            Rejected: As the decider says; or REQUEST_ID_REUSED when the id came with another command before.
+            Conflict: As the decider says; or STREAM_BUSY when others were faster again and again.
+            StoreUnavailable: The log or the index did not answer; the same request may be sent again.
+        """
+        lock = self._locks.setdefault(stream, asyncio.Lock())
+        async with lock:
+            for _ in range(ATTEMPTS):
+                held = self._cache.get(stream) or await self._refresh(stream)
+                try:
+                    return await self._attempt(stream, held, command, metadata)
+                except (Rejected, Conflict):
+                    # Held state may be behind what other writers did: a refusal counts only if it is the newest that refuses.
+                    if (await self._refresh(stream)).revision == held.revision:
+                        raise
+                except WrongExpectedRevision:
+                    await self._refresh(stream)
+        raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row", stream=stream)
+
+    async def handle_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
+        """Does a command whose events commute with all others of the stream and leave its state as it is.
+
+        No expected revision is given, so that many may write at once.
+
+        Raises:
+            Rejected, StoreUnavailable: As `handle`.
+        """
+        held = self._cache.get(stream) or await self._refresh(stream)
+        if repeated := await self._repeated(held, metadata, at_least=0):
+            return repeated
+        try:
+            events = self._new_events(self._decider.decide(command, held.state), metadata)
+        except (Rejected, Conflict):
+            held = await self._refresh(stream)
+            events = self._new_events(self._decider.decide(command, held.state), metadata)
+        try:
+            recorded = await self._append(events, None)
+        except DuplicateAppend:
+            return await self._first_outcome(held, metadata)
+        return Outcome(held.state, recorded, recorded[-1].position if recorded else held.revision)
+
+    async def state(self, stream: str, until: int | None = None) -> tuple[S, int]:
+        """A stream's state and revision, now or as of a position, folded from its events."""
+        if until is None:
+            held = await self._refresh(stream)
+            return held.state, held.revision
+        held = _Held(self._decider.initial, 0)
+        async for event in self._store.read(stream):
+            if event.position > until:
+                break
+            held = _Held(self._decider.evolve(held.state, event), event.position)
+        return held.state, held.revision
+
+    async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
+        if repeated := await self._repeated(held, metadata, at_least=held.revision):
+            return repeated
+        events = self._new_events(self._decider.decide(command, held.state), metadata)
+        if not events:
+            newest = await self._refresh(stream)
+            if newest.revision != held.revision:
+                raise WrongExpectedRevision(stream, held.revision)
+            return Outcome(held.state, (), held.revision)
+        try:
+            recorded = await self._append(events, {stream: held.revision})
+        except DuplicateAppend:
+            return await self._first_outcome(held, metadata)
+        for event in recorded:
+            if event.stream == stream:
+                held = _Held(self._decider.evolve(held.state, event), event.position)
+        self._hold(stream, held)
+        return Outcome(held.state, recorded, recorded[-1].position)
+
+    async def _append(self, events: Sequence[NewEvent], expected: dict[str, int] | None) -> tuple[RecordedEvent, ...]:
+        if not events:
+            return ()
+        positions = await self._store.append(events, expected)
+        return tuple(
+            RecordedEvent(event.stream, position, 0, event.id, event.data, event.metadata, position == positions[-1])
+            for event, position in zip(events, positions, strict=True)
+        )
+
+    def _new_events(self, events: Sequence[Message], metadata: Metadata) -> list[NewEvent]:
+        ids = [uuid.uuid4().hex for _ in events]
+        keys = [f"{_request_key(metadata)}.{number}" for number in range(len(events))] if metadata.request_id else ids
+        return [
+            NewEvent(self._decider.stream_of(event), event, metadata, event_id, key)
+            for event, event_id, key in zip(events, ids, keys, strict=True)
+        ]
+
+    async def _repeated(self, held: _Held[S], metadata: Metadata, at_least: int) -> Outcome[S] | None:
+        if not metadata.request_id:
+            return None
+        request = await self._requests.find_request(metadata.actor, metadata.request_id, at_least)
+        if request is None:
+            return None
+        if request.digest != metadata.request_digest:
+            raise Rejected(
+                Kind.INVALID,
+                "REQUEST_ID_REUSED",
+                f"request id {metadata.request_id!r} came with another command before",
+                request_id=metadata.request_id,
+                position=str(request.first),
+            )
+        events = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
+        return Outcome(held.state, tuple(event for event in events if event is not None), request.last)
+
+    async def _first_outcome(self, held: _Held[S], metadata: Metadata) -> Outcome[S]:
+        repeated = await self._repeated(held, metadata, at_least=await self._store.head())
+        if repeated is None:
+            raise StoreUnavailable("the first outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
+        return repeated
+
+    async def _refresh(self, stream: str) -> _Held[S]:
+        held = self._cache.get(stream) or _Held(self._decider.initial, 0)
+        async for event in self._store.read(stream, held.revision):
+            held = _Held(self._decider.evolve(held.state, event), event.position)
+        self._hold(stream, held)
+        return held
+
+    def _hold(self, stream: str, held: _Held[S]) -> None:
+        known = self._cache.get(stream)
+        if held.revision and (known is None or known.revision <= held.revision):
+            self._cache[stream] = held
+            self._cache.move_to_end(stream)
+            if len(self._cache) > CACHED_STREAMS:
+                self._cache.popitem(last=False)
+
+
+def _request_key(metadata: Metadata) -> str:
+    return hashlib.sha256(f"{metadata.actor}\0{metadata.request_id}".encode()).hexdigest()[:32]

@@ -1,0 +1,146 @@
+"""One delivery from JetStream: the messages of a stream from a position on, in order, gaps noticed at once.
+
+Acknowledgement is not needed: the reader keeps its own position and starts a new delivery behind it when this one breaks.
+Source: the push consumer of https://github.com/nats-io/nats-architecture-and-design (ADR-15, ADR-17).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import nats.errors
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 3.0
+LOOK_SECONDS = 0.25
+BATCH = 1000
+
+
+class DeliveryBroken(Exception):
+    """The delivery cannot go on; another one, from the same position, may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message with its place in the stream and the time (ns since 1970) at which the stream recorded it."""
+
+    message: Msg
+    position: int
+    time_ns: int
+
+
+class Delivery:
+    """An async iterator over batches of messages behind `after`; also an async context manager.
+
+    Raises:
+        DeliveryBroken: A gap, silence, or a new connection.
+    """
+
+    def __init__(self, client: NatsClient, stream: str, after: int) -> None:
+        self._client = client
+        self._stream = stream
+        self._after = after
+        self._delivered = 0
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+        self._consumer = ""
+        self._connection = client.stats["reconnects"]
+        self._heard = time.monotonic()
+
+    async def __aenter__(self) -> Delivery:
+        inbox = self._client.new_inbox()
+        try:
+            self._subscription = await self._client.subscribe(inbox, cb=self._queue.put)
+            config = api.ConsumerConfig(
+                deliver_subject=inbox,
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._after + 1,
+                ack_policy=api.AckPolicy.NONE,
+                max_deliver=1,
+                flow_control=True,
+                idle_heartbeat=HEARTBEAT_SECONDS,
+                inactive_threshold=30,
+                mem_storage=True,
+                num_replicas=1,
+            )
+            self._consumer = (await self._client.jetstream().add_consumer(self._stream, config)).name
+        except (TimeoutError, nats.errors.Error) as error:
+            await self._unsubscribe()
+            raise DeliveryBroken(f"no consumer: {error!r}") from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        # The consumer goes by itself once nobody listens.
+        if self._subscription and not self._client.is_closed:
+            try:
+                await self._subscription.unsubscribe()
+            except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError):
+                return
+
+    def __aiter__(self) -> Delivery:
+        return self
+
+    async def __anext__(self) -> Sequence[Delivered]:
+        while True:
+            batch = await self._take(await self._next())
+            while len(batch) < BATCH and not self._queue.empty():
+                batch += await self._take(self._queue.get_nowait())
+            if batch:
+                return batch
+
+    async def _next(self) -> Msg:
+        while self._queue.empty():
+            if self._client.is_closed:
+                raise DeliveryBroken("the connection is closed")
+            if self._client.stats["reconnects"] != self._connection:
+                raise DeliveryBroken("the connection is a new one")
+            if time.monotonic() - self._heard > SILENCE_SECONDS:
+                raise DeliveryBroken("nothing heard, not even a heartbeat")
+            try:
+                return await asyncio.wait_for(self._queue.get(), LOOK_SECONDS)
+            except TimeoutError:
+                continue
+        return self._queue.get_nowait()
+
+    async def _take(self, message: Msg) -> list[Delivered]:
+        self._heard = time.monotonic()
+        headers = message.headers or {}
+        if headers.get("Status"):
+            await self._control(message, headers)
+            return []
+        position, number, time_ns = _place(message.reply)
+        if number != self._delivered + 1 or position <= self._after:
+            raise DeliveryBroken(f"message {number} came after {self._delivered}")
+        self._delivered, self._after = number, position
+        return [Delivered(message, position, time_ns)]
+
+    async def _control(self, message: Msg, headers: dict[str, str]) -> None:
+        if headers["Status"] != "100":
+            raise DeliveryBroken(f"{headers['Status']} {headers.get('Description', '')}")
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != self._delivered:
+            raise DeliveryBroken(f"message {last} was sent, {self._delivered} was the last that came")
+        # Answered only here, after everything before it was taken: that is what bounds the queue.
+        answer = message.reply or headers.get("Nats-Consumer-Stalled", "")
+        if answer:
+            await self._client.publish(answer)
+
+
+def _place(reply: str) -> tuple[int, int, int]:
+    """Position, number in the delivery and time, from a message's reply subject ($JS.ACK..., ADR-15)."""
+    tokens = reply.split(".")
+    first = 5 if len(tokens) == 9 else 7
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2])

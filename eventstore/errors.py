@@ -1,0 +1,91 @@
+"""What can go wrong in the kernel: a small closed set, each with a stable reason."""
+
+from __future__ import annotations
+
+import enum
+
+from google.protobuf.message import Message
+
+
+class Kind(enum.Enum):
+    """The kinds of rejection; the edge maps each to a status code of its own."""
+
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    EXISTS = "exists"
+    PRECONDITION = "precondition"
+
+
+class Rejected(Exception):
+    """A command or question that the domain refuses.
+
+    Args:
+        kind: What kind of refusal it is.
+        reason: A stable upper-case word, such as ``VERSION_NOT_FOUND``: what callers branch on.
+        message: The refusal in words, for people.
+        detail: A message for the caller to read on, such as the evidence of a gate.
+        metadata: What it is about, by name.
+    """
+
+    def __init__(
+        self, kind: Kind, reason: str, message: str, *, detail: Message | None = None, **metadata: str
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.reason = reason
+        self.message = message
+        self.detail = detail
+        self.metadata = metadata
+
+
+class Conflict(Exception):
+    """A caller's expectation no longer holds; `current` is what it should look at before it decides again."""
+
+    def __init__(self, reason: str, message: str, *, current: Message | None = None, **metadata: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.current = current
+        self.metadata = metadata
+
+
+class WrongExpectedRevision(Exception):
+    """An append met a stream at another revision than it expected; nothing was appended."""
+
+    def __init__(self, stream: str, expected: int) -> None:
+        super().__init__(f"stream {stream} is not at revision {expected}")
+        self.stream = stream
+        self.expected = expected
+
+
+class DuplicateAppend(Exception):
+    """An event with this deduplication key is in the log already, at `position`; nothing was appended."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"appended before, at position {position}")
+        self.position = position
+
+
+class EventTooLarge(Exception):
+    """An event is over the log's limit; nothing was appended."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the event has {size} bytes, the log takes at most {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class UnknownEventType(Exception):
+    """The log holds an event that this program was not told of: it is older than the one that wrote it."""
+
+
+class StoreUnavailable(Exception):
+    """The log or a projection is out of reach or behind; the same call may succeed later."""
+
+    def __init__(self, message: str, reason: str = "LOG_UNAVAILABLE") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UnsafeStore(Exception):
+    """The store cannot keep its promises (too old, or set up to lose events) and is refused at start-up."""

@@ -1,0 +1,69 @@
+"""Events: what is appended, what is read back, and what is known about both besides the fact itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+MAX_EVENT_BYTES = 1_000_000
+"""The most that one encoded event may have, headers left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Who caused an event, why, and what it belongs to.
+
+    `request_id` is the caller's, `request_digest` the sha256 (hex) of the command that came with it: the pair tells a
+    repetition from a reuse. `traceparent` is in the form of W3C Trace Context.
+    """
+
+    actor: str
+    reason: str = ""
+    request_id: str = ""
+    request_digest: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way into the log.
+
+    `id` is unique for ever. `deduplication_key` is the same for every attempt to append this very event.
+    """
+
+    stream: str
+    data: Message
+    metadata: Metadata
+    id: str
+    deduplication_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as the log holds it.
+
+    `position` is its place in the log and its stream's revision from then on. `time` is when the log recorded it, in
+    nanoseconds since 1970-01-01 UTC. `closes_append` is true for the last event of an append: what one append wrote is
+    applied and shown whole.
+    """
+
+    stream: str
+    position: int
+    time: int
+    id: str
+    data: Message
+    metadata: Metadata
+    closes_append: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LogCondition:
+    """How a log is kept: `storage` in words, and what could lose an acknowledged event (empty: nothing known)."""
+
+    storage: str
+    warnings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)

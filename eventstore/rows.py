@@ -1,0 +1,159 @@
+"""Where a projection's rows live: one SQLite file or one PostgreSQL schema for each generation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateTable
+
+SQLITE_BUSY_SECONDS = 30
+
+kernel_tables = sa.MetaData()
+
+checkpoint = sa.Table(
+    "rf_checkpoint",
+    kernel_tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("live", sa.Boolean, nullable=False),
+)
+
+events = sa.Table(
+    "rf_events",
+    kernel_tables,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("request_digest", sa.Text, nullable=False),
+    sa.Index("rf_events_by_request", "request_id", "actor"),
+    sa.Index("rf_events_by_time", "time"),
+)
+
+
+def fingerprint(tables: sa.MetaData, version: int) -> str:
+    """A hash of a projection's version and of its tables: rows with another fingerprint are not its own."""
+    ddl = [str(CreateTable(table)) for table in [*kernel_tables.sorted_tables, *tables.sorted_tables]]
+    return hashlib.sha256("\n".join([str(version), *ddl]).encode()).hexdigest()[:10]
+
+
+class Database:
+    """Where generations live: a directory (SQLite) or a database URL (PostgreSQL).
+
+    Args:
+        location: A directory, made when it is missing, or ``postgresql://...``.
+    """
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._server = sa.make_url(location).set(drivername="postgresql+psycopg") if "://" in location else None
+        if self._server is None:
+            Path(location).mkdir(parents=True, exist_ok=True)
+
+    def generations(self, name: str) -> list[tuple[str, int]]:
+        """The (fingerprint, number) of every generation of a projection that is there, oldest first."""
+        pattern = re.compile(rf"^rf_{re.escape(_word(name))}_([0-9a-f]{{10}})_(\d+)$")
+        found = [match for entry in self._names() if (match := pattern.match(entry))]
+        return sorted(((match[1], int(match[2])) for match in found), key=lambda one: one[1])
+
+    def _names(self) -> list[str]:
+        if self._server is None:
+            return [path.stem for path in Path(self._location).glob("rf_*.db")]
+        with self._engine(self._server).connect() as connection:
+            return list(connection.scalars(sa.text("SELECT schema_name FROM information_schema.schemata")))
+
+    def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
+        """Opens a generation; makes it, empty, when it is not there."""
+        label = f"rf_{_word(name)}_{mark}_{generation}"
+        if self._server is None:
+            return Rows(_sqlite(Path(self._location) / f"{label}.db"), label, generation, tables)
+        with self._engine(self._server).begin() as connection:
+            connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
+        options = f"-csearch_path={label} -csynchronous_commit=off"
+        return Rows(self._engine(self._server.update_query_dict({"options": options})), label, generation, tables)
+
+    def drop(self, name: str, mark: str, generation: int) -> None:
+        """Removes a generation that nobody has open."""
+        label = f"rf_{_word(name)}_{mark}_{generation}"
+        if self._server is None:
+            for suffix in ("", "-wal", "-shm"):
+                (Path(self._location) / f"{label}.db{suffix}").unlink(missing_ok=True)
+            return
+        with self._engine(self._server).begin() as connection:
+            connection.execute(sa.schema.DropSchema(label, cascade=True, if_exists=True))
+
+    @staticmethod
+    def _engine(url: sa.URL) -> sa.Engine:
+        return sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
+
+
+class Rows:
+    """The rows of one generation of a projection.
+
+    `readers` counts the questions being answered from it.
+    """
+
+    def __init__(self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData) -> None:
+        self._engine = engine
+        self.label = label
+        self.generation = generation
+        self.readers = 0
+        self._tables = tables
+        with self._engine.begin() as connection:
+            kernel_tables.create_all(connection)
+            tables.create_all(connection)
+            if connection.scalar(sa.select(checkpoint.c.id)) is None:
+                first = {"id": 1, "position": 0, "event_id": "", "time": 0, "live": False}
+                connection.execute(sa.insert(checkpoint).values(first))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A connection in one transaction: what it reads is of one moment, what it writes is written whole."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def digest(self) -> str:
+        """The sha256 over all rows, table by table in the order of their keys."""
+        total = hashlib.sha256()
+        with self.transaction() as connection:
+            for table in [events, *self._tables.sorted_tables]:
+                total.update(table.name.encode())
+                question = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=1000)
+                for row in connection.execute(question):
+                    total.update(repr(tuple(row)).encode())
+        return total.hexdigest()
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+    )
+
+    def on_connect(connection: object, _entry: ConnectionPoolEntry) -> None:
+        # The driver would begin a transaction only before a write: a read of two tables would not be of one moment.
+        connection.isolation_level = None  # type: ignore[attr-defined]
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return engine
+
+
+def _word(name: str) -> str:
+    return name.replace("-", "_")

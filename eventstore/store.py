@@ -1,0 +1,65 @@
+"""The event store: what every log promises, whatever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Protocol
+
+from eventstore.event import LogCondition, NewEvent, RecordedEvent
+
+NO_STREAM = 0
+"""The expected revision of a stream that must not exist yet."""
+
+
+class EventStore(Protocol):
+    """One log: streams of events in one total order.
+
+    Positions start at 1 and grow; there is no promise that they are dense. An event's position is also its stream's
+    revision. Every method may raise `StoreUnavailable`.
+    """
+
+    @property
+    def log(self) -> str:
+        """The log's name."""
+        ...
+
+    async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
+        """Appends events, all or none, and returns their positions; on return they are durable.
+
+        Args:
+            events: One or more; those of one append are neighbours in the log.
+            expected: For each stream named, the revision that it must be at (`NO_STREAM`: it must not exist).
+
+        Raises:
+            WrongExpectedRevision: A stream is at another revision.
+            DuplicateAppend: An event with one of these deduplication keys was appended lately. A store may forget a key
+                after two minutes, and may answer `WrongExpectedRevision` instead when both hold.
+            EventTooLarge: An event has more than `MAX_EVENT_BYTES`.
+            StoreUnavailable: The log did not answer in time. The events may be in it or not; the same events may be
+                appended again.
+        """
+        ...
+
+    def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
+        """The events of one stream behind a position, in order, up to its end now."""
+        ...
+
+    def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """All events of the log behind a position, in order, each once, then those to come, without end.
+
+        They arrive in batches that never split what one append wrote. A subscription outlives restarts of the log's
+        server: it goes on behind the last event that it gave.
+        """
+        ...
+
+    async def event_at(self, position: int) -> RecordedEvent | None:
+        """The event at a position; None when there is none."""
+        ...
+
+    async def head(self) -> int:
+        """The position of the last event; 0 for an empty log."""
+        ...
+
+    async def condition(self) -> LogCondition:
+        """How the log is really kept."""
+        ...

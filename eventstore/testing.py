@@ -1,0 +1,66 @@
+"""Given, when, then: how the rules of a decider are stated in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from eventstore.decider import Decider
+from eventstore.errors import Conflict, Rejected
+from eventstore.event import Metadata, RecordedEvent
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Generic[S]):
+    """A stream's past. Its events stand at positions 1, 2, 3 and so on."""
+
+    decider: Decider[S]
+    state: S
+
+    def when(self, command: object) -> When:
+        """Decides a command, twice: a decider that is not pure is found out here."""
+        first, second = (_decide(self.decider, command, self.state) for _ in range(2))
+        assert first.events == second.events and str(first.refusal) == str(second.refusal), (
+            "deciding twice gave two answers"
+        )
+        return first
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """What a command came to."""
+
+    events: Sequence[Message]
+    refusal: Rejected | Conflict | None = None
+
+    def then(self, *events: Message) -> None:
+        """It made exactly these events."""
+        assert self.refusal is None, f"refused: {self.refusal}"
+        assert list(self.events) == list(events)
+
+    def then_rejected(self, reason: str) -> Rejected | Conflict:
+        """It was refused, for this reason."""
+        assert self.refusal is not None, f"not refused: {self.events}"
+        assert self.refusal.reason == reason
+        return self.refusal
+
+
+def given(decider: Decider[S], *events: Message) -> Given[S]:
+    """A stream with these events."""
+    state = decider.initial
+    for position, event in enumerate(events, 1):
+        recorded = RecordedEvent(decider.stream_of(event), position, position, str(position), event, Metadata("given"))
+        state = decider.evolve(state, recorded)
+    return Given(decider, state)
+
+
+def _decide(decider: Decider[S], command: object, state: S) -> When:
+    try:
+        return When(list(decider.decide(command, state)))
+    except (Rejected, Conflict) as refusal:
+        return When((), refusal)

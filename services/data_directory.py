@@ -1,0 +1,116 @@
+"""The lock of a data directory: one owner at a time, known by its process id, gone with its last process."""
+
+import asyncio
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+_GRACE = 1.0  # seconds: a process that was just killed takes a moment to be gone
+_POLL = 0.01  # seconds
+
+
+class DataDirectoryError(Exception):
+    """A data directory cannot be taken into use."""
+
+
+class DataDirectoryInUse(DataDirectoryError):
+    """Process `pid` has the lock of data directory `path` (None: the holder cannot be named)."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        super().__init__(f"data directory {path} is in use by process {pid or 'unknown'}")
+        self.path = path
+        self.pid = pid
+
+
+class DataDirectoryUnusable(DataDirectoryError):
+    """Data directory `path` cannot hold a log: `reason` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"data directory {path} cannot be used: {reason}")
+        self.path = path
+        self.reason = reason
+
+    @classmethod
+    def because(cls, path: Path, error: OSError) -> Self:
+        """The error for what the operating system said."""
+        return cls(path, error.strerror or str(error))
+
+
+class DirectoryLock:
+    """A held `flock` on `DATA/lock`; the file names the pids of the owner and of the child that shares the lock.
+
+    The lock belongs to the open file, so a child given `fd` keeps the directory locked if it outlives the owner.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    async def acquire(cls, data: Path) -> Self:
+        """Make the directory `data` (mode 0700) unless it is there, and lock it.
+
+        Raises `DataDirectoryInUse` naming the holder, `DataDirectoryUnusable` if `data` cannot be written by this
+        user or can be by every user.
+        """
+        lock = cls(_open(data))
+        try:
+            await lock._take(data)
+        except BaseException:
+            os.close(lock.fd)
+            raise
+        return lock
+
+    def name_holders(self, child: int | None = None) -> None:
+        """Write down who holds the lock: this process and its child."""
+        pids = [os.getpid()] if child is None else [os.getpid(), child]
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, " ".join(map(str, pids)).encode(), 0)
+
+    def release(self) -> None:
+        """Unlock, whoever else has the open file."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        os.close(self.fd)
+
+    def leave(self) -> None:
+        """Let go of this process's part: the directory stays locked until the child is gone too."""
+        os.close(self.fd)
+
+    async def _take(self, data: Path) -> None:
+        for _ in range(round(_GRACE / _POLL)):
+            if self._try():
+                return self.name_holders()
+            await asyncio.sleep(_POLL)
+        raise DataDirectoryInUse(data, self._holder())
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _holder(self) -> int | None:
+        """The owner's pid, or its child's if only that still lives."""
+        pids = map(int, os.pread(self.fd, 64, 0).split())
+        return next(filter(_alive, pids), None)
+
+
+def _open(data: Path) -> int:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data.stat().st_mode & 0o002:
+            raise DataDirectoryUnusable(data, "every local user may write to it")
+        return os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DataDirectoryUnusable.because(data, error) from error
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

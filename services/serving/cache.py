@@ -1,0 +1,130 @@
+"""A pod's directory: artifacts by their digest, verified whenever they are taken out, and the last known good state."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from rollforward.v1 import Assignment
+from services.serving.models import ModelRefused
+
+Fetch = Callable[[str, Path], Awaitable[None]]
+"""Downloads the artifact of a digest into a new directory."""
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_CHUNK = 1 << 20
+
+
+class DigestMismatch(ModelRefused):
+    """The files are not those that the digest names."""
+
+
+class ArtifactCache:
+    """Artifacts under `root`, one directory a digest; safe to share between pods."""
+
+    def __init__(self, root: Path, fetch: Fetch) -> None:
+        self._root = root / "artifacts"
+        self._fetch = fetch
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def get(self, digest: str) -> Path:
+        """The artifact's directory, its bytes verified now, downloaded when it is not there or was spoilt.
+
+        Raises DigestMismatch and what the download raises.
+        """
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
+            raise DigestMismatch(f"{digest!r} is no digest")
+        path = self._root / match[1]
+        async with self._locks[digest]:
+            if not await asyncio.to_thread(_holds, path, digest):
+                await self._download(digest, path)
+        return path
+
+    async def _download(self, digest: str, path: Path) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=self._root, ignore_cleanup_errors=True) as folder:
+            new = Path(folder, "artifact")
+            await self._fetch(digest, new)
+            if not await asyncio.to_thread(_holds, new, digest):
+                raise DigestMismatch(f"the files downloaded for {digest} have another digest")
+            await asyncio.to_thread(_put, new, path, digest)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    return path.is_dir() and digest_of(path) == digest
+
+
+def _put(new: Path, path: Path, digest: str) -> None:
+    """Move the new directory into place; another process may have done the same a moment ago."""
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        new.replace(path)
+    except OSError:
+        if not _holds(path, digest):
+            raise
+
+
+def digest_of(path: Path) -> str:
+    """The digest of a directory's manifest, as the artifact service defines it. Links are not followed, nor counted."""
+    names = sorted(
+        (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
+        key=str.encode,
+    )
+    files = [_entry(path, name) for name in names]
+    text = json.dumps({"schemaVersion": 1, "files": files}, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _entry(path: Path, name: str) -> dict[str, Any]:
+    with (path / name).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"path": name, "size": stream.tell(), "digest": f"sha256:{digest}"}
+
+
+class LastKnownGood:
+    """What a pod serves, in `state.json`: it boots from it when no service answers.
+
+    `server` is the address that the assignments came from: revisions of another registry mean nothing here.
+    """
+
+    def __init__(self, root: Path, server: str) -> None:
+        self._path = root / "state.json"
+        self._server = server
+        self._lock = asyncio.Lock()
+
+    def read(self) -> list[Assignment]:
+        """The assignments last written for this server; none when there are none or the file cannot be understood."""
+        try:
+            state = json.loads(self._path.read_bytes())
+            if state["server"] != self._server:
+                return []
+            return [json_format.ParseDict(entry, Assignment()) for entry in state["assignments"]]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, json_format.ParseError):
+            return []
+
+    async def write(self, assignments: Iterable[Assignment]) -> None:
+        """Replace the entries of these assignments' aliases, all at once; other pods' entries stay."""
+        new = list(assignments)
+        async with self._lock:
+            await asyncio.to_thread(self._write, new)
+
+    def _write(self, assignments: list[Assignment]) -> None:
+        merged = {(entry.target.model, entry.target.alias): entry for entry in [*self.read(), *assignments]}
+        state = {"server": self._server, "assignments": [json_format.MessageToDict(entry) for entry in merged.values()]}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".state-", dir=self._path.parent)
+        with os.fdopen(handle, "w") as stream:
+            json.dump(state, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(self._path)

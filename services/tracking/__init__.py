@@ -1,0 +1,1 @@
+"""The tracking context: experiments, runs, what they log, and their artifacts."""

@@ -1,0 +1,166 @@
+"""Manifests: which trees of files may be artifacts, their canonical bytes, and where they are kept.
+
+A manifest is a blob like any other, and kept a second time among the manifests: only what `save` has checked is found
+there, so that a blob which merely looks like a manifest is no artifact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import unicodedata
+from collections.abc import AsyncIterator, Iterable
+
+from eventstore.errors import Kind, Rejected
+from rollforward import v1
+from services.tracking.blobs import BlobStore, hex_of
+
+MAX_BYTES = 4_000_000
+"""Bytes of a manifest's canonical form; as a message it is smaller still, and fits gRPC's 4 MiB."""
+
+MAX_NAME = 255
+"""Bytes of one name of a path in UTF-8, the limit of Linux's file systems."""
+
+MAX_PATH = 1024
+"""Bytes of a path in UTF-8, the limit of macOS."""
+
+_SCHEMA_VERSION = 1
+_SHOWN = 200  # characters
+
+
+async def save(store: BlobStore, manifest: v1.Manifest) -> str:
+    """Store a manifest, all of whose blobs are stored, and return its digest; storing it again changes nothing.
+
+    Raises `Rejected`: as `canonical_bytes`, and BLOB_MISSING or SIZE_MISMATCH.
+    """
+    data = await asyncio.to_thread(canonical_bytes, manifest)
+    stored = await store.sizes({file.digest for file in manifest.files})
+    for file in manifest.files:
+        _check_blob(file, stored.get(file.digest))
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    await store.put(digest, _once(data))
+    await _manifests(store).put(digest, _once(data))
+    return digest
+
+
+async def load(store: BlobStore, digest: str) -> v1.Manifest:
+    """The manifest of this digest. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
+    manifests = _manifests(store)
+    if digest not in await manifests.sizes([digest]):
+        raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", f"there is no artifact {digest}", digest=digest)
+    data = b"".join([chunk async for chunk in manifests.open(digest)])
+    return await asyncio.to_thread(_parse, data)
+
+
+async def describe(store: BlobStore, digest: str) -> tuple[int, int]:
+    """The bytes and the number of an artifact's files. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
+    files = (await load(store, digest)).files
+    return sum(file.size_bytes for file in files), len(files)
+
+
+def canonical_bytes(manifest: v1.Manifest) -> bytes:
+    """The form that is hashed and stored, as the contract defines it; a `"` in a path is written `\\"`.
+
+    Raises `Rejected` MANIFEST_EMPTY, INVALID_PATH, INVALID_DIGEST or MANIFEST_TOO_LARGE.
+    """
+    if not manifest.files:
+        raise Rejected(Kind.INVALID, "MANIFEST_EMPTY", "an artifact has at least one file")
+    check_paths(file.path for file in manifest.files)
+    for file in manifest.files:
+        hex_of(file.digest)
+    files = [
+        {"path": file.path, "size": file.size_bytes, "digest": file.digest}
+        for file in sorted(manifest.files, key=lambda file: file.path.encode())
+    ]
+    document = {"schemaVersion": _SCHEMA_VERSION, "files": files}
+    data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(data) > MAX_BYTES:
+        message = f"the manifest has {len(data)} bytes, {MAX_BYTES} are allowed: pack small files into archives"
+        raise Rejected(
+            Kind.INVALID, "MANIFEST_TOO_LARGE", message, size_bytes=str(len(data)), limit_bytes=str(MAX_BYTES)
+        )
+    return data
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Check that these paths are one tree of files on Linux and on macOS, whose file systems tell no case apart.
+
+    A blank or a dot at a name's end is allowed: only Windows, which is not supported, would drop it.
+    Raises `Rejected` INVALID_PATH.
+    """
+    files: set[str] = set()
+    folders: dict[str, str] = {}
+    for path in paths:
+        _check_path(path)
+        key = _caseless(path)
+        if key in files:
+            raise _invalid(path, "is there twice, or differs from another in case only")
+        files.add(key)
+        for folder in _folders(path):
+            if folders.setdefault(_caseless(folder), folder) != folder:
+                raise _invalid(path, "has a folder that differs from another in case only")
+    for key in files & folders.keys():
+        raise _invalid(folders[key], "is both a file and a folder")
+
+
+def _check_path(path: str) -> None:
+    if len(path.encode()) > MAX_PATH:
+        raise _invalid(path, f"has more than {MAX_PATH} bytes")
+    if not unicodedata.is_normalized("NFC", path):
+        raise _invalid(path, "is not in Unicode normal form C")
+    if any(character == "\\" or unicodedata.category(character) == "Cc" for character in path):
+        raise _invalid(path, "has a backslash or a control character")
+    for name in path.split("/"):
+        if name in {"", ".", ".."}:
+            raise _invalid(path, 'is absolute or has an empty name, "." or ".."')
+        if len(name.encode()) > MAX_NAME:
+            raise _invalid(path, f"has a name of more than {MAX_NAME} bytes")
+
+
+def _folders(path: str) -> Iterable[str]:
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+
+
+def _caseless(path: str) -> str:
+    """Unicode's canonical caseless form: equal for two names that macOS takes for the same."""
+    return (
+        path.lower() if path.isascii() else unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
+    )
+
+
+def _invalid(path: str, why: str) -> Rejected:
+    return Rejected(Kind.INVALID, "INVALID_PATH", f"the path {_short(path)!r} {why}", path=_short(path))
+
+
+def _short(path: str) -> str:
+    """A path as an error shows it: the whole would not fit gRPC's trailers."""
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+
+
+def _check_blob(file: v1.ManifestFile, size: int | None) -> None:
+    path = _short(file.path)
+    if size is None:
+        message = f"the blob of {path!r} is not stored"
+        raise Rejected(Kind.PRECONDITION, "BLOB_MISSING", message, path=path, digest=file.digest)
+    if size != file.size_bytes:
+        message = f"the blob of {path!r} has {size} bytes, not {file.size_bytes}"
+        raise Rejected(Kind.INVALID, "SIZE_MISMATCH", message, path=path, digest=file.digest, size_bytes=str(size))
+
+
+def _manifests(store: BlobStore) -> BlobStore:
+    return store.within("manifests")
+
+
+def _parse(data: bytes) -> v1.Manifest:
+    files = json.loads(data)["files"]
+    return v1.Manifest(
+        files=[v1.ManifestFile(path=file["path"], size_bytes=file["size"], digest=file["digest"]) for file in files]
+    )
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,302 @@
+"""The embedded NATS server with real processes: readiness, supervision, the lock, credentials and files."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import nats
+import psutil
+import pytest
+from nats.aio.client import Client
+from nats.js.api import StreamConfig
+
+from services.nats_child import MAX_PAYLOAD
+from services.nats_server import (
+    DataDirectoryInUse,
+    DataDirectoryUnusable,
+    EmbeddedNats,
+    NatsAddress,
+    NatsServerFailed,
+    NatsServerMissing,
+    PortInUse,
+)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def end(pid: int, number: int = signal.SIGKILL) -> None:
+    os.kill(pid, number)
+
+
+async def connect(address: NatsAddress, **options: object) -> Client:
+    credentials = {"user": address.user, "password": address.password}
+    return await nats.connect(address.url, **(credentials | {"reconnect_time_wait": 0.05} | options))
+
+
+async def publish(address: NatsAddress, payloads: range) -> None:
+    client = await connect(address)
+    stream = client.jetstream()
+    await stream.add_stream(StreamConfig(name="LOG", subjects=["log"]))
+    for number in payloads:
+        assert (await stream.publish("log", b"%d" % number)).seq == number
+    await client.close()
+
+
+async def stored(address: NatsAddress) -> int:
+    client = await connect(address)
+    try:
+        return (await client.jetstream().stream_info("LOG")).state.messages
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path / "data") as server:
+        yield server
+
+
+async def test_start_is_ready_and_stop_leaves_no_process(tmp_path: Path) -> None:
+    server = EmbeddedNats(tmp_path / "data")
+    address = await server.start()
+    await publish(address, range(1, 4))
+    pid = server.pid
+    assert pid is not None
+    await server.stop()
+    assert gone(pid)
+    assert server.pid is None
+    assert not list((tmp_path / "data").glob("*.ports"))
+    await server.stop()
+
+
+async def test_messages_are_there_after_a_stop_and_credentials_are_new(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path / "data") as first:
+        await publish(first.address, range(1, 11))
+    async with EmbeddedNats(tmp_path / "data") as second:
+        assert await stored(second.address) == 10
+        assert second.address.password != first.address.password
+
+
+async def test_killed_server_comes_back_on_its_port_with_every_acknowledged_message(server: EmbeddedNats) -> None:
+    await publish(server.address, range(1, 101))
+    follower = await connect(server.address, max_reconnect_attempts=-1)
+    for restart in (1, 2):
+        assert server.pid is not None
+        end(server.pid)
+        await until(lambda restart=restart: server.restarts == restart)  # type: ignore[misc]
+        await until(lambda: follower.is_connected)
+        ack = await follower.jetstream().publish("log", b"after")
+        assert ack.seq == 100 + restart
+    assert await stored(server.address) == 102
+    await follower.close()
+
+
+async def test_server_stopped_by_someone_else_comes_back(server: EmbeddedNats) -> None:
+    assert server.pid is not None
+    end(server.pid, signal.SIGTERM)
+    await until(lambda: server.restarts == 1)
+    await (await connect(server.address)).close()
+
+
+async def test_stop_during_a_restart_leaves_no_process(server: EmbeddedNats, tmp_path: Path) -> None:
+    first = server.pid
+    assert first is not None
+    end(first)
+    await until(lambda: server.pid is None)
+    await server.stop()
+    assert not [child for child in psutil.Process().children() if child.name() == "nats-server"]
+    async with EmbeddedNats(tmp_path / "data"):
+        pass
+
+
+async def test_given_up_when_the_port_is_lost(server: EmbeddedNats) -> None:
+    port = int(server.address.url.rpartition(":")[2])
+    assert server.pid is not None
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        end(server.pid)
+        await until(lambda: bound(thief, port))
+        thief.listen()
+        with pytest.raises(PortInUse) as refused:
+            await server.failed()
+        assert refused.value.port == port
+        thief.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nothing was sent there, the password least of all
+            thief.accept()
+
+
+def bound(thief: socket.socket, port: int) -> bool:
+    try:
+        thief.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+async def test_server_that_does_not_stop_is_killed(server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.nats_child._STOP_LIMIT", 0.2)
+    pid = server.pid
+    assert pid is not None
+    end(pid, signal.SIGSTOP)
+    await server.stop()
+    assert gone(pid)
+
+
+async def test_failed_returns_when_stopped(server: EmbeddedNats) -> None:
+    waiting = asyncio.create_task(server.failed())
+    await server.stop()
+    await waiting
+    assert not waiting.cancelled()
+
+
+async def test_second_start_is_refused_with_the_holders_pid(server: EmbeddedNats, tmp_path: Path) -> None:
+    with pytest.raises(DataDirectoryInUse) as refused:
+        await EmbeddedNats(tmp_path / "data").start()
+    assert (refused.value.pid, refused.value.path) == (os.getpid(), tmp_path / "data")
+    with pytest.raises(DataDirectoryInUse):
+        await server.start()
+    await (await connect(server.address)).close()
+
+
+async def answer_to_ping(address: NatsAddress, options: dict[str, object]) -> list[bytes]:
+    """The protocol words the server answers a client with, up to PONG or until it hangs up."""
+    host, _, port = address.url.removeprefix("nats://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"CONNECT {json.dumps({'verbose': False, **options})}\r\nPING\r\n".encode())
+    words = []
+    with contextlib.suppress(ConnectionError):
+        while b"PONG" not in words and (line := await reader.readline()):
+            words.append(line.split()[0])
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return words
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {},
+        {"user": "rollforward"},
+        {"user": "rollforward", "pass": ""},
+        {"user": "rollforward", "pass": "wrong"},
+        {"user": "admin", "pass": "wrong"},
+        {"auth_token": "wrong"},
+    ],
+)
+async def test_wrong_credentials_are_refused(server: EmbeddedNats, credentials: dict[str, object]) -> None:
+    right: dict[str, object] = {"user": server.address.user, "pass": server.address.password}
+    assert b"PONG" in await answer_to_ping(server.address, right)
+    words = await answer_to_ping(server.address, credentials)
+    assert b"PONG" not in words
+    assert b"-ERR" in words
+
+
+async def test_the_password_is_kept_from_view(server: EmbeddedNats, tmp_path: Path) -> None:
+    secret = server.address.password
+    command = psutil.Process(server.pid).cmdline()
+    log = (tmp_path / "data" / "nats-server.log").read_text()
+    for shown in (repr(server.address), str(server.address), server.address.url, log, *command):
+        assert secret not in shown
+
+
+async def test_directories_and_files_are_the_owners_only(server: EmbeddedNats, tmp_path: Path) -> None:
+    await publish(server.address, range(1, 3))
+    data = tmp_path / "data"
+    paths = [data, *data.rglob("*")]
+    assert {data / "store", data / "lock", data / "nats-server.conf", data / "nats-server.log"} <= set(paths)
+    assert not [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+async def test_listens_on_loopback_only_without_monitoring(server: EmbeddedNats) -> None:
+    listening = [c for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+
+
+async def test_payload_limit(server: EmbeddedNats) -> None:
+    client = await connect(server.address)
+    assert client.max_payload == MAX_PAYLOAD
+    await client.close()
+
+
+@pytest.mark.parametrize(("sync_always", "setting"), [(True, True), (False, False)])
+async def test_sync_setting(tmp_path: Path, sync_always: bool, setting: bool) -> None:
+    async with EmbeddedNats(tmp_path / "data", sync_always=sync_always):
+        config = (tmp_path / "data" / "nats-server.conf").read_text()
+        assert ("sync_interval: always" in config) == setting
+
+
+@pytest.mark.parametrize("name", ["with spaces", 'quote " and \\ and $HOME {x} #', "ü-目", "/".join(["d" * 100] * 6)])
+async def test_any_path_works(tmp_path: Path, name: str) -> None:
+    data = tmp_path / name
+    async with EmbeddedNats(data) as server:
+        await publish(server.address, range(1, 3))
+    assert (data / "store" / "jetstream").is_dir()
+
+
+async def test_relative_path_is_taken_from_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = EmbeddedNats(Path("data"))
+    monkeypatch.chdir("/")
+    async with server:
+        await publish(server.address, range(1, 3))
+    assert (tmp_path / "data" / "store" / "jetstream").is_dir()
+
+
+async def test_unwritable_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataDirectoryUnusable) as refused:
+        await EmbeddedNats(tmp_path / "file" / "data").start()
+    assert refused.value.path == tmp_path / "file" / "data"
+
+
+async def test_directory_open_to_every_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o777)
+    with pytest.raises(DataDirectoryUnusable):
+        await EmbeddedNats(tmp_path / "data").start()
+
+
+async def test_given_port_is_used_and_a_taken_one_refused(server: EmbeddedNats, tmp_path: Path) -> None:
+    port = int(server.address.url.rpartition(":")[2])
+    other = EmbeddedNats(tmp_path / "other", port=port)
+    with pytest.raises(PortInUse) as refused:
+        await other.start()
+    assert refused.value.port == port
+    assert other.pid is None
+    await server.stop()
+    async with other:
+        assert other.address.url == f"nats://127.0.0.1:{port}"
+
+
+async def test_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLFORWARD_NATS_SERVER", str(tmp_path / "absent"))
+    with pytest.raises(NatsServerMissing) as refused:
+        await EmbeddedNats(tmp_path / "data").start()
+    assert refused.value.path == tmp_path / "absent"
+
+
+async def test_store_that_cannot_be_opened_fails_with_the_servers_words(tmp_path: Path) -> None:
+    (tmp_path / "data" / "store").mkdir(parents=True)
+    (tmp_path / "data" / "store" / "jetstream").write_text("in the way")
+    with pytest.raises(NatsServerFailed) as refused:
+        await EmbeddedNats(tmp_path / "data").start()
+    assert refused.value.exit_code == 1
+    assert refused.value.last_words
+    (tmp_path / "data" / "store" / "jetstream").unlink()
+    async with EmbeddedNats(tmp_path / "data"):  # the failed start let go of the directory
+        pass
