@@ -15,7 +15,8 @@ CODE := eventstore services client/src/rollforward tests tools
 ARGS ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo up test check fmt protos release-protos lock bench clean
+.PHONY: help setup demo up test check fmt protos release-protos lock bench clean \
+	check-style check-types check-imports check-protos check-lock
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -36,14 +37,24 @@ up: $(STAMP) ## start NATS and all services; ARGS="--data DIR ..."
 test: $(STAMP) ## run the tests; ARGS="-k name ..."
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(STAMP) ## style, types, import rule, contract, stubs, lock
+check: check-style check-types check-imports check-protos check-lock ## everything but the tests; -k goes on after a failure
+
+check-style: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+check-types: $(STAMP)
 	@$(BIN)/mypy $(CODE)
+
+check-imports: $(STAMP)
 	@$(BIN)/lint-imports
+
+check-protos: $(STAMP)
 	@$(BIN)/python tools/protos.py lint
-	@$(BIN)/python tools/protos.py breaking
 	@$(BIN)/python tools/protos.py drift
+	@$(BIN)/python tools/protos.py breaking
+
+check-lock: $(STAMP)
 	@$(BIN)/python tools/lock.py check
 
 fmt: $(STAMP) ## format the code and mend what ruff can mend

@@ -1,6 +1,6 @@
 """The envelope on the wire: CloudEvents 1.0 attributes as NATS headers, in binary content mode.
 
-Source: the CloudEvents NATS protocol binding, https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
+Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from urllib.parse import quote, unquote
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventstore.event import Metadata, NewEvent
+from eventstore.codec import EventTypes
+from eventstore.errors import EventTooLarge
+from eventstore.event import MAX_EVENT_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, Metadata, NewEvent, RecordedEvent
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
@@ -25,31 +27,54 @@ _EXTENSIONS = {
 }
 
 
-def to_headers(log: str, event: NewEvent, type_name: str, time_ns: int) -> dict[str, str]:
-    """The headers of an event that is being appended; `time_ns` is the writer's clock, for readers outside."""
+def encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> tuple[dict[str, str], bytes]:
+    """The headers and the payload of an event on its way into the log; `time_ns` is the writer's clock.
+
+    Raises:
+        EventTooLarge, UnknownEventType: As `EventStore.append`.
+    """
+    type_name, payload = types.encode(event.data)
     time = Timestamp()
     time.FromNanoseconds(time_ns)
     headers = {
         "ce-specversion": "1.0",
-        "ce-id": event.id,
+        "ce-id": _quoted(event.id),
         "ce-type": type_name,
         "ce-source": f"/rollforward/{log}",
-        "ce-subject": quote(event.stream, safe=_PRINTABLE),
+        "ce-subject": _quoted(event.stream),
         "ce-time": time.ToJsonString(),
         "ce-dataschema": f"proto:{type_name}",
         "content-type": "application/protobuf",
     }
     for field, header in _EXTENSIONS.items():
         if value := getattr(event.metadata, field):
-            headers[header] = quote(value, safe=_PRINTABLE)
-    return headers
+            headers[header] = _quoted(value)
+    around = sum(len(name) + len(value) for name, value in headers.items()) + len(event.deduplication_key)
+    sizes = {MAX_EVENT_BYTES: len(payload), MAX_HEADER_BYTES: around, MAX_MESSAGE_BYTES: len(payload) + around}
+    for limit, size in sizes.items():
+        if size > limit:
+            raise EventTooLarge(size, limit)
+    return headers, payload
 
 
-def stream_of(headers: Mapping[str, str]) -> str:
-    """The stream that an event belongs to."""
-    return unquote(headers["ce-subject"])
+def decode(
+    headers: Mapping[str, str], payload: bytes, types: EventTypes, *, position: int, time_ns: int, closes: bool
+) -> RecordedEvent:
+    """The event that stands in the log at a position since `time_ns`.
+
+    Raises:
+        UnknownEventType: It is of a type that the program was not told of, or not an event at all.
+    """
+    return RecordedEvent(
+        stream=unquote(headers.get("ce-subject", "")),
+        position=position,
+        time=time_ns,
+        id=unquote(headers.get("ce-id", "")),
+        data=types.decode(headers.get("ce-type", ""), payload),
+        metadata=Metadata(**{field: unquote(headers.get(header, "")) for field, header in _EXTENSIONS.items()}),
+        closes_append=closes,
+    )
 
 
-def metadata_of(headers: Mapping[str, str]) -> Metadata:
-    """What the headers say about an event besides the fact itself."""
-    return Metadata(**{field: unquote(headers.get(header, "")) for field, header in _EXTENSIONS.items()})
+def _quoted(text: str) -> str:
+    return quote(text, safe=_PRINTABLE)

@@ -29,7 +29,8 @@ class Decider(Generic[S]):
 
     Attributes:
         initial: The state of a stream without events.
-        decide: What a command makes happen in a state: events, none if it is so already. Raises `Rejected` or `Conflict`.
+        decide: What a command makes happen in a state: events, none if it is so already. Raises `Rejected` or
+            `Conflict`.
         evolve: The state after an event.
         stream_of: The stream that an event belongs to.
     """
@@ -42,7 +43,7 @@ class Decider(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an earlier request with the same id did: the digest of its command, and its events' first and last position."""
+    """What an earlier request with the same id did: its command's digest, its events' first and last position."""
 
     digest: str
     first: int
@@ -101,6 +102,7 @@ class CommandHandler(Generic[S]):
         Raises:
             Rejected: As the decider says; or REQUEST_ID_REUSED when the id came with another command before.
             Conflict: As the decider says; or STREAM_BUSY when others were faster again and again.
+            EventTooLarge, TooManyEvents: The decider made more than the log takes.
             StoreUnavailable: The log or the index did not answer; the same request may be sent again.
         """
         lock = self._locks.setdefault(stream, asyncio.Lock())
@@ -110,7 +112,7 @@ class CommandHandler(Generic[S]):
                 try:
                     return await self._attempt(stream, held, command, metadata)
                 except (Rejected, Conflict):
-                    # Held state may be behind what other writers did: a refusal counts only if it is the newest that refuses.
+                    # Held state may be behind what other writers did: only a refusal by the newest state counts.
                     if (await self._refresh(stream)).revision == held.revision:
                         raise
                 except WrongExpectedRevision:
@@ -120,13 +122,14 @@ class CommandHandler(Generic[S]):
     async def handle_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
         """Does a command whose events commute with all others of the stream and leave its state as it is.
 
-        No expected revision is given, so that many may write at once.
+        No expected revision is given, so that many may write at once. The command may be judged by a state that is
+        behind what other processes did.
 
         Raises:
-            Rejected, StoreUnavailable: As `handle`.
+            Rejected, Conflict, EventTooLarge, StoreUnavailable: As `handle`.
         """
         held = self._cache.get(stream) or await self._refresh(stream)
-        if repeated := await self._repeated(held, metadata, at_least=0):
+        if repeated := await self._repeated(stream, metadata, at_least=0):
             return repeated
         try:
             events = self._new_events(self._decider.decide(command, held.state), metadata)
@@ -136,7 +139,7 @@ class CommandHandler(Generic[S]):
         try:
             recorded = await self._append(events, None)
         except DuplicateAppend:
-            return await self._first_outcome(held, metadata)
+            return await self._first_outcome(stream, metadata)
         return Outcome(held.state, recorded, recorded[-1].position if recorded else held.revision)
 
     async def state(self, stream: str, until: int | None = None) -> tuple[S, int]:
@@ -152,7 +155,7 @@ class CommandHandler(Generic[S]):
         return held.state, held.revision
 
     async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
-        if repeated := await self._repeated(held, metadata, at_least=held.revision):
+        if repeated := await self._repeated(stream, metadata, at_least=held.revision):
             return repeated
         events = self._new_events(self._decider.decide(command, held.state), metadata)
         if not events:
@@ -163,7 +166,7 @@ class CommandHandler(Generic[S]):
         try:
             recorded = await self._append(events, {stream: held.revision})
         except DuplicateAppend:
-            return await self._first_outcome(held, metadata)
+            return await self._first_outcome(stream, metadata)
         for event in recorded:
             if event.stream == stream:
                 held = _Held(self._decider.evolve(held.state, event), event.position)
@@ -187,7 +190,7 @@ class CommandHandler(Generic[S]):
             for event, event_id, key in zip(events, ids, keys, strict=True)
         ]
 
-    async def _repeated(self, held: _Held[S], metadata: Metadata, at_least: int) -> Outcome[S] | None:
+    async def _repeated(self, stream: str, metadata: Metadata, at_least: int) -> Outcome[S] | None:
         if not metadata.request_id:
             return None
         request = await self._requests.find_request(metadata.actor, metadata.request_id, at_least)
@@ -202,10 +205,11 @@ class CommandHandler(Generic[S]):
                 position=str(request.first),
             )
         events = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
-        return Outcome(held.state, tuple(event for event in events if event is not None), request.last)
+        state = (await self._refresh(stream)).state
+        return Outcome(state, tuple(event for event in events if event is not None), request.last)
 
-    async def _first_outcome(self, held: _Held[S], metadata: Metadata) -> Outcome[S]:
-        repeated = await self._repeated(held, metadata, at_least=await self._store.head())
+    async def _first_outcome(self, stream: str, metadata: Metadata) -> Outcome[S]:
+        repeated = await self._repeated(stream, metadata, at_least=await self._store.head())
         if repeated is None:
             raise StoreUnavailable("the first outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
         return repeated

@@ -1,6 +1,7 @@
 """One delivery from JetStream: the messages of a stream from a position on, in order, gaps noticed at once.
 
-Acknowledgement is not needed: the reader keeps its own position and starts a new delivery behind it when this one breaks.
+Acknowledgement is not needed: the reader keeps its own position and starts a new delivery behind it when this one
+breaks.
 Source: the push consumer of https://github.com/nats-io/nats-architecture-and-design (ADR-15, ADR-17).
 """
 
@@ -21,6 +22,7 @@ from nats.js import api
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.25
+ANSWER_SECONDS = 2.0
 BATCH = 1000
 
 
@@ -71,7 +73,9 @@ class Delivery:
                 mem_storage=True,
                 num_replicas=1,
             )
-            self._consumer = (await self._client.jetstream().add_consumer(self._stream, config)).name
+            self._consumer = (
+                await self._client.jetstream(timeout=ANSWER_SECONDS).add_consumer(self._stream, config)
+            ).name
         except (TimeoutError, nats.errors.Error) as error:
             await self._unsubscribe()
             raise DeliveryBroken(f"no consumer: {error!r}") from error
@@ -122,10 +126,11 @@ class Delivery:
             await self._control(message, headers)
             return []
         position, number, time_ns = _place(message.reply)
-        if number != self._delivered + 1 or position <= self._after:
+        if number != self._delivered + 1:
             raise DeliveryBroken(f"message {number} came after {self._delivered}")
-        self._delivered, self._after = number, position
-        return [Delivered(message, position, time_ns)]
+        self._delivered = number
+        # Asked for what is behind its end, the server begins at its end.
+        return [Delivered(message, position, time_ns)] if position > self._after else []
 
     async def _control(self, message: Msg, headers: dict[str, str]) -> None:
         if headers["Status"] != "100":

@@ -67,7 +67,7 @@ class DuplicateAppend(Exception):
 
 
 class EventTooLarge(Exception):
-    """An event is over the log's limit; nothing was appended."""
+    """An event, its metadata or its stream's name is over the log's limit, in bytes; nothing was appended."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"the event has {size} bytes, the log takes at most {limit}")
@@ -75,8 +75,21 @@ class EventTooLarge(Exception):
         self.limit = limit
 
 
+class TooManyEvents(Exception):
+    """More events than one append may have; nothing was appended."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"{size} events are to be appended at once, the log takes at most {limit}")
+        self.size = size
+        self.limit = limit
+
+
 class UnknownEventType(Exception):
     """The log holds an event that this program was not told of: it is older than the one that wrote it."""
+
+
+class LogRewritten(Exception):
+    """The log no longer holds an event that it gave: it lost its tail, and what was computed from that is void."""
 
 
 class StoreUnavailable(Exception):

@@ -10,6 +10,15 @@ from google.protobuf.message import Message
 MAX_EVENT_BYTES = 1_000_000
 """The most that one encoded event may have, headers left out."""
 
+MAX_HEADER_BYTES = 60_000
+"""The most that an event's metadata, its ids and its stream's name may have together, in their encoded form."""
+
+MAX_MESSAGE_BYTES = 1_047_000
+"""The most that both may have together: with what NATS adds, 1 MiB, which is the most that it takes by default."""
+
+MAX_APPEND_EVENTS = 1_000
+"""The most events that one append may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

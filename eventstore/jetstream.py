@@ -1,4 +1,4 @@
-"""The JetStream store: a log kept by NATS. The only module that knows NATS."""
+"""The JetStream store: a log kept by NATS."""
 
 from __future__ import annotations
 
@@ -6,76 +6,52 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
-import nats
 import nats.errors
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import api
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError, ServiceUnavailableError
 
-from eventstore.cloudevents import metadata_of, stream_of, to_headers
+from eventstore.cloudevents import decode, encode
 from eventstore.codec import EventTypes
 from eventstore.delivery import Delivery, DeliveryBroken
-from eventstore.errors import DuplicateAppend, EventTooLarge, StoreUnavailable, UnsafeStore, WrongExpectedRevision
-from eventstore.event import MAX_EVENT_BYTES, LogCondition, NewEvent, RecordedEvent
+from eventstore.durability import FlushQuestion, flush_warnings, stream_warnings
+from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
+from eventstore.event import LogCondition, NewEvent, RecordedEvent
+from eventstore.nats_connection import connect, server_version
+from eventstore.store import NO_STREAM, check_append
 
-OLDEST_SERVER = (2, 12)
-HEADER_ROOM = 48_000
+__all__ = ["JetStreamStore", "connect", "subject_of"]
+
+T = TypeVar("T")
+Message = tuple[str, bytes, dict[str, str]]
+
 DUPLICATE_WINDOW = 120.0
 ATTEMPT_SECONDS = 2.0
-APPEND_SECONDS = 12.0
-READ_BATCH = 500
+PATIENCE_SECONDS = 12.0
+PAUSE_SECONDS = 0.05
+PAGE_EVENTS = 500
+PAGE_BYTES = 8_000_000
+MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,096, and a line is more than a subject
 
 _WRONG_REVISION = {10071, 10164}
 _DUPLICATE_IN_BATCH = 10201
+_NO_MESSAGE = 10037
+_TOO_MANY_BATCHES = 429
 
 _logger = structlog.get_logger(__name__)
 
 
-async def connect(url: str, user: str | None = None, password: str | None = None) -> NatsClient:
-    """A connection that reconnects for as long as it lives.
-
-    Raises:
-        StoreUnavailable: No server answers at `url`, or it refuses the credentials.
-        UnsafeStore: The server is older than 2.12, or takes messages too small for an event.
-    """
-
-    async def on_error(error: Exception) -> None:
-        _logger.warning("nats error", error=repr(error))
-
-    try:
-        client = await nats.connect(
-            url,
-            user=user,
-            password=password,
-            name="rollforward",
-            error_cb=on_error,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.1,
-            connect_timeout=5,
-        )
-    except (TimeoutError, nats.errors.Error, OSError) as error:
-        raise StoreUnavailable(f"no NATS server that lets us in at {url}: {error}") from error
-    version = client.connected_server_version
-    if (version.major, version.minor) < OLDEST_SERVER:
-        await client.close()
-        raise UnsafeStore(f"NATS {version} cannot append several events all or none; 2.12 or newer is needed")
-    if client.max_payload < MAX_EVENT_BYTES + HEADER_ROOM:
-        await client.close()
-        raise UnsafeStore(
-            f"NATS takes messages of {client.max_payload} bytes; {MAX_EVENT_BYTES + HEADER_ROOM} are needed"
-        )
-    return client
-
-
 def subject_of(log: str, stream: str) -> str:
-    """The NATS subject of a stream: one token for each "/"-separated part, so encoded that no name can escape its token."""
-    return f"rf.{log}." + ".".join(quote(part, safe="").replace(".", "%2E") for part in stream.split("/"))
+    """The NATS subject of a stream: a token for each "/"-separated part; no name can escape its token."""
+    # An empty token is not allowed; "%" alone is what no other part is encoded as.
+    return f"rf.{log}." + ".".join(quote(part, safe="").replace(".", "%2E") or "%" for part in stream.split("/"))
 
 
 class JetStreamStore:
@@ -85,14 +61,17 @@ class JetStreamStore:
         client: From `connect`.
         log: The log's name, a word.
         types: What the log may hold.
+        flush: Asks the servers when they flush to disk; without it the log's condition says that it is not known.
     """
 
-    def __init__(self, client: NatsClient, log: str, types: EventTypes) -> None:
+    def __init__(self, client: NatsClient, log: str, types: EventTypes, flush: FlushQuestion | None = None) -> None:
         self._client = client
         self._log = log
         self._types = types
+        self._flush = flush
         self._name = f"rf-{log}"
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
+        self._replicas = 1
 
     @property
     def log(self) -> str:
@@ -122,59 +101,54 @@ class JetStreamStore:
             deny_delete=not erasable,
             deny_purge=not erasable,
         )
-        try:
+
+        async def info() -> api.StreamInfo:
             try:
-                await self._js.stream_info(self._name)
+                return await self._js.stream_info(self._name)
             except NotFoundError:
-                await self._js.add_stream(config)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"JetStream cannot open the {self._log} log: {error}") from error
+                return await self._js.add_stream(config)
+
+        self._replicas = (await self._insist(info)).config.num_replicas or 1
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Appends events, all or none; see `EventStore.append`."""
+        check_append(events, expected or {})
         messages = self._messages(events, expected or {})
-        deadline = time.monotonic() + APPEND_SECONDS
+        return await self._insist(lambda: self._attempt(events, messages, expected or {}))
+
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Attempts again for as long as a server may need to restart or a cluster to choose a leader."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                return await self._attempt(events, messages, expected or {})
-            except (TimeoutError, nats.errors.TimeoutError, NoStreamResponseError, ServiceUnavailableError) as error:
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"the {self._log} log did not answer in time") from error
-                await asyncio.sleep(0.05)
-            except nats.errors.Error as error:
-                raise StoreUnavailable(f"the {self._log} log cannot be written: {error}") from error
+                return await attempt()
+            except (TimeoutError, nats.errors.Error) as error:
+                if not _may_pass(error) or time.monotonic() > deadline:
+                    raise StoreUnavailable(f"the {self._log} log does not answer: {error!r}") from error
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    def _messages(
-        self, events: Sequence[NewEvent], expected: Mapping[str, int]
-    ) -> list[tuple[str, bytes, dict[str, str]]]:
-        checked: set[str] = set()
-        batch = {"Nats-Batch-Id": uuid.uuid4().hex} if len(events) > 1 else {}
+    def _messages(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> list[Message]:
+        unchecked = dict(expected)
+        now = time.time_ns()
         messages = []
-        for number, event in enumerate(events, 1):
-            type_name, payload = self._types.encode(event.data)
-            if len(payload) > MAX_EVENT_BYTES:
-                raise EventTooLarge(len(payload), MAX_EVENT_BYTES)
-            headers = to_headers(self._log, event, type_name, time.time_ns()) | batch
-            headers["Nats-Msg-Id"] = event.deduplication_key
-            if event.stream in expected and event.stream not in checked:
-                headers["Nats-Expected-Last-Subject-Sequence"] = str(expected[event.stream])
-                checked.add(event.stream)
-            if batch:
-                headers["Nats-Batch-Sequence"] = str(number)
-            if batch and number == len(events):
-                headers["Nats-Batch-Commit"] = "1"
-            messages.append((subject_of(self._log, event.stream), payload, headers))
+        for event in events:
+            headers, payload = encode(self._log, event, self._types, now)
+            subject = subject_of(self._log, event.stream)
+            if len(subject) > MAX_SUBJECT_BYTES:
+                raise EventTooLarge(len(subject), MAX_SUBJECT_BYTES)
+            headers["Nats-Msg-Id"] = quote(event.deduplication_key)
+            if event.stream in unchecked:
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(unchecked.pop(event.stream))
+            messages.append((subject, payload, headers))
         return messages
 
     async def _attempt(
-        self,
-        events: Sequence[NewEvent],
-        messages: Sequence[tuple[str, bytes, dict[str, str]]],
-        expected: Mapping[str, int],
+        self, events: Sequence[NewEvent], messages: Sequence[Message], expected: Mapping[str, int]
     ) -> tuple[int, ...]:
-        for subject, payload, headers in messages[:-1]:
-            await self._client.publish(subject, payload, headers=headers)
-        subject, payload, headers = messages[-1]
+        # A batch that was begun and broke off cannot be begun again under its id.
+        *opening, (subject, payload, headers) = _as_batch(messages) if len(messages) > 1 else messages
+        for opening_subject, opening_payload, opening_headers in opening:
+            await self._client.publish(opening_subject, opening_payload, headers=opening_headers)
         try:
             ack = await self._js.publish(subject, payload, timeout=ATTEMPT_SECONDS, headers=headers)
         except APIError as error:
@@ -198,58 +172,76 @@ class JetStreamStore:
         if error.err_code == _DUPLICATE_IN_BATCH:
             raise DuplicateAppend(0)
         conflicting = await self._conflicting(expected)
-        raise WrongExpectedRevision(conflicting, expected.get(conflicting, 0))
+        raise WrongExpectedRevision(conflicting, expected[conflicting])
 
     async def _conflicting(self, expected: Mapping[str, int]) -> str:
         for stream, revision in expected.items():
-            last = await self._direct({"last_by_subj": subject_of(self._log, stream)})
-            if (int(_header(last, "Nats-Sequence")) if last else 0) != revision:
+            if await self._last(stream) != revision:
                 return stream
-        return next(iter(expected), "")
+        return next(iter(expected))
+
+    async def _last(self, stream: str) -> int:
+        """A stream's revision, from the leader; `NO_STREAM` when there is none."""
+        subject = subject_of(self._log, stream)
+
+        async def ask() -> int:
+            try:
+                return (await self._js.get_msg(self._name, subject=subject, direct=False)).seq or NO_STREAM
+            except NotFoundError as error:
+                if error.err_code == _NO_MESSAGE:
+                    return NO_STREAM
+                raise
+
+        return await self._insist(ask)
 
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         """The events of one stream behind a position."""
         subject = subject_of(self._log, stream)
         pending = True
         while pending:
-            pending = False
-            query = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH, "max_bytes": 8_000_000}
-            async for message in self._direct_batch(query):
-                if (message.headers or {}).get("Status"):
-                    pending = int((message.headers or {}).get("Nats-Num-Pending", "0")) > 0
-                    break
+            query = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE_EVENTS, "max_bytes": PAGE_BYTES}
+            messages, pending = await self._insist(lambda query=query: self._page(query))  # type: ignore[misc]
+            for message in messages:
                 event = self._from_direct(message)
                 after = event.position
                 yield event
+            if not pending and self._replicas > 1 and await self._last(stream) > after:
+                # A follower that is behind has answered.
+                pending = True
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _direct_batch(self, query: Mapping[str, object]) -> AsyncGenerator[Msg, None]:
+    async def _page(self, query: Mapping[str, object]) -> tuple[list[Msg], bool]:
+        """The messages that answer a query for many, and whether there are more."""
+        messages: list[Msg] = []
         inbox = self._client.new_inbox()
         answers = await self._client.subscribe(inbox)
         try:
             await self._client.publish(f"$JS.API.DIRECT.GET.{self._name}", json.dumps(query).encode(), reply=inbox)
-            while True:
-                yield await answers.next_msg(timeout=ATTEMPT_SECONDS)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"the {self._log} log cannot be read: {error!r}") from error
+            while not (status := _header(message := await answers.next_msg(ATTEMPT_SECONDS), "Status")):
+                messages.append(message)
         finally:
             await answers.unsubscribe()
-
-    async def _direct(self, query: Mapping[str, object]) -> Msg | None:
-        try:
-            message = await self._client.request(
-                f"$JS.API.DIRECT.GET.{self._name}", json.dumps(query).encode(), timeout=ATTEMPT_SECONDS
-            )
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"the {self._log} log cannot be read: {error!r}") from error
-        status = (message.headers or {}).get("Status")
-        if status and status != "404":
-            raise StoreUnavailable(f"the {self._log} log cannot be read: {_header(message, 'Description')}")
-        return None if status else message
+        if status not in {"204", "404"}:
+            raise NoStreamResponseError
+        return messages, int(_header(message, "Nats-Num-Pending") or 0) > 0
 
     async def event_at(self, position: int) -> RecordedEvent | None:
         """The event at a position."""
-        message = await self._direct({"seq": position}) if position > 0 else None
-        return self._from_direct(message) if message else None
+        if position <= 0:
+            return None
+        while True:
+            message = await self._insist(lambda: self._direct(position))
+            if message or self._replicas == 1 or await self.head() < position:
+                return self._from_direct(message) if message else None
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _direct(self, position: int) -> Msg | None:
+        subject, query = f"$JS.API.DIRECT.GET.{self._name}", json.dumps({"seq": position}).encode()
+        message = await self._client.request(subject, query, timeout=ATTEMPT_SECONDS)
+        status = _header(message, "Status")
+        if status and status != "404":
+            raise NoStreamResponseError
+        return None if status else message
 
     def _from_direct(self, message: Msg) -> RecordedEvent:
         recorded = Timestamp()
@@ -258,69 +250,65 @@ class JetStreamStore:
 
     def _recorded(self, message: Msg, position: int, time_ns: int) -> RecordedEvent:
         headers = message.headers or {}
-        return RecordedEvent(
-            stream=stream_of(headers),
-            position=position,
-            time=time_ns,
-            id=headers["ce-id"],
-            data=self._types.decode(headers["ce-type"], message.data),
-            metadata=metadata_of(headers),
-            closes_append="Nats-Batch-Id" not in headers or "Nats-Batch-Commit" in headers,
-        )
+        closes = "Nats-Batch-Id" not in headers or "Nats-Batch-Commit" in headers
+        return decode(headers, message.data, self._types, position=position, time_ns=time_ns, closes=closes)
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
-        partial: list[RecordedEvent] = []
+        last: RecordedEvent | None = None
         while True:
             try:
-                async with Delivery(self._client, self._name, after) as delivery:
+                await self._check_holds(last)
+                async with Delivery(self._client, self._name, last.position if last else after) as delivery:
+                    partial: list[RecordedEvent] = []
                     async for messages in delivery:
                         partial += [self._recorded(m.message, m.position, m.time_ns) for m in messages]
                         whole = _whole_appends(partial)
                         if whole:
                             partial = partial[len(whole) :]
-                            after = whole[-1].position
+                            last = whole[-1]
                             yield whole
-            except DeliveryBroken as broken:
-                partial = []
-                _logger.info("subscription starts again", log=self._log, after=after, why=str(broken))
-                await asyncio.sleep(0.05)
+            except (DeliveryBroken, StoreUnavailable) as broken:
+                if self._client.is_closed:
+                    raise StoreUnavailable(f"the connection to the {self._log} log is closed") from broken
+                _logger.info("subscription starts again", log=self._log, why=str(broken))
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _check_holds(self, last: RecordedEvent | None) -> None:
+        if last:
+            now = await self.event_at(last.position)
+            if now is None or now.id != last.id:
+                raise LogRewritten(f"the {self._log} log no longer holds event {last.id} at position {last.position}")
 
     async def head(self) -> int:
         """The position of the last event."""
-        try:
-            info = await self._js.stream_info(self._name)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"the {self._log} log does not answer: {error!r}") from error
-        return info.state.last_seq
+        return (await self._info()).state.last_seq
+
+    async def _info(self) -> api.StreamInfo:
+        return await self._insist(lambda: self._js.stream_info(self._name))
 
     async def condition(self) -> LogCondition:
-        """How the log is really kept: read from the stream and, where this account may ask, from the server."""
-        try:
-            config = (await self._js.stream_info(self._name)).config
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"the {self._log} log does not answer: {error!r}") from error
+        """How the log is really kept: read from the stream and, where it can be asked, from the server."""
+        config = (await self._info()).config
         replicas = config.num_replicas or 1
-        warnings = tuple(text for text, holds in _weaknesses(config).items() if holds)
-        return LogCondition(
-            f"{'file' if config.storage == api.StorageType.FILE else 'memory'}, {replicas} replica{'s' * (replicas > 1)}",
-            warnings,
-            {"nats": str(self._client.connected_server_version)},
-        )
+        words = f"{config.storage or 'file'}, {replicas} replica{'s' * (replicas > 1)}"
+        warnings = [*stream_warnings(config), *await flush_warnings(self._flush, replicas)]
+        return LogCondition(words, tuple(warnings), {"nats": server_version(self._client)})
 
 
-def _weaknesses(config: api.StreamConfig) -> dict[str, bool]:
-    """What each setting of a stream could do to an acknowledged event, and whether it is so set."""
-    limits = [config.max_msgs or 0, config.max_bytes or 0, config.max_age or 0, config.max_msgs_per_subject or 0]
-    return {
-        "the stream is kept in memory: a restart of NATS loses every event": config.storage != api.StorageType.FILE,
-        "the stream has a limit (max_msgs, max_bytes, max_age or max_msgs_per_subject) at which it drops old events": any(
-            limit > 0 for limit in limits
-        )
-        and (config.discard != api.DiscardPolicy.NEW or (config.max_age or 0) > 0),
-        "the stream acknowledges before it writes (persist_mode: async)": config.persist_mode == api.PersistMode.ASYNC,
-        "the stream cannot append several events all or none (allow_atomic is off)": not config.allow_atomic,
-    }
+def _as_batch(messages: Sequence[Message]) -> list[Message]:
+    batch = uuid.uuid4().hex
+    numbered = [
+        (subject, payload, headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
+        for number, (subject, payload, headers) in enumerate(messages, 1)
+    ]
+    numbered[-1][2]["Nats-Batch-Commit"] = "1"
+    return numbered
+
+
+def _may_pass(error: Exception) -> bool:
+    passing = (TimeoutError, nats.errors.NoRespondersError, NoStreamResponseError, ServiceUnavailableError, ServerError)
+    return isinstance(error, passing) or (isinstance(error, APIError) and error.code == _TOO_MANY_BATCHES)
 
 
 def _whole_appends(events: list[RecordedEvent]) -> list[RecordedEvent]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 
+from eventstore.cloudevents import decode, encode
 from eventstore.codec import EventTypes
-from eventstore.errors import DuplicateAppend, EventTooLarge, WrongExpectedRevision
-from eventstore.event import MAX_EVENT_BYTES, LogCondition, NewEvent, RecordedEvent
-from eventstore.store import NO_STREAM
+from eventstore.errors import DuplicateAppend, WrongExpectedRevision
+from eventstore.event import LogCondition, NewEvent, RecordedEvent
+from eventstore.store import NO_STREAM, check_append
 
 BATCH = 500
 
@@ -33,30 +33,34 @@ class MemoryStore:
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Appends events, all or none; see `EventStore.append`."""
-        recorded = [self._record(event) for event in events]
-        for event in events:
-            if event.deduplication_key in self._keys:
-                raise DuplicateAppend(self._keys[event.deduplication_key])
+        check_append(events, expected or {})
+        now = time.time_ns()
+        encoded = [encode(self._log, event, self._types, now) for event in events]
+        if first := self._appended(events):
+            return tuple(range(first, first + len(events)))
         for stream, revision in (expected or {}).items():
             if self._revisions.get(stream, NO_STREAM) != revision:
                 raise WrongExpectedRevision(stream, revision)
-        first = len(self._events) + 1
-        positions = tuple(range(first, first + len(recorded)))
-        for position, new, kept in zip(positions, events, recorded, strict=True):
-            closes = position == positions[-1]
-            self._events.append(replace(kept, position=position, closes_append=closes))
-            self._revisions[new.stream] = position
-            self._keys[new.deduplication_key] = position
+        for number, (event, (headers, payload)) in enumerate(zip(events, encoded, strict=True), 1):
+            position = len(self._events) + 1
+            closes = number == len(events)
+            recorded = decode(headers, payload, self._types, position=position, time_ns=now, closes=closes)
+            self._events.append(recorded)
+            self._revisions[event.stream] = position
+            self._keys[event.deduplication_key] = position
         self._grown.set()
         self._grown = asyncio.Event()
-        return positions
+        return tuple(range(len(self._events) - len(events) + 1, len(self._events) + 1))
 
-    def _record(self, event: NewEvent) -> RecordedEvent:
-        name, payload = self._types.encode(event.data)
-        if len(payload) > MAX_EVENT_BYTES:
-            raise EventTooLarge(len(payload), MAX_EVENT_BYTES)
-        data = self._types.decode(name, payload)
-        return RecordedEvent(event.stream, 0, time.time_ns(), event.id, data, event.metadata)
+    def _appended(self, events: Sequence[NewEvent]) -> int:
+        """The first position of these very events; 0 when they are new."""
+        keys = [event.deduplication_key for event in events]
+        known = [self._keys[key] for key in keys if key in self._keys]
+        if known and self._events[known[0] - 1].id != events[0].id:
+            raise DuplicateAppend(known[0])
+        if len(set(keys)) < len(keys):
+            raise DuplicateAppend(0)
+        return known[0] if known else 0
 
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         """The events of one stream behind a position."""

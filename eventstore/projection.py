@@ -5,48 +5,31 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
 
 from eventstore.decider import Request
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.event import RecordedEvent
-from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
+from eventstore.following import Batch, Followers, FollowerTooSlow, replay
+from eventstore.generations import CheckpointMoved, Generations, Projection
+from eventstore.rows import Checkpoint, Database, Rows, events
 from eventstore.store import EventStore
+
+__all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 
 T = TypeVar("T")
 
-FOLLOWER_BATCHES = 1000
 RETRY_SECONDS = 0.5
+NEARLY_THERE = 1000
+_DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
 _logger = structlog.get_logger(__name__)
-
-
-class Projection(Protocol):
-    """What a slice says about its rows.
-
-    Attributes:
-        name: A word, unique among the projections of a database.
-        version: One more whenever `apply` gives other rows for the same events.
-        tables: The tables; each with a primary key.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def tables(self) -> sa.MetaData: ...
-
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event means; called once for each event, in order, in the transaction of the checkpoint."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +43,10 @@ class RebuildProgress:
     rebuilt_digest: str = ""
 
 
-class _CheckpointMoved(Exception):
-    """Another process writes these rows too and was faster."""
-
-
-class FollowerTooSlow(Exception):
-    """A follower did not take its events in time; it may start again from where it was."""
-
-
 class Projector:
     """Keeps the rows of one projection up to date with its log.
+
+    Several processes may keep the same rows in one PostgreSQL database: each event is applied once.
 
     Args:
         store: The log.
@@ -80,10 +57,8 @@ class Projector:
     def __init__(self, store: EventStore, projection: Projection, database: Database) -> None:
         self.store = store
         self.name = projection.name
-        self.fingerprint = fingerprint(projection.tables, projection.version)
         self.failure: BaseException | None = None
-        self._projection = projection
-        self._database = database
+        self._generations = Generations(projection, database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self._rows: Rows | None = None
         self._position = 0
@@ -91,9 +66,15 @@ class Projector:
         self._task: asyncio.Task[None] | None = None
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
+        self._answered = asyncio.Event()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
-        self._followers: set[asyncio.Queue[Sequence[RecordedEvent] | None]] = set()
+        self._followers = Followers(store)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the projection's version and tables."""
+        return self._generations.fingerprint
 
     @property
     def position(self) -> int:
@@ -109,17 +90,20 @@ class Projector:
 
     async def start(self) -> None:
         """Opens the rows, checks them against the log, and comes up to the log's head."""
-        self._rows = await self._in_writer(self._open)
+        self._rows = await self._in_writer(self._generations.live) or await self._in_writer(self._generations.fresh)
         await self._check_against_log()
         self._task = asyncio.create_task(self._run(), name=f"projection-{self.name}")
         head = await self.store.head()
         await self.wait_for(head)
+        # Only now, because another process may answer from an older version until it is stopped.
+        await self._in_writer(lambda: self._generations.discard_older(self.rows))
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:
             self._rows.close()
@@ -133,26 +117,38 @@ class Projector:
         if self._position >= position:
             return
         if self.failure:
-            raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED")
+            raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (position, next(self._numbers), future))
         await future
 
     async def query(self, question: Callable[[sa.Connection], T]) -> T:
-        """Answers a question from rows of one moment, in a thread."""
+        """Answers a question from rows of one moment, in a thread.
 
-        def ask(rows: Rows) -> T:
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        rows = self.rows
+        try:
+            return await self._ask(rows, question)
+        except sa.exc.ProgrammingError:
+            if not await self._were_replaced(rows):
+                raise
+            return await self._ask(self.rows, question)
+
+    async def _ask(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
+        def ask() -> T:
             with rows.transaction() as connection:
                 return question(connection)
 
-        rows = self.rows
         rows.readers += 1
         try:
-            return await asyncio.to_thread(ask, rows)
-        except sa.exc.OperationalError as error:
+            return await asyncio.to_thread(ask)
+        except _DATABASE_AWAY as error:
             raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
         finally:
             rows.readers -= 1
+            self._answered.set()
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         """What a request did; see `RequestIndex`."""
@@ -164,7 +160,7 @@ class Projector:
         first, last, digest = await self.query(lambda rows: rows.execute(question.where(same)).one())
         return Request(digest, first, last) if first is not None else None
 
-    async def follow(self, after: int, quiet_seconds: float) -> AsyncIterator[tuple[Sequence[RecordedEvent], int]]:
+    def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
         """Applied events behind a position, in order, each once; with each step the position that it brings to.
 
         After `quiet_seconds` without an event comes a step without events: a bookmark.
@@ -172,221 +168,170 @@ class Projector:
         Raises:
             Rejected: POSITION_AHEAD when the log has not come to `after`.
             FollowerTooSlow: More events wait than are kept for a follower.
+            StoreUnavailable: The projection failed or was stopped.
         """
-        queue: asyncio.Queue[Sequence[RecordedEvent] | None] = asyncio.Queue(FOLLOWER_BATCHES)
-        self._followers.add(queue)
-        try:
-            joined = self._position
-            async for batch in self._replay(after, joined):
-                after = batch[-1].position
-                yield batch, after
-            while True:
-                try:
-                    live = await asyncio.wait_for(queue.get(), quiet_seconds)
-                except TimeoutError:
-                    after = max(after, self._position) if queue.empty() else after
-                    yield (), after
-                    continue
-                if live is None:
-                    raise FollowerTooSlow
-                news = [event for event in live if event.position > after]
-                if news:
-                    after = news[-1].position
-                    yield news, after
-        finally:
-            self._followers.discard(queue)
-
-    async def _replay(self, after: int, until: int) -> AsyncGenerator[Sequence[RecordedEvent]]:
-        if after > until and after > await self.store.head():
-            raise Rejected(
-                Kind.INVALID, "POSITION_AHEAD", f"the log has not come to position {after}", position=str(after)
-            )
-        if after >= until:
-            return
-        async with aclosing(self.store.subscribe(after)) as subscription:
-            async for batch in subscription:
-                due = [event for event in batch if event.position <= until]
-                if due:
-                    yield due
-                if batch[-1].position >= until:
-                    return
+        return self._followers.follow(after, lambda: self._position, quiet_seconds)
 
     async def position_at(self, time_ns: int) -> tuple[int, int]:
-        """The last position recorded up to a time, and its time; (0, 0) before the first event."""
+        """The last position recorded up to a time, and its time; (0, 0) before the first event.
+
+        What one append wrote counts as recorded with its first event.
+        """
         question = sa.select(events.c.position, events.c.time).where(events.c.time <= time_ns)
         last = question.order_by(events.c.time.desc(), events.c.position.desc()).limit(1)
         row = await self.query(lambda rows: rows.execute(last).first())
         return (row[0], row[1]) if row else (0, 0)
 
-    async def rebuild(self) -> AsyncIterator[RebuildProgress]:
+    async def rebuild(self) -> AsyncGenerator[RebuildProgress]:
         """Computes the rows anew beside the live ones, compares the two, and switches when they are equal.
 
         Raises:
             Rejected: REBUILD_RUNNING when one is under way; REBUILD_DIFFERS when they differ: the live rows stay.
         """
         if self._rebuilding.locked():
-            raise Rejected(
-                Kind.PRECONDITION, "REBUILD_RUNNING", f"{self.name} is being rebuilt already", projection=self.name
-            )
+            words = f"{self.name} is being rebuilt already"
+            raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", words, projection=self.name)
         async with self._rebuilding:
-            number = self.rows.generation + 1
-            new = await self._in_writer(
-                lambda: self._database.open(self.name, self.fingerprint, number, self._projection.tables)
-            )
-            switched = False
+            new = await self._in_writer(self._generations.beside)
             try:
-                async for position in self._fill(new, 0, await self.store.head()):
-                    yield RebuildProgress(position, await self.store.head())
-                live, rebuilt = await self._compare_and_switch(new)
-                switched = live == rebuilt
-                if not switched:
-                    words = f"the rows of {self.name} differ from a rebuild: {live} is live, {rebuilt} rebuilt"
-                    raise Rejected(
-                        Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt
-                    )
-                yield RebuildProgress(self._position, self._position, True, live, rebuilt)
+                done = 0
+                while self._position > done + NEARLY_THERE * (done > 0):
+                    async for position in self._fill(new, done, self._position):
+                        done = position
+                        yield RebuildProgress(position, self._position)
+                live, rebuilt = await self._switch(new)
             finally:
-                if not switched:
-                    await self._in_writer(lambda: self._discard(new))
+                if self._rows is not new:
+                    await self._in_writer(lambda: self._generations.discard(new))
+            if live != rebuilt:
+                words = f"the rows of {self.name} differ from a rebuild: {live} is live, {rebuilt} rebuilt"
+                raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt)
+            yield RebuildProgress(self._position, self._position, True, live, rebuilt)
 
-    async def _fill(self, rows: Rows, after: int, until: int) -> AsyncIterator[int]:
+    async def _fill(self, rows: Rows, after: int, until: int) -> AsyncGenerator[int]:
         """Applies the log to rows that nobody reads yet, up to a position."""
-        async for batch in self._replay(after, until):
-            await asyncio.to_thread(self._apply, rows, after, batch)
-            after = batch[-1].position
-            yield after
+        async with aclosing(replay(self.store, after, until)) as past:
+            async for batch in past:
+                await asyncio.to_thread(self._generations.apply, rows, after, batch, live=False)
+                after = batch[-1].position
+                yield after
 
-    async def _compare_and_switch(self, new: Rows) -> tuple[str, str]:
-        # Nothing is applied meanwhile, so that both are compared at one position; questions are answered all the time.
-        async with self._applying:
-            old = self.rows
-            after = await self._in_writer(lambda: _checkpoint(new)[0])
-            async for _ in self._fill(new, after, self._position):
-                pass
-            live, rebuilt = await asyncio.to_thread(old.digest), await asyncio.to_thread(new.digest)
-            if live == rebuilt:
-                await self._in_writer(lambda: _set_live(new))
-                self._rows = new
-        if live == rebuilt:
-            while old.readers:
-                await asyncio.sleep(0.01)
-            await self._in_writer(lambda: self._discard(old))
-        return live, rebuilt
+    async def _switch(self, new: Rows) -> tuple[str, str]:
+        """Compares at one position, while nothing is applied but questions are answered; returns both digests."""
+        while True:
+            async with self._applying:
+                old = self.rows
+                due = await self._in_writer(old.checkpoint)
+                async for _ in self._fill(new, (await self._in_writer(new.checkpoint)).position, due.position):
+                    pass
+                digests = await self._in_writer(lambda old=old: self._generations.switch(old, new))  # type: ignore[misc]
+                if digests and digests[0] == digests[1]:
+                    self._rows = new
+            if digests:
+                break
+        if self._rows is new:
+            await self._retire(old)
+        return digests
 
-    def _discard(self, rows: Rows) -> None:
-        rows.close()
-        self._database.drop(self.name, self.fingerprint, rows.generation)
+    async def _retire(self, old: Rows) -> None:
+        while old.readers:
+            self._answered.clear()
+            await self._answered.wait()
+        await self._in_writer(lambda: self._generations.discard(old))
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._tail()
-            except _CheckpointMoved:
-                self._checkpoint = (await self._in_writer(lambda: _checkpoint(self.rows)))[0]
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, StoreUnavailable) as error:
+            except CheckpointMoved:
+                _logger.info("projection starts again from its checkpoint", projection=self.name)
+            except (*_DATABASE_AWAY, StoreUnavailable) as error:
                 _logger.warning("projection waits", projection=self.name, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
                 _logger.exception("projection failed", projection=self.name, position=self._position)
                 self.failure = error
-                self._fail_waiters()
+                self._give_up(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
                 return
 
     async def _tail(self) -> None:
+        async with self._applying:
+            await self._read_checkpoint()
+        # PostgreSQL may have lost the last commits when it crashed: then they are made once more.
+        self._position = min(self._position, self._checkpoint)
         async with aclosing(self.store.subscribe(self._position)) as subscription:
             async for batch in subscription:
                 async with self._applying:
                     await self._apply_new(batch)
-                    self._advance(batch)
+                self._advance(batch)
 
-    async def _apply_new(self, batch: Sequence[RecordedEvent]) -> None:
+    async def _apply_new(self, batch: Batch) -> None:
         """Applies what another process that writes these rows too has not applied already."""
-        before = self._checkpoint
-        new = [event for event in batch if event.position > before]
-        if new:
-            await self._in_writer(lambda: self._apply(self.rows, before, new))
-            self._checkpoint = new[-1].position
+        while new := [event for event in batch if event.position > self._checkpoint]:
+            rows, before = self.rows, self._checkpoint
+            try:
+                await self._in_writer(lambda: self._generations.apply(rows, before, new))  # noqa: B023 - awaited at once
+                self._checkpoint = new[-1].position
+            except (CheckpointMoved, sa.exc.ProgrammingError):
+                await self._read_checkpoint()
+                if self._checkpoint < self._position or (self.rows, self._checkpoint) == (rows, before):
+                    raise
 
-    def _apply(self, rows: Rows, before: int, batch: Sequence[RecordedEvent]) -> None:
-        with rows.transaction() as connection:
-            time = connection.scalar(sa.select(checkpoint.c.time)) or 0
-            index = []
-            for event in batch:
-                time = max(time, event.time)
-                self._projection.apply(connection, event)
-                meta = event.metadata
-                index.append((event.position, time, meta.actor, meta.request_id, meta.request_digest))
-            connection.execute(sa.insert(events), [dict(zip(events.c.keys(), row, strict=True)) for row in index])
-            moved = sa.update(checkpoint).where(checkpoint.c.position == before)
-            last = batch[-1]
-            if connection.execute(moved.values(position=last.position, event_id=last.id, time=time)).rowcount != 1:
-                raise _CheckpointMoved
+    async def _read_checkpoint(self) -> None:
+        """Finds how far the rows are, going over to those that another process has rebuilt in their place."""
+        found = await self._in_writer(lambda: _live_checkpoint(self.rows))
+        if found is None:
+            old = self.rows
+            newer = await self._in_writer(lambda: self._generations.live(newer_than=old.generation))
+            if newer is None:
+                raise LookupError(f"the rows {old.label} were dropped, and there are no others of this version")
+            self._rows = newer
+            old.close()
+            found = await self._in_writer(newer.checkpoint)
+        self._checkpoint = found.position
 
-    def _advance(self, batch: Sequence[RecordedEvent]) -> None:
+    async def _were_replaced(self, rows: Rows) -> bool:
+        async with self._applying:
+            if rows is self._rows:
+                await self._read_checkpoint()
+        return rows is not self._rows
+
+    def _advance(self, batch: Batch) -> None:
         self._position = batch[-1].position
-        for queue in list(self._followers):
-            if queue.full():
-                self._followers.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
-            else:
-                queue.put_nowait(batch)
+        self._followers.tell(batch)
         while self._waiters and self._waiters[0][0] <= self._position:
             future = heapq.heappop(self._waiters)[2]
             if not future.done():
                 future.set_result(None)
 
-    def _fail_waiters(self) -> None:
+    def _give_up(self, error: StoreUnavailable) -> None:
+        self._followers.end(error)
         for _, _, future in self._waiters:
             if not future.done():
-                future.set_exception(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
+                future.set_exception(error)
         self._waiters.clear()
-
-    def _open(self) -> Rows:
-        """The newest live generation with our fingerprint, else a new one; all others are dropped."""
-        live: Rows | None = None
-        newest = 0
-        for mark, generation in reversed(self._database.generations(self.name)):
-            newest = max(newest, generation)
-            if live is None and mark == self.fingerprint:
-                rows = self._database.open(self.name, mark, generation, self._projection.tables)
-                if _checkpoint(rows)[2]:
-                    live = rows
-                    continue
-                rows.close()
-            self._database.drop(self.name, mark, generation)
-        return live or self._fresh(newest + 1)
-
-    def _fresh(self, generation: int) -> Rows:
-        rows = self._database.open(self.name, self.fingerprint, generation, self._projection.tables)
-        _set_live(rows)
-        return rows
 
     async def _check_against_log(self) -> None:
         """Rows of another log, or of a tail that the log lost, must never be added to: they are computed anew."""
-        position, event_id, _ = await self._in_writer(lambda: _checkpoint(self.rows))
-        if position:
-            event = await self.store.event_at(position)
-            if event is None or event.id != event_id:
-                _logger.error(
-                    "rows do not match the log and are computed anew", projection=self.name, position=position
-                )
-                old = self.rows
-                self._rows = await self._in_writer(lambda: self._fresh(old.generation + 1))
-                await self._in_writer(lambda: self._discard(old))
-                position = 0
-        self._position = self._checkpoint = position
+        at = await self._in_writer(self.rows.checkpoint)
+        event = await self.store.event_at(at.position)
+        if at.position and (event is None or event.id != at.event_id):
+            _logger.error("rows do not match the log and are computed anew", projection=self.name, position=at.position)
+            old = self.rows
+            self._rows = await self._in_writer(self._generations.fresh)
+            await self._in_writer(lambda: self._generations.discard(old))
+            self._position = self._checkpoint = 0
+        else:
+            self._position = self._checkpoint = at.position
 
     async def _in_writer(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
 
-def _checkpoint(rows: Rows) -> tuple[int, str, bool]:
-    with rows.transaction() as connection:
-        row = connection.execute(sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)).one()
-    return row.position, row.event_id, row.live
-
-
-def _set_live(rows: Rows) -> None:
-    with rows.transaction() as connection:
-        connection.execute(sa.update(checkpoint).values(live=True))
+def _live_checkpoint(rows: Rows) -> Checkpoint | None:
+    """How far rows are; None when they were replaced."""
+    try:
+        found = rows.checkpoint()
+    except sa.exc.ProgrammingError:  # PostgreSQL: there is no such table
+        return None
+    return found if found.live else None

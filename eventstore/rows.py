@@ -6,10 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateTable
 
 SQLITE_BUSY_SECONDS = 30
@@ -45,18 +47,33 @@ def fingerprint(tables: sa.MetaData, version: int) -> str:
     return hashlib.sha256("\n".join([str(version), *ddl]).encode()).hexdigest()[:10]
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far rows have come, by which event, and whether they are the ones that are read."""
+
+    position: int
+    event_id: str
+    live: bool
+
+
 class Database:
     """Where generations live: a directory (SQLite) or a database URL (PostgreSQL).
 
     Args:
         location: A directory, made when it is missing, or ``postgresql://...``.
+
+    Raises:
+        ValueError: The URL is of another kind of database.
     """
 
     def __init__(self, location: str) -> None:
-        self._location = location
-        self._server = sa.make_url(location).set(drivername="postgresql+psycopg") if "://" in location else None
-        if self._server is None:
-            Path(location).mkdir(parents=True, exist_ok=True)
+        self._directory: Path | None = None
+        if "://" in location:
+            self._url = _postgresql(location)
+            self._server = sa.create_engine(self._url, poolclass=NullPool)
+        else:
+            self._directory = Path(location)
+            self._directory.mkdir(parents=True, exist_ok=True)
 
     def generations(self, name: str) -> list[tuple[str, int]]:
         """The (fingerprint, number) of every generation of a projection that is there, oldest first."""
@@ -65,34 +82,30 @@ class Database:
         return sorted(((match[1], int(match[2])) for match in found), key=lambda one: one[1])
 
     def _names(self) -> list[str]:
-        if self._server is None:
-            return [path.stem for path in Path(self._location).glob("rf_*.db")]
-        with self._engine(self._server).connect() as connection:
-            return list(connection.scalars(sa.text("SELECT schema_name FROM information_schema.schemata")))
+        if self._directory:
+            return [path.stem for path in self._directory.glob("rf_*.db")]
+        with self._server.connect() as connection:
+            return list(connection.scalars(sa.text("SELECT nspname FROM pg_namespace")))
 
     def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
         """Opens a generation; makes it, empty, when it is not there."""
         label = f"rf_{_word(name)}_{mark}_{generation}"
-        if self._server is None:
-            return Rows(_sqlite(Path(self._location) / f"{label}.db"), label, generation, tables)
-        with self._engine(self._server).begin() as connection:
-            connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
+        if self._directory:
+            return Rows(_sqlite(self._directory / f"{label}.db"), label, generation, tables)
         options = f"-csearch_path={label} -csynchronous_commit=off"
-        return Rows(self._engine(self._server.update_query_dict({"options": options})), label, generation, tables)
+        url = self._url.update_query_dict({"options": options})
+        engine = sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
+        return Rows(engine, label, generation, tables)
 
     def drop(self, name: str, mark: str, generation: int) -> None:
-        """Removes a generation that nobody has open."""
+        """Removes a generation; questions that are being answered from it may fail."""
         label = f"rf_{_word(name)}_{mark}_{generation}"
-        if self._server is None:
+        if self._directory:
             for suffix in ("", "-wal", "-shm"):
-                (Path(self._location) / f"{label}.db{suffix}").unlink(missing_ok=True)
+                (self._directory / f"{label}.db{suffix}").unlink(missing_ok=True)
             return
-        with self._engine(self._server).begin() as connection:
+        with self._server.begin() as connection:
             connection.execute(sa.schema.DropSchema(label, cascade=True, if_exists=True))
-
-    @staticmethod
-    def _engine(url: sa.URL) -> sa.Engine:
-        return sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
 
 
 class Rows:
@@ -103,11 +116,16 @@ class Rows:
 
     def __init__(self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData) -> None:
         self._engine = engine
+        self._writer = engine.execution_options(**_WRITING[engine.dialect.name])
         self.label = label
         self.generation = generation
         self.readers = 0
         self._tables = tables
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
+            if engine.dialect.name == "postgresql":
+                # Two programs that make the same table at once would both fail.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
+                connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
             kernel_tables.create_all(connection)
             tables.create_all(connection)
             if connection.scalar(sa.select(checkpoint.c.id)) is None:
@@ -116,9 +134,29 @@ class Rows:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """A connection in one transaction: what it reads is of one moment, what it writes is written whole."""
+        """A connection for reading, in one transaction: what it reads is of one moment."""
         with self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A connection for writing, in one transaction: what it writes is written whole.
+
+        It sees what others have committed since it began, so the first thing to do is to lock the checkpoint.
+        """
+        with self._writer.begin() as connection:
+            yield connection
+
+    def checkpoint(self) -> Checkpoint:
+        """How far the rows have come."""
+        with self.transaction() as connection:
+            row = connection.execute(sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)).one()
+        return Checkpoint(row.position, row.event_id, row.live)
+
+    def set_live(self) -> None:
+        """Makes these the rows that are read."""
+        with self.writing() as connection:
+            connection.execute(sa.update(checkpoint).values(live=True))
 
     def digest(self) -> str:
         """The sha256 over all rows, table by table in the order of their keys."""
@@ -136,19 +174,36 @@ class Rows:
         self._engine.dispose()
 
 
+_MAKING_TABLES = 0x7266
+_WRITING: dict[str, dict[str, Any]] = {
+    # A transaction that reads first could not go on to write once another one has written.
+    "sqlite": {"rf_begin": "BEGIN IMMEDIATE"},
+    # A writer waits for the one before it and goes on from there; REPEATABLE READ would have it fail.
+    "postgresql": {"isolation_level": "READ COMMITTED"},
+}
+
+
+def _postgresql(location: str) -> sa.URL:
+    url = sa.make_url(location)
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError(f"rows live in a directory or in PostgreSQL, not in {url.get_backend_name()}")
+    return url.set(drivername="postgresql+psycopg")
+
+
 def _sqlite(path: Path) -> sa.Engine:
     engine = sa.create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
     )
 
-    def on_connect(connection: object, _entry: ConnectionPoolEntry) -> None:
+    def on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
         # The driver would begin a transaction only before a write: a read of two tables would not be of one moment.
-        connection.isolation_level = None  # type: ignore[attr-defined]
+        connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+            connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(connection.get_execution_options().get("rf_begin", "BEGIN"))
 
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", on_begin)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
-from eventstore.event import LogCondition, NewEvent, RecordedEvent
+from eventstore.errors import TooManyEvents
+from eventstore.event import MAX_APPEND_EVENTS, LogCondition, NewEvent, RecordedEvent
 
 NO_STREAM = 0
 """The expected revision of a stream that must not exist yet."""
@@ -27,16 +28,19 @@ class EventStore(Protocol):
         """Appends events, all or none, and returns their positions; on return they are durable.
 
         Args:
-            events: One or more; those of one append are neighbours in the log.
+            events: One to `MAX_APPEND_EVENTS`; those of one append are neighbours in the log.
             expected: For each stream named, the revision that it must be at (`NO_STREAM`: it must not exist).
 
         Raises:
             WrongExpectedRevision: A stream is at another revision.
-            DuplicateAppend: An event with one of these deduplication keys was appended lately. A store may forget a key
-                after two minutes, and may answer `WrongExpectedRevision` instead when both hold.
-            EventTooLarge: An event has more than `MAX_EVENT_BYTES`.
+            DuplicateAppend: Another event with one of these deduplication keys was appended lately. A store may forget
+                a key after two minutes, and may answer `WrongExpectedRevision` instead when both hold.
+            EventTooLarge: An event has more than `MAX_EVENT_BYTES`, or `MAX_HEADER_BYTES` around it.
+            TooManyEvents: There are more than `MAX_APPEND_EVENTS`.
+            UnknownEventType: An event is of a type that the log was not told of.
+            ValueError: There is no event, or `expected` names a stream that none of the events is of.
             StoreUnavailable: The log did not answer in time. The events may be in it or not; the same events may be
-                appended again.
+                appended again: their first positions are the answer when they are in it already.
         """
         ...
 
@@ -49,6 +53,10 @@ class EventStore(Protocol):
 
         They arrive in batches that never split what one append wrote. A subscription outlives restarts of the log's
         server: it goes on behind the last event that it gave.
+
+        Raises:
+            LogRewritten: The last event that it gave is not in the log any more.
+            StoreUnavailable: The connection was closed for good.
         """
         ...
 
@@ -63,3 +71,13 @@ class EventStore(Protocol):
     async def condition(self) -> LogCondition:
         """How the log is really kept."""
         ...
+
+
+def check_append(events: Sequence[NewEvent], expected: Mapping[str, int]) -> None:
+    """Raises what every store raises before it looks into its log: `ValueError` or `TooManyEvents`."""
+    if not events:
+        raise ValueError("an append needs an event")
+    if len(events) > MAX_APPEND_EVENTS:
+        raise TooManyEvents(len(events), MAX_APPEND_EVENTS)
+    if unwritten := expected.keys() - {event.stream for event in events}:
+        raise ValueError(f"no event is of {sorted(unwritten)}, whose revision is expected")

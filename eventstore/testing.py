@@ -25,9 +25,8 @@ class Given(Generic[S]):
     def when(self, command: object) -> When:
         """Decides a command, twice: a decider that is not pure is found out here."""
         first, second = (_decide(self.decider, command, self.state) for _ in range(2))
-        assert first.events == second.events and str(first.refusal) == str(second.refusal), (
-            "deciding twice gave two answers"
-        )
+        same = first.events == second.events and str(first.refusal) == str(second.refusal)
+        _insist(same, f"deciding twice gave two answers: {first} and {second}")
         return first
 
 
@@ -40,13 +39,14 @@ class When:
 
     def then(self, *events: Message) -> None:
         """It made exactly these events."""
-        assert self.refusal is None, f"refused: {self.refusal}"
-        assert list(self.events) == list(events)
+        _insist(self.refusal is None, f"refused: {self.refusal!r}")
+        _insist(list(self.events) == list(events), f"made {self.events}, not {events}")
 
     def then_rejected(self, reason: str) -> Rejected | Conflict:
         """It was refused, for this reason."""
-        assert self.refusal is not None, f"not refused: {self.events}"
-        assert self.refusal.reason == reason
+        if self.refusal is None:
+            raise AssertionError(f"not refused: {self.events}")
+        _insist(self.refusal.reason == reason, f"refused for {self.refusal.reason}, not {reason}")
         return self.refusal
 
 
@@ -64,3 +64,8 @@ def _decide(decider: Decider[S], command: object, state: S) -> When:
         return When(list(decider.decide(command, state)))
     except (Rejected, Conflict) as refusal:
         return When((), refusal)
+
+
+def _insist(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)

@@ -83,11 +83,16 @@ class NatsServerFailed(NatsServerError):
 
 @dataclass(frozen=True, slots=True)
 class NatsConfig:
-    """What differs from one embedded server to the next; `port` None takes a free one."""
+    """What differs from one embedded server to the next; `port` None takes a free one.
+
+    The system user may ask the server about itself and nothing else: it has no access to the log.
+    """
 
     port: int | None
     user: str
     password: str = field(repr=False)
+    system_user: str
+    system_password: str = field(repr=False)
     sync_always: bool = True
 
     def write(self, data: Path) -> None:
@@ -104,7 +109,8 @@ max_payload: {MAX_PAYLOAD}
 log_file: "nats-server.log"
 logfile_size_limit: {_LOG_BYTES}
 logfile_max_num: {_LOG_FILES}
-authorization {{ user: "{self.user}", password: "{self.password}" }}
+authorization {{ users: [{{ user: "{self.user}", password: "{self.password}" }}] }}
+accounts {{ $SYS: {{ users: [{{ user: "{self.system_user}", password: "{self.system_password}" }}] }} }}
 jetstream {{ store_dir: "store", max_file_store: {_room(store)}, {sync} }}
 """
         path = data / "nats-server.conf"

@@ -49,11 +49,16 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NatsAddress:
-    """What a client needs to connect; the password shows in no `repr`."""
+    """What a client needs to connect; no password shows in a `repr`.
+
+    The system user may ask the server how it is set up and has no access to the log.
+    """
 
     url: str
     user: str
     password: str = field(repr=False)
+    system_user: str
+    system_password: str = field(repr=False)
 
 
 class EmbeddedNats:
@@ -107,7 +112,8 @@ class EmbeddedNats:
         """
         binary = find_nats_server()
         lock = self._lock = await DirectoryLock.acquire(self._data)
-        config = NatsConfig(self._port, "rollforward", secrets.token_urlsafe(32), self._sync_always)
+        secret, system_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        config = NatsConfig(self._port, "rollforward", secret, "system", system_secret, self._sync_always)
         self._restarts = 0
         try:
             self._child, port = await _launch(binary, self._data, lock, config)
@@ -117,7 +123,8 @@ class EmbeddedNats:
             raise
         supervision = self._supervise(binary, lock, replace(config, port=port))
         self._supervisor = asyncio.create_task(supervision, name="nats-server supervisor")
-        self._address = NatsAddress(f"nats://{HOST}:{port}", config.user, config.password)
+        url = f"nats://{HOST}:{port}"
+        self._address = NatsAddress(url, config.user, config.password, config.system_user, config.system_password)
         return self._address
 
     async def stop(self) -> None:

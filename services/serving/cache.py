@@ -1,7 +1,6 @@
 """A pod's directory: artifacts by their digest, verified whenever they are taken out, and the last known good state."""
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import json_format
 
@@ -19,9 +17,10 @@ from services.serving.models import ModelRefused
 
 Fetch = Callable[[str, Path], Awaitable[None]]
 """Downloads the artifact of a digest into a new directory."""
+Hash = Callable[[Path], str]
+"""The digest of a directory; ValueError or OSError when it can have none."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_CHUNK = 1 << 20
 
 
 class DigestMismatch(ModelRefused):
@@ -31,9 +30,10 @@ class DigestMismatch(ModelRefused):
 class ArtifactCache:
     """Artifacts under `root`, one directory a digest; safe to share between pods."""
 
-    def __init__(self, root: Path, fetch: Fetch) -> None:
+    def __init__(self, root: Path, fetch: Fetch, digest_of: Hash) -> None:
         self._root = root / "artifacts"
         self._fetch = fetch
+        self._digest_of = digest_of
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, digest: str) -> Path:
@@ -46,7 +46,7 @@ class ArtifactCache:
             raise DigestMismatch(f"{digest!r} is no digest")
         path = self._root / match[1]
         async with self._locks[digest]:
-            if not await asyncio.to_thread(_holds, path, digest):
+            if not await asyncio.to_thread(self._holds, path, digest):
                 await self._download(digest, path)
         return path
 
@@ -55,40 +55,24 @@ class ArtifactCache:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=self._root, ignore_cleanup_errors=True) as folder:
             new = Path(folder, "artifact")
             await self._fetch(digest, new)
-            if not await asyncio.to_thread(_holds, new, digest):
+            if not await asyncio.to_thread(self._holds, new, digest):
                 raise DigestMismatch(f"the files downloaded for {digest} have another digest")
-            await asyncio.to_thread(_put, new, path, digest)
+            await asyncio.to_thread(self._put, new, path, digest)
 
+    def _put(self, new: Path, path: Path, digest: str) -> None:
+        """Move the new directory into place; another process may have done the same a moment ago."""
+        shutil.rmtree(path, ignore_errors=True)
+        try:
+            new.replace(path)
+        except OSError:
+            if not self._holds(path, digest):
+                raise
 
-def _holds(path: Path, digest: str) -> bool:
-    return path.is_dir() and digest_of(path) == digest
-
-
-def _put(new: Path, path: Path, digest: str) -> None:
-    """Move the new directory into place; another process may have done the same a moment ago."""
-    shutil.rmtree(path, ignore_errors=True)
-    try:
-        new.replace(path)
-    except OSError:
-        if not _holds(path, digest):
-            raise
-
-
-def digest_of(path: Path) -> str:
-    """The digest of a directory's manifest, as the artifact service defines it. Links are not followed, nor counted."""
-    names = sorted(
-        (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
-        key=str.encode,
-    )
-    files = [_entry(path, name) for name in names]
-    text = json.dumps({"schemaVersion": 1, "files": files}, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _entry(path: Path, name: str) -> dict[str, Any]:
-    with (path / name).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"path": name, "size": stream.tell(), "digest": f"sha256:{digest}"}
+    def _holds(self, path: Path, digest: str) -> bool:
+        try:
+            return path.is_dir() and self._digest_of(path) == digest
+        except (OSError, ValueError):
+            return False
 
 
 class LastKnownGood:

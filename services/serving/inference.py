@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import structlog
@@ -48,7 +48,7 @@ def _with_statuses(method: Method[Request, Response]) -> Method[Request, Respons
         except tuple(_STATUSES) as error:
             code, message = _STATUSES[type(error)]
             await context.abort(code, message or str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged here, once
             error_id = uuid.uuid4().hex
             _log.exception("inference failed", error_id=error_id)
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
@@ -104,7 +104,8 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
 
 def _deadline(context: Context) -> float | None:
-    remaining = context.time_remaining()
+    # The stubs leave out that a call may have no deadline.
+    remaining = cast("float | None", context.time_remaining())
     return None if remaining is None else asyncio.get_running_loop().time() + remaining
 
 

@@ -55,7 +55,10 @@ class Lane:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="predict")
 
     async def submit(self, rows: NDArray[Any], outputs: Outputs, deadline: float | None = None) -> Answers:
-        """Predict. `deadline` is a time of the loop's clock. Raises QueueFull, DeadlinePassed and what `predict` raises."""
+        """Predict; `deadline` is a time of the loop's clock.
+
+        Raises QueueFull, DeadlinePassed and what `predict` raises.
+        """
         if len(self._queue) >= self._queue_limit:
             raise QueueFull
         job = _Job(rows, outputs, deadline)

@@ -3,7 +3,7 @@
 import importlib
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -163,25 +163,29 @@ def prepare() -> None:
     _library("skops.io")
 
 
-def read_example(path: Path) -> NDArray[Any] | None:
-    """The rows of the artifact's stored input example; None when it has none. Raises ModelRefused: it holds no rows."""
-    file = path / EXAMPLE
+def warm_up_batches(model: Model, path: Path) -> Iterator[NDArray[Any]]:
+    """Rows to try a model with before it serves: the artifact's input example, if any, repeated to several sizes.
+
+    Raises ModelRefused when the example holds no rows, InvalidInput when they do not fit the model.
+    """
+    example = _read_example(path / EXAMPLE)
+    if example is None:
+        return
+    for size in WARM_UP_ROWS:
+        rows = np.concatenate([example] * (size // len(example) + 1))[:size]
+        yield model.arrange({"input": rows})
+
+
+def _read_example(file: Path) -> NDArray[Any] | None:
     if not file.is_file():
         return None
     try:
         rows = np.asarray(json.loads(file.read_bytes()))
     except ValueError as error:
-        raise ModelRefused(f"{EXAMPLE} is no list of rows: {error}") from error
+        raise ModelRefused(f"{file.name} is no list of rows: {error}") from error
     if rows.ndim == 0 or rows.size == 0:
-        raise ModelRefused(f"{EXAMPLE} is no list of rows")
+        raise ModelRefused(f"{file.name} is no list of rows")
     return rows.astype(object) if rows.dtype.kind == "U" else rows
-
-
-def warm_up(model: Model, example: NDArray[Any]) -> None:
-    """Predict the example, repeated, in batches of several sizes. Raises what the model raises."""
-    for size in WARM_UP_ROWS:
-        rows = np.concatenate([example] * (size // len(example) + 1))[:size]
-        model.predict(model.arrange({"input": rows}), tuple(model.outputs))
 
 
 def _library(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What a pod serves: for each alias the assignment it wants, the version that answers, and the one before, still warm."""
+"""What a pod serves: for each alias the assignment it wants, the version that answers, and the one before it."""
 
 import asyncio
 import time
@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
+from typing_extensions import override
 
 from rollforward.v1 import Assignment
 from services.serving.lane import Lane
 from services.serving.models import Model
+
+LONGEST_ERROR = 1000  # characters
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -30,6 +33,7 @@ class Target(NamedTuple):
     model: str
     alias: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.model}@{self.alias}"
 
@@ -115,9 +119,9 @@ class Slot:
     async def _load_then_swap(self, assignment: Assignment, heard: float) -> None:
         try:
             loaded = await self._load(assignment)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a model's bytes may raise anything
             _log.exception("assignment refused", target=str(self.target), version=assignment.version)
-            self._conclude(assignment, heard, f"{type(error).__name__}: {error}")
+            self._conclude(assignment, heard, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
         else:
             self._swap(assignment, loaded, heard)
 
@@ -177,7 +181,10 @@ class Runtime:
         """Hand an assignment to its alias; one that the pod does not follow is ignored."""
         slot = self.slots.get(Target(assignment.target.model, assignment.target.alias))
         if slot is None:
-            _log.warning("assignment of an alias that is not followed", target=str(assignment.target))
+            _log.warning(
+                "assignment of an alias that is not followed",
+                target=f"{assignment.target.model}@{assignment.target.alias}",
+            )
             return
         slot.offer(assignment)
 

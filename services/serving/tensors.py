@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol to numpy arrays and back, raw or typed, trusting nothing that came over the wire."""
+"""Tensors of the Open Inference Protocol to numpy arrays and back, raw or typed; nothing from the wire is trusted."""
 
 import math
 import struct
@@ -75,7 +75,7 @@ def _decode_one(tensor: ModelInferRequest.InferInputTensor, raw: bytes | None) -
     if tensor.datatype not in _DTYPES:
         raise InvalidInput(f"input {tensor.name!r} has the unknown datatype {tensor.datatype!r}")
     size = _size(tensor)
-    flat = _from_typed(tensor, size) if raw is None else _from_raw(tensor, raw, size)
+    flat: NDArray[Any] = _from_typed(tensor, size) if raw is None else _from_raw(tensor, raw, size)
     return flat.reshape(tuple(tensor.shape))
 
 
@@ -99,7 +99,7 @@ def _from_raw(tensor: ModelInferRequest.InferInputTensor, raw: bytes, size: int)
     if len(raw) != size * dtype.itemsize:
         raise _wrong_size(tensor, size)
     if dtype.kind == "b":
-        return np.frombuffer(raw, np.uint8) != 0
+        return np.frombuffer(raw, np.uint8).astype(np.bool_)
     return np.frombuffer(raw, dtype)
 
 
@@ -129,9 +129,10 @@ def _from_typed(tensor: ModelInferRequest.InferInputTensor, size: int) -> NDArra
         return _strings(tensor, values)
     dtype = _DTYPES[tensor.datatype]
     wide = np.fromiter(values, _WIDE.get(dtype.kind, dtype), size)
-    if dtype.kind in _WIDE and not np.all((wide >= np.iinfo(dtype).min) & (wide <= np.iinfo(dtype).max)):
+    narrow = wide.astype(dtype)
+    if dtype.kind in _WIDE and not np.array_equal(narrow, wide):
         raise InvalidInput(f"input {tensor.name!r} has an element out of the range of {tensor.datatype}")
-    return wide.astype(dtype)
+    return narrow
 
 
 def _strings(tensor: ModelInferRequest.InferInputTensor, items: Sequence[bytes]) -> NDArray[Any]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeAlias
 
-from grpc.aio import ServicerContext
 from typing_extensions import override
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+from services.rpc import Context
 from services.tracking import manifests
 from services.tracking.blobs import CHUNK, BlobStore
 
 MAX_DIGESTS = 10_000
 """Digests that may be asked for at once."""
-
-_Context: TypeAlias = ServicerContext[Any, Any]
 
 
 class ArtifactServicer(v1.ArtifactServiceServicer):
@@ -28,7 +25,7 @@ class ArtifactServicer(v1.ArtifactServiceServicer):
 
     @override
     async def FindMissingBlobs(
-        self, request: v1.FindMissingBlobsRequest, context: _Context
+        self, request: v1.FindMissingBlobsRequest, context: Context
     ) -> v1.FindMissingBlobsResponse:
         wanted = list(dict.fromkeys(request.digests))
         if len(request.digests) > MAX_DIGESTS:
@@ -38,25 +35,25 @@ class ArtifactServicer(v1.ArtifactServiceServicer):
 
     @override
     async def UploadBlob(
-        self, request_iterator: AsyncIterator[v1.UploadBlobRequest], context: _Context
+        self, request_iterator: AsyncIterator[v1.UploadBlobRequest], context: Context
     ) -> v1.UploadBlobResponse:
         first = await anext(request_iterator, v1.UploadBlobRequest())
         return v1.UploadBlobResponse(size_bytes=await self._blobs.put(first.digest, _chunks(request_iterator)))
 
     @override
     async def DownloadBlob(
-        self, request: v1.DownloadBlobRequest, context: _Context
+        self, request: v1.DownloadBlobRequest, context: Context
     ) -> AsyncIterator[v1.DownloadBlobResponse]:
         async with aclosing(self._blobs.open(request.digest, request.offset)) as chunks:
             async for chunk in chunks:
                 yield v1.DownloadBlobResponse(chunk=chunk)
 
     @override
-    async def CreateManifest(self, request: v1.CreateManifestRequest, context: _Context) -> v1.CreateManifestResponse:
+    async def CreateManifest(self, request: v1.CreateManifestRequest, context: Context) -> v1.CreateManifestResponse:
         return v1.CreateManifestResponse(digest=await manifests.save(self._blobs, request.manifest))
 
     @override
-    async def GetManifest(self, request: v1.GetManifestRequest, context: _Context) -> v1.GetManifestResponse:
+    async def GetManifest(self, request: v1.GetManifestRequest, context: Context) -> v1.GetManifestResponse:
         return v1.GetManifestResponse(manifest=await manifests.load(self._blobs, request.digest))
 
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError
-from obstore.store import ClientConfig, RetryConfig, S3Store
+from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 
@@ -35,7 +35,6 @@ _ABANDONED = 24 * 60 * 60  # seconds since anything was written to an upload's f
 _PART = 8 * CHUNK  # an object up to this size goes up in one request
 _PARTS = 10_000  # S3 takes no more in one upload
 _REQUESTS = 64  # requests of one call that are under way at a time
-_RETRY = RetryConfig(max_retries=3, retry_timeout=timedelta(seconds=20))
 
 
 class BlobStore(Protocol):
@@ -74,8 +73,7 @@ class LocalBlobs:
         self._folder = folder
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
-        paths = {digest: self._path(digest) for digest in digests}
-        return await asyncio.to_thread(_file_sizes, paths)
+        return await asyncio.to_thread(_file_sizes, {digest: self._path(digest) for digest in digests})
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes]) -> int:
         path = self._path(digest)
@@ -114,10 +112,8 @@ class LocalBlobs:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Also over a blob that is there: its writer may not have come to the syncs below yet.
         Path(file.name).replace(path)
-        for folder in path.parents:
-            _sync_directory(folder)
-            if folder == self._root:
-                break
+        for folder in path.relative_to(self._root).parents:
+            _sync_directory(self._root / folder)
 
 
 class S3Blobs:
@@ -129,13 +125,11 @@ class S3Blobs:
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
         keys = {digest: self._key(digest) for digest in digests}
-        wanted = list(keys)
-        found: dict[str, int] = {}
+        wanted = list(keys.values())
+        sizes: list[int | None] = []
         for start in range(0, len(wanted), _REQUESTS):
-            batch = wanted[start : start + _REQUESTS]
-            sizes = await asyncio.gather(*(self._size(keys[digest]) for digest in batch))
-            found.update((digest, size) for digest, size in zip(batch, sizes, strict=True) if size is not None)
-        return found
+            sizes += await asyncio.gather(*map(self._size, wanted[start : start + _REQUESTS]))
+        return {digest: size for digest, size in zip(keys, sizes, strict=True) if size is not None}
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes]) -> int:
         key = self._key(digest)
@@ -181,7 +175,7 @@ class S3Blobs:
         if size <= _PART:
             with suppress(AlreadyExistsError):  # then it has these very bytes: it was created as this one would be
                 await obstore.put_async(self._store, key, await asyncio.to_thread(file.read), mode="create")
-        # To create it conditionally, obstore would hold it in memory as a whole. Two that find it missing write the same.
+        # To create it conditionally, obstore would hold all of it in memory. Two that find it missing write the same.
         elif await self._size(key) != size:
             part = max(_PART, -(-size // _PARTS))
             await obstore.put_async(self._store, key, file, use_multipart=True, chunk_size=part, max_concurrency=4)
@@ -195,14 +189,20 @@ def open_blob_store(url: str) -> BlobStore:
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        # AWS_ALLOW_HTTP stays in force where nothing is said here.
-        options = ClientConfig(allow_http=True) if _endpoint_is_here() else ClientConfig()
-        return S3Blobs(S3Store.from_url(url, client_options=options, retry_config=_RETRY))
+        return S3Blobs(_bucket(url))
     if "://" in url and (parts.scheme != "file" or parts.netloc not in {"", "localhost"}):
         raise ValueError(f"{parts.scheme}://{parts.netloc} is no place for blobs: use a path or s3://BUCKET/PREFIX")
     root = Path(unquote(parts.path) if parts.scheme == "file" else url).absolute()
     _prepare(root / "tmp")
     return LocalBlobs(root)
+
+
+def _bucket(url: str) -> S3Store:
+    return S3Store.from_url(
+        url,
+        client_options={"allow_http": True} if _endpoint_is_here() else {},  # {} leaves it to AWS_ALLOW_HTTP
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+    )
 
 
 def hex_of(digest: str) -> str:
@@ -234,8 +234,9 @@ async def _spool(file: IO[bytes], digest: str, chunks: AsyncIterator[bytes]) -> 
         size += len(chunk)
     actual = f"sha256:{sha256.hexdigest()}"
     if actual != digest:
-        message = f"the {size} bytes sent are not those of {digest}"
-        raise Rejected(Kind.INVALID, "DIGEST_MISMATCH", message, digest=digest, actual=actual)
+        raise Rejected(
+            Kind.INVALID, "DIGEST_MISMATCH", f"these {size} bytes are another blob", digest=digest, actual=actual
+        )
     return size
 
 
@@ -251,12 +252,11 @@ def _not_found(digest: str) -> Rejected:
 def _check_offset(digest: str, offset: int, size: int) -> None:
     if not 0 <= offset <= size:
         message = f"offset {offset} is outside the blob's {size} bytes"
-        raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, digest=digest, offset=str(offset), size_bytes=str(size))
+        raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, digest=digest, size_bytes=str(size))
 
 
 def _file_sizes(paths: dict[str, Path]) -> dict[str, int]:
-    sizes = {digest: _file_size(path) for digest, path in paths.items()}
-    return {digest: size for digest, size in sizes.items() if size is not None}
+    return {digest: size for digest, path in paths.items() if (size := _file_size(path)) is not None}
 
 
 def _file_size(path: Path) -> int | None:

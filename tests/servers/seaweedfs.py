@@ -158,4 +158,4 @@ def _takes_objects(process: subprocess.Popen[bytes], server: SeaweedFS) -> bool:
 def _remove_sockets(ports: dict[str, int]) -> None:
     """Remove what the server leaves in /tmp, wherever its other files are."""
     for name, port in ports.items():
-        Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{port}.sock").unlink(missing_ok=True)
+        Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108

@@ -26,7 +26,9 @@ def parse_address(address: str) -> Mapping[str, str]:
     for part in address.split(","):
         service, _, endpoint = part.strip().partition("=")
         if service not in SERVICES or service in endpoints:
-            raise _invalid(address, f"{service!r} is not a service, or is there twice; the services are {', '.join(SERVICES)}")
+            raise _invalid(
+                address, f"{service!r} is not a service, or is there twice; the services are {', '.join(SERVICES)}"
+            )
         endpoints[service] = _endpoint(endpoint, address)
     return endpoints
 

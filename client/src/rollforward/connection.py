@@ -8,33 +8,22 @@ import threading
 import uuid
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import Message
 
 from rollforward import v1
-from rollforward.address import DEFAULT_ADDRESS, is_loopback, parse_address
+from rollforward.address import DEFAULT_ADDRESS, parse_address
 from rollforward.backoff import Backoff
-from rollforward.errors import InvalidRequest, RollforwardError, from_rpc_error
+from rollforward.channel import is_out_of_reach, open_channel
+from rollforward.errors import InvalidRequest, from_rpc_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 DEFAULT_TIMEOUT: Final = 30.0
-_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    # A peer that vanished without a word is noticed within 40 s, also by a watch that nothing is sent on.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
@@ -53,8 +42,8 @@ def new_request_id() -> str:
 class Connection:
     """Channels to the services; safe for use by many threads.
 
-    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. gRPC does not survive a fork:
-    a child process makes a connection of its own.
+    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. gRPC
+    does not survive a fork: a child process makes a connection of its own.
     """
 
     def __init__(
@@ -67,9 +56,10 @@ class Connection:
     ) -> None:
         """Prepare to talk to the services; nothing is sent yet.
 
-        `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then localhost:50051.
-        `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system. `timeout` is in seconds, for each call
-        with all its retries. `correlation_id` marks every event that this connection causes.
+        `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then
+        localhost:50051. `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system.
+        `timeout` is in seconds, for each call with all its retries. `correlation_id` marks every event that this
+        connection causes.
         Raises InvalidRequest (INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID).
         """
         self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
@@ -114,9 +104,14 @@ class Connection:
         return tuple(v1.SystemServiceStub(self._channel(service)) for service in services.values())
 
     def call(
-        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, *, timeout: float | None = None
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        timeout: float | None = None,
     ) -> _Response:
-        """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the connection's).
+        """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the
+        connection's).
 
         Raises the RollforwardError that the answer stands for.
         """
@@ -135,9 +130,17 @@ class Connection:
             except grpc.RpcError as error:
                 if not is_out_of_reach(error) or not backoff.pause():
                     raise from_rpc_error(error) from error
+            except ValueError:
+                # What gRPC raises for a channel that another thread has just closed.
+                self._refuse_when_closed()
+                raise
 
     def stream(
-        self, method: grpc.UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, timeout: float | None = None
+        self,
+        method: grpc.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        timeout: float | None = None,
     ) -> Iterator[_Response]:
         """The answers to one request, without retries and without a deadline unless one is given in seconds.
 
@@ -182,7 +185,9 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -205,17 +210,12 @@ class Connection:
         with self._lock:
             self._refuse_when_closed()
             if endpoint not in self._channels:
-                self._channels[endpoint] = grpc.insecure_channel(endpoint, options=_channel_options(endpoint))
+                self._channels[endpoint] = open_channel(endpoint)
             return self._channels[endpoint]
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise InvalidRequest("CONNECTION_CLOSED", "the connection was closed")
-
-
-def is_out_of_reach(error: grpc.RpcError) -> bool:
-    """Whether the same request may be answered if it is sent again."""
-    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def connect(
@@ -225,7 +225,10 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT,
     correlation_id: str = "",
 ) -> Connection:
-    """Make a connection, and make it the one that every function uses unless told otherwise. See Connection for the arguments."""
+    """Make a connection, and make it the one that every function uses unless told otherwise.
+
+    See Connection for the arguments.
+    """
     connection = Connection(address, actor=actor, timeout=timeout, correlation_id=correlation_id)
     with _default_lock:
         _default["connection"] = connection
@@ -254,11 +257,6 @@ _default: Final[dict[str, Connection]] = {}
 _default_lock: Final = threading.Lock()
 
 
-def _channel_options(endpoint: str) -> list[tuple[str, Any]]:
-    # A proxy for the outside world must not catch calls to this machine.
-    return [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else list(_OPTIONS)
-
-
 def _fixed_metadata(actor: str, correlation_id: str) -> tuple[tuple[str, str], ...]:
     fixed = (("rollforward-actor", quote(actor, safe="")),)
     if not correlation_id:
@@ -280,15 +278,3 @@ def _os_user() -> str:
     except (KeyError, OSError, ImportError):
         # A container's user id often has no name.
         return str(os.getuid())
-
-
-__all__ = [
-    "DEFAULT_TIMEOUT",
-    "Connection",
-    "RollforwardError",
-    "close",
-    "connect",
-    "current",
-    "is_out_of_reach",
-    "new_request_id",
-]

@@ -19,7 +19,8 @@ _M = TypeVar("_M", bound=Message)
 class RollforwardError(Exception):
     """Anything that the client refuses or the server refused.
 
-    `reason` is a stable word to decide by ("VERSION_NOT_FOUND"), `metadata` says what it is about, `message` is for people and may change.
+    `reason` is a stable word to decide by ("VERSION_NOT_FOUND"), `metadata` says what it is about, `message` is for
+    people and may change.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class RollforwardError(Exception):
         super().__init__(reason, message, dict(metadata or {}), tuple(details))
         self.reason = reason
         self.message = message
-        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata or {}))
+        self.metadata: Mapping[str, str] = dict(metadata or {})
         self.details = tuple(details)
 
     def __str__(self) -> str:
@@ -41,9 +42,8 @@ class RollforwardError(Exception):
 
     def _detail(self, kind: type[_M]) -> _M | None:
         for packed in self.details:
-            if packed.Is(kind.DESCRIPTOR):
-                found = kind()
-                packed.Unpack(found)
+            found = kind()
+            if packed.Unpack(found):
                 return found
         return None
 
@@ -79,7 +79,10 @@ class Conflict(RollforwardError):
 
 
 class Unavailable(RollforwardError):
-    """No answer within the deadline. Whether a command was done is unknown; repeating it with its request id is harmless."""
+    """No answer within the deadline.
+
+    Whether a command was done is unknown; repeating it with its request id is harmless.
+    """
 
 
 class Forbidden(RollforwardError):
@@ -94,20 +97,22 @@ class InternalError(RollforwardError):
     """The server failed, or what it sent is damaged."""
 
 
-CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxyType({
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
-    grpc.StatusCode.ABORTED: Conflict,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
-    grpc.StatusCode.CANCELLED: Unavailable,
-    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-})
+CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxyType(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+        grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: InvalidRequest,
+        grpc.StatusCode.NOT_FOUND: NotFound,
+        grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+        grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+        grpc.StatusCode.ABORTED: Conflict,
+        grpc.StatusCode.UNAVAILABLE: Unavailable,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+        grpc.StatusCode.CANCELLED: Unavailable,
+        grpc.StatusCode.PERMISSION_DENIED: Forbidden,
+        grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    }
+)
 
 
 def from_rpc_error(error: grpc.RpcError) -> RollforwardError:

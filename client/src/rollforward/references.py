@@ -105,7 +105,10 @@ def run_id_of(run: RunLike) -> str:
 
 
 def version_number(model: str, version: v1.Version | int) -> int:
-    """The number of a version of a model. Raises InvalidRequest (INVALID_VERSION) for one of another model, or not a number."""
+    """The number of a version of a model.
+
+    Raises InvalidRequest (INVALID_VERSION) for one of another model, or not a number.
+    """
     if isinstance(version, v1.Version):
         if version.model != model:
             raise _invalid_version(model, f"that is a version of {version.model!r}")
@@ -139,7 +142,10 @@ def as_of(past: Past | None) -> v1.AsOf | None:
 
 
 def timestamp(time: datetime | str | None) -> Timestamp | None:
-    """A time as the contract has it, from an aware datetime or an RFC 3339 text. Raises InvalidRequest (INVALID_TIME)."""
+    """A time as the contract has it, from an aware datetime or an RFC 3339 text.
+
+    Raises InvalidRequest (INVALID_TIME).
+    """
     if time is None:
         return None
     return parse_time(time) if isinstance(time, str) else _from_datetime(time)

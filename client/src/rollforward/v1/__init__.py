@@ -42,6 +42,7 @@ from .registry_events_pb2 import (
     AliasMoved as AliasMoved,
     AliasRemoved as AliasRemoved,
     GateEvidence as GateEvidence,
+    GateRun as GateRun,
     ModelCreated as ModelCreated,
     RegistrationGateSet as RegistrationGateSet,
     VersionRegistered as VersionRegistered,

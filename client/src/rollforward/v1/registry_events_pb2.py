@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/registry_events.proto\x12\x0erollforward.v1\"\x95\x01\n\x0cModelCreated\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x34\n\x04tags\x18\x03 \x03(\x0b\x32&.rollforward.v1.ModelCreated.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x13RegistrationGateSet\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x66rom_expression\x18\x02 \x01(\t\x12\x15\n\rto_expression\x18\x03 \x01(\t\"\x97\x02\n\x11VersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x15\n\rartifact_path\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x39\n\x04tags\x18\x07 \x03(\x0b\x32+.rollforward.v1.VersionRegistered.TagsEntry\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc2\x01\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\r\x12\x12\n\nto_version\x18\x04 \x01(\r\x12\x13\n\x0b\x66rom_digest\x18\x05 \x01(\t\x12\x11\n\tto_digest\x18\x06 \x01(\t\x12)\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\x12\x19\n\x11restored_revision\x18\x08 \x01(\x04\"\x82\x01\n\x0c\x41liasRemoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\r\x12\x13\n\x0b\x66rom_digest\x18\x04 \x01(\t\x12)\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\"\xc2\x02\n\x0cGateEvidence\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12:\n\x07metrics\x18\x03 \x03(\x0b\x32).rollforward.v1.GateEvidence.MetricsEntry\x12\x38\n\x06params\x18\x04 \x03(\x0b\x32(.rollforward.v1.GateEvidence.ParamsEntry\x12\x19\n\x11tracking_position\x18\x05 \x01(\x04\x12\x0e\n\x06passed\x18\x06 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\\\n\nAliasCause\x12\x1b\n\x17\x41LIAS_CAUSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LIAS_CAUSE_REQUEST\x10\x01\x12\x18\n\x14\x41LIAS_CAUSE_ROLLBACK\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/registry_events.proto\x12\x0erollforward.v1\"\x95\x01\n\x0cModelCreated\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x34\n\x04tags\x18\x03 \x03(\x0b\x32&.rollforward.v1.ModelCreated.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x13RegistrationGateSet\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x66rom_expression\x18\x02 \x01(\t\x12\x15\n\rto_expression\x18\x03 \x01(\t\"\x97\x02\n\x11VersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x15\n\rartifact_path\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x39\n\x04tags\x18\x07 \x03(\x0b\x32+.rollforward.v1.VersionRegistered.TagsEntry\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc2\x01\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\r\x12\x12\n\nto_version\x18\x04 \x01(\r\x12\x13\n\x0b\x66rom_digest\x18\x05 \x01(\t\x12\x11\n\tto_digest\x18\x06 \x01(\t\x12)\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\x12\x19\n\x11restored_revision\x18\x08 \x01(\x04\"\x82\x01\n\x0c\x41liasRemoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\r\x12\x13\n\x0b\x66rom_digest\x18\x04 \x01(\t\x12)\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\"\x83\x01\n\x0cGateEvidence\x12\x12\n\nexpression\x18\x01 \x01(\t\x12$\n\x03run\x18\x02 \x01(\x0b\x32\x17.rollforward.v1.GateRun\x12\x19\n\x11tracking_position\x18\x03 \x01(\x04\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xe4\x01\n\x07GateRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.rollforward.v1.GateRun.MetricsEntry\x12\x33\n\x06params\x18\x03 \x03(\x0b\x32#.rollforward.v1.GateRun.ParamsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\\\n\nAliasCause\x12\x1b\n\x17\x41LIAS_CAUSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LIAS_CAUSE_REQUEST\x10\x01\x12\x18\n\x14\x41LIAS_CAUSE_ROLLBACK\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELCREATED_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_VERSIONREGISTERED_TAGSENTRY']._loaded_options = None
   _globals['_VERSIONREGISTERED_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_GATEEVIDENCE_METRICSENTRY']._loaded_options = None
-  _globals['_GATEEVIDENCE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_GATEEVIDENCE_PARAMSENTRY']._loaded_options = None
-  _globals['_GATEEVIDENCE_PARAMSENTRY']._serialized_options = b'8\001'
-  _globals['_ALIASCAUSE']._serialized_start=1231
-  _globals['_ALIASCAUSE']._serialized_end=1323
+  _globals['_GATERUN_METRICSENTRY']._loaded_options = None
+  _globals['_GATERUN_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_GATERUN_PARAMSENTRY']._loaded_options = None
+  _globals['_GATERUN_PARAMSENTRY']._serialized_options = b'8\001'
+  _globals['_ALIASCAUSE']._serialized_start=1271
+  _globals['_ALIASCAUSE']._serialized_end=1363
   _globals['_MODELCREATED']._serialized_start=57
   _globals['_MODELCREATED']._serialized_end=206
   _globals['_MODELCREATED_TAGSENTRY']._serialized_start=163
@@ -56,9 +56,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIASREMOVED']._serialized_start=774
   _globals['_ALIASREMOVED']._serialized_end=904
   _globals['_GATEEVIDENCE']._serialized_start=907
-  _globals['_GATEEVIDENCE']._serialized_end=1229
-  _globals['_GATEEVIDENCE_METRICSENTRY']._serialized_start=1136
-  _globals['_GATEEVIDENCE_METRICSENTRY']._serialized_end=1182
-  _globals['_GATEEVIDENCE_PARAMSENTRY']._serialized_start=1184
-  _globals['_GATEEVIDENCE_PARAMSENTRY']._serialized_end=1229
+  _globals['_GATEEVIDENCE']._serialized_end=1038
+  _globals['_GATERUN']._serialized_start=1041
+  _globals['_GATERUN']._serialized_end=1269
+  _globals['_GATERUN_METRICSENTRY']._serialized_start=1176
+  _globals['_GATERUN_METRICSENTRY']._serialized_end=1222
+  _globals['_GATERUN_PARAMSENTRY']._serialized_start=1224
+  _globals['_GATERUN_PARAMSENTRY']._serialized_end=1269
 # @@protoc_insertion_point(module_scope)

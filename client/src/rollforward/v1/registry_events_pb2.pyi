@@ -293,6 +293,46 @@ class GateEvidence(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    TRACKING_POSITION_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """The CEL expression."""
+    tracking_position: _builtins.int
+    """The position of the tracking log at which the run was read."""
+    passed: _builtins.bool
+    """Whether the expression was true."""
+    detail: _builtins.str
+    """Why it was not: the expression's value, or its error; empty when passed."""
+    @_builtins.property
+    def run(self) -> Global___GateRun:
+        """What it was computed over: the variable `run`."""
+
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+        run: Global___GateRun | None = ...,
+        tracking_position: _builtins.int = ...,
+        passed: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "passed", b"passed", "run", b"run", "tracking_position", b"tracking_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateEvidence: _TypeAlias = GateEvidence  # noqa: Y015
+
+@_typing.final
+class GateRun(_message.Message):
+    """A run as a gate sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     @_typing.final
     class MetricsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -333,46 +373,30 @@ class GateEvidence(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    EXPRESSION_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
-    TRACKING_POSITION_FIELD_NUMBER: _builtins.int
-    PASSED_FIELD_NUMBER: _builtins.int
-    DETAIL_FIELD_NUMBER: _builtins.int
-    expression: _builtins.str
-    """The CEL expression."""
     run_id: _builtins.str
-    """The run whose metrics were read."""
-    tracking_position: _builtins.int
-    """The position of the tracking log at which they were read."""
-    passed: _builtins.bool
-    """Whether the expression was true."""
-    detail: _builtins.str
-    """Why it was not: the expression's value, or its error; empty when passed."""
+    """The run's id."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """The latest value of each of the run's metrics."""
+        """The latest value of each metric, by name."""
 
     @_builtins.property
     def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The run's parameters."""
+        """The parameters, by name."""
 
     def __init__(
         self,
         *,
-        expression: _builtins.str = ...,
         run_id: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        tracking_position: _builtins.int = ...,
-        passed: _builtins.bool = ...,
-        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "metrics", b"metrics", "params", b"params", "passed", b"passed", "run_id", b"run_id", "tracking_position", b"tracking_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "params", b"params", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GateEvidence: _TypeAlias = GateEvidence  # noqa: Y015
+Global___GateRun: _TypeAlias = GateRun  # noqa: Y015

@@ -1,0 +1,47 @@
+"""gRPC channels as the client needs them, and what gRPC says about a call."""
+
+from collections.abc import Iterator
+from typing import Final, Protocol, TypeVar
+
+import grpc
+
+from rollforward.address import is_loopback
+
+_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    # A peer that vanished without a word is noticed within 40 s, also by a watch that nothing is sent on.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+_Answer_co = TypeVar("_Answer_co", covariant=True)
+
+
+class AnswerStream(Protocol[_Answer_co]):
+    """The answers to one request, as they come."""
+
+    def __iter__(self) -> Iterator[_Answer_co]: ...
+
+    def __next__(self) -> _Answer_co: ...
+
+    def cancel(self) -> bool:
+        """End the call; False when it was over."""
+        ...
+
+
+def open_channel(endpoint: str) -> grpc.Channel:
+    """A channel to "host:port"; nothing is sent before the first call."""
+    # A proxy for the outside world must not catch calls to this machine.
+    proxy = [("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else []
+    return grpc.insecure_channel(endpoint, options=[*_OPTIONS, *proxy])
+
+
+def is_out_of_reach(error: grpc.RpcError) -> bool:
+    """Whether the same request may be answered if it is sent again."""
+    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE

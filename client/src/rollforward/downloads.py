@@ -1,0 +1,144 @@
+"""Download what a reference names, and keep artifacts in a cache that is addressed by digest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, refuse_occupied
+from rollforward.connection import Connection, current
+from rollforward.errors import InvalidRequest, NotFound, RollforwardError
+from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical
+from rollforward.references import (
+    AliasReference,
+    DigestReference,
+    RunReference,
+    VersionReference,
+    parse_artifact,
+)
+from rollforward.registry import get_version, resolve
+from rollforward.tracking import get_run
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from rollforward import v1
+
+
+def download(
+    reference: str,
+    dst: str | PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+    connection: Connection | None = None,
+) -> Path:
+    """Download an artifact, verify every byte, and return the directory that holds its files.
+
+    `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. `dst` must be
+    missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
+    ~/.cache/rollforward), where it is shared: do not write there. A digest that is in the cache is answered without
+    the service.
+
+    Raises InvalidRequest (INVALID_REFERENCE, DESTINATION_NOT_EMPTY), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND,
+    ALIAS_NOT_FOUND, RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), InternalError (DIGEST_MISMATCH) for damaged bytes,
+    Unavailable, OSError.
+    """
+    link = current(connection)
+    if dst is None:
+        return _cached(resolve_digest(reference, connection=link), link, progress)
+    target = Path(dst)
+    refuse_occupied(target)
+    download_tree(get_manifest(resolve_digest(reference, connection=link), connection=link), target, link, progress)
+    return target
+
+
+def resolve_digest(reference: str, *, connection: Connection | None = None) -> str:
+    """The digest of the artifact that a reference names.
+
+    Raises InvalidRequest (INVALID_REFERENCE), NotFound (as download).
+    """
+    named = parse_artifact(reference)
+    match named:
+        case AliasReference(model, alias):
+            return _alias_digest(f"{model}@{alias}", connection)
+        case VersionReference(model, version):
+            return get_version(model, version, connection=connection).digest
+        case RunReference(run_id, path):
+            return _run_digest(run_id, path.rstrip("/"), connection)
+        case DigestReference(digest):
+            return digest
+        case _:
+            assert_never(named)
+
+
+def _alias_digest(reference: str, connection: Connection | None) -> str:
+    alias = resolve(reference, connection=connection)
+    if not alias.digest:
+        raise NotFound("ALIAS_NOT_FOUND", f"{reference} is not set", {"model": alias.model, "alias": alias.alias})
+    return alias.digest
+
+
+def _run_digest(run_id: str, path: str, connection: Connection | None) -> str:
+    artifacts = {artifact.path: artifact.digest for artifact in get_run(run_id, connection=connection).artifacts}
+    if path not in artifacts:
+        message = f"run {run_id} has no artifact {path!r}; it has {sorted(artifacts)}"
+        raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
+    return artifacts[path]
+
+
+def _cached(digest: str, link: Connection, progress: Progress | None) -> Path:
+    entry = _cache() / digest.removeprefix("sha256:")
+    if entry.is_dir():
+        if _is_whole(entry, digest):
+            return entry / "files"
+        _remove(entry)
+    _fill(entry, get_manifest(digest, connection=link), link, progress)
+    return entry / "files"
+
+
+def _fill(entry: Path, manifest: v1.Manifest, link: Connection, progress: Progress | None) -> None:
+    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=entry.parent) as scratch:
+        made = Path(scratch) / "entry"
+        download_tree(manifest, made / "files", link, progress)
+        (made / "manifest.json").write_bytes(canonical(manifest))
+        try:
+            made.rename(entry)
+        except OSError:
+            # Another process was first, with the same bytes.
+            if not _is_whole(entry, manifest_digest(manifest)):
+                raise
+
+
+def _is_whole(entry: Path, digest: str) -> bool:
+    # The files may have been changed since, and this name is a promise about their bytes.
+    try:
+        manifest = parse_canonical((entry / "manifest.json").read_bytes())
+        check_manifest(manifest)
+        files = ((entry / "files").joinpath(*file.path.split("/")) for file in manifest.files)
+        same = all(hash_blob(path) == file.digest for path, file in zip(files, manifest.files, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, RollforwardError):
+        return False
+    return same and manifest_digest(manifest) == digest
+
+
+def _remove(entry: Path) -> None:
+    # Out of the way at once, so that nobody finds it half removed.
+    with tempfile.TemporaryDirectory(prefix=".", dir=entry.parent) as scratch:
+        shutil.move(entry, Path(scratch) / "damaged")
+
+
+def _cache() -> Path:
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification of these variables says to ignore a path that is not absolute.
+    if chosen.is_absolute():
+        return chosen / "rollforward"
+    try:
+        return Path.home() / ".cache" / "rollforward"
+    except RuntimeError as error:
+        raise InvalidRequest(
+            "NO_CACHE", "this user has no home directory: set XDG_CACHE_HOME, or say where to"
+        ) from error

@@ -1,0 +1,164 @@
+"""Manifests: the canonical form of a tree of files, what paths it may hold, and how one is built from a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest
+from rollforward.references import is_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+class Tree(NamedTuple):
+    """A manifest with the files on this machine that it was built from."""
+
+    manifest: v1.Manifest
+    sources: dict[str, Path]
+    """A file for each blob's digest."""
+
+
+def canonical(manifest: v1.Manifest) -> bytes:
+    """The bytes that are hashed and stored: JSON in UTF-8 without white space, files sorted by the UTF-8 bytes of their
+    paths.
+    """
+    files = [
+        {"path": file.path, "size": file.size_bytes, "digest": file.digest}
+        for file in sorted(manifest.files, key=lambda file: file.path.encode())
+    ]
+    return json.dumps({"schemaVersion": 1, "files": files}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def parse_canonical(data: bytes) -> v1.Manifest:
+    """The manifest that canonical() wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    files = json.loads(data)["files"]
+    return v1.Manifest(
+        files=[v1.ManifestFile(path=file["path"], size_bytes=file["size"], digest=file["digest"]) for file in files]
+    )
+
+
+def manifest_digest(manifest: v1.Manifest) -> str:
+    """A manifest's digest: "sha256:" and the hash of its canonical form in hex."""
+    return f"sha256:{hashlib.sha256(canonical(manifest)).hexdigest()}"
+
+
+def check_manifest(manifest: v1.Manifest) -> None:
+    """Refuse a manifest that does not describe a tree below one directory.
+
+    Raises InvalidRequest (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY).
+    """
+    if not manifest.files:
+        raise InvalidRequest("MANIFEST_EMPTY", "an artifact has at least one file")
+    for file in manifest.files:
+        check_path(file.path)
+        if not is_digest(file.digest):
+            raise InvalidRequest("INVALID_DIGEST", f"{file.digest!r} is not a digest", {"path": file.path})
+    _refuse_collisions([file.path for file in manifest.files])
+
+
+def check_path(path: str) -> None:
+    """Refuse what is not a relative path of plain names in normal form C. Raises InvalidRequest (INVALID_PATH)."""
+    names = path.split("/")
+    if any(name in {"", ".", ".."} for name in names):
+        raise _invalid_path(path, 'it is not relative, or has an empty name, "." or ".."')
+    if "\\" in path or any(unicodedata.category(character) in {"Cc", "Cs"} for character in path):
+        raise _invalid_path(path, "it has a backslash, a control character or something that is not Unicode")
+    if not unicodedata.is_normalized("NFC", path):
+        raise _invalid_path(path, "it is not in Unicode normal form C")
+
+
+def build_tree(path: Path) -> Tree:
+    """The manifest of a directory, or of a single file under its own name. Empty directories are left out.
+
+    Symbolic links are followed as long as they stay within the directory. Raises InvalidRequest (NOT_A_FILE for what is
+    neither file nor directory, SYMLINK_ESCAPES, SYMLINK_LOOP, INVALID_PATH, also for names that only case or
+    Unicode form tell apart, MANIFEST_EMPTY), OSError for what cannot be read.
+    """
+    files = dict(_walk(path, _resolve(path), ())) if path.is_dir() else {path.name: _plain_file(path)}
+    names = {unicodedata.normalize("NFC", name): source for name, source in files.items()}
+    if len(names) < len(files):
+        raise _invalid_path(path.name, "two names in it differ in their Unicode form only")
+    sources: dict[str, Path] = {}
+    manifest = v1.Manifest()
+    for name, source in sorted(names.items()):
+        check_path(name)
+        size, digest = _hash_file(source)
+        sources[digest] = source
+        manifest.files.add(path=name, size_bytes=size, digest=digest)
+    check_manifest(manifest)
+    return Tree(manifest, sources)
+
+
+def _walk(directory: Path, root: Path, above: tuple[Path, ...], prefix: str = "") -> Iterator[tuple[str, Path]]:
+    here = _resolve(directory)
+    if here in above:
+        raise _loop(directory)
+    with os.scandir(directory) as listing:
+        entries = list(listing)
+    for entry in entries:
+        found = Path(entry.path)
+        if entry.is_symlink() and not _resolve(found).is_relative_to(root):
+            raise InvalidRequest("SYMLINK_ESCAPES", f"{str(found)!r} points out of the directory", {"path": str(found)})
+        if entry.is_dir():
+            yield from _walk(found, root, (*above, here), f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}", _plain_file(found)
+
+
+def _resolve(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except RuntimeError as error:
+        # Python before 3.13 says so when links point at each other.
+        raise _loop(path) from error
+
+
+def _plain_file(path: Path) -> Path:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidRequest("NOT_A_FILE", f"{str(path)!r} is neither a file nor a directory", {"path": str(path)})
+    return path
+
+
+def _hash_file(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return file.tell(), f"sha256:{digest.hexdigest()}"
+
+
+def _refuse_collisions(paths: Iterable[str]) -> None:
+    # Also where only case tells two names apart: on most Macs one would overwrite the other.
+    files: set[str] = set()
+    directories: dict[str, str] = {}
+    for path in paths:
+        names = path.split("/")
+        for directory in ("/".join(names[:depth]) for depth in range(1, len(names))):
+            if directories.setdefault(_caseless(directory), directory) != directory:
+                raise _invalid_path(path, "another directory differs from one of its own in case only")
+        if _caseless(path) in files:
+            raise _invalid_path(path, "it is there twice, or another differs from it in case only")
+        files.add(_caseless(path))
+    for name in files & directories.keys():
+        raise _invalid_path(directories[name], "it is both a file and a directory")
+
+
+def _caseless(path: str) -> str:
+    decomposed = unicodedata.normalize("NFD", path).casefold()
+    return unicodedata.normalize("NFD", decomposed)
+
+
+def _loop(path: Path) -> InvalidRequest:
+    return InvalidRequest("SYMLINK_LOOP", f"{str(path)!r} leads back to itself", {"path": str(path)})
+
+
+def _invalid_path(path: str, why: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_PATH", f"the path {path!r} cannot be used: {why}", {"path": path})

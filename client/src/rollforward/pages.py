@@ -1,0 +1,30 @@
+"""Read a list that comes in pages."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from rollforward.errors import InvalidRequest
+
+_PAGE: Final = 1000
+
+_T = TypeVar("_T")
+
+
+def collect(fetch: Callable[[int, str], tuple[Iterable[_T], str]], limit: int | None, *, page: int = _PAGE) -> list[_T]:
+    """The first `limit` items, None for all.
+
+    `fetch(page size, page token)` answers the items of a page and the next page's token.
+
+    Raises InvalidRequest (INVALID_LIMIT).
+    """
+    if limit is not None and limit < 0:
+        raise InvalidRequest("INVALID_LIMIT", f"a limit is a whole number from 0 on, not {limit}")
+    items: list[_T] = []
+    token = ""
+    while limit is None or len(items) < limit:
+        size = page if limit is None else min(page, limit - len(items))
+        found, token = fetch(size, token)
+        items.extend(found)
+        if not token:
+            break
+    return items

@@ -1,0 +1,82 @@
+"""What a run may log, checked at the call that logs it and not later in the background."""
+
+import operator
+import unicodedata
+from collections.abc import Mapping
+from typing import Final, SupportsFloat, SupportsIndex
+
+from rollforward.errors import InvalidRequest
+
+INT64_MAX: Final = 2**63 - 1
+KEY_CHARACTERS: Final = 250
+PARAM_CHARACTERS: Final = 6_000
+TAG_CHARACTERS: Final = 8_000
+
+
+def checked_key(key: str) -> str:
+    """A name of a parameter, tag or metric: 1 to 250 printable characters in normal form C, no blanks at its ends.
+
+    Raises InvalidRequest (INVALID_KEY).
+    """
+    if not (isinstance(key, str) and 1 <= len(key) <= KEY_CHARACTERS and key.isprintable() and key == key.strip()):
+        message = f"a key has 1 to {KEY_CHARACTERS} printable characters, no blanks at its ends: not {repr(key)[:80]}"
+        raise InvalidRequest("INVALID_KEY", message)
+    if not unicodedata.is_normalized("NFC", key):
+        raise InvalidRequest("INVALID_KEY", f"a key is in Unicode normal form C, {key!r} is not", {"key": key})
+    return key
+
+
+def checked_value(key: str, value: SupportsFloat) -> float:
+    """A metric's value: any real number, NaN and infinities too. Raises InvalidRequest (INVALID_VALUE)."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool | str | bytes):
+        raise _not_a_number(key, value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _not_a_number(key, value) from error
+
+
+def checked_step(step: SupportsIndex, name: str = "step") -> int:
+    """A step or a timestamp: a whole number of 64 bits. Raises InvalidRequest (INVALID_STEP)."""
+    try:
+        number = None if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = None
+    if number is None or not -INT64_MAX - 1 <= number <= INT64_MAX:
+        raise InvalidRequest(
+            "INVALID_STEP", f"a {name} is a whole number of 64 bits, not {repr(step)[:80]}", {"field": name}
+        )
+    return number
+
+
+def checked_params(params: Mapping[str, object]) -> dict[str, str]:
+    """Parameters as texts of at most 6,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
+    return {checked_key(key): _checked_text(key, str(value), PARAM_CHARACTERS) for key, value in params.items()}
+
+
+def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
+    """Tags as texts of at most 8,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
+    return {checked_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
+
+
+def _checked_text(key: str, text: str, most: int) -> str:
+    if len(text) > most or not _is_unicode(text):
+        message = f"the value of {key!r} is a text of at most {most} characters; this one has {len(text)}"
+        raise InvalidRequest("INVALID_VALUE", message, {"key": key})
+    return text
+
+
+def _not_a_number(key: str, value: object) -> InvalidRequest:
+    message = f"metric {key!r} takes a number, not {repr(value)[:80]} ({type(value).__name__})"
+    return InvalidRequest("INVALID_VALUE", message, {"key": key})
+
+
+def _is_unicode(text: str) -> bool:
+    # Half of a surrogate pair, as os.fsdecode leaves it, has no UTF-8.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

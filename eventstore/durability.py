@@ -1,0 +1,114 @@
+"""What NATS does before it acknowledges an event, read from the running servers and the log's real stream."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+from nats.js import api
+
+from eventstore.errors import StoreUnavailable
+
+ANSWER_SECONDS = 5.0
+
+UNREAD = (
+    "when NATS flushes to disk could not be read (neither its system account nor ROLLFORWARD_NATS_MONITOR is known): "
+    "unless it is set to sync_interval: always, a power cut loses acknowledged events"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """When a server flushes to disk: before each acknowledgement (`always`), or every so many seconds."""
+
+    server: str
+    always: bool
+    seconds: float
+
+
+FlushQuestion = Callable[[], Awaitable[Sequence[Flush]]]
+"""Asks running servers when they flush; raises `StoreUnavailable` when they cannot be asked."""
+
+
+def ask_system_account(url: str, user: str, password: str) -> FlushQuestion:
+    """Asks one server by way of its system account, on a connection of its own that lasts as long as the question."""
+
+    async def ask() -> Sequence[Flush]:
+        try:
+            client = await nats.connect(
+                url, user=user, password=password, allow_reconnect=False, connect_timeout=ANSWER_SECONDS
+            )
+            try:
+                answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=ANSWER_SECONDS)
+            finally:
+                await client.close()
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise StoreUnavailable(f"the system account of {url} does not answer: {error!r}") from error
+        return [_flush(json.loads(answer.data)["data"])]
+
+    return ask
+
+
+def ask_monitor(urls: str) -> FlushQuestion:
+    """Asks servers by way of their monitoring ports: `http://nats:8222`, for a cluster all of them, with commas."""
+
+    async def ask() -> Sequence[Flush]:
+        return [await asyncio.to_thread(_read_monitor, url.strip()) for url in urls.split(",")]
+
+    return ask
+
+
+def _read_monitor(url: str) -> Flush:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + "/varz")
+        return _flush(json.loads(connection.getresponse().read()))
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        raise StoreUnavailable(f"the monitoring port {url} does not answer: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def _flush(varz: Mapping[str, Any]) -> Flush:
+    settings = varz["jetstream"]["config"]
+    return Flush(varz["server_name"], settings.get("sync_always", False), settings.get("sync_interval", 0) / 1e9)
+
+
+async def flush_warnings(question: FlushQuestion | None, replicas: int) -> list[str]:
+    """What the servers' flushing could do to acknowledged events; that it could not be read is one more warning."""
+    if question is None:
+        return [UNREAD]
+    try:
+        flushes = await question()
+    except StoreUnavailable as error:
+        return [f"when NATS flushes to disk could not be read: {error}"]
+    cut = "a power cut" if replicas < 3 else f"a power cut of all {replicas} servers at once"
+    return [
+        f"NATS server {flush.server} flushes to disk every {flush.seconds:g} s, not before it acknowledges: "
+        f"{cut} loses acknowledged events (set sync_interval: always)"
+        for flush in flushes
+        if not flush.always
+    ]
+
+
+def stream_warnings(config: api.StreamConfig) -> list[str]:
+    """What the settings of a log's stream could do to acknowledged events."""
+    # At these two the server drops the oldest events whatever `discard` says.
+    drops = (config.max_age or 0) > 0 or (config.max_msgs_per_subject > 0 and not config.discard_new_per_subject)
+    full = config.discard != api.DiscardPolicy.NEW and ((config.max_msgs or 0) > 0 or (config.max_bytes or 0) > 0)
+    weaknesses = {
+        "the stream is kept in memory: a restart of NATS loses every event": config.storage != api.StorageType.FILE,
+        "the stream has a limit (max_*) at which it drops old events": drops or full,
+        "the stream acknowledges before it writes (persist_mode: async)": config.persist_mode == api.PersistMode.ASYNC,
+        "the stream cannot append several events all or none (allow_atomic is off)": not config.allow_atomic,
+    }
+    return [words for words, holds in weaknesses.items() if holds]

@@ -1,0 +1,125 @@
+"""The generations of a projection's rows: one is live, the next is filled beside it and takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from eventstore.event import RecordedEvent
+from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
+
+
+class Projection(Protocol):
+    """What a slice says about its rows.
+
+    Attributes:
+        name: A word, unique among the projections of a database.
+        version: One more whenever `apply` gives other rows for the same events.
+        tables: The tables; each with a primary key.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def tables(self) -> sa.MetaData: ...
+
+    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
+        """Writes what an event means; called once for each event, in order, in the transaction of the checkpoint.
+
+        While rows are rebuilt it is called for two generations at once, from two threads.
+        """
+        ...
+
+
+class CheckpointMoved(Exception):
+    """Rows have come to another position than was thought: another process writes them too, or they were replaced."""
+
+
+class Generations:
+    """The generations of one projection in one database. Every call blocks."""
+
+    def __init__(self, projection: Projection, database: Database) -> None:
+        self.fingerprint = fingerprint(projection.tables, projection.version)
+        self._projection = projection
+        self._database = database
+
+    def live(self, newer_than: int = 0) -> Rows | None:
+        """The newest live generation with our fingerprint."""
+        for mark, number in reversed(self._database.generations(self._projection.name)):
+            if mark == self.fingerprint and number > newer_than:
+                rows = self._open(number)
+                if rows.checkpoint().live:
+                    return rows
+                rows.close()
+        return None
+
+    def fresh(self) -> Rows:
+        """A new, live, empty generation."""
+        rows = self.beside()
+        rows.set_live()
+        return rows
+
+    def beside(self) -> Rows:
+        """A new, empty generation that nobody reads."""
+        numbers = [number for _, number in self._database.generations(self._projection.name)]
+        return self._open(max(numbers, default=0) + 1)
+
+    def discard(self, rows: Rows) -> None:
+        """Drops a generation."""
+        rows.close()
+        self._database.drop(self._projection.name, self.fingerprint, rows.generation)
+
+    def discard_older(self, rows: Rows) -> None:
+        """Drops all generations before this one, whatever their fingerprints."""
+        for mark, number in self._database.generations(self._projection.name):
+            if number < rows.generation:
+                self._database.drop(self._projection.name, mark, number)
+
+    def apply(self, rows: Rows, before: int, batch: Sequence[RecordedEvent], *, live: bool = True) -> None:
+        """Applies events to rows that are at position `before`, all or none.
+
+        Raises:
+            CheckpointMoved: They are at another position, or live when they should not be, or the other way round.
+        """
+        last = batch[-1]
+        with rows.writing() as connection:
+            # First of all, because it locks the checkpoint: from here on the rows are ours.
+            ours = sa.update(checkpoint).where(checkpoint.c.position == before, checkpoint.c.live == live)
+            moved = ours.values(position=last.position, event_id=last.id).returning(checkpoint.c.time)
+            time = connection.scalar(moved)
+            if time is None:
+                raise CheckpointMoved
+            index = []
+            opens = True
+            for event in batch:
+                self._projection.apply(connection, event)
+                # An append is seen whole, so all of it has the time of its first event.
+                time = max(time, event.time) if opens else time
+                opens = event.closes_append
+                meta = event.metadata
+                index.append((event.position, time, meta.actor, meta.request_id, meta.request_digest))
+            connection.execute(sa.insert(events), [dict(zip(events.c.keys(), row, strict=True)) for row in index])
+            connection.execute(sa.update(checkpoint).values(time=time))
+
+    def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:
+        """Makes `new` live in place of `old` if the two are equal; returns the digests of both.
+
+        None: they are not at one position, and nothing was compared.
+        """
+        with old.writing() as held:
+            # As long as its checkpoint is locked, no process applies anything to `old`; all may read it.
+            held.execute(sa.update(checkpoint).values(live=checkpoint.c.live))
+            if old.checkpoint().position != new.checkpoint().position:
+                return None
+            digests = old.digest(), new.digest()
+            if digests[0] == digests[1]:
+                new.set_live()
+                held.execute(sa.update(checkpoint).values(live=False))
+        return digests
+
+    def _open(self, number: int) -> Rows:
+        return self._database.open(self._projection.name, self.fingerprint, number, self._projection.tables)

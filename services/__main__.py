@@ -1,0 +1,139 @@
+"""Starts services: `up` runs all of them with NATS built in, `run` runs one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from cyclopts import App, Parameter
+
+from eventstore.errors import Rejected, StoreUnavailable, UnsafeStore
+from services.app import Running, running
+from services.data_directory import DataDirectoryError
+from services.listen import AddressInUse
+from services.nats_server import NatsServerError
+from services.settings import SERVICES, Settings, from_environment
+
+REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError)
+
+
+def up(
+    *,
+    data: Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")] = None,
+    grpc: Annotated[
+        str | None, Parameter(help="Where gRPC listens; default 127.0.0.1:50051, port 0: a free one.")
+    ] = None,
+    http: Annotated[str | None, Parameter(help="Where health and metrics listen; default nowhere.")] = None,
+    nats: Annotated[str | None, Parameter(help="An outside NATS server, instead of the built-in one.")] = None,
+    database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
+    artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+) -> int:
+    """Start NATS and all services in one process; ROLLFORWARD_* variables set what no option does.
+
+    Ends in good order on Ctrl-C and SIGTERM.
+    """
+    return _main(_settings(SERVICES, data, grpc, http, nats, database, artifacts))
+
+
+def run(
+    service: Annotated[str, Parameter(help="tracking, registry, serving or audit.")],
+    *,
+    data: Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")] = None,
+    grpc: Annotated[
+        str | None, Parameter(help="Where gRPC listens; default 127.0.0.1:50051, port 0: a free one.")
+    ] = None,
+    http: Annotated[str | None, Parameter(help="Where health and metrics listen; default nowhere.")] = None,
+    nats: Annotated[str | None, Parameter(help="The NATS server, such as nats://localhost:4222.")] = None,
+    database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
+    artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+) -> int:
+    """Start one service on an outside NATS server; ROLLFORWARD_* variables set what no option does."""
+    if service not in SERVICES:
+        print(f"rollforward: no service {service!r}; there are {', '.join(SERVICES)}", file=sys.stderr)
+        return 2
+    settings = _settings((service,), data, grpc, http, nats, database, artifacts)
+    if not settings.nats:
+        print("rollforward: one service alone needs a NATS server: --nats or ROLLFORWARD_NATS", file=sys.stderr)
+        return 2
+    return _main(settings)
+
+
+def _settings(
+    services: tuple[str, ...],
+    data: Path | None,
+    grpc: str | None,
+    http: str | None,
+    nats: str | None,
+    database: str | None,
+    artifacts: str | None,
+) -> Settings:
+    given: dict[str, Any] = {
+        "data": data,
+        "grpc": grpc,
+        "http": http,
+        "nats": nats,
+        "database": database,
+        "artifacts": artifacts,
+    }
+    known = {name: value for name, value in given.items() if value is not None}
+    return replace(from_environment(os.environ), services=services, **known)
+
+
+def _main(settings: Settings) -> int:
+    _configure_logging()
+    try:
+        asyncio.run(_serve(settings))
+    except REFUSALS as error:
+        print(f"rollforward: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(settings) as process:
+        _announce(settings, process)
+        stopped = asyncio.create_task(stop.wait())
+        both: list[asyncio.Future[Any]] = [stopped, process.failed]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if process.failed.done():
+            process.failed.result()
+
+
+def _announce(settings: Settings, process: Running) -> None:
+    also = f" and {process.http}" if process.http else ""
+    print(f"rollforward {'+'.join(settings.services)} listens on {process.grpc}{also}", flush=True)
+
+
+def _configure_logging() -> None:
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if not terminal else structlog.processors.StackInfoRenderer(),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping().get(os.environ.get("ROLLFORWARD_LOG", "info").upper(), logging.INFO)
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    app = App(name="services", help=__doc__)
+    app.command(up)
+    app.command(run)
+    sys.exit(app())

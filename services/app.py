@@ -1,0 +1,243 @@
+"""The composition root: settings in, a running process out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from eventstore.codec import EventTypes
+from eventstore.decider import CommandHandler
+from eventstore.errors import Kind, Rejected
+from eventstore.jetstream import JetStreamStore, connect
+from eventstore.projection import Projection, Projector
+from eventstore.rows import Database
+from rollforward import v1
+from services import registry, serving, tracking
+from services.audit.projection import AuditProjection
+from services.audit.servicer import AuditServicer
+from services.http import serving_http
+from services.listen import AddressInUse, host_and_port
+from services.nats_server import EmbeddedNats, NatsServerError
+from services.registry.decider import DECIDER as MODELS
+from services.registry.projection import RegistryProjection
+from services.registry.runs import RunsProjection
+from services.registry.servicer import RegistryServicer
+from services.rpc import Edge
+from services.serving.assignments import AssignmentsProjection
+from services.serving.decider import DECIDER as PODS
+from services.serving.projection import ServingProjection
+from services.serving.servicer import ServingServicer
+from services.settings import Settings
+from services.system import SystemServicer
+from services.tracking.artifact_servicer import ArtifactServicer
+from services.tracking.blobs import open_blob_store
+from services.tracking.decider import EXPERIMENTS, RUNS
+from services.tracking.manifests import describe
+from services.tracking.projection import TrackingProjection
+from services.tracking.servicer import TrackingServicer
+
+MESSAGE_BYTES = 4 * 1024 * 1024
+GRACE_SECONDS = 5.0
+
+LOGS: Mapping[str, EventTypes] = {
+    "tracking": tracking.EVENTS,
+    "registry": registry.EVENTS,
+    "serving": serving.EVENTS,
+}
+
+NEEDED_LOGS: Mapping[str, Sequence[str]] = {
+    "tracking": ["tracking"],
+    "registry": ["registry", "tracking"],
+    "serving": ["serving", "registry"],
+    "audit": list(LOGS),
+}
+
+_logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process that is ready. `failed` completes, with the error, when it cannot go on."""
+
+    grpc: str
+    http: str
+    failed: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the services of a process are put together from, and the services as they are added."""
+
+    settings: Settings
+    stores: dict[str, JetStreamStore]
+    database: Database
+    server: grpc.aio.Server
+    projectors: dict[str, Projector] = field(default_factory=dict)
+    answers_from: dict[str, list[Projector]] = field(default_factory=dict)
+
+    def projector(self, log: str, projection: Projection, service: str) -> Projector:
+        """Adds a projection that a service answers from."""
+        projector = Projector(self.stores[log], projection, self.database)
+        self.projectors[projector.name] = projector
+        self.answers_from.setdefault(f"rollforward.v1.{service}", []).append(projector)
+        return projector
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Runs the services that the settings name, until it is left; then drains and stops them.
+
+    Raises:
+        StoreUnavailable, UnsafeStore: NATS is out of reach, or cannot keep its promises.
+        AddressInUse: Another program listens where this one should.
+        NatsServerError, DataDirectoryError: The embedded NATS server cannot run.
+    """
+    async with AsyncExitStack() as stack:
+        failed = asyncio.get_running_loop().create_future()
+        stores = await _open_logs(settings, stack, failed)
+        answers_from: dict[str, list[Projector]] = {}
+        edge = Edge(answers_from)
+        server = _server(edge)
+        parts = _Parts(settings, stores, Database(settings.database_location), server, answers_from=answers_from)
+        for service in settings.services:
+            _ADD[service](parts)
+        v1.add_SystemServiceServicer_to_server(
+            SystemServicer(settings.services, list(stores.values()), parts.projectors), server
+        )
+        for projector in parts.projectors.values():
+            stack.push_async_callback(projector.stop)
+            await projector.start()
+        checks = await _add_health_and_reflection(server, settings)
+        address = _listen(server, settings.grpc)
+        ready = asyncio.Event()
+        http = ""
+        if settings.http:
+            http = await stack.enter_async_context(serving_http(settings.http, parts.projectors, ready.is_set))
+        await server.start()
+        ready.set()
+        try:
+            yield Running(address, http, failed)
+        finally:
+            ready.clear()
+            await checks.enter_graceful_shutdown()
+            edge.end_watches()
+            await server.stop(GRACE_SECONDS)
+
+
+async def _open_logs(
+    settings: Settings, stack: AsyncExitStack, failed: asyncio.Future[None]
+) -> dict[str, JetStreamStore]:
+    url, user, password = settings.nats, settings.nats_user, settings.nats_password
+    if not url:
+        nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
+        url, user, password = nats.address.url, nats.address.user, nats.address.password
+        watcher = asyncio.create_task(_watch_nats(nats, failed))
+        stack.callback(watcher.cancel)
+    client = await connect(url, user or None, password or None)
+    stack.push_async_callback(client.close)
+    stores = {}
+    for log in dict.fromkeys(log for service in settings.services for log in NEEDED_LOGS[service]):
+        stores[log] = JetStreamStore(client, log, LOGS[log])
+        await stores[log].open(replicas=settings.replicas, erasable=log == "tracking")
+        for warning in (await stores[log].condition()).warnings:
+            _logger.warning("an acknowledged event could be lost", log=log, why=warning)
+    return stores
+
+
+async def _watch_nats(nats: EmbeddedNats, failed: asyncio.Future[None]) -> None:
+    try:
+        await nats.failed()
+    except NatsServerError as error:
+        if not failed.done():
+            failed.set_exception(error)
+
+
+def _server(edge: Edge) -> grpc.aio.Server:
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        # Without this a second process could take half of the calls of the first.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+    return grpc.aio.server(interceptors=[edge], options=options)
+
+
+def _listen(server: grpc.aio.Server, address: str) -> str:
+    host, _ = host_and_port(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressInUse(f"cannot listen on {address}: another program does, or it is not of this machine") from error
+    return f"{host}:{port}"
+
+
+async def _add_health_and_reflection(server: grpc.aio.Server, settings: Settings) -> health.aio.HealthServicer:
+    names = [name for service in settings.services for name in _NAMES[service]] + ["SystemService"]
+    full = [f"rollforward.v1.{name}" for name in names]
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ["", *full]:
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*full, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return checks
+
+
+def _add_tracking(parts: _Parts) -> None:
+    store = parts.stores["tracking"]
+    rows = parts.projector("tracking", TrackingProjection(), "TrackingService")
+    blobs = open_blob_store(parts.settings.artifacts_location)
+    experiments = CommandHandler(store, EXPERIMENTS, rows)
+    servicer = TrackingServicer(experiments, CommandHandler(store, RUNS, rows), rows, blobs)
+    v1.add_TrackingServiceServicer_to_server(servicer, parts.server)
+    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs), parts.server)
+
+
+def _add_registry(parts: _Parts) -> None:
+    rows = parts.projector("registry", RegistryProjection(), "RegistryService")
+    runs = parts.projector("tracking", RunsProjection(), "RegistryService")
+    blobs = open_blob_store(parts.settings.artifacts_location)
+
+    async def artifact_exists(digest: str) -> bool:
+        try:
+            await describe(blobs, digest)
+        except Rejected as refusal:
+            if refusal.kind is Kind.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    commands = CommandHandler(parts.stores["registry"], MODELS, rows)
+    v1.add_RegistryServiceServicer_to_server(RegistryServicer(commands, rows, runs, artifact_exists), parts.server)
+
+
+def _add_serving(parts: _Parts) -> None:
+    rows = parts.projector("serving", ServingProjection(), "ServingService")
+    assignments = parts.projector("registry", AssignmentsProjection(), "ServingService")
+    commands = CommandHandler(parts.stores["serving"], PODS, rows)
+    v1.add_ServingServiceServicer_to_server(ServingServicer(commands, rows, assignments), parts.server)
+
+
+def _add_audit(parts: _Parts) -> None:
+    rows = {log: parts.projector(log, AuditProjection(log), "AuditService") for log in LOGS}
+    v1.add_AuditServiceServicer_to_server(AuditServicer(rows), parts.server)
+
+
+_ADD = {"tracking": _add_tracking, "registry": _add_registry, "serving": _add_serving, "audit": _add_audit}
+
+_NAMES = {
+    "tracking": ["TrackingService", "ArtifactService"],
+    "registry": ["RegistryService"],
+    "serving": ["ServingService"],
+    "audit": ["AuditService"],
+}

@@ -1,0 +1,1 @@
+"""Audit: every event of every log, for search. It owns no facts, so it decides nothing."""

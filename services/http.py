@@ -1,0 +1,86 @@
+"""The HTTP side of a process: liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from eventstore.projection import Projector
+from services.listen import bound_socket
+from services.rpc import METRICS
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leaves the signals to the process that it is a part of."""
+        yield
+
+
+class _Positions(Collector):
+    """Reads the projections' positions when it is asked."""
+
+    def __init__(self, projectors: Mapping[str, Projector]) -> None:
+        self._projectors = projectors
+
+    def collect(self) -> list[Metric]:
+        """The position of each projection, and whether it failed."""
+        position = GaugeMetricFamily("rollforward_projection_position", "Last position applied", labels=["projection"])
+        failed = GaugeMetricFamily("rollforward_projection_failed", "1 once it cannot go on", labels=["projection"])
+        for name, projector in self._projectors.items():
+            position.add_metric([name], projector.position)
+            failed.add_metric([name], float(projector.failure is not None))
+        return [position, failed]
+
+
+@asynccontextmanager
+async def serving_http(
+    address: str, projectors: Mapping[str, Projector], is_ready: Callable[[], bool]
+) -> AsyncIterator[str]:
+    """Listens on ``host:port`` (port 0: a free one) and gives the URL.
+
+    Raises:
+        AddressInUse: Another program listens there.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Positions(projectors))
+    registry.register(METRICS)
+    app = Starlette(routes=_routes(registry, projectors, is_ready))
+    with bound_socket(address) as socket:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        server = _Server(config)
+        task = asyncio.create_task(server.serve([socket]))
+        try:
+            host, port = socket.getsockname()[:2]
+            yield f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+def _routes(
+    registry: CollectorRegistry, projectors: Mapping[str, Projector], is_ready: Callable[[], bool]
+) -> list[Route]:
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("live\n")
+
+    async def ready(_: Request) -> Response:
+        failed = [name for name, projector in projectors.items() if projector.failure]
+        well = is_ready() and not failed
+        body = {"ready": well, "failed_projections": failed}
+        return JSONResponse(body, status_code=200 if well else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]

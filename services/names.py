@@ -1,0 +1,54 @@
+"""What the names in the contract may be."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from eventstore.errors import Kind, Rejected
+
+_ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_LIKE_A_VERSION = re.compile(r"[vV]?[0-9]+|latest", re.IGNORECASE)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def check_model_name(name: str) -> None:
+    """Raises `Rejected` INVALID_NAME unless the name is 1 to 255 characters that fit a reference and a path."""
+    check_text(name, "the model's name", 255, "INVALID_NAME")
+    if bad := sorted(set(name) & set("/:@")):
+        raise Rejected(Kind.INVALID, "INVALID_NAME", f"a model's name cannot have {' '.join(bad)}: {name!r}", name=name)
+
+
+def check_alias(alias: str) -> None:
+    """Raises `Rejected` INVALID_ALIAS unless the alias is a word that cannot be taken for a version."""
+    if not _ALIAS.fullmatch(alias):
+        words = f"an alias has 1 to 255 letters, digits, '-' and '_': {alias[:300]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_ALIAS", words, alias=alias[:300])
+    if _LIKE_A_VERSION.fullmatch(alias):
+        raise Rejected(Kind.INVALID, "INVALID_ALIAS", f"{alias!r} reads like a version, not like an alias", alias=alias)
+
+
+def check_digest(digest: str) -> None:
+    """Raises `Rejected` INVALID_DIGEST unless it is written ``sha256:<64 lower-case hex digits>``."""
+    if not _DIGEST.fullmatch(digest):
+        raise Rejected(Kind.INVALID, "INVALID_DIGEST", f"not a digest: {digest[:100]!r}", digest=digest[:100])
+
+
+def check_id(value: str, reason: str) -> None:
+    """Raises `Rejected` with this reason unless the id is 32 lower-case hex digits."""
+    if not _ID.fullmatch(value):
+        raise Rejected(Kind.INVALID, reason, f"an id has 32 lower-case hex digits: {value[:100]!r}", id=value[:100])
+
+
+def check_text(value: str, what: str, longest: int, reason: str, *, shortest: int = 1) -> None:
+    """Raises `Rejected` with this reason unless a text is is that long, trimmed, printable and in normal form C."""
+    if not shortest <= len(value) <= longest:
+        words = f"{what} has {shortest} to {longest} characters, not {len(value)}"
+    elif value != value.strip() or not all(char.isprintable() for char in value):
+        words = f"{what} has no blanks at its ends and no control characters: {value[:300]!r}"
+    elif not unicodedata.is_normalized("NFC", value):
+        words = f"{what} is in Unicode's normal form C: {value[:300]!r}"
+    else:
+        return
+    raise Rejected(Kind.INVALID, reason, words, name=value[:300])

@@ -1,0 +1,42 @@
+"""Quality gates: CEL expressions over a run, compiled against its type and evaluated within a budget."""
+
+from __future__ import annotations
+
+from cel_expr_python import cel
+from google.protobuf import descriptor_pool
+
+from eventstore.errors import Kind, Rejected
+from rollforward import v1
+
+LONGEST_EXPRESSION = 4000
+
+_environment = cel.NewEnv(descriptor_pool.Default(), variables={"run": cel.Type(v1.GateRun.DESCRIPTOR.full_name)})
+
+
+def check_expression(expression: str) -> None:
+    """Raises `Rejected` INVALID_GATE unless the expression compiles over `run` and is true or false."""
+    if len(expression) > LONGEST_EXPRESSION:
+        raise _invalid(f"longer than {LONGEST_EXPRESSION} characters")
+    try:
+        compiled = _environment.compile(expression)
+    except RuntimeError as error:
+        raise _invalid(f"{error} (a metric is a double: write 1.0, not 1)") from error
+    if compiled.return_type() != cel.Type.BOOL:
+        raise _invalid("not a truth value")
+
+
+def evaluate(expression: str, run: v1.GateRun, tracking_position: int) -> v1.GateEvidence:
+    """What the gate says of a run: all but a plain `true` is a refusal, be it false, an error or too much work."""
+    try:
+        value = _environment.compile(expression).eval(data={"run": run})
+        passed = value.type() == cel.Type.BOOL and value.value() is True
+        detail = "" if passed else str(value.value())
+    except RuntimeError as error:  # such as: iteration budget exceeded
+        passed, detail = False, str(error)
+    return v1.GateEvidence(
+        expression=expression, run=run, tracking_position=tracking_position, passed=passed, detail=detail
+    )
+
+
+def _invalid(why: str) -> Rejected:
+    return Rejected(Kind.INVALID, "INVALID_GATE", f"not a gate: {why}")

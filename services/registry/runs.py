@@ -1,0 +1,115 @@
+"""What the registry knows of runs, from the tracking log: gates' evidence and versions' artifacts."""
+
+from __future__ import annotations
+
+import math
+
+import sqlalchemy as sa
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from eventstore.rows import checkpoint
+from rollforward import v1
+from services.series import is_later, unpack
+
+tables = sa.MetaData()
+
+runs = sa.Table("runs", tables, sa.Column("run_id", sa.Text, primary_key=True))
+
+params = sa.Table(
+    "run_params",
+    tables,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+metrics = sa.Table(
+    "run_metrics",
+    tables,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("timestamp", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Double),  # NULL is NaN, which SQLite cannot hold
+)
+
+artifacts = sa.Table(
+    "run_artifacts",
+    tables,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+)
+
+
+class RunsProjection:
+    """Keeps the latest metrics, the parameters and the artifacts of every run."""
+
+    name = "registry-runs"
+    version = 1
+    tables = tables
+
+    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
+        """Writes what an event of the tracking log means to the registry."""
+        match event.data:
+            case v1.RunStarted() as fact:
+                rows.execute(sa.insert(runs), {"run_id": fact.run_id})
+            case v1.RunLogged() as fact if fact.params:
+                pairs = [{"run_id": fact.run_id, "key": key, "value": text} for key, text in fact.params.items()]
+                rows.execute(sa.insert(params), pairs)
+            case v1.MetricsLogged() as fact:
+                for series in fact.series:
+                    _keep_latest(rows, fact.run_id, series)
+            case v1.ArtifactLogged() as fact:
+                same = sa.and_(artifacts.c.run_id == fact.run_id, artifacts.c.path == fact.path)
+                rows.execute(sa.delete(artifacts).where(same))
+                rows.execute(sa.insert(artifacts), {"run_id": fact.run_id, "path": fact.path, "digest": fact.digest})
+            case _:
+                pass
+
+
+def _keep_latest(rows: sa.Connection, run_id: str, series: v1.Series) -> None:
+    latest = unpack(series).latest()
+    same = sa.and_(metrics.c.run_id == run_id, metrics.c.key == series.key)
+    held = rows.execute(sa.select(metrics).where(same)).first()
+    if held and not is_later(latest, (held.step, held.timestamp, _number(held.value))):
+        return
+    step, timestamp, value = latest
+    rows.execute(sa.delete(metrics).where(same))
+    point = {"step": step, "timestamp": timestamp, "value": None if math.isnan(value) else value}
+    rows.execute(sa.insert(metrics), {"run_id": run_id, "key": series.key} | point)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def evidence(rows: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
+    """A run as a gate sees it, and the tracking position that this holds at. Raises `Rejected` RUN_NOT_FOUND."""
+    _check_run(rows, run_id)
+    measured = rows.execute(sa.select(metrics.c.key, metrics.c.value).where(metrics.c.run_id == run_id))
+    chosen = rows.execute(sa.select(params.c.key, params.c.value).where(params.c.run_id == run_id))
+    run = v1.GateRun(
+        run_id=run_id,
+        metrics={row.key: _number(row.value) for row in measured},
+        params={row.key: row.value for row in chosen},
+    )
+    return run, rows.scalar(sa.select(checkpoint.c.position)) or 0
+
+
+def artifact(rows: sa.Connection, run_id: str, path: str) -> str:
+    """The digest of a run's artifact. Raises `Rejected` RUN_NOT_FOUND or ARTIFACT_NOT_FOUND."""
+    _check_run(rows, run_id)
+    digest: str | None = rows.scalar(
+        sa.select(artifacts.c.digest).where(artifacts.c.run_id == run_id, artifacts.c.path == path)
+    )
+    if digest is None:
+        words = f"run {run_id} has no artifact {path!r}"
+        raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, run_id=run_id, path=path)
+    return digest
+
+
+def _check_run(rows: sa.Connection, run_id: str) -> None:
+    if rows.scalar(sa.select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
+        raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id!r}", run_id=run_id)

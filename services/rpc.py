@@ -1,0 +1,254 @@
+"""The edge of every service: who calls, what must have been applied before, and how an error becomes a status."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Protocol, cast
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from prometheus_client import Histogram
+
+from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable
+from eventstore.event import Metadata
+from eventstore.projection import FollowerTooSlow, Projector
+from services.names import check_text
+
+DOMAIN = "rollforward"
+
+METRICS = Histogram(
+    "rollforward_rpc_seconds",
+    "How long calls took; a watch counts when it ends",
+    ["service", "method", "code"],
+    registry=None,
+)
+LONGEST_WAIT = 10.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_STATUS = {
+    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Kind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_logger = structlog.get_logger(__name__)
+
+
+class Command(Protocol):
+    """What every command request has."""
+
+    @property
+    def request_id(self) -> str: ...
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
+
+
+def metadata(request: Command, context: Context) -> Metadata:
+    """What is known about a command besides what it asks for.
+
+    Raises:
+        Rejected: INVALID_ACTOR, INVALID_REASON or INVALID_REQUEST_ID.
+    """
+    headers = _headers(context)
+    actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
+    reason = str(getattr(request, "reason", ""))
+    check_text(actor, "the actor", 255, "INVALID_ACTOR")
+    check_text(reason.replace("\n", " "), "the reason", 4000, "INVALID_REASON", shortest=0)
+    check_text(request.request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
+    body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
+    return Metadata(
+        actor=actor,
+        reason=reason,
+        request_id=request.request_id,
+        request_digest=hashlib.sha256(body).hexdigest() if request.request_id else "",
+        correlation_id=headers.get("rollforward-correlation-id", "")[:128],
+        traceparent=headers.get("traceparent", "")[:128],
+    )
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def status_of(error: BaseException) -> Status:
+    """The one table from errors to statuses."""
+    match error:
+        case Rejected():
+            return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
+        case Conflict():
+            return _status(grpc.StatusCode.ABORTED, str(error), error.reason, error.metadata, error.current)
+        case EventTooLarge():
+            limits = {"size": str(error.size), "limit": str(error.limit)}
+            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), "MESSAGE_TOO_LARGE", limits)
+        case FollowerTooSlow():
+            words = "the watcher did not keep up; resume from the last position received"
+            return _status(grpc.StatusCode.UNAVAILABLE, words, "WATCHER_TOO_SLOW")
+        case StoreUnavailable():
+            return _status(grpc.StatusCode.UNAVAILABLE, str(error), error.reason)
+        case _:
+            error_id = uuid.uuid4().hex
+            _logger.error("internal error", error_id=error_id, exc_info=error)
+            words = f"internal error {error_id}"
+            return _status(grpc.StatusCode.INTERNAL, words, "INTERNAL", {"error_id": error_id})
+
+
+def _status(
+    code: grpc.StatusCode,
+    message: str,
+    reason: str,
+    about: Mapping[str, str] | None = None,
+    detail: Message | None = None,
+) -> Status:
+    status = Status(code=code.value[0], message=message)
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=about or {}))
+    if detail is not None:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _code(status: Status) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == status.code)
+
+
+async def _abort(context: Context, status: Status) -> None:
+    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(_code(status), status.message, trailing_metadata=trailer)
+
+
+class Edge(grpc.aio.ServerInterceptor):
+    """Stands before every method of every service.
+
+    Args:
+        projectors: By full service name, the projections that its answers come from.
+    """
+
+    def __init__(self, projectors: Mapping[str, Sequence[Projector]]) -> None:
+        self._projectors = projectors
+        self._watches: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    def end_watches(self) -> None:
+        """Ends all watches, so that a stop need not wait for them; their followers resume elsewhere."""
+        self._draining = True
+        for task in self._watches:
+            task.cancel()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the method's handler."""
+        handler = cast("Any", await continuation(handler_call_details))
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        if handler is None or not service.startswith("rollforward."):
+            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
+        codec = handler.request_deserializer, handler.response_serializer
+        if handler.unary_stream:
+            call = self._streaming(service, method, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(call, *codec)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(self._answering(service, method, handler.stream_unary), *codec)
+        return grpc.unary_unary_rpc_method_handler(self._answering(service, method, handler.unary_unary), *codec)
+
+    def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            async with self._guarded(service, method, context):
+                await self._wait(service, context)
+                return await inner(request, context)
+
+        return call
+
+    def _streaming(self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]]) -> Any:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._guarded(service, method, context), self._watching(method):
+                await self._wait(service, context)
+                async with aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        return call
+
+    @asynccontextmanager
+    async def _guarded(self, service: str, method: str, context: Context) -> AsyncIterator[None]:
+        name, started = service.rpartition(".")[2], time.perf_counter()
+        code = "OK"
+        try:
+            with structlog.contextvars.bound_contextvars(service=name, method=method):
+                yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = "ABORTED"
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge turns every error into a status
+            status = status_of(error)
+            code = _code(status).name
+            await _abort(context, status)
+        finally:
+            METRICS.labels(name, method, code).observe(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def _watching(self, method: str) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        if not method.startswith("Watch") or task is None:
+            yield
+            return
+        self._watches.add(task)
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if not self._draining:
+                raise
+            raise StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN") from error
+        finally:
+            self._watches.discard(task)
+
+    async def _wait(self, service: str, context: Context) -> None:
+        """Read your writes: waits until the projections have come to the positions that the caller has seen."""
+        wanted = _positions(_headers(context).get("rollforward-min-position", ""))
+        for projector in self._projectors.get(service, ()):
+            position = wanted.get(projector.store.log, 0)
+            if position > projector.position:
+                await wait_for(projector, position, context)
+
+
+async def wait_for(projector: Projector, position: int, context: Context) -> None:
+    """Waits for a projection within the call's deadline.
+
+    Raises:
+        StoreUnavailable: It did not get there in time.
+    """
+    remaining = context.time_remaining()
+    limit = min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
+    try:
+        await asyncio.wait_for(projector.wait_for(position), limit)
+    except TimeoutError as error:
+        words = f"projection {projector.name} is at {projector.position}, not yet at {position}"
+        raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+
+
+def _positions(header: str) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for part in header.split(",") if header else ():
+        log, _, position = part.partition("=")
+        if not position.isdecimal():
+            words = f"not a position of a log: {part[:100]!r}"
+            raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
+        wanted[log.strip()] = int(position)
+    return wanted

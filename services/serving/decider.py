@@ -1,0 +1,141 @@
+"""The rules of a pod's stream: what a pod may say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from google.protobuf.message import Message
+from rpds import HashTrieMap
+
+from eventstore.decider import Decider
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.names import check_alias, check_id, check_model_name, check_text
+from services.serving import pod_stream
+
+ServingEvent = v1.PodStarted | v1.AssignmentApplied | v1.AssignmentFailed | v1.PodStopped
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What deciding about a pod takes: whether it runs, and for each (model, alias) what it said last.
+
+    `said` holds (registry revision, the version that it serves, whether it could not take the revision on).
+    """
+
+    started: bool = False
+    stopped: bool = False
+    said: HashTrieMap[tuple[str, str], tuple[int, int, bool]] = field(default_factory=HashTrieMap)
+
+
+def decide(command: object, state: State) -> Sequence[Message]:
+    """What a command makes happen."""
+    match command:
+        case v1.StartPodRequest():
+            return _start(command, state)
+        case v1.AcknowledgeAssignmentRequest():
+            return _acknowledge(command, state)
+        case v1.StopPodRequest():
+            _check_started(command.pod_id, state)
+            return [] if state.stopped else [v1.PodStopped(pod_id=command.pod_id)]
+        case _:
+            raise TypeError(f"not a command of a pod: {type(command).__name__}")
+
+
+def _start(command: v1.StartPodRequest, state: State) -> Sequence[Message]:
+    check_id(command.pod_id, "INVALID_POD_ID")
+    check_text(command.host, "the host", 255, "INVALID_NAME")
+    check_text(command.endpoint, "the endpoint", 255, "INVALID_NAME")
+    check_targets(command.targets)
+    if state.started:
+        raise Rejected(Kind.EXISTS, "POD_EXISTS", f"pod {command.pod_id} exists", pod_id=command.pod_id)
+    started = v1.PodStarted(
+        pod_id=command.pod_id, host=command.host, endpoint=command.endpoint, targets=command.targets
+    )
+    return [started]
+
+
+def _acknowledge(command: v1.AcknowledgeAssignmentRequest, state: State) -> Sequence[Message]:
+    _check_started(command.pod_id, state)
+    if state.stopped:
+        raise Rejected(Kind.PRECONDITION, "POD_STOPPED", f"pod {command.pod_id} has stopped", pod_id=command.pod_id)
+    assigned = command.assignment
+    held = state.said.get((assigned.target.model, assigned.target.alias))
+    if held is None:
+        words = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
+        raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", words, pod_id=command.pod_id)
+    revision, version, failed = held
+    if assigned.revision < revision:
+        words = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
+        raise Rejected(Kind.PRECONDITION, "STALE_REVISION", words, revision=str(revision))
+    if assigned.revision == revision and failed == bool(command.error) and (failed or version == assigned.version):
+        return []
+    return [_failed(command, version) if command.error else _applied(command)]
+
+
+def _applied(command: v1.AcknowledgeAssignmentRequest) -> v1.AssignmentApplied:
+    return v1.AssignmentApplied(
+        pod_id=command.pod_id,
+        target=command.assignment.target,
+        revision=command.assignment.revision,
+        version=command.assignment.version,
+        digest=command.assignment.digest,
+        seconds=command.seconds,
+    )
+
+
+def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v1.AssignmentFailed:
+    return v1.AssignmentFailed(
+        pod_id=command.pod_id,
+        target=command.assignment.target,
+        revision=command.assignment.revision,
+        version=command.assignment.version,
+        detail=command.error[:4000],
+        serving_version=serving_version,
+    )
+
+
+def check_targets(targets: Sequence[v1.Target]) -> None:
+    """Raises `Rejected` INVALID_NAME or INVALID_ALIAS unless there is a target and all are well named."""
+    if not targets:
+        raise Rejected(Kind.INVALID, "INVALID_NAME", "a pod follows at least one alias")
+    for target in targets:
+        check_model_name(target.model)
+        check_alias(target.alias)
+
+
+def _check_started(pod_id: str, state: State) -> None:
+    if not state.started:
+        raise Rejected(Kind.NOT_FOUND, "POD_NOT_FOUND", f"no pod {pod_id[:100]!r}", pod_id=pod_id[:100])
+
+
+def evolve(state: State, event: RecordedEvent) -> State:
+    """The state after an event."""
+    fact: ServingEvent = event.data  # type: ignore[assignment]
+    match fact:
+        case v1.PodStarted():
+            targets = {(target.model, target.alias): (0, 0, False) for target in fact.targets}
+            return replace(state, started=True, said=HashTrieMap(targets))
+        case v1.AssignmentApplied():
+            return _said(state, fact.target, (fact.revision, fact.version, False))
+        case v1.AssignmentFailed():
+            return _said(state, fact.target, (fact.revision, fact.serving_version, True))
+        case v1.PodStopped():
+            return replace(state, stopped=True)
+        case _:
+            assert_never(fact)
+
+
+def _said(state: State, target: v1.Target, what: tuple[int, int, bool]) -> State:
+    return replace(state, said=state.said.insert((target.model, target.alias), what))
+
+
+def stream_of(event: Message) -> str:
+    """The stream that an event belongs to: its pod's."""
+    return pod_stream(event.pod_id)  # type: ignore[attr-defined]
+
+
+DECIDER: Decider[State] = Decider(State(), decide, evolve, stream_of)

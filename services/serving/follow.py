@@ -1,0 +1,174 @@
+"""A pod's talk with the serving service: it follows its assignments and says what became of each."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+import stamina
+import structlog
+from grpc import aio
+
+from rollforward.v1 import (
+    AcknowledgeAssignmentRequest,
+    Assignment,
+    StartPodRequest,
+    StopPodRequest,
+    WatchAssignmentsRequest,
+    WatchAssignmentsResponse,
+)
+from services.serving.runtime import Outcome, Target
+
+if TYPE_CHECKING:
+    from rollforward.v1 import ServingServiceAsyncStub
+
+Metadata = Callable[[], tuple[tuple[str, str], ...]]
+
+CALL_SECONDS = 10.0
+STOP_SECONDS = 2.0
+
+# An answer with one of these stays the same however often the question is put.
+_FINAL = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+
+_RANDOM = random.SystemRandom()
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class PodRefused(Exception):
+    """The serving service will not have this pod: what it asks to follow can never be followed."""
+
+
+class ServiceAway(Exception):
+    """The serving service cannot be watched now."""
+
+
+class Follower:
+    """Announces the pod and watches its assignments, again and again while the service is away.
+
+    `heard` is set with the first snapshot; `acknowledge` queues an outcome to be told to the service, where a newer
+    outcome of the same alias replaces one that was not told yet.
+    """
+
+    def __init__(
+        self,
+        stub: "ServingServiceAsyncStub",
+        announcement: StartPodRequest,
+        metadata: Metadata,
+        offer: Callable[[Assignment], None],
+    ) -> None:
+        self.heard = asyncio.Event()
+        self._stub = stub
+        self._announcement = announcement
+        self._metadata = metadata
+        self._offer = offer
+        self._announced = asyncio.Event()
+        self._untold: dict[Target, AcknowledgeAssignmentRequest] = {}
+        self._something_untold = asyncio.Event()
+
+    async def watch(self) -> NoReturn:
+        """Hand every assignment on, for ever. Raises PodRefused."""
+        while True:
+            async for attempt in _retry(_is_away):
+                with attempt:
+                    await self._session()
+            # The service went away from all of its pods at once; they shall not come back at once.
+            await asyncio.sleep(_RANDOM.uniform(0.0, 0.5))
+
+    async def _session(self) -> None:
+        """One watch, to its end. Raises ServiceAway when it brought nothing."""
+        request = WatchAssignmentsRequest(pod_id=self._announcement.pod_id, targets=self._announcement.targets)
+        heard = False
+        try:
+            await self._announce()
+            async for step in self._stub.WatchAssignments(request, metadata=self._metadata()):
+                heard = True
+                self._take(step)
+        except aio.AioRpcError as error:
+            why = f"{error.code().name}: {error.details()}"
+            if not heard:
+                raise ServiceAway(why) from error
+            _log.warning("watch broke", why=why)
+        finally:
+            self._announced.clear()
+
+    def _take(self, step: WatchAssignmentsResponse) -> None:
+        for assignment in step.assignments:
+            self._offer(assignment)
+        if step.snapshot:
+            self.heard.set()
+
+    async def _announce(self) -> None:
+        """Say that the pod started: with one request id, so every time but the first changes nothing."""
+        try:
+            await self._stub.StartPod(self._announcement, timeout=CALL_SECONDS, metadata=self._metadata())
+        except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise PodRefused(error.details()) from error
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+        self._announced.set()
+
+    def acknowledge(self, outcome: Outcome) -> None:
+        """Queue an outcome to be told."""
+        self._untold.pop(outcome.target, None)
+        self._untold[outcome.target] = AcknowledgeAssignmentRequest(
+            pod_id=self._announcement.pod_id,
+            assignment=outcome.assignment,
+            error=outcome.error,
+            seconds=outcome.seconds,
+            request_id=outcome.request_id,
+        )
+        self._something_untold.set()
+
+    async def tell(self) -> NoReturn:
+        """Tell the outcomes in order, for ever, each until the service has answered or a newer one took its place."""
+        while True:
+            await self._something_untold.wait()
+            target, request = next(iter(self._untold.items()))
+            try:
+                async for attempt in _retry(_is_transient):
+                    with attempt:
+                        await self._tell_one(target, request)
+            except aio.AioRpcError as error:
+                _log.warning("acknowledgement refused", code=error.code().name, details=error.details())
+            if self._untold.get(target) is request:
+                del self._untold[target]
+            if not self._untold:
+                self._something_untold.clear()
+
+    async def _tell_one(self, target: Target, request: AcknowledgeAssignmentRequest) -> None:
+        await self._announced.wait()
+        if self._untold.get(target) is request:
+            await self._stub.AcknowledgeAssignment(request, timeout=CALL_SECONDS, metadata=self._metadata())
+
+    async def stop(self) -> None:
+        """Say that the pod stops; a service that is away finds out by itself."""
+        try:
+            request = StopPodRequest(pod_id=self._announcement.pod_id)
+            await self._stub.StopPod(request, timeout=STOP_SECONDS, metadata=self._metadata())
+        except aio.AioRpcError as error:
+            _log.warning("stop not told", code=error.code().name)
+
+
+def _retry(on: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
+    return stamina.retry_context(on, attempts=None, timeout=None, wait_initial=0.2, wait_max=5.0, wait_jitter=0.5)
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, ServiceAway)
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, aio.AioRpcError) and error.code() not in _FINAL

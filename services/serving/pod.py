@@ -1,0 +1,296 @@
+"""The pod: one process that answers predictions with the versions that its aliases name, whoever else is up."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import structlog
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rollforward.address import is_loopback, parse_address
+from rollforward.connection import Connection
+from rollforward.downloads import download
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
+from rollforward.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from rollforward.manifests import build_tree, manifest_digest
+from rollforward.references import parse_alias
+from rollforward.v1 import ServingServiceStub, StartPodRequest
+from rollforward.v1 import Target as TargetMessage
+from services.serving import models
+from services.serving.cache import ArtifactCache, LastKnownGood
+from services.serving.follow import Follower, PodRefused
+from services.serving.inference import SERVICE, InferenceServicer
+from services.serving.loading import Loader, patient
+from services.serving.runtime import Outcome, Runtime, Target
+
+PATIENCE = 2.0  # seconds for the service to answer before the pod boots from what it last knew
+DRAIN_SECONDS = 10.0  # for requests under way when the pod stops
+MESSAGE_BYTES = 64 * 1024 * 1024
+
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # Two pods on one port would share its calls without either knowing.
+    ("grpc.so_reuseport", 0),
+)
+_CHANNEL_OPTIONS = (
+    # A service that vanished without a word is noticed within 40 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a pod was started."""
+
+    targets: tuple[Target, ...]
+    server: str | None
+    host: str
+    port: int
+    cache: Path
+    options: models.Options
+
+
+def command(
+    *targets: str,
+    server: str | None = None,
+    grpc: str = "127.0.0.1:9000",
+    cache: Path | None = None,
+    allow_pickle: bool = False,
+    trust: tuple[str, ...] = (),
+) -> int:
+    """Serve the versions that aliases name, and follow the aliases as they move.
+
+    Answers the Open Inference Protocol over gRPC until it is told to stop. Goes on serving while the services are away,
+    and starts from what it last served when they are.
+
+    Args:
+        targets: The aliases to follow, as MODEL@ALIAS; one or more.
+        server: Where the services are, as HOST:PORT or service=HOST:PORT,...; else ROLLFORWARD_URI.
+        grpc: Where to answer predictions, as HOST:PORT; port 0 takes a free one.
+        cache: Where artifacts and the last state are kept; else ~/.cache/rollforward/pod.
+        allow_pickle: Open models that are pickles. A pickle runs any code that its maker put into it.
+        trust: A type that a skops file may hold beyond scikit-learn's own; may be repeated.
+    """
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Loading a model holds the interpreter; requests meanwhile wait a tenth of what they would by default.
+    sys.setswitchinterval(0.0005)
+    try:
+        settings = _settings(targets, server, grpc, cache, models.Options(frozenset(trust), allow_pickle))
+        asyncio.run(_run(settings))
+    except (RollforwardError, PodRefused, OSError) as error:
+        print(f"rollforward: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidRequest) else 1
+    return 0
+
+
+def _settings(
+    targets: tuple[str, ...], server: str | None, grpc: str, cache: Path | None, options: models.Options
+) -> Settings:
+    host, colon, port = grpc.rpartition(":")
+    if not targets or not (host and colon and port.isdigit() and int(port) < 65536):
+        raise InvalidRequest("INVALID_ARGUMENTS", "name one or more MODEL@ALIAS, and --grpc HOST:PORT")
+    followed = dict.fromkeys(Target(*parse_alias(text)) for text in targets)
+    return Settings(tuple(followed), server, host, int(port), cache or _default_cache(), options)
+
+
+def _default_cache() -> Path:
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        home = chosen if chosen.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InvalidRequest("NO_CACHE", "this user has no home directory: give --cache") from error
+    return home / "rollforward" / "pod"
+
+
+async def _run(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        # A second signal ends the process at once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    with Connection(settings.server) as connection:
+        await Pod(settings, connection).run(stopping)
+
+
+class Pod:
+    """The parts of a running pod, put together."""
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        endpoint = parse_address(connection.address)["serving"]
+        options = [*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if is_loopback(endpoint) else 1)]
+        self._channel = aio.insecure_channel(endpoint, options=options)
+        self._connection = connection
+        self._known_good = LastKnownGood(settings.cache, connection.address)
+        fetch = patient(lambda digest, path: _download(connection, digest, path), Unavailable)
+        loader = Loader(ArtifactCache(settings.cache, fetch, _digest_of), settings.options)
+        self._runtime = Runtime(settings.targets, loader, self._conclude)
+        self._health = health.aio.HealthServicer()
+        self._server = aio.server(options=_SERVER_OPTIONS)
+        self._port = self._bind()
+        self._follower = self._make_follower()
+        self._answering: set[Target] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set, then in good order let go. Raises PodRefused."""
+        await self._set_health()
+        await self._server.start()
+        _log.info("listening", address=self._address)
+        works = [asyncio.create_task(work) for work in (self._follower.watch(), self._follower.tell())]
+        self._spawn(_prepare())
+        boot = asyncio.create_task(self._boot())
+        ended = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([ended, *works], return_when=asyncio.FIRST_COMPLETED)
+            for work in works:
+                if work.done():
+                    work.result()
+        finally:
+            await self._stop([ended, boot, *works])
+
+    @property
+    def _address(self) -> str:
+        return f"{self._settings.host}:{self._port}"
+
+    def _bind(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(self._runtime, metadata.version("rollforward-server")), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is something there already?") from error
+
+    def _make_follower(self) -> Follower:
+        everywhere = self._settings.host in {"0.0.0.0", "[::]"}  # noqa: S104 - compared, not bound
+        announcement = StartPodRequest(
+            pod_id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            endpoint=f"{socket.gethostname() if everywhere else self._settings.host}:{self._port}",
+            targets=[TargetMessage(model=model, alias=alias) for model, alias in self._settings.targets],
+            request_id=uuid.uuid4().hex,
+        )
+        stub = ServingServiceStub(self._channel)
+        return Follower(stub, announcement, self._connection.metadata, self._runtime.offer)
+
+    async def _boot(self) -> None:
+        """Take what was last served when the service does not say in time what to serve."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._follower.heard.wait(), PATIENCE)
+            return
+        for assignment in self._known_good.read():
+            target = Target(assignment.target.model, assignment.target.alias)
+            if target in self._settings.targets:
+                _log.warning("starting from the last known good state", target=str(target))
+                self._runtime.offer(assignment)
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Tell all who want to know what became of an assignment; the swap itself is behind us."""
+        self._follower.acknowledge(outcome)
+        if outcome.error:
+            return
+        _say(self._line(outcome))
+        self._spawn(self._known_good.write(self._runtime.assignments()))
+        self._spawn(self._set_health())
+
+    def _line(self, outcome: Outcome) -> str:
+        version, revision = outcome.assignment.version, outcome.assignment.revision
+        if not version:
+            self._answering.discard(outcome.target)
+            return f"stopped serving {outcome.target}: the alias was removed (revision {revision})"
+        line = f"serving {outcome.target} v{version} (revision {revision}) on {self._address}"
+        if outcome.target in self._answering:
+            return f"{line}, swapped in {outcome.seconds * 1000:.2f} ms"
+        self._answering.add(outcome.target)
+        return line
+
+    async def _set_health(self) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if self._runtime.ready else _NOT_SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background work failed", exc_info=error)
+
+    async def _stop(self, works: list[asyncio.Task[Any]]) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(DRAIN_SECONDS)
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+        await self._follower.stop()
+        await self._runtime.close()
+        # A download in a thread ends when its channel does.
+        self._connection.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._channel.close()
+
+
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def _download(connection: Connection, digest: str, path: Path) -> None:
+    download(digest, path, connection=connection)
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return manifest_digest(build_tree(path).manifest)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from error
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        # Whoever read the lines went away; the predictions matter more.
+        _log.warning("standard output is closed", line=line, error=str(error))
+
+
+async def _prepare() -> None:
+    """Pay for the slow imports while the service is asked what to serve."""
+    started = time.monotonic()
+    try:
+        await asyncio.to_thread(models.prepare)
+    except models.ModelRefused as error:
+        _log.warning("models cannot be loaded", error=str(error))
+    else:
+        _log.info("libraries imported", seconds=round(time.monotonic() - started, 3))

@@ -1,0 +1,81 @@
+"""The rows of serving: the pods, and what each said of the aliases that it follows."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import sqlalchemy as sa
+
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.serving.decider import ServingEvent
+
+tables = sa.MetaData()
+
+pods = sa.Table(
+    "pods",
+    tables,
+    sa.Column("pod_id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("stopped", sa.Boolean, nullable=False),
+)
+
+targets = sa.Table(
+    "pod_targets",
+    tables,
+    sa.Column("pod_id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("failed_revision", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Index("pod_targets_by_alias", "model", "alias"),
+)
+
+
+class ServingProjection:
+    """Computes the rows of serving."""
+
+    name = "serving"
+    version = 1
+    tables = tables
+
+    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
+        """Writes what an event means."""
+        fact: ServingEvent = event.data  # type: ignore[assignment]
+        match fact:
+            case v1.PodStarted():
+                _start(rows, event, fact)
+            case v1.AssignmentApplied():
+                served: dict[str, int | str] = {
+                    "version": fact.version,
+                    "revision": fact.revision,
+                    "failed_revision": 0,
+                    "error": "",
+                }
+                _say(rows, event, fact.pod_id, fact.target, served)
+            case v1.AssignmentFailed():
+                failed: dict[str, int | str] = {"failed_revision": fact.revision, "error": fact.detail}
+                _say(rows, event, fact.pod_id, fact.target, failed)
+            case v1.PodStopped():
+                rows.execute(sa.update(pods).where(pods.c.pod_id == fact.pod_id).values(stopped=True))
+            case _:
+                assert_never(fact)
+
+
+def _start(rows: sa.Connection, event: RecordedEvent, fact: v1.PodStarted) -> None:
+    pod = {"pod_id": fact.pod_id, "host": fact.host, "endpoint": fact.endpoint, "stopped": False}
+    rows.execute(sa.insert(pods), pod)
+    nothing = {"version": 0, "revision": 0, "failed_revision": 0, "error": "", "updated_at": event.time}
+    for model, alias in sorted({(target.model, target.alias) for target in fact.targets}):
+        rows.execute(sa.insert(targets), {"pod_id": fact.pod_id, "model": model, "alias": alias} | nothing)
+
+
+def _say(
+    rows: sa.Connection, event: RecordedEvent, pod_id: str, target: v1.Target, values: dict[str, int | str]
+) -> None:
+    same = sa.and_(targets.c.pod_id == pod_id, targets.c.model == target.model, targets.c.alias == target.alias)
+    rows.execute(sa.update(targets).where(same).values(updated_at=event.time, **values))

@@ -1,0 +1,67 @@
+"""The gRPC methods of serving."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from eventstore.decider import CommandHandler
+from eventstore.projection import Projector
+from rollforward import v1
+from services.names import check_id
+from services.rpc import Command, Context, metadata
+from services.serving import pod_stream, queries
+from services.serving.assignments import snapshot
+from services.serving.decider import State, check_targets
+from services.serving.watch import ConnectedPods, watch
+
+
+class ServingServicer(v1.ServingServiceServicer):
+    """What pods should serve, and what they do.
+
+    Args:
+        commands: The commands of pods.
+        projector: What the pods said.
+        assignments: What the aliases assign.
+    """
+
+    def __init__(self, commands: CommandHandler[State], projector: Projector, assignments: Projector) -> None:
+        self._commands = commands
+        self._rows = projector
+        self._assignments = assignments
+        self._connected = ConnectedPods()
+
+    async def StartPod(self, request: v1.StartPodRequest, context: Context) -> v1.StartPodResponse:
+        """Announces a pod."""
+        return v1.StartPodResponse(position=await self._handle(request.pod_id, request, context))
+
+    async def AcknowledgeAssignment(
+        self, request: v1.AcknowledgeAssignmentRequest, context: Context
+    ) -> v1.AcknowledgeAssignmentResponse:
+        """Records that a pod serves an assignment, or why it does not."""
+        return v1.AcknowledgeAssignmentResponse(position=await self._handle(request.pod_id, request, context))
+
+    async def StopPod(self, request: v1.StopPodRequest, context: Context) -> v1.StopPodResponse:
+        """Records that a pod stops."""
+        return v1.StopPodResponse(position=await self._handle(request.pod_id, request, context))
+
+    async def WatchAssignments(
+        self, request: v1.WatchAssignmentsRequest, context: Context
+    ) -> AsyncIterator[v1.WatchAssignmentsResponse]:
+        """Follows the assignments of a pod's aliases."""
+        check_id(request.pod_id, "INVALID_POD_ID")
+        check_targets(request.targets)
+        with self._connected.connected(request.pod_id):
+            async for step in watch(self._assignments, request.targets):
+                yield step
+
+    async def ListDeployments(self, request: v1.ListDeploymentsRequest, context: Context) -> v1.ListDeploymentsResponse:
+        """Who serves what."""
+        said = await self._rows.query(lambda rows: queries.pods_by_alias(rows, request))
+        wanted = [v1.Target(model=model, alias=alias) for model, alias in said]
+        desired, _ = await self._assignments.query(lambda rows: snapshot(rows, wanted))
+        return queries.deployments(said, desired, self._connected.ids())
+
+    async def _handle(self, pod_id: str, request: Command, context: Context) -> int:
+        check_id(pod_id, "INVALID_POD_ID")
+        done = await self._commands.handle(pod_stream(pod_id), request, metadata(request, context))
+        return done.position

@@ -1,0 +1,81 @@
+"""The settings of a process, read once, at its edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eventstore.errors import Kind, Rejected
+
+SERVICES = ("tracking", "registry", "serving", "audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process needs to know.
+
+    Attributes:
+        services: Which services it runs.
+        grpc: Where gRPC listens, ``host:port``; port 0 takes a free one.
+        http: Where health and metrics listen; empty for nowhere.
+        data: The data directory: embedded NATS, rows and artifacts unless they are placed elsewhere.
+        nats: An outside server's URL; empty for the embedded one.
+        nats_user, nats_password: Its credentials, unless they stand in the URL.
+        nats_monitor: The URL of the outside server's monitoring port, from which its flush setting is read.
+        nats_port: The embedded server's port; 0 takes a free one.
+        replicas: On how many NATS servers a new log is kept.
+        database: A directory for SQLite, or ``postgresql://...``; empty for a place in `data`.
+        artifacts: A directory or ``s3://bucket/prefix``; empty for a place in `data`.
+    """
+
+    services: tuple[str, ...] = SERVICES
+    grpc: str = "127.0.0.1:50051"
+    http: str = ""
+    data: Path = Path("rollforward-data")
+    nats: str = ""
+    nats_user: str = ""
+    nats_password: str = field(default="", repr=False)
+    nats_monitor: str = ""
+    nats_port: int = 0
+    replicas: int = 1
+    database: str = ""
+    artifacts: str = ""
+
+    @property
+    def database_location(self) -> str:
+        """Where the rows live."""
+        return self.database or str(self.data / "rows")
+
+    @property
+    def artifacts_location(self) -> str:
+        """Where the artifacts live."""
+        return self.artifacts or str(self.data / "artifacts")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings that ``ROLLFORWARD_*`` variables name; all others have their defaults.
+
+    Raises:
+        Rejected: INVALID_SETTING.
+    """
+    text = {
+        name: environment[f"ROLLFORWARD_{name.upper()}"]
+        for name in ("grpc", "http", "nats", "nats_user", "nats_password", "nats_monitor", "database", "artifacts")
+        if environment.get(f"ROLLFORWARD_{name.upper()}")
+    }
+    numbers = {
+        name: _number(f"ROLLFORWARD_{name.upper()}", environment)
+        for name in ("nats_port", "replicas")
+        if environment.get(f"ROLLFORWARD_{name.upper()}")
+    }
+    data = Path(environment.get("ROLLFORWARD_DATA") or "rollforward-data")
+    return Settings(data=data, **text, **numbers)  # type: ignore[arg-type]
+
+
+def _number(name: str, environment: Mapping[str, str]) -> int:
+    try:
+        return int(environment[name])
+    except ValueError as error:
+        words = f"{name} is a whole number, not {environment[name]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name=name) from error

@@ -1,0 +1,32 @@
+"""The real servers that tests share, each started when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from services.nats_server import NatsAddress
+from tests.servers.nats import running_nats
+from tests.servers.postgres import PostgresServer, running_postgres
+
+
+@pytest.fixture(scope="session")
+def nats_address() -> Iterator[NatsAddress]:
+    """A real nats-server; each test takes a log of its own."""
+    with running_nats() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; each test takes a database of its own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A new database."""
+    with postgres.database() as url:
+        yield url

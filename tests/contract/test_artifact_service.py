@@ -1,0 +1,192 @@
+"""ArtifactService over a real gRPC connection."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc import aio
+
+from rollforward import v1
+from services.rpc import Edge
+from services.tracking.artifact_servicer import MAX_DIGESTS, ArtifactServicer
+from services.tracking.blobs import CHUNK, open_blob_store
+
+MIB = 1024 * 1024
+HELLO = b"hello"
+
+
+@pytest.fixture
+async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub]:
+    server = aio.server(interceptors=[Edge({})])
+    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(open_blob_store(str(tmp_path))), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield v1.ArtifactServiceStub(channel)
+    finally:
+        await server.stop(None)
+
+
+@contextmanager
+def refused(reason: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> Iterator[None]:
+    with pytest.raises(aio.AioRpcError) as error:
+        yield
+    details = dict(error.value.trailing_metadata())["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    info = ErrorInfo()
+    assert Status.FromString(details).details[0].Unpack(info)
+    assert (error.value.code(), info.reason) == (code, reason)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - a directory sets no event
+            await asyncio.sleep(0.01)
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+async def messages(*parts: str | bytes) -> AsyncIterator[v1.UploadBlobRequest]:
+    for part in parts:
+        yield v1.UploadBlobRequest(digest=part) if isinstance(part, str) else v1.UploadBlobRequest(chunk=part)
+
+
+async def upload(artifacts: v1.ArtifactServiceAsyncStub, data: bytes) -> str:
+    chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+    response = await artifacts.UploadBlob(messages(digest_of(data), *chunks))
+    assert response.size_bytes == len(data)
+    return digest_of(data)
+
+
+async def download(artifacts: v1.ArtifactServiceAsyncStub, digest: str, offset: int = 0) -> bytes:
+    call = artifacts.DownloadBlob(v1.DownloadBlobRequest(digest=digest, offset=offset))
+    return b"".join([response.chunk async for response in call])
+
+
+async def create(artifacts: v1.ArtifactServiceAsyncStub, *files: v1.ManifestFile) -> str:
+    request = v1.CreateManifestRequest(manifest=v1.Manifest(files=files))
+    return (await artifacts.CreateManifest(request)).digest
+
+
+async def missing(artifacts: v1.ArtifactServiceAsyncStub, *digests: str) -> list[str]:
+    return list((await artifacts.FindMissingBlobs(v1.FindMissingBlobsRequest(digests=digests))).missing)
+
+
+@pytest.mark.parametrize("size", [0, 5, 3 * MIB + 1])
+async def test_a_blob_goes_up_and_comes_down(artifacts: v1.ArtifactServiceAsyncStub, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    digest = await upload(artifacts, data)
+    assert await download(artifacts, digest) == data
+    assert await download(artifacts, digest, size // 2) == data[size // 2 :]
+
+
+async def test_missing_blobs_come_in_the_order_asked(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    held = await upload(artifacts, HELLO)
+    absent = [digest_of(str(number).encode()) for number in range(5)]
+    assert await missing(artifacts, absent[3], held, *absent[:3], absent[3]) == [absent[3], *absent[:3]]
+
+
+async def test_a_manifest_is_read_back_under_its_digest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    blob = await upload(artifacts, HELLO)
+    files = [v1.ManifestFile(path=path, size_bytes=len(HELLO), digest=blob) for path in ("b", "a/c")]
+    digest = await create(artifacts, *files)
+    assert digest_of(await download(artifacts, digest)) == digest
+    response = await artifacts.GetManifest(v1.GetManifestRequest(digest=digest))
+    assert list(response.manifest.files) == files[::-1]
+
+
+async def test_a_blob_is_no_manifest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    blob = await upload(artifacts, HELLO)
+    with refused("ARTIFACT_NOT_FOUND", grpc.StatusCode.NOT_FOUND):
+        await artifacts.GetManifest(v1.GetManifestRequest(digest=blob))
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ((), "INVALID_DIGEST"),
+        ((HELLO,), "INVALID_DIGEST"),
+        (("sha256:short", HELLO), "INVALID_DIGEST"),
+        ((digest_of(HELLO), HELLO, digest_of(HELLO)), "INVALID_DIGEST"),
+        ((digest_of(HELLO),), "DIGEST_MISMATCH"),
+        ((digest_of(HELLO), HELLO, HELLO), "DIGEST_MISMATCH"),
+        ((digest_of(bytes(CHUNK + 1)), bytes(CHUNK + 1)), "CHUNK_TOO_LARGE"),
+    ],
+)
+async def test_a_wrong_upload_is_refused_and_stores_nothing(
+    artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path, parts: tuple[str | bytes, ...], reason: str
+) -> None:
+    with refused(reason):
+        await artifacts.UploadBlob(messages(*parts))
+    assert files_below(tmp_path) == []
+
+
+async def test_an_upload_its_client_gives_up_stores_nothing(
+    artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path
+) -> None:
+    async def stuck() -> AsyncIterator[v1.UploadBlobRequest]:
+        async for message in messages(digest_of(HELLO), HELLO):
+            yield message
+        await asyncio.Event().wait()
+
+    call = artifacts.UploadBlob(stuck())
+    await until(lambda: bool(files_below(tmp_path)))
+    call.cancel()
+    await until(lambda: not files_below(tmp_path))
+    assert await missing(artifacts, digest_of(HELLO)) == [digest_of(HELLO)]
+
+
+@pytest.mark.parametrize(
+    ("digest", "offset", "reason"),
+    [
+        ("hello", 0, "INVALID_DIGEST"),
+        (digest_of(b"there"), 6, "INVALID_OFFSET"),
+        (digest_of(b"there"), 2**64 - 1, "INVALID_OFFSET"),
+    ],
+)
+async def test_a_wrong_download_is_refused(
+    artifacts: v1.ArtifactServiceAsyncStub, digest: str, offset: int, reason: str
+) -> None:
+    await upload(artifacts, b"there")
+    with refused(reason):
+        await download(artifacts, digest, offset)
+    with refused("BLOB_NOT_FOUND", grpc.StatusCode.NOT_FOUND):
+        await download(artifacts, digest_of(HELLO))
+
+
+async def test_too_many_or_wrong_digests_are_refused(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    assert await missing(artifacts, *[digest_of(HELLO)] * MAX_DIGESTS) == [digest_of(HELLO)]
+    with refused("TOO_MANY_DIGESTS"):
+        await missing(artifacts, *[digest_of(HELLO)] * (MAX_DIGESTS + 1))
+    for digest in ("sha256:", "é" * 600_000):
+        with refused("INVALID_DIGEST"):
+            await missing(artifacts, digest)
+
+
+async def test_a_manifest_is_refused_with_its_reason(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    blob = await upload(artifacts, HELLO)
+    with refused("MANIFEST_EMPTY"):
+        await create(artifacts)
+    for path in ("../a", "é" * 600_000):
+        with refused("INVALID_PATH"):
+            await create(artifacts, v1.ManifestFile(path=path, size_bytes=5, digest=blob))
+    with refused("SIZE_MISMATCH"):
+        await create(artifacts, v1.ManifestFile(path="a", size_bytes=6, digest=blob))
+    with refused("BLOB_MISSING", grpc.StatusCode.FAILED_PRECONDITION):
+        await create(artifacts, v1.ManifestFile(path="a", size_bytes=5, digest=digest_of(b"absent")))

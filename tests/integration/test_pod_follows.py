@@ -1,0 +1,298 @@
+"""A real pod in a process of its own follows its alias: what it serves, what it says of it, and what it does alone."""
+
+import asyncio
+import json
+import pickle
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+import pytest
+import skops.io
+from google.protobuf.message import Message
+from grpc import aio
+from sklearn.dummy import DummyClassifier
+
+from eventstore.decider import CommandHandler
+from eventstore.event import Metadata, NewEvent
+from eventstore.memory import MemoryStore
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from rollforward import v1
+from rollforward.artifacts import upload
+from rollforward.connection import Connection
+from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from services import registry, serving
+from services.rpc import Edge
+from services.serving.assignments import AssignmentsProjection
+from services.serving.decider import DECIDER
+from services.serving.projection import ServingProjection
+from services.serving.servicer import ServingServicer
+from services.tracking.artifact_servicer import ArtifactServicer
+from services.tracking.blobs import open_blob_store
+
+if TYPE_CHECKING:
+    from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceAsyncStub
+
+START = """
+import sys
+from pathlib import Path
+from services.serving.pod import command
+server, cache, *targets = sys.argv[1:]
+sys.exit(command(*targets, server=server, grpc="127.0.0.1:0", cache=Path(cache)))
+"""
+TARGET = "iris@champion"
+
+
+class Services:
+    """What a pod talks to, over logs in memory. It can go away and come back where it was."""
+
+    def __init__(self, root: Path) -> None:
+        self.registry = MemoryStore("registry", registry.EVENTS)
+        self.serving = MemoryStore("serving", serving.EVENTS)
+        database = Database(str(root / "rows"))
+        self.pods = Projector(self.serving, ServingProjection(), database)
+        self.assignments = Projector(self.registry, AssignmentsProjection(), database)
+        self.blobs = open_blob_store(str(root / "blobs"))
+        self.port = 0
+        self._server: aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """Where they are."""
+        return f"127.0.0.1:{self.port}"
+
+    async def come(self) -> None:
+        """Answer calls."""
+        server = aio.server(interceptors=[Edge({})])
+        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs), server)
+        commands = CommandHandler(self.serving, DECIDER, self.pods)
+        servicer = ServingServicer(commands, self.pods, self.assignments)
+        v1.add_ServingServiceServicer_to_server(servicer, server)
+        self.port = server.add_insecure_port(self.address)
+        await server.start()
+        self._server = server
+
+    async def go(self) -> None:
+        """Break off what is under way, and answer no more."""
+        assert self._server is not None
+        await self._server.stop(None)
+
+    async def record(self, fact: Message) -> int:
+        """Put a fact into the registry's log; its position."""
+        event_id = uuid.uuid4().hex
+        event = NewEvent("model/iris", fact, Metadata(actor="a-test"), event_id, event_id)
+        (position,) = await self.registry.append([event])
+        return position
+
+    async def move(self, version: int, digest: str) -> int:
+        """Move the champion."""
+        return await self.record(v1.AliasMoved(model="iris", alias="champion", to_version=version, to_digest=digest))
+
+    async def acknowledged(self, revision: int) -> v1.AssignmentApplied | v1.AssignmentFailed:
+        """What the newest pod says of a revision, once it does."""
+        async with asyncio.timeout(30):
+            async for batch in self.serving.subscribe():
+                for fact in (event.data for event in batch):
+                    if isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed) and fact.revision == revision:
+                        return fact
+        raise AssertionError
+
+    def facts(self) -> list[str]:
+        """The kinds of facts that pods told, in order."""
+        return [type(event.data).__name__ for event in self.serving._events]
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    """Services that have come."""
+    here = Services(tmp_path)
+    await asyncio.gather(here.pods.start(), here.assignments.start())
+    await here.come()
+    yield here
+    await here.go()
+    await asyncio.gather(here.pods.stop(), here.assignments.stop())
+
+
+class Pod:
+    """A pod's process, with a client of it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, address: str, stub: "GRPCInferenceServiceAsyncStub"
+    ) -> None:
+        self.process = process
+        self.address = address
+        self._stub = stub
+
+    async def ask(self, name: str = TARGET, version: str = "") -> ModelInferResponse:
+        """Predict a row."""
+        request = ModelInferRequest(model_name=name, model_version=version, raw_input_contents=[np.zeros(2).tobytes()])
+        request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
+        return await self._stub.ModelInfer(request, timeout=10)
+
+    async def answers(self, **words: str) -> tuple[int, int, int]:
+        """The version and revision that answer, and the prediction, which is the version in all models here."""
+        response = await self.ask(**words)
+        (label,) = np.frombuffer(response.raw_output_contents[0], "<i8")
+        return int(response.model_version), response.parameters["rollforward_revision"].int64_param, int(label)
+
+    async def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            return (await self.process.stdout.readline()).decode().strip()
+
+    async def stop(self) -> int:
+        """Stop it in good order; its exit status."""
+        self.process.terminate()
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def pod(services: Services, cache: Path) -> AsyncIterator[Pod]:
+    """A pod that serves the champion."""
+    command = [sys.executable, "-c", START, services.address, str(cache), TARGET]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            line = (await process.stdout.readline()).decode()
+        address = line.split(" on ")[1].strip()
+        async with aio.insecure_channel(address) as channel:
+            yield Pod(process, address, GRPCInferenceServiceStub(channel))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def write_model(folder: Path, version: int) -> None:
+    """A model that predicts its version, with an example."""
+    folder.mkdir()
+    estimator = DummyClassifier(strategy="constant", constant=version).fit(np.zeros((1, 2)), [version])
+    estimator.n_features_in_ = 2
+    skops.io.dump(estimator, folder / "model.skops")
+    (folder / "input_example.json").write_text(json.dumps([[0.0, 0.0]]))
+
+
+@pytest.fixture
+async def digests(services: Services, tmp_path: Path) -> list[str]:
+    """The digests of versions 1 and 2, with none for version 0; version 3 is a pickle."""
+
+    def store() -> list[str]:
+        for version in (1, 2):
+            write_model(tmp_path / f"v{version}", version)
+        (tmp_path / "v3").mkdir()
+        (tmp_path / "v3" / "model.pkl").write_bytes(pickle.dumps({}))
+        with Connection(services.address) as connection:
+            return ["", *(upload(tmp_path / f"v{version}", connection=connection)[0] for version in (1, 2, 3))]
+
+    return await asyncio.to_thread(store)
+
+
+async def test_it_follows_forward_and_back(services: Services, digests: list[str], tmp_path: Path) -> None:
+    first = await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        assert await here.answers() == (1, first, 1)
+        second = await services.move(2, digests[2])
+        assert f"v2 (revision {second})" in await here.line()
+        assert await here.answers() == (2, second, 2)
+        assert await here.answers(version="1") == (1, first, 1)
+        back = await services.move(1, digests[1])
+        applied = await services.acknowledged(back)
+        assert isinstance(applied, v1.AssignmentApplied)
+        assert (applied.version, applied.digest) == (1, digests[1])
+        assert await here.answers() == (1, back, 1)
+        assert await here.stop() == 0
+    assert services.facts() == ["PodStarted", *["AssignmentApplied"] * 3, "PodStopped"]
+
+
+async def test_what_it_cannot_load_it_refuses_and_serves_on(
+    services: Services, digests: list[str], tmp_path: Path
+) -> None:
+    first = await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        for digest in (digests[3], f"sha256:{'0' * 64}"):
+            failed = await services.acknowledged(await services.move(3, digest))
+            assert isinstance(failed, v1.AssignmentFailed)
+            assert failed.serving_version == 1
+            assert await here.answers() == (1, first, 1)
+
+
+async def test_a_removed_alias_is_answered_for_no_more(services: Services, digests: list[str], tmp_path: Path) -> None:
+    await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        removed = await services.record(v1.AliasRemoved(model="iris", alias="champion", from_version=1))
+        await services.acknowledged(removed)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await here.ask()
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        again = await services.move(1, digests[1])
+        await services.acknowledged(again)
+        assert await here.answers() == (1, again, 1)
+
+
+async def test_it_serves_on_alone_and_catches_up(services: Services, digests: list[str], tmp_path: Path) -> None:
+    first = await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        await services.go()
+        newest = first
+        for version in (2, 1, 2):
+            newest = await services.move(version, digests[version])
+        assert await here.answers() == (1, first, 1)
+        await services.come()
+        applied = await services.acknowledged(newest)
+        assert isinstance(applied, v1.AssignmentApplied)
+        assert await here.answers() == (2, newest, 2)
+
+
+async def test_it_starts_alone_from_what_it_last_served(services: Services, digests: list[str], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = await services.move(1, digests[1])
+    async with pod(services, cache) as here:
+        await services.acknowledged(first)
+        assert await here.stop() == 0
+    await services.go()
+    async with pod(services, cache) as here:
+        assert await here.answers() == (1, first, 1)
+        await services.come()
+        second = await services.move(2, digests[2])
+        await services.acknowledged(second)
+        assert await here.answers() == (2, second, 2)
+
+
+async def test_no_request_fails_and_none_goes_back_while_the_alias_moves(
+    services: Services, digests: list[str], tmp_path: Path
+) -> None:
+    first = last = await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        moved = asyncio.Event()
+        revisions: list[int] = []
+
+        async def keep_asking() -> None:
+            newest = 0
+            while not moved.is_set():
+                version, revision, label = await here.answers()
+                assert version == label
+                assert revision >= newest
+                newest = revision
+                revisions.append(revision)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(keep_asking())
+            for number in range(40):
+                version = 2 - number % 2
+                last = await services.move(version, digests[version])
+                await services.acknowledged(last)
+            moved.set()
+        assert await here.answers() == (1, last, 1)
+    assert len(set(revisions)) > 20
+    assert first <= min(revisions)

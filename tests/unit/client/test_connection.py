@@ -1,0 +1,127 @@
+"""Retries, deadlines, positions and the default connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+import pytest
+
+import rollforward as rf
+from rollforward import registry, v1
+from rollforward.backoff import Backoff
+from rollforward.connection import Connection, current
+from rollforward.errors import InvalidRequest, Unavailable
+from tests.unit.client.conftest import Serve, Service
+
+
+class Shaky(Service):
+    """Is out of reach for the first calls, then answers; keeps what it was sent."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.requests: list[v1.MoveAliasRequest] = []
+        self.metadata: list[dict[str, str]] = []
+        self.hold = threading.Event()
+
+    def MoveAlias(self, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:  # noqa: N802
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        if len(self.requests) <= self.failures:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return v1.MoveAliasResponse(alias=v1.Alias(version=request.version), moved=True, position=41 + request.version)
+
+    def GetModel(self, _request: v1.GetModelRequest, _context: Any) -> v1.GetModelResponse:  # noqa: N802
+        self.hold.wait(20)
+        return v1.GetModelResponse()
+
+
+def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
+    shaky = Shaky(failures=2)
+    link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
+    assert registry.move_alias("m@champion", 1, expected_revision=0, connection=link).version == 1
+    assert len(shaky.requests) == 3
+    assert {request.SerializeToString() for request in shaky.requests} == {shaky.requests[0].SerializeToString()}
+    assert len(shaky.requests[0].request_id) == 32
+    assert shaky.requests[0].HasField("expected_revision")
+
+
+def test_reads_ask_for_what_was_seen(serve: Serve) -> None:
+    shaky = Shaky()
+    link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
+    for version in (2, 1):
+        registry.move_alias("m@champion", version, connection=link)
+    link.note_position("tracking", 7)
+    registry.move_alias("m@champion", 1, connection=link)
+    positions = [sent.get("rollforward-min-position") for sent in shaky.metadata]
+    assert positions == [None, "registry=43", "registry=43,tracking=7"]
+    assert {unquote(sent["rollforward-actor"]) for sent in shaky.metadata} == {"Zoë"}
+
+
+def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
+    shaky = Shaky()
+    link = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    with pytest.raises(Unavailable) as late:
+        registry.get_model("m", connection=link)
+    shaky.hold.set()
+    assert late.value.reason == "DEADLINE_EXCEEDED"
+
+
+def test_giving_up_takes_no_longer_than_the_deadline() -> None:
+    began = time.monotonic()
+    with Connection("127.0.0.1:1", timeout=0.5) as nobody, pytest.raises(Unavailable):
+        registry.get_model("m", connection=nobody)
+    assert time.monotonic() - began < 5
+
+
+def test_pauses_grow_and_stay_below_the_longest() -> None:
+    backoff = Backoff(first=0.01, longest=0.05)
+    pauses = [backoff.next_pause() for _ in range(200)]
+    assert all(pause is not None and 0 <= pause <= 0.05 for pause in pauses)
+    assert max(pause or 0 for pause in pauses[10:]) > 0.01
+    assert Backoff(0).next_pause() is None
+
+
+def test_the_default_connection_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLFORWARD_URI", "example.invalid:1234")
+    monkeypatch.setenv("ROLLFORWARD_ACTOR", "ci")
+    rf.close()
+    made = current()
+    assert (made.address, made.actor) == ("example.invalid:1234", "ci")
+    chosen = rf.connect("127.0.0.1:5", actor="ada")
+    assert current() is chosen
+    assert current(made) is made
+    rf.close()
+    rf.close()
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"timeout": 0}, "INVALID_TIMEOUT"),
+        ({"correlation_id": "ä"}, "INVALID_CORRELATION_ID"),
+        ({"address": "x"}, "INVALID_ADDRESS"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Connection(**options)
+    assert refused.value.reason == reason
+
+
+def test_a_service_without_an_address_is_refused() -> None:
+    with Connection("registry=127.0.0.1:1") as link, pytest.raises(InvalidRequest) as refused:
+        rf.list_experiments(connection=link)
+    assert refused.value.reason == "SERVICE_UNKNOWN"
+
+
+def test_every_name_of_the_package_is_there() -> None:
+    names = set(dir(rf))
+    assert {"start_run", "watch", "Conflict", "v1"} <= names
+    assert all(getattr(rf, name) is not None for name in names - {"__cached__"})
+    with pytest.raises(AttributeError):
+        rf.nonsense  # noqa: B018

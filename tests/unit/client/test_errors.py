@@ -1,0 +1,121 @@
+"""Every refusal arrives as the class, with the reason and the details, that the service sent."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from rollforward import errors, v1
+from rollforward.connection import Connection
+from rollforward.errors import CLASS_OF, Conflict, InternalError, InvalidRequest, PreconditionFailed, Unavailable
+from tests.unit.client.conftest import Serve, Service
+
+
+class Refusing(Service):
+    """Refuses every GetModel as it was told to."""
+
+    def __init__(self) -> None:
+        self.code = grpc.StatusCode.INTERNAL
+        self.trailer: bytes | None = None
+
+    def told(self, code: grpc.StatusCode, *details: Message) -> None:
+        status = Status(code=code.value[0], message="no")
+        for detail in details:
+            status.details.add().Pack(detail)
+        self.code, self.trailer = code, status.SerializeToString()
+
+    def GetModel(self, _request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:  # noqa: N802
+        if self.trailer is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", self.trailer),))
+        context.abort(self.code, "no")
+        raise AssertionError
+
+
+def ask(connection: Connection) -> errors.RollforwardError:
+    with pytest.raises(errors.RollforwardError) as refused:
+        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"), timeout=5)
+    return refused.value
+
+
+@pytest.fixture
+def refusing() -> Refusing:
+    return Refusing()
+
+
+@pytest.fixture
+def connection(serve: Serve, refusing: Refusing) -> Connection:
+    return serve(refusing, v1.add_RegistryServiceServicer_to_server)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_has_its_class(code: grpc.StatusCode, connection: Connection, refusing: Refusing) -> None:
+    connection.timeout = 0.2
+    refusing.told(code, ErrorInfo(reason="SOME_REASON", domain="rollforward", metadata={"model": "m"}))
+    with pytest.raises(errors.RollforwardError) as refused:
+        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"))
+    error = refused.value
+    assert type(error) is CLASS_OF.get(code, InternalError)
+    assert (error.reason, error.metadata) == ("SOME_REASON", {"model": "m"})
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(again), again.reason, again.metadata) == (type(error), error.reason, error.metadata)
+
+
+def test_every_class_is_the_answer_to_some_status() -> None:
+    classes = set(errors.RollforwardError.__subclasses__())
+    assert classes == {*CLASS_OF.values(), InternalError}
+
+
+def test_a_conflict_brings_the_current_alias(connection: Connection, refusing: Refusing) -> None:
+    alias = v1.Alias(model="m", alias="champion", version=2, revision=17)
+    refusing.told(grpc.StatusCode.ABORTED, ErrorInfo(reason="WRONG_REVISION", domain="rollforward"), alias)
+    error = ask(connection)
+    assert isinstance(error, Conflict)
+    assert (error.reason, error.current) == ("WRONG_REVISION", alias)
+    assert pickle.loads(pickle.dumps(error)).current == alias  # noqa: S301
+
+
+def test_a_gate_brings_its_evidence(connection: Connection, refusing: Refusing) -> None:
+    evidence = v1.GateEvidence(expression="run.metrics.a > 1", detail="it is 0.5")
+    refusing.told(grpc.StatusCode.FAILED_PRECONDITION, ErrorInfo(reason="GATE_FAILED", domain="rollforward"), evidence)
+    error = ask(connection)
+    assert isinstance(error, PreconditionFailed)
+    assert (error.reason, error.evidence) == ("GATE_FAILED", evidence)
+
+
+def test_what_grpc_itself_refuses_has_a_reason_too(connection: Connection, refusing: Refusing) -> None:
+    refusing.code, refusing.trailer = grpc.StatusCode.RESOURCE_EXHAUSTED, None
+    error = ask(connection)
+    assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
+
+
+def test_a_message_that_is_too_large_is_not_sent(connection: Connection) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m" * 5_000_000))
+    assert refused.value.reason == "MESSAGE_TOO_LARGE"
+
+
+@pytest.mark.parametrize("trailer", [b"\xff\xff", b"", Status(code=5).SerializeToString()])
+def test_somebody_elses_details_do_not_hide_the_status(
+    trailer: bytes, connection: Connection, refusing: Refusing
+) -> None:
+    refusing.code, refusing.trailer = grpc.StatusCode.NOT_FOUND, trailer
+    error = ask(connection)
+    assert (type(error), error.reason) == (errors.NotFound, "NOT_FOUND")
+
+
+def test_no_service_there_is_unavailable() -> None:
+    with Connection("127.0.0.1:1", timeout=0.5) as nobody:
+        error = ask(nobody)
+    assert (type(error), error.reason) == (Unavailable, "UNAVAILABLE")
+
+
+def test_a_closed_connection_refuses(connection: Connection) -> None:
+    connection.close()
+    error = ask(connection)
+    assert (type(error), error.reason) == (InvalidRequest, "CONNECTION_CLOSED")

@@ -1,0 +1,154 @@
+"""What people write: references, addresses, points in the past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforward import v1
+from rollforward.address import parse_address
+from rollforward.errors import InvalidRequest
+from rollforward.references import (
+    AliasReference,
+    DigestReference,
+    RunReference,
+    VersionReference,
+    as_of,
+    parse_alias,
+    parse_aliases,
+    parse_artifact,
+    revision,
+    version_number,
+)
+
+RUN = "0123456789abcdef" * 2
+DIGEST = f"sha256:{'a' * 64}"
+
+
+def reason_of(call: Callable[[], object]) -> str:
+    with pytest.raises(InvalidRequest) as refused:
+        call()
+    return refused.value.reason
+
+
+def test_aliases() -> None:
+    assert parse_alias("fraud detector@champion") == AliasReference("fraud detector", "champion")
+    assert parse_aliases("fraud-detector") == AliasReference("fraud-detector", "")
+
+
+@pytest.mark.parametrize("text", ["", "@", "m@", "@a", "m@a@b", "models:/m@a", "m/1@a", "m@a/b"])
+def test_a_text_that_is_no_alias_is_refused(text: str) -> None:
+    assert reason_of(lambda: parse_alias(text)) == "INVALID_REFERENCE"
+    assert reason_of(lambda: parse_aliases(text)) == "INVALID_REFERENCE"
+
+
+def test_one_alias_is_wanted_where_only_one_will_do() -> None:
+    assert reason_of(lambda: parse_alias("fraud-detector")) == "INVALID_REFERENCE"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models:/m@champion", AliasReference("m", "champion")),
+        ("models:/m/3", VersionReference("m", 3)),
+        (f"runs:/{RUN}/model/a", RunReference(RUN, "model/a")),
+        (f"runs:/{RUN}", RunReference(RUN, "")),
+        (DIGEST, DigestReference(DIGEST)),
+    ],
+)
+def test_artifacts(text: str, expected: object) -> None:
+    assert parse_artifact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "m@a",
+        "models:m@a",
+        "models:/m",
+        "models:/m/0",
+        "models:/m/v3",
+        "models:/m/-1",
+        "models:/m/99999999999",
+        "models:/m/3/x",
+        "models:/m/٣",
+        "runs:/xyz/model",
+        f"runs:/{RUN.upper()}/model",
+        "sha256:abc",
+        DIGEST.upper(),
+        f"{DIGEST}\n",
+    ],
+)
+def test_a_text_that_names_no_artifact_is_refused(text: str) -> None:
+    assert reason_of(lambda: parse_artifact(text)) == "INVALID_REFERENCE"
+
+
+def test_points_in_the_past() -> None:
+    nine = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
+    assert as_of(None) is None
+    assert as_of(17) == as_of("17") == v1.AsOf(position=17)
+    for past in ("2026-11-03T14:00Z", "2026-11-03t14:00:00z", "2026-11-03 15:00:00.0+01:00", nine):
+        assert as_of(past) == v1.AsOf(time=Timestamp(seconds=int(nine.timestamp())))
+    exact = as_of("2026-11-03T14:00:00.123456789Z")
+    assert exact is not None
+    assert exact.time.nanos == 123456789
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(timezone(timedelta(hours=-3)))))
+def test_a_datetime_keeps_its_moment(moment: datetime) -> None:
+    if moment.year in {1, 9999}:
+        return  # another zone carries the first and the last days out of the calendar
+    found = as_of(moment)
+    assert found is not None
+    assert found.time.ToDatetime(tzinfo=UTC) == moment.astimezone(UTC)
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        datetime(2026, 11, 3),  # noqa: DTZ001 - that is the point
+        "2026-11-03",
+        "2026-11-03T14:00",
+        "2026-13-03T14:00Z",
+        "2026-11-03T14:00:60Z",
+        "2026-11-03T14:00.5Z",
+        "yesterday",
+        "",
+        "-1",
+        "0001-01-01T00:00+14:00",
+    ],
+)
+def test_a_time_that_is_none_or_has_no_zone_is_refused(past: datetime | str) -> None:
+    assert reason_of(lambda: as_of(past)) == "INVALID_TIME"
+
+
+@pytest.mark.parametrize("number", [-1, 2**64, True, 1.5])
+def test_a_revision_is_a_whole_number(number: int) -> None:
+    assert reason_of(lambda: revision(number)) == "INVALID_REVISION"
+    assert reason_of(lambda: as_of(number)) == "INVALID_REVISION"
+
+
+def test_versions() -> None:
+    assert version_number("m", 3) == version_number("m", v1.Version(model="m", version=3)) == 3
+    wrong: list[v1.Version | int] = [v1.Version(model="other", version=3), 0, True, 2**32]
+    for version in wrong:
+        assert reason_of(lambda given=version: version_number("m", given)) == "INVALID_VERSION"  # type: ignore[misc]
+
+
+def test_addresses() -> None:
+    assert set(parse_address("localhost:50051").values()) == {"localhost:50051"}
+    assert parse_address("tracking=a:1, registry=[::1]:2") == {"tracking": "a:1", "registry": "[::1]:2"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "localhost", "host:0", "host:65536", "http://host:1", "registry=a:1,registry=b:1", "nats=a:1", "tracking="],
+)
+def test_a_wrong_address_is_refused(address: str) -> None:
+    assert reason_of(lambda: parse_address(address)) == "INVALID_ADDRESS"

@@ -1,0 +1,134 @@
+"""A watch gives each change once, in order, across broken streams, and closes its stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest, Unavailable
+from rollforward.watching import watch
+from tests.unit.client.conftest import Serve, Service
+
+Script = Callable[[Any], Iterator[v1.WatchAliasesResponse]]
+
+
+class Scripted(Service):
+    """Plays one script a stream, the last one again and again; keeps the requests, and notes the streams that ended."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = scripts
+        self.requests: list[v1.WatchAliasesRequest] = []
+        self.ended = threading.Event()
+
+    def WatchAliases(self, request: v1.WatchAliasesRequest, context: Any) -> Iterator[v1.WatchAliasesResponse]:  # noqa: N802
+        context.add_callback(self.ended.set)
+        self.requests.append(request)
+        yield from self.scripts[min(len(self.requests), len(self.scripts)) - 1](context)
+
+
+def snapshot(position: int) -> v1.WatchAliasesResponse:
+    return v1.WatchAliasesResponse(
+        snapshot=v1.AliasSnapshot(aliases=[v1.Alias(model="m", alias="a", version=1, revision=position)]),
+        position=position,
+    )
+
+
+def step(*revisions: int) -> v1.WatchAliasesResponse:
+    changes = [v1.AliasChange(revision=revision) for revision in revisions]
+    return v1.WatchAliasesResponse(changes=v1.AliasChanges(changes=changes), position=revisions[-1])
+
+
+def bookmark(position: int) -> v1.WatchAliasesResponse:
+    return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
+
+
+def quiet(context: Any) -> Iterator[v1.WatchAliasesResponse]:
+    """Sends nothing more until the caller leaves."""
+    gone = threading.Event()
+    if context.add_callback(gone.set):
+        gone.wait(20)
+    yield from ()
+
+
+def failing(code: grpc.StatusCode, *steps: v1.WatchAliasesResponse) -> Script:
+    def play(context: Any) -> Iterator[v1.WatchAliasesResponse]:
+        yield from steps
+        context.abort(code, "broken")
+
+    return play
+
+
+def lasting(*steps: v1.WatchAliasesResponse) -> Script:
+    def play(context: Any) -> Iterator[v1.WatchAliasesResponse]:
+        yield from steps
+        yield from quiet(context)
+
+    return play
+
+
+def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:
+    service = Scripted(
+        failing(grpc.StatusCode.UNAVAILABLE, snapshot(5), step(7, 8), bookmark(11)),
+        failing(grpc.StatusCode.UNAVAILABLE),
+        lambda _context: iter([step(11, 12)]),  # it repeats 11, then ends in good order
+        lasting(step(13)),
+    )
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with watch("m@a", connection=link) as changes:
+        assert [alias.revision for alias in changes.aliases] == [5]
+        assert changes.position == 5
+        assert next(changes).revision == 7
+        assert changes.position == 7
+        assert [next(changes).revision for _ in range(3)] == [8, 12, 13]
+        assert changes.position == 13
+    assert [request.from_revision for request in service.requests] == [0, 11, 11, 12]
+    assert [request.HasField("from_revision") for request in service.requests] == [False, True, True, True]
+    assert link.positions == {"registry": 13}
+
+
+def test_a_watch_from_a_revision_has_no_snapshot(serve: Serve) -> None:
+    service = Scripted(lasting(step(3)))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with watch("m", from_revision=0, connection=link) as changes:
+        assert next(changes).revision == 3
+    assert service.requests[0].HasField("from_revision")
+
+
+def test_leaving_the_loop_ends_the_stream(serve: Serve) -> None:
+    service = Scripted(lasting(snapshot(1), step(2)))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    for change in watch("m@a", connection=link):
+        assert change.revision == 2
+        break
+    assert service.ended.wait(10)
+
+
+def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
+    service = Scripted(lasting(snapshot(1)))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    changes = watch("m@a", connection=link)
+    reader = threading.Thread(target=list, args=(changes,))
+    reader.start()
+    changes.close()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert service.ended.wait(10)
+
+
+def test_a_refusal_is_raised(serve: Serve) -> None:
+    service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with pytest.raises(InvalidRequest):
+        next(watch("m@a", from_revision=99, connection=link))
+
+
+def test_a_watch_that_was_never_answered_gives_up(serve: Serve) -> None:
+    service = Scripted(failing(grpc.StatusCode.UNAVAILABLE))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    with pytest.raises(Unavailable):
+        watch("m@a", connection=link)
