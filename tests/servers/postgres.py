@@ -49,7 +49,8 @@ class PostgresServer:
         flags = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                leashed([str(self._programs / "postgres"), *flags]),
+                # Held by a pipe on Linux too: another user may not be allowed to run our Python.
+                leashed([str(self._programs / "postgres"), *flags], "any"),
                 cwd=self._home,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -68,6 +69,7 @@ class PostgresServer:
         assert self._process
         with self._process:
             self._process.send_signal(number)
+            self._process.wait()
         self._process = None
 
     @contextmanager

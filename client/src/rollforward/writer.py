@@ -183,7 +183,6 @@ class Writer:
                     "run %s: no answer for %.0f s, %d points wait", self._run_id, seconds, batch.content.points
                 )
             except RollforwardError as error:
-                _log.warning("run %s: %d points and %d labels refused: %s", self._run_id, *batch.content, error)
                 return error
             else:
                 return None
@@ -191,7 +190,9 @@ class Writer:
 
     def _settle(self, batch: Batch, failure: RollforwardError | None) -> None:
         with self._changed:
-            if failure is not None:
+            # Once the writer is abandoned, close() has said already what is missing.
+            if failure is not None and not self._abandoned:
+                _log.warning("run %s: %d points and %d labels refused: %s", self._run_id, *batch.content, failure)
                 self._fail(failure, batch.content)
             self._settled += batch.content.total
             self._in_flight = Count(0, 0)

@@ -54,7 +54,9 @@ class ManifestFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Its path: relative, of "/"-separated names in Unicode normal form C, none of them "." or "..", no "\\" or control characters."""
+    """Its path: relative, of "/"-separated names in Unicode normal form C, none of them "." or "..", no "\\" or control
+    characters; at most 255 bytes a name and 1,024 a path. Two paths of a tree differ by more than case.
+    """
     size_bytes: _builtins.int
     """Its size in bytes."""
     digest: _builtins.str

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ArtifactServiceStub(object):
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     def __init__(self, channel):
@@ -65,11 +65,11 @@ class ArtifactServiceStub(object):
 
 class ArtifactServiceServicer(object):
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     def FindMissingBlobs(self, request, context):
-        """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST).
+        """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +77,7 @@ class ArtifactServiceServicer(object):
 
     def UploadBlob(self, request_iterator, context):
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        DIGEST_MISMATCH: nothing is stored).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,8 +91,8 @@ class ArtifactServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateManifest(self, request, context):
-        """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY, SIZE_MISMATCH),
-        FAILED_PRECONDITION (BLOB_MISSING).
+        """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
+        MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +143,7 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ArtifactService(object):
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     @staticmethod

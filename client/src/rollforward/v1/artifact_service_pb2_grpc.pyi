@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class ArtifactServiceStub:
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     @_typing.overload
@@ -36,16 +36,16 @@ class ArtifactServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
     FindMissingBlobs: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.FindMissingBlobsRequest, _artifact_service_pb2.FindMissingBlobsResponse]
-    """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST)."""
+    """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    DIGEST_MISMATCH: nothing is stored).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
     """
     DownloadBlob: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadBlobRequest, _artifact_service_pb2.DownloadBlobResponse]
     """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET)."""
     CreateManifest: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]
-    """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY, SIZE_MISMATCH),
-    FAILED_PRECONDITION (BLOB_MISSING).
+    """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
+    MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
     """
     GetManifest: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetManifestRequest, _artifact_service_pb2.GetManifestResponse]
     """One manifest. Errors: NOT_FOUND (ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST)."""
@@ -53,28 +53,28 @@ class ArtifactServiceStub:
 @_typing.type_check_only
 class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FindMissingBlobs: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.FindMissingBlobsRequest, _artifact_service_pb2.FindMissingBlobsResponse]  # type: ignore[assignment]
-    """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST)."""
+    """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    DIGEST_MISMATCH: nothing is stored).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
     """
     DownloadBlob: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadBlobRequest, _artifact_service_pb2.DownloadBlobResponse]  # type: ignore[assignment]
     """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET)."""
     CreateManifest: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]  # type: ignore[assignment]
-    """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY, SIZE_MISMATCH),
-    FAILED_PRECONDITION (BLOB_MISSING).
+    """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
+    MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
     """
     GetManifest: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetManifestRequest, _artifact_service_pb2.GetManifestResponse]  # type: ignore[assignment]
     """One manifest. Errors: NOT_FOUND (ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST)."""
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     """Blobs and manifests. A digest is written "sha256:<64 lower-case hex digits>". Uploads are verified; storing what is there already changes
-    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    nothing. Every refusal carries a google.rpc.ErrorInfo with a stable reason; every method may answer UNAVAILABLE (BLOB_STORE_UNAVAILABLE).
     """
 
     @_abc_1.abstractmethod
@@ -83,7 +83,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.FindMissingBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.FindMissingBlobsResponse, _abc.Awaitable[_artifact_service_pb2.FindMissingBlobsResponse]]:
-        """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST)."""
+        """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
 
     @_abc_1.abstractmethod
     def UploadBlob(
@@ -92,7 +92,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.UploadBlobResponse, _abc.Awaitable[_artifact_service_pb2.UploadBlobResponse]]:
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        DIGEST_MISMATCH: nothing is stored).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
         """
 
     @_abc_1.abstractmethod
@@ -109,8 +109,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.CreateManifestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.CreateManifestResponse, _abc.Awaitable[_artifact_service_pb2.CreateManifestResponse]]:
-        """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY, SIZE_MISMATCH),
-        FAILED_PRECONDITION (BLOB_MISSING).
+        """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
+        MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
         """
 
     @_abc_1.abstractmethod
