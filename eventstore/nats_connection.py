@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import nats
-import nats.errors
+import asyncio
+from typing import Any
+
 import structlog
 from nats.aio.client import Client as NatsClient
 
@@ -11,40 +12,69 @@ from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.event import MAX_MESSAGE_BYTES
 
 OLDEST_SERVER = (2, 12)
+PATIENCE_SECONDS = 15.0
+
+# For ever, ten times a second.
+_OPTIONS: dict[str, Any] = {
+    "name": "rollforward",
+    "max_reconnect_attempts": -1,
+    "reconnect_time_wait": 0.1,
+    "connect_timeout": 5,
+}
 
 _logger = structlog.get_logger(__name__)
 
 
-async def connect(url: str, user: str | None = None, password: str | None = None) -> NatsClient:
-    """A connection that reconnects for as long as it lives.
+async def connect(
+    url: str, user: str | None = None, password: str | None = None, *, patience: float = PATIENCE_SECONDS
+) -> NatsClient:
+    """A connection that reconnects for as long as it lives; `patience` (seconds) is for the first time.
 
     Raises:
         StoreUnavailable: No server answers at `url`, or it refuses the credentials.
         UnsafeStore: The server is older than 2.12, or takes messages too small for an event.
     """
-
-    async def on_error(error: Exception) -> None:
-        _logger.warning("nats error", error=repr(error))
-
+    client = NatsClient()
+    errors = _Errors()
+    callbacks: dict[str, Any] = {"error_cb": errors.note, "reconnected_cb": errors.forget}
+    connecting = asyncio.ensure_future(client.connect(url, user=user, password=password, **callbacks, **_OPTIONS))
+    refused = asyncio.ensure_future(errors.refused.wait())
     try:
-        client = await nats.connect(
-            url,
-            user=user,
-            password=password,
-            name="rollforward",
-            error_cb=on_error,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.1,
-            connect_timeout=5,
-        )
-    except (TimeoutError, nats.errors.Error, OSError) as error:
-        raise StoreUnavailable(f"no NATS server that lets us in at {url}: {error}") from error
-    try:
-        check_server(server_version(client), client.max_payload)
-    except UnsafeStore:
-        await client.close()
+        await asyncio.wait({connecting, refused}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done() and not connecting.exception():
+            check_server(server_version(client), client.max_payload)
+            return client
+    except BaseException:
+        await _abandon(client, connecting)
         raise
-    return client
+    finally:
+        refused.cancel()
+    await _abandon(client, connecting)
+    raise StoreUnavailable(f"no NATS server that lets us in at {url}: {errors.last}")
+
+
+async def _abandon(client: NatsClient, connecting: asyncio.Future[None]) -> None:
+    connecting.cancel()
+    await asyncio.wait({connecting})
+    await client.close()
+
+
+class _Errors:
+    """What goes wrong with a connection, logged once however often it is tried again."""
+
+    def __init__(self) -> None:
+        self.refused = asyncio.Event()
+        self.last = ""
+
+    async def note(self, error: Exception) -> None:
+        if "authorization" in str(error).lower():
+            self.refused.set()
+        if repr(error) != self.last:
+            self.last = repr(error)
+            _logger.warning("nats error", error=self.last)
+
+    async def forget(self) -> None:
+        self.last = ""
 
 
 def server_version(client: NatsClient) -> str:

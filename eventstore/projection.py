@@ -106,7 +106,7 @@ class Projector:
         self._give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:
-            self._rows.close()
+            await self._close(self._rows)
 
     async def wait_for(self, position: int) -> None:
         """Returns once `position` is applied.
@@ -141,14 +141,20 @@ class Projector:
             with rows.transaction() as connection:
                 return question(connection)
 
-        rows.readers += 1
-        try:
-            return await asyncio.to_thread(ask)
-        except _DATABASE_AWAY as error:
-            raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
-        finally:
+        def answered(answer: asyncio.Task[T]) -> None:
             rows.readers -= 1
             self._answered.set()
+            if not answer.cancelled():
+                answer.exception()  # seen here, in case nobody waits for it any more
+
+        rows.readers += 1
+        answer = asyncio.create_task(asyncio.to_thread(ask))
+        answer.add_done_callback(answered)
+        try:
+            # Who asked may go away; the thread and its connection are counted until they are done.
+            return await asyncio.shield(answer)
+        except _DATABASE_AWAY as error:
+            raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         """What a request did; see `RequestIndex`."""
@@ -230,14 +236,15 @@ class Projector:
             if digests:
                 break
         if self._rows is new:
-            await self._retire(old)
+            await self._close(old)
+            await self._in_writer(lambda: self._generations.discard(old))
         return digests
 
-    async def _retire(self, old: Rows) -> None:
-        while old.readers:
+    async def _close(self, rows: Rows) -> None:
+        while rows.readers:
             self._answered.clear()
             await self._answered.wait()
-        await self._in_writer(lambda: self._generations.discard(old))
+        rows.close()
 
     async def _run(self) -> None:
         while True:
@@ -286,7 +293,7 @@ class Projector:
             if newer is None:
                 raise LookupError(f"the rows {old.label} were dropped, and there are no others of this version")
             self._rows = newer
-            old.close()
+            await self._close(old)
             found = await self._in_writer(newer.checkpoint)
         self._checkpoint = found.position
 

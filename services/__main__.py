@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,14 +101,20 @@ async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    process, stopped = asyncio.create_task(_run(settings)), asyncio.create_task(stop.wait())
+    both: list[asyncio.Task[Any]] = [process, stopped]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    # Once only, and at any time: a start that waits for others must be left, a drain under way must not.
+    process.cancel()
+    with suppress(asyncio.CancelledError):
+        await process
+
+
+async def _run(settings: Settings) -> None:
     async with running(settings) as process:
         _announce(settings, process)
-        stopped = asyncio.create_task(stop.wait())
-        both: list[asyncio.Future[Any]] = [stopped, process.failed]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if process.failed.done():
-            process.failed.result()
+        await process.failed
 
 
 def _announce(settings: Settings, process: Running) -> None:

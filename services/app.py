@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
+import sqlalchemy as sa
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
-from eventstore.errors import Kind, Rejected
+from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
@@ -24,7 +26,7 @@ from services import registry, serving, tracking
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.http import serving_http
-from services.listen import AddressInUse, host_and_port
+from services.listen import AddressInUse, address_of, host_and_port
 from services.nats_server import EmbeddedNats, NatsServerError
 from services.registry.decider import DECIDER as MODELS
 from services.registry.projection import RegistryProjection
@@ -96,7 +98,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """Runs the services that the settings name, until it is left; then drains and stops them.
 
     Raises:
-        StoreUnavailable, UnsafeStore: NATS is out of reach, or cannot keep its promises.
+        Rejected: INVALID_SETTING when rows or artifacts cannot be kept where they should.
+        StoreUnavailable, UnsafeStore: NATS or the database is out of reach, or NATS cannot keep its promises.
         AddressInUse: Another program listens where this one should.
         NatsServerError, DataDirectoryError: The embedded NATS server cannot run.
     """
@@ -106,15 +109,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         answers_from: dict[str, list[Projector]] = {}
         edge = Edge(answers_from)
         server = _server(edge)
-        parts = _Parts(settings, stores, Database(settings.database_location), server, answers_from=answers_from)
-        for service in settings.services:
-            _ADD[service](parts)
+        with _naming_settings():
+            parts = _Parts(settings, stores, Database(settings.database_location), server, answers_from=answers_from)
+            for service in settings.services:
+                _ADD[service](parts)
         v1.add_SystemServiceServicer_to_server(
             SystemServicer(settings.services, list(stores.values()), parts.projectors), server
         )
         for projector in parts.projectors.values():
             stack.push_async_callback(projector.stop)
-            await projector.start()
+            await _start(projector)
         checks = await _add_health_and_reflection(server, settings)
         address = _listen(server, settings.grpc)
         ready = asyncio.Event()
@@ -130,6 +134,24 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await checks.enter_graceful_shutdown()
             edge.end_watches()
             await server.stop(GRACE_SECONDS)
+
+
+@contextmanager
+def _naming_settings() -> Iterator[None]:
+    """Says in a line what is wrong with the places that the settings name."""
+    try:
+        yield
+    except (ValueError, ImportError, OSError, BaseError, sa.exc.ArgumentError) as error:
+        words = f"rows or artifacts cannot be kept where they should: {error}"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", words) from error
+
+
+async def _start(projector: Projector) -> None:
+    try:
+        await projector.start()
+    except sa.exc.OperationalError as error:
+        words = " ".join(str(error.orig).split())
+        raise StoreUnavailable(f"the database does not answer: {words}", "DATABASE_UNAVAILABLE") from error
 
 
 async def _open_logs(
@@ -174,12 +196,12 @@ def _server(edge: Edge) -> grpc.aio.Server:
 
 
 def _listen(server: grpc.aio.Server, address: str) -> str:
-    host, _ = host_and_port(address)
+    host, port = host_and_port(address)
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address_of(host, port))
     except RuntimeError as error:
         raise AddressInUse(f"cannot listen on {address}: another program does, or it is not of this machine") from error
-    return f"{host}:{port}"
+    return address_of(host, port)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server, settings: Settings) -> health.aio.HealthServicer:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from eventstore.projection import Projector
-from services.listen import bound_socket
+from services.listen import address_of, bound_socket
 from services.rpc import METRICS
 
 
@@ -57,12 +57,12 @@ async def serving_http(
     registry.register(METRICS)
     app = Starlette(routes=_routes(registry, projectors, is_ready))
     with bound_socket(address) as socket:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
         server = _Server(config)
         task = asyncio.create_task(server.serve([socket]))
         try:
             host, port = socket.getsockname()[:2]
-            yield f"http://{host}:{port}"
+            yield f"http://{address_of(host, port)}"
         finally:
             server.should_exit = True
             await task

@@ -20,9 +20,14 @@ def host_and_port(address: str) -> tuple[str, int]:
         Rejected: INVALID_ADDRESS.
     """
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
         raise Rejected(Kind.INVALID, "INVALID_ADDRESS", f"an address is host:port, not {address!r}", address=address)
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - that is what ":8080" says
+
+
+def address_of(host: str, port: int) -> str:
+    """``host:port``, with the brackets that an IPv6 host needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def check_id(value: str, reason: str) -> None:
 
 
 def check_text(value: str, what: str, longest: int, reason: str, *, shortest: int = 1) -> None:
-    """Raises `Rejected` with this reason unless a text is is that long, trimmed, printable and in normal form C."""
+    """Raises `Rejected` with this reason unless a text is that long, trimmed, printable and in normal form C."""
     if not shortest <= len(value) <= longest:
         words = f"{what} has {shortest} to {longest} characters, not {len(value)}"
     elif value != value.strip() or not all(char.isprintable() for char in value):
@@ -52,3 +52,14 @@ def check_text(value: str, what: str, longest: int, reason: str, *, shortest: in
     else:
         return
     raise Rejected(Kind.INVALID, reason, words, name=value[:300])
+
+
+def check_prose(value: str, what: str, longest: int, reason: str) -> None:
+    """Raises `Rejected` with this reason unless a text, of any lines, is that long and free of control characters."""
+    if len(value) > longest:
+        words = f"{what} has at most {longest} characters, not {len(value)}"
+    elif any(unicodedata.category(char) == "Cc" and char not in "\n\r\t" for char in value):
+        words = f"{what} has no control characters but tabs and line ends"
+    else:
+        return
+    raise Rejected(Kind.INVALID, reason, words)

@@ -34,11 +34,16 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(types):
+    if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_fits, key)):
         raise Rejected(Kind.INVALID, "INVALID_PAGE", "this page token is not from this listing", page_token=token[:200])
     return tuple(key)
+
+
+def _fits(part: object) -> bool:
+    """Whether a database can compare its columns with it."""
+    return -(2**63) <= part < 2**63 if isinstance(part, int) else "\0" not in str(part)
 
 
 def cut(rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]]) -> tuple[Sequence[T], str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from prometheus_client import Histogram
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable
 from eventstore.event import Metadata
 from eventstore.projection import FollowerTooSlow, Projector
-from services.names import check_text
+from services.names import check_prose, check_text
 
 DOMAIN = "rollforward"
 
@@ -34,6 +35,13 @@ METRICS = Histogram(
     registry=None,
 )
 LONGEST_WAIT = 10.0
+
+# What does not fit the 8 KiB that clients take as trailers would reach them as another error.
+LONGEST_MESSAGE = 500
+LONGEST_METADATA = 600
+LARGEST_DETAIL = 3000
+
+_POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})\s*")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,7 +73,7 @@ def metadata(request: Command, context: Context) -> Metadata:
     actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
     reason = str(getattr(request, "reason", ""))
     check_text(actor, "the actor", 255, "INVALID_ACTOR")
-    check_text(reason.replace("\n", " "), "the reason", 4000, "INVALID_REASON", shortest=0)
+    check_prose(reason, "the reason", 4000, "INVALID_REASON")
     check_text(request.request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
     body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
     return Metadata(
@@ -111,13 +119,20 @@ def _status(
     about: Mapping[str, str] | None = None,
     detail: Message | None = None,
 ) -> Status:
-    status = Status(code=code.value[0], message=message)
-    status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=about or {}))
-    if detail is not None:
+    status = Status(code=code.value[0], message=_cut(message, LONGEST_MESSAGE))
+    short = {key: _cut(value, LONGEST_METADATA // len(about)) for key, value in about.items()} if about else {}
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=short))
+    if detail is not None and detail.ByteSize() <= LARGEST_DETAIL:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text of at most so many bytes in UTF-8."""
+    whole = text.encode()
+    return text if len(whole) <= longest else whole[: longest - 3].decode(errors="ignore") + "..."
 
 
 def _code(status: Status) -> grpc.StatusCode:
@@ -168,6 +183,8 @@ class Edge(grpc.aio.ServerInterceptor):
     def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             async with self._guarded(service, method, context):
+                if isinstance(request, Message):
+                    check_texts(request)
                 await self._wait(service, context)
                 return await inner(request, context)
 
@@ -176,6 +193,7 @@ class Edge(grpc.aio.ServerInterceptor):
     def _streaming(self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._guarded(service, method, context), self._watching(method):
+                check_texts(request)
                 await self._wait(service, context)
                 async with aclosing(inner(request, context)) as responses:
                     async for response in responses:
@@ -246,9 +264,30 @@ async def wait_for(projector: Projector, position: int, context: Context) -> Non
 def _positions(header: str) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for part in header.split(",") if header else ():
-        log, _, position = part.partition("=")
-        if not position.isdecimal():
+        named = _POSITION.fullmatch(part)
+        if named is None:
             words = f"not a position of a log: {part[:100]!r}"
             raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
-        wanted[log.strip()] = int(position)
+        wanted[named[1]] = int(named[2])
     return wanted
+
+
+def check_texts(request: Message) -> None:
+    """Raises `Rejected` INVALID_TEXT when a text has the character NUL, which PostgreSQL cannot hold."""
+    for name, text in _texts(request):
+        if "\0" in text:
+            raise Rejected(Kind.INVALID, "INVALID_TEXT", f"{name} has the character NUL", field=name)
+
+
+def _texts(message: Message) -> Iterator[tuple[str, str]]:
+    for field, value in message.ListFields():
+        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
+            continue
+        parts = [value] if isinstance(value, str | Message) else list(value)
+        if isinstance(value, Mapping):
+            parts += value.values()
+        for part in parts:
+            if isinstance(part, str):
+                yield field.name, part
+            elif isinstance(part, Message):
+                yield from _texts(part)

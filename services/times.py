@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from eventstore.errors import Kind, Rejected
+
+_SECOND = 1_000_000_000
+_EARLIEST, _LATEST = -(2**63), 2**63 - 1
+
 
 def timestamp(time_ns: int) -> Timestamp:
     """Nanoseconds since 1970 as a protobuf timestamp."""
     result = Timestamp()
     result.FromNanoseconds(time_ns)
+    return result
+
+
+def nanoseconds(time: Timestamp) -> int:
+    """A protobuf timestamp as nanoseconds since 1970.
+
+    Raises:
+        Rejected: INVALID_TIME when they are more than 64 bits hold (the years 1677 to 2262), or it is no timestamp.
+    """
+    result = time.seconds * _SECOND + time.nanos
+    if not (0 <= time.nanos < _SECOND and _EARLIEST <= result <= _LATEST):
+        words = f"a time is between the years 1677 and 2262, not {time.seconds} s and {time.nanos} ns after 1970"
+        raise Rejected(Kind.INVALID, "INVALID_TIME", words)
     return result

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from rollforward import v1
 from services.audit.projection import recorded
+from services.times import nanoseconds
 
 Key = tuple[int, str, int]
 """What events of several logs are ordered by: time (ns), log, position."""
@@ -35,9 +36,9 @@ def _conditions(request: v1.ListEventsRequest) -> Sequence[sa.ColumnElement[bool
     fields = ("stream", "actor", "request_id", "correlation_id")
     conditions += [recorded.c[field] == value for field in fields if (value := getattr(request, field))]
     if request.HasField("since"):
-        conditions.append(recorded.c.time >= request.since.ToNanoseconds())
+        conditions.append(recorded.c.time >= nanoseconds(request.since))
     if request.HasField("until"):
-        conditions.append(recorded.c.time < request.until.ToNanoseconds())
+        conditions.append(recorded.c.time < nanoseconds(request.until))
     return conditions
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -13,7 +13,7 @@ from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_alias, check_digest, check_model_name, check_text
+from services.names import check_alias, check_digest, check_model_name, check_prose, check_text
 from services.registry import model_stream
 
 RegistryEvent = v1.ModelCreated | v1.RegistrationGateSet | v1.VersionRegistered | v1.AliasMoved | v1.AliasRemoved
@@ -21,7 +21,7 @@ RegistryEvent = v1.ModelCreated | v1.RegistrationGateSet | v1.VersionRegistered 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which version an alias names since `revision` (version 0: none), and what it named before."""
+    """Which version an alias names since `revision` (version 0: none), and the last one that it named before."""
 
     version: int = 0
     revision: int = 0
@@ -113,6 +113,7 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_model_name(request.model)
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
+    check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", shortest=0)
     _check_gate(command, state)
     version = v1.VersionRegistered(
         model=request.model,
@@ -166,7 +167,7 @@ def _roll_back(command: Rollback, state: State) -> Sequence[Message]:
     if not held.revision:
         raise _alias_not_found(request.model, request.alias)
     past = command.past or Assignment(held.previous_version, held.previous_revision)
-    if command.past is None and not past.version:
+    if command.past is None and past.version in (0, held.version):
         words = f"{request.model}@{request.alias} has had no other version"
         raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, model=request.model, alias=request.alias)
     if past.version == held.version:
@@ -197,11 +198,11 @@ def _removed(model: str, alias: str, before: int, cause: v1.AliasCause.ValueType
     )
 
 
-def _check_labels(description: str, tags: object) -> None:
-    check_text(description.replace("\n", " "), "a description", 5000, "INVALID_DESCRIPTION", shortest=0)
-    for key, value in dict(tags).items():  # type: ignore[call-overload]
+def _check_labels(description: str, tags: Mapping[str, str]) -> None:
+    check_prose(description, "a description", 5000, "INVALID_DESCRIPTION")
+    for key, value in tags.items():
         check_text(key, "a tag's key", 250, "INVALID_TAG")
-        check_text(value.replace("\n", " "), "a tag's value", 5000, "INVALID_TAG", shortest=0)
+        check_prose(value, "a tag's value", 5000, "INVALID_TAG")
 
 
 def _check_exists(model: str, state: State) -> None:
@@ -218,7 +219,8 @@ def _check_version(model: str, version: int, state: State) -> None:
 
 def _check_revision(model: str, alias: str, expected: int | None, state: State) -> Assignment:
     held = state.alias(alias)
-    if expected is not None and expected != held.revision:
+    as_unset = expected == 0 and not held.version
+    if expected is not None and expected != held.revision and not as_unset:
         digest = state.digests[held.version] if held.version else ""
         current = v1.Alias(model=model, alias=alias, version=held.version, digest=digest, revision=held.revision)
         words = f"{model}@{alias} is at revision {held.revision}, not {expected}"
@@ -249,9 +251,9 @@ def evolve(state: State, event: RecordedEvent) -> State:
 
 
 def _assigned(state: State, alias: str, version: int, revision: int) -> State:
-    before = state.alias(alias)
-    after = Assignment(version, revision, before.version, before.revision if before.version else 0)
-    return replace(state, aliases=state.aliases.insert(alias, after))
+    held = state.alias(alias)
+    before = (held.version, held.revision) if held.version else (held.previous_version, held.previous_revision)
+    return replace(state, aliases=state.aliases.insert(alias, Assignment(version, revision, *before)))
 
 
 def stream_of(event: Message) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cel_expr_python import cel
 from google.protobuf import descriptor_pool
 
@@ -26,13 +28,20 @@ def check_expression(expression: str) -> None:
 
 
 def evaluate(expression: str, run: v1.GateRun, tracking_position: int) -> v1.GateEvidence:
-    """What the gate says of a run: all but a plain `true` is a refusal, be it false, an error or too much work."""
+    """What the gate says of a run: all but a plain `true` is a refusal, be it false, an error or too much work.
+
+    A metric that is NaN is as good as none: no comparison with it, not even a negated one, may let a run pass.
+    """
+    known = v1.GateRun(run_id=run.run_id, params=run.params)
+    known.metrics.update({key: value for key, value in run.metrics.items() if not math.isnan(value)})
     try:
-        value = _environment.compile(expression).eval(data={"run": run})
+        value = _environment.compile(expression).eval(data={"run": known})
         passed = value.type() == cel.Type.BOOL and value.value() is True
         detail = "" if passed else str(value.value())
     except RuntimeError as error:  # such as: iteration budget exceeded
         passed, detail = False, str(error)
+    if missing := sorted(run.metrics.keys() - known.metrics.keys()):
+        detail = detail and f"{detail} (NaN: {', '.join(missing)})"
     return v1.GateEvidence(
         expression=expression, run=run, tracking_position=tracking_position, passed=passed, detail=detail
     )

@@ -90,7 +90,7 @@ def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreat
     row = {
         "name": fact.model,
         "description": fact.description,
-        "tags": dict(fact.tags),
+        "tags": dict(sorted(fact.tags.items())),
         "gate": "",
         "latest_version": 0,
         "created_at": event.time,
@@ -108,7 +108,7 @@ def _register_version(rows: sa.Connection, event: RecordedEvent, fact: v1.Versio
         "run_id": fact.run_id,
         "artifact_path": fact.artifact_path,
         "description": fact.description,
-        "tags": dict(fact.tags),
+        "tags": dict(sorted(fact.tags.items())),
         "evidence": fact.evidence.SerializeToString(deterministic=True) if fact.HasField("evidence") else None,
         "created_at": event.time,
         "actor": event.metadata.actor,

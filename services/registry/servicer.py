@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from google.protobuf.message import Message
 
 from eventstore.decider import CommandHandler, Outcome
-from eventstore.errors import Kind, Rejected
+from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
@@ -17,6 +18,7 @@ from services.registry.decider import Assignment, Register, Rollback, State
 from services.registry.gate import check_expression, evaluate
 from services.registry.projection import change_of
 from services.rpc import Command, Context, metadata, wait_for
+from services.times import nanoseconds
 
 BOOKMARK_SECONDS = 5.0
 
@@ -122,7 +124,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def RollbackAlias(self, request: v1.RollbackAliasRequest, context: Context) -> v1.RollbackAliasResponse:
         """Replays a past assignment of an alias as a new event."""
-        past = await self._past(request) if request.HasField("to") else None
+        past = await self._past(request, context) if request.HasField("to") else None
         done = await self._handle(request.model, Rollback(request, past), request, context)
         alias = await self._alias(request.model, request.alias, done)
         restored = [event.data.restored_revision for event in done.events if isinstance(event.data, v1.AliasMoved)]
@@ -130,27 +132,36 @@ class RegistryServicer(v1.RegistryServiceServicer):
             alias=alias, moved=bool(done.events), restored_revision=sum(restored), position=done.position
         )
 
-    async def _past(self, request: v1.RollbackAliasRequest) -> Assignment:
-        position = await self._position(request.to)
+    async def _past(self, request: v1.RollbackAliasRequest, context: Context) -> Assignment:
+        check_alias(request.alias)
+        position = await self._position(request.to, context)
         state, _ = await self._commands.state(model_stream(request.model), until=position)
         return state.alias(request.alias)
 
     async def ResolveAlias(self, request: v1.ResolveAliasRequest, context: Context) -> v1.ResolveAliasResponse:
         """Which version an alias names, now or as of a position or time."""
         check_alias(request.alias)
-        position = await self._position(request.at) if request.HasField("at") else None
+        position = await self._position(request.at, context) if request.HasField("at") else None
         return await self._rows.query(lambda rows: queries.resolve(rows, request.model, request.alias, position))
 
-    async def _position(self, at: v1.AsOf) -> int:
+    async def _position(self, at: v1.AsOf, context: Context) -> int:
         if at.WhichOneof("point") is None:
             raise Rejected(Kind.INVALID, "INVALID_AS_OF", "a position or a time is needed")
         if at.HasField("time"):
-            return (await self._rows.position_at(at.time.ToNanoseconds()))[0]
+            return await self._position_at(nanoseconds(at.time), context)
         if at.position > self._rows.position and at.position > await self._rows.store.head():
             words = f"the log has not come to position {at.position}"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(at.position))
-        await self._rows.wait_for(at.position)
+        await wait_for(self._rows, at.position, context)
         return at.position
+
+    async def _position_at(self, time_ns: int, context: Context) -> int:
+        position, _ = await self._rows.position_at(time_ns)
+        if position < self._rows.position:
+            return position
+        # The rows know of nothing later: the log may.
+        await wait_for(self._rows, await self._rows.store.head(), context)
+        return (await self._rows.position_at(time_ns))[0]
 
     async def ListAliasHistory(
         self, request: v1.ListAliasHistoryRequest, context: Context
@@ -167,15 +178,28 @@ class RegistryServicer(v1.RegistryServiceServicer):
         else:
             aliases, after = await self._rows.query(lambda rows: queries.snapshot(rows, request.model, request.alias))
             yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
+        told = time.monotonic()
         async for events, position in self._rows.follow(after, BOOKMARK_SECONDS):
             for changes in _changes_by_append(events, request):
                 upto = changes.changes[-1].revision
                 yield v1.WatchAliasesResponse(changes=changes, position=upto)
-            if not events:
+                told = time.monotonic()
+            # Others' changes alone must not leave a watcher without a sign of life.
+            if not events or time.monotonic() - told > BOOKMARK_SECONDS:
                 yield v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
+                told = time.monotonic()
 
     async def _handle(self, model: str, command: object, request: Command, context: Context) -> Outcome[State]:
-        done = await self._commands.handle(model_stream(model), command, metadata(request, context))
+        try:
+            done = await self._commands.handle(model_stream(model), command, metadata(request, context))
+        except Conflict as conflict:
+            if isinstance(seen := conflict.current, v1.Alias):
+                # Who moved it, when and why, is in the rows.
+                await wait_for(self._rows, seen.revision, context)
+                conflict.current = await self._rows.query(
+                    lambda rows: queries.assignment(rows, model, seen.alias, seen.revision)
+                )
+            raise
         await wait_for(self._rows, done.position, context)
         return done
 

@@ -16,6 +16,10 @@ from rollforward import v1
 from services.names import check_alias, check_id, check_model_name, check_text
 from services.serving import pod_stream
 
+HIGHEST_REVISION = 2**63 - 1
+HIGHEST_VERSION = 2**31 - 1
+MOST_TARGETS = 1000
+
 ServingEvent = v1.PodStarted | v1.AssignmentApplied | v1.AssignmentFailed | v1.PodStopped
 
 
@@ -63,6 +67,9 @@ def _acknowledge(command: v1.AcknowledgeAssignmentRequest, state: State) -> Sequ
     if state.stopped:
         raise Rejected(Kind.PRECONDITION, "POD_STOPPED", f"pod {command.pod_id} has stopped", pod_id=command.pod_id)
     assigned = command.assignment
+    if assigned.revision > HIGHEST_REVISION or assigned.version > HIGHEST_VERSION:
+        words = f"there is no revision {assigned.revision} or no version {assigned.version}"
+        raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", words, revision=str(assigned.revision))
     held = state.said.get((assigned.target.model, assigned.target.alias))
     if held is None:
         words = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
@@ -99,9 +106,10 @@ def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v
 
 
 def check_targets(targets: Sequence[v1.Target]) -> None:
-    """Raises `Rejected` INVALID_NAME or INVALID_ALIAS unless there is a target and all are well named."""
-    if not targets:
-        raise Rejected(Kind.INVALID, "INVALID_NAME", "a pod follows at least one alias")
+    """Raises `Rejected` INVALID_NAME or INVALID_ALIAS unless there are 1 to 1,000 targets and all are well named."""
+    if not 1 <= len(targets) <= MOST_TARGETS:
+        words = f"a pod follows 1 to {MOST_TARGETS} aliases, not {len(targets)}"
+        raise Rejected(Kind.INVALID, "INVALID_NAME", words)
     for target in targets:
         check_model_name(target.model)
         check_alias(target.alias)

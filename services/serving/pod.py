@@ -216,12 +216,16 @@ class Pod:
 
     def _conclude(self, outcome: Outcome) -> None:
         """Tell all who want to know what became of an assignment; the swap itself is behind us."""
-        self._follower.acknowledge(outcome)
+        self._spawn(self._settle(outcome))
         if outcome.error:
             return
         _say(self._line(outcome))
-        self._spawn(self._known_good.write(self._runtime.assignments()))
         self._spawn(self._set_health())
+
+    async def _settle(self, outcome: Outcome) -> None:
+        """Write down what is served, then acknowledge: started alone, a pod must not be behind what it has told."""
+        await self._known_good.write(self._runtime.assignments())
+        self._follower.acknowledge(outcome)
 
     def _line(self, outcome: Outcome) -> str:
         version, revision = outcome.assignment.version, outcome.assignment.revision

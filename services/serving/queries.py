@@ -47,7 +47,6 @@ def deployments(
 
 
 def _status(row: PodRow, desired: v1.Assignment, connected: Collection[str]) -> v1.PodStatus:
-    failed = row.failed_revision > row.revision
     return v1.PodStatus(
         pod_id=row.pod_id,
         host=row.host,
@@ -55,7 +54,7 @@ def _status(row: PodRow, desired: v1.Assignment, connected: Collection[str]) -> 
         state=_state(row, desired, connected),
         version=row.version,
         revision=row.revision,
-        error=row.error if failed else "",
+        error=row.error,
         updated_at=timestamp(row.updated_at),
     )
 
@@ -65,6 +64,6 @@ def _state(row: PodRow, desired: v1.Assignment, connected: Collection[str]) -> v
         return v1.POD_STATE_STOPPED
     if row.pod_id not in connected:
         return v1.POD_STATE_DISCONNECTED
-    if row.revision == desired.revision:
-        return v1.POD_STATE_CURRENT
-    return v1.POD_STATE_FAILED if row.failed_revision == desired.revision else v1.POD_STATE_UPDATING
+    if row.error and row.failed_revision == desired.revision:
+        return v1.POD_STATE_FAILED
+    return v1.POD_STATE_CURRENT if row.revision == desired.revision else v1.POD_STATE_UPDATING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,8 +41,11 @@ async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncItera
     assignments, position = await projector.query(lambda rows: snapshot(rows, wanted))
     yield v1.WatchAssignmentsResponse(assignments=assignments, snapshot=True, position=position)
     names = {(target.model, target.alias) for target in wanted}
+    told = time.monotonic()
     async for events, upto in projector.follow(position, BOOKMARK_SECONDS):
         made = [made for event in events if (made := assignment_of(event))]
         changes = [one for one in made if (one.target.model, one.target.alias) in names]
-        if changes or not events:
+        # Others' changes alone must not leave a pod without a sign of life.
+        if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
             yield v1.WatchAssignmentsResponse(assignments=changes, position=upto)
+            told = time.monotonic()

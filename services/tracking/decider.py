@@ -15,6 +15,7 @@ from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.names import check_digest, check_id, check_text
 from services.series import unpack
+from services.times import nanoseconds
 from services.tracking import EXPERIMENTS_STREAM, metrics_stream, run_stream
 from services.tracking.manifests import check_paths
 
@@ -93,6 +94,7 @@ def decide_run(command: object, state: RunState) -> Sequence[Message]:
 def _start(command: v1.StartRunRequest, state: RunState) -> Sequence[Message]:
     check_id(command.run_id, "INVALID_RUN_ID")
     check_text(command.name, "the run's name", 500, "INVALID_NAME", shortest=0)
+    nanoseconds(command.start_time)
     _check_texts(command.tags, "tag", LONGEST_TAG)
     if state.status != v1.RUN_STATUS_UNSPECIFIED:
         raise Rejected(Kind.EXISTS, "RUN_EXISTS", f"run {command.run_id} exists", run_id=command.run_id)
@@ -100,7 +102,7 @@ def _start(command: v1.StartRunRequest, state: RunState) -> Sequence[Message]:
         run_id=command.run_id,
         experiment_id=command.experiment_id,
         name=command.name,
-        start_time=command.start_time,
+        start_time=command.start_time if command.HasField("start_time") else None,
         tags=command.tags,
     )
     return [started]
@@ -153,9 +155,11 @@ def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[Message]:
     if command.status not in ENDINGS:
         words = "a run ends as FINISHED, FAILED or KILLED"
         raise Rejected(Kind.INVALID, "INVALID_STATUS", words, status=str(command.status))
+    nanoseconds(command.end_time)
     if command.status == state.status:
         return []
-    return [v1.RunFinished(run_id=command.run_id, status=command.status, end_time=command.end_time)]
+    end_time = command.end_time if command.HasField("end_time") else None
+    return [v1.RunFinished(run_id=command.run_id, status=command.status, end_time=end_time)]
 
 
 def _check_started(run_id: str, state: RunState) -> None:

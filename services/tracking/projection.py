@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.series import Points, is_later, unpack
+from services.times import nanoseconds
 from services.tracking.decider import RunEvent
 
 tables = sa.MetaData()
@@ -113,7 +114,8 @@ class TrackingProjection:
             case v1.ArtifactLogged():
                 _log_artifact(rows, fact)
             case v1.RunFinished():
-                end = {"status": fact.status, "end_time": fact.end_time.ToNanoseconds()}
+                end_time = nanoseconds(fact.end_time) if fact.HasField("end_time") else event.time
+                end = {"status": fact.status, "end_time": end_time}
                 rows.execute(sa.update(runs).where(runs.c.run_id == fact.run_id).values(end))
             case _:
                 assert_never(fact)
@@ -123,7 +125,7 @@ def _create_experiment(rows: sa.Connection, event: RecordedEvent, fact: v1.Exper
     row = {
         "number": int(fact.experiment_id),
         "name": fact.name,
-        "tags": dict(fact.tags),
+        "tags": dict(sorted(fact.tags.items())),
         "created_at": event.time,
         "actor": event.metadata.actor,
     }
@@ -137,7 +139,7 @@ def _start(rows: sa.Connection, event: RecordedEvent, fact: v1.RunStarted) -> No
         "experiment_id": fact.experiment_id,
         "name": fact.name,
         "status": v1.RUN_STATUS_RUNNING,
-        "start_time": fact.start_time.ToNanoseconds(),
+        "start_time": nanoseconds(fact.start_time) if fact.HasField("start_time") else event.time,
         "actor": event.metadata.actor,
     }
     rows.execute(sa.insert(runs), row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ from services.series import Points, pack
 from services.times import timestamp
 from services.tracking.projection import artifacts, chunks, experiments, metrics, number, params, runs, tags
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
 
 def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Experiment:
     """One experiment. Raises `Rejected` EXPERIMENT_NOT_FOUND."""
@@ -23,7 +26,8 @@ def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Expe
     if by_name:
         row = rows.execute(sa.select(experiments).where(experiments.c.name == wanted)).first()
     else:
-        key = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 0
+        # Written otherwise, as "007", it is another id.
+        key = int(wanted) if _NUMBER.fullmatch(wanted) else 0
         row = rows.execute(sa.select(experiments).where(experiments.c.number == key)).first()
     if row is None:
         words = f"no experiment {wanted!r}"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,17 +20,17 @@ import psutil
 
 from rollforward import Connection
 from services.nats_child import leashed
+from services.nats_server import NatsAddress
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 40.0
 STOP_SECONDS = 30.0
 
-# An `up` with a service killed in the middle of its start has no line to show for it.
 _POD = """
 import sys
+from pathlib import Path
 from services.serving.pod import command
 server, grpc, cache, *targets = sys.argv[1:]
-from pathlib import Path
 sys.exit(command(*targets, server=server, grpc=grpc, cache=Path(cache)))
 """
 
@@ -70,11 +70,12 @@ def free_port() -> int:
 class Program:
     """A process that cannot outlive this one, with the lines that it prints; its errors go to the file `log`."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 leashed(list(command)),
                 cwd=ROOT,
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -82,7 +83,7 @@ class Program:
                 start_new_session=True,
             )
         self._log = log
-        self._lines: list[str] = []
+        self._lines: list[tuple[float, str]] = []
         self._ended = False
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, name=f"reader-{self.pid}")
@@ -103,17 +104,17 @@ class Program:
         """What it and its predecessors with the same log wrote to standard error."""
         return self._log.read_text()
 
-    def line(self, pattern: str, seconds: float = READY_SECONDS) -> re.Match[str]:
-        """The first line that matches, once it was printed."""
+    def line(self, pattern: str, seconds: float = READY_SECONDS) -> tuple[float, str]:
+        """The first line that matches, once it was printed, and when (monotonic seconds) it came."""
 
-        def found() -> re.Match[str] | None:
-            return next((match for line in self._lines if (match := re.search(pattern, line))), None)
+        def found() -> tuple[float, str] | None:
+            return next((entry for entry in self._lines if re.search(pattern, entry[1])), None)
 
         with self._changed:
             self._changed.wait_for(lambda: found() or self._ended, seconds)
-            match = found()
-        assert match, f"no line {pattern!r} but {self._lines}; {self._log.name} ends with: {self.errors[-3000:]}"
-        return match
+            entry = found()
+        assert entry, f"no line {pattern!r} but {self._lines}; {self._log.name} ends with: {self.errors[-3000:]}"
+        return entry
 
     def kill(self) -> None:
         """Ends it as a crash would, whatever it is doing; harmless when it has ended."""
@@ -146,7 +147,7 @@ class Program:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             with self._changed:
-                self._lines.append(line.rstrip("\n"))
+                self._lines.append((time.monotonic(), line.rstrip("\n")))
                 self._changed.notify_all()
         with self._changed:
             self._ended = True
@@ -158,6 +159,19 @@ class Program:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
+
+
+def start_service(service: str, home: Path, nats: NatsAddress, number: int = 0) -> tuple[Program, str]:
+    """One service alone, with rows of its own, over the artifacts that all in `home` share; where it listens."""
+    command = [sys.executable, "-m", "services", "run", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
+    command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
+    environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password}
+    program = Program(command, home / f"{service}-{number}.log", environment)
+    try:
+        return program, program.line(" listens on ")[1].split()[-1]
+    except BaseException:
+        program.kill()
+        raise
 
 
 class Services:
@@ -251,11 +265,16 @@ class Services:
 
 
 class Pod:
-    """A serving pod in a process of its own, always at the same address and over the same cache."""
+    """A serving pod in a process of its own, always at the same address and over the same cache.
+
+    `starts` are the times (ns since 1970) at which it was started; `outages` the spans (monotonic seconds) in which it
+    could not answer.
+    """
 
     def __init__(self, server: str, directory: Path, target: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.outages: list[tuple[float, float]] = []
+        self.starts: list[int] = []
         self._server = server
         self._directory = directory
         self._target = target
@@ -287,12 +306,13 @@ class Pod:
         self._directory.mkdir(exist_ok=True)
         cache = str(self._directory / "cache")
         command = [sys.executable, "-c", _POD, self._server, self.address, cache, self._target]
+        self.starts.append(time.time_ns())
         self._program = Program(command, self._directory / "pod.log")
 
     def ready(self) -> None:
         """Waits until it serves something; what it did not answer until now counts as an outage."""
-        self.program.line("^serving ")
-        self.outages.append((self._down_since, time.monotonic()))
+        since, _ = self.program.line("^serving ")
+        self.outages.append((self._down_since, since))
 
     def kill(self) -> None:
         """Kills it, whatever it is doing."""
@@ -301,9 +321,5 @@ class Pod:
 
     def was_down(self, begun: float, ended: float) -> bool:
         """Whether it was down at some moment of a span of time, in seconds of the monotonic clock."""
-        return any(begun <= until and ended >= since for since, until in self.outages)
+        return any(begun <= up and ended >= down for down, up in self.outages)
 
-
-def serving_lines(program: Program) -> Iterator[str]:
-    """What a pod says that it served, in order."""
-    return (line for line in program._lines if line.startswith("serving "))

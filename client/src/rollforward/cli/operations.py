@@ -1,0 +1,156 @@
+"""The commands about the running system: who serves what, what was recorded, and whether all is sound."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import App, Parameter
+from rich.console import Group
+
+import rollforward as rf
+from rollforward.cli.options import DEFAULTS, READING, Limit, Options, Reading, examples
+from rollforward.cli.output import grid, moment, pairs, print_json, version_of, word
+from rollforward.cli.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+serving: Final = App(name="serving", help="Serving: which pod serves which version.")
+audit: Final = App(name="audit", help="Audit: the recorded events, by filter.")
+
+Time = Annotated[str | None, Parameter(help="A time with its zone, such as 2026-11-03T14:00Z.")]
+
+
+@serving.command(name="status", help_epilogue=examples("serving status", "serving status fraud-detector --all"))
+def serving_status(
+    model: Annotated[str, Parameter(help="One model; default all.", show_default=False)] = "",
+    /,
+    *,
+    all_pods: Annotated[bool, Parameter(name="--all", negative="", help="Pods that stopped too.")] = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Who serves what: every alias that a pod follows, what it should be, and what each pod serves."""
+    options.connect()
+    found = rf.deployments(model, include_stopped=all_pods)
+    options.show(found, lambda: _deployments(found))
+
+
+@audit.command(
+    help_epilogue=examples(
+        "audit events --type AliasMoved --limit 20",
+        "audit events --stream model/fraud-detector -o json",
+    )
+)
+def events(
+    *,
+    log: Annotated[str, Parameter(help="tracking, registry or serving.", show_default=False)] = "",
+    kind: Annotated[str, Parameter(name="--type", help="Such as AliasMoved.", show_default=False)] = "",
+    stream: Annotated[str, Parameter(help="Such as model/fraud-detector.", show_default=False)] = "",
+    actor: Annotated[str, Parameter(help="Who caused it.", show_default=False)] = "",
+    request_id: Annotated[str, Parameter(help="The request that caused it.", show_default=False)] = "",
+    since: Time = None,
+    until: Time = None,
+    limit: Limit = 100,
+    options: Reading = READING,
+) -> None:
+    """The recorded events that meet all conditions, newest first; -o json shows what each says."""
+    options.connect()
+    found = rf.list_events(
+        log=log, type=kind, stream=stream, actor=actor, request_id=request_id, since=since, until=until, limit=limit
+    )
+    options.show(found, lambda: _events(found))
+
+
+def rebuild(
+    projection: Annotated[str, Parameter(help="A read model, as `rollforward status` names it.")],
+    /,
+    *,
+    options: Options = DEFAULTS,
+) -> None:
+    """Compute a read model from its log again, beside the live one; when both are equal the new one takes over.
+
+    For example:
+
+        rollforward rebuild registry
+    """
+    options.connect()
+    last = rf.v1.RebuildProjectionResponse()
+    with bar(f"rebuild {projection}") as advance:
+        for last in rf.rebuild(projection):
+            advance(last.position, last.head)
+    options.show(last, lambda: _rebuilt(projection, last))
+
+
+def status(*, options: Options = DEFAULTS) -> None:
+    """The state of the system: its logs and its read models.
+
+    For example:
+
+        rollforward status
+        rollforward status -o json
+    """
+    options.connect()
+    found = rf.status()
+    options.show(found, lambda: _status(found))
+
+
+def version(*, options: Options = DEFAULTS) -> None:
+    """Print the version of this client."""
+    if options.json:
+        print_json({"version": installed("rollforward")})
+    else:
+        print(version_text())
+
+
+def version_text() -> str:
+    """The name and version of this client."""
+    return f"rollforward {installed('rollforward')}"
+
+
+def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:
+    rows = []
+    for one in found:
+        wanted = (f"{one.desired.target.model}@{one.desired.target.alias}", version_of(one.desired.version))
+        for pod in one.pods:
+            state = word(rf.v1.PodState.Name(pod.state), "POD_STATE_")
+            served = (version_of(pod.version), str(pod.revision))
+            rows.append((*wanted, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
+    return grid(("ALIAS", "SHOULD", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR"), rows)
+
+
+def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
+    rows = [
+        (one.log, str(one.position), moment(one.time), one.type.rpartition(".")[2], one.stream, one.actor, one.reason)
+        for one in found
+    ]
+    return grid(("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "WHO", "WHY"), rows)
+
+
+def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableType:
+    return pairs(
+        {"projection": projection, "position": str(last.position), "live": last.live_digest}
+        | {"rebuilt": last.rebuilt_digest, "equal": "yes" if last.live_digest == last.rebuilt_digest else "NO"}
+    )
+
+
+def _status(found: v1.GetStatusResponse) -> RenderableType:
+
+    heads = {log.name: log.head for log in found.logs}
+    facts = {"rollforward": found.version, "nats": found.nats_version, "services": ", ".join(found.services)}
+    logs = [(one.name, str(one.head), one.storage, "; ".join(one.warnings) or "-") for one in found.logs]
+    projections = [
+        (one.name, one.log, str(one.position), str(max(heads.get(one.log, 0) - one.position, 0)), str(one.generation))
+        for one in found.projections
+    ]
+    return Group(
+        pairs(facts),
+        "",
+        grid(("LOG", "HEAD>", "STORAGE", "WARNINGS"), logs),
+        "",
+        grid(("READ MODEL", "LOG", "POSITION>", "BEHIND>", "GENERATION>"), projections),
+    )

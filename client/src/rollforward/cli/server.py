@@ -1,0 +1,18 @@
+"""Finds the commands that the server distribution brings, if it is installed: the client never imports it."""
+
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from rollforward.cli.failures import UsageError
+
+GROUP: Final = "rollforward.commands"
+_NAMES: Final = frozenset({"up", "run", "serve", "demo"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        raise UsageError(f"`rollforward {name}` comes with the server: pip install rollforward-server")
+    return next(iter(found)).load()

@@ -1,0 +1,73 @@
+"""The order of the demo: its six steps on one stage, and what is left when the curtain falls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import rollforward as rf
+from services.demo import ending, opening
+from services.demo.processes import Children
+from services.demo.story import StepFailed, say
+
+_KEPT_DIRECTORY = Path("rollforward-demo")
+_LATER = (
+    f"models show {opening.MODEL}",
+    f"alias move {opening.CHAMPION} v2 --reason 'once more'",
+    f"rollback {opening.CHAMPION}",
+    f"audit events --stream model/{opening.MODEL}",
+    f"serve {opening.CHAMPION}",
+)
+
+
+def play(data: Path | None) -> int:
+    """Play the demo and return the exit code: 0 when every step held, 1 when one did not."""
+    started = time.monotonic()
+    try:
+        with _scratch() as scratch, Children(scratch) as children:
+            held = _steps(scratch, data, children)
+    except (StepFailed, rf.RollforwardError) as error:
+        print(f"rollforward: the demo failed: {error}", file=sys.stderr)
+        return 1
+    say(f"\nAll six steps held: {held}; {time.monotonic() - started:.0f} s.")
+    _what_next(data)
+    return 0
+
+
+def _steps(scratch: Path, data: Path | None, children: Children) -> str:
+    stage = opening.start(scratch, (data or scratch / "data").absolute(), children)
+    with rf.Connection(stage.address) as stage.link:
+        opening.train(stage)
+        opening.register(stage)
+        opening.serve(stage)
+        moved = ending.move(stage)
+        return f"{moved}; {ending.look_back(stage)}"
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="rollforward-demo-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def _what_next(data: Path | None) -> None:
+    tool = (
+        "rollforward" if shutil.which("rollforward") else os.path.relpath(Path(sys.executable).parent / "rollforward")
+    )
+    directory = data or _KEPT_DIRECTORY
+    say("What to try next" + (":" if data else ", keeping everything this time:"))
+    if data is None:
+        print(f"    {tool} demo --data {directory}")
+    print(f"    {tool} up --data {directory}")
+    say("and then, in another terminal:")
+    for line in _LATER:
+        print(f"    {tool} {line}")

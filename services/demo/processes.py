@@ -1,0 +1,112 @@
+"""The processes that the demo starts: each with a log, and all of them ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+from services.demo.story import StepFailed
+
+STOP_SECONDS = 15.0
+_POLL = 0.02
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The demo's system is its own: settings meant for another one must not reach it.
+_KEPT = frozenset({"ROLLFORWARD_ACTOR", "ROLLFORWARD_LOG", "ROLLFORWARD_NATS_SERVER"})
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process, and the file that holds all it says."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self) -> list[str]:
+        """What it said so far."""
+        return self.log.read_text(errors="replace").splitlines()
+
+    def check(self) -> None:
+        """Raise StepFailed if it has ended, unless it ended well."""
+        if self.process.poll():
+            last = "\n".join(self.lines()[-15:])
+            raise StepFailed(f"{self.name} ended with {self.process.returncode}:\n{last}")
+
+
+class Children:
+    """Starts processes; as a context manager it ends them all, the last one first, on signals too."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: list[Child] = []
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def start(self, name: str, module: str, *arguments: str) -> Child:
+        """Start a Python module as a process, `python -m module arguments`."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ROLLFORWARD_") or key in _KEPT}
+        quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        log = self._logs / f"{name}.log"
+        with log.open("wb") as output:
+            # A process group of its own: Ctrl-C reaches the demo alone, which ends the others in order.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=kept | quiet,
+                process_group=0,
+            )
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def wait_for(self, what: str, found: Callable[[], _T | None], seconds: float = 60.0) -> _T:
+        """What `found` gives once it is not None; raises StepFailed when a process fails or the time is over."""
+        deadline = time.monotonic() + seconds
+        while (value := found()) is None:
+            for child in self._children:
+                child.check()
+            if time.monotonic() > deadline:
+                raise StepFailed(f"{what}: nothing within {seconds:.0f} s")
+            time.sleep(_POLL)
+        return value
+
+    def stop(self) -> None:
+        """End all processes in good order, those that do not by force."""
+        for child in reversed(self._children):
+            if child.process.poll() is None:
+                child.process.terminate()
+            try:
+                child.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self._children.clear()
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, _leave) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Nothing may interrupt the ending, or it would leave processes behind.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

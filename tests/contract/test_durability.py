@@ -1,0 +1,166 @@
+"""Whether a log says of itself, from the real settings of real servers, when it could lose what it acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from nats.aio.client import Client
+from nats.js import api
+
+from eventstore.codec import EventTypes
+from eventstore.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
+from eventstore.errors import StoreUnavailable
+from eventstore.jetstream import JetStreamStore, connect
+from eventstore.memory import MemoryStore
+from services.nats_child import find_nats_server, leashed
+from services.nats_server import EmbeddedNats, NatsAddress
+from tests.servers.nats import until
+
+TYPES = EventTypes([StringValue])
+SOUND = {"discard": api.DiscardPolicy.NEW, "storage": api.StorageType.FILE, "allow_atomic": True}
+
+
+def question(address: NatsAddress) -> FlushQuestion:
+    return ask_system_account(address.url, address.system_user, address.system_password)
+
+
+@asynccontextmanager
+async def connected(address: NatsAddress) -> AsyncIterator[Client]:
+    client = await connect(address.url, address.user, address.password)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextmanager
+def outside_server(home: Path, jetstream: str) -> Iterator[tuple[str, str]]:
+    """The client's and the monitoring URL of a server that somebody else has set up."""
+    ports = f'listen: "127.0.0.1:-1"\nhttp: "127.0.0.1:-1"\nports_file_dir: "{home}"\n'
+    (home / "conf").write_text(ports + f'jetstream {{ store_dir: "{home}/store", {jetstream} }}')
+    with (
+        (home / "log").open("wb") as log,
+        subprocess.Popen(
+            leashed([str(find_nats_server()), "-c", str(home / "conf")]), stdin=subprocess.PIPE, stderr=log
+        ) as process,
+    ):
+        try:
+            yield asyncio.run(_urls(home, process.pid))
+        finally:
+            process.kill()
+
+
+async def _urls(home: Path, pid: int) -> tuple[str, str]:
+    def text() -> str:
+        return "".join(path.read_text() for path in home.glob(f"*_{pid}.ports"))
+
+    await until(lambda: text().endswith("}"))
+    ports = json.loads(text())
+    return ports["nats"][0], ports["monitoring"][0]
+
+
+async def test_the_embedded_server_has_nothing_to_warn_of(nats_address: NatsAddress) -> None:
+    async with connected(nats_address) as client:
+        log = JetStreamStore(client, "durable", TYPES, question(nats_address))
+        await log.open()
+        condition = await log.condition()
+        assert condition.warnings == ()
+        assert condition.storage == "file, 1 replica"
+        info = client.connected_server_version
+        assert condition.versions == {"nats": f"{info.major}.{info.minor}.{info.patch}"}
+
+
+async def test_an_embedded_server_without_sync_always_is_warned_of(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path, sync_always=False) as server, connected(server.address) as client:
+        (flush,) = await question(server.address)()
+        assert (flush.always, flush.seconds) == (False, 120.0)
+        log = JetStreamStore(client, "t", TYPES, question(server.address))
+        await log.open()
+        (warning,) = (await log.condition()).warnings
+        assert "120 s" in warning
+
+
+async def test_what_cannot_be_read_is_warned_of(nats_address: NatsAddress) -> None:
+    async with connected(nats_address) as client:
+        await JetStreamStore(client, "unread", TYPES).open()
+        assert (await JetStreamStore(client, "unread", TYPES).condition()).warnings == (UNREAD,)
+        for asking in (
+            ask_system_account(nats_address.url, nats_address.system_user, "wrong"),
+            ask_system_account(nats_address.url, nats_address.user, nats_address.password),
+            ask_monitor("http://127.0.0.1:1"),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await asking()
+            assert len((await JetStreamStore(client, "unread", TYPES, asking).condition()).warnings) == 1
+
+
+async def test_the_system_user_has_no_access_to_the_log(nats_address: NatsAddress) -> None:
+    client = await connect(nats_address.url, nats_address.system_user, nats_address.system_password)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(_open_impatiently(client), 5)
+    finally:
+        await client.close()
+
+
+async def _open_impatiently(client: Client) -> None:
+    try:
+        await client.jetstream().account_info()
+    except Exception as error:
+        raise StoreUnavailable(repr(error)) from error
+
+
+@pytest.mark.parametrize(("setting", "warnings"), [("sync_interval: always", 0), ("sync_interval: 10s", 1), ("", 1)])
+def test_a_monitoring_port_tells_of_an_outside_server(tmp_path: Path, setting: str, warnings: int) -> None:
+    async def condition(url: str, monitor: str) -> tuple[str, ...]:
+        client = await connect(url)
+        log = JetStreamStore(client, "t", TYPES, ask_monitor(monitor + "/"))
+        await log.open()
+        found = (await log.condition()).warnings
+        await client.close()
+        return found
+
+    with outside_server(tmp_path, setting) as urls:
+        assert len(asyncio.run(condition(*urls))) == warnings
+
+
+@pytest.mark.parametrize(
+    "weakness",
+    [
+        {"storage": api.StorageType.MEMORY},
+        {"max_age": 60.0},
+        {"discard": api.DiscardPolicy.OLD, "max_msgs": 100},
+        {"discard": api.DiscardPolicy.OLD, "max_bytes": 10_000_000},
+        {"max_msgs_per_subject": 5},
+        {"allow_atomic": False},
+    ],
+)
+async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
+    nats_address: NatsAddress, weakness: dict[str, object]
+) -> None:
+    async with connected(nats_address) as client:
+        config = api.StreamConfig(name="rf-weak", subjects=["rf.weak.>"], **(SOUND | weakness))  # type: ignore[arg-type]
+        await client.jetstream().add_stream(config)
+        try:
+            log = JetStreamStore(client, "weak", TYPES, question(nats_address))
+            await log.open()
+            assert len((await log.condition()).warnings) == 1
+        finally:
+            await client.jetstream().delete_stream("rf-weak")
+
+
+def test_a_sound_stream_and_an_asynchronous_one() -> None:
+    assert stream_warnings(api.StreamConfig(**SOUND)) == []  # type: ignore[arg-type]
+    assert stream_warnings(api.StreamConfig(**SOUND, max_msgs=10)) == []  # type: ignore[arg-type]
+    assert len(stream_warnings(api.StreamConfig(**SOUND, persist_mode=api.PersistMode.ASYNC))) == 1  # type: ignore[arg-type]
+
+
+async def test_a_log_in_memory_says_so() -> None:
+    assert (await MemoryStore("t", TYPES).condition()).warnings

@@ -1,0 +1,196 @@
+"""What clients were told, what the logs hold, and whether the two agree."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from eventstore.event import RecordedEvent
+from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
+from services.app import LOGS
+from services.nats_server import EmbeddedNats
+from tests.servers.nats import open_log
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Logs = Mapping[str, Sequence[RecordedEvent]]
+
+ANSWER_SECONDS = 60.0
+
+_LOG_OF = {
+    v1.CreateExperimentRequest: "tracking",
+    v1.StartRunRequest: "tracking",
+    v1.LogBatchRequest: "tracking",
+    v1.LogArtifactRequest: "tracking",
+    v1.CreateModelRequest: "registry",
+    v1.RegisterVersionRequest: "registry",
+    v1.MoveAliasRequest: "registry",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client was told about a command: a response, or for what reason it was refused."""
+
+    actor: str
+    request: Any
+    response: Any
+    refusal: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes the command one and the same however often it is sent."""
+        return self.actor, self.request.request_id
+
+    @property
+    def log(self) -> str:
+        """The log that it writes to."""
+        return _LOG_OF[type(self.request)]
+
+
+class History:
+    """Every answer that any client got; safe for use by many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: list[Answer] = []
+
+    def add(self, answer: Answer) -> None:
+        """Records an answer."""
+        with self._lock:
+            self._answers.append(answer)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    @property
+    def acknowledged(self) -> list[Answer]:
+        """The commands that were done."""
+        with self._lock:
+            return [answer for answer in self._answers if not answer.refusal]
+
+    @property
+    def refused(self) -> list[Answer]:
+        """The commands that were refused."""
+        with self._lock:
+            return [answer for answer in self._answers if answer.refusal]
+
+
+class Client:
+    """Sends commands, each with one request id until it is answered, and records the answers."""
+
+    def __init__(self, connection: Connection, history: History) -> None:
+        self.connection = connection
+        self._history = history
+
+    def send(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """The response to a command that is given a request id here, however often it must be sent.
+
+        Raises the error of a refusal, which is recorded too; Unavailable only after `ANSWER_SECONDS`.
+        """
+        setattr(request, "request_id", new_request_id())  # noqa: B010 - every command has one
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                response = self.connection.call(method, request, timeout=5.0)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            except RollforwardError as error:
+                self._history.add(Answer(self.connection.actor, request, None, error.reason))
+                raise
+            else:
+                self._history.add(Answer(self.connection.actor, request, response))
+                return response
+
+
+def read_logs(data: Path) -> Logs:
+    """All events of all logs, straight from the store of a stopped system."""
+    return asyncio.run(_read_logs(data))
+
+
+async def _read_logs(data: Path) -> Logs:
+    async with EmbeddedNats(data / "nats") as nats:
+        logs = {}
+        for name, types in LOGS.items():
+            async with open_log(nats.address, types, name) as store:
+                found = [await store.event_at(position) for position in range(1, await store.head() + 1)]
+                assert None not in found, f"the {name} log has a hole"
+                logs[name] = [event for event in found if event is not None]
+        return logs
+
+
+def check_acknowledged(history: History, logs: Logs) -> None:
+    """Each acknowledged command is in its log once, whole, where the client was told, and says what the client asked."""
+    made = _by_request(logs)
+    for answer in history.acknowledged:
+        events = made[answer.log].get(answer.key, [])
+        assert [type(event.data) for event in events] == _promised(answer.request), f"{answer} made {events}"
+        positions = [event.position for event in events]
+        last = answer.response.position
+        assert positions == list(range(last - len(events) + 1, last + 1)), f"{answer} is at {positions}"
+        for event in events:
+            assert event.metadata.request_digest
+            assert _agrees(answer, event), f"{answer} became {event}"
+
+
+def check_nothing_else(history: History, logs: Logs, actors: frozenset[str]) -> None:
+    """The logs hold nothing of these actors that was refused, or that they never learned of."""
+    known = {answer.key for answer in history.acknowledged}
+    for log, requests in _by_request(logs).items():
+        strangers = {key for key in requests if key[0] in actors} - known
+        assert not strangers, f"the {log} log holds {strangers}"
+
+
+def _by_request(logs: Logs) -> Mapping[str, Mapping[tuple[str, str], list[RecordedEvent]]]:
+    made: dict[str, dict[tuple[str, str], list[RecordedEvent]]] = {}
+    for log, events in logs.items():
+        made[log] = defaultdict(list)
+        for event in events:
+            made[log][event.metadata.actor, event.metadata.request_id].append(event)
+    return made
+
+
+def _promised(request: Message) -> list[type[Message]]:
+    match request:
+        case v1.LogBatchRequest():
+            return [v1.RunLogged] * bool(request.params) + [v1.MetricsLogged] * bool(request.series)
+        case _:
+            return [_EVENT_OF[type(request)]]
+
+
+_EVENT_OF: Mapping[type[Message], type[Message]] = {
+    v1.CreateExperimentRequest: v1.ExperimentCreated,
+    v1.StartRunRequest: v1.RunStarted,
+    v1.LogArtifactRequest: v1.ArtifactLogged,
+    v1.CreateModelRequest: v1.ModelCreated,
+    v1.RegisterVersionRequest: v1.VersionRegistered,
+    v1.MoveAliasRequest: v1.AliasMoved,
+}
+
+
+def _agrees(answer: Answer, event: RecordedEvent) -> bool:
+    request, response, fact = answer.request, answer.response, event.data
+    if isinstance(fact, v1.AliasMoved):
+        alias = response.alias
+        stands = (fact.to_version, fact.to_digest, event.position) == (alias.version, alias.digest, alias.revision)
+        return stands and response.moved and fact.to_version == request.version
+    if isinstance(fact, v1.VersionRegistered) and fact.version != response.version.version:
+        return False
+    same = set(request.DESCRIPTOR.fields_by_name) & set(fact.DESCRIPTOR.fields_by_name)
+    return bool(same) and all(getattr(request, name) == getattr(fact, name) for name in same)
+
+
+def changes_in(logs: Logs, wanted: Callable[[v1.AliasMoved], bool] = lambda _: True) -> list[tuple[int, int]]:
+    """The alias changes of the registry log as (revision, version), in order."""
+    facts = [(event.position, event.data) for event in logs["registry"]]
+    return [(at, fact.to_version) for at, fact in facts if isinstance(fact, v1.AliasMoved) and wanted(fact)]

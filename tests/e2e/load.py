@@ -1,0 +1,211 @@
+"""Load: clients that write, watch and predict at once, for as long as they are let."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from rollforward import Conflict, Connection, Watch, upload, v1, watch
+from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from services.serving.inference import REVISION
+from tests.e2e.history import Client, History
+from tests.e2e.processes import until
+
+PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One request to a pod: when it was sent and answered (monotonic seconds; ns since 1970), and with what."""
+
+    begun: float
+    ended: float
+    answered_at: int
+    version: int = 0
+    revision: int = 0
+    label: int = 0
+    failure: str = ""
+
+
+class Load:
+    """Clients on threads of their own. `finish` lets each end what it is doing, and raises what went wrong in any."""
+
+    def __init__(self, address: str) -> None:
+        self.history = History()
+        self.actors: set[str] = set()
+        self.predictions: list[Prediction] = []
+        self.uploads: dict[str, bytes] = {}
+        self._address = address
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="load")
+        self._working: list[Future[None]] = []
+        self._connections: list[Connection] = []
+
+    def client(self, actor: str) -> Client:
+        """A client with a connection and a name of its own."""
+        self.actors.add(actor)
+        self._connections.append(Connection(self._address, actor=actor))
+        return Client(self._connections[-1], self.history)
+
+    def move(self, actor: str, model: str, alias: str) -> None:
+        """Keeps moving an alias between versions 1 and 2, each time with the revision that it stands at."""
+        self._again_and_again(_Mover(self.client(actor), model, alias).move)
+
+    def log(self, actor: str, experiment_id: str) -> None:
+        """Keeps logging to a run of its own: metrics, now and then parameters with them."""
+        self._again_and_again(_Logger(self.client(actor), experiment_id).log)
+
+    def register(self, actor: str, model: str, digest: str) -> None:
+        """Keeps registering versions."""
+        client = self.client(actor)
+        method = client.connection.registry.RegisterVersion
+        self._again_and_again(lambda: client.send(method, v1.RegisterVersionRequest(model=model, digest=digest)))
+
+    def upload(self, actor: str, experiment_id: str, directory: Path) -> None:
+        """Keeps uploading files of random bytes and logging them to a run of its own."""
+        self._again_and_again(partial(self._upload, _Logger(self.client(actor), experiment_id), directory))
+
+    def predict(self, address: str, model: str) -> None:
+        """Keeps asking a pod."""
+        self._work(partial(self._predict, address, model))
+
+    def finish(self) -> None:
+        """Ends it all, but for what uses the clients' connections."""
+        self._stopping.set()
+        self._pool.shutdown()
+        for working in self._working:
+            working.result()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for connection in self._connections:
+            connection.close()
+
+    def check(self) -> None:
+        """Raises what went wrong so far."""
+        for working in self._working:
+            if working.done():
+                working.result()
+
+    def _work(self, job: Callable[[], None]) -> None:
+        self._working.append(self._pool.submit(job))
+
+    def _again_and_again(self, act: Callable[[], object]) -> None:
+        def job() -> None:
+            while not self._stopping.wait(PAUSE_SECONDS):
+                act()
+
+        self._work(job)
+
+    def _upload(self, logger: _Logger, directory: Path) -> None:
+        content = np.random.default_rng().bytes(200_000)
+        path = directory / hashlib.sha256(content).hexdigest()
+        path.write_bytes(content)
+        digest, name = upload(path, connection=logger.client.connection)
+        path.unlink()
+        logger.log_artifact(name, digest)
+        self.uploads[digest] = content
+
+    def _predict(self, address: str, model: str) -> None:
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 200)]
+        with grpc.insecure_channel(address, options=options) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            while not self._stopping.wait(0.002):
+                self.predictions.append(ask(stub, model))
+
+
+def ask(stub: GRPCInferenceServiceStub, model: str, seconds: float = 30.0) -> Prediction:
+    """Asks a pod once; for as long as nobody listens it waits."""
+    request = ModelInferRequest(model_name=model)
+    tensor = request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
+    tensor.contents.fp64_contents.extend([0.0, 0.0])
+    begun = time.monotonic()
+    try:
+        response = stub.ModelInfer(request, timeout=seconds, wait_for_ready=True)
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
+        return Prediction(begun, time.monotonic(), time.time_ns(), failure=f"{error.code().name}: {error.details()}")
+    return _prediction(begun, response)
+
+
+def _prediction(begun: float, response: ModelInferResponse) -> Prediction:
+    label = response.outputs[0].contents.int64_contents[0]
+    revision = response.parameters[REVISION].int64_param
+    return Prediction(begun, time.monotonic(), time.time_ns(), int(response.model_version), revision, label)
+
+
+class _Mover:
+    def __init__(self, client: Client, model: str, alias: str) -> None:
+        self._client = client
+        self._held = v1.Alias(model=model, alias=alias)
+
+    def move(self) -> None:
+        held = self._held
+        request = v1.MoveAliasRequest(model=held.model, alias=held.alias, version=2 if held.version == 1 else 1)
+        request.expected_revision = held.revision
+        try:
+            self._held = self._client.send(self._client.connection.registry.MoveAlias, request).alias
+        except Conflict as conflict:
+            assert conflict.reason == "WRONG_REVISION"
+            assert conflict.current
+            assert conflict.current.revision > held.revision
+            self._held = conflict.current
+
+
+class _Logger:
+    def __init__(self, client: Client, experiment_id: str) -> None:
+        self.client = client
+        self._run_id = uuid.uuid4().hex
+        self._step = 0
+        request = v1.StartRunRequest(run_id=self._run_id, experiment_id=experiment_id, name=client.connection.actor)
+        client.send(client.connection.tracking.StartRun, request)
+
+    def log(self) -> None:
+        steps = np.arange(self._step, self._step + 10, dtype="<i8")
+        request = v1.LogBatchRequest(run_id=self._run_id)
+        series = {"steps": steps.tobytes(), "timestamps": steps.tobytes(), "values": (steps / 7.0).tobytes()}
+        request.series.add(key="loss", **series)
+        if self._step % 50 == 0:
+            request.params[f"at-{self._step}"] = "reached"
+        self._step += 10
+        self.client.send(self.client.connection.tracking.LogBatch, request)
+
+    def log_artifact(self, path: str, digest: str) -> None:
+        request = v1.LogArtifactRequest(run_id=self._run_id, path=path, digest=digest)
+        self.client.send(self.client.connection.tracking.LogArtifact, request)
+
+
+class Watcher:
+    """Follows aliases on a thread of its own: what stood when it began, and the changes that it was given since."""
+
+    def __init__(self, connection: Connection, reference: str = "", from_revision: int | None = None) -> None:
+        self.changes: list[v1.AliasChange] = []
+        self._watch: Watch = watch(reference, from_revision=from_revision, connection=connection)
+        self.began_at = from_revision if from_revision is not None else self._watch.position
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="watcher")
+        self._following = self._pool.submit(self._follow)
+
+    def _follow(self) -> None:
+        for change in self._watch:
+            self.changes.append(change)
+
+    def close(self, last: int = 0) -> Sequence[v1.AliasChange]:
+        """Ends it, once it was given the change of revision `last`; all changes that it was given."""
+        try:
+            until(lambda: not last or bool(self.changes and self.changes[-1].revision >= last), f"a change {last}")
+        finally:
+            self._watch.close()
+            self._following.result()
+            self._pool.shutdown()
+        return self.changes

@@ -1,0 +1,20 @@
+"""Small real models on disk, as a pod takes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import skops.io
+from sklearn.dummy import DummyClassifier
+
+
+def write_constant_model(folder: Path, answer: int) -> Path:
+    """A model of two features that always answers the same, with an example; returns its folder."""
+    folder.mkdir()
+    estimator = DummyClassifier(strategy="constant", constant=answer).fit(np.zeros((1, 2)), [answer])
+    estimator.n_features_in_ = 2
+    skops.io.dump(estimator, folder / "model.skops")
+    (folder / "input_example.json").write_text(json.dumps([[0.0, 0.0]]))
+    return folder

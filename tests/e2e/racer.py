@@ -1,0 +1,27 @@
+"""One of two programs that race: on each change of GO it moves CHAMPION with the revision that both have seen."""
+
+import sys
+
+import rollforward as rf
+
+GO = "m@go"
+CHAMPION = "m@champion"
+
+
+def race(address: str, name: str, rounds: int) -> None:
+    """Races so many times, and prints how each race ended for it."""
+    with rf.connect(address, actor=name), rf.watch(GO) as starts:
+        alias = rf.resolve(CHAMPION)
+        print("ready", flush=True)
+        for number, _ in zip(range(rounds), starts, strict=False):
+            try:
+                alias = rf.move_alias(CHAMPION, 3 - alias.version, expected_revision=alias.revision, reason=name)
+                print(f"race {number}: won {alias.revision} {alias.version}", flush=True)
+            except rf.Conflict as conflict:
+                assert conflict.current is not None  # noqa: S101 - what the caller of this program is told
+                alias = conflict.current
+                print(f"race {number}: {conflict.reason} {alias.revision} {alias.version}", flush=True)
+
+
+if __name__ == "__main__":
+    race(sys.argv[1], sys.argv[2], int(sys.argv[3]))

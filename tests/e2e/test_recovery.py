@@ -1,0 +1,226 @@
+"""What a system finds when it starts again: rows that are gone, a log that lost its tail, a directory that is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from eventstore.event import Metadata, NewEvent
+from rollforward import Connection, v1
+from rollforward.channel import open_channel
+from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from services import registry
+from services.nats_server import EmbeddedNats
+from services.serving.cache import LastKnownGood
+from tests.e2e.load import ask
+from tests.e2e.models import write_constant_model
+from tests.e2e.processes import Pod, Services, until
+from tests.servers.nats import open_log
+
+CHAMPION = "m@champion"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """A running system."""
+    with Services(tmp_path / "data") as running:
+        yield running
+
+
+def fill(link: Connection, folder: Path) -> None:
+    """A model with two versions that answer 1 and 2, the champion moved to the first, and a run."""
+    for number in (1, 2):
+        rf.register_model("m", path=write_constant_model(folder / f"v{number}", number), connection=link)
+    rf.move_alias(CHAMPION, 1, connection=link)
+    with rf.start_run("e", connection=link) as run:
+        run.log_metric("loss", 0.5)
+
+
+def shown(link: Connection) -> list[object]:
+    """What read models say."""
+    return [
+        *rf.list_models(connection=link),
+        *rf.list_versions("m", connection=link),
+        *rf.alias_history("m", connection=link),
+        *rf.list_runs(connection=link),
+        *rf.list_events(limit=None, connection=link),
+    ]
+
+
+def expect_equal_to_a_rebuild(link: Connection) -> None:
+    """Fails when any read model differs from one computed anew."""
+    for projection in rf.status(connection=link).projections:
+        *_, last = rf.rebuild(projection.name, connection=link)
+        assert last.done
+        assert last.live_digest == last.rebuilt_digest
+
+
+def move_to_and_fro(link: Connection, times: int) -> None:
+    """Moves the champion so often."""
+    for _ in range(times):
+        rf.move_alias(CHAMPION, 3 - rf.resolve(CHAMPION, connection=link).version, connection=link)
+
+
+def test_a_killed_system_starts_again_at_once_and_shows_the_same(services: Services, tmp_path: Path) -> None:
+    with services.connect("user") as link:
+        fill(link, tmp_path)
+        before = shown(link)
+        services.kill()
+        assert services.start() < 10.0
+        assert shown(link) == before
+
+
+def test_everything_stops_with_exit_status_0_while_clients_watch_and_write(services: Services, tmp_path: Path) -> None:
+    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(link, tmp_path)
+        pod.start()
+        pod.ready()
+        with ThreadPoolExecutor() as pool, rf.watch("m", connection=link):
+            moving = pool.submit(move_to_and_fro, link, 1000)
+            until(lambda: len(rf.alias_history("m", connection=link)) > 10, "some moves")
+            assert services.stop() == 0
+            assert pod.program.terminate() == 0
+            link.close()
+            with pytest.raises(rf.InvalidRequest) as closed:
+                moving.result()
+            assert closed.value.reason == "CONNECTION_CLOSED"
+
+
+def test_a_second_system_on_the_same_directory_is_refused_and_told_by_whom(services: Services) -> None:
+    second = Services(services.data)
+    program = second.spawn()
+    assert program.wait() == 1
+    assert f"process {services.program.pid}" in program.errors
+    assert services.running
+
+
+def test_rows_that_are_gone_are_computed_from_the_log(services: Services, tmp_path: Path) -> None:
+    with services.connect("user") as link:
+        fill(link, tmp_path)
+        before = shown(link)
+        assert services.stop() == 0
+        shutil.rmtree(services.data / "rows")
+        services.start()
+        assert shown(link) == before
+        expect_equal_to_a_rebuild(link)
+
+
+def lose_tail(services: Services, tmp_path: Path) -> tuple[list[object], list[object]]:
+    """Puts an older copy of the log below newer rows; what was shown then, and what was shown last."""
+    with services.connect("user") as link:
+        fill(link, tmp_path)
+        then = shown(link)
+        assert services.stop() == 0
+        shutil.copytree(services.data / "nats", tmp_path / "older")
+        services.start()
+        move_to_and_fro(link, 5)
+        last = shown(link)
+        assert services.stop() == 0
+    shutil.rmtree(services.data / "nats")
+    (tmp_path / "older").rename(services.data / "nats")
+    return then, last
+
+
+def test_rows_ahead_of_a_log_that_lost_its_tail_are_computed_anew(services: Services, tmp_path: Path) -> None:
+    then, last = lose_tail(services, tmp_path)
+    services.start()
+    with services.connect("user") as link:
+        assert shown(link) == then != last
+        move_to_and_fro(link, 3)
+        expect_equal_to_a_rebuild(link)
+
+
+@pytest.mark.parametrize("count", [5, 9])
+def test_rows_of_another_past_are_computed_anew(services: Services, tmp_path: Path, count: int) -> None:
+    """The log has grown again, to where the rows are or further, but with other events."""
+    lose_tail(services, tmp_path)
+    asyncio.run(append_moves(services.data, count))
+    services.start()
+    with services.connect("user") as link:
+        aliases = [change.alias for change in rf.alias_history("m", connection=link)]
+        assert aliases == ["elsewhere"] * count + ["champion"]
+        expect_equal_to_a_rebuild(link)
+
+
+async def append_moves(data: Path, count: int) -> None:
+    """Moves an alias in the log itself."""
+    async with EmbeddedNats(data / "nats") as nats, open_log(nats.address, registry.EVENTS, "registry") as log:
+        for _ in range(count):
+            moved = v1.AliasMoved(model="m", alias="elsewhere", to_version=1, to_digest=f"sha256:{'0' * 64}")
+            event_id = uuid.uuid4().hex
+            await log.append([NewEvent("model/m", moved, Metadata("another"), event_id, event_id)])
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["after it has followed events", "before it has"])
+def test_a_log_that_loses_its_tail_under_a_running_system_is_not_followed(
+    services: Services, tmp_path: Path, quiet: bool
+) -> None:
+    store = services.data / "nats" / "store"
+    with services.connect("user") as link:
+        fill(link, tmp_path)
+        assert services.stop() == 0
+        shutil.copytree(store, tmp_path / "older")
+        services.start()
+        move_to_and_fro(link, 5)
+        if quiet:
+            assert services.stop() == 0
+            services.start()
+    services.kill_nats()
+    store.rename(tmp_path / "newer")
+    (tmp_path / "older").rename(store)
+    until(lambda: refuses_or_shows_its_log(services), "nobody is shown what the log does not hold", 15.0)
+
+
+def refuses_or_shows_its_log(services: Services) -> bool:
+    """Whether a reader is told that there is no answer, or is answered from the log as it is."""
+    with Connection(services.address, timeout=2.0) as link:
+        try:
+            revision = rf.resolve(CHAMPION, connection=link).revision
+            (head,) = [log.head for log in rf.status(connection=link).logs if log.name == "registry"]
+        except rf.Unavailable:
+            return True
+        return revision <= head
+
+
+def test_what_a_pod_has_acknowledged_it_has_written_down(services: Services, tmp_path: Path) -> None:
+    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(link, tmp_path)
+        pod.start()
+        pod.ready()
+        written = LastKnownGood(tmp_path / "pod" / "cache", services.address)
+
+        def acknowledged() -> int:
+            (deployment,) = rf.deployments("m", connection=link)
+            return deployment.pods[0].revision
+
+        for number in range(60):
+            revision = rf.move_alias(CHAMPION, 2 - number % 2, connection=link).revision
+            until(lambda: acknowledged() >= revision, "the pod says that it serves it")  # noqa: B023 - called at once
+            assert [assignment.revision for assignment in written.read()] >= [revision]
+
+
+def test_a_pod_starts_alone_from_what_it_last_acknowledged(services: Services, tmp_path: Path) -> None:
+    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(link, tmp_path)
+        pod.start()
+        pod.ready()
+        newest = rf.move_alias(CHAMPION, 2, connection=link)
+        pod.program.line(f"revision {newest.revision}")
+        until(lambda: rf.deployments("m", connection=link)[0].pods[0].revision == newest.revision, "acknowledged")
+        pod.kill()
+        services.kill()
+        pod.start()
+        pod.ready()
+        with open_channel(pod.address) as channel:
+            answer = ask(GRPCInferenceServiceStub(channel), CHAMPION)
+            assert (answer.label, answer.version, answer.revision) == (2, 2, newest.revision)
+            services.start()
+            latest = rf.move_alias(CHAMPION, 1, connection=link)
+            until(lambda: ask(GRPCInferenceServiceStub(channel), CHAMPION).revision == latest.revision, "it follows again")

@@ -1,0 +1,97 @@
+"""Commands that are repeated and commands that race: each is done once, and of a race there is one winner."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from rollforward import v1
+from rollforward.errors import (
+    Conflict,
+    InvalidRequest,
+    RollforwardError,
+    from_rpc_error,
+)
+from tests.integration.up import ACTOR, SECONDS, Up, new_id
+
+
+class TestRequestIds:
+    def test_a_request_repeated_is_done_once_and_answered_alike(self, system: Up, model: str) -> None:
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
+        first = system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+        system.move(model, 2)
+        head = system.heads()["registry"]
+        assert system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == first
+        assert system.heads()["registry"] == head
+
+    def test_every_command_can_be_repeated(self, system: Up) -> None:
+        name, alias, registry = f"model-{new_id()}", "champion", system.registry
+        digest = system.upload()
+        commands: list[tuple[grpc.UnaryUnaryMultiCallable, object]] = [  # type: ignore[type-arg]
+            (registry.CreateModel, v1.CreateModelRequest(name=name, request_id=new_id(), registration_gate="true")),
+            (registry.SetRegistrationGate, v1.SetRegistrationGateRequest(model=name, request_id=new_id())),
+            (registry.RegisterVersion, v1.RegisterVersionRequest(model=name, digest=digest, request_id=new_id())),
+            (registry.RegisterVersion, v1.RegisterVersionRequest(model=name, digest=digest, request_id=new_id())),
+            (registry.MoveAlias, v1.MoveAliasRequest(model=name, alias=alias, version=1, request_id=new_id())),
+            (registry.MoveAlias, v1.MoveAliasRequest(model=name, alias=alias, version=2, request_id=new_id())),
+            (registry.RollbackAlias, v1.RollbackAliasRequest(model=name, alias=alias, request_id=new_id())),
+            (registry.RemoveAlias, v1.RemoveAliasRequest(model=name, alias=alias, request_id=new_id())),
+        ]
+        for method, command in commands:
+            first = method(command, timeout=SECONDS)
+            head = system.heads()["registry"]
+            assert method(command, timeout=SECONDS) == first
+            assert system.heads()["registry"] == head
+
+    def test_with_another_body_it_is_refused(self, system: Up, model: str) -> None:
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
+        system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+        request.version = 2
+        error = system.refused(system.registry.MoveAlias, request, ACTOR)
+        assert (type(error), error.reason) == (InvalidRequest, "REQUEST_ID_REUSED")
+        other = v1.RemoveAliasRequest(model=model, alias="champion", request_id=request.request_id)
+        assert system.refused(system.registry.RemoveAlias, other, ACTOR).reason == "REQUEST_ID_REUSED"
+
+    def test_of_two_actors_are_two(self, system: Up, model: str) -> None:
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
+        system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+        request.version = 2
+        answer = system.registry.MoveAlias(request, metadata=(("rollforward-actor", "Ada"),), timeout=SECONDS)
+        assert (answer.moved, answer.alias.actor) == (True, "Ada")
+
+    def test_sent_at_once_by_many_it_is_done_once(self, system: Up, model: str) -> None:
+        head = system.heads()["registry"]
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: system.registry.MoveAlias(request, timeout=SECONDS), range(8)))
+        assert all(answer == answers[0] for answer in answers)
+        assert system.heads()["registry"] == head + 1
+
+
+def test_of_clients_racing_with_one_expected_revision_one_wins(system: Up, model: str) -> None:
+    system.registry.RegisterVersion(v1.RegisterVersionRequest(model=model, digest=system.upload()), timeout=SECONDS)
+    revision = system.move(model, 1).alias.revision
+    start = threading.Barrier(6)
+
+    def race(number: int) -> v1.MoveAliasResponse | RollforwardError:
+        request = v1.MoveAliasRequest(
+            model=model, alias="champion", version=2 + number % 2, expected_revision=revision, reason=str(number)
+        )
+        start.wait()
+        try:
+            return system.registry.MoveAlias(request, metadata=(("rollforward-actor", f"a{number}"),), timeout=SECONDS)
+        except grpc.RpcError as error:
+            return from_rpc_error(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(race, range(6)))
+    won = [one for one in outcomes if isinstance(one, v1.MoveAliasResponse)]
+    lost = [one for one in outcomes if isinstance(one, Conflict)]
+    assert (len(won), len(lost)) == (1, 5)
+    assert won[0].moved
+    assert {one.reason for one in lost} == {"WRONG_REVISION"}
+    assert all(one.current == won[0].alias for one in lost)
+    now = v1.ResolveAliasRequest(model=model, alias="champion")
+    assert system.registry.ResolveAlias(now, timeout=SECONDS).alias == won[0].alias

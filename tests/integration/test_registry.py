@@ -1,0 +1,242 @@
+"""The registry service on a real system: what every call answers, and why it is refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from rollforward.errors import (
+    InvalidRequest,
+    NotFound,
+    PreconditionFailed,
+)
+from services.series import Points, pack
+from tests.integration.up import ACTOR, SECONDS, Up, new_id
+
+NO_DIGEST = f"sha256:{'0' * 64}"
+
+
+def resolve(system: Up, model: str, at: v1.AsOf | None = None, alias: str = "champion") -> v1.ResolveAliasResponse:
+    """Which version an alias names."""
+    request = v1.ResolveAliasRequest(model=model, alias=alias, at=at)
+    return system.registry.ResolveAlias(request, timeout=SECONDS)
+
+
+def roll_back(system: Up, model: str, to: v1.AsOf | None = None) -> v1.RollbackAliasResponse:
+    """Rolls the champion back."""
+    request = v1.RollbackAliasRequest(model=model, alias="champion", to=to, reason="worse")
+    return system.registry.RollbackAlias(request, metadata=ACTOR, timeout=SECONDS)
+
+
+def measured_run(system: Up, **metrics: float) -> str:
+    """A run with these metrics and an artifact, known to the registry."""
+    run_id = system.new_run()
+    series = [pack(key, Points(*_columns(value))) for key, value in metrics.items()]
+    system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, params={"depth": "3"}, series=series), timeout=SECONDS)
+    artifact = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload())
+    system.tracking.LogArtifact(artifact, timeout=SECONDS)
+    return run_id
+
+
+def _columns(value: float) -> tuple[object, object, object]:
+    import numpy as np
+
+    return np.array([1]), np.array([1]), np.array([value])
+
+
+def seen(system: Up, log: str = "tracking") -> tuple[tuple[str, str], ...]:
+    """The headers of a client that has seen all of a log."""
+    return (("rollforward-min-position", f"{log}={system.heads()[log]}"),)
+
+
+class TestModels:
+    def test_a_model_is_created_found_and_listed(self, system: Up) -> None:
+        name = f"a {new_id()}"
+        request = v1.CreateModelRequest(name=name, description="Finds fraud.", tags={"team": "risk"}, reason="new")
+        created = system.registry.CreateModel(request, metadata=ACTOR, timeout=SECONDS)
+        assert created.position == created.model.revision == system.heads()["registry"]
+        assert (created.model.actor, created.model.description, created.model.latest_version) == (
+            "Zoë", "Finds fraud.", 0,
+        )  # fmt: skip
+        assert dict(created.model.tags) == {"team": "risk"}
+        assert abs(created.model.created_at.seconds - time.time()) < 60
+        found = system.registry.GetModel(v1.GetModelRequest(name=name), timeout=SECONDS)
+        assert found.model == created.model
+        names = [one.name for one in self.walk(system, 2)]
+        assert name in names
+        assert names == sorted(set(names))
+
+    def walk(self, system: Up, page_size: int) -> list[v1.Model]:
+        models: list[v1.Model] = []
+        token = ""
+        while True:
+            request = v1.ListModelsRequest(page_size=page_size, page_token=token)
+            page = system.registry.ListModels(request, timeout=SECONDS)
+            assert len(page.models) <= page_size
+            models += page.models
+            token = page.next_page_token
+            if not token:
+                return models
+
+    def test_a_gate_is_set_and_lifted(self, system: Up, model: str) -> None:
+        for expression in ("run.metrics.acc > 0.5", ""):
+            request = v1.SetRegistrationGateRequest(model=model, expression=expression)
+            done = system.registry.SetRegistrationGate(request, timeout=SECONDS)
+            assert done.position == system.heads()["registry"]
+            found = system.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS).model
+            assert (found.registration_gate, found.revision) == (expression, done.position)
+
+
+class TestVersions:
+    def test_from_files(self, system: Up) -> None:
+        name, digest = f"model-{new_id()}", system.upload()
+        request = v1.RegisterVersionRequest(model=name, digest=digest, description="first", tags={"a": "b"})
+        first = system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS)
+        assert (first.version.version, first.version.digest, first.version.actor) == (1, digest, "Zoë")
+        assert (first.version.description, dict(first.version.tags)) == ("first", {"a": "b"})
+        assert first.position == first.version.revision == system.heads()["registry"]
+        second = system.registry.RegisterVersion(request, timeout=SECONDS)
+        assert second.version.version == 2
+        system.move(name, 1)
+        listed = system.registry.ListVersions(v1.ListVersionsRequest(model=name), timeout=SECONDS).versions
+        assert [one.version for one in listed] == [2, 1]
+        assert [list(one.aliases) for one in listed] == [[], ["champion"]]
+        found = system.registry.GetVersion(v1.GetVersionRequest(model=name, version=1), timeout=SECONDS)
+        assert found.version == listed[1]
+
+    def test_from_a_run_through_a_gate(self, system: Up) -> None:
+        name = f"model-{new_id()}"
+        request = v1.CreateModelRequest(name=name, registration_gate="run.metrics.acc > 0.9")
+        system.registry.CreateModel(request, timeout=SECONDS)
+        run_id = measured_run(system, acc=0.95)
+        done = system.registry.RegisterVersion(
+            v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model"),
+            metadata=seen(system),
+            timeout=SECONDS,
+        ).version
+        assert (done.version, done.run_id, done.artifact_path) == (1, run_id, "model")
+        assert done.evidence.passed
+        assert done.evidence.run == v1.GateRun(run_id=run_id, metrics={"acc": 0.95}, params={"depth": "3"})
+        assert 0 < done.evidence.tracking_position <= system.heads()["tracking"]
+
+    @pytest.mark.parametrize("accuracy", [0.5, float("nan"), None])
+    def test_a_gate_refuses_and_shows_what_it_saw(self, system: Up, accuracy: float | None) -> None:
+        name = f"model-{new_id()}"
+        request = v1.CreateModelRequest(name=name, registration_gate="!(run.metrics.acc <= 0.9)")
+        system.registry.CreateModel(request, timeout=SECONDS)
+        run_id = measured_run(system) if accuracy is None else measured_run(system, acc=accuracy)
+        asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        assert isinstance(error, PreconditionFailed)
+        assert error.reason == "GATE_FAILED"
+        assert error.metadata["run_id"] == run_id
+        assert error.evidence is not None
+        assert not error.evidence.passed
+        assert ("acc" in error.evidence.run.metrics) == (accuracy is not None)
+
+    def test_a_gate_that_refuses_a_run_with_much_to_show_is_still_the_one_that_refuses(self, system: Up) -> None:
+        name = f"model-{new_id()}"
+        gate = "run.metrics.acc > 0.9 && '" + "é" * 1500 + "' != ''"
+        system.registry.CreateModel(v1.CreateModelRequest(name=name, registration_gate=gate), timeout=SECONDS)
+        run_id = measured_run(system, acc=0.1)
+        batch = v1.LogBatchRequest(run_id=run_id, params={f"param-{number}": "é" * 300 for number in range(100)})
+        system.tracking.LogBatch(batch, timeout=SECONDS)
+        asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        assert isinstance(error, PreconditionFailed)
+        assert error.reason == "GATE_FAILED"
+
+    def test_a_gate_refuses_what_no_run_made(self, system: Up, model: str) -> None:
+        gate = v1.SetRegistrationGateRequest(model=model, expression="true")
+        system.registry.SetRegistrationGate(gate, timeout=SECONDS)
+        asked = v1.RegisterVersionRequest(model=model, digest=system.upload())
+        assert system.refused(system.registry.RegisterVersion, asked).reason == "GATE_FAILED"
+
+    def test_a_digest_must_be_that_of_the_runs_artifact(self, system: Up) -> None:
+        run_id = measured_run(system)
+        asked = v1.RegisterVersionRequest(
+            model=new_id(), run_id=run_id, artifact_path="model", digest=system.upload(b"other")
+        )
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        assert (type(error), error.reason) == (InvalidRequest, "INVALID_DIGEST")
+        asked = v1.RegisterVersionRequest(model=new_id(), run_id=run_id, artifact_path="elsewhere")
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        assert (type(error), error.reason) == (NotFound, "ARTIFACT_NOT_FOUND")
+
+
+class TestAliases:
+    def test_are_moved_resolved_and_removed(self, system: Up, model: str) -> None:
+        moved = system.move(model, 1)
+        assert moved.moved
+        assert moved.position == moved.alias.revision == system.heads()["registry"]
+        alias = moved.alias
+        assert (alias.model, alias.alias, alias.version, alias.actor, alias.reason, alias.cause) == (
+            model, "champion", 1, "Zoë", "because", v1.ALIAS_CAUSE_REQUEST,
+        )  # fmt: skip
+        now = resolve(system, model)
+        assert (now.alias, now.position) == (alias, moved.position)
+        assert now.time == alias.moved_at
+        again = system.move(model, 1)
+        assert (again.moved, again.alias, again.position) == (False, alias, moved.position)
+        gone = v1.RemoveAliasRequest(model=model, alias="champion", expected_revision=alias.revision)
+        assert system.registry.RemoveAlias(gone, timeout=SECONDS).position == moved.position + 1
+        asked = v1.ResolveAliasRequest(model=model, alias="champion")
+        assert system.refused(system.registry.ResolveAlias, asked).reason == "ALIAS_NOT_FOUND"
+
+    def test_are_resolved_as_of_a_position_and_a_time(self, system: Up, model: str) -> None:
+        moves = [system.move(model, version).alias for version in (1, 2, 1)]
+        for one in moves:
+            by_position = resolve(system, model, v1.AsOf(position=one.revision))
+            by_time = resolve(system, model, v1.AsOf(time=one.moved_at))
+            assert by_position.alias == by_time.alias == one
+            assert by_position.position == by_time.position == one.revision
+        before = v1.AsOf(position=moves[0].revision - 1)
+        for at in (before, v1.AsOf(position=0), v1.AsOf(time=Timestamp(seconds=1))):
+            asked = v1.ResolveAliasRequest(model=model, alias="champion", at=at)
+            assert system.refused(system.registry.ResolveAlias, asked).reason == "ALIAS_NOT_FOUND"
+        assert resolve(system, model, v1.AsOf(time=Timestamp(seconds=2**33))).alias == moves[2]
+
+    def test_have_a_history(self, system: Up, model: str) -> None:
+        request_id = new_id()
+        revisions = [system.move(model, version).alias.revision for version in (1, 2)]
+        request = v1.RollbackAliasRequest(model=model, alias="champion", reason="worse", request_id=request_id)
+        revisions.append(system.registry.RollbackAlias(request, metadata=ACTOR, timeout=SECONDS).position)
+        system.move(model, 2, "candidate")
+        removal = v1.RemoveAliasRequest(model=model, alias="champion")
+        revisions.append(system.registry.RemoveAlias(removal, timeout=SECONDS).position)
+        changes: list[v1.AliasChange] = []
+        token = ""
+        for _ in range(2):
+            asked = v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=2, page_token=token)
+            page = system.registry.ListAliasHistory(asked, timeout=SECONDS)
+            changes += page.changes
+            token = page.next_page_token
+        assert token == ""
+        assert [one.revision for one in changes] == revisions[::-1]
+        assert [(one.from_version, one.to_version) for one in changes] == [(1, 0), (2, 1), (1, 2), (0, 1)]
+        rollback = changes[1]
+        assert (rollback.cause, rollback.restored_revision) == (v1.ALIAS_CAUSE_ROLLBACK, revisions[0])
+        assert (rollback.actor, rollback.reason, rollback.request_id) == ("Zoë", "worse", request_id)
+        assert len({one.event_id for one in changes}) == 4
+        all_of_it = v1.ListAliasHistoryRequest(model=model)
+        assert len(system.registry.ListAliasHistory(all_of_it, timeout=SECONDS).changes) == 5
+
+    def test_roll_back(self, system: Up, model: str) -> None:
+        first, second = (system.move(model, version).alias for version in (1, 2))
+        back = roll_back(system, model)
+        assert (back.alias.version, back.moved, back.restored_revision) == (1, True, first.revision)
+        assert back.alias.cause == v1.ALIAS_CAUSE_ROLLBACK
+        forth = roll_back(system, model)
+        assert (forth.alias.version, forth.restored_revision) == (2, second.revision)
+        to_time = roll_back(system, model, v1.AsOf(time=first.moved_at))
+        assert (to_time.alias.version, to_time.restored_revision) == (1, first.revision)
+        stays = roll_back(system, model, v1.AsOf(position=first.revision))
+        assert (stays.moved, stays.restored_revision, stays.position) == (False, 0, to_time.position)
+        removed = roll_back(system, model, v1.AsOf(position=first.revision - 1))
+        assert (removed.alias.version, removed.moved, removed.restored_revision) == (0, True, 0)
+        assert removed.alias.revision == removed.position
+        again = roll_back(system, model)
+        assert (again.alias.version, again.restored_revision) == (1, to_time.alias.revision)

@@ -1,0 +1,133 @@
+"""All services as `up` runs them: a process of its own on free ports, and a client that sees every refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from rollforward import v1
+from rollforward.errors import RollforwardError, from_rpc_error
+from tests.e2e.processes import Program
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+Headers = Sequence[tuple[str, str]]
+
+SECONDS = 30.0
+ACTOR = (("rollforward-actor", "Zo%C3%AB"), ("rollforward-correlation-id", "together"))
+
+
+def new_id() -> str:
+    """An id that nothing has."""
+    return uuid.uuid4().hex
+
+
+class Client:
+    """The raw stubs of all services at one address."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+        self.registry = v1.RegistryServiceStub(self.channel)
+        self.tracking = v1.TrackingServiceStub(self.channel)
+        self.serving = v1.ServingServiceStub(self.channel)
+        self.artifacts = v1.ArtifactServiceStub(self.channel)
+        self.audit = v1.AuditServiceStub(self.channel)
+        self.system = v1.SystemServiceStub(self.channel)
+
+    def heads(self) -> dict[str, int]:
+        """The last position of each log."""
+        status = self.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
+        return {log.name: log.head for log in status.logs}
+
+    def refused(
+        self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, headers: Headers = (), seconds: float = SECONDS
+    ) -> RollforwardError:
+        """How a call is refused, as the SDK raises it; fails when it is not, or when it wrote an event."""
+        heads = self.heads()
+        try:
+            answer = method(request, metadata=tuple(headers), timeout=seconds)
+        except grpc.RpcError as error:
+            assert self.heads() == heads
+            return from_rpc_error(error)
+        raise AssertionError(f"not refused: {answer}")
+
+    def upload(self, data: bytes = b"weights") -> str:
+        """Stores an artifact of one file; its digest."""
+        blob = self._upload_blob(data)
+        manifest = v1.Manifest(files=[v1.ManifestFile(path="model.bin", size_bytes=len(data), digest=blob)])
+        return self.artifacts.CreateManifest(v1.CreateManifestRequest(manifest=manifest), timeout=SECONDS).digest
+
+    def _upload_blob(self, data: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        parts = [v1.UploadBlobRequest(digest=digest), v1.UploadBlobRequest(chunk=data)]
+        self.artifacts.UploadBlob(iter(parts), timeout=SECONDS)
+        return digest
+
+    def new_experiment(self) -> str:
+        """A new experiment; its id."""
+        request = v1.CreateExperimentRequest(name=new_id())
+        return self.tracking.CreateExperiment(request, timeout=SECONDS).experiment_id
+
+    def new_run(self) -> str:
+        """A run in an experiment of its own; its id."""
+        run_id = new_id()
+        experiment_id = self.new_experiment()
+        behind = (("rollforward-min-position", f"tracking={self.heads()['tracking']}"),)
+        request = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id)
+        self.tracking.StartRun(request, metadata=behind, timeout=SECONDS)
+        return run_id
+
+    def new_model(self, versions: int = 2) -> str:
+        """A new model with so many versions; its name."""
+        name, digest = f"model-{new_id()}", self.upload()
+        for _ in range(versions):
+            self.registry.RegisterVersion(v1.RegisterVersionRequest(model=name, digest=digest), timeout=SECONDS)
+        return name
+
+    def move(self, model: str, version: int, alias: str = "champion", headers: Headers = ACTOR) -> v1.MoveAliasResponse:
+        """Moves an alias."""
+        request = v1.MoveAliasRequest(model=model, alias=alias, version=version, reason="because")
+        return self.registry.MoveAlias(request, metadata=tuple(headers), timeout=SECONDS)
+
+
+class Up(Client):
+    """The services' process and a client of it. It ends with the `with` block."""
+
+    def __init__(self, data: Path, *options: str) -> None:
+        self.data = data
+        data.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "services", "up", "--data", str(data)]
+        command += ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *options]
+        self.program = Program(command, data.with_suffix(".log"))
+        _, line = self.program.line(" listens on ")
+        found = re.search(r"listens on (\S+) and (\S+)$", line)
+        assert found, line
+        self.address, self.http = found[1], found[2]
+        super().__init__(self.address)
+
+    @cached_property
+    def pid(self) -> int:
+        """The process id."""
+        return self.program.pid
+
+
+@contextmanager
+def up(data: Path, *options: str) -> Iterator[Up]:
+    """Services over a data directory."""
+    services = Up(data, *options)
+    try:
+        yield services
+    finally:
+        services.channel.close()
+        if services.program.running:
+            services.program.terminate()

@@ -1,0 +1,147 @@
+"""The rules of a pod's stream, one by one."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.testing import Given, given
+from rollforward import v1
+from services.serving.decider import DECIDER, State, decide, evolve
+
+POD = "0" * 31 + "b"
+TARGET = v1.Target(model="iris", alias="champion")
+STARTED = v1.PodStarted(pod_id=POD, host="here", endpoint="here:9000", targets=[TARGET])
+DIGEST = f"sha256:{'1' * 64}"
+
+
+def start(pod_id: str = POD, host: str = "here", endpoint: str = "here:9000", **others: object) -> v1.StartPodRequest:
+    """Announces a pod."""
+    targets = others.get("targets", [TARGET])
+    return v1.StartPodRequest(pod_id=pod_id, host=host, endpoint=endpoint, targets=targets)  # type: ignore[arg-type]
+
+
+def says(revision: int, version: int, error: str = "", target: v1.Target = TARGET) -> v1.AcknowledgeAssignmentRequest:
+    """Says what the pod did."""
+    assignment = v1.Assignment(target=target, version=version, digest=DIGEST, revision=revision)
+    return v1.AcknowledgeAssignmentRequest(pod_id=POD, assignment=assignment, error=error, seconds=0.5)
+
+
+def applied(revision: int, version: int) -> v1.AssignmentApplied:
+    """The pod serves it."""
+    return v1.AssignmentApplied(
+        pod_id=POD, target=TARGET, revision=revision, version=version, digest=DIGEST, seconds=0.5
+    )
+
+
+def failed(revision: int, version: int, serving: int) -> v1.AssignmentFailed:
+    """The pod could not."""
+    return v1.AssignmentFailed(
+        pod_id=POD, target=TARGET, revision=revision, version=version, detail="no", serving_version=serving
+    )
+
+
+class TestStart:
+    def test_announces(self) -> None:
+        given(DECIDER).when(start()).then(STARTED)
+
+    def test_only_once(self) -> None:
+        refusal = given(DECIDER, STARTED).when(start()).then_rejected("POD_EXISTS")
+        assert isinstance(refusal, Rejected)
+        assert refusal.kind is Kind.EXISTS
+
+    @pytest.mark.parametrize(
+        ("command", "reason"),
+        [
+            (start("x"), "INVALID_POD_ID"),
+            (start(host=""), "INVALID_NAME"),
+            (start(host="h" * 256), "INVALID_NAME"),
+            (start(endpoint="\n"), "INVALID_NAME"),
+            (start(targets=[]), "INVALID_NAME"),
+            (start(targets=[TARGET] * 1001), "INVALID_NAME"),
+            (start(targets=[v1.Target(model="a:b", alias="champion")]), "INVALID_NAME"),
+            (start(targets=[TARGET, v1.Target(model="a", alias="v1")]), "INVALID_ALIAS"),
+        ],
+        ids=count(),
+    )
+    def test_well_named_only(self, command: v1.StartPodRequest, reason: str) -> None:
+        given(DECIDER).when(command).then_rejected(reason)
+
+
+class TestAcknowledge:
+    def test_what_it_serves(self) -> None:
+        given(DECIDER, STARTED).when(says(5, 1)).then(applied(5, 1))
+
+    def test_the_same_again_changes_nothing(self) -> None:
+        given(DECIDER, STARTED, applied(5, 1)).when(says(5, 1)).then()
+        given(DECIDER, STARTED, applied(5, 1), failed(6, 2, 1)).when(says(6, 2, "no")).then()
+
+    def test_what_it_could_not_take_on_and_what_it_goes_on_with(self) -> None:
+        given(DECIDER, STARTED).when(says(5, 1, "no")).then(failed(5, 1, 0))
+        given(DECIDER, STARTED, applied(5, 1)).when(says(6, 2, "no")).then(failed(6, 2, 1))
+
+    def test_a_second_attempt_may_end_otherwise(self) -> None:
+        given(DECIDER, STARTED, failed(5, 1, 0)).when(says(5, 1)).then(applied(5, 1))
+
+    def test_a_reason_is_cut_to_a_readable_length(self) -> None:
+        (fact,) = given(DECIDER, STARTED).when(says(5, 1, "x" * 5000)).events
+        assert isinstance(fact, v1.AssignmentFailed)
+        assert fact.detail == "x" * 4000
+
+    def test_what_is_behind_what_it_said(self) -> None:
+        given(DECIDER, STARTED, applied(5, 1)).when(says(4, 2)).then_rejected("STALE_REVISION")
+
+    @pytest.mark.parametrize(("revision", "version"), [(2**63, 1), (2**64 - 1, 1), (1, 2**31), (1, 2**32 - 1)])
+    def test_what_cannot_be(self, revision: int, version: int) -> None:
+        given(DECIDER, STARTED).when(says(revision, version)).then_rejected("INVALID_ASSIGNMENT")
+
+    def test_what_it_does_not_follow(self) -> None:
+        other = v1.Target(model="iris", alias="candidate")
+        given(DECIDER, STARTED).when(says(5, 1, target=other)).then_rejected("TARGET_NOT_FOUND")
+        given(DECIDER, STARTED).when(v1.AcknowledgeAssignmentRequest(pod_id=POD)).then_rejected("TARGET_NOT_FOUND")
+
+    def test_before_its_start_and_after_its_stop(self) -> None:
+        given(DECIDER).when(says(5, 1)).then_rejected("POD_NOT_FOUND")
+        given(DECIDER, STARTED, v1.PodStopped(pod_id=POD)).when(says(5, 1)).then_rejected("POD_STOPPED")
+
+
+class TestStop:
+    def test_once(self) -> None:
+        given(DECIDER, STARTED).when(v1.StopPodRequest(pod_id=POD)).then(v1.PodStopped(pod_id=POD))
+        given(DECIDER, STARTED, v1.PodStopped(pod_id=POD)).when(v1.StopPodRequest(pod_id=POD)).then()
+
+    def test_of_an_unknown_pod(self) -> None:
+        given(DECIDER).when(v1.StopPodRequest(pod_id=POD)).then_rejected("POD_NOT_FOUND")
+
+
+def test_only_commands_are_decided() -> None:
+    with pytest.raises(TypeError):
+        decide(v1.ListDeploymentsRequest(), State())
+
+
+commands = st.one_of(
+    st.builds(start, st.sampled_from([POD, "x"])),
+    st.builds(says, st.integers(0, 5), st.integers(0, 2), st.sampled_from(["", "no"])),
+    st.builds(v1.StopPodRequest, pod_id=st.just(POD)),
+)
+
+
+@for_all(st.lists(commands, max_size=20))
+def test_whatever_is_said_the_stream_stays_sound(asked: list[object]) -> None:
+    """Deciding is pure, revisions never go back, and nothing is said before the start or after the stop."""
+    state, kinds, revision = State(), list[str](), 0
+    for command in asked:
+        for fact in Given(DECIDER, state).when(command).events:
+            kinds.append(type(fact).__name__)
+            state = evolve(state, RecordedEvent("", len(kinds), 0, "", fact, Metadata("a")))
+            if isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
+                assert fact.revision >= revision
+                revision = fact.revision
+    assert "PodStarted" not in kinds[1:]
+    assert kinds[:1] in ([], ["PodStarted"])
+    assert "PodStopped" not in kinds[:-1]
