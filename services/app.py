@@ -17,6 +17,7 @@ from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
+from eventstore.durability import ask_monitor, ask_system_account
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.projection import Projection, Projector
@@ -158,16 +159,18 @@ async def _open_logs(
     settings: Settings, stack: AsyncExitStack, failed: asyncio.Future[None]
 ) -> dict[str, JetStreamStore]:
     url, user, password = settings.nats, settings.nats_user, settings.nats_password
+    flush = ask_monitor(settings.nats_monitor) if settings.nats_monitor else None
     if not url:
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
+        flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
         watcher = asyncio.create_task(_watch_nats(nats, failed))
         stack.callback(watcher.cancel)
     client = await connect(url, user or None, password or None)
     stack.push_async_callback(client.close)
     stores = {}
     for log in dict.fromkeys(log for service in settings.services for log in NEEDED_LOGS[service]):
-        stores[log] = JetStreamStore(client, log, LOGS[log])
+        stores[log] = JetStreamStore(client, log, LOGS[log], flush)
         await stores[log].open(replicas=settings.replicas, erasable=log == "tracking")
         for warning in (await stores[log].condition()).warnings:
             _logger.warning("an acknowledged event could be lost", log=log, why=warning)

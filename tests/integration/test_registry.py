@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -34,17 +35,12 @@ def roll_back(system: Up, model: str, to: v1.AsOf | None = None) -> v1.RollbackA
 def measured_run(system: Up, **metrics: float) -> str:
     """A run with these metrics and an artifact, known to the registry."""
     run_id = system.new_run()
-    series = [pack(key, Points(*_columns(value))) for key, value in metrics.items()]
+    once = np.array([1])
+    series = [pack(key, Points(once, once, np.array([value]))) for key, value in metrics.items()]
     system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, params={"depth": "3"}, series=series), timeout=SECONDS)
     artifact = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload())
     system.tracking.LogArtifact(artifact, timeout=SECONDS)
     return run_id
-
-
-def _columns(value: float) -> tuple[object, object, object]:
-    import numpy as np
-
-    return np.array([1]), np.array([1]), np.array([value])
 
 
 def seen(system: Up, log: str = "tracking") -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +18,7 @@ from tests.integration.up import SECONDS, Up
 
 
 class TestWatch:
-    def watch(self, system: Up, **fields: object) -> grpc.CallIterator[v1.WatchAliasesResponse]:
+    def watch(self, system: Up, **fields: object) -> Any:
         request = v1.WatchAliasesRequest(**fields)  # type: ignore[arg-type]
         return system.registry.WatchAliases(request, timeout=SECONDS)
 
