@@ -117,12 +117,13 @@ class Rows:
     def __init__(self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**_WRITING[engine.dialect.name])
+        self._on_postgresql = engine.dialect.name == "postgresql"
         self.label = label
         self.generation = generation
         self.readers = 0
         self._tables = tables
-        with self.writing() as connection:
-            if engine.dialect.name == "postgresql":
+        with self.writing(durably=True) as connection:
+            if self._on_postgresql:
                 # Two programs that make the same table at once would both fail.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
@@ -139,12 +140,15 @@ class Rows:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def writing(self, *, durably: bool = False) -> Iterator[sa.Connection]:
         """A connection for writing, in one transaction: what it writes is written whole.
 
         It sees what others have committed since it began, so the first thing to do is to lock the checkpoint.
+        If it is not `durably` written, a crash of PostgreSQL may lose it: it is in the log.
         """
         with self._writer.begin() as connection:
+            if durably and self._on_postgresql:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield connection
 
     def checkpoint(self) -> Checkpoint:
@@ -155,7 +159,7 @@ class Rows:
 
     def set_live(self) -> None:
         """Makes these the rows that are read."""
-        with self.writing() as connection:
+        with self.writing(durably=True) as connection:
             connection.execute(sa.update(checkpoint).values(live=True))
 
     def digest(self) -> str:

@@ -27,7 +27,7 @@ from services import registry, serving, tracking
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.http import serving_http
-from services.listen import AddressInUse, address_of, host_and_port
+from services.listen import AddressInUse, address_of, bound_socket, host_and_port
 from services.nats_server import EmbeddedNats, NatsServerError
 from services.registry.decider import DECIDER as MODELS
 from services.registry.projection import RegistryProjection
@@ -200,6 +200,8 @@ def _server(edge: Edge) -> grpc.aio.Server:
 
 def _listen(server: grpc.aio.Server, address: str) -> str:
     host, port = host_and_port(address)
+    with bound_socket(address):  # gRPC would say why this fails in a line of its own
+        pass
     try:
         port = server.add_insecure_port(address_of(host, port))
     except RuntimeError as error:

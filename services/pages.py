@@ -33,7 +33,7 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
     if not token:
         return None
     try:
-        key = json.loads(base64.urlsafe_b64decode(token.encode()))
+        key = json.loads(base64.b64decode(token, altchars="-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_fits, key)):

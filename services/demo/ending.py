@@ -31,7 +31,8 @@ def move(stage: Stage) -> str:
         _settle(stage, load, old)
     answers = load.all_answers
     failures = [answer.failure for answer in answers if answer.failure]
-    check(not failures, f"{len(failures)} requests failed: {failures[:1]}")
+    stage.children.check()
+    check(not failures, f"{len(failures)} requests failed; the first with {''.join(failures[:1])}")
     _show_answers(load)
     orders = [[turn.version for turn in turns([each])] for each in load.answers]
     check(all(order == [old, new, old] for order in orders), f"the versions took turns in another order: {orders}")

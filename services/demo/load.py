@@ -90,7 +90,7 @@ class Load:
             response = stub.ModelInfer(request, timeout=DEADLINE)
             predicted = _read(response, len(rows))
         except (grpc.RpcError, ValueError) as error:
-            return Answer(time.perf_counter(), "", 0, f"{type(error).__name__}: {error}")
+            return Answer(time.perf_counter(), "", 0, _in_brief(error))
         right = int((predicted == self._labels[start : start + ROWS]).sum())
         return Answer(time.perf_counter(), f"v{response.model_version}", right)
 
@@ -100,6 +100,10 @@ def _read(response: oip.ModelInferResponse, rows: int) -> NDArray[Any]:
     if (output.name, output.datatype, list(output.shape)) != ("predict", "INT64", [rows]):
         raise ValueError(f"not a label for each of {rows} rows: {output.name} {output.datatype} {list(output.shape)}")
     return np.frombuffer(response.raw_output_contents[0], dtype="<i8")
+
+
+def _in_brief(error: Exception) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
 
 
 @dataclass(frozen=True, slots=True)

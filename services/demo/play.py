@@ -60,9 +60,8 @@ def _scratch() -> Iterator[Path]:
 
 
 def _what_next(data: Path | None) -> None:
-    tool = (
-        "rollforward" if shutil.which("rollforward") else os.path.relpath(Path(sys.executable).parent / "rollforward")
-    )
+    beside = Path(sys.executable).parent / "rollforward"
+    tool = "rollforward" if shutil.which("rollforward") else min(os.path.relpath(beside), str(beside), key=len)
     directory = data or _KEPT_DIRECTORY
     say("What to try next" + (":" if data else ", keeping everything this time:"))
     if data is None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from services.demo.story import StepFailed
+from services.nats_child import leashed
 
 STOP_SECONDS = 15.0
 _POLL = 0.02
@@ -50,32 +52,39 @@ class Children:
         self._logs = logs
         self._children: list[Child] = []
         self._handlers: dict[signal.Signals, Any] = {}
+        self._starting = False
+        self._signal = 0
 
     def start(self, name: str, module: str, *arguments: str) -> Child:
         """Start a Python module as a process, `python -m module arguments`."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ROLLFORWARD_") or key in _KEPT}
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         log = self._logs / f"{name}.log"
-        with log.open("wb") as output:
-            # A process group of its own: Ctrl-C reaches the demo alone, which ends the others in order.
+        with self._undisturbed(), log.open("wb") as output:
+            # A process group of its own: Ctrl-C reaches the demo alone, which ends the others in order. The leash ends
+            # them when the demo itself is killed.
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
+                leashed([sys.executable, "-P", "-m", module, *arguments]),
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=kept | quiet,
                 process_group=0,
             )
-        child = Child(name, process, log)
-        self._children.append(child)
+            child = Child(name, process, log)
+            self._children.append(child)
         return child
+
+    def check(self) -> None:
+        """Raise StepFailed if one of them failed."""
+        for child in self._children:
+            child.check()
 
     def wait_for(self, what: str, found: Callable[[], _T | None], seconds: float = 60.0) -> _T:
         """What `found` gives once it is not None; raises StepFailed when a process fails or the time is over."""
         deadline = time.monotonic() + seconds
         while (value := found()) is None:
-            for child in self._children:
-                child.check()
+            self.check()
             if time.monotonic() > deadline:
                 raise StepFailed(f"{what}: nothing within {seconds:.0f} s")
             time.sleep(_POLL)
@@ -91,10 +100,12 @@ class Children:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+            if child.process.stdin:
+                child.process.stdin.close()
         self._children.clear()
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, _leave) for number in _SIGNALS}
+        self._handlers = {number: signal.signal(number, self._leave) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -107,6 +118,18 @@ class Children:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        # A signal amid the start of a process would leave one that is on no list.
+        self._starting = True
+        try:
+            yield
+        finally:
+            self._starting = False
+        if self._signal:
+            raise SystemExit(128 + self._signal)
 
-def _leave(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        if not self._starting:
+            raise SystemExit(128 + number)

@@ -1,6 +1,7 @@
 """A pod's directory: artifacts by their digest, verified whenever they are taken out, and the last known good state."""
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -103,9 +104,18 @@ class LastKnownGood:
             await asyncio.to_thread(self._write, new)
 
     def _write(self, assignments: list[Assignment]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            # Without it, pods that share the directory would put back what the others have replaced meanwhile.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self._replace(assignments)
+        finally:
+            os.close(folder)
+
+    def _replace(self, assignments: list[Assignment]) -> None:
         merged = {(entry.target.model, entry.target.alias): entry for entry in [*self.read(), *assignments]}
         state = {"server": self._server, "assignments": [json_format.MessageToDict(entry) for entry in merged.values()]}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".state-", dir=self._path.parent)
         with os.fdopen(handle, "w") as stream:
             json.dump(state, stream, indent=1)

@@ -543,6 +543,7 @@ async def test_rows_are_rebuilt_beside_the_live_ones(log: JetStreamStore, locati
         await end_all(asking)
         assert await projector.query(all_notes) == await folded(log)
         assert len(generations(location)) == 1
+        await projector.wait_for(await write(log, 1))
         assert (await rebuilt(projector)).live_digest != progress.live_digest
         number = projector.rows.generation
     async with running(log, location) as projector:

@@ -130,7 +130,7 @@ async def _read_logs(data: Path) -> Logs:
 
 
 def check_acknowledged(history: History, logs: Logs) -> None:
-    """Each acknowledged command is in its log once, whole, where the client was told, and says what the client asked."""
+    """Each acknowledged command is in its log once, whole, where the client was told, and says what it asked."""
     made = _by_request(logs)
     for answer in history.acknowledged:
         events = made[answer.log].get(answer.key, [])

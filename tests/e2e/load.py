@@ -16,13 +16,15 @@ import grpc
 import numpy as np
 
 from rollforward import Conflict, Connection, Watch, upload, v1, watch
+from rollforward.errors import from_rpc_error
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services.serving.inference import REVISION
 from tests.e2e.history import Client, History
-from tests.e2e.processes import until
+from tests.e2e.program import until
 
 PAUSE_SECONDS = 0.02
+ROW = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ class Load:
         """Keeps uploading files of random bytes and logging them to a run of its own."""
         self._again_and_again(partial(self._upload, _Logger(self.client(actor), experiment_id), directory))
 
-    def predict(self, address: str, model: str) -> None:
-        """Keeps asking a pod."""
-        self._work(partial(self._predict, address, model))
+    def predict(self, address: str, model: str, row: Sequence[float] = ROW) -> None:
+        """Keeps asking a pod for the answer to one row."""
+        self._work(partial(self._predict, address, model, row))
 
     def finish(self) -> None:
         """Ends it all, but for what uses the clients' connections."""
@@ -92,11 +94,12 @@ class Load:
         for connection in self._connections:
             connection.close()
 
-    def check(self) -> None:
-        """Raises what went wrong so far."""
+    def is_well(self) -> bool:
+        """True; raises what went wrong in any client so far."""
         for working in self._working:
             if working.done():
                 working.result()
+        return True
 
     def _work(self, job: Callable[[], None]) -> None:
         self._working.append(self._pool.submit(job))
@@ -117,25 +120,24 @@ class Load:
         logger.log_artifact(name, digest)
         self.uploads[digest] = content
 
-    def _predict(self, address: str, model: str) -> None:
+    def _predict(self, address: str, model: str, row: Sequence[float]) -> None:
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 200)]
         with grpc.insecure_channel(address, options=options) as channel:
             stub = GRPCInferenceServiceStub(channel)
             while not self._stopping.wait(0.002):
-                self.predictions.append(ask(stub, model))
+                self.predictions.append(ask(stub, model, row))
 
 
-def ask(stub: GRPCInferenceServiceStub, model: str, seconds: float = 30.0) -> Prediction:
-    """Asks a pod once; for as long as nobody listens it waits."""
+def ask(stub: GRPCInferenceServiceStub, model: str, row: Sequence[float] = ROW, seconds: float = 30.0) -> Prediction:
+    """Asks a pod once for the answer to one row; for as long as nobody listens it waits."""
     request = ModelInferRequest(model_name=model)
-    tensor = request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
-    tensor.contents.fp64_contents.extend([0.0, 0.0])
+    request.inputs.add(name="input", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)
     begun = time.monotonic()
     try:
         response = stub.ModelInfer(request, timeout=seconds, wait_for_ready=True)
     except grpc.RpcError as error:
-        assert isinstance(error, grpc.Call)
-        return Prediction(begun, time.monotonic(), time.time_ns(), failure=f"{error.code().name}: {error.details()}")
+        failure = from_rpc_error(error)
+        return Prediction(begun, time.monotonic(), time.time_ns(), failure=f"{failure.reason}: {failure.message}")
     return _prediction(begun, response)
 
 
@@ -157,9 +159,8 @@ class _Mover:
         try:
             self._held = self._client.send(self._client.connection.registry.MoveAlias, request).alias
         except Conflict as conflict:
-            assert conflict.reason == "WRONG_REVISION"
-            assert conflict.current
-            assert conflict.current.revision > held.revision
+            if conflict.current is None or conflict.current.revision <= held.revision:
+                raise
             self._held = conflict.current
 
 
@@ -200,12 +201,13 @@ class Watcher:
         for change in self._watch:
             self.changes.append(change)
 
-    def close(self, last: int = 0) -> Sequence[v1.AliasChange]:
-        """Ends it, once it was given the change of revision `last`; all changes that it was given."""
-        try:
-            until(lambda: not last or bool(self.changes and self.changes[-1].revision >= last), f"a change {last}")
-        finally:
-            self._watch.close()
-            self._following.result()
-            self._pool.shutdown()
+    def expect(self, revision: int) -> None:
+        """Waits until it was given the change of a revision, or a later one."""
+        until(lambda: bool(self.changes) and self.changes[-1].revision >= revision, f"a change {revision}")
+
+    def close(self) -> Sequence[v1.AliasChange]:
+        """Ends it; all changes that it was given."""
+        self._watch.close()
+        self._pool.shutdown()
+        self._following.result()
         return self.changes

@@ -3,167 +3,23 @@
 from __future__ import annotations
 
 import os
-import random
-import re
 import signal
-import socket
-import subprocess
-import sys
-import threading
+import sysconfig
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from rollforward import Connection
-from services.nats_child import leashed
 from services.nats_server import NatsAddress
+from tests.e2e.program import Program, free_port, gone, until
 
-ROOT = Path(__file__).parents[2]
-READY_SECONDS = 40.0
-STOP_SECONDS = 30.0
-
-_POD = """
-import sys
-from pathlib import Path
-from services.serving.pod import command
-server, grpc, cache, *targets = sys.argv[1:]
-sys.exit(command(*targets, server=server, grpc=grpc, cache=Path(cache)))
-"""
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Returns once a condition holds that no event tells of; fails the test when it does not."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.005)
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked yet how."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def free_port() -> int:
-    """A port that stays free while its program is down.
-
-    It is none of those that the system gives to outgoing connections: such a port, connected to while nobody listens,
-    may be connected to itself and be taken from then on.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-class Program:
-    """A process that cannot outlive this one, with the lines that it prints; its errors go to the file `log`."""
-
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                leashed(list(command)),
-                cwd=ROOT,
-                env={**os.environ, **(environment or {})},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
-        self._log = log
-        self._lines: list[tuple[float, str]] = []
-        self._ended = False
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, name=f"reader-{self.pid}")
-        self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
-    @property
-    def errors(self) -> str:
-        """What it and its predecessors with the same log wrote to standard error."""
-        return self._log.read_text()
-
-    def line(self, pattern: str, seconds: float = READY_SECONDS) -> tuple[float, str]:
-        """The first line that matches, once it was printed, and when (monotonic seconds) it came."""
-
-        def found() -> tuple[float, str] | None:
-            return next((entry for entry in self._lines if re.search(pattern, entry[1])), None)
-
-        with self._changed:
-            self._changed.wait_for(lambda: found() or self._ended, seconds)
-            entry = found()
-        assert entry, f"no line {pattern!r} but {self._lines}; {self._log.name} ends with: {self.errors[-3000:]}"
-        return entry
-
-    def kill(self) -> None:
-        """Ends it as a crash would, whatever it is doing; harmless when it has ended."""
-        self._process.kill()
-        self._finish()
-
-    def terminate(self) -> int:
-        """Asks it to stop; its exit status."""
-        self._process.send_signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Its exit status, once it has ended by itself."""
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
-        self._finish()
-        return self._process.returncode
-
-    def children(self, name: str) -> list[psutil.Process]:
-        """Its child processes of a name."""
-        try:
-            return [child for child in psutil.Process(self.pid).children() if child.name() == name]
-        except psutil.NoSuchProcess:
-            return []
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._changed:
-                self._lines.append((time.monotonic(), line.rstrip("\n")))
-                self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def _finish(self) -> None:
-        self._process.wait()
-        self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+ROLLFORWARD = str(Path(sysconfig.get_path("scripts"), "rollforward"))
 
 
 def start_service(service: str, home: Path, nats: NatsAddress, number: int = 0) -> tuple[Program, str]:
     """One service alone, with rows of its own, over the artifacts that all in `home` share; where it listens."""
-    command = [sys.executable, "-m", "services", "run", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
+    command = [ROLLFORWARD, "run", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
     command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
     environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password}
     program = Program(command, home / f"{service}-{number}.log", environment)
@@ -209,7 +65,7 @@ class Services:
     def spawn(self) -> Program:
         """Starts it; it is not ready yet."""
         self.data.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "services", "up", "--data", str(self.data)]
+        command = [ROLLFORWARD, "up", "--data", str(self.data)]
         command += ["--grpc", self.address, "--http", "127.0.0.1:0"]
         self._program = Program(command, self.data.with_suffix(".log"))
         return self._program
@@ -305,7 +161,17 @@ class Pod:
         """Starts it; it is not ready yet."""
         self._directory.mkdir(exist_ok=True)
         cache = str(self._directory / "cache")
-        command = [sys.executable, "-c", _POD, self._server, self.address, cache, self._target]
+        command = [
+            ROLLFORWARD,
+            "serve",
+            self._target,
+            "--server",
+            self._server,
+            "--grpc",
+            self.address,
+            "--cache",
+            cache,
+        ]
         self.starts.append(time.time_ns())
         self._program = Program(command, self._directory / "pod.log")
 
@@ -322,4 +188,3 @@ class Pod:
     def was_down(self, begun: float, ended: float) -> bool:
         """Whether it was down at some moment of a span of time, in seconds of the monotonic clock."""
         return any(begun <= up and ended >= down for down, up in self.outages)
-

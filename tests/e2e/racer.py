@@ -18,8 +18,7 @@ def race(address: str, name: str, rounds: int) -> None:
                 alias = rf.move_alias(CHAMPION, 3 - alias.version, expected_revision=alias.revision, reason=name)
                 print(f"race {number}: won {alias.revision} {alias.version}", flush=True)
             except rf.Conflict as conflict:
-                assert conflict.current is not None  # noqa: S101 - what the caller of this program is told
-                alias = conflict.current
+                alias = conflict.current or rf.v1.Alias()
                 print(f"race {number}: {conflict.reason} {alias.revision} {alias.version}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Two programs move one alias at the same moment with the same expected revision: one wins, the other is told by whom."""
+"""Two programs move one alias at once with the same expected revision: one wins, the other is told what stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 import rollforward as rf
 from tests.e2e.models import write_constant_model
-from tests.e2e.processes import Program, Services, start_service
+from tests.e2e.processes import Services, start_service
+from tests.e2e.program import Program
 from tests.e2e.racer import CHAMPION, GO
 from tests.servers.nats import running_nats
 

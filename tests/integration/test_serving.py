@@ -143,14 +143,15 @@ def test_every_command_can_be_repeated(system: Up, model: str) -> None:
 
 
 Request = Callable[[str], object]
-OK = {"host": "here", "endpoint": "here:1"}
+V1 = target("a", "v1")
+OK: dict[str, Any] = {"host": "here", "endpoint": "here:1"}
 REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
     "StartPod": [
-        (lambda pod: v1.StartPodRequest(pod_id=pod, targets=[target("a")], **OK), AlreadyExists, "POD_EXISTS"),  # type: ignore[arg-type]
+        (lambda pod: v1.StartPodRequest(pod_id=pod, targets=[target("a")], **OK), AlreadyExists, "POD_EXISTS"),
         (lambda _: v1.StartPodRequest(pod_id="x"), InvalidRequest, "INVALID_POD_ID"),
         (lambda _: v1.StartPodRequest(pod_id=new_id()), InvalidRequest, "INVALID_NAME"),
-        (lambda _: v1.StartPodRequest(pod_id=new_id(), **OK), InvalidRequest, "INVALID_NAME"),  # type: ignore[arg-type]
-        (lambda _: v1.StartPodRequest(pod_id=new_id(), targets=[target("a", "v1")], **OK), InvalidRequest, "INVALID_ALIAS"),  # type: ignore[arg-type]
+        (lambda _: v1.StartPodRequest(pod_id=new_id(), **OK), InvalidRequest, "INVALID_NAME"),
+        (lambda _: v1.StartPodRequest(pod_id=new_id(), targets=[V1], **OK), InvalidRequest, "INVALID_ALIAS"),
     ],
     "AcknowledgeAssignment": [
         (lambda _: says("x", v1.Alias()), InvalidRequest, "INVALID_POD_ID"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_experiments_are_created_found_and_listed(system: Up) -> None:
     assert (found.name, found.actor, dict(found.tags)) == (name, "Zoë", {"a": "2", "b": "1"})
     second = system.new_experiment()
     assert int(second) == int(created.experiment_id) + 1
-    pages = []
+    pages: list[str] = []
     token = ""
     while not pages or token:
         asked = v1.ListExperimentsRequest(page_size=1, page_token=token)
@@ -69,7 +70,7 @@ def test_a_run_from_its_start_to_its_end(system: Up) -> None:
     start = v1.StartRunRequest(
         run_id=run_id, experiment_id=experiment_id, name="rf-100", start_time=Timestamp(seconds=9), tags={"a": "1"}
     )
-    system.tracking.StartRun(start, metadata=[*ACTOR, *seen(system)], timeout=SECONDS)
+    system.tracking.StartRun(start, metadata=(*ACTOR, *seen(system)), timeout=SECONDS)
     batch = v1.LogBatchRequest(run_id=run_id, params={"depth": "3"}, tags={"a": "2", "b": ""})
     system.tracking.LogBatch(batch, timeout=SECONDS)
     digest = system.upload(b"1234567")
@@ -190,10 +191,15 @@ def test_every_command_can_be_repeated(system: Up) -> None:
     start = v1.StartRunRequest(run_id=run_id, experiment_id=created.experiment_id, request_id=new_id())
     artifact = v1.LogArtifactRequest(run_id=run_id, digest=digest, request_id=new_id())
     finish = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_KILLED, request_id=new_id())
-    for method, request in ((tracking.StartRun, start), (tracking.LogArtifact, artifact), (tracking.FinishRun, finish)):
-        first = method(request, metadata=seen(system), timeout=SECONDS)  # type: ignore[operator]
+    commands: list[tuple[Any, Any]] = [
+        (tracking.StartRun, start),
+        (tracking.LogArtifact, artifact),
+        (tracking.FinishRun, finish),
+    ]
+    for method, request in commands:
+        first = method(request, metadata=seen(system), timeout=SECONDS)
         heads = system.heads()
-        assert method(request, timeout=SECONDS) == first  # type: ignore[operator]
+        assert method(request, timeout=SECONDS) == first
         assert system.heads() == heads
 
 
@@ -245,7 +251,11 @@ REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
             InvalidRequest,
             "MESSAGE_TOO_LARGE",
         ),
-        (lambda run: v1.LogBatchRequest(run_id=run, series=_series("a", *[1_400_000] * 3)), InvalidRequest, "MESSAGE_TOO_LARGE"),
+        (
+            lambda run: v1.LogBatchRequest(run_id=run, series=_series("a", *[1_400_000] * 3)),
+            InvalidRequest,
+            "MESSAGE_TOO_LARGE",
+        ),
     ],
     "LogArtifact": [
         (lambda run: v1.LogArtifactRequest(run_id=run, digest=DIGEST), NotFound, "ARTIFACT_NOT_FOUND"),

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward.errors import RollforwardError, from_rpc_error
-from tests.e2e.processes import Program
+from tests.e2e.program import Program
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

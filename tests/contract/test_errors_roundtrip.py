@@ -1,0 +1,143 @@
+"""The table of errors and its inverse: every error of the kernel goes over real gRPC and comes out as the client's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from eventstore.errors import Conflict as KernelConflict
+from eventstore.errors import EventTooLarge, Kind, Rejected, StoreUnavailable
+from eventstore.projection import FollowerTooSlow
+from rollforward import errors, v1
+from rollforward.errors import from_rpc_error
+from services.rpc import Edge
+
+ALIAS = v1.Alias(model="fraud", alias="champion", version=2, digest="sha256:1", revision=7, actor="Zoë")
+EVIDENCE = v1.GateEvidence(expression="run.metrics.acc > 0.9", run=v1.GateRun(run_id="r", metrics={"acc": 0.5}))
+LONG = "\N{FULL BLOCK}" * 5000
+
+TABLE: list[tuple[Exception, type[errors.RollforwardError], str, dict[str, str]]] = [
+    (Rejected(Kind.INVALID, "INVALID_NAME", "no\nname", name="é/"), errors.InvalidRequest, "INVALID_NAME", {"name": "é/"}),
+    (Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", "no run"), errors.NotFound, "RUN_NOT_FOUND", {}),
+    (Rejected(Kind.EXISTS, "RUN_EXISTS", "is there", run_id="r"), errors.AlreadyExists, "RUN_EXISTS", {"run_id": "r"}),
+    (
+        Rejected(Kind.PRECONDITION, "GATE_FAILED", "no", detail=EVIDENCE, model="m"),
+        errors.PreconditionFailed,
+        "GATE_FAILED",
+        {"model": "m"},
+    ),
+    (
+        KernelConflict("WRONG_REVISION", "moved", current=ALIAS, revision="7"),
+        errors.Conflict,
+        "WRONG_REVISION",
+        {"revision": "7"},
+    ),
+    (KernelConflict("STREAM_BUSY", "busy", stream="s"), errors.Conflict, "STREAM_BUSY", {"stream": "s"}),
+    (EventTooLarge(5, 4), errors.InvalidRequest, "MESSAGE_TOO_LARGE", {"size": "5", "limit": "4"}),
+    (StoreUnavailable("no log"), errors.Unavailable, "LOG_UNAVAILABLE", {}),
+    (StoreUnavailable("behind", "PROJECTION_BEHIND"), errors.Unavailable, "PROJECTION_BEHIND", {}),
+    (FollowerTooSlow(), errors.Unavailable, "WATCHER_TOO_SLOW", {}),
+]  # fmt: skip
+
+
+class Failing(v1.RegistryServiceServicer):
+    """Fails as it is told, alone or in a stream."""
+
+    def __init__(self) -> None:
+        self.error: Exception = AssertionError()
+
+    async def GetModel(self, request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:  # noqa: N802
+        raise self.error
+
+    async def WatchAliases(  # noqa: N802
+        self, request: v1.WatchAliasesRequest, context: Any
+    ) -> AsyncIterator[v1.WatchAliasesResponse]:
+        yield v1.WatchAliasesResponse(position=1)
+        raise self.error
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
+    """A server that fails, behind the real edge, and a stub of it."""
+    failing, ports = Failing(), list[int]()
+    started, ending = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        server = grpc.aio.server(interceptors=[Edge({})])
+        v1.add_RegistryServiceServicer_to_server(failing, server)
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        started.set()
+        await asyncio.to_thread(ending.wait)
+        await server.stop(None)
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    assert started.wait(20)
+    with grpc.insecure_channel(f"127.0.0.1:{ports[0]}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield failing, v1.RegistryServiceStub(channel)
+    ending.set()
+    thread.join()
+
+
+def caught(stub: v1.RegistryServiceStub, *, streamed: bool) -> errors.RollforwardError:
+    """What a client of a failing call raises."""
+    with pytest.raises(grpc.RpcError) as error:
+        if streamed:
+            list(stub.WatchAliases(v1.WatchAliasesRequest(), timeout=20))
+        else:
+            stub.GetModel(v1.GetModelRequest(), timeout=20)
+    return from_rpc_error(error.value)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(("error", "kind", "reason", "metadata"), TABLE, ids=count())
+def test_every_row_of_the_table(
+    served: tuple[Failing, v1.RegistryServiceStub],
+    error: Exception,
+    kind: type[errors.RollforwardError],
+    reason: str,
+    metadata: dict[str, str],
+    streamed: bool,
+) -> None:
+    failing, stub = served
+    failing.error = error
+    came = caught(stub, streamed=streamed)
+    assert (type(came), came.reason, came.metadata) == (kind, reason, metadata)
+    if isinstance(came, errors.Conflict):
+        assert came.current == (ALIAS if reason == "WRONG_REVISION" else None)
+    if isinstance(came, errors.PreconditionFailed):
+        assert came.evidence == EVIDENCE
+
+
+def test_the_table_has_every_kind_of_rejection() -> None:
+    assert {error.kind for error, *_ in TABLE if isinstance(error, Rejected)} == set(Kind)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_nobody_thought_of_is_internal_and_tells_nothing_of_the_inside(
+    served: tuple[Failing, v1.RegistryServiceStub], streamed: bool
+) -> None:
+    failing, stub = served
+    failing.error = KeyError("a secret")
+    came = caught(stub, streamed=streamed)
+    assert (type(came), came.reason) == (errors.InternalError, "INTERNAL")
+    assert "secret" not in str(came)
+    assert came.metadata.keys() == {"error_id"}
+
+
+def test_however_much_there_is_to_say_it_is_the_same_error(served: tuple[Failing, v1.RegistryServiceStub]) -> None:
+    failing, stub = served
+    huge = v1.GateEvidence(expression=LONG, run=v1.GateRun(params={str(number): LONG for number in range(10)}))
+    failing.error = Rejected(Kind.PRECONDITION, "GATE_FAILED", LONG, detail=huge, model=LONG, expression=LONG, run_id="r")
+    came = caught(stub, streamed=False)
+    assert (type(came), came.reason) == (errors.PreconditionFailed, "GATE_FAILED")
+    assert came.metadata["run_id"] == "r"
+    assert came.metadata.keys() == {"model", "expression", "run_id"}

@@ -1,0 +1,102 @@
+"""Every event ever released is readable for ever: golden bytes decode, mean the same, and fold.
+
+`golden/<log>/<Event>.json` holds samples: the bytes that stand in some log, in hex, and what they say. Files are added
+for new events and samples for new fields; what is there never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from eventstore.decider import Decider
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.generations import Projection
+from rollforward import v1
+from services.app import LOGS
+from services.audit.projection import AuditProjection
+from services.registry.decider import DECIDER as MODELS
+from services.registry.projection import RegistryProjection
+from services.registry.runs import RunsProjection
+from services.serving.assignments import AssignmentsProjection
+from services.serving.decider import DECIDER as PODS
+from services.serving.projection import ServingProjection
+from services.tracking.decider import EXPERIMENTS, RUNS
+from services.tracking.projection import TrackingProjection
+
+GOLDEN = Path(__file__).with_name("golden")
+FILES = sorted(GOLDEN.glob("*/*.json"))
+
+PROJECTIONS: Mapping[str, list[Projection]] = {
+    "registry": [RegistryProjection(), AssignmentsProjection(), AuditProjection("registry")],
+    "tracking": [TrackingProjection(), RunsProjection(), AuditProjection("tracking")],
+    "serving": [ServingProjection(), AuditProjection("serving")],
+}
+
+
+def samples(file: Path) -> list[Message]:
+    """The events of a file, as today's programs read them."""
+    log, name = file.parent.name, f"rollforward.v1.{file.stem}"
+    return [LOGS[log].decode(name, bytes.fromhex(sample["bytes"])) for sample in json.loads(file.read_text())]
+
+
+def recorded(fact: Message, position: int) -> RecordedEvent:
+    """An event as a log gives it."""
+    return RecordedEvent(decider_of(fact).stream_of(fact), position, position, str(position), fact, Metadata("Zoë"))
+
+
+def decider_of(fact: Message) -> Decider[Any]:
+    """Whose rules an event is of."""
+    if isinstance(fact, v1.ExperimentCreated):
+        return EXPERIMENTS
+    name = fact.DESCRIPTOR.full_name
+    return MODELS if name in LOGS["registry"].names else PODS if name in LOGS["serving"].names else RUNS
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_every_event_type_has_its_golden_bytes(log: str) -> None:
+    assert {f"rollforward.v1.{file.stem}" for file in FILES if file.parent.name == log} >= LOGS[log].names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_bytes_mean_what_they_meant_and_are_written_alike(file: Path) -> None:
+    for sample, event in zip(json.loads(file.read_text()), samples(file), strict=True):
+        assert MessageToDict(event, preserving_proto_field_name=True) == sample["event"]
+        if event.DESCRIPTOR.name == file.stem:  # an event of today, not one that was upcast
+            name, payload = LOGS[file.parent.name].encode(event)
+            assert (name, payload.hex()) == (event.DESCRIPTOR.full_name, sample["bytes"])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_some_sample_has_every_field(file: Path) -> None:
+    facts = samples(file)
+    fields = {field.name for fact in facts for field, _ in fact.ListFields()}
+    assert fields == set(facts[0].DESCRIPTOR.fields_by_name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_events_fold(file: Path) -> None:
+    for fact in samples(file):
+        decider = decider_of(fact)
+        state = decider.evolve(decider.initial, recorded(fact, 1))
+        assert state != decider.initial or isinstance(fact, v1.MetricsLogged)
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_events_become_rows(log: str) -> None:
+    facts = [fact for file in FILES if file.parent.name == log for fact in samples(file)]
+    for projection in PROJECTIONS[log]:
+        engine = sa.create_engine("sqlite://")
+        with engine.begin() as rows:
+            projection.tables.create_all(rows)
+            for position, fact in enumerate(facts, 1):
+                projection.apply(rows, recorded(fact, position))
+            assert any(rows.scalar(sa.select(sa.func.count()).select_from(one)) for one in projection.tables.sorted_tables)
+        engine.dispose()

@@ -1,0 +1,294 @@
+"""The whole way of a model: train, track, gate, register, serve, move, roll back, audit; by SDK and command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.datasets import load_breast_cancer
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+import rollforward as rf
+from rollforward import Connection, v1
+from rollforward.channel import open_channel
+from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.e2e.load import Load, Prediction, Watcher, ask
+from tests.e2e.processes import ROLLFORWARD, Pod, Services
+from tests.e2e.program import until
+
+MODEL = "diagnosis"
+CHAMPION = f"{MODEL}@champion"
+GATE = "run.metrics.accuracy > 0.8"
+ESTIMATORS = {
+    "guess": DummyClassifier(strategy="most_frequent"),
+    "stump": DecisionTreeClassifier(max_depth=1, random_state=0),
+    "line": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+}
+
+
+@dataclass
+class Story:
+    """What was done, and what came of it."""
+
+    services: Services
+    link: Connection
+    pod: Pod
+    folders: dict[str, Path] = field(default_factory=dict)
+    runs: dict[str, v1.Run] = field(default_factory=dict)
+    versions: list[v1.Version] = field(default_factory=list)
+    refusal: rf.PreconditionFailed | None = None
+    aliases: list[v1.Alias] = field(default_factory=list)
+    row: list[float] = field(default_factory=list)
+    answers: dict[int, int] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    watched: Sequence[v1.AliasChange] = ()
+
+    def train(self, name: str, folder: Path) -> None:
+        """One training job."""
+        data = load_breast_cancer()
+        seen, held_out = np.arange(0, 569, 2), np.arange(1, 569, 2)
+        estimator = ESTIMATORS[name].fit(data.data[seen], data.target[seen])
+        accuracy = float(estimator.score(data.data[held_out], data.target[held_out]))
+        folder.mkdir()
+        skops.io.dump(estimator, folder / "model.skops")
+        (folder / "input_example.json").write_text(json.dumps(data.data[:2].tolist()))
+        with rf.start_run("breast-cancer", name=name, connection=self.link) as run:
+            run.log_params({"estimator": type(estimator).__name__, "rows": len(seen)})
+            for step in range(10):
+                run.log_metric("accuracy", accuracy * step / 9, step=step)
+            run.log_artifacts(folder, "model")
+        self.folders[name] = folder
+        self.runs[name] = rf.get_run(run, connection=self.link)
+
+    def register(self) -> None:
+        """Registers those that pass the gate."""
+        rf.create_model(MODEL, gate=GATE, reason="only good ones", connection=self.link)
+        for run in self.runs.values():
+            try:
+                self.versions.append(rf.register_model(MODEL, run, artifact="model", connection=self.link))
+            except rf.PreconditionFailed as refusal:
+                self.refusal = refusal
+
+    def choose_row(self) -> None:
+        """A row of real data that the two versions answer differently, and the answers."""
+        rows = load_breast_cancer().data
+        stump, line = (ESTIMATORS[name].predict(rows) for name in ("stump", "line"))
+        chosen = int(np.flatnonzero(stump != line)[0])
+        self.row = rows[chosen].tolist()
+        self.answers = {1: int(stump[chosen]), 2: int(line[chosen])}
+
+    def serve_and_move(self) -> None:
+        """Moves the champion forward and back under load."""
+        load = Load(self.services.address)
+        self.aliases = [rf.move_alias(CHAMPION, self.versions[0], expected_revision=0, connection=self.link)]
+        watcher = Watcher(self.link, CHAMPION)
+        self.pod.start()
+        self.pod.ready()
+        try:
+            for _ in range(3):
+                load.predict(self.pod.address, CHAMPION, self.row)
+            answered_by(load, self.aliases[0])
+            forward = {"reason": "beats v1", "expected_revision": self.aliases[0].revision}
+            self.aliases.append(rf.move_alias(CHAMPION, 2, **forward, connection=self.link))  # type: ignore[arg-type]
+            answered_by(load, self.aliases[1])
+            self.aliases.append(rf.rollback(CHAMPION, reason="false alarms", connection=self.link))
+            answered_by(load, self.aliases[2])
+            watcher.expect(self.aliases[2].revision)
+        finally:
+            load.finish()
+            self.watched = watcher.close()
+        self.predictions = load.predictions
+
+
+def answered_by(load: Load, alias: v1.Alias) -> None:
+    """Waits until an assignment has answered many requests."""
+    until(
+        lambda: load.is_well() and sum(one.revision == alias.revision for one in load.predictions) > 100,
+        f"v{alias.version} answers",
+    )
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """The whole of it, once."""
+    home = tmp_path_factory.mktemp("lifecycle")
+    with (
+        Services(home / "data") as services,
+        Connection(services.address, actor="ada", correlation_id="the-story") as link,
+        Pod(services.address, home / "pod", CHAMPION) as pod,
+    ):
+        story = Story(services, link, pod)
+        for name in ESTIMATORS:
+            story.train(name, home / name)
+        story.register()
+        story.choose_row()
+        story.serve_and_move()
+        yield story
+
+
+def test_runs_are_tracked(story: Story) -> None:
+    runs = rf.list_runs("breast-cancer", connection=story.link)
+    assert [run.name for run in reversed(runs)] == list(ESTIMATORS)
+    for run in runs:
+        assert run.status == v1.RUN_STATUS_FINISHED
+        assert (run.actor, run.params["rows"]) == ("ada", "285")
+        points = rf.metric_history(run, "accuracy", connection=story.link)
+        assert list(points.steps) == list(range(10))
+        assert points.values[-1] == run.metrics["accuracy"].last == run.metrics["accuracy"].max
+
+
+def test_the_gate_lets_in_what_is_good_and_says_why_it_refuses_the_rest(story: Story) -> None:
+    assert [(version.version, version.run_id) for version in story.versions] == [
+        (number, story.runs[name].run_id) for number, name in enumerate(("stump", "line"), 1)
+    ]
+    assert all(version.evidence.passed and version.evidence.expression == GATE for version in story.versions)
+    assert story.refusal is not None
+    assert story.refusal.reason == "GATE_FAILED"
+    assert story.refusal.evidence is not None
+    assert story.refusal.evidence.run.metrics["accuracy"] == story.runs["guess"].metrics["accuracy"].last
+
+
+def test_no_request_failed_while_the_alias_moved_forward_and_back(story: Story) -> None:
+    assert len(story.predictions) > 300
+    assert [one for one in story.predictions if one.failure] == []
+    assert {one.revision: one.version for one in story.predictions} == {
+        alias.revision: alias.version for alias in story.aliases
+    }
+
+
+def test_each_answer_is_that_of_the_version_that_it_names(story: Story) -> None:
+    assert story.answers[1] != story.answers[2]
+    assert all(one.label == story.answers[one.version] for one in story.predictions)
+
+
+def test_the_history_says_when_who_why_from_where_to_where(story: Story) -> None:
+    changes = rf.alias_history(CHAMPION, connection=story.link)
+    first, second, third = reversed(changes)
+    assert [(change.from_version, change.to_version, change.reason) for change in (first, second, third)] == [
+        (0, 1, ""),
+        (1, 2, "beats v1"),
+        (2, 1, "false alarms"),
+    ]
+    assert [change.cause for change in (first, second)] == [v1.ALIAS_CAUSE_REQUEST] * 2
+    assert (third.cause, third.restored_revision) == (v1.ALIAS_CAUSE_ROLLBACK, first.revision)
+    assert {change.actor for change in changes} == {"ada"}
+    assert list(reversed(changes)) == [first, *story.watched]
+
+
+def test_the_past_is_resolved_by_revision_and_by_time(story: Story) -> None:
+    first, second, third = story.aliases
+    link = story.link
+    assert rf.resolve(CHAMPION, connection=link).revision == third.revision
+    assert rf.resolve(CHAMPION, second.revision, connection=link) == second
+    assert rf.resolve(CHAMPION, third.revision - 1, connection=link) == second
+    assert rf.resolve(CHAMPION, second.moved_at.ToJsonString(), connection=link) == second
+    with pytest.raises(rf.NotFound) as unset:
+        rf.resolve(CHAMPION, first.revision - 1, connection=link)
+    assert unset.value.reason == "ALIAS_NOT_FOUND"
+
+
+def test_what_is_downloaded_is_what_was_trained(story: Story, tmp_path: Path) -> None:
+    for place, (reference, name) in enumerate(
+        {
+            f"models:/{CHAMPION}": "stump",
+            f"models:/{MODEL}/2": "line",
+            f"runs:/{story.runs['guess'].run_id}/model": "guess",
+            story.versions[1].digest: "line",
+        }.items()
+    ):
+        found = rf.download(reference, tmp_path / str(place), connection=story.link)
+        assert contents(found) == contents(story.folders[name])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_the_services_know_what_the_pod_serves(story: Story) -> None:
+    def pods() -> list[v1.PodStatus]:
+        (deployment,) = rf.deployments(MODEL, connection=story.link)
+        assert deployment.desired.revision == story.aliases[-1].revision
+        return list(deployment.pods)
+
+    until(lambda: [pod.state for pod in pods()] == [v1.POD_STATE_CURRENT], "the pod says that it is current")
+    assert [(pod.version, pod.revision, pod.endpoint) for pod in pods()] == [
+        (1, story.aliases[-1].revision, story.pod.address)
+    ]
+
+
+def test_every_fact_is_in_the_audit(story: Story) -> None:
+    events = rf.list_events(correlation_id="the-story", log="registry", limit=None, connection=story.link)
+    assert [event.type.rpartition(".")[2] for event in reversed(events)] == [
+        "ModelCreated",
+        "RegistrationGateSet",
+        *["VersionRegistered"] * 2,
+        *["AliasMoved"] * 3,
+    ]
+    assert {(event.actor, event.stream) for event in events} == {("ada", f"model/{MODEL}")}
+    assert [event.reason for event in reversed(events)][-2:] == ["beats v1", "false alarms"]
+    applied = rf.list_events(type="AssignmentApplied", connection=story.link)
+    assert len(applied) == len(story.aliases)
+
+
+def test_a_pod_refuses_what_it_cannot_answer_and_serves_on(story: Story) -> None:
+    with open_channel(story.pod.address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        assert ask(stub, CHAMPION, [1.0, 2.0]).failure.startswith("INVALID_ARGUMENT")
+        assert ask(stub, "nobody@champion", story.row).failure.startswith("NOT_FOUND")
+        assert ask(stub, CHAMPION, story.row).label == story.answers[1]
+
+
+def command(story: Story, *arguments: str, expected: int = 0) -> Any:
+    """What the command line prints, as JSON; for a failure the line that it says about it."""
+    environment = {**os.environ, "ROLLFORWARD_URI": story.services.address, "ROLLFORWARD_ACTOR": "grace"}
+    done = subprocess.run(
+        [ROLLFORWARD, "-o", "json", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == expected, done.stderr
+    return json.loads(done.stdout) if not expected else done.stderr
+
+
+def test_the_command_line_sees_the_same(story: Story) -> None:
+    first, second, third = story.aliases
+    assert command(story, "alias", "get", CHAMPION)["revision"] == third.revision
+    assert command(story, "alias", "get", CHAMPION, "--at", str(second.revision))["version"] == 2
+    history = command(story, "alias", "history", CHAMPION)
+    assert [change["revision"] for change in history] == [third.revision, second.revision, first.revision]
+    assert len(command(story, "runs", "list", "--experiment", "breast-cancer")) == len(ESTIMATORS)
+    events = command(story, "audit", "events", "--type", "AliasMoved", "--actor", "ada")
+    assert [event["position"] for event in events] == [third.revision, second.revision, first.revision]
+    rebuilt = command(story, "rebuild", "registry")
+    assert rebuilt["live_digest"] == rebuilt["rebuilt_digest"] != ""
+
+
+def test_the_command_line_moves_refuses_and_rolls_back(story: Story) -> None:
+    other = f"{MODEL}@candidate"
+    moved = command(story, "alias", "move", other, "v1", "--expect-revision", "0", "--reason", "first")
+    assert (moved["version"], moved["actor"]) == (1, "grace")
+    assert "WRONG_REVISION" in command(story, "alias", "move", other, "2", "--expect-revision", "0", expected=1)
+    assert "VERSION_NOT_FOUND" in command(story, "alias", "move", other, "9", expected=1)
+    assert "INVALID_ALIAS" in command(story, "alias", "move", f"{MODEL}@latest", "1", expected=1)
+    command(story, "alias", "move", other, "zwei", expected=2)
+    once = ["alias", "move", other, "2", "--request-id", "the-same"]
+    assert command(story, *once) == command(story, *once)
+    assert "REQUEST_ID_REUSED" in command(story, *once[:3], "1", *once[4:], expected=1)
+    assert command(story, "rollback", other, "--to", str(moved["revision"]))["version"] == 1
+    assert [change["to_version"] for change in command(story, "alias", "history", other)] == [1, 2, 1]

@@ -1,0 +1,211 @@
+"""The past is answered from rows: over a history of 10,000 moves no question reads the log."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from eventstore.codec import EventTypes
+from eventstore.decider import CommandHandler
+from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.jetstream import JetStreamStore, connect
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from rollforward import v1
+from rollforward.errors import from_rpc_error
+from services import registry
+from services.nats_server import NatsAddress
+from services.registry.decider import DECIDER
+from services.registry.projection import RegistryProjection
+from services.registry.servicer import RegistryServicer
+from services.rpc import Edge
+from services.times import timestamp
+from tests.integration.up import new_id
+
+MOVES, APPEND, VERSIONS = 10_000, 100, 20
+MODELS, ALIASES = ("fraud", "iris"), ("champion", "candidate")
+Key = tuple[str, str]
+
+
+class CountingStore(JetStreamStore):
+    """Counts how often its log is read."""
+
+    def __init__(self, client: object, log: str, types: EventTypes) -> None:
+        super().__init__(client, log, types)  # type: ignore[arg-type]
+        self.reads = 0
+
+    async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
+        """The events of one stream."""
+        self.reads += 1
+        async for event in super().read(stream, after):
+            yield event
+
+    async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """All events."""
+        self.reads += 1
+        async for batch in super().subscribe(after):
+            yield batch
+
+    async def event_at(self, position: int) -> RecordedEvent | None:
+        """One event."""
+        self.reads += 1
+        return await super().event_at(position)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was written: for each alias its moves as (position, version), and each append's time and last position."""
+
+    moves: dict[Key, list[tuple[int, int]]]
+    times: list[int]
+    lasts: list[int]
+
+    def version(self, key: Key, position: int) -> tuple[int, int]:
+        """The version that an alias named at a position and the revision since which it did; zeros for none."""
+        found = bisect_right(self.moves[key], (position, VERSIONS + 1))
+        return (self.moves[key][found - 1][::-1]) if found else (0, 0)
+
+    def position_at(self, time_ns: int) -> int:
+        """The last position recorded up to a time."""
+        found = bisect_right(self.times, time_ns)
+        return self.lasts[found - 1] if found else 0
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A registry in this process over a log with a long history."""
+
+    store: CountingStore
+    stub: v1.RegistryServiceAsyncStub
+    history: History
+
+
+async def write(store: CountingStore) -> History:
+    """Two models with twenty versions each, then 10,000 moves of their aliases."""
+    chosen = random.Random(7)
+    facts: list[Message] = []
+    for model in MODELS:
+        facts.append(v1.ModelCreated(model=model))
+        facts += [v1.VersionRegistered(model=model, version=number) for number in range(1, VERSIONS + 1)]
+    held: dict[Key, int] = {}
+    for _ in range(MOVES):
+        key = (chosen.choice(MODELS), chosen.choice(ALIASES))
+        before, after = held.get(key, 0), chosen.randint(1, VERSIONS)
+        if before and chosen.random() < 0.05:
+            facts.append(v1.AliasRemoved(model=key[0], alias=key[1], from_version=before))
+            held[key] = 0
+        else:
+            facts.append(v1.AliasMoved(model=key[0], alias=key[1], from_version=before, to_version=after))
+            held[key] = after
+    history = History({(model, alias): [] for model in MODELS for alias in ALIASES}, [], [])
+    for start in range(0, len(facts), APPEND):
+        await _append(store, facts[start : start + APPEND], history)
+    return history
+
+
+async def _append(store: CountingStore, facts: Sequence[Message], history: History) -> None:
+    ids = [new_id() for _ in facts]
+    events = [
+        NewEvent(registry.model_stream(fact.model), fact, Metadata("Zoë"), event_id, event_id)  # type: ignore[attr-defined]
+        for fact, event_id in zip(facts, ids, strict=True)
+    ]
+    positions = await store.append(events)
+    first = await store.event_at(positions[0])
+    assert first is not None
+    history.times.append(first.time)
+    history.lasts.append(positions[-1])
+    for fact, position in zip(facts, positions, strict=True):
+        if isinstance(fact, v1.AliasMoved | v1.AliasRemoved):
+            version = fact.to_version if isinstance(fact, v1.AliasMoved) else 0
+            history.moves[fact.model, fact.alias].append((position, version))
+
+
+async def no_artifact(_: str) -> bool:
+    """Whether an artifact is stored."""
+    return False
+
+
+@pytest.fixture
+async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[System]:
+    client = await connect(nats_address.url, nats_address.user, nats_address.password)
+    store = CountingStore(client, f"registry-{new_id()}", registry.EVENTS)
+    await store.open()
+    history = await write(store)
+    projector = Projector(store, RegistryProjection(), Database(str(tmp_path)))
+    await projector.start()
+    server = grpc.aio.server(interceptors=[Edge({"rollforward.v1.RegistryService": [projector]})])
+    servicer = RegistryServicer(CommandHandler(store, DECIDER, projector), projector, projector, no_artifact)
+    v1.add_RegistryServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield System(store, v1.RegistryServiceStub(channel), history)
+    await server.stop(None)
+    await projector.stop()
+    await client.close()
+
+
+async def resolved(system: System, key: Key, at: v1.AsOf | None) -> tuple[int, int]:
+    """The version and revision that the registry answers; zeros when the alias was not set."""
+    request = v1.ResolveAliasRequest(model=key[0], alias=key[1], at=at)
+    try:
+        alias = (await system.stub.ResolveAlias(request, timeout=20)).alias
+    except grpc.RpcError as error:
+        assert from_rpc_error(error).reason == "ALIAS_NOT_FOUND"
+        return 0, 0
+    return alias.version, alias.revision
+
+
+async def test_the_past_is_answered_from_rows(system: System) -> None:
+    history, chosen = system.history, random.Random(11)
+    head = history.lasts[-1]
+    keys = list(history.moves)
+    expected: list[tuple[int, int]] = []
+    asked = []
+    for number in range(200):
+        key = chosen.choice(keys)
+        if number % 2:
+            position = chosen.randint(0, head)
+            at = v1.AsOf(position=position)
+        else:
+            time_ns = chosen.choice(history.times[:-1]) + chosen.choice([-1, 0, 1, 1000])
+            position = history.position_at(time_ns)
+            at = v1.AsOf(time=timestamp(time_ns))
+        version, revision = history.version(key, position)
+        expected.append((version, revision if version else 0))
+        asked.append(resolved(system, key, at))
+    for key in keys:
+        version, revision = history.version(key, head)
+        expected.append((version, revision if version else 0))
+        asked.append(resolved(system, key, None))
+    before = system.store.reads
+    answers = await asyncio.gather(*asked)
+    assert system.store.reads == before
+    assert answers == expected
+    assert len({version for version, _ in answers}) > VERSIONS / 2
+
+
+async def test_a_move_after_a_long_history_reads_no_more_than_is_new(system: System) -> None:
+    key = ("fraud", "champion")
+    held, revision = system.history.version(key, system.history.lasts[-1])
+    request = v1.MoveAliasRequest(
+        model="fraud", alias="champion", version=held % VERSIONS + 1, expected_revision=revision
+    )
+    await system.stub.MoveAlias(request, timeout=20)
+    before = system.store.reads
+    request.version, request.expected_revision = held or 1, system.history.lasts[-1] + 1
+    answer = await system.stub.MoveAlias(request, timeout=20)
+    assert answer.moved
+    assert system.store.reads == before
+    answered = await resolved(system, key, v1.AsOf(time=answer.alias.moved_at))
+    assert answered == (answer.alias.version, answer.alias.revision)

@@ -1,0 +1,235 @@
+"""The edge of a system: starting, refusing to start, limits, stopping in good order, and starting again."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error
+from tests.e2e.program import ROOT, Program, gone, until
+from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
+
+
+def refused_start(*options: str) -> str:
+    """The one line with which a start is refused."""
+    command = [sys.executable, "-m", "services", "up", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("rollforward: ")
+    return lines[0]
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """An address at which another program listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+class TestRefusesToStart:
+    def test_on_a_data_directory_in_use_and_names_its_holder(self, system: Up) -> None:
+        line = refused_start("--data", str(system.data), "--grpc", "127.0.0.1:0")
+        assert re.search(rf"\b{system.pid}\b", line)
+        assert system.heads()
+
+    def test_on_a_taken_port(self, tmp_path: Path, taken: str) -> None:
+        assert taken in refused_start("--data", str(tmp_path), "--grpc", taken)
+        assert taken in refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--http", taken)
+
+    @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "192.0.2.1:0", "localhost:-1"])
+    def test_where_no_program_can_listen(self, tmp_path: Path, address: str) -> None:
+        assert address in refused_start("--data", str(tmp_path), "--grpc", address)
+
+    @pytest.mark.parametrize("database", ["mysql://localhost/db", "postgresql://nobody@127.0.0.1:1/db"])
+    def test_without_its_database(self, tmp_path: Path, database: str) -> None:
+        refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--database", database)
+
+    def test_without_a_place_for_artifacts(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for place in ("ftp://host/x", str(tmp_path / "file" / "x")):
+            refused_start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--artifacts", place)
+
+    @pytest.mark.parametrize("options", [["run", "nothing"], ["run", "registry"], ["up", "--nothing"]])
+    def test_when_it_is_asked_wrongly(self, options: list[str]) -> None:
+        command = [sys.executable, "-m", "services", *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+
+    def test_a_start_that_waits_for_nats_can_be_broken_off(self, tmp_path: Path, taken: str) -> None:
+        command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path), "--nats", f"nats://{taken}"]
+        with (tmp_path / "out").open("wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as start:
+            with socket.create_server(("127.0.0.1", 0)):
+                _until_connected(taken, start.pid)
+            start.terminate()
+            assert start.wait(10) == 0
+
+
+def _until_connected(address: str, pid: int) -> None:
+    port = int(address.rpartition(":")[2])
+
+    def connected() -> bool:
+        return any(link.raddr and link.raddr.port == port for link in psutil.Process(pid).net_connections())
+
+    until(connected, "a connection to NATS")
+
+
+class TestLimits:
+    def test_an_event_of_more_than_a_megabyte(self, system: Up) -> None:
+        batch = v1.LogBatchRequest(run_id=system.new_run(), tags={f"tag-{number}": "x" * 8000 for number in range(130)})
+        error = system.refused(system.tracking.LogBatch, batch)
+        assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
+        assert int(error.metadata["size"]) > int(error.metadata["limit"])
+
+    def test_a_message_of_more_than_four_megabytes(self, system: Up) -> None:
+        request = v1.CreateModelRequest(name="a", description="x" * 4_200_000)
+        error = system.refused(system.registry.CreateModel, request)
+        assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
+
+    def test_what_is_wrong_is_told_however_long_it_is(self, system: Up) -> None:
+        odd = "\N{FULL BLOCK}"
+        for request in (
+            v1.CreateModelRequest(name=odd * 300),
+            v1.CreateModelRequest(name="@" + odd * 254),
+            v1.CreateModelRequest(name="a", registration_gate=odd * 3000),
+            v1.CreateModelRequest(name="a", registration_gate=f"'{odd * 3000}"),
+        ):
+            error = system.refused(system.registry.CreateModel, request)
+            assert (type(error), error.reason in {"INVALID_NAME", "INVALID_GATE"}) == (InvalidRequest, True)
+
+    def test_a_method_that_there_is_not(self, system: Up) -> None:
+        call: Any = system.channel.unary_unary("/rollforward.v1.RegistryService/Nothing")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"", timeout=SECONDS)
+        assert isinstance(refused.value, grpc.Call)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_bytes_that_are_no_message(self, system: Up) -> None:
+        heads = system.heads()
+        call: Any = system.channel.unary_unary("/rollforward.v1.RegistryService/CreateModel")
+        with pytest.raises(grpc.RpcError):
+            call(b"\xff\xff\xff", timeout=SECONDS)
+        assert system.heads() == heads
+
+    def test_a_deadline_is_kept(self, system: Up) -> None:
+        head = system.heads()["registry"]
+        headers = (("rollforward-min-position", f"registry={head + 1}"),)
+        with pytest.raises(grpc.RpcError) as late:
+            system.registry.ListModels(v1.ListModelsRequest(), metadata=headers, timeout=0.2)
+        assert isinstance(from_rpc_error(late.value), Unavailable)
+
+
+class TestStopsInGoodOrder:
+    def test_calls_that_run_are_answered_and_watches_are_told(self, tmp_path: Path) -> None:
+        with up(tmp_path / "data") as services:
+            model = services.new_model()
+            watches: list[Any] = [
+                services.registry.WatchAliases(v1.WatchAliasesRequest(model=model), timeout=SECONDS),
+                services.serving.WatchAssignments(
+                    v1.WatchAssignmentsRequest(pod_id=new_id(), targets=[v1.Target(model=model, alias="champion")]),
+                    timeout=SECONDS,
+                ),
+            ]
+            assert all(next(watch).position for watch in watches)
+            moving, written = threading.Event(), list[int]()
+
+            def move_until_refused() -> RollforwardError:
+                while True:
+                    try:
+                        for version in (1, 2):
+                            written.append(services.move(model, version).position)
+                            moving.set()
+                    except grpc.RpcError as error:
+                        return from_rpc_error(error)
+
+            with ThreadPoolExecutor(2) as pool:
+                writers: list[Future[RollforwardError]] = [pool.submit(move_until_refused) for _ in range(2)]
+                assert moving.wait(SECONDS)
+                nats = [child.pid for child in services.program.children("nats-server")]
+                assert services.program.terminate() == 0
+                refusals = [writer.result(SECONDS) for writer in writers]
+            assert {type(error) for error in refusals} == {Unavailable}
+            for watch in watches:
+                assert _end_of(watch) == "SHUTTING_DOWN"
+            assert len(nats) == 1
+            assert gone(nats[0])
+            assert "Traceback" not in services.program.errors
+        with up(tmp_path / "data") as again:
+            history = _history(again, model)
+            assert set(written) <= set(history)
+            # What was refused was not written, save what nobody took the answer of.
+            assert len(history) <= len(set(written)) + len(writers)
+
+    def test_a_start_again_keeps_everything(self, tmp_path: Path) -> None:
+        with up(tmp_path / "data") as first:
+            model, run_id = first.new_model(), first.new_run()
+            moved = [first.move(model, version) for version in (1, 2, 1)]
+            request = v1.MoveAliasRequest(model=model, alias="other", version=2, request_id=new_id())
+            answer = first.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+            heads, before = first.heads(), _everything(first, model, run_id)
+            assert first.program.terminate() == 0
+        with up(tmp_path / "data") as again:
+            assert again.heads() == heads
+            assert _everything(again, model, run_id) == before
+            assert again.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == answer
+            assert again.heads() == heads
+            back = v1.RollbackAliasRequest(model=model, alias="champion")
+            assert again.registry.RollbackAlias(back, timeout=SECONDS).restored_revision == moved[1].position
+            for name in ("registry", "tracking", "audit-registry"):
+                steps = again.system.RebuildProjection(v1.RebuildProjectionRequest(name=name), timeout=SECONDS)
+                last = list(steps)[-1]
+                assert last.live_digest == last.rebuilt_digest != ""
+
+
+def _end_of(watch: Any) -> str:
+    with pytest.raises(grpc.RpcError) as ended:
+        for _ in watch:
+            pass
+    error = from_rpc_error(ended.value)
+    assert isinstance(error, Unavailable)
+    return error.reason
+
+
+def _history(services: Client, model: str) -> list[int]:
+    request = v1.ListAliasHistoryRequest(model=model, page_size=1000)
+    return [change.revision for change in services.registry.ListAliasHistory(request, timeout=SECONDS).changes]
+
+
+def _everything(services: Client, model: str, run_id: str) -> list[object]:
+    return [
+        services.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS),
+        services.registry.ListVersions(v1.ListVersionsRequest(model=model), timeout=SECONDS),
+        services.registry.ListAliasHistory(v1.ListAliasHistoryRequest(model=model), timeout=SECONDS),
+        services.tracking.GetRun(v1.GetRunRequest(run_id=run_id), timeout=SECONDS),
+        services.audit.ListEvents(v1.ListEventsRequest(page_size=1000), timeout=SECONDS),
+    ]
+
+
+def test_it_listens_where_it_says(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--grpc", "[::1]:0"]
+    program = Program(command, tmp_path / "log")
+    try:
+        _, line = program.line(" listens on ")
+        client = Client(line.rpartition(" ")[2])
+        assert client.heads() == {"tracking": 0, "registry": 0, "serving": 0}
+        client.channel.close()
+    finally:
+        assert program.terminate() == 0
