@@ -61,6 +61,15 @@ aliases = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
+# Made once: to make a statement takes longer than to run it.
+_TOUCH = sa.update(models).where(models.c.name == sa.bindparam("of")).values(revision=sa.bindparam("at"))
+_MOVE = (
+    sa.update(aliases)
+    .where(aliases.c.model == sa.bindparam("of"), aliases.c.alias == sa.bindparam("named"))
+    .values(version=sa.bindparam("to"), revision=sa.bindparam("at"))
+)
+_SET, _RECORD = sa.insert(aliases), sa.insert(alias_changes)
+
 
 class RegistryProjection:
     """Computes the registry's rows."""
@@ -83,7 +92,7 @@ class RegistryProjection:
                 _change_alias(rows, change_of(event))
             case _:
                 assert_never(fact)
-        rows.execute(sa.update(models).where(models.c.name == fact.model).values(revision=event.position))
+        rows.execute(_TOUCH, {"of": fact.model, "at": event.position})
 
 
 def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreated) -> None:
@@ -121,9 +130,10 @@ def _register_version(rows: sa.Connection, event: RecordedEvent, fact: v1.Versio
 def _change_alias(rows: sa.Connection, change: v1.AliasChange) -> None:
     key = {"model": change.model, "alias": change.alias}
     body = change.SerializeToString(deterministic=True)
-    rows.execute(sa.insert(alias_changes), key | {"revision": change.revision, "change": body})
-    rows.execute(sa.delete(aliases).where(aliases.c.model == change.model, aliases.c.alias == change.alias))
-    rows.execute(sa.insert(aliases), key | {"version": change.to_version, "revision": change.revision})
+    rows.execute(_RECORD, key | {"revision": change.revision, "change": body})
+    held = {"of": change.model, "named": change.alias, "to": change.to_version, "at": change.revision}
+    if not rows.execute(_MOVE, held).rowcount:
+        rows.execute(_SET, key | {"version": change.to_version, "revision": change.revision})
 
 
 def change_of(event: RecordedEvent) -> v1.AliasChange:

@@ -12,9 +12,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
+from cyclopts import Parameter
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -73,7 +74,7 @@ class Settings:
 def command(
     *targets: str,
     server: str | None = None,
-    grpc: str = "127.0.0.1:9000",
+    grpc: Annotated[str, Parameter(env_var="ROLLFORWARD_POD_GRPC")] = "127.0.0.1:9000",
     cache: Path | None = None,
     allow_pickle: bool = False,
     trust: tuple[str, ...] = (),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -21,10 +21,11 @@ from services.rpc import Edge
 
 ALIAS = v1.Alias(model="fraud", alias="champion", version=2, digest="sha256:1", revision=7, actor="Zoë")
 EVIDENCE = v1.GateEvidence(expression="run.metrics.acc > 0.9", run=v1.GateRun(run_id="r", metrics={"acc": 0.5}))
+WATCH, GET = v1.WatchAliasesRequest(), v1.GetModelRequest()
 LONG = "\N{FULL BLOCK}" * 5000
 
 TABLE: list[tuple[Exception, type[errors.RollforwardError], str, dict[str, str]]] = [
-    (Rejected(Kind.INVALID, "INVALID_NAME", "no\nname", name="é/"), errors.InvalidRequest, "INVALID_NAME", {"name": "é/"}),
+    (Rejected(Kind.INVALID, "BAD_NAME", "no\nname", name="é/"), errors.InvalidRequest, "BAD_NAME", {"name": "é/"}),
     (Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", "no run"), errors.NotFound, "RUN_NOT_FOUND", {}),
     (Rejected(Kind.EXISTS, "RUN_EXISTS", "is there", run_id="r"), errors.AlreadyExists, "RUN_EXISTS", {"run_id": "r"}),
     (
@@ -47,18 +48,19 @@ TABLE: list[tuple[Exception, type[errors.RollforwardError], str, dict[str, str]]
 ]  # fmt: skip
 
 
-class Failing(v1.RegistryServiceServicer):
-    """Fails as it is told, alone or in a stream."""
+class Failing:
+    """A registry whose every method fails as it is told, a stream after its first answer."""
 
     def __init__(self) -> None:
         self.error: Exception = AssertionError()
 
-    async def GetModel(self, request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:  # noqa: N802
+    def __getattr__(self, name: str) -> Callable[[Any, Any], Any]:
+        return self._stream if name.startswith("Watch") else self._answer
+
+    async def _answer(self, _request: Any, _context: Any) -> None:
         raise self.error
 
-    async def WatchAliases(  # noqa: N802
-        self, request: v1.WatchAliasesRequest, context: Any
-    ) -> AsyncIterator[v1.WatchAliasesResponse]:
+    async def _stream(self, _request: Any, _context: Any) -> AsyncIterator[v1.WatchAliasesResponse]:
         yield v1.WatchAliasesResponse(position=1)
         raise self.error
 
@@ -71,7 +73,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
 
     async def work() -> None:
         server = grpc.aio.server(interceptors=[Edge({})])
-        v1.add_RegistryServiceServicer_to_server(failing, server)
+        v1.add_RegistryServiceServicer_to_server(cast("v1.RegistryServiceServicer", failing), server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
         started.set()
@@ -90,10 +92,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
 def caught(stub: v1.RegistryServiceStub, *, streamed: bool) -> errors.RollforwardError:
     """What a client of a failing call raises."""
     with pytest.raises(grpc.RpcError) as error:
-        if streamed:
-            list(stub.WatchAliases(v1.WatchAliasesRequest(), timeout=20))
-        else:
-            stub.GetModel(v1.GetModelRequest(), timeout=20)
+        _ = list(stub.WatchAliases(WATCH, timeout=20)) if streamed else stub.GetModel(GET, timeout=20)
     return from_rpc_error(error.value)
 
 
@@ -136,7 +135,8 @@ def test_what_nobody_thought_of_is_internal_and_tells_nothing_of_the_inside(
 def test_however_much_there_is_to_say_it_is_the_same_error(served: tuple[Failing, v1.RegistryServiceStub]) -> None:
     failing, stub = served
     huge = v1.GateEvidence(expression=LONG, run=v1.GateRun(params={str(number): LONG for number in range(10)}))
-    failing.error = Rejected(Kind.PRECONDITION, "GATE_FAILED", LONG, detail=huge, model=LONG, expression=LONG, run_id="r")
+    about = {"model": LONG, "expression": LONG, "run_id": "r"}
+    failing.error = Rejected(Kind.PRECONDITION, "GATE_FAILED", LONG, detail=huge, **about)
     came = caught(stub, streamed=False)
     assert (type(came), came.reason) == (errors.PreconditionFailed, "GATE_FAILED")
     assert came.metadata["run_id"] == "r"

@@ -98,5 +98,6 @@ def test_events_become_rows(log: str) -> None:
             projection.tables.create_all(rows)
             for position, fact in enumerate(facts, 1):
                 projection.apply(rows, recorded(fact, position))
-            assert any(rows.scalar(sa.select(sa.func.count()).select_from(one)) for one in projection.tables.sorted_tables)
+            counts = [sa.select(sa.func.count()).select_from(table) for table in projection.tables.sorted_tables]
+            assert any(rows.scalar(number) for number in counts)
         engine.dispose()

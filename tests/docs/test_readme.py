@@ -1,0 +1,87 @@
+"""The README's commands do what it says, word for word, in a shell of their own."""
+
+import ast
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+# The other tests and the demo's own test are these two; a test cannot run the tests that it is a part of.
+TWO_COMMANDS = ["make demo", "make test"]
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def commands() -> list[str]:
+    lines = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+    return [line.split("   #")[0].strip() for line in lines]
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_verb_of_make_exists() -> None:
+    verbs = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {line.split()[1] for line in commands() if line.startswith("make ")} <= set(verbs)
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_python_is_the_examples() -> None:
+    shown = ast.parse(next(block for language, block in BLOCKS if language == "python"))
+    calls = [
+        node.func.attr
+        for node in ast.walk(shown)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    example = (ROOT / "examples/quickstart.py").read_text()
+    assert calls
+    assert [call for call in calls if f".{call}(" not in example] == []
+
+
+@pytest.mark.timeout(180)
+def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    address = free_address()
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "ROLLFORWARD_GRPC": address,
+        "ROLLFORWARD_URI": address,
+        "ROLLFORWARD_POD_GRPC": free_address(),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    lines = [
+        line for line in commands() if line not in TWO_COMMANDS and not line.startswith(("make setup", "export PATH="))
+    ]
+    # -m: jobs have numbers, as in the shell of whoever types this; and the pod is given the time that typing takes.
+    script = "\n".join(["set -em", *lines, "wait"])
+    script = script.replace("rollforward serving status", "until rollforward serving status | grep current; do :; done")
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    version_of = re.findall(r"^version +(v\d)$", done.stdout, re.MULTILINE)
+    assert version_of == ["v1", "v1", "v2"], done.stdout  # the rollback, now, and as of revision 5
+    assert re.search(r"tumour-detector@champion +v1 +v1 .*current", done.stdout)
+    assert "equal       yes" in done.stdout
