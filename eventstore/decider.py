@@ -19,7 +19,7 @@ from eventstore.store import EventStore
 
 S = TypeVar("S")
 
-ATTEMPTS = 8
+ATTEMPTS = 16
 CACHED_STREAMS = 1000
 
 

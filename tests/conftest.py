@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.nats_server import NatsAddress
-from tests.servers.nats import running_nats
+from tests.servers.nats import running_cluster, running_nats
 from tests.servers.postgres import PostgresServer, running_postgres
 
 
@@ -15,6 +15,13 @@ from tests.servers.postgres import PostgresServer, running_postgres
 def nats_address() -> Iterator[NatsAddress]:
     """A real nats-server; each test takes a log of its own."""
     with running_nats() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def nats_cluster() -> Iterator[NatsAddress]:
+    """Three real nats-servers; each test takes a log of its own."""
+    with running_cluster() as address:
         yield address
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,10 @@ TRUSTED = frozenset(
         "sklearn.tree._tree.Tree",
     }
 )
+
+
+# scikit-learn's modules import each other in circles: of two threads that import them at once Python fails one.
+_opening = threading.Lock()
 
 
 class ModelRefused(Exception):
@@ -152,15 +157,17 @@ def load(path: Path, options: Options) -> Model:
     """
     for name, lane in LANES.items():
         if (path / name).is_file():
-            return Model(lane(path / name, options))
+            with _opening:
+                return Model(lane(path / name, options))
     found = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())[:10]
     raise ModelRefused(f"no model file: one of {', '.join(LANES)} is needed, the artifact has {', '.join(found)}")
 
 
 def prepare() -> None:
     """Import what loading needs, the slowest part of a first load, before there is anything to load."""
-    _library("sklearn.ensemble")
-    _library("skops.io")
+    with _opening:
+        _library("sklearn.ensemble")
+        _library("skops.io")
 
 
 def warm_up_batches(model: Model, path: Path) -> Iterator[NDArray[Any]]:

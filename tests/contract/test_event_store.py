@@ -1,4 +1,4 @@
-"""What every event store promises, asked of the reference store and of JetStream; then what only a server can break."""
+"""What every event store promises, asked of the reference store, of one NATS server and of a cluster of three."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -87,12 +88,13 @@ def flat(batches: Sequence[Sequence[RecordedEvent]]) -> list[RecordedEvent]:
     return list(itertools.chain.from_iterable(batches))
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "cluster"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
     if request.param == "memory":
         yield MemoryStore("test", TYPES)
         return
-    async with open_log(request.getfixturevalue("nats_address"), TYPES) as log:
+    servers, replicas = {"jetstream": ("nats_address", 1), "cluster": ("nats_cluster", 3)}[request.param]
+    async with open_log(request.getfixturevalue(servers), TYPES, replicas=replicas) as log:
         yield log
 
 
@@ -433,6 +435,25 @@ async def test_many_batches_at_once_all_get_in(log: JetStreamStore) -> None:
     # The server has room for 50 open batches of a stream.
     results = await asyncio.gather(*(log.append([new(f"s{number}"), new("t")]) for number in range(120)))
     assert sorted(itertools.chain.from_iterable(results)) == list(range(1, 241))
+
+
+async def test_an_append_that_broke_off_in_the_middle_is_made_anew(
+    log: JetStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = log._js.publish
+    calls = 0
+
+    async def lose_the_first(*arguments: Any, **options: Any) -> api.PubAck:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise TimeoutError
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(log._js, "publish", lose_the_first)
+    assert await log.append([new("a"), new("b"), new("a")], {"a": NO_STREAM}) == (1, 2, 3)
+    assert calls == 2
+    assert await log.head() == 3
 
 
 async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddress) -> None:

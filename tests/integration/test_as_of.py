@@ -84,6 +84,7 @@ class System:
     """A registry in this process over a log with a long history."""
 
     store: CountingStore
+    projector: Projector
     stub: v1.RegistryServiceAsyncStub
     history: History
 
@@ -148,7 +149,7 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await server.start()
     options = [("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield System(store, v1.RegistryServiceStub(channel), history)
+        yield System(store, projector, v1.RegistryServiceStub(channel), history)
     await server.stop(None)
     await projector.stop()
     await client.close()
@@ -210,3 +211,15 @@ async def expect_moves_to_read_no_more_than_is_new(system: System, key: Key) -> 
     assert system.store.reads == before
     answered = await resolved(system, key, v1.AsOf(time=answer.alias.moved_at))
     assert answered == (answer.alias.version, answer.alias.revision)
+    await expect_rows_that_are_behind_to_be_waited_for(system, key)
+
+
+async def expect_rows_that_are_behind_to_be_waited_for(system: System, key: Key) -> None:
+    """Fails when a time that the log has come to, and the rows have not, is answered from what the rows have."""
+    async with system.projector._applying:
+        fact = v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=2)
+        await _append(system.store, [fact], system.history)
+        asked = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-1]))))
+        await asyncio.wait({asked}, timeout=0.3)
+        assert not asked.done()
+    assert await asked == (2, system.history.lasts[-1])

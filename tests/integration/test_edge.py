@@ -179,6 +179,9 @@ class TestStopsInGoodOrder:
     def test_a_start_again_keeps_everything(self, tmp_path: Path) -> None:
         with up(tmp_path / "data") as first:
             model, run_id = first.new_model(), first.new_run()
+            tags = {letter: letter for letter in "zyxwvutsrqponmlk"}
+            first.registry.CreateModel(v1.CreateModelRequest(name=f"{model}-tagged", tags=tags), timeout=SECONDS)
+            first.tracking.CreateExperiment(v1.CreateExperimentRequest(name="tagged", tags=tags), timeout=SECONDS)
             moved = [first.move(model, version) for version in (1, 2, 1)]
             request = v1.MoveAliasRequest(model=model, alias="other", version=2, request_id=new_id())
             answer = first.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import tempfile
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+
+import nats.errors
+from nats.aio.client import Client
 
 from eventstore.codec import EventTypes
 from eventstore.jetstream import JetStreamStore, connect
+from services.nats_child import HOST, find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress
 
 
@@ -30,20 +37,79 @@ def running_nats() -> Iterator[NatsAddress]:
             try:
                 yield address
             finally:
-                asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
+                asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
+@contextmanager
+def running_cluster() -> Iterator[NatsAddress]:
+    """Three servers that keep a log with three replicas; the address is the second one's."""
+    with tempfile.TemporaryDirectory(prefix="nats-") as home, ExitStack() as stack:
+        clients, routes = _free_ports(3), _free_ports(3)
+        others = [f"nats://{HOST}:{port}" for port in routes]
+        for number, (client, route) in enumerate(zip(clients, routes, strict=True)):
+            directory = Path(home, str(number))
+            directory.mkdir()
+            (directory / "conf").write_text(
+                f'''server_name: "{number}"
+                listen: "{HOST}:{client}"
+                cluster {{ name: test, listen: "{HOST}:{route}", routes: {others} }}
+                jetstream {{ store_dir: "{directory}/store", sync_interval: always }}
+                '''
+            )
+            stack.enter_context(_member(directory))
+        url = f"nats://{HOST}:{clients[1]}"
+        with ThreadPoolExecutor(1) as thread:  # a test's own loop may be running on this one
+            thread.submit(lambda: asyncio.run(_has_leader(url))).result()
+        yield NatsAddress(url, "", "", "", "")
+
+
+@contextmanager
+def _member(directory: Path) -> Iterator[None]:
+    command = leashed([str(find_nats_server()), "-c", str(directory / "conf")])
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+async def _has_leader(url: str) -> None:
+    client = await connect(url, patience=30)
+    try:
+        async with asyncio.timeout(30):
+            while not await _can_replicate(client):  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.05)
+    finally:
+        await client.close()
+
+
+async def _can_replicate(client: Client) -> bool:
+    try:
+        await client.jetstream(timeout=1).add_stream(name="ready", num_replicas=3)
+    except (nats.errors.Error, TimeoutError):
+        return False
+    return True
+
+
 @asynccontextmanager
-async def open_log(address: NatsAddress, types: EventTypes, log: str | None = None) -> AsyncIterator[JetStreamStore]:
+async def open_log(
+    address: NatsAddress, types: EventTypes, log: str | None = None, replicas: int = 1
+) -> AsyncIterator[JetStreamStore]:
     """A log on a connection of its own; a new one unless it is named."""
-    client = await connect(address.url, address.user, address.password)
+    client = await connect(address.url, address.user or None, address.password or None)
     try:
         store = JetStreamStore(client, log or f"log-{uuid.uuid4().hex}", types)
-        await store.open()
+        await store.open(replicas=replicas)
         yield store
     finally:
         await client.close()

@@ -26,6 +26,7 @@ from services.nats_child import leashed
 
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 _READY_LIMIT = 60.0  # seconds
+_STOP_LIMIT = 20.0  # seconds
 _POLL = 0.02  # seconds
 
 
@@ -70,7 +71,10 @@ class PostgresServer:
         assert self._process
         with self._process:
             self._process.send_signal(number)
-            self._process.wait()
+            try:
+                self._process.wait(_STOP_LIMIT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self._process = None
 
     @contextmanager

@@ -43,5 +43,9 @@ def open_channel(endpoint: str) -> grpc.Channel:
 
 
 def is_out_of_reach(error: grpc.RpcError) -> bool:
-    """Whether the same request may be answered if it is sent again."""
-    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+    """Whether the same request may be answered if it is sent again.
+
+    A server that stops in good order cancels what it has received and not begun. What this side cancels ends in the
+    same status: whoever asks knows of that before.
+    """
+    return isinstance(error, grpc.Call) and error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -1,0 +1,170 @@
+"""Whatever is sent to any method, the answer is one of the contract, and every projection can take what was written."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from rollforward import v1
+from rollforward.errors import RollforwardError, from_rpc_error
+from tests.integration.up import Up, new_id, up
+from tests.servers.postgres import PostgresServer
+
+FILES = [f"{name}_service_pb2" for name in ("registry", "tracking", "serving", "artifact", "audit", "system")]
+METHODS: list[MethodDescriptor] = [
+    method
+    for file in FILES
+    for service in importlib.import_module(f"rollforward.v1.{file}").DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+NEVER = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED}
+SECONDS = 20.0
+
+F = FieldDescriptor
+SIGNED = {F.TYPE_INT32: 31, F.TYPE_INT64: 63}
+UNSIGNED = {F.TYPE_UINT32: 32, F.TYPE_UINT64: 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A system, and words that it knows."""
+
+    system: Up
+    words: list[str]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A system of its own over each kind of database."""
+    data = tmp_path_factory.mktemp("fuzz") / "data"
+    with ExitStack() as stack:
+        options: list[str] = []
+        if request.param == "postgresql":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            options = ["--database", stack.enter_context(server.database())]
+        system = stack.enter_context(up(data, *options))
+        yield Target(system, known_words(system))
+        assert system.program.terminate() == 0
+        assert "internal error" not in system.program.errors
+        assert "projection failed" not in system.program.errors
+
+
+def known_words(system: Up) -> list[str]:
+    """Names of what there is, and what a database or a file system might choke on."""
+    model, run_id, digest, pod_id = system.new_model(), system.new_run(), system.upload(), new_id()
+    system.move(model, 1)
+    pod = v1.StartPodRequest(
+        pod_id=pod_id, host="h", endpoint="h:1", targets=[v1.Target(model=model, alias="champion")]
+    )
+    system.serving.StartPod(pod, timeout=SECONDS)
+    odd = ["", "\0", "a\0b", "../x", "é", "e\u0301", "\U0001f600", "%", "'; --", "x" * 300, "f" * 32, "0", "WzFd", "1"]
+    return [model, run_id, digest, pod_id, "champion", "registry", "model", "true", *odd]
+
+
+def messages(descriptor: Descriptor, words: list[str], depth: int = 0) -> st.SearchStrategy[Any]:
+    """Any message of a type; the deeper, the fewer parts."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> Any:
+        message = GetMessageClass(descriptor)()
+        for field in descriptor.fields:
+            if draw(st.integers(0, 9)) < 9 - 2 * depth:
+                _fill(draw, message, field, words, depth)
+        return message
+
+    return build()
+
+
+def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, words: list[str], depth: int) -> None:
+    entry = field.message_type
+    most = 3 if depth < 2 else 1
+    if entry is not None and entry.GetOptions().map_entry:
+        keys = draw(st.lists(_scalars(entry.fields_by_name["key"], words), max_size=most))
+        for key in keys:
+            getattr(message, field.name)[key] = draw(_scalars(entry.fields_by_name["value"], words))
+    elif isinstance(getattr(message, field.name), (str, bytes, int, float)):
+        setattr(message, field.name, draw(_scalars(field, words)))
+    elif entry is None:
+        getattr(message, field.name).extend(draw(st.lists(_scalars(field, words), max_size=most)))
+    elif hasattr(getattr(message, field.name), "CopyFrom"):
+        getattr(message, field.name).CopyFrom(draw(messages(entry, words, depth + 1)))
+    else:
+        getattr(message, field.name).extend(draw(st.lists(messages(entry, words, depth + 1), max_size=most)))
+
+
+def _scalars(field: FieldDescriptor, words: list[str]) -> st.SearchStrategy[Any]:
+    if field.type == F.TYPE_STRING:
+        return st.one_of(st.sampled_from(words), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+    if field.type == F.TYPE_BYTES:
+        return st.one_of(st.binary(max_size=24), st.sampled_from([bytes(8), bytes(16), b"\xff" * 8]))
+    if field.type == F.TYPE_BOOL:
+        return st.booleans()
+    if field.type == F.TYPE_ENUM:
+        return st.integers(-1, 6)
+    if field.type in {F.TYPE_DOUBLE, F.TYPE_FLOAT}:
+        return st.floats()
+    bits = (SIGNED | UNSIGNED)[field.type]
+    least = -(2**bits) if field.type in SIGNED else 0
+    greatest = 2**bits - 1
+    edges = [number for number in (0, 1, 2, 1000, 2**31, 2**63 - 1, 2**63) if number <= greatest]
+    return st.one_of(st.sampled_from([*edges, least, greatest]), st.integers(least, greatest))
+
+
+def outcome(system: Up, method: MethodDescriptor, request: Any, headers: tuple[tuple[str, str], ...]) -> Any:
+    """The status of a call and, when it is refused, the error that the SDK raises."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    wire: dict[str, Any] = {
+        "request_serializer": lambda message: message.SerializeToString(),
+        "response_deserializer": GetMessageClass(method.output_type).FromString,
+    }
+    channel: Any = system.channel
+    seconds = 0.15 if method.name.startswith("Watch") else SECONDS
+    try:
+        if method.client_streaming:
+            channel.stream_unary(path, **wire)(iter([request, request]), metadata=headers, timeout=seconds)
+        elif method.server_streaming:
+            list(channel.unary_stream(path, **wire)(request, metadata=headers, timeout=seconds))
+        else:
+            channel.unary_unary(path, **wire)(request, metadata=headers, timeout=seconds)
+    except grpc.RpcError as error:
+        return cast("grpc.Call", error).code(), from_rpc_error(error)
+    return grpc.StatusCode.OK, None
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@settings(
+    max_examples=15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+def test_every_answer_is_one_of_the_contract(target: Target, method: MethodDescriptor, data: st.DataObject) -> None:
+    request = data.draw(messages(method.input_type, target.words))
+    actor = data.draw(st.sampled_from(["", "Zo%C3%AB", "%00", "%FF", "a b", "x" * 300]))
+    code, error = outcome(target.system, method, request, (("rollforward-actor", actor),))
+    assert code not in NEVER, (error, request)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        assert method.name.startswith("Watch"), request
+    elif isinstance(error, RollforwardError):
+        assert error.reason != code.name, (error, request)
+
+
+def test_what_was_written_is_read_by_every_projection(target: Target) -> None:
+    status = target.system.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
+    for projection in status.projections:
+        asked = v1.RebuildProjectionRequest(name=projection.name)
+        *_, last = target.system.system.RebuildProjection(asked, timeout=SECONDS)
+        assert last.live_digest == last.rebuilt_digest != ""
