@@ -26,8 +26,12 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
+INDEX_SECONDS = 10.0
 NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
+
+Waiter = tuple[int, int, "asyncio.Future[None]"]
+"""The position waited for, a number that tells equals apart, and what is done when it is reached."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -67,7 +71,7 @@ class Projector:
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
         self._answered = asyncio.Event()
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters: list[Waiter] = []
         self._numbers = itertools.count()
         self._followers = Followers(store)
 
@@ -118,9 +122,19 @@ class Projector:
             return
         if self.failure:
             raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (position, next(self._numbers), future))
-        await future
+        waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiters, waiter)
+        try:
+            await waiter[2]
+        except asyncio.CancelledError:
+            self._forget(waiter)
+            raise
+
+    def _forget(self, waiter: Waiter) -> None:
+        # Whoever waited for a position that never comes must not be kept for ever.
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            heapq.heapify(self._waiters)
 
     async def query(self, question: Callable[[sa.Connection], T]) -> T:
         """Answers a question from rows of one moment, in a thread.
@@ -158,7 +172,12 @@ class Projector:
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         """What a request did; see `RequestIndex`."""
-        await self.wait_for(at_least)
+        try:
+            if self._position < at_least:
+                await asyncio.wait_for(self.wait_for(at_least), INDEX_SECONDS)
+        except TimeoutError as error:
+            words = f"projection {self.name} is at {self._position}, not yet at {at_least}"
+            raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
         same = sa.and_(events.c.request_id == request_id, events.c.actor == actor)
         question = sa.select(
             sa.func.min(events.c.position), sa.func.max(events.c.position), sa.func.max(events.c.request_digest)

@@ -17,9 +17,8 @@ from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
-from eventstore.durability import ask_monitor, ask_system_account
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.jetstream import JetStreamStore, connect
+from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
 from rollforward import v1

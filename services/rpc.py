@@ -21,7 +21,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from prometheus_client import Histogram
 
-from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable
+from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
 from eventstore.event import Metadata
 from eventstore.projection import FollowerTooSlow, Projector
 from services.names import check_prose, check_text
@@ -42,6 +42,11 @@ LONGEST_METADATA = 600
 LARGEST_DETAIL = 3000
 
 _POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})\s*")
+
+DECIDED_ON_THE_LOG = frozenset(
+    {"LogBatch", "LogArtifact", "FinishRun", "MoveAlias", "RemoveAlias", "StartPod", "AcknowledgeAssignment", "StopPod"}
+)
+"""Commands for which it does not matter how far the rows have come."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -97,6 +102,8 @@ def status_of(error: BaseException) -> Status:
             return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
         case Conflict():
             return _status(grpc.StatusCode.ABORTED, str(error), error.reason, error.metadata, error.current)
+        case TooManyEvents():
+            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), "TOO_MANY_EVENTS")
         case EventTooLarge():
             limits = {"size": str(error.size), "limit": str(error.limit)}
             return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), "MESSAGE_TOO_LARGE", limits)
@@ -185,7 +192,7 @@ class Edge(grpc.aio.ServerInterceptor):
             async with self._guarded(service, method, context):
                 if isinstance(request, Message):
                     check_texts(request)
-                await self._wait(service, context)
+                await self._wait(service, method, context)
                 return await inner(request, context)
 
         return call
@@ -194,7 +201,7 @@ class Edge(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._guarded(service, method, context), self._watching(method):
                 check_texts(request)
-                await self._wait(service, context)
+                await self._wait(service, method, context)
                 async with aclosing(inner(request, context)) as responses:
                     async for response in responses:
                         yield response
@@ -237,9 +244,11 @@ class Edge(grpc.aio.ServerInterceptor):
         finally:
             self._watches.discard(task)
 
-    async def _wait(self, service: str, context: Context) -> None:
+    async def _wait(self, service: str, method: str, context: Context) -> None:
         """Read your writes: waits until the projections have come to the positions that the caller has seen."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
+        if method in DECIDED_ON_THE_LOG:
+            return
         for projector in self._projectors.get(service, ()):
             position = wanted.get(projector.store.log, 0)
             if position > projector.position:

@@ -15,9 +15,9 @@ from nats.aio.client import Client
 from nats.js import api
 
 from eventstore.codec import EventTypes
-from eventstore.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import JetStreamStore, connect
+from eventstore.jetstream.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
 from eventstore.memory import MemoryStore
 from services.nats_child import find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress

@@ -33,8 +33,8 @@ from eventstore.errors import (
 )
 from eventstore.event import MAX_APPEND_EVENTS, MAX_EVENT_BYTES, Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect, subject_of
+from eventstore.jetstream.connection import check_server
 from eventstore.memory import MemoryStore
-from eventstore.nats_connection import check_server
 from eventstore.store import NO_STREAM, EventStore
 from services.nats_server import EmbeddedNats, NatsAddress
 from tests.servers.nats import kill, open_log, until

@@ -768,3 +768,12 @@ def test_whatever_happens_the_rows_are_what_the_log_says(taken: list[tuple[str, 
 
     with tempfile.TemporaryDirectory() as home:
         asyncio.run(run(home))
+
+
+async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
+    projector = Projector(MemoryStore("words", TYPES), Notes(), Database(str(tmp_path)))
+    await projector.start()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(projector.wait_for(1_000_000), 0.01)
+    assert projector._waiters == []
+    await projector.stop()

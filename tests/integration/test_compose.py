@@ -26,7 +26,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 import rollforward as rf
 from rollforward import v1
-from tests.e2e.processes import until
+from tests.e2e.program import until
 from tests.servers.compose import (
     COMPOSE_FILE,
     ROOT,

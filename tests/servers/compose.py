@@ -25,7 +25,7 @@ import psycopg
 import yaml
 
 from services.nats_child import leashed
-from tests.e2e.processes import free_port, until
+from tests.e2e.program import free_port, until
 from tests.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class RegistryServiceStub(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     def __init__(self, channel):
@@ -105,7 +106,8 @@ class RegistryServiceStub(object):
 
 class RegistryServiceServicer(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     def CreateModel(self, request, context):
@@ -138,7 +140,8 @@ class RegistryServiceServicer(object):
 
     def RegisterVersion(self, request, context):
         """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the details).
+        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+        details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +178,8 @@ class RegistryServiceServicer(object):
 
     def RollbackAlias(self, request, context):
         """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-        FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias has no past to go back to.
+        NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
+        has no past to go back to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,7 +187,7 @@ class RegistryServiceServicer(object):
 
     def ResolveAlias(self, request, context):
         """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
-        INVALID_ARGUMENT (POSITION_AHEAD) for a position that the log has not reached.
+        INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -282,7 +286,8 @@ def add_RegistryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RegistryService(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     @staticmethod

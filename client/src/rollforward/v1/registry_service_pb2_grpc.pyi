@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class RegistryServiceStub:
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     @_typing.overload
@@ -45,7 +46,8 @@ class RegistryServiceStub:
     """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
     RegisterVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterVersionRequest, _registry_service_pb2.RegisterVersionResponse]
     """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the details).
+    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+    details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
     """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]
     """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
@@ -59,11 +61,12 @@ class RegistryServiceStub:
     """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias)."""
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]
     """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-    FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias has no past to go back to.
+    NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
+    has no past to go back to.
     """
     ResolveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasRequest, _registry_service_pb2.ResolveAliasResponse]
     """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
-    INVALID_ARGUMENT (POSITION_AHEAD) for a position that the log has not reached.
+    INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
     """
     ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasHistoryRequest, _registry_service_pb2.ListAliasHistoryResponse]
     """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
@@ -75,7 +78,8 @@ class RegistryServiceStub:
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -89,7 +93,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
     RegisterVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterVersionRequest, _registry_service_pb2.RegisterVersionResponse]  # type: ignore[assignment]
     """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the details).
+    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+    details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
     """
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]  # type: ignore[assignment]
     """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
@@ -103,11 +108,12 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias)."""
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
     """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-    FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias has no past to go back to.
+    NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
+    has no past to go back to.
     """
     ResolveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasRequest, _registry_service_pb2.ResolveAliasResponse]  # type: ignore[assignment]
     """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
-    INVALID_ARGUMENT (POSITION_AHEAD) for a position that the log has not reached.
+    INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
     """
     ListAliasHistory: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasHistoryRequest, _registry_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
     """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
@@ -118,7 +124,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
-    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason.
+    refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
+    give are in docs/errors.md and not repeated here.
     """
 
     @_abc_1.abstractmethod
@@ -160,7 +167,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RegisterVersionResponse, _abc.Awaitable[_registry_service_pb2.RegisterVersionResponse]]:
         """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the details).
+        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+        details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
         """
 
     @_abc_1.abstractmethod
@@ -204,7 +212,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RollbackAliasResponse, _abc.Awaitable[_registry_service_pb2.RollbackAliasResponse]]:
         """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-        FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias has no past to go back to.
+        NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
+        has no past to go back to.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +223,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ResolveAliasResponse, _abc.Awaitable[_registry_service_pb2.ResolveAliasResponse]]:
         """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
-        INVALID_ARGUMENT (POSITION_AHEAD) for a position that the log has not reached.
+        INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
         """
 
     @_abc_1.abstractmethod

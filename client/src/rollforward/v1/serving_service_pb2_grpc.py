@@ -77,7 +77,7 @@ class ServingServiceServicer(object):
 
     def AcknowledgeAssignment(self, request, context):
         """Says that a pod serves an assignment, or why it does not. Errors: NOT_FOUND (POD_NOT_FOUND, TARGET_NOT_FOUND),
-        FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
+        INVALID_ARGUMENT (INVALID_ASSIGNMENT), FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

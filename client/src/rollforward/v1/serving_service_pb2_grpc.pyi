@@ -39,7 +39,7 @@ class ServingServiceStub:
     """Announces a pod. Errors: INVALID_ARGUMENT (INVALID_POD_ID, INVALID_NAME, INVALID_ALIAS), ALREADY_EXISTS (POD_EXISTS)."""
     AcknowledgeAssignment: _grpc.UnaryUnaryMultiCallable[_serving_service_pb2.AcknowledgeAssignmentRequest, _serving_service_pb2.AcknowledgeAssignmentResponse]
     """Says that a pod serves an assignment, or why it does not. Errors: NOT_FOUND (POD_NOT_FOUND, TARGET_NOT_FOUND),
-    FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
+    INVALID_ARGUMENT (INVALID_ASSIGNMENT), FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
     """
     StopPod: _grpc.UnaryUnaryMultiCallable[_serving_service_pb2.StopPodRequest, _serving_service_pb2.StopPodResponse]
     """Says that a pod stops. Errors: NOT_FOUND (POD_NOT_FOUND)."""
@@ -61,7 +61,7 @@ class ServingServiceAsyncStub(ServingServiceStub):
     """Announces a pod. Errors: INVALID_ARGUMENT (INVALID_POD_ID, INVALID_NAME, INVALID_ALIAS), ALREADY_EXISTS (POD_EXISTS)."""
     AcknowledgeAssignment: _aio.UnaryUnaryMultiCallable[_serving_service_pb2.AcknowledgeAssignmentRequest, _serving_service_pb2.AcknowledgeAssignmentResponse]  # type: ignore[assignment]
     """Says that a pod serves an assignment, or why it does not. Errors: NOT_FOUND (POD_NOT_FOUND, TARGET_NOT_FOUND),
-    FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
+    INVALID_ARGUMENT (INVALID_ASSIGNMENT), FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
     """
     StopPod: _aio.UnaryUnaryMultiCallable[_serving_service_pb2.StopPodRequest, _serving_service_pb2.StopPodResponse]  # type: ignore[assignment]
     """Says that a pod stops. Errors: NOT_FOUND (POD_NOT_FOUND)."""
@@ -92,7 +92,7 @@ class ServingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_serving_service_pb2.AcknowledgeAssignmentResponse, _abc.Awaitable[_serving_service_pb2.AcknowledgeAssignmentResponse]]:
         """Says that a pod serves an assignment, or why it does not. Errors: NOT_FOUND (POD_NOT_FOUND, TARGET_NOT_FOUND),
-        FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
+        INVALID_ARGUMENT (INVALID_ASSIGNMENT), FAILED_PRECONDITION (POD_STOPPED, STALE_REVISION).
         """
 
     @_abc_1.abstractmethod

@@ -14,7 +14,7 @@ import nats.errors
 from nats.js import api
 
 from eventstore.errors import StoreUnavailable
-from eventstore.nats_connection import connect
+from eventstore.jetstream.connection import connect
 
 ANSWER_SECONDS = 5.0
 

@@ -20,11 +20,11 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, Serve
 
 from eventstore.cloudevents import decode, encode
 from eventstore.codec import EventTypes
-from eventstore.delivery import Delivery, DeliveryBroken
-from eventstore.durability import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
-from eventstore.nats_connection import connect, server_version
+from eventstore.jetstream.connection import connect, server_version
+from eventstore.jetstream.delivery import Delivery, DeliveryBroken
+from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.store import NO_STREAM, check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]

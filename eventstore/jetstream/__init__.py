@@ -1,0 +1,7 @@
+"""The store that NATS JetStream keeps: the one package that knows NATS."""
+
+from eventstore.jetstream.connection import connect
+from eventstore.jetstream.durability import FlushQuestion, ask_monitor, ask_system_account
+from eventstore.jetstream.store import JetStreamStore, subject_of
+
+__all__ = ["FlushQuestion", "JetStreamStore", "ask_monitor", "ask_system_account", "connect", "subject_of"]
