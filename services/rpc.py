@@ -102,11 +102,10 @@ def status_of(error: BaseException) -> Status:
             return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
         case Conflict():
             return _status(grpc.StatusCode.ABORTED, str(error), error.reason, error.metadata, error.current)
-        case TooManyEvents():
-            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), "TOO_MANY_EVENTS")
-        case EventTooLarge():
+        case EventTooLarge() | TooManyEvents():
+            reason = "MESSAGE_TOO_LARGE" if isinstance(error, EventTooLarge) else "TOO_MANY_EVENTS"
             limits = {"size": str(error.size), "limit": str(error.limit)}
-            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), "MESSAGE_TOO_LARGE", limits)
+            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason, limits)
         case FollowerTooSlow():
             words = "the watcher did not keep up; resume from the last position received"
             return _status(grpc.StatusCode.UNAVAILABLE, words, "WATCHER_TOO_SLOW")
