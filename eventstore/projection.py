@@ -71,6 +71,7 @@ class Projector:
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
         self._answered = asyncio.Event()
+        self._ended = asyncio.Event()
         self._waiters: list[Waiter] = []
         self._numbers = itertools.count()
         self._followers = Followers(store)
@@ -120,8 +121,7 @@ class Projector:
         """
         if self._position >= position:
             return
-        if self.failure:
-            raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
+        self._refuse_when_failed()
         waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiters, waiter)
         try:
@@ -129,6 +129,16 @@ class Projector:
         except asyncio.CancelledError:
             self._forget(waiter)
             raise
+
+    async def failed(self) -> None:
+        """Raises the error that ended the projection, once there is one: its rows are no longer the log's."""
+        await self._ended.wait()
+        if self.failure:
+            raise self.failure
+
+    def _refuse_when_failed(self) -> None:
+        if self.failure:
+            raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
 
     def _forget(self, waiter: Waiter) -> None:
         # Whoever waited for a position that never comes must not be kept for ever.
@@ -140,8 +150,9 @@ class Projector:
         """Answers a question from rows of one moment, in a thread.
 
         Raises:
-            StoreUnavailable: The database does not answer.
+            StoreUnavailable: The database does not answer, or the projection failed.
         """
+        self._refuse_when_failed()
         rows = self.rows
         try:
             return await self._ask(rows, question)
@@ -277,6 +288,7 @@ class Projector:
             except Exception as error:
                 _logger.exception("projection failed", projection=self.name, position=self._position)
                 self.failure = error
+                self._ended.set()
                 self._give_up(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
                 return
 

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import structlog
 from cyclopts import App, Parameter
 
-from eventstore.errors import Rejected, StoreUnavailable, UnsafeStore
+from eventstore.errors import LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import Running, running
 from services.data_directory import DataDirectoryError
 from services.listen import AddressInUse
 from services.nats_server import NatsServerError
 from services.settings import SERVICES, Settings, from_environment
 
-REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError)
+REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError, LogRewritten)
 
 
 def up(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
@@ -119,6 +119,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         for projector in parts.projectors.values():
             stack.push_async_callback(projector.stop)
             await _start(projector)
+            stack.callback(asyncio.create_task(_end_with(projector.failed(), failed)).cancel)
         checks = await _add_health_and_reflection(server, settings)
         address = _listen(server, settings.grpc)
         ready = asyncio.Event()
@@ -163,7 +164,7 @@ async def _open_logs(
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
-        watcher = asyncio.create_task(_watch_nats(nats, failed))
+        watcher = asyncio.create_task(_end_with(nats.failed(), failed))
         stack.callback(watcher.cancel)
     client = await connect(url, user or None, password or None)
     stack.push_async_callback(client.close)
@@ -176,12 +177,18 @@ async def _open_logs(
     return stores
 
 
-async def _watch_nats(nats: EmbeddedNats, failed: asyncio.Future[None]) -> None:
+async def _end_with(ending: Awaitable[None], failed: asyncio.Future[None]) -> None:
+    """Ends the process when its NATS server is given up, or the log that it follows was rewritten.
+
+    After that only a new start helps: it compares the rows with the log and computes them anew.
+    """
     try:
-        await nats.failed()
-    except NatsServerError as error:
+        await ending
+    except (NatsServerError, LogRewritten) as error:
         if not failed.done():
             failed.set_exception(error)
+    except Exception:  # noqa: BLE001 - logged where it happened; the other services go on
+        return
 
 
 def _server(edge: Edge) -> grpc.aio.Server:

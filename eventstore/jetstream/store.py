@@ -255,7 +255,7 @@ class JetStreamStore:
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
-        last: RecordedEvent | None = None
+        last = await self.event_at(after)
         while True:
             try:
                 await self._check_holds(last)
@@ -277,7 +277,8 @@ class JetStreamStore:
     async def _check_holds(self, last: RecordedEvent | None) -> None:
         if last:
             now = await self.event_at(last.position)
-            if now is None or now.id != last.id:
+            # An event may have been erased from the middle of a log; one behind the log's head was lost.
+            if (now.id != last.id) if now else (await self.head() < last.position):
                 raise LogRewritten(f"the {self._log} log no longer holds event {last.id} at position {last.position}")
 
     async def head(self) -> int:

@@ -110,7 +110,6 @@ class Scene:
             self.crash_services,
             self.crash_services_as_they_start,
             self.crash_nats,
-            self.crash_nats,
             self.crash_nats_and_services,
             self.crash_pod,
             self.crash_pod_and_services,

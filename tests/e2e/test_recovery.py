@@ -150,10 +150,10 @@ def test_rows_ahead_of_a_log_that_lost_its_tail_are_computed_anew(services: Serv
         expect_equal_to_a_rebuild(link)
 
 
-@pytest.mark.parametrize("count", [5, 9])
-def test_rows_of_another_past_are_computed_anew(services: Services, tmp_path: Path, count: int) -> None:
-    """The log has grown again, to where the rows are or further, but with other events."""
+def test_rows_of_another_past_are_computed_anew(services: Services, tmp_path: Path) -> None:
+    """The log has grown again to just where the rows are, but with other events."""
     lose_tail(services, tmp_path)
+    count = 5
     asyncio.run(append_moves(services.data, count))
     services.start()
     with services.connect("user") as link:
@@ -171,7 +171,6 @@ async def append_moves(data: Path, count: int) -> None:
             await log.append([NewEvent("model/m", moved, Metadata("another"), event_id, event_id)])
 
 
-@pytest.mark.xfail(reason="rows that are ahead of the log of a running system go on being shown", strict=True)
 @pytest.mark.parametrize("quiet", [False, True], ids=["after it has followed events", "before it has"])
 def test_a_log_that_loses_its_tail_under_a_running_system_is_not_followed(
     services: Services, tmp_path: Path, quiet: bool
@@ -189,7 +188,7 @@ def test_a_log_that_loses_its_tail_under_a_running_system_is_not_followed(
     services.kill_nats()
     store.rename(tmp_path / "newer")
     (tmp_path / "older").rename(store)
-    until(lambda: refuses_or_shows_its_log(services), "nobody is shown what the log does not hold", 6.0)
+    until(lambda: refuses_or_shows_its_log(services), "nobody is shown what the log does not hold", 4.0)
 
 
 def refuses_or_shows_its_log(services: Services) -> bool:
@@ -197,8 +196,8 @@ def refuses_or_shows_its_log(services: Services) -> bool:
     if not services.running:
         return True
     with services.connect("reader") as link:
-        (head,) = [log.head for log in rf.status(connection=link).logs if log.name == "registry"]
         try:
+            (head,) = [log.head for log in rf.status(connection=link).logs if log.name == "registry"]
             return rf.resolve(CHAMPION, connection=link).revision <= head
         except rf.Unavailable as refusal:
             return refusal.reason != "DEADLINE_EXCEEDED"

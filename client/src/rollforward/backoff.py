@@ -12,7 +12,7 @@ _RANDOM: Final = random.SystemRandom()
 class Backoff:
     """Times the attempts of one piece of work that may take `seconds` in all (infinite: for ever)."""
 
-    def __init__(self, seconds: float = math.inf, *, first: float = 0.05, longest: float = 5.0) -> None:
+    def __init__(self, seconds: float = math.inf, *, first: float = 0.05, longest: float = 1.0) -> None:
         self._deadline = time.monotonic() + seconds
         self._first = first
         self._longest = longest
