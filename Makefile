@@ -35,7 +35,7 @@ up: $(STAMP) ## start NATS and all services; ARGS="--data DIR ..."
 	@$(BIN)/rollforward up $(ARGS)
 
 test: $(STAMP) ## run the tests; ARGS="-k name ..."
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: check-style check-types check-imports check-protos check-lock ## everything but the tests; -k goes on after a failure
 

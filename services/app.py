@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -119,7 +119,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         for projector in parts.projectors.values():
             stack.push_async_callback(projector.stop)
             await _start(projector)
-            stack.callback(asyncio.create_task(_end_with(projector.failed(), failed)).cancel)
+            stack.callback(asyncio.create_task(_end_with(projector.failed, failed)).cancel)
         checks = await _add_health_and_reflection(server, settings)
         address = _listen(server, settings.grpc)
         ready = asyncio.Event()
@@ -164,7 +164,7 @@ async def _open_logs(
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
-        watcher = asyncio.create_task(_end_with(nats.failed(), failed))
+        watcher = asyncio.create_task(_end_with(nats.failed, failed))
         stack.callback(watcher.cancel)
     client = await connect(url, user or None, password or None)
     stack.push_async_callback(client.close)
@@ -177,13 +177,13 @@ async def _open_logs(
     return stores
 
 
-async def _end_with(ending: Awaitable[None], failed: asyncio.Future[None]) -> None:
+async def _end_with(ending: Callable[[], Awaitable[None]], failed: asyncio.Future[None]) -> None:
     """Ends the process when its NATS server is given up, or the log that it follows was rewritten.
 
     After that only a new start helps: it compares the rows with the log and computes them anew.
     """
     try:
-        await ending
+        await ending()
     except (NatsServerError, LogRewritten) as error:
         if not failed.done():
             failed.set_exception(error)

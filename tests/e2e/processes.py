@@ -115,9 +115,9 @@ class Services:
         """Fails when one of the nats-servers that were seen is left."""
         until(lambda: all(gone(pid) for pid in self._nats), "the nats-servers have ended")
 
-    def connect(self, actor: str) -> Connection:
-        """A connection of the SDK."""
-        return Connection(self.address, actor=actor)
+    def connect(self, actor: str, timeout: float = 30.0) -> Connection:
+        """A connection of the SDK, whose calls take at most so many seconds."""
+        return Connection(self.address, actor=actor, timeout=timeout)
 
 
 class Pod:

@@ -195,7 +195,7 @@ def refuses_or_shows_its_log(services: Services) -> bool:
     """Whether a reader is told that there is no answer, or is answered from the log as it is."""
     if not services.running:
         return True
-    with services.connect("reader") as link:
+    with services.connect("reader", timeout=1.0) as link:
         try:
             (head,) = [log.head for log in rf.status(connection=link).logs if log.name == "registry"]
             return rf.resolve(CHAMPION, connection=link).revision <= head
