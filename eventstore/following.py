@@ -74,7 +74,8 @@ class Followers:
         if self._end and queue.empty():
             raise self._end
         try:
-            told = await asyncio.wait_for(queue.get(), quiet_seconds)
+            async with asyncio.timeout(quiet_seconds):
+                told = await queue.get()
         except TimeoutError:
             return () if queue.empty() else await self._live(queue, quiet_seconds)
         if isinstance(told, Exception):

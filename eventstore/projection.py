@@ -185,7 +185,8 @@ class Projector:
         """What a request did; see `RequestIndex`."""
         try:
             if self._position < at_least:
-                await asyncio.wait_for(self.wait_for(at_least), INDEX_SECONDS)
+                async with asyncio.timeout(INDEX_SECONDS):
+                    await self.wait_for(at_least)
         except TimeoutError as error:
             words = f"projection {self.name} is at {self._position}, not yet at {at_least}"
             raise StoreUnavailable(words, "PROJECTION_BEHIND") from error

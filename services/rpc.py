@@ -263,7 +263,8 @@ async def wait_for(projector: Projector, position: int, context: Context) -> Non
     remaining = context.time_remaining()
     limit = min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
     try:
-        await asyncio.wait_for(projector.wait_for(position), limit)
+        async with asyncio.timeout(limit):
+            await projector.wait_for(position)
     except TimeoutError as error:
         words = f"projection {projector.name} is at {projector.position}, not yet at {position}"
         raise StoreUnavailable(words, "PROJECTION_BEHIND") from error

@@ -8,6 +8,7 @@ Source: the push consumer of https://github.com/nats-io/nats-architecture-and-de
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,10 +114,10 @@ class Delivery:
                 raise DeliveryBroken("the connection is a new one")
             if time.monotonic() - self._heard > SILENCE_SECONDS:
                 raise DeliveryBroken("nothing heard, not even a heartbeat")
-            try:
-                return await asyncio.wait_for(self._queue.get(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            # Not wait_for: when both come at once, Python 3.11 gives the message and forgets the cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await self._queue.get()
         return self._queue.get_nowait()
 
     async def _take(self, message: Msg) -> list[Delivered]:

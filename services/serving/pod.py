@@ -207,8 +207,9 @@ class Pod:
     async def _boot(self) -> None:
         """Take what was last served when the service does not say in time what to serve."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._follower.heard.wait(), PATIENCE)
-            return
+            async with asyncio.timeout(PATIENCE):
+                await self._follower.heard.wait()
+                return
         for assignment in self._known_good.read():
             target = Target(assignment.target.model, assignment.target.alias)
             if target in self._settings.targets:

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, BytesValue, FloatValue, Int64Value, StringValue
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
 from nats.js import api
 
 from eventstore.codec import EventTypes
@@ -34,6 +35,7 @@ from eventstore.errors import (
 from eventstore.event import MAX_APPEND_EVENTS, MAX_EVENT_BYTES, Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect, subject_of
 from eventstore.jetstream.connection import check_server
+from eventstore.jetstream.delivery import Delivery
 from eventstore.memory import MemoryStore
 from eventstore.store import NO_STREAM, EventStore
 from services.nats_server import EmbeddedNats, NatsAddress
@@ -520,3 +522,14 @@ async def test_an_existing_log_stays_as_it_is(nats_address: NatsAddress) -> None
         assert config.deny_purge
         assert config.storage == api.StorageType.FILE
         assert await log.head() == 1
+
+
+async def test_a_delivery_that_is_cancelled_as_a_message_comes_is_cancelled(nats_address: NatsAddress) -> None:
+    async with open_log(nats_address, TYPES) as log, Delivery(log._client, log._name, 0) as delivery:
+        waiting = asyncio.create_task(anext(delivery))
+        await asyncio.sleep(0)
+        delivery._queue.put_nowait(Msg(log._client, headers={"Status": "100"}))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, 5)
