@@ -105,9 +105,10 @@ class Projector:
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
-        if self._task:
+        while self._task and not self._task.done():
+            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=0.2)
         self._give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:
