@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,8 @@ def running_postgres() -> Iterator[PostgresServer]:
     if url := os.environ.get("ROLLFORWARD_TEST_PG_URL"):
         yield PostgresServer(url)
         return
+    if os.geteuid() != 0 and os.geteuid() not in {user.pw_uid for user in pwd.getpwall()}:
+        pytest.skip("PostgreSQL runs for a user with a name only, and this one has none: set ROLLFORWARD_TEST_PG_URL")
     programs = _programs()
     # In /tmp, because the path of a socket must be short.
     home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
