@@ -288,7 +288,8 @@ def test_a_conflict_shows_the_current_state(cli: Cli, alias: str) -> None:
     for words in (("alias", "move", alias, "1"), ("alias", "remove", alias), ("rollback", alias, "--to", "1")):
         result = cli(*words, "--expect-revision", "1")
         assert refused(result) == "WRONG_REVISION"
-        assert f"{alias} is v2 at revision {moved['revision']}" in result.stderr
+        assert f"{alias} is at revision {moved['revision']}, not 1" in result.stderr
+        assert f"it is v2 since {moved['moved_at']}, by {moved['actor']}" in result.stderr
 
 
 def test_a_request_id_makes_a_repetition_harmless(cli: Cli, alias: str) -> None:

@@ -53,8 +53,10 @@ def _words(error: "RollforwardError") -> str:
 
     words = error.message or "no more is known"
     if isinstance(error, Conflict) and (now := error.current) is not None:
-        holder = f"v{now.version}" if now.version else "not set"
-        words += f"; {now.model}@{now.alias} is {holder} at revision {now.revision}"
+        words += f"; it is {f'v{now.version}' if now.version else 'not set'}"
+        if now.revision:
+            why = f": {now.reason}" if now.reason else ""
+            words += f" since {now.moved_at.ToJsonString()}, by {now.actor}{why}"
     if isinstance(error, Unavailable):
         words += f" (server {current().address})"
     return words
