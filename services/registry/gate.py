@@ -37,7 +37,7 @@ def evaluate(expression: str, run: v1.GateRun, tracking_position: int) -> v1.Gat
     try:
         value = _environment.compile(expression).eval(data={"run": known})
         passed = value.type() == cel.Type.BOOL and value.value() is True
-        detail = "" if passed else str(value.value())
+        detail = "" if passed else _why_not(value, expression, known)
     except RuntimeError as error:  # such as: iteration budget exceeded
         passed, detail = False, str(error)
     if missing := sorted(run.metrics.keys() - known.metrics.keys()):
@@ -45,6 +45,13 @@ def evaluate(expression: str, run: v1.GateRun, tracking_position: int) -> v1.Gat
     return v1.GateEvidence(
         expression=expression, run=run, tracking_position=tracking_position, passed=passed, detail=detail
     )
+
+
+def _why_not(value: cel.Value, expression: str, run: v1.GateRun) -> str:
+    if value.type() != cel.Type.BOOL:
+        return str(value.value())
+    seen = [f"{name} = {run.metrics[name]:g}" for name in sorted(run.metrics) if name in expression]
+    return f"it is false, with {', '.join(seen)}" if seen else "it is false"
 
 
 def _invalid(why: str) -> Rejected:

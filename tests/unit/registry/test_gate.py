@@ -117,3 +117,9 @@ def test_no_comparison_with_nan_lets_a_run_pass(one: float, other: float, sign: 
     else:
         holds = {"<": one < other, "<=": one <= other, ">": one > other, ">=": one >= other, "==": one == other}
         assert evidence.passed == (holds.get(sign, one != other) != negated)
+
+
+def test_a_refusal_names_the_metrics_that_it_looked_at() -> None:
+    run = v1.GateRun(run_id="r", metrics={"accuracy": 0.883, "loss": 1.0})
+    assert evaluate("run.metrics.accuracy > 0.95", run, 1).detail == "it is false, with accuracy = 0.883"
+    assert evaluate("run.run_id == 'another'", run, 1).detail == "it is false"
