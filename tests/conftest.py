@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ import pytest
 from services.nats_server import NatsAddress
 from tests.servers.nats import running_cluster, running_nats
 from tests.servers.postgres import PostgresServer, running_postgres
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through: a shell that runs the tests in the background has it ignored, here and in every child."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
