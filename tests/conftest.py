@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.nats_server import NatsAddress
 from tests.servers.nats import running_cluster, running_nats
@@ -13,9 +14,13 @@ from tests.servers.postgres import PostgresServer, running_postgres
 
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C through: a shell that runs the tests in the background has it ignored, here and in every child."""
+    """Makes the tests independent of how they are run."""
+    # A shell that runs them in the background has Ctrl-C ignored, here and in every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes says more about the machine than about the code.
+    settings.register_profile("rollforward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("rollforward")
 
 
 @pytest.fixture(scope="session")
