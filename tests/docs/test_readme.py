@@ -3,24 +3,19 @@
 import ast
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.servers.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 # The other tests and the demo's own test are these two; a test cannot run the tests that it is a part of.
 TWO_COMMANDS = ["make demo", "make test"]
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def commands() -> list[str]:
@@ -57,12 +52,12 @@ def test_the_python_is_the_examples() -> None:
 @pytest.mark.timeout(180)
 def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    address = free_address()
+    address = f"127.0.0.1:{free_port()}"
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "ROLLFORWARD_GRPC": address,
         "ROLLFORWARD_URI": address,
-        "ROLLFORWARD_POD_GRPC": free_address(),
+        "ROLLFORWARD_POD_GRPC": f"127.0.0.1:{free_port()}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
     lines = [

@@ -12,7 +12,8 @@ from typing import Self
 
 from rollforward import Connection
 from services.nats_server import NatsAddress
-from tests.e2e.program import Program, free_port, gone, until
+from tests.e2e.program import Program, gone, until
+from tests.servers.ports import free_port
 
 ROLLFORWARD = str(Path(sysconfig.get_path("scripts"), "rollforward"))
 

@@ -25,7 +25,8 @@ import psycopg
 import yaml
 
 from services.nats_child import leashed
-from tests.e2e.program import free_port, until
+from tests.e2e.program import until
+from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from eventstore.codec import EventTypes
 from eventstore.jetstream import JetStreamStore, connect
 from services.nats_child import HOST, find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress
+from tests.servers.ports import free_port
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def running_nats() -> Iterator[NatsAddress]:
 def running_cluster() -> Iterator[NatsAddress]:
     """Three servers that keep a log with three replicas; the address is the second one's."""
     with tempfile.TemporaryDirectory(prefix="nats-") as home, ExitStack() as stack:
-        clients, routes = _free_ports(3), _free_ports(3)
+        clients, routes = ([free_port() for _ in range(3)] for _ in range(2))
         others = [f"nats://{HOST}:{port}" for port in routes]
         for number, (client, route) in enumerate(zip(clients, routes, strict=True)):
             directory = Path(home, str(number))
@@ -75,12 +75,6 @@ def _member(directory: Path) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 async def _has_leader(url: str) -> None:
