@@ -10,6 +10,17 @@ import sqlalchemy as sa
 from eventstore.event import RecordedEvent
 from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
 
+# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
+_MOVE_CHECKPOINT = (
+    sa.update(checkpoint)
+    .where(checkpoint.c.position == sa.bindparam("before"), checkpoint.c.live == sa.bindparam("is_live"))
+    .values(position=sa.bindparam("upto"), event_id=sa.bindparam("last_id"))
+    .returning(checkpoint.c.time)
+)
+_SET_TIME = sa.update(checkpoint).values(time=sa.bindparam("last_time"))
+_INDEX = sa.insert(events)
+_INDEXED = events.c.keys()
+
 
 class Projection(Protocol):
     """What a slice says about its rows.
@@ -88,9 +99,8 @@ class Generations:
         last = batch[-1]
         with rows.writing() as connection:
             # First of all, because it locks the checkpoint: from here on the rows are ours.
-            ours = sa.update(checkpoint).where(checkpoint.c.position == before, checkpoint.c.live == live)
-            moved = ours.values(position=last.position, event_id=last.id).returning(checkpoint.c.time)
-            time = connection.scalar(moved)
+            moved = {"before": before, "is_live": live, "upto": last.position, "last_id": last.id}
+            time = connection.scalar(_MOVE_CHECKPOINT, moved)
             if time is None:
                 raise CheckpointMoved
             index = []
@@ -102,8 +112,8 @@ class Generations:
                 opens = event.closes_append
                 meta = event.metadata
                 index.append((event.position, time, meta.actor, meta.request_id, meta.request_digest))
-            connection.execute(sa.insert(events), [dict(zip(events.c.keys(), row, strict=True)) for row in index])
-            connection.execute(sa.update(checkpoint).values(time=time))
+            connection.execute(_INDEX, [dict(zip(_INDEXED, row, strict=True)) for row in index])
+            connection.execute(_SET_TIME, {"last_time": time})
 
     def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:
         """Makes `new` live in place of `old` if the two are equal; returns the digests of both.

@@ -33,6 +33,10 @@ _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 Waiter = tuple[int, int, "asyncio.Future[None]"]
 """The position waited for, a number that tells equals apart, and what is done when it is reached."""
 
+_REQUEST = sa.select(
+    sa.func.min(events.c.position), sa.func.max(events.c.position), sa.func.max(events.c.request_digest)
+).where(events.c.request_id == sa.bindparam("request"), events.c.actor == sa.bindparam("by"))
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -191,11 +195,8 @@ class Projector:
         except TimeoutError as error:
             words = f"projection {self.name} is at {self._position}, not yet at {at_least}"
             raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
-        same = sa.and_(events.c.request_id == request_id, events.c.actor == actor)
-        question = sa.select(
-            sa.func.min(events.c.position), sa.func.max(events.c.position), sa.func.max(events.c.request_digest)
-        )
-        first, last, digest = await self.query(lambda rows: rows.execute(question.where(same)).one())
+        asked = {"by": actor, "request": request_id}
+        first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
         return Request(digest, first, last) if first is not None else None
 
     def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
