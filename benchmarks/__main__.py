@@ -122,7 +122,7 @@ def system_figures(address: str, seconds: float) -> Iterator[Figure]:
     yield measure("resolve an alias", lambda _: rf.resolve("bench@live"), seconds, "empty gRPC call")
     past = rf.alias_history("bench@live", limit=None)
     middle = past[len(past) // 2].revision
-    name = f"resolve as of {len(past):,} moves ago / 2"
+    name = f"resolve as of {len(past) // 2:,} moves ago"
     yield measure(name, lambda _: rf.resolve("bench@live", at=middle), seconds, "empty gRPC call")
     yield delivery(seconds)
     yield from batches(connection, seconds)
