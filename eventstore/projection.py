@@ -211,6 +211,10 @@ class Projector:
         """
         return self._followers.follow(after, lambda: self._position, quiet_seconds)
 
+    def dismiss(self, error: StoreUnavailable) -> None:
+        """Tells all who follow that nothing more comes from here: they are given this error."""
+        self._followers.end(error)
+
     async def position_at(self, time_ns: int) -> tuple[int, int]:
         """The last position recorded up to a time, and its time; (0, 0) before the first event.
 

@@ -107,8 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         failed = asyncio.get_running_loop().create_future()
         stores = await _open_logs(settings, stack, failed)
         answers_from: dict[str, list[Projector]] = {}
-        edge = Edge(answers_from)
-        server = _server(edge)
+        server = _server(Edge(answers_from))
         with _naming_settings():
             parts = _Parts(settings, stores, Database(settings.database_location), server, answers_from=answers_from)
             for service in settings.services:
@@ -133,7 +132,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         finally:
             ready.clear()
             await checks.enter_graceful_shutdown()
-            edge.end_watches()
+            for projector in parts.projectors.values():
+                projector.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
             await server.stop(GRACE_SECONDS)
 
 

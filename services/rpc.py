@@ -159,14 +159,6 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def __init__(self, projectors: Mapping[str, Sequence[Projector]]) -> None:
         self._projectors = projectors
-        self._watches: set[asyncio.Task[Any]] = set()
-        self._draining = False
-
-    def end_watches(self) -> None:
-        """Ends all watches, so that a stop need not wait for them; their followers resume elsewhere."""
-        self._draining = True
-        for task in self._watches:
-            task.cancel()
 
     async def intercept_service(
         self,
@@ -198,7 +190,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _streaming(self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guarded(service, method, context), self._watching(method):
+            async with self._guarded(service, method, context):
                 check_texts(request)
                 await self._wait(service, method, context)
                 async with aclosing(inner(request, context)) as responses:
@@ -226,22 +218,6 @@ class Edge(grpc.aio.ServerInterceptor):
             await _abort(context, status)
         finally:
             METRICS.labels(name, method, code).observe(time.perf_counter() - started)
-
-    @asynccontextmanager
-    async def _watching(self, method: str) -> AsyncIterator[None]:
-        task = asyncio.current_task()
-        if not method.startswith("Watch") or task is None:
-            yield
-            return
-        self._watches.add(task)
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            if not self._draining:
-                raise
-            raise StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN") from error
-        finally:
-            self._watches.discard(task)
 
     async def _wait(self, service: str, method: str, context: Context) -> None:
         """Read your writes: waits until the projections have come to the positions that the caller has seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rollforward import v1
 from services.rpc import Edge
 from services.tracking.artifact_servicer import MAX_DIGESTS, ArtifactServicer
 from services.tracking.blobs import CHUNK, open_blob_store
+from tests.servers.nats import until
 
 MIB = 1024 * 1024
 HELLO = b"hello"
@@ -50,12 +51,6 @@ def refused(reason: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMEN
 
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - a directory sets no event
-            await asyncio.sleep(0.01)
 
 
 def digest_of(data: bytes) -> str:

@@ -1,6 +1,5 @@
 """How the embedded NATS server ends with its owner, however that ends, and how the lock of its directory follows."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from services.data_directory import DataDirectoryInUse, DirectoryLock
 from services.nats_child import leashed
 from services.nats_server import EmbeddedNats
+from tests.servers.nats import until
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "Parent"]
@@ -42,12 +42,6 @@ child = subprocess.Popen(leashed(["/bin/sleep", "600"], sys.argv[1]), stdin=subp
 print(child.pid, flush=True)
 child.wait()
 """
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - other processes set no event
-            await asyncio.sleep(0.01)
 
 
 def gone(pid: int) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
@@ -26,12 +26,7 @@ from services.nats_server import (
     NatsServerMissing,
     PortInUse,
 )
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - other processes set no event
-            await asyncio.sleep(0.01)
+from tests.servers.nats import until
 
 
 def gone(pid: int) -> bool:
