@@ -58,7 +58,7 @@ def encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> tuple[
 
 
 def decode(
-    headers: Mapping[str, str], payload: bytes, types: EventTypes, *, position: int, time_ns: int, closes: bool
+    headers: Mapping[str, str], payload: bytes, types: EventTypes, *, position: int, time_ns: int, append_end: int
 ) -> RecordedEvent:
     """The event that stands in the log at a position since `time_ns`.
 
@@ -72,7 +72,7 @@ def decode(
         id=unquote(headers.get("ce-id", "")),
         data=types.decode(headers.get("ce-type", ""), payload),
         metadata=Metadata(**{field: unquote(headers.get(header, "")) for field, header in _EXTENSIONS.items()}),
-        closes_append=closes,
+        append_end=append_end,
     )
 
 

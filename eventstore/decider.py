@@ -7,7 +7,7 @@ import hashlib
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -32,13 +32,16 @@ class Decider(Generic[S]):
         decide: What a command makes happen in a state: events, none if it is so already. Raises `Rejected` or
             `Conflict`.
         evolve: The state after an event.
-        stream_of: The stream that an event belongs to.
+        stream_of: The stream that an event belongs to; without it, that of the command.
+        refusal: The error that an event stands for, if it records that a command was refused: it is appended like
+            every event, and then raised.
     """
 
     initial: S
     decide: Callable[[object, S], Sequence[Message]]
     evolve: Callable[[S, RecordedEvent], S]
-    stream_of: Callable[[Message], str]
+    stream_of: Callable[[Message], str] | None = None
+    refusal: Callable[[Message], Rejected | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,20 @@ class Outcome(Generic[S]):
     state: S
     events: tuple[RecordedEvent, ...]
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command over several streams shall append.
+
+    Attributes:
+        events: Each with its stream, in order; none if it is so already.
+        seen: By stream, the revision of what was looked at: the append is refused when one of the streams that it
+            writes to is at another.
+    """
+
+    events: Sequence[tuple[str, Message]]
+    seen: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +127,57 @@ class CommandHandler(Generic[S]):
             for _ in range(ATTEMPTS):
                 held = self._cache.get(stream) or await self._refresh(stream)
                 try:
-                    return await self._attempt(stream, held, command, metadata)
+                    outcome = await self._attempt(stream, held, command, metadata)
+                    break
                 except (Rejected, Conflict):
                     # Held state may be behind what other writers did: only a refusal by the newest state counts.
                     if (await self._refresh(stream)).revision == held.revision:
                         raise
                 except WrongExpectedRevision:
                     await self._refresh(stream)
-        raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row", stream=stream)
+            else:
+                raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row", stream=stream)
+        self._raise_refusal(outcome.events)
+        return outcome
+
+    async def handle_across(
+        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata
+    ) -> tuple[tuple[RecordedEvent, ...], int]:
+        """Does a command over several streams, all of it or nothing, once for each request id.
+
+        Args:
+            plan: Looks at the newest state and decides; called again when another writer was faster.
+            metadata: Who asks, and why.
+
+        Returns: The events, none if there was nothing to do, and the position to read from to see them.
+
+        Raises:
+            Rejected, Conflict, TooManyEvents, StoreUnavailable: As `handle`.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                planned = await plan()
+            except (Rejected, Conflict):
+                # A repetition finds that what it asks for is not possible any more, because it was done.
+                if repeated := await self._repeated_events(metadata, at_least=await self._store.head()):
+                    return repeated
+                raise
+            seen = max(planned.seen.values(), default=0)
+            if repeated := await self._repeated_events(metadata, at_least=seen):
+                return repeated
+            if not planned.events:
+                return (), seen
+            written = {stream for stream, _ in planned.events}
+            expected = {stream: revision for stream, revision in planned.seen.items() if stream in written}
+            try:
+                recorded = await self._append(_numbered(planned.events, metadata), expected)
+            except WrongExpectedRevision:
+                continue
+            except DuplicateAppend:
+                recorded, _ = await self._first_events(metadata)
+            self._raise_refusal(recorded)
+            return recorded, recorded[-1].position
+        raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
 
     async def handle_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
         """Does a command whose events commute with all others of the stream and leave its state as it is.
@@ -132,15 +192,19 @@ class CommandHandler(Generic[S]):
         if repeated := await self._repeated(stream, metadata, at_least=0):
             return repeated
         try:
-            events = self._new_events(self._decider.decide(command, held.state), metadata)
+            events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
         except (Rejected, Conflict):
             held = await self._refresh(stream)
-            events = self._new_events(self._decider.decide(command, held.state), metadata)
+            events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
         try:
             recorded = await self._append(events, None)
         except DuplicateAppend:
             return await self._first_outcome(stream, metadata)
         return Outcome(held.state, recorded, recorded[-1].position if recorded else held.revision)
+
+    async def held(self, stream: str) -> S:
+        """A stream's state as it was when it was last looked at; looked at now if it never was."""
+        return (self._cache.get(stream) or await self._refresh(stream)).state
 
     async def state(self, stream: str, until: int | None = None) -> tuple[S, int]:
         """A stream's state and revision, now or as of a position, folded from its events."""
@@ -157,7 +221,7 @@ class CommandHandler(Generic[S]):
     async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
         if repeated := await self._repeated(stream, metadata, at_least=held.revision):
             return repeated
-        events = self._new_events(self._decider.decide(command, held.state), metadata)
+        events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
         if not events:
             newest = await self._refresh(stream)
             if newest.revision != held.revision:
@@ -178,19 +242,27 @@ class CommandHandler(Generic[S]):
             return ()
         positions = await self._store.append(events, expected)
         return tuple(
-            RecordedEvent(event.stream, position, 0, event.id, event.data, event.metadata, position == positions[-1])
+            RecordedEvent(event.stream, position, 0, event.id, event.data, event.metadata, positions[-1])
             for event, position in zip(events, positions, strict=True)
         )
 
-    def _new_events(self, events: Sequence[Message], metadata: Metadata) -> list[NewEvent]:
-        ids = [uuid.uuid4().hex for _ in events]
-        keys = [f"{_request_key(metadata)}.{number}" for number in range(len(events))] if metadata.request_id else ids
-        return [
-            NewEvent(self._decider.stream_of(event), event, metadata, event_id, key)
-            for event, event_id, key in zip(events, ids, keys, strict=True)
-        ]
+    def _new_events(self, stream: str, events: Sequence[Message], metadata: Metadata) -> list[NewEvent]:
+        stream_of = self._decider.stream_of
+        return _numbered([(stream_of(event) if stream_of else stream, event) for event in events], metadata)
+
+    def _raise_refusal(self, events: Sequence[RecordedEvent]) -> None:
+        for event in events:
+            if refusal := self._decider.refusal(event.data):
+                raise refusal
 
     async def _repeated(self, stream: str, metadata: Metadata, at_least: int) -> Outcome[S] | None:
+        repeated = await self._repeated_events(metadata, at_least)
+        if repeated is None:
+            return None
+        events, position = repeated
+        return Outcome((await self._refresh(stream)).state, events, position)
+
+    async def _repeated_events(self, metadata: Metadata, at_least: int) -> tuple[tuple[RecordedEvent, ...], int] | None:
         if not metadata.request_id:
             return None
         request = await self._requests.find_request(metadata.actor, metadata.request_id, at_least)
@@ -204,12 +276,17 @@ class CommandHandler(Generic[S]):
                 request_id=metadata.request_id,
                 position=str(request.first),
             )
-        events = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
-        state = (await self._refresh(stream)).state
-        return Outcome(state, tuple(event for event in events if event is not None), request.last)
+        found = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
+        events = tuple(event for event in found if event is not None)
+        self._raise_refusal(events)
+        return events, request.last
 
     async def _first_outcome(self, stream: str, metadata: Metadata) -> Outcome[S]:
-        repeated = await self._repeated(stream, metadata, at_least=await self._store.head())
+        events, position = await self._first_events(metadata)
+        return Outcome((await self._refresh(stream)).state, events, position)
+
+    async def _first_events(self, metadata: Metadata) -> tuple[tuple[RecordedEvent, ...], int]:
+        repeated = await self._repeated_events(metadata, at_least=await self._store.head())
         if repeated is None:
             raise StoreUnavailable("the first outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
         return repeated
@@ -228,6 +305,15 @@ class CommandHandler(Generic[S]):
             self._cache.move_to_end(stream)
             if len(self._cache) > CACHED_STREAMS:
                 self._cache.popitem(last=False)
+
+
+def _numbered(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list[NewEvent]:
+    ids = [uuid.uuid4().hex for _ in events]
+    keys = [f"{_request_key(metadata)}.{number}" for number in range(len(events))] if metadata.request_id else ids
+    return [
+        NewEvent(stream, event, metadata, event_id, key)
+        for (stream, event), event_id, key in zip(events, ids, keys, strict=True)
+    ]
 
 
 def _request_key(metadata: Metadata) -> str:

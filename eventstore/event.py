@@ -56,8 +56,8 @@ class RecordedEvent:
     """An event as the log holds it.
 
     `position` is its place in the log and its stream's revision from then on. `time` is when the log recorded it, in
-    nanoseconds since 1970-01-01 UTC. `closes_append` is true for the last event of an append: what one append wrote is
-    applied and shown whole.
+    nanoseconds since 1970-01-01 UTC. `append_end` is the position of the last event of its append: what one append
+    wrote is applied and shown whole.
     """
 
     stream: str
@@ -66,7 +66,12 @@ class RecordedEvent:
     id: str
     data: Message
     metadata: Metadata
-    closes_append: bool = True
+    append_end: int
+
+    @property
+    def closes_append(self) -> bool:
+        """Whether it is the last event of its append."""
+        return self.position == self.append_end
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,10 @@ class MemoryStore:
         for stream, revision in (expected or {}).items():
             if self._revisions.get(stream, NO_STREAM) != revision:
                 raise WrongExpectedRevision(stream, revision)
-        for number, (event, (headers, payload)) in enumerate(zip(events, encoded, strict=True), 1):
+        end = len(self._events) + len(events)
+        for event, (headers, payload) in zip(events, encoded, strict=True):
             position = len(self._events) + 1
-            closes = number == len(events)
-            recorded = decode(headers, payload, self._types, position=position, time_ns=now, closes=closes)
+            recorded = decode(headers, payload, self._types, position=position, time_ns=now, append_end=end)
             self._events.append(recorded)
             self._revisions[event.stream] = position
             self._keys[event.deduplication_key] = position

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,22 +14,20 @@ import structlog
 
 from eventstore.decider import Request
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.following import Batch, Followers, FollowerTooSlow, replay
 from eventstore.generations import CheckpointMoved, Generations, Projection
+from eventstore.reached import Reached
 from eventstore.rows import Checkpoint, Database, Rows, events
-from eventstore.store import EventStore
+from eventstore.tail import Batch, FollowerTooSlow, Tail, replay
 
 __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
+GATHER_SECONDS = 0.02
 INDEX_SECONDS = 10.0
 NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
-
-Waiter = tuple[int, int, "asyncio.Future[None]"]
-"""The position waited for, a number that tells equals apart, and what is done when it is reached."""
 
 _REQUEST = sa.select(
     sa.func.min(events.c.position), sa.func.max(events.c.position), sa.func.max(events.c.request_digest)
@@ -57,28 +53,26 @@ class Projector:
     Several processes may keep the same rows in one PostgreSQL database: each event is applied once.
 
     Args:
-        store: The log.
+        tail: What follows the log; it must be started first and stopped last.
         projection: What the rows are.
         database: Where they live.
     """
 
-    def __init__(self, store: EventStore, projection: Projection, database: Database) -> None:
-        self.store = store
+    def __init__(self, tail: Tail, projection: Projection, database: Database) -> None:
+        self.tail = tail
+        self.store = tail.store
         self.name = projection.name
         self.failure: BaseException | None = None
         self._generations = Generations(projection, database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self._rows: Rows | None = None
-        self._position = 0
         self._checkpoint = 0
         self._task: asyncio.Task[None] | None = None
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
         self._answered = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._waiters: list[Waiter] = []
-        self._numbers = itertools.count()
-        self._followers = Followers(store)
+        self._wanted = asyncio.Event()
+        self._reached = Reached(f"projection {projection.name}")
 
     @property
     def fingerprint(self) -> str:
@@ -88,7 +82,7 @@ class Projector:
     @property
     def position(self) -> int:
         """The last position applied."""
-        return self._position
+        return self._reached.position
 
     @property
     def rows(self) -> Rows:
@@ -113,7 +107,7 @@ class Projector:
             # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
             self._task.cancel()
             await asyncio.wait([self._task], timeout=0.2)
-        self._give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
+        self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:
             await self._close(self._rows)
@@ -124,32 +118,14 @@ class Projector:
         Raises:
             StoreUnavailable: The projection failed and will not get there.
         """
-        if self._position >= position:
-            return
-        self._refuse_when_failed()
-        waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())
-        heapq.heappush(self._waiters, waiter)
-        try:
-            await waiter[2]
-        except asyncio.CancelledError:
-            self._forget(waiter)
-            raise
-
-    async def failed(self) -> None:
-        """Raises the error that ended the projection, once there is one: its rows are no longer the log's."""
-        await self._ended.wait()
-        if self.failure:
-            raise self.failure
+        if self.position < position:
+            self._refuse_when_failed()
+            self._wanted.set()
+            await self._reached.wait_for(position)
 
     def _refuse_when_failed(self) -> None:
         if self.failure:
             raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
-
-    def _forget(self, waiter: Waiter) -> None:
-        # Whoever waited for a position that never comes must not be kept for ever.
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            heapq.heapify(self._waiters)
 
     async def query(self, question: Callable[[sa.Connection], T]) -> T:
         """Answers a question from rows of one moment, in a thread.
@@ -189,31 +165,19 @@ class Projector:
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         """What a request did; see `RequestIndex`."""
         try:
-            if self._position < at_least:
+            if self.position < at_least:
                 async with asyncio.timeout(INDEX_SECONDS):
                     await self.wait_for(at_least)
         except TimeoutError as error:
-            words = f"projection {self.name} is at {self._position}, not yet at {at_least}"
+            words = f"projection {self.name} is at {self.position}, not yet at {at_least}"
             raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
         asked = {"by": actor, "request": request_id}
         first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
         return Request(digest, first, last) if first is not None else None
 
     def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
-        """Applied events behind a position, in order, each once; with each step the position that it brings to.
-
-        After `quiet_seconds` without an event comes a step without events: a bookmark.
-
-        Raises:
-            Rejected: POSITION_AHEAD when the log has not come to `after`.
-            FollowerTooSlow: More events wait than are kept for a follower.
-            StoreUnavailable: The projection failed or was stopped.
-        """
-        return self._followers.follow(after, lambda: self._position, quiet_seconds)
-
-    def dismiss(self, error: StoreUnavailable) -> None:
-        """Tells all who follow that nothing more comes from here: they are given this error."""
-        self._followers.end(error)
+        """The events of the log behind a position; see `Tail.follow`. They may be ahead of the rows."""
+        return self.tail.follow(after, quiet_seconds)
 
     async def position_at(self, time_ns: int) -> tuple[int, int]:
         """The last position recorded up to a time, and its time; (0, 0) before the first event.
@@ -238,10 +202,10 @@ class Projector:
             new = await self._in_writer(self._generations.beside)
             try:
                 done = 0
-                while self._position > done + NEARLY_THERE * (done > 0):
-                    async for position in self._fill(new, done, self._position):
+                while self.position > done + NEARLY_THERE * (done > 0):
+                    async for position in self._fill(new, done, self.position):
                         done = position
-                        yield RebuildProgress(position, self._position)
+                        yield RebuildProgress(position, self.position)
                 live, rebuilt = await self._switch(new)
             finally:
                 if self._rows is not new:
@@ -249,7 +213,7 @@ class Projector:
             if live != rebuilt:
                 words = f"the rows of {self.name} differ from a rebuild: {live} is live, {rebuilt} rebuilt"
                 raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt)
-            yield RebuildProgress(self._position, self._position, True, live, rebuilt)
+            yield RebuildProgress(self.position, self.position, True, live, rebuilt)
 
     async def _fill(self, rows: Rows, after: int, until: int) -> AsyncGenerator[int]:
         """Applies the log to rows that nobody reads yet, up to a position."""
@@ -286,29 +250,41 @@ class Projector:
     async def _run(self) -> None:
         while True:
             try:
-                await self._tail()
-            except CheckpointMoved:
+                await self._follow()
+            except (CheckpointMoved, FollowerTooSlow):
                 _logger.info("projection starts again from its checkpoint", projection=self.name)
             except (*_DATABASE_AWAY, StoreUnavailable) as error:
+                if self.tail.failure:
+                    return self._fail(self.tail.failure)
                 _logger.warning("projection waits", projection=self.name, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                _logger.exception("projection failed", projection=self.name, position=self._position)
-                self.failure = error
-                self._ended.set()
-                self._give_up(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
-                return
+                _logger.exception("projection failed", projection=self.name, position=self.position)
+                return self._fail(error)
 
-    async def _tail(self) -> None:
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self._reached.give_up(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
+
+    async def _follow(self) -> None:
         async with self._applying:
             await self._read_checkpoint()
         # PostgreSQL may have lost the last commits when it crashed: then they are made once more.
-        self._position = min(self._position, self._checkpoint)
-        async with aclosing(self.store.subscribe(self._position)) as subscription:
-            async for batch in subscription:
+        self._reached.position = min(self.position, self._checkpoint)
+        async with aclosing(self.tail.events(self.position)) as news:
+            async for batch, position in news:
                 async with self._applying:
                     await self._apply_new(batch)
-                self._advance(batch)
+                self._reached.advance(position)
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Lets events gather for a moment, so that many are written at once; not while someone waits for them."""
+        self._wanted.clear()
+        if not self._reached.awaited:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._wanted.wait()
 
     async def _apply_new(self, batch: Batch) -> None:
         """Applies what another process that writes these rows too has not applied already."""
@@ -319,7 +295,7 @@ class Projector:
                 self._checkpoint = new[-1].position
             except (CheckpointMoved, sa.exc.ProgrammingError):
                 await self._read_checkpoint()
-                if self._checkpoint < self._position or (self.rows, self._checkpoint) == (rows, before):
+                if self._checkpoint < self.position or (self.rows, self._checkpoint) == (rows, before):
                     raise
 
     async def _read_checkpoint(self) -> None:
@@ -341,21 +317,6 @@ class Projector:
                 await self._read_checkpoint()
         return rows is not self._rows
 
-    def _advance(self, batch: Batch) -> None:
-        self._position = batch[-1].position
-        self._followers.tell(batch)
-        while self._waiters and self._waiters[0][0] <= self._position:
-            future = heapq.heappop(self._waiters)[2]
-            if not future.done():
-                future.set_result(None)
-
-    def _give_up(self, error: StoreUnavailable) -> None:
-        self._followers.end(error)
-        for _, _, future in self._waiters:
-            if not future.done():
-                future.set_exception(error)
-        self._waiters.clear()
-
     async def _check_against_log(self) -> None:
         """Rows of another log, or of a tail that the log lost, must never be added to: they are computed anew."""
         at = await self._in_writer(self.rows.checkpoint)
@@ -365,9 +326,10 @@ class Projector:
             old = self.rows
             self._rows = await self._in_writer(self._generations.fresh)
             await self._in_writer(lambda: self._generations.discard(old))
-            self._position = self._checkpoint = 0
+            self._checkpoint = 0
         else:
-            self._position = self._checkpoint = at.position
+            self._checkpoint = at.position
+        self._reached.advance(self._checkpoint)
 
     async def _in_writer(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)

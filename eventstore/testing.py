@@ -54,7 +54,7 @@ def given(decider: Decider[S], *events: Message) -> Given[S]:
     """A stream with these events."""
     state = decider.initial
     for position, event in enumerate(events, 1):
-        recorded = RecordedEvent(decider.stream_of(event), position, position, str(position), event, Metadata("given"))
+        recorded = RecordedEvent("", position, position, str(position), event, Metadata("given"), position)
         state = decider.evolve(state, recorded)
     return Given(decider, state)
 

@@ -44,7 +44,7 @@ def up(
 
 
 def run(
-    service: Annotated[str, Parameter(help="tracking, registry, serving or audit.")],
+    service: Annotated[str, Parameter(help="tracking, registry, serving, audit or webhooks.")],
     *,
     data: Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")] = None,
     grpc: Annotated[

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -21,16 +22,24 @@ from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from rollforward import v1
-from services import registry, serving, tracking
+from services import registry, serving, tracking, webhooks
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.http import serving_http
 from services.listen import AddressInUse, address_of, bound_socket, host_and_port
 from services.nats_server import EmbeddedNats, NatsServerError
+from services.registry.commands import Commands as RegistryCommands
 from services.registry.decider import DECIDER as MODELS
+from services.registry.judging import Judge
+from services.registry.live import Live
+from services.registry.policies import POLICIES
+from services.registry.policy_servicer import PolicyServicer
 from services.registry.projection import RegistryProjection
+from services.registry.rollback import Rollbacks
 from services.registry.runs import RunsProjection
+from services.registry.schedules import Timekeeper
 from services.registry.servicer import RegistryServicer
 from services.rpc import Edge
 from services.serving.assignments import AssignmentsProjection
@@ -45,6 +54,13 @@ from services.tracking.decider import EXPERIMENTS, RUNS
 from services.tracking.manifests import describe
 from services.tracking.projection import TrackingProjection
 from services.tracking.servicer import TrackingServicer
+from services.webhooks.decider import DECIDER as WEBHOOKS
+from services.webhooks.projection import WebhooksProjection
+from services.webhooks.receiver import open_client
+from services.webhooks.senders import Senders
+from services.webhooks.sending import ATTEMPTS, Means
+from services.webhooks.servicer import WebhooksServicer
+from services.webhooks.signing import Signer, master_key
 
 MESSAGE_BYTES = 4 * 1024 * 1024
 GRACE_SECONDS = 5.0
@@ -53,6 +69,7 @@ LOGS: Mapping[str, EventTypes] = {
     "tracking": tracking.EVENTS,
     "registry": registry.EVENTS,
     "serving": serving.EVENTS,
+    "webhooks": webhooks.EVENTS,
 }
 
 NEEDED_LOGS: Mapping[str, Sequence[str]] = {
@@ -60,6 +77,7 @@ NEEDED_LOGS: Mapping[str, Sequence[str]] = {
     "registry": ["registry", "tracking"],
     "serving": ["serving", "registry"],
     "audit": list(LOGS),
+    "webhooks": ["webhooks", "registry"],
 }
 
 _logger = structlog.get_logger(__name__)
@@ -74,23 +92,37 @@ class Running:
     failed: asyncio.Future[None]
 
 
+class Worker(Protocol):
+    """What works by itself once the projections are up to date."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Parts:
     """What the services of a process are put together from, and the services as they are added."""
 
     settings: Settings
     stores: dict[str, JetStreamStore]
+    tails: dict[str, Tail]
     database: Database
+    edge: Edge
     server: grpc.aio.Server
     projectors: dict[str, Projector] = field(default_factory=dict)
-    answers_from: dict[str, list[Projector]] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
 
     def projector(self, log: str, projection: Projection, service: str) -> Projector:
         """Adds a projection that a service answers from."""
-        projector = Projector(self.stores[log], projection, self.database)
+        projector = Projector(self.tails[log], projection, self.database)
         self.projectors[projector.name] = projector
-        self.answers_from.setdefault(f"rollforward.v1.{service}", []).append(projector)
+        self.edge.rows.setdefault(f"rollforward.v1.{service}", []).append(projector)
         return projector
+
+    async def stop_workers(self) -> None:
+        """Ends what works by itself, in good order."""
+        for worker in reversed(self.workers):
+            await worker.stop()
 
 
 @asynccontextmanager
@@ -106,25 +138,25 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
         stores = await _open_logs(settings, stack, failed)
-        answers_from: dict[str, list[Projector]] = {}
-        server = _server(Edge(answers_from))
+        tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
+        edge = Edge()
+        server = _server(edge)
         with _naming_settings():
-            parts = _Parts(settings, stores, Database(settings.database_location), server, answers_from=answers_from)
+            parts = _Parts(settings, stores, tails, Database(settings.database_location), edge, server)
             for service in settings.services:
                 _ADD[service](parts)
         v1.add_SystemServiceServicer_to_server(
             SystemServicer(settings.services, list(stores.values()), parts.projectors), server
         )
-        for projector in parts.projectors.values():
-            stack.push_async_callback(projector.stop)
-            await _start(projector)
-            stack.callback(asyncio.create_task(_end_with(projector.failed, failed)).cancel)
+        await _start_all(parts, stack)
         checks = await _add_health_and_reflection(server, settings)
         address = _listen(server, settings.grpc)
         ready = asyncio.Event()
         http = ""
         if settings.http:
-            http = await stack.enter_async_context(serving_http(settings.http, parts.projectors, ready.is_set))
+            http = await stack.enter_async_context(
+                serving_http(settings.http, parts.projectors, ready.is_set, [ATTEMPTS])
+            )
         await server.start()
         ready.set()
         try:
@@ -132,8 +164,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         finally:
             ready.clear()
             await checks.enter_graceful_shutdown()
-            for projector in parts.projectors.values():
-                projector.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
+            for tail in tails.values():
+                tail.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
             await server.stop(GRACE_SECONDS)
 
 
@@ -153,6 +185,15 @@ async def _start(projector: Projector) -> None:
     except sa.exc.OperationalError as error:
         words = " ".join(str(error.orig).split())
         raise StoreUnavailable(f"the database does not answer: {words}", "DATABASE_UNAVAILABLE") from error
+
+
+async def _start_all(parts: _Parts, stack: AsyncExitStack) -> None:
+    for projector in parts.projectors.values():
+        stack.push_async_callback(projector.stop)
+        await _start(projector)
+    stack.push_async_callback(parts.stop_workers)
+    for worker in parts.workers:
+        await worker.start()
 
 
 async def _open_logs(
@@ -175,6 +216,14 @@ async def _open_logs(
         for warning in (await stores[log].condition()).warnings:
             _logger.warning("an acknowledged event could be lost", log=log, why=warning)
     return stores
+
+
+async def _followed(store: JetStreamStore, stack: AsyncExitStack, failed: asyncio.Future[None]) -> Tail:
+    tail = Tail(store)
+    await tail.start()
+    stack.push_async_callback(tail.stop)
+    stack.callback(asyncio.create_task(_end_with(tail.failed, failed)).cancel)
+    return tail
 
 
 async def _end_with(ending: Callable[[], Awaitable[None]], failed: asyncio.Future[None]) -> None:
@@ -250,8 +299,19 @@ def _add_registry(parts: _Parts) -> None:
             raise
         return True
 
-    commands = CommandHandler(parts.stores["registry"], MODELS, rows)
-    v1.add_RegistryServiceServicer_to_server(RegistryServicer(commands, rows, runs, artifact_exists), parts.server)
+    store = parts.stores["registry"]
+    live = Live(rows, parts.tails["registry"])
+    judge = Judge(runs)
+    commands = RegistryCommands(CommandHandler(store, MODELS, rows), judge, live)
+    for service in _NAMES["registry"]:
+        parts.edge.memory[f"rollforward.v1.{service}"] = [live]
+    parts.workers += [live, Timekeeper(commands, rows, parts.tails["registry"])]
+    servicer = RegistryServicer(
+        commands, Rollbacks(commands, rows, live), live, rows, parts.tails["registry"], runs, artifact_exists
+    )
+    v1.add_RegistryServiceServicer_to_server(servicer, parts.server)
+    policies = PolicyServicer(CommandHandler(store, POLICIES, rows), rows, live, judge)
+    v1.add_PolicyServiceServicer_to_server(policies, parts.server)
 
 
 def _add_serving(parts: _Parts) -> None:
@@ -266,11 +326,32 @@ def _add_audit(parts: _Parts) -> None:
     v1.add_AuditServiceServicer_to_server(AuditServicer(rows), parts.server)
 
 
-_ADD = {"tracking": _add_tracking, "registry": _add_registry, "serving": _add_serving, "audit": _add_audit}
+def _add_webhooks(parts: _Parts) -> None:
+    rows = parts.projector("webhooks", WebhooksProjection(), "WebhookService")
+    means = Means(
+        registry=parts.tails["registry"],
+        commands=CommandHandler(parts.stores["webhooks"], WEBHOOKS, rows),
+        signer=Signer(master_key(parts.settings.webhook_key, parts.settings.data)),
+        client=open_client(),
+        patience=parts.settings.webhook_patience,
+    )
+    senders = Senders(rows, means)
+    parts.workers.append(senders)
+    v1.add_WebhookServiceServicer_to_server(WebhooksServicer(rows, senders), parts.server)
+
+
+_ADD = {
+    "tracking": _add_tracking,
+    "registry": _add_registry,
+    "serving": _add_serving,
+    "audit": _add_audit,
+    "webhooks": _add_webhooks,
+}
 
 _NAMES = {
     "tracking": ["TrackingService", "ArtifactService"],
-    "registry": ["RegistryService"],
+    "registry": ["RegistryService", "PolicyService"],
     "serving": ["ServingService"],
     "audit": ["AuditService"],
+    "webhooks": ["WebhookService"],
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -45,16 +45,16 @@ class _Positions(Collector):
 
 @asynccontextmanager
 async def serving_http(
-    address: str, projectors: Mapping[str, Projector], is_ready: Callable[[], bool]
+    address: str, projectors: Mapping[str, Projector], is_ready: Callable[[], bool], metrics: Iterable[Collector] = ()
 ) -> AsyncIterator[str]:
-    """Listens on ``host:port`` (port 0: a free one) and gives the URL.
+    """Listens on ``host:port`` (port 0: a free one) and gives the URL; `metrics` are shown beside its own.
 
     Raises:
         AddressInUse: Another program listens there.
     """
     registry = CollectorRegistry()
-    registry.register(_Positions(projectors))
-    registry.register(METRICS)
+    for shown in [_Positions(projectors), METRICS, *metrics]:
+        registry.register(shown)
     app = Starlette(routes=_routes(registry, projectors, is_ready))
     with bound_socket(address) as socket:
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)

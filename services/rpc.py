@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -23,7 +23,8 @@ from prometheus_client import Histogram
 
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
 from eventstore.event import Metadata
-from eventstore.projection import FollowerTooSlow, Projector
+from eventstore.store import EventStore
+from eventstore.tail import FollowerTooSlow
 from services.names import check_prose, check_text
 
 DOMAIN = "rollforward"
@@ -43,10 +44,15 @@ LARGEST_DETAIL = 3000
 
 _POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})\s*")
 
-DECIDED_ON_THE_LOG = frozenset(
-    {"LogBatch", "LogArtifact", "FinishRun", "MoveAlias", "RemoveAlias", "StartPod", "AcknowledgeAssignment", "StopPod"}
+WITHOUT_ROWS = frozenset(
+    {
+        *("LogBatch", "LogArtifact", "FinishRun", "StartPod", "AcknowledgeAssignment", "StopPod"),
+        *("MoveAlias", "MoveAliases", "RemoveAlias", "ScheduleMove", "CancelSchedule", "Rollback", "ResolveAlias"),
+        *("RenameModel", "SetDescription", "ChangeTags", "DeleteModel", "RestoreModel", "SetRegistrationGate"),
+        *("SetVersionStatus", "DeleteVersion", "RestoreVersion", "SetPolicy", "RemovePolicy"),
+    }
 )
-"""Commands for which it does not matter how far the rows have come."""
+"""Methods that do not care how far the rows have come: the log or memory answers, or they wait themselves."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +64,18 @@ _STATUS = {
 }
 
 _logger = structlog.get_logger(__name__)
+
+
+class Follows(Protocol):
+    """What comes to a log's positions one after the other, and can be waited for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def store(self) -> EventStore: ...
+    async def wait_for(self, position: int) -> None: ...
 
 
 class Command(Protocol):
@@ -153,12 +171,14 @@ async def _abort(context: Context, status: Status) -> None:
 class Edge(grpc.aio.ServerInterceptor):
     """Stands before every method of every service.
 
-    Args:
-        projectors: By full service name, the projections that its answers come from.
+    Attributes:
+        rows: By full service name, the projections that its answers come from.
+        memory: By full service name, what methods `WITHOUT_ROWS` answer from.
     """
 
-    def __init__(self, projectors: Mapping[str, Sequence[Projector]]) -> None:
-        self._projectors = projectors
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Follows]] = {}
+        self.memory: dict[str, list[Follows]] = {}
 
     async def intercept_service(
         self,
@@ -220,18 +240,16 @@ class Edge(grpc.aio.ServerInterceptor):
             METRICS.labels(name, method, code).observe(time.perf_counter() - started)
 
     async def _wait(self, service: str, method: str, context: Context) -> None:
-        """Read your writes: waits until the projections have come to the positions that the caller has seen."""
+        """Read your writes: waits until what answers has come to the positions that the caller has seen."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
-        if method in DECIDED_ON_THE_LOG:
-            return
-        for projector in self._projectors.get(service, ()):
-            position = wanted.get(projector.store.log, 0)
-            if position > projector.position:
-                await wait_for(projector, position, context)
+        for source in (self.memory if method in WITHOUT_ROWS else self.rows).get(service, ()):
+            position = wanted.get(source.store.log, 0)
+            if position > source.position:
+                await wait_for(source, position, context)
 
 
-async def wait_for(projector: Projector, position: int, context: Context) -> None:
-    """Waits for a projection within the call's deadline.
+async def wait_for(source: Follows, position: int, context: Context) -> None:
+    """Waits for a position within the call's deadline.
 
     Raises:
         StoreUnavailable: It did not get there in time.
@@ -240,9 +258,9 @@ async def wait_for(projector: Projector, position: int, context: Context) -> Non
     limit = min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
     try:
         async with asyncio.timeout(limit):
-            await projector.wait_for(position)
+            await source.wait_for(position)
     except TimeoutError as error:
-        words = f"projection {projector.name} is at {projector.position}, not yet at {position}"
+        words = f"projection {source.name} is at {source.position}, not yet at {position}"
         raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from eventstore.errors import Kind, Rejected
 
-SERVICES = ("tracking", "registry", "serving", "audit")
+SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
+
+_TEXTS = ("grpc", "http", "nats", "nats_user", "nats_password", "nats_monitor", "database", "artifacts", "webhook_key")
+_NUMBERS = ("nats_port", "replicas", "webhook_patience")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Settings:
         replicas: On how many NATS servers a new log is kept.
         database: A directory for SQLite, or ``postgresql://...``; empty for a place in `data`.
         artifacts: A directory or ``s3://bucket/prefix``; empty for a place in `data`.
+        webhook_key: What the secrets of webhooks are derived from; empty for a file in `data`.
+        webhook_patience: For how many seconds a change is sent to an endpoint that does not take it.
     """
 
     services: tuple[str, ...] = SERVICES
@@ -41,6 +46,8 @@ class Settings:
     replicas: int = 1
     database: str = ""
     artifacts: str = ""
+    webhook_key: str = field(default="", repr=False)
+    webhook_patience: int = 72 * 3600
 
     @property
     def database_location(self) -> str:
@@ -61,12 +68,12 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     """
     text = {
         name: environment[f"ROLLFORWARD_{name.upper()}"]
-        for name in ("grpc", "http", "nats", "nats_user", "nats_password", "nats_monitor", "database", "artifacts")
+        for name in _TEXTS
         if environment.get(f"ROLLFORWARD_{name.upper()}")
     }
     numbers = {
         name: _number(f"ROLLFORWARD_{name.upper()}", environment)
-        for name in ("nats_port", "replicas")
+        for name in _NUMBERS
         if environment.get(f"ROLLFORWARD_{name.upper()}")
     }
     data = Path(environment.get("ROLLFORWARD_DATA") or "rollforward-data")

@@ -43,6 +43,7 @@ MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,0
 _WRONG_REVISION = {10071, 10164}
 _DUPLICATE_IN_BATCH = 10201
 _NO_MESSAGE = 10037
+_EVENTS_BEHIND = "Rf-Events-Behind"  # how many more events the append has
 _TOO_MANY_BATCHES = 429
 
 _logger = structlog.get_logger(__name__)
@@ -250,8 +251,8 @@ class JetStreamStore:
 
     def _recorded(self, message: Msg, position: int, time_ns: int) -> RecordedEvent:
         headers = message.headers or {}
-        closes = "Nats-Batch-Id" not in headers or "Nats-Batch-Commit" in headers
-        return decode(headers, message.data, self._types, position=position, time_ns=time_ns, closes=closes)
+        append_end = position + int(headers.get(_EVENTS_BEHIND, "0"))
+        return decode(headers, message.data, self._types, position=position, time_ns=time_ns, append_end=append_end)
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
@@ -298,9 +299,13 @@ class JetStreamStore:
 
 
 def _as_batch(messages: Sequence[Message]) -> list[Message]:
-    batch = uuid.uuid4().hex
+    batch = {"Nats-Batch-Id": uuid.uuid4().hex}
     numbered = [
-        (subject, payload, headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
+        (
+            subject,
+            payload,
+            headers | batch | {"Nats-Batch-Sequence": str(number), _EVENTS_BEHIND: str(len(messages) - number)},
+        )
         for number, (subject, payload, headers) in enumerate(messages, 1)
     ]
     numbered[-1][2]["Nats-Batch-Commit"] = "1"

@@ -1,8 +1,9 @@
-"""The rows of audit: one for each event of a log, as the log holds it."""
+"""The rows of audit: one for each event of a log, as the log holds it, and every name that a model ever had."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
@@ -20,18 +21,40 @@ recorded = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("correlation_id", sa.Text, nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("alias", sa.Text),
+    sa.Column("cause", sa.Integer, nullable=False),
     sa.Column("event", sa.LargeBinary, nullable=False),
     sa.Index("recorded_by_stream", "stream", "position"),
     sa.Index("recorded_by_actor", "actor", "position"),
     sa.Index("recorded_by_type", "type", "position"),
     sa.Index("recorded_by_time", "time"),
 )
+_ABOUT_MODELS = recorded.c.model.is_not(None)
+sa.Index(
+    "recorded_by_model",
+    recorded.c.model,
+    recorded.c.position,
+    sqlite_where=_ABOUT_MODELS,
+    postgresql_where=_ABOUT_MODELS,
+)
+
+model_names = sa.Table(
+    "model_names",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Index("model_names_by_origin", "origin"),
+)
+
+# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
+_RECORD = sa.insert(recorded)
 
 
 class AuditProjection:
     """Keeps every event of one log."""
 
-    version = 1
+    version = 2
     tables = tables
 
     def __init__(self, log: str) -> None:
@@ -41,6 +64,7 @@ class AuditProjection:
     def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
         """Writes an event down."""
         view = recorded_view(self.log, event)
+        model, alias, cause = _subject(event.data)
         row = {
             "position": event.position,
             "time": event.time,
@@ -49,9 +73,32 @@ class AuditProjection:
             "actor": view.actor,
             "request_id": view.request_id,
             "correlation_id": view.correlation_id,
+            "model": model,
+            "alias": alias,
+            "cause": cause,
             "event": view.SerializeToString(deterministic=True),
         }
-        rows.execute(sa.insert(recorded), row)
+        rows.execute(_RECORD, row)
+        match event.data:
+            case v1.ModelCreated() as fact:
+                _name(rows, fact.model, fact.model)
+            case v1.ModelNameTaken() as fact:
+                _name(rows, fact.name, fact.origin)
+            case _:
+                pass
+
+
+def _name(rows: sa.Connection, name: str, origin: str) -> None:
+    rows.execute(sa.delete(model_names).where(model_names.c.name == name))
+    rows.execute(sa.insert(model_names), {"name": name, "origin": origin})
+
+
+def _subject(fact: Message) -> tuple[str | None, str | None, int]:
+    """The model (by its name at the time) and the alias that an event is about, and the cause of an alias's change."""
+    if isinstance(fact, v1.ModelNameTaken):
+        return fact.origin, None, 0
+    named = getattr(fact, "target", fact)
+    return getattr(named, "model", None), getattr(named, "alias", None), getattr(fact, "cause", 0)
 
 
 def recorded_view(log: str, event: RecordedEvent) -> v1.RecordedEvent:

@@ -1,4 +1,4 @@
-"""The answers of audit: events that match a filter, newest first."""
+"""The answers of audit: events that match a filter, newest first, or all of them, oldest first."""
 
 from __future__ import annotations
 
@@ -7,19 +7,56 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.audit.projection import recorded
+from services.audit.projection import model_names, recorded
 from services.times import nanoseconds
 
 Key = tuple[int, str, int]
 """What events of several logs are ordered by: time (ns), log, position."""
 
+Conditions = Sequence[sa.ColumnElement[bool]]
 
-def matching(
-    rows: sa.Connection, log: str, request: v1.ListEventsRequest, before: Key | None, limit: int
+CHUNK_EVENTS = 500
+CHUNK_BYTES = 256 * 1024
+
+
+def names_of(rows: sa.Connection, model: str) -> Sequence[str]:
+    """All names that a model has had, by any of them; the name alone when no model ever had it.
+
+    Args:
+        rows: The rows of the registry log.
+        model: The name.
+    """
+    origin = sa.select(model_names.c.origin).where(model_names.c.name == model).scalar_subquery()
+    return rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all() or [model]
+
+
+def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Conditions:
+    """What events must fulfil; `names` are all names of the model that is asked for.
+
+    Raises:
+        Rejected: INVALID_TIME.
+    """
+    found: list[sa.ColumnElement[bool]] = []
+    if request.type:
+        full = request.type if "." in request.type else f"rollforward.v1.{request.type}"
+        found.append(recorded.c.type == full)
+    if request.model:
+        found.append(recorded.c.model.in_(names))
+    fields = ("stream", "actor", "request_id", "correlation_id", "alias", "cause")
+    found += [recorded.c[field] == value for field in fields if (value := getattr(request, field))]
+    if request.HasField("since"):
+        found.append(recorded.c.time >= nanoseconds(request.since))
+    if request.HasField("until"):
+        found.append(recorded.c.time < nanoseconds(request.until))
+    return found
+
+
+def newest(
+    rows: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
 ) -> list[tuple[Key, v1.RecordedEvent]]:
     """The newest events of one log that match, at most `limit`, all of them before a key."""
     time, position = recorded.c.time, recorded.c.position
-    question = sa.select(recorded).where(*_conditions(request))
+    question = sa.select(time, position, recorded.c.event).where(*wanted)
     if before:
         # Ordered by (time, log, position), descending: of the same moment, the logs before this one are through.
         same_moment = {-1: sa.true(), 0: position < before[2], 1: sa.false()}[_compare(log, before[1])]
@@ -28,18 +65,23 @@ def matching(
     return [((row.time, log, row.position), v1.RecordedEvent.FromString(row.event)) for row in found]
 
 
-def _conditions(request: v1.ListEventsRequest) -> Sequence[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    if request.type:
-        full = request.type if "." in request.type else f"rollforward.v1.{request.type}"
-        conditions.append(recorded.c.type == full)
-    fields = ("stream", "actor", "request_id", "correlation_id")
-    conditions += [recorded.c[field] == value for field in fields if (value := getattr(request, field))]
-    if request.HasField("since"):
-        conditions.append(recorded.c.time >= nanoseconds(request.since))
-    if request.HasField("until"):
-        conditions.append(recorded.c.time < nanoseconds(request.until))
-    return conditions
+def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:
+    """The next events of one log that match, oldest first, behind one position and up to another.
+
+    It ends with the event that makes it CHUNK_BYTES or CHUNK_EVENTS; empty when there are no more.
+    """
+    position = recorded.c.position
+    question = sa.select(recorded.c.event).where(position > after, position <= upto, *wanted)
+    question = question.order_by(position).limit(CHUNK_EVENTS).execution_options(yield_per=20)
+    found: list[v1.RecordedEvent] = []
+    size = 0
+    with rows.execute(question) as result:
+        for body in result.scalars():
+            found.append(v1.RecordedEvent.FromString(body))
+            size += len(body)
+            if size >= CHUNK_BYTES:
+                break
+    return found
 
 
 def _compare(one: str, other: str) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.audit.queries import Key, matching
+from services.audit.queries import Conditions, Key, chunk, conditions, names_of, newest
 from services.pages import cut, key_of, page_size
-from services.rpc import Context
+from services.rpc import Context, wait_for
 
 
 class AuditServicer(v1.AuditServiceServicer):
@@ -24,16 +24,48 @@ class AuditServicer(v1.AuditServiceServicer):
 
     async def ListEvents(self, request: v1.ListEventsRequest, context: Context) -> v1.ListEventsResponse:
         """Events that match, newest first."""
-        if request.log and request.log not in self._projectors:
-            words = f"no log {request.log!r}; there are {', '.join(self._projectors)}"
-            raise Rejected(Kind.INVALID, "UNKNOWN_LOG", words, log=request.log)
+        logs, wanted = self._logs(request), await self._conditions(request)
         size = page_size(request.page_size)
         before: Key | None = key_of(request.page_token, int, str, int)  # type: ignore[assignment]
         found: list[tuple[Key, v1.RecordedEvent]] = []
-        for log in [request.log] if request.log else self._projectors:
+        for log in logs:
             found += await self._projectors[log].query(
-                lambda rows, log=log: matching(rows, log, request, before, size + 1)  # type: ignore[misc]
+                lambda rows, log=log: newest(rows, log, wanted, before, size + 1)  # type: ignore[misc]
             )
         found.sort(key=lambda one: one[0], reverse=True)
         page, token = cut(found, size, lambda one: one[0])
         return v1.ListEventsResponse(events=[event for _, event in page], next_page_token=token)
+
+    async def ExportEvents(
+        self, request: v1.ExportEventsRequest, context: Context
+    ) -> AsyncIterator[v1.ExportEventsResponse]:
+        """All events that match and that the logs held when it began, log by log, oldest first."""
+        logs = self._logs(request.filter)
+        heads = {log: await self._projectors[log].store.head() for log in logs}
+        for log, head in heads.items():
+            await wait_for(self._projectors[log], head, context)
+        wanted = await self._conditions(request.filter)
+        for log, head in heads.items():
+            async for events in self._export(log, wanted, head):
+                yield v1.ExportEventsResponse(events=events)
+
+    async def _export(self, log: str, wanted: Conditions, upto: int) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
+        after = 0
+        while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, upto)):  # noqa: B023
+            yield events
+            after = events[-1].position
+
+    def _logs(self, request: v1.ListEventsRequest) -> Sequence[str]:
+        if not request.log:
+            return sorted(self._projectors)
+        if request.log not in self._projectors:
+            words = f"no log {request.log!r}; there are {', '.join(self._projectors)}"
+            raise Rejected(Kind.INVALID, "UNKNOWN_LOG", words, log=request.log)
+        return [request.log]
+
+    async def _conditions(self, request: v1.ListEventsRequest) -> Conditions:
+        names: Sequence[str] = ()
+        if request.model:
+            # What a model is called is the registry's affair, whichever log is asked.
+            names = await self._projectors["registry"].query(lambda rows: names_of(rows, request.model))
+        return conditions(request, names)

@@ -60,9 +60,10 @@ def _move(stage: Stage) -> float:
 def _roll_back(stage: Stage) -> float:
     reason = "a drill: what if it had been worse?"
     began = time.perf_counter()
-    alias = rf.rollback(CHAMPION, reason=reason, connection=stage.link)
+    back = rf.rollback(CHAMPION, reason=reason, connection=stage.link)
     code(f'rf.rollback("{CHAMPION}", reason="{reason}")')
-    check(alias.version == stage.versions[0].version, f"the rollback led to v{alias.version}")
+    led_to = [change.to_version for change in back.changes]
+    check(led_to == [stage.versions[0].version], f"the rollback led to {led_to}")
     return began
 
 

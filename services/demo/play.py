@@ -21,7 +21,7 @@ _LATER = (
     f"models show {opening.MODEL}",
     f"alias move {opening.CHAMPION} v2 --reason 'once more'",
     f"rollback {opening.CHAMPION}",
-    f"audit events --stream model/{opening.MODEL}",
+    f"audit list --model {opening.MODEL}",
     f"serve {opening.CHAMPION}",
 )
 

@@ -1,107 +1,130 @@
-"""The rules of a model's stream: what may happen to a model, its versions and its aliases."""
+"""The rules of a model's stream: what may happen to a model and its versions; those of its aliases are in `aliases`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import Message
-from rpds import HashTrieMap
 
 from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_alias, check_digest, check_model_name, check_prose, check_text
-from services.registry import model_stream
+from services.names import check_digest, check_model_name, check_prose, check_text
+from services.registry import aliases
+from services.registry.checks import UNBOUND, check_model, check_named, check_reason, check_version, gate_failed
+from services.registry.policies import Judgement
+from services.registry.state import State, Tags, Version, evolve
 
-RegistryEvent = v1.ModelCreated | v1.RegistrationGateSet | v1.VersionRegistered | v1.AliasMoved | v1.AliasRemoved
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Which version an alias names since `revision` (version 0: none), and the last one that it named before."""
-
-    version: int = 0
-    revision: int = 0
-    previous_version: int = 0
-    previous_revision: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What deciding about a model takes: whether it exists, its gate, its versions' digests, its aliases."""
-
-    exists: bool = False
-    gate: str = ""
-    digests: HashTrieMap[int, str] = field(default_factory=HashTrieMap)
-    aliases: HashTrieMap[str, Assignment] = field(default_factory=HashTrieMap)
-
-    def alias(self, name: str) -> Assignment:
-        """The alias's assignment; without one, a version of 0."""
-        return self.aliases.get(name) or Assignment()
+STATUSES = (v1.VERSION_STATUS_READY, v1.VERSION_STATUS_PENDING, v1.VERSION_STATUS_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A request to register a version, with the digest that it names and, for a gated model, what the gate says."""
+    """A request to register a version.
+
+    Attributes:
+        request: What is asked for; for a copy, as if its files were registered anew.
+        digest: The digest that it comes to.
+        evidence: What the model's own gate says; None when it has none.
+        judgement: What policies say.
+        copied_from: What it is a copy of.
+    """
 
     request: v1.RegisterVersionRequest
     digest: str
     evidence: v1.GateEvidence | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rollback:
-    """A request to roll an alias back, with the past assignment that it names; None for the previous holder's."""
-
-    request: v1.RollbackAliasRequest
-    past: Assignment | None = None
-
-
-Command = (
-    v1.CreateModelRequest
-    | v1.SetRegistrationGateRequest
-    | v1.MoveAliasRequest
-    | v1.RemoveAliasRequest
-    | Register
-    | Rollback
-)
+    judgement: Judgement = UNBOUND
+    copied_from: v1.VersionSource | None = None
 
 
 def decide(command: object, state: State) -> Sequence[Message]:
     """What a command makes happen."""
-    match command:
-        case v1.CreateModelRequest():
-            return _create(command, state)
-        case v1.SetRegistrationGateRequest():
-            return _set_gate(command, state)
-        case Register():
-            return _register(command, state)
-        case v1.MoveAliasRequest():
-            return _move(command, state)
-        case v1.RemoveAliasRequest():
-            return _remove(command, state)
-        case Rollback():
-            return _roll_back(command, state)
-        case _:
-            raise TypeError(f"not a command of the registry: {type(command).__name__}")
+    rule = _RULES.get(type(command))
+    if rule is None:
+        raise TypeError(f"not a command of the registry: {type(command).__name__}")
+    return rule(command, state)
 
 
 def _create(command: v1.CreateModelRequest, state: State) -> Sequence[Message]:
     check_model_name(command.name)
     _check_labels(command.description, command.tags)
-    if state.exists:
-        raise Rejected(Kind.EXISTS, "MODEL_EXISTS", f"model {command.name!r} exists", model=command.name)
+    if state.name:
+        check_named(command.name, state)
+        raise exists(command.name)
     created = v1.ModelCreated(model=command.name, description=command.description, tags=command.tags)
     if not command.registration_gate:
         return [created]
     return [created, v1.RegistrationGateSet(model=command.name, to_expression=command.registration_gate)]
 
 
+def exists(name: str) -> Rejected:
+    """The refusal of a name that a model has."""
+    return Rejected(Kind.EXISTS, "MODEL_EXISTS", f"model {name!r} exists", model=name)
+
+
+def _describe(command: v1.SetDescriptionRequest, state: State) -> Sequence[Message]:
+    check_model(command.model, state)
+    _check_labels(command.description, {})
+    if not command.version:
+        words = {"from_description": state.description, "to_description": command.description}
+        same = command.description == state.description
+        return [] if same else [v1.ModelDescribed(model=command.model, **words)]
+    version = check_version(command.model, command.version, state)
+    if command.description == version.description:
+        return []
+    return [
+        v1.VersionDescribed(
+            model=command.model,
+            version=command.version,
+            from_description=version.description,
+            to_description=command.description,
+        )
+    ]
+
+
+def _change_tags(command: v1.ChangeTagsRequest, state: State) -> Sequence[Message]:
+    check_model(command.model, state)
+    _check_labels("", command.set)
+    if both := sorted(command.set.keys() & set(command.remove)):
+        raise Rejected(Kind.INVALID, "INVALID_TAG", f"to be set and removed at once: {both[0]!r}", key=both[0])
+    tags = check_version(command.model, command.version, state).tags if command.version else state.tags
+    changes = _tag_changes(tags, command.set, command.remove)
+    if not changes:
+        return []
+    if command.version:
+        return [v1.VersionTagsChanged(model=command.model, version=command.version, changes=changes)]
+    return [v1.ModelTagsChanged(model=command.model, changes=changes)]
+
+
+def _tag_changes(tags: Tags, wanted: Mapping[str, str], unwanted: Sequence[str]) -> list[v1.TagChange]:
+    changes = [
+        v1.TagChange(key=key, from_value=tags.get(key), to_value=value)
+        for key, value in wanted.items()
+        if tags.get(key) != value
+    ]
+    changes += [v1.TagChange(key=key, from_value=tags[key]) for key in set(unwanted) if key in tags]
+    return sorted(changes, key=lambda change: change.key)
+
+
+def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Message]:
+    check_named(command.model, state)
+    if state.deleted:
+        return []
+    if held := sorted(alias for alias, assignment in state.aliases.items() if assignment.version):
+        words = f"model {command.model!r} has aliases: {', '.join(held)}; remove them first"
+        raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", words, model=command.model, aliases=",".join(held))
+    return [v1.ModelDeleted(model=command.model)]
+
+
+def _restore_model(command: v1.RestoreModelRequest, state: State) -> Sequence[Message]:
+    check_named(command.model, state)
+    return [v1.ModelRestored(model=command.model)] if state.deleted else []
+
+
 def _set_gate(command: v1.SetRegistrationGateRequest, state: State) -> Sequence[Message]:
-    _check_exists(command.model, state)
+    check_model(command.model, state)
     if command.expression == state.gate:
         return []
     gate = v1.RegistrationGateSet(model=command.model, from_expression=state.gate, to_expression=command.expression)
@@ -114,88 +137,71 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
     check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", shortest=0)
-    _check_gate(command, state)
+    if state.name:
+        check_model(request.model, state)
+    check_reason(request.reason, command.judgement)
+    if (command.evidence.expression if command.evidence else "") != state.gate:
+        raise Conflict("GATE_CHANGED", "the model's gate was changed meanwhile", model=request.model)
+    if refused := _refused(command):
+        return [refused]
     version = v1.VersionRegistered(
         model=request.model,
-        version=len(state.digests) + 1,
+        version=len(state.versions) + 1,
         digest=command.digest,
         run_id=request.run_id,
         artifact_path=request.artifact_path,
         description=request.description,
         tags=request.tags,
         evidence=command.evidence,
+        policy_evidence=command.judgement.evidence,
+        policy_revision=command.judgement.policy_revision,
+        copied_from=command.copied_from,
     )
-    return [version] if state.exists else [v1.ModelCreated(model=request.model), version]
+    return [version] if state.name else [v1.ModelCreated(model=request.model), version]
 
 
-def _check_gate(command: Register, state: State) -> None:
-    if (command.evidence.expression if command.evidence else "") != state.gate:
-        raise Conflict("GATE_CHANGED", "the model's gate was changed meanwhile", model=command.request.model)
-    if command.evidence and not command.evidence.passed:
-        words = f"the gate {state.gate!r} does not hold: {command.evidence.detail}"
-        about = {"model": command.request.model, "expression": state.gate, "run_id": command.request.run_id}
-        raise Rejected(Kind.PRECONDITION, "GATE_FAILED", words, detail=command.evidence, **about)
+def _refused(command: Register) -> v1.VersionRefused | None:
+    evidence = [*([command.evidence] if command.evidence else []), *command.judgement.evidence]
+    if all(one.passed for one in evidence):
+        return None
+    return v1.VersionRefused(
+        model=command.request.model,
+        digest=command.digest,
+        run_id=command.request.run_id,
+        artifact_path=command.request.artifact_path,
+        evidence=evidence,
+        policy_revision=command.judgement.policy_revision,
+    )
 
 
-def _move(command: v1.MoveAliasRequest, state: State) -> Sequence[Message]:
-    check_alias(command.alias)
-    _check_exists(command.model, state)
-    _check_version(command.model, command.version, state)
-    expected = command.expected_revision if command.HasField("expected_revision") else None
-    held = _check_revision(command.model, command.alias, expected, state)
-    if held.version == command.version:
+def _set_status(command: v1.SetVersionStatusRequest, state: State) -> Sequence[Message]:
+    check_model(command.model, state)
+    version = check_version(command.model, command.version, state)
+    if command.status not in STATUSES:
+        raise Rejected(Kind.INVALID, "INVALID_STATUS", "a version is READY, PENDING or FAILED")
+    if command.status == version.status:
         return []
-    return [_moved(command.model, command.alias, held.version, command.version, state)]
+    of = {"model": command.model, "version": command.version}
+    return [v1.VersionStatusChanged(**of, from_status=version.status, to_status=command.status)]  # type: ignore[arg-type]
 
 
-def _remove(command: v1.RemoveAliasRequest, state: State) -> Sequence[Message]:
-    check_alias(command.alias)
-    _check_exists(command.model, state)
-    expected = command.expected_revision if command.HasField("expected_revision") else None
-    held = _check_revision(command.model, command.alias, expected, state)
-    if not held.version:
-        raise _alias_not_found(command.model, command.alias)
-    return [_removed(command.model, command.alias, held.version, v1.ALIAS_CAUSE_REQUEST, state)]
-
-
-def _roll_back(command: Rollback, state: State) -> Sequence[Message]:
-    request = command.request
-    check_alias(request.alias)
-    _check_exists(request.model, state)
-    expected = request.expected_revision if request.HasField("expected_revision") else None
-    held = _check_revision(request.model, request.alias, expected, state)
-    if not held.revision:
-        raise _alias_not_found(request.model, request.alias)
-    past = command.past or Assignment(held.previous_version, held.previous_revision)
-    if command.past is None and past.version in (0, held.version):
-        words = f"{request.model}@{request.alias} has had no other version"
-        raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, model=request.model, alias=request.alias)
-    if past.version == held.version:
+def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionRequest, state: State) -> Sequence[Message]:
+    check_model(command.model, state)
+    version = _known_version(command.model, command.version, state)
+    deletes = isinstance(command, v1.DeleteVersionRequest)
+    if version.deleted == deletes:
         return []
-    if not past.version:
-        return [_removed(request.model, request.alias, held.version, v1.ALIAS_CAUSE_ROLLBACK, state)]
-    moved = _moved(request.model, request.alias, held.version, past.version, state)
-    moved.cause = v1.ALIAS_CAUSE_ROLLBACK
-    moved.restored_revision = past.revision
-    return [moved]
+    if not deletes:
+        return [v1.VersionRestored(model=command.model, version=command.version, digest=version.digest)]
+    if held := state.names_of(command.version):
+        words = f"version {command.version} of {command.model!r} is named by {', '.join(held)}"
+        about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(held)}
+        raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", words, **about)
+    return [v1.VersionDeleted(model=command.model, version=command.version, digest=version.digest)]
 
 
-def _moved(model: str, alias: str, before: int, after: int, state: State) -> v1.AliasMoved:
-    return v1.AliasMoved(
-        model=model,
-        alias=alias,
-        from_version=before,
-        to_version=after,
-        from_digest=state.digests[before] if before else "",
-        to_digest=state.digests[after],
-        cause=v1.ALIAS_CAUSE_REQUEST,
-    )
-
-
-def _removed(model: str, alias: str, before: int, cause: v1.AliasCause.ValueType, state: State) -> v1.AliasRemoved:
-    return v1.AliasRemoved(
-        model=model, alias=alias, from_version=before, from_digest=state.digests[before], cause=cause
-    )
+def _known_version(model: str, version: int, state: State) -> Version:
+    return check_version(model, version, state, deleted=True)
 
 
 def _check_labels(description: str, tags: Mapping[str, str]) -> None:
@@ -205,60 +211,29 @@ def _check_labels(description: str, tags: Mapping[str, str]) -> None:
         check_prose(value, "a tag's value", 5000, "INVALID_TAG")
 
 
-def _check_exists(model: str, state: State) -> None:
-    check_model_name(model)
-    if not state.exists:
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
-
-
-def _check_version(model: str, version: int, state: State) -> None:
-    if version not in state.digests:
-        words = f"model {model!r} has no version {version}"
-        raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, model=model, version=str(version))
-
-
-def _check_revision(model: str, alias: str, expected: int | None, state: State) -> Assignment:
-    held = state.alias(alias)
-    as_unset = expected == 0 and not held.version
-    if expected is not None and expected != held.revision and not as_unset:
-        digest = state.digests[held.version] if held.version else ""
-        current = v1.Alias(model=model, alias=alias, version=held.version, digest=digest, revision=held.revision)
-        words = f"{model}@{alias} is at revision {held.revision}, not {expected}"
-        raise Conflict("WRONG_REVISION", words, current=current, model=model, alias=alias, revision=str(held.revision))
-    return held
-
-
-def _alias_not_found(model: str, alias: str) -> Rejected:
-    return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", f"{model}@{alias} is not set", model=model, alias=alias)
-
-
-def evolve(state: State, event: RecordedEvent) -> State:
-    """The state after an event."""
-    fact: RegistryEvent = event.data  # type: ignore[assignment]
-    match fact:
-        case v1.ModelCreated():
-            return replace(state, exists=True)
-        case v1.RegistrationGateSet():
-            return replace(state, gate=fact.to_expression)
-        case v1.VersionRegistered():
-            return replace(state, digests=state.digests.insert(fact.version, fact.digest))
-        case v1.AliasMoved():
-            return _assigned(state, fact.alias, fact.to_version, event.position)
-        case v1.AliasRemoved():
-            return _assigned(state, fact.alias, 0, event.position)
+def refusal(event: Message) -> Rejected | None:
+    """The error that an event stands for, if it records that a gate did not hold."""
+    match event:
+        case v1.VersionRefused():
+            return gate_failed(event.evidence, model=event.model, run_id=event.run_id)
+        case v1.AliasMoveRefused():
+            return gate_failed(event.evidence, model=event.model, alias=event.alias, version=str(event.to_version))
         case _:
-            assert_never(fact)
+            return None
 
 
-def _assigned(state: State, alias: str, version: int, revision: int) -> State:
-    held = state.alias(alias)
-    before = (held.version, held.revision) if held.version else (held.previous_version, held.previous_revision)
-    return replace(state, aliases=state.aliases.insert(alias, Assignment(version, revision, *before)))
+_RULES: Mapping[type, Callable[[Any, State], Sequence[Message]]] = {
+    v1.CreateModelRequest: _create,
+    v1.SetDescriptionRequest: _describe,
+    v1.ChangeTagsRequest: _change_tags,
+    v1.DeleteModelRequest: _delete_model,
+    v1.RestoreModelRequest: _restore_model,
+    v1.SetRegistrationGateRequest: _set_gate,
+    Register: _register,
+    v1.SetVersionStatusRequest: _set_status,
+    v1.DeleteVersionRequest: _delete_or_restore,
+    v1.RestoreVersionRequest: _delete_or_restore,
+    **aliases.RULES,
+}
 
-
-def stream_of(event: Message) -> str:
-    """The stream that an event belongs to: its model's."""
-    return model_stream(event.model)  # type: ignore[attr-defined]
-
-
-DECIDER: Decider[State] = Decider(State(), decide, evolve, stream_of)
+DECIDER: Decider[State] = Decider(State(), decide, evolve, refusal=refusal)

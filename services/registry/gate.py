@@ -1,58 +1,194 @@
-"""Quality gates: CEL expressions over a run, compiled against its type and evaluated within a budget."""
+"""Quality gates: CEL expressions over runs, compiled against their type and evaluated within a budget."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
 
 from cel_expr_python import cel
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+from services.registry.syntax import Syntax
+
+REGISTRATION: tuple[str, ...] = ("run",)
+MOVE: tuple[str, ...] = ("candidate", "current", "champion")
 
 LONGEST_EXPRESSION = 4000
+MOST_STEPS = 200_000
+MOST_NAMED = 20
 
-_environment = cel.NewEnv(descriptor_pool.Default(), variables={"run": cel.Type(v1.GateRun.DESCRIPTOR.full_name)})
+_HOLDS = {"current": "no version holds the alias", "champion": "no version holds @champion"}
 
 
-def check_expression(expression: str) -> None:
-    """Raises `Rejected` INVALID_GATE unless the expression compiles over `run` and is true or false."""
+def _seen_by_gates() -> Any:
+    """`GateRun`, with the same bytes, but `version` is of CEL's usual kind: one may write ``version == 0``."""
+    file = descriptor_pb2.FileDescriptorProto(name="gate.proto", package="gate", syntax="proto3")
+    v1.GateRun.DESCRIPTOR.CopyToProto(file.message_type.add())
+    for field in file.message_type[0].field:
+        if field.type_name:
+            field.type_name = field.type_name.replace(v1.GateRun.DESCRIPTOR.full_name, "gate.GateRun")
+        if field.name == "version":
+            field.type = field.TYPE_INT64
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("gate.GateRun"))
+
+
+_Seen = _seen_by_gates()
+
+
+def _environment(names: tuple[str, ...]) -> cel.Env:
+    run = cel.Type(_Seen.DESCRIPTOR.full_name)
+    return cel.NewEnv(_Seen.DESCRIPTOR.file.pool, variables=dict.fromkeys(names, run))
+
+
+_ENVIRONMENTS = {names: _environment(names) for names in (REGISTRATION, MOVE)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    program: cel.Expression
+    syntax: Syntax
+
+
+def check_expression(expression: str, *, of_move: bool) -> None:
+    """Raises `Rejected` INVALID_GATE unless the expression can be a gate: of moves, or else of registrations.
+
+    It can when it compiles over the gate's variables, is true or false, and does nothing that might cost any amount.
+    """
+    _compiled(expression, MOVE if of_move else REGISTRATION)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
     if len(expression) > LONGEST_EXPRESSION:
         raise _invalid(f"longer than {LONGEST_EXPRESSION} characters")
     try:
-        compiled = _environment.compile(expression)
+        program = _ENVIRONMENTS[names].compile(expression)
     except RuntimeError as error:
         raise _invalid(f"{error} (a metric is a double: write 1.0, not 1)") from error
-    if compiled.return_type() != cel.Type.BOOL:
+    if program.return_type() != cel.Type.BOOL:
         raise _invalid("not a truth value")
-
-
-def evaluate(expression: str, run: v1.GateRun, tracking_position: int) -> v1.GateEvidence:
-    """What the gate says of a run: all but a plain `true` is a refusal, be it false, an error or too much work.
-
-    A metric that is NaN is as good as none: no comparison with it, not even a negated one, may let a run pass.
-    """
-    known = v1.GateRun(run_id=run.run_id, params=run.params)
-    known.metrics.update({key: value for key, value in run.metrics.items() if not math.isnan(value)})
     try:
-        value = _environment.compile(expression).eval(data={"run": known})
-        passed = value.type() == cel.Type.BOOL and value.value() is True
-        detail = "" if passed else _why_not(value, expression, known)
-    except RuntimeError as error:  # such as: iteration budget exceeded
-        passed, detail = False, str(error)
-    if missing := sorted(run.metrics.keys() - known.metrics.keys()):
-        detail = detail and f"{detail} (NaN: {', '.join(missing)})"
-    return v1.GateEvidence(
-        expression=expression, run=run, tracking_position=tracking_position, passed=passed, detail=detail
-    )
-
-
-def _why_not(value: cel.Value, expression: str, run: v1.GateRun) -> str:
-    if value.type() != cel.Type.BOOL:
-        return str(value.value())
-    seen = [f"{name} = {run.metrics[name]:g}" for name in sorted(run.metrics) if name in expression]
-    return f"it is false, with {', '.join(seen)}" if seen else "it is false"
+        syntax = Syntax(program.serialize(), frozenset(names))
+    except ValueError as error:
+        raise _invalid(str(error)) from error
+    if objection := syntax.objection or _too_much(syntax, 0):
+        raise _invalid(objection)
+    return _Gate(program, syntax)
 
 
 def _invalid(why: str) -> Rejected:
     return Rejected(Kind.INVALID, "INVALID_GATE", f"not a gate: {why}")
+
+
+def _too_much(syntax: Syntax, width: int) -> str:
+    steps = syntax.steps(width)
+    return f"it would cost too much: {steps:,} steps, more than {MOST_STEPS:,}" if steps > MOST_STEPS else ""
+
+
+def evaluate(
+    expression: str, variables: Mapping[str, v1.GateRun], tracking_position: int, policy: str = ""
+) -> v1.GateEvidence:
+    """What a gate says: all but a plain `true` is a refusal, be it false, an error or too much work.
+
+    A metric that is NaN is as good as none: no comparison with it, not even a negated one, may let a run pass. The
+    evidence has those metrics, parameters and tags that the expression looks at, and is all that the answer comes from.
+
+    Args:
+        expression: The gate.
+        variables: `run` for a gate of registrations; `candidate`, `current` and `champion` for one of moves. A
+            version of 0 says that there is none.
+        tracking_position: The position of the tracking log at which the runs were read.
+        policy: The policy whose gate it is.
+    """
+    names = REGISTRATION if "run" in variables else MOVE
+    try:
+        gate = _compiled(expression, names)
+    except Rejected as refusal:
+        seen = {name: v1.GateRun(run_id=variables[name].run_id, version=variables[name].version) for name in names}
+        detail = refusal.message
+    else:
+        seen = {name: _looked_at(variables[name], name, gate.syntax) for name in names}
+        detail = _why_not(gate, seen)
+    return v1.GateEvidence(
+        expression=expression,
+        run=seen.pop(names[0]),
+        others=seen,
+        tracking_position=tracking_position,
+        passed=not detail,
+        detail=detail,
+        policy=policy,
+    )
+
+
+def recompute(evidence: v1.GateEvidence) -> bool:
+    """Whether a gate's answer follows from what the evidence says that it saw."""
+    first = MOVE[0] if evidence.others else REGISTRATION[0]
+    variables = {first: evidence.run} | dict(evidence.others)
+    again = evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy)
+    return again.passed == evidence.passed
+
+
+def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:
+    seen = v1.GateRun(run_id=run.run_id, version=run.version)
+    for (variable, field), keys in syntax.reads.items():
+        if variable == name:
+            values = getattr(run, field)
+            getattr(seen, field).update(values if keys is None else {key: values[key] for key in keys if key in values})
+    return seen
+
+
+def _why_not(gate: _Gate, seen: Mapping[str, v1.GateRun]) -> str:
+    """Why the gate refuses; empty when it holds."""
+    if "run" in seen and not seen["run"].run_id:
+        return "there is no run to judge"
+    width = max(len(values) for run in seen.values() for values in (run.metrics, run.params, run.tags))
+    if too_much := _too_much(gate.syntax, width):
+        return too_much
+    try:
+        value = gate.program.eval(data={name: _Seen.FromString(_known(run)) for name, run in seen.items()})
+    except RuntimeError as error:  # such as: iteration budget exceeded
+        return str(error)
+    if value.type() == cel.Type.BOOL and value.value() is True:
+        return ""
+    lacks = "; ".join(islice(_lacks(gate.syntax, seen), MOST_NAMED))
+    if value.type() != cel.Type.BOOL:
+        return lacks or str(value.value())
+    measured = ", ".join(islice(_measured(seen), MOST_NAMED))
+    return "; ".join(filter(None, [f"it is false, with {measured}" if measured else "it is false", lacks]))
+
+
+def _known(run: v1.GateRun) -> bytes:
+    known = v1.GateRun(run_id=run.run_id, params=run.params, version=run.version, tags=run.tags)
+    known.metrics.update({key: value for key, value in run.metrics.items() if not math.isnan(value)})
+    return known.SerializeToString()
+
+
+def _measured(seen: Mapping[str, v1.GateRun]) -> Iterator[str]:
+    for name, run in seen.items():
+        for key in sorted(run.metrics):
+            if not math.isnan(run.metrics[key]):
+                yield f"{name}.metrics.{key} = {run.metrics[key]:g}"
+
+
+def _lacks(syntax: Syntax, seen: Mapping[str, v1.GateRun]) -> Iterator[str]:
+    for (name, field), keys in sorted(syntax.reads.items()):
+        run = seen[name]
+        for key in sorted(getattr(run, field) if keys is None else keys):
+            if key not in getattr(run, field):
+                yield f"{name}.{field} has no {key}{_because(name, field, run)}"
+            elif field == "metrics" and math.isnan(run.metrics[key]):
+                yield f"{name}.metrics.{key} is NaN, which is no measurement"
+
+
+def _because(name: str, field: str, run: v1.GateRun) -> str:
+    if name in _HOLDS and not run.version:
+        return f": {_HOLDS[name]} (write {name}.version == 0 || ... to let such a move pass)"
+    return "" if run.run_id or field == "tags" else ": the version came from no run"

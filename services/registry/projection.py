@@ -1,139 +1,267 @@
-"""The registry's rows: models, versions, aliases and every change of an alias."""
+"""The registry's rows: models and their names, versions, aliases and every change of them, schedules, policies.
+
+A model is known by its *origin*, the name that it was created with, so that a new name changes one row.
+"""
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.registry.decider import RegistryEvent
-from services.times import timestamp
-
-tables = sa.MetaData()
-
-models = sa.Table(
-    "models",
+from services.registry import POLICIES_STREAM, origin_of
+from services.registry.tables import (
+    alias_changes,
+    aliases,
+    event_ids,
+    model_tags,
+    models,
+    names,
+    policies_table,
+    schedules,
     tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("description", sa.Text, nullable=False),
-    sa.Column("tags", sa.JSON, nullable=False),
-    sa.Column("gate", sa.Text, nullable=False),
-    sa.Column("latest_version", sa.Integer, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
+    version_tags,
+    versions,
 )
-
-versions = sa.Table(
-    "versions",
-    tables,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("run_id", sa.Text, nullable=False),
-    sa.Column("artifact_path", sa.Text, nullable=False),
-    sa.Column("description", sa.Text, nullable=False),
-    sa.Column("tags", sa.JSON, nullable=False),
-    sa.Column("evidence", sa.LargeBinary),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
-
-alias_changes = sa.Table(
-    "alias_changes",
-    tables,
-    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("alias", sa.Text, nullable=False),
-    sa.Column("change", sa.LargeBinary, nullable=False),
-    sa.Index("alias_changes_by_alias", "model", "alias", "revision"),
-)
-
-aliases = sa.Table(
-    "aliases",
-    tables,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
+from services.times import nanoseconds, timestamp
 
 # Made once: to make a statement takes longer than to run it.
-_TOUCH = sa.update(models).where(models.c.name == sa.bindparam("of")).values(revision=sa.bindparam("at"))
+_OF: sa.BindParameter[str] = sa.bindparam("of")
+_TOUCH = (
+    sa.update(models)
+    .where(models.c.origin == _OF)
+    .values(revision=sa.bindparam("to"), stream_revision=sa.bindparam("at"), updated_at=sa.bindparam("on"))
+)
 _MOVE = (
     sa.update(aliases)
-    .where(aliases.c.model == sa.bindparam("of"), aliases.c.alias == sa.bindparam("named"))
-    .values(version=sa.bindparam("to"), revision=sa.bindparam("at"))
+    .where(aliases.c.origin == _OF, aliases.c.alias == sa.bindparam("named"))
+    .values(
+        version=sa.bindparam("holder"),
+        revision=sa.bindparam("to"),
+        position=sa.bindparam("at"),
+        expires_at=sa.bindparam("until"),
+    )
 )
-_SET, _RECORD = sa.insert(aliases), sa.insert(alias_changes)
+_END_SCHEDULE = sa.delete(schedules).where(schedules.c.schedule_id == sa.bindparam("ended"))
+_NUMBER, _SET, _RECORD = sa.insert(event_ids), sa.insert(aliases), sa.insert(alias_changes)
+
+Fact = Any
+"""An event of one of the types that its writer is for."""
 
 
 class RegistryProjection:
     """Computes the registry's rows."""
 
     name = "registry"
-    version = 1
+    version = 2
     tables = tables
 
     def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
         """Writes what an event means."""
-        fact: RegistryEvent = event.data  # type: ignore[assignment]
-        match fact:
-            case v1.ModelCreated():
-                _create_model(rows, event, fact)
-            case v1.RegistrationGateSet():
-                rows.execute(sa.update(models).where(models.c.name == fact.model).values(gate=fact.to_expression))
-            case v1.VersionRegistered():
-                _register_version(rows, event, fact)
-            case v1.AliasMoved() | v1.AliasRemoved():
-                _change_alias(rows, change_of(event))
-            case _:
-                assert_never(fact)
-        rows.execute(_TOUCH, {"of": fact.model, "at": event.position})
+        numbered = {"position": event.position, "event_id": event.id, "revision": event.append_end}
+        rows.execute(_NUMBER, numbered)
+        write = _WRITERS[type(event.data)]
+        if write is not None:
+            write(rows, event, event.data)
+        if event.stream != POLICIES_STREAM:
+            touched = {"of": origin_of(event.stream), "to": event.append_end, "at": event.position, "on": event.time}
+            rows.execute(_TOUCH, touched)
 
 
 def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreated) -> None:
+    origin = origin_of(event.stream)
     row = {
+        "origin": origin,
         "name": fact.model,
         "description": fact.description,
-        "tags": dict(sorted(fact.tags.items())),
         "gate": "",
         "latest_version": 0,
         "created_at": event.time,
         "actor": event.metadata.actor,
-        "revision": event.position,
+        "created": event.position,
+        "updated_at": event.time,
+        "revision": event.append_end,
+        "stream_revision": event.position,
     }
     rows.execute(sa.insert(models), row)
+    rows.execute(sa.insert(names), {"name": fact.model, "origin": origin, "position": event.position})
+    _tag(rows, model_tags, {"origin": origin}, fact.tags)
 
 
-def _register_version(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionRegistered) -> None:
+def _take_name(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelNameTaken) -> None:
+    rows.execute(sa.insert(names), {"name": fact.name, "origin": fact.origin, "position": event.position})
+
+
+def _of_model(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
+    """Writes some columns of the event's model."""
+
+    def write(rows: sa.Connection, event: RecordedEvent, fact: Fact) -> None:
+        this = models.c.origin == origin_of(event.stream)
+        rows.execute(sa.update(models).where(this).values(**values(event, fact)))
+
+    return write
+
+
+def _change_model_tags(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelTagsChanged) -> None:
+    _change_tags(rows, model_tags, {"origin": origin_of(event.stream)}, fact.changes)
+
+
+def _register(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionRegistered) -> None:
+    key = {"origin": origin_of(event.stream), "version": fact.version}
     row = {
-        "model": fact.model,
-        "version": fact.version,
         "digest": fact.digest,
         "run_id": fact.run_id,
-        "artifact_path": fact.artifact_path,
         "description": fact.description,
-        "tags": dict(sorted(fact.tags.items())),
-        "evidence": fact.evidence.SerializeToString(deterministic=True) if fact.HasField("evidence") else None,
+        "status": v1.VERSION_STATUS_READY,
+        "registered": _registered(event, fact).SerializeToString(deterministic=True),
         "created_at": event.time,
+        "updated_at": event.time,
+        "revision": event.position,
+        "changed": event.append_end,
+    }
+    rows.execute(sa.insert(versions), key | row)
+    _tag(rows, version_tags, key, fact.tags)
+    this = models.c.origin == origin_of(event.stream)
+    rows.execute(sa.update(models).where(this).values(latest_version=fact.version))
+
+
+def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
+    """What is never changed of a version."""
+    return v1.Version(
+        version=fact.version,
+        digest=fact.digest,
+        run_id=fact.run_id,
+        artifact_path=fact.artifact_path,
+        evidence=fact.evidence if fact.HasField("evidence") else None,
+        policy_evidence=fact.policy_evidence,
+        copied_from=fact.copied_from if fact.HasField("copied_from") else None,
+        created_at=timestamp(event.time),
+        actor=event.metadata.actor,
+        revision=event.position,
+    )
+
+
+def _of_version(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
+    """Writes some columns of the event's version."""
+
+    def write(rows: sa.Connection, event: RecordedEvent, fact: Fact) -> None:
+        this = sa.and_(versions.c.origin == origin_of(event.stream), versions.c.version == fact.version)
+        changed = {"updated_at": event.time, "changed": event.append_end}
+        rows.execute(sa.update(versions).where(this).values(**changed, **values(event, fact)))
+
+    return write
+
+
+_touch_version = _of_version(lambda _event, _fact: {})
+
+
+def _change_version_tags(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionTagsChanged) -> None:
+    _change_tags(rows, version_tags, {"origin": origin_of(event.stream), "version": fact.version}, fact.changes)
+    _touch_version(rows, event, fact)
+
+
+def _tag(rows: sa.Connection, table: sa.Table, owner: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    if tags:
+        rows.execute(sa.insert(table), [{**owner, "key": key, "value": value} for key, value in tags.items()])
+
+
+def _change_tags(rows: sa.Connection, table: sa.Table, owner: Mapping[str, object], changes: Fact) -> None:
+    same = [table.c[name] == value for name, value in owner.items()]
+    rows.execute(sa.delete(table).where(*same, table.c.key.in_([change.key for change in changes])))
+    _tag(rows, table, owner, {change.key: change.to_value for change in changes if change.HasField("to_value")})
+
+
+def _change_alias(rows: sa.Connection, event: RecordedEvent, _fact: v1.AliasMoved | v1.AliasRemoved) -> None:
+    change = change_of(event)
+    key = {"origin": origin_of(event.stream), "alias": change.alias}
+    row = {
+        "position": change.position,
+        "revision": change.revision,
+        "time": event.time,
+        "actor": change.actor,
+        "from_version": change.from_version,
+        "to_version": change.to_version,
+        "cause": change.cause,
+        "change": change.SerializeToString(deterministic=True),
+    }
+    rows.execute(_RECORD, key | row)
+    ends = nanoseconds(change.expires_at) if change.HasField("expires_at") else None
+    held = {"holder": change.to_version, "to": change.revision, "at": change.position, "until": ends}
+    if not rows.execute(_MOVE, held | {"of": key["origin"], "named": change.alias}).rowcount:
+        first = {"version": change.to_version, "revision": change.revision, "position": change.position}
+        rows.execute(_SET, key | first | {"expires_at": ends})
+    if change.schedule_id:
+        rows.execute(_END_SCHEDULE, {"ended": change.schedule_id})
+
+
+def _schedule(rows: sa.Connection, event: RecordedEvent, fact: v1.AliasMoveScheduled) -> None:
+    row = {
+        "schedule_id": fact.schedule_id,
+        "origin": origin_of(event.stream),
+        "alias": fact.alias,
+        "event_id": event.id,
+        "version": fact.to_version,
+        "at": nanoseconds(fact.at),
+        "expected_revision": fact.expected_revision if fact.HasField("expected_revision") else None,
         "actor": event.metadata.actor,
+        "reason": event.metadata.reason,
+        "created_at": event.time,
         "revision": event.position,
     }
-    rows.execute(sa.insert(versions), row)
-    rows.execute(sa.update(models).where(models.c.name == fact.model).values(latest_version=fact.version))
+    rows.execute(sa.insert(schedules), row)
 
 
-def _change_alias(rows: sa.Connection, change: v1.AliasChange) -> None:
-    key = {"model": change.model, "alias": change.alias}
-    body = change.SerializeToString(deterministic=True)
-    rows.execute(_RECORD, key | {"revision": change.revision, "change": body})
-    held = {"of": change.model, "named": change.alias, "to": change.to_version, "at": change.revision}
-    if not rows.execute(_MOVE, held).rowcount:
-        rows.execute(_SET, key | {"version": change.to_version, "revision": change.revision})
+def _end_schedule(
+    rows: sa.Connection, _event: RecordedEvent, fact: v1.AliasScheduleCancelled | v1.AliasScheduleRefused
+) -> None:
+    rows.execute(_END_SCHEDULE, {"ended": fact.schedule_id})
+
+
+def _set_policy(rows: sa.Connection, event: RecordedEvent, fact: v1.PolicySet) -> None:
+    _write_policy(rows, event, fact.to.name, fact.to.SerializeToString(deterministic=True))
+
+
+def _remove_policy(rows: sa.Connection, event: RecordedEvent, fact: v1.PolicyRemoved) -> None:
+    _write_policy(rows, event, fact.policy.name, None)
+
+
+def _write_policy(rows: sa.Connection, event: RecordedEvent, name: str, body: bytes | None) -> None:
+    rows.execute(sa.delete(policies_table).where(policies_table.c.name == name))
+    rows.execute(sa.insert(policies_table), {"name": name, "policy": body, "revision": event.append_end})
+
+
+Writer = Callable[[sa.Connection, RecordedEvent, Fact], None]
+
+# By type, what writes an event down; None for those that only say that a command was refused.
+_WRITERS: Mapping[type[Message], Writer | None] = {
+    v1.AliasMoved: _change_alias,
+    v1.AliasRemoved: _change_alias,
+    v1.AliasMoveRefused: None,
+    v1.AliasMoveScheduled: _schedule,
+    v1.AliasScheduleCancelled: _end_schedule,
+    v1.AliasScheduleRefused: _end_schedule,
+    v1.ModelCreated: _create_model,
+    v1.ModelRenamed: _of_model(lambda _, fact: {"name": fact.to_name}),
+    v1.ModelNameTaken: _take_name,
+    v1.ModelDescribed: _of_model(lambda _, fact: {"description": fact.to_description}),
+    v1.ModelTagsChanged: _change_model_tags,
+    v1.ModelDeleted: _of_model(lambda event, _: {"deleted_at": event.time}),
+    v1.ModelRestored: _of_model(lambda *_: {"deleted_at": None}),
+    v1.RegistrationGateSet: _of_model(lambda _, fact: {"gate": fact.to_expression}),
+    v1.VersionRegistered: _register,
+    v1.VersionRefused: None,
+    v1.VersionDescribed: _of_version(lambda _, fact: {"description": fact.to_description}),
+    v1.VersionTagsChanged: _change_version_tags,
+    v1.VersionStatusChanged: _of_version(lambda _, fact: {"status": fact.to_status}),
+    v1.VersionDeleted: _of_version(lambda event, _: {"deleted_at": event.time}),
+    v1.VersionRestored: _of_version(lambda *_: {"deleted_at": None}),
+    v1.PolicySet: _set_policy,
+    v1.PolicyRemoved: _remove_policy,
+}
 
 
 def change_of(event: RecordedEvent) -> v1.AliasChange:
@@ -141,18 +269,41 @@ def change_of(event: RecordedEvent) -> v1.AliasChange:
     fact = event.data
     assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
     change = v1.AliasChange(
-        revision=event.position,
+        revision=event.append_end,
+        position=event.position,
         event_id=event.id,
         time=timestamp(event.time),
         actor=event.metadata.actor,
         reason=event.metadata.reason,
+        request_id=event.metadata.request_id,
         model=fact.model,
         alias=fact.alias,
         from_version=fact.from_version,
+        from_digest=fact.from_digest,
         cause=fact.cause,
-        request_id=event.metadata.request_id,
+        policy_revision=fact.policy_revision,
     )
     if isinstance(fact, v1.AliasMoved):
         change.to_version, change.to_digest = fact.to_version, fact.to_digest
-        change.restored_revision = fact.restored_revision
+        change.restored_revision, change.schedule_id = fact.restored_revision, fact.schedule_id
+        change.evidence.extend(fact.evidence)
+        change.skipped_gates.extend(fact.skipped_gates)
+        if fact.HasField("expires_at"):
+            change.expires_at.CopyFrom(fact.expires_at)
     return change
+
+
+def alias_of(change: v1.AliasChange, model: str = "") -> v1.Alias:
+    """The assignment that a change made, under the name that the model has now, if given."""
+    return v1.Alias(
+        model=model or change.model,
+        alias=change.alias,
+        version=change.to_version,
+        digest=change.to_digest,
+        revision=change.revision,
+        moved_at=change.time,
+        actor=change.actor,
+        reason=change.reason,
+        cause=change.cause,
+        expires_at=change.expires_at if change.HasField("expires_at") else None,
+    )

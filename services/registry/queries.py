@@ -1,171 +1,196 @@
-"""The registry's answers, each from rows of one moment."""
+"""The registry's answers about models and versions, each from rows of one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
-from eventstore.rows import checkpoint, events
 from rollforward import v1
-from services.pages import cut, key_of, page_size
-from services.registry.projection import alias_changes, aliases, models, versions
+from services.conditions import compared, compared_tag, milliseconds
+from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
+from services.registry.alias_queries import aliases_that_are_set
+from services.registry.listing import Row, Sort, walk
+from services.registry.lookup import former_names, get_origin, tags_of_models
+from services.registry.tables import aliases, model_tags, models, version_tags, versions
 from services.times import timestamp
+
+_NAME, _TAGS = Field("name", Holds.TEXT), Field("tags", Holds.TAGS)
+_CREATED, _UPDATED = Field("created", Holds.NUMBER), Field("updated", Holds.NUMBER)
+_VERSION = Field("version", Holds.NUMBER)
+_TIMES = {
+    "created": _CREATED,
+    "updated": _UPDATED,
+    "creation_timestamp": _CREATED,
+    "last_updated_timestamp": _UPDATED,
+}
+
+MODEL_ORDERS: Fields = {"name": _NAME, **_TIMES}
+MODEL_FIELDS: Fields = {**MODEL_ORDERS, "tags": _TAGS, "tag": _TAGS}
+VERSION_ORDERS: Fields = {"name": _NAME, "version": _VERSION, "version_number": _VERSION, **_TIMES}
+VERSION_FIELDS: Fields = {
+    **VERSION_ORDERS,
+    "tags": _TAGS,
+    "tag": _TAGS,
+    **{name: Field(name, Holds.TEXT) for name in ("run_id", "digest", "status", "alias")},
+}
+
+_STATUSES = {number: name.removeprefix("VERSION_STATUS_") for name, number in v1.VersionStatus.items()}
+_MODEL_COLUMNS = {
+    "name": models.c.name,
+    "created": milliseconds(models.c.created_at),
+    "updated": milliseconds(models.c.updated_at),
+}
+_VERSION_COLUMNS = {
+    "name": models.c.name,
+    "version": versions.c.version,
+    "run_id": versions.c.run_id,
+    "digest": versions.c.digest,
+    "status": sa.case(_STATUSES, value=versions.c.status),
+    "created": milliseconds(versions.c.created_at),
+    "updated": milliseconds(versions.c.updated_at),
+}
+_VERSIONS = sa.select(versions, models.c.name).join(models, models.c.origin == versions.c.origin)
 
 
 def model(rows: sa.Connection, name: str) -> v1.Model:
-    """One model. Raises `Rejected` MODEL_NOT_FOUND."""
-    row = rows.execute(sa.select(models).where(models.c.name == name)).first()
-    if row is None:
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name!r}", model=name)
-    return _model(row, _aliases_of(rows, [name]))
+    """One model, deleted or not. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
+    origin = get_origin(rows, name)
+    return _models(rows, rows.execute(sa.select(models).where(models.c.origin == origin)).all())[0]
 
 
 def list_models(rows: sa.Connection, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
-    """A page of models, by name."""
-    size = page_size(request.page_size)
-    question = sa.select(models).order_by(models.c.name).limit(size + 1)
-    if key := key_of(request.page_token, str):
-        question = question.where(models.c.name > key[0])
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.name])
-    held = _aliases_of(rows, [row.name for row in page])
-    return v1.ListModelsResponse(models=[_model(row, held) for row in page], next_page_token=token)
+    """A page of models. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
+    conditions = [_model_condition(rows, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
+    orders = parse_order(request.order_by, MODEL_ORDERS) or (Order("name"),)
+    columns = {"name": (models.c.name, str), "created": (models.c.created, int), "updated": (models.c.updated_at, int)}
+    question = sa.select(models).where(*conditions)
+    if not request.show_deleted:
+        question = question.where(models.c.deleted_at.is_(None))
+    sorts = [*_sorts(orders, columns), Sort(models.c.origin, str)]
+    page, token = walk(rows, question, request, sorts, _if_changes_lead(orders, models.c.revision))
+    return v1.ListModelsResponse(models=_models(rows, page), next_page_token=token)
 
 
-def _model(row: sa.Row[tuple[object, ...]], held: Sequence[v1.Alias]) -> v1.Model:
+def _model_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+    if how.field == "tags":
+        return compared_tag(rows, model_tags, [model_tags.c.origin == models.c.origin], how)
+    return compared(rows, _MODEL_COLUMNS[how.field], how)
+
+
+def _sorts(orders: Sequence[Order], columns: Mapping[str, tuple[sa.ColumnElement[Any], type]]) -> list[Sort]:
+    return [Sort(*columns[order.field], descending=order.descending) for order in orders]
+
+
+def _if_changes_lead(orders: Sequence[Order], changed: sa.ColumnElement[int]) -> sa.ColumnElement[int] | None:
+    """The revision of a row's last change, where such a change moves the row to before what was read already."""
+    return changed if any(order.field == "updated" and order.descending for order in orders) else None
+
+
+def _models(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
+    origins = [row.origin for row in page]
+    tags, former = tags_of_models(rows, origins), former_names(rows, origins)
+    held: defaultdict[str, list[v1.Alias]] = defaultdict(list)
+    for origin, alias in aliases_that_are_set(rows, aliases.c.origin.in_(origins)):
+        held[origin].append(alias)
+    return [_model(row, tags.get(row.origin, {}), former.get(row.origin, []), held[row.origin]) for row in page]
+
+
+def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Sequence[v1.Alias]) -> v1.Model:
     return v1.Model(
         name=row.name,
         description=row.description,
-        tags=row.tags,
+        tags=tags,
         registration_gate=row.gate,
         latest_version=row.latest_version,
-        aliases=[alias for alias in held if alias.model == row.name],
+        aliases=held,
         created_at=timestamp(row.created_at),
         actor=row.actor,
         revision=row.revision,
+        updated_at=timestamp(row.updated_at),
+        deleted_at=timestamp(row.deleted_at) if row.deleted_at is not None else None,
+        former_names=former,
     )
 
 
 def version(rows: sa.Connection, name: str, number: int) -> v1.Version:
-    """One version. Raises `Rejected` MODEL_NOT_FOUND or VERSION_NOT_FOUND."""
-    question = sa.select(versions).where(versions.c.model == name, versions.c.version == number)
-    row = rows.execute(question).first()
-    if row is None:
-        _check_model(rows, name)
+    """One version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
+    origin = get_origin(rows, name)
+    found = rows.execute(_VERSIONS.where(versions.c.origin == origin, versions.c.version == number)).all()
+    if not found:
         words = f"model {name!r} has no version {number}"
         raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, model=name, version=str(number))
-    return _version(row, _aliases_of(rows, [name]))
+    return _versions(rows, found)[0]
 
 
 def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.ListVersionsResponse:
-    """A page of a model's versions, newest first."""
-    _check_model(rows, request.model)
-    size = page_size(request.page_size)
-    question = sa.select(versions).where(versions.c.model == request.model)
-    question = question.order_by(versions.c.version.desc()).limit(size + 1)
-    if key := key_of(request.page_token, int):
-        question = question.where(versions.c.version < key[0])
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.version])
-    held = _aliases_of(rows, [request.model])
-    return v1.ListVersionsResponse(versions=[_version(row, held) for row in page], next_page_token=token)
-
-
-def _version(row: sa.Row[tuple[object, ...]], held: Sequence[v1.Alias]) -> v1.Version:
-    return v1.Version(
-        model=row.model,
-        version=row.version,
-        digest=row.digest,
-        run_id=row.run_id,
-        artifact_path=row.artifact_path,
-        description=row.description,
-        tags=row.tags,
-        evidence=v1.GateEvidence.FromString(row.evidence) if row.evidence else None,
-        aliases=[alias.alias for alias in held if alias.version == row.version],
-        created_at=timestamp(row.created_at),
-        actor=row.actor,
-        revision=row.revision,
-    )
-
-
-def _check_model(rows: sa.Connection, name: str) -> None:
-    if rows.scalar(sa.select(models.c.name).where(models.c.name == name)) is None:
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name!r}", model=name)
-
-
-def _aliases_of(rows: sa.Connection, names: Sequence[str]) -> list[v1.Alias]:
-    return _set_aliases(rows, aliases.c.model.in_(names))
-
-
-def _set_aliases(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[v1.Alias]:
-    question = sa.select(alias_changes.c.change).join(aliases, aliases.c.revision == alias_changes.c.revision)
-    question = question.where(aliases.c.version > 0, *conditions).order_by(aliases.c.model, aliases.c.alias)
-    return [alias_of(v1.AliasChange.FromString(body)) for body in rows.scalars(question)]
-
-
-def snapshot(rows: sa.Connection, name: str, alias: str) -> tuple[list[v1.Alias], int]:
-    """The aliases that are set, of one model or all, of one name or all; and the position that this holds at."""
-    conditions = [aliases.c.model == name] if name else []
-    conditions += [aliases.c.alias == alias] if alias else []
-    return _set_aliases(rows, *conditions), rows.scalar(sa.select(checkpoint.c.position)) or 0
-
-
-def resolve(rows: sa.Connection, name: str, alias: str, position: int | None = None) -> v1.ResolveAliasResponse:
-    """Which version an alias names, now or as of a position that is applied.
+    """A page of the versions of one model or of all, those of deleted models only if that is the one asked for.
 
     Raises:
-        Rejected: MODEL_NOT_FOUND, ALIAS_NOT_FOUND.
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
     """
-    change = _last_change(rows, name, alias, position)
-    if change is None or not change.to_version:
-        _check_model(rows, name)
-        when = "" if position is None else f" at position {position}"
-        words = f"{name}@{alias} is not set{when}"
-        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=name, alias=alias)
-    upto = sa.select(events.c.position, events.c.time).order_by(events.c.position.desc()).limit(1)
-    last = rows.execute(upto if position is None else upto.where(events.c.position <= position)).one()
-    return v1.ResolveAliasResponse(alias=alias_of(change), position=last.position, time=timestamp(last.time))
+    conditions = [_version_condition(rows, how) for how in parse_filter(request.filter, VERSION_FIELDS)]
+    orders = parse_order(request.order_by, VERSION_ORDERS)
+    if request.model:
+        conditions.append(versions.c.origin == get_origin(rows, request.model))
+    elif not request.show_deleted:
+        conditions.append(models.c.deleted_at.is_(None))
+    if not request.show_deleted:
+        conditions.append(versions.c.deleted_at.is_(None))
+    columns = {
+        "name": (models.c.name, str),
+        "version": (versions.c.version, int),
+        "created": (versions.c.revision, int),
+        "updated": (versions.c.updated_at, int),
+    }
+    sorts = [*_sorts(orders, columns), Sort(versions.c.revision, descending=True)]
+    question = _VERSIONS.where(*conditions)
+    page, token = walk(rows, question, request, sorts, _if_changes_lead(orders, versions.c.changed))
+    return v1.ListVersionsResponse(versions=_versions(rows, page), next_page_token=token)
 
 
-def assignment(rows: sa.Connection, name: str, alias: str, position: int) -> v1.Alias:
-    """An alias as of a position that is applied; with version 0 when it was not set."""
-    change = _last_change(rows, name, alias, position)
-    return alias_of(change) if change else v1.Alias(model=name, alias=alias)
+def _version_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+    if how.field == "tags":
+        owner = [version_tags.c.origin == versions.c.origin, version_tags.c.version == versions.c.version]
+        return compared_tag(rows, version_tags, owner, how)
+    if how.field == "alias":
+        return _alias_condition(rows, how)
+    return compared(rows, _VERSION_COLUMNS[how.field], how)
 
 
-def _last_change(rows: sa.Connection, name: str, alias: str, position: int | None) -> v1.AliasChange | None:
-    question = sa.select(alias_changes.c.change).where(alias_changes.c.model == name, alias_changes.c.alias == alias)
-    if position is not None:
-        question = question.where(alias_changes.c.revision <= position)
-    body = rows.scalar(question.order_by(alias_changes.c.revision.desc()).limit(1))
-    return v1.AliasChange.FromString(body) if body is not None else None
+def _alias_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+    """A version may have several aliases: it is not named `a` when none of them is."""
+    positive = {"!=": "=", "NOT IN": "IN"}.get(how.operator, how.operator)
+    same = [aliases.c.origin == versions.c.origin, aliases.c.version == versions.c.version]
+    named = compared(rows, aliases.c.alias, Comparison(how.field, positive, how.value))
+    found = sa.select(sa.literal(1)).select_from(aliases).where(*same, named).exists()
+    return found if positive == how.operator else ~found
 
 
-def alias_of(change: v1.AliasChange) -> v1.Alias:
-    """The assignment that a change made."""
-    return v1.Alias(
-        model=change.model,
-        alias=change.alias,
-        version=change.to_version,
-        digest=change.to_digest,
-        revision=change.revision,
-        moved_at=change.time,
-        actor=change.actor,
-        reason=change.reason,
-        cause=change.cause,
-    )
+def _versions(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Version]:
+    keys = [(row.origin, row.version) for row in page]
+    tags: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+    for row in rows.execute(sa.select(version_tags).where(_among(version_tags, keys))):
+        tags[row.origin, row.version][row.key] = row.value
+    held: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in rows.execute(sa.select(aliases).where(_among(aliases, keys)).order_by(aliases.c.alias)):
+        held[row.origin, row.version].append(row.alias)
+    return [_version(row, tags[row.origin, row.version], held[row.origin, row.version]) for row in page]
 
 
-def list_history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1.ListAliasHistoryResponse:
-    """A page of the changes of a model's aliases, newest first."""
-    _check_model(rows, request.model)
-    size = page_size(request.page_size)
-    question = sa.select(alias_changes).where(alias_changes.c.model == request.model)
-    if request.alias:
-        question = question.where(alias_changes.c.alias == request.alias)
-    if key := key_of(request.page_token, int):
-        question = question.where(alias_changes.c.revision < key[0])
-    question = question.order_by(alias_changes.c.revision.desc()).limit(size + 1)
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.revision])
-    changes = [v1.AliasChange.FromString(row.change) for row in page]
-    return v1.ListAliasHistoryResponse(changes=changes, next_page_token=token)
+def _among(table: sa.Table, keys: Collection[tuple[str, int]]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(table.c.origin, table.c.version).in_(keys)
+
+
+def _version(row: Row, tags: Mapping[str, str], held: Sequence[str]) -> v1.Version:
+    version = v1.Version.FromString(row.registered)
+    version.model, version.description, version.status = row.name, row.description, row.status
+    version.tags.update(tags)
+    version.aliases.extend(held)
+    version.updated_at.CopyFrom(timestamp(row.updated_at))
+    if row.deleted_at is not None:
+        version.deleted_at.CopyFrom(timestamp(row.deleted_at))
+    return version

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,6 +13,8 @@ from eventstore.event import RecordedEvent
 from eventstore.rows import checkpoint
 from rollforward import v1
 from services.series import is_later, unpack
+
+_CHUNK = 500
 
 tables = sa.MetaData()
 
@@ -88,14 +92,25 @@ def _number(value: float | None) -> float:
 def evidence(rows: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
     """A run as a gate sees it, and the tracking position that this holds at. Raises `Rejected` RUN_NOT_FOUND."""
     _check_run(rows, run_id)
-    measured = rows.execute(sa.select(metrics.c.key, metrics.c.value).where(metrics.c.run_id == run_id))
-    chosen = rows.execute(sa.select(params.c.key, params.c.value).where(params.c.run_id == run_id))
-    run = v1.GateRun(
-        run_id=run_id,
-        metrics={row.key: _number(row.value) for row in measured},
-        params={row.key: row.value for row in chosen},
-    )
-    return run, rows.scalar(sa.select(checkpoint.c.position)) or 0
+    known, position = known_runs(rows, [run_id])
+    return known[run_id], position
+
+
+def known_runs(rows: sa.Connection, run_ids: Sequence[str]) -> tuple[dict[str, v1.GateRun], int]:
+    """Runs as a gate sees them, by id, and the tracking position that this holds at; unknown ones are left out."""
+    known: dict[str, v1.GateRun] = {}
+    for start in range(0, len(run_ids), _CHUNK):
+        chunk = run_ids[start : start + _CHUNK]
+        known |= {run_id: v1.GateRun(run_id=run_id) for run_id in rows.scalars(_of(runs, chunk))}
+        for row in rows.execute(_of(metrics, chunk)):
+            known[row.run_id].metrics[row.key] = _number(row.value)
+        for row in rows.execute(_of(params, chunk)):
+            known[row.run_id].params[row.key] = row.value
+    return known, rows.scalar(sa.select(checkpoint.c.position)) or 0
+
+
+def _of(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
+    return sa.select(table).where(table.c.run_id.in_(run_ids))
 
 
 def artifact(rows: sa.Connection, run_id: str, path: str) -> str:

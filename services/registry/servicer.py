@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from google.protobuf.message import Message
-
-from eventstore.decider import CommandHandler, Outcome
+from eventstore.decider import Outcome
 from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
+from eventstore.tail import Tail
 from rollforward import v1
 from services.names import check_alias, check_digest, check_model_name
-from services.registry import model_stream, queries, runs
-from services.registry.decider import Assignment, Register, Rollback, State
-from services.registry.gate import check_expression, evaluate
-from services.registry.projection import change_of
+from services.registry import alias_queries, past, queries, runs, watch
+from services.registry.commands import Commands
+from services.registry.gate import check_expression
+from services.registry.live import Live
+from services.registry.rollback import Rollbacks
+from services.registry.schedules import schedule_of
+from services.registry.state import State
 from services.rpc import Command, Context, metadata, wait_for
 from services.times import nanoseconds
 
-BOOKMARK_SECONDS = 5.0
+T = TypeVar("T")
+
+
+class _OnModel(Command, Protocol):
+    @property
+    def model(self) -> str: ...
 
 
 class RegistryServicer(v1.RegistryServiceServicer):
@@ -28,57 +36,97 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     Args:
         commands: The registry's commands.
-        projector: The registry's rows.
+        rollbacks: Those over many aliases.
+        live: What the log says now.
+        rows: The registry's rows.
+        tail: The registry log's.
         known_runs: What the registry knows of runs.
         artifact_exists: Whether an artifact of that digest is stored.
     """
 
     def __init__(
         self,
-        commands: CommandHandler[State],
-        projector: Projector,
+        commands: Commands,
+        rollbacks: Rollbacks,
+        live: Live,
+        rows: Projector,
+        tail: Tail,
         known_runs: Projector,
         artifact_exists: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._commands = commands
-        self._rows = projector
+        self._rollbacks = rollbacks
+        self._live = live
+        self._rows = rows
+        self._tail = tail
         self._runs = known_runs
         self._artifact_exists = artifact_exists
 
     async def CreateModel(self, request: v1.CreateModelRequest, context: Context) -> v1.CreateModelResponse:
         """Creates a model."""
         if request.registration_gate:
-            check_expression(request.registration_gate)
-        done = await self._handle(request.name, request, request, context)
+            check_expression(request.registration_gate, of_move=False)
+        done = await self._commands.handle(request.name, request, metadata(request, context))
+        await wait_for(self._rows, done.position, context)
         model = await self._rows.query(lambda rows: queries.model(rows, request.name))
         return v1.CreateModelResponse(model=model, position=done.position)
+
+    async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
+        """Gives a model another name."""
+        return v1.RenameModelResponse(position=await self._commands.rename(request, metadata(request, context)))
+
+    async def SetDescription(self, request: v1.SetDescriptionRequest, context: Context) -> v1.SetDescriptionResponse:
+        """Describes a model or a version otherwise."""
+        return v1.SetDescriptionResponse(position=await self._done(request, context))
+
+    async def ChangeTags(self, request: v1.ChangeTagsRequest, context: Context) -> v1.ChangeTagsResponse:
+        """Sets and removes tags of a model or a version."""
+        return v1.ChangeTagsResponse(position=await self._done(request, context))
+
+    async def DeleteModel(self, request: v1.DeleteModelRequest, context: Context) -> v1.DeleteModelResponse:
+        """Deletes a model."""
+        return v1.DeleteModelResponse(position=await self._done(request, context))
+
+    async def RestoreModel(self, request: v1.RestoreModelRequest, context: Context) -> v1.RestoreModelResponse:
+        """Restores a deleted model."""
+        return v1.RestoreModelResponse(position=await self._done(request, context))
 
     async def SetRegistrationGate(
         self, request: v1.SetRegistrationGateRequest, context: Context
     ) -> v1.SetRegistrationGateResponse:
         """Sets, changes or lifts the gate that new versions must pass."""
         if request.expression:
-            check_expression(request.expression)
-        done = await self._handle(request.model, request, request, context)
-        return v1.SetRegistrationGateResponse(position=done.position)
+            check_expression(request.expression, of_move=False)
+        return v1.SetRegistrationGateResponse(position=await self._done(request, context))
+
+    async def _done(self, request: _OnModel, context: Context) -> int:
+        return (await self._commands.handle(request.model, request, metadata(request, context))).position
 
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
         """One model."""
         return v1.GetModelResponse(model=await self._rows.query(lambda rows: queries.model(rows, request.name)))
 
     async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
-        """Models, by name."""
+        """Models by filter."""
         return await self._rows.query(lambda rows: queries.list_models(rows, request))
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
         """Registers a version, and the model with it when it is new."""
         check_model_name(request.model)
         digest = await self._digest(request)
-        evidence = await self._evidence(request)
-        done = await self._handle(request.model, Register(request, digest, evidence), request, context)
-        number = next(event.data.version for event in done.events if isinstance(event.data, v1.VersionRegistered))
-        version = await self._rows.query(lambda rows: queries.version(rows, request.model, number))
+        done = await self._commands.register(request, digest, metadata(request, context))
+        version = await self._registered(done, context)
         return v1.RegisterVersionResponse(version=version, position=done.position)
+
+    async def CopyVersion(self, request: v1.CopyVersionRequest, context: Context) -> v1.CopyVersionResponse:
+        """Registers a version of another model again under this one."""
+        done = await self._commands.copy(request, metadata(request, context))
+        return v1.CopyVersionResponse(version=await self._registered(done, context), position=done.position)
+
+    async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
+        [fact] = [event.data for event in done.events if isinstance(event.data, v1.VersionRegistered)]
+        await wait_for(self._rows, done.position, context)
+        return await self._rows.query(lambda rows: queries.version(rows, done.state.name, fact.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:
@@ -93,14 +141,19 @@ class RegistryServicer(v1.RegistryServiceServicer):
             raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, digest=request.digest)
         return request.digest
 
-    async def _evidence(self, request: v1.RegisterVersionRequest) -> v1.GateEvidence | None:
-        state, _ = await self._commands.state(model_stream(request.model))
-        if not state.gate:
-            return None
-        if not request.run_id:
-            return v1.GateEvidence(expression=state.gate, detail="there is no run to judge")
-        run, position = await self._runs.query(lambda rows: runs.evidence(rows, request.run_id))
-        return evaluate(state.gate, run, position)
+    async def SetVersionStatus(
+        self, request: v1.SetVersionStatusRequest, context: Context
+    ) -> v1.SetVersionStatusResponse:
+        """Says whether a version can be used."""
+        return v1.SetVersionStatusResponse(position=await self._done(request, context))
+
+    async def DeleteVersion(self, request: v1.DeleteVersionRequest, context: Context) -> v1.DeleteVersionResponse:
+        """Deletes a version."""
+        return v1.DeleteVersionResponse(position=await self._done(request, context))
+
+    async def RestoreVersion(self, request: v1.RestoreVersionRequest, context: Context) -> v1.RestoreVersionResponse:
+        """Restores a deleted version."""
+        return v1.RestoreVersionResponse(position=await self._done(request, context))
 
     async def GetVersion(self, request: v1.GetVersionRequest, context: Context) -> v1.GetVersionResponse:
         """One version."""
@@ -108,41 +161,100 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.GetVersionResponse(version=version)
 
     async def ListVersions(self, request: v1.ListVersionsRequest, context: Context) -> v1.ListVersionsResponse:
-        """A model's versions, newest first."""
+        """Versions by filter."""
         return await self._rows.query(lambda rows: queries.list_versions(rows, request))
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
         """Moves an alias."""
-        done = await self._handle(request.model, request, request, context)
-        alias = await self._alias(request.model, request.alias, done)
+        if request.HasField("expires_at") and nanoseconds(request.expires_at) <= time.time_ns():
+            raise Rejected(Kind.INVALID, "INVALID_TIME", "an assignment cannot end before it begins")
+        done = await self._told(self._commands.move(request, metadata(request, context)), context)
+        alias = await self._standing(request.model, request.alias, done, context)
         return v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
+
+    async def _standing(self, model: str, alias: str, done: Outcome[State], context: Context) -> v1.Alias:
+        return await self._assignment(model, alias, done.state.alias(alias).revision, context)
+
+    async def _assignment(self, model: str, alias: str, revision: int, context: Context) -> v1.Alias:
+        """An alias as it was at a revision of it: from memory, unless it has changed again since."""
+        await wait_for(self._live, revision, context)
+        if (now := self._live.assignment(model, alias)).revision == revision:
+            return now
+        await wait_for(self._rows, revision, context)
+        return await self._rows.query(lambda rows: alias_queries.assignment(rows, model, alias, revision))
+
+    async def _told(self, doing: Awaitable[T], context: Context) -> T:
+        """A command's outcome; a conflict with who moved the alias, when and why."""
+        try:
+            return await doing
+        except Conflict as conflict:
+            if isinstance(seen := conflict.current, v1.Alias) and seen.revision:
+                conflict.current = await self._assignment(seen.model, seen.alias, seen.revision, context)
+            raise
+
+    async def MoveAliases(self, request: v1.MoveAliasesRequest, context: Context) -> v1.MoveAliasesResponse:
+        """Moves several aliases at one revision."""
+        doing = self._commands.move_together(request, metadata(request, context))
+        events, position = await self._told(doing, context)
+        revision = events[-1].append_end if events else 0
+        await wait_for(self._rows, position, context)
+        aliases = await self._rows.query(
+            lambda rows: [alias_queries.assignment(rows, one.model, one.alias, position) for one in request.targets]
+        )
+        return v1.MoveAliasesResponse(aliases=aliases, revision=revision, position=position)
 
     async def RemoveAlias(self, request: v1.RemoveAliasRequest, context: Context) -> v1.RemoveAliasResponse:
         """Removes an alias."""
-        done = await self._handle(request.model, request, request, context)
+        done = await self._told(self._commands.remove(request, metadata(request, context)), context)
         return v1.RemoveAliasResponse(position=done.position)
 
-    async def RollbackAlias(self, request: v1.RollbackAliasRequest, context: Context) -> v1.RollbackAliasResponse:
-        """Replays a past assignment of an alias as a new event."""
-        past = await self._past(request, context) if request.HasField("to") else None
-        done = await self._handle(request.model, Rollback(request, past), request, context)
-        alias = await self._alias(request.model, request.alias, done)
-        restored = [event.data.restored_revision for event in done.events if isinstance(event.data, v1.AliasMoved)]
-        return v1.RollbackAliasResponse(
-            alias=alias, moved=bool(done.events), restored_revision=sum(restored), position=done.position
-        )
+    async def ScheduleMove(self, request: v1.ScheduleMoveRequest, context: Context) -> v1.ScheduleMoveResponse:
+        """Has an alias moved at a time, once."""
+        done = await self._commands.schedule(request, uuid.uuid4().hex, metadata(request, context))
+        recorded = await self._rows.store.event_at(done.position)
+        schedule = schedule_of(recorded) if recorded else None
+        return v1.ScheduleMoveResponse(schedule=schedule, position=done.position)
 
-    async def _past(self, request: v1.RollbackAliasRequest, context: Context) -> Assignment:
-        check_alias(request.alias)
-        position = await self._position(request.to, context)
-        state, _ = await self._commands.state(model_stream(request.model), until=position)
-        return state.alias(request.alias)
+    async def CancelSchedule(self, request: v1.CancelScheduleRequest, context: Context) -> v1.CancelScheduleResponse:
+        """Calls a scheduled move off."""
+        return v1.CancelScheduleResponse(position=await self._done(request, context))
+
+    async def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
+        """The moves that are still to come."""
+        return await self._rows.query(lambda rows: alias_queries.list_schedules(rows, request))
+
+    async def Rollback(self, request: v1.RollbackRequest, context: Context) -> v1.RollbackResponse:
+        """Replays past assignments as new events."""
+        if not request.models or not request.aliases:
+            raise Rejected(Kind.INVALID, "INVALID_SCOPE", 'a rollback names models and aliases; "*" stands for all')
+        to_position = await self._goal(request, context)
+        return await self._told(self._rollbacks.do(request, to_position, metadata(request, context)), context)
+
+    async def _goal(self, request: v1.RollbackRequest, context: Context) -> int | None:
+        match request.WhichOneof("to"):
+            case "as_of":
+                return await self._position(request.as_of, context)
+            case "before_event":
+                found = await self._rows.query(lambda rows: past.event_position(rows, request.before_event))
+                if found is None:
+                    words = f"the registry log has no event {request.before_event[:100]!r}"
+                    raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=request.before_event[:100])
+                return found
+            case _:
+                return None
 
     async def ResolveAlias(self, request: v1.ResolveAliasRequest, context: Context) -> v1.ResolveAliasResponse:
         """Which version an alias names, now or as of a position or time."""
         check_alias(request.alias)
+        if not request.HasField("at"):
+            return self._live.resolve(request.model, request.alias)
+        position = await self._position(request.at, context)
+        return await self._rows.query(lambda rows: alias_queries.resolve(rows, request.model, request.alias, position))
+
+    async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
+        """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
         position = await self._position(request.at, context) if request.HasField("at") else None
-        return await self._rows.query(lambda rows: queries.resolve(rows, request.model, request.alias, position))
+        return await self._rows.query(lambda rows: alias_queries.resolve_aliases(rows, request, position))
 
     async def _position(self, at: v1.AsOf, context: Context) -> int:
         if at.WhichOneof("point") is None:
@@ -166,58 +278,19 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def ListAliasHistory(
         self, request: v1.ListAliasHistoryRequest, context: Context
     ) -> v1.ListAliasHistoryResponse:
-        """The changes of a model's aliases, newest first."""
-        return await self._rows.query(lambda rows: queries.list_history(rows, request))
+        """The changes of aliases by filter, newest first."""
+        return await self._rows.query(lambda rows: alias_queries.list_history(rows, request))
+
+    async def ListAliasIntervals(
+        self, request: v1.ListAliasIntervalsRequest, context: Context
+    ) -> v1.ListAliasIntervalsResponse:
+        """Which versions held an alias, from when to when."""
+        now = time.time_ns()
+        return await self._rows.query(lambda rows: alias_queries.list_intervals(rows, request, now))
 
     async def WatchAliases(
         self, request: v1.WatchAliasesRequest, context: Context
     ) -> AsyncIterator[v1.WatchAliasesResponse]:
         """Follows aliases: a snapshot, then every change, in order, each once."""
-        if request.HasField("from_revision"):
-            after = request.from_revision
-        else:
-            aliases, after = await self._rows.query(lambda rows: queries.snapshot(rows, request.model, request.alias))
-            yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
-        told = time.monotonic()
-        async for events, position in self._rows.follow(after, BOOKMARK_SECONDS):
-            for changes in _changes_by_append(events, request):
-                upto = changes.changes[-1].revision
-                yield v1.WatchAliasesResponse(changes=changes, position=upto)
-                told = time.monotonic()
-            # Others' changes alone must not leave a watcher without a sign of life.
-            if not events or time.monotonic() - told > BOOKMARK_SECONDS:
-                yield v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
-                told = time.monotonic()
-
-    async def _handle(self, model: str, command: object, request: Command, context: Context) -> Outcome[State]:
-        try:
-            done = await self._commands.handle(model_stream(model), command, metadata(request, context))
-        except Conflict as conflict:
-            if isinstance(seen := conflict.current, v1.Alias):
-                # Who moved it, when and why, is in the rows.
-                await wait_for(self._rows, seen.revision, context)
-                conflict.current = await self._rows.query(
-                    lambda rows: queries.assignment(rows, model, seen.alias, seen.revision)
-                )
-            raise
-        await wait_for(self._rows, done.position, context)
-        return done
-
-    async def _alias(self, model: str, alias: str, done: Outcome[State]) -> v1.Alias:
-        return await self._rows.query(lambda rows: queries.assignment(rows, model, alias, done.position))
-
-
-def _changes_by_append(events: Sequence[RecordedEvent], request: v1.WatchAliasesRequest) -> Iterator[v1.AliasChanges]:
-    changes = v1.AliasChanges()
-    for event in events:
-        if _matches(event.data, request):
-            changes.changes.append(change_of(event))
-        if event.closes_append and changes.changes:
-            yield changes
-            changes = v1.AliasChanges()
-
-
-def _matches(fact: Message, request: v1.WatchAliasesRequest) -> bool:
-    if not isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)):
-        return False
-    return request.model in ("", fact.model) and request.alias in ("", fact.alias)
+        async for step in watch.steps(self._rows, self._tail, self._live, request):
+            yield step

@@ -1,8 +1,11 @@
-"""What serving knows of the registry, from its log: which version each alias assigns."""
+"""What serving knows of the registry, from its log: which version each alias assigns, and every name of every model.
+
+A model's *origin* is the name that it was created with. Its stream is named by it for ever, and so are its assignments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -15,49 +18,82 @@ tables = sa.MetaData()
 assignments = sa.Table(
     "assignments",
     tables,
-    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("origin", sa.Text, primary_key=True),
     sa.Column("alias", sa.Text, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
+model_names = sa.Table(
+    "model_names",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("origin", sa.Text, nullable=False),
+)
+
+# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
+_FORGET = sa.delete(assignments).where(
+    assignments.c.origin == sa.bindparam("of"), assignments.c.alias == sa.bindparam("named")
+)
+_ASSIGN = sa.insert(assignments)
+
 
 class AssignmentsProjection:
-    """Keeps the newest assignment of every alias."""
+    """Keeps the newest assignment of every alias, and whose name a name is."""
 
     name = "serving-assignments"
-    version = 1
+    version = 2
     tables = tables
 
     def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
         """Writes what an event of the registry log means to serving."""
-        new = assignment_of(event)
-        if new is None:
-            return
-        model, alias = new.target.model, new.target.alias
-        rows.execute(sa.delete(assignments).where(assignments.c.model == model, assignments.c.alias == alias))
-        row = {"version": new.version, "digest": new.digest, "revision": new.revision}
-        rows.execute(sa.insert(assignments), {"model": model, "alias": alias} | row)
+        match event.data:
+            case v1.AliasMoved() | v1.AliasRemoved():
+                _assign(rows, event)
+            case v1.ModelNameTaken() as fact:
+                rows.execute(sa.delete(model_names).where(model_names.c.name == fact.name))
+                rows.execute(sa.insert(model_names), {"name": fact.name, "origin": fact.origin})
+            case _:
+                pass
 
 
-def assignment_of(event: RecordedEvent) -> v1.Assignment | None:
-    """The assignment that an event of the registry log makes; None for all other events."""
-    match event.data:
-        case v1.AliasMoved() as fact:
-            target = v1.Target(model=fact.model, alias=fact.alias)
-            return v1.Assignment(target=target, version=fact.to_version, digest=fact.to_digest, revision=event.position)
-        case v1.AliasRemoved() as fact:
-            return v1.Assignment(target=v1.Target(model=fact.model, alias=fact.alias), revision=event.position)
-        case _:
-            return None
+def _assign(rows: sa.Connection, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
+    new = assignment_of(event, v1.Target(alias=fact.alias))
+    origin = origin_of(event)
+    rows.execute(_FORGET, {"of": origin, "named": fact.alias})
+    row = {"version": new.version, "digest": new.digest, "revision": new.revision}
+    rows.execute(_ASSIGN, {"origin": origin, "alias": fact.alias} | row)
+
+
+def origin_of(event: RecordedEvent) -> str:
+    """The origin of the model that an event of the registry log is about."""
+    return event.stream.removeprefix("model/")
+
+
+def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
+    """What a change of an alias assigns to those who follow it as `target`."""
+    if isinstance(fact := event.data, v1.AliasMoved):
+        return v1.Assignment(target=target, version=fact.to_version, digest=fact.to_digest, revision=event.append_end)
+    return v1.Assignment(target=target, revision=event.append_end)
+
+
+def origins(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
+    """By name, the origin of the model that has or had it; a name that no model was renamed to is an origin itself."""
+    wanted = sorted(set(names))
+    found = rows.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
+    return {name: name for name in wanted} | {row.name: row.origin for row in found}
 
 
 def snapshot(rows: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
-    """The assignment of each alias wanted, and the registry position that this holds at."""
-    pairs = sa.tuple_(assignments.c.model, assignments.c.alias).in_([(one.model, one.alias) for one in wanted])
-    held = {(row.model, row.alias): row for row in rows.execute(sa.select(assignments).where(pairs))}
-    found = [_assignment(one, held.get((one.model, one.alias))) for one in wanted]
+    """The assignment of each alias wanted, by any name of its model, and the registry position that this holds at."""
+    origin = origins(rows, (one.model for one in wanted))
+    keys = [(origin[one.model], one.alias) for one in wanted]
+    pairs = sa.tuple_(assignments.c.origin, assignments.c.alias).in_(keys)
+    held = {(row.origin, row.alias): row for row in rows.execute(sa.select(assignments).where(pairs))}
+    found = [_assignment(one, held.get(key)) for one, key in zip(wanted, keys, strict=True)]
     return found, rows.scalar(sa.select(checkpoint.c.position)) or 0
 
 

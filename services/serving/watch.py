@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
+from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
-from services.serving.assignments import assignment_of, snapshot
+from services.serving.assignments import assignment_of, origin_of, origins, snapshot
 
 BOOKMARK_SECONDS = 5.0
 
@@ -36,16 +37,54 @@ class ConnectedPods:
         return self._watches.keys()
 
 
+class _Followed:
+    """What a pod follows, by the models that its names stand for: events in the pod's own words."""
+
+    def __init__(self, projector: Projector, wanted: Sequence[v1.Target]) -> None:
+        self._projector = projector
+        self._targets = {(one.model, one.alias): one for one in wanted}
+        self._origins: dict[str, str] = {}
+        self._told: dict[tuple[str, str], int] = {}
+
+    async def look(self, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
+        """What stands, and the position that it stands at; what came before that is told with it."""
+        (found, position), known = await self._projector.query(
+            lambda rows: (snapshot(rows, wanted), origins(rows, [one.model for one in wanted]))
+        )
+        self._origins |= known
+        self._told |= {(one.model, one.alias): position for one in wanted}
+        return found, position
+
+    async def news(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
+        """What events change, in their order."""
+        taken = {event.data.name for event in events if isinstance(event.data, v1.ModelNameTaken)}
+        renamed = [one for one in self._targets.values() if one.model in taken]
+        standing: list[v1.Assignment] = []
+        if renamed:
+            # From now on the name stands for a model that may have had the alias for long.
+            await self._projector.wait_for(events[-1].append_end)
+            standing = [one for one in (await self.look(renamed))[0] if one.revision]
+        return [made for event in events for made in self._made_by(event)] + standing
+
+    def _made_by(self, event: RecordedEvent) -> Iterator[v1.Assignment]:
+        if not isinstance(fact := event.data, (v1.AliasMoved, v1.AliasRemoved)):
+            return
+        origin = origin_of(event)
+        for (name, alias), target in self._targets.items():
+            if alias == fact.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
+                yield assignment_of(event, target)
+
+
 async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncIterator[v1.WatchAssignmentsResponse]:
     """All assignments first, then each append's changes, whole; a bookmark when it is quiet."""
-    assignments, position = await projector.query(lambda rows: snapshot(rows, wanted))
+    followed = _Followed(projector, wanted)
+    assignments, position = await followed.look(wanted)
     yield v1.WatchAssignmentsResponse(assignments=assignments, snapshot=True, position=position)
-    names = {(target.model, target.alias) for target in wanted}
     told = time.monotonic()
-    async for events, upto in projector.follow(position, BOOKMARK_SECONDS):
-        made = [made for event in events if (made := assignment_of(event))]
-        changes = [one for one in made if (one.target.model, one.target.alias) in names]
-        # Others' changes alone must not leave a pod without a sign of life.
-        if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
-            yield v1.WatchAssignmentsResponse(assignments=changes, position=upto)
-            told = time.monotonic()
+    async with aclosing(projector.follow(position, BOOKMARK_SECONDS)) as news:
+        async for events, upto in news:
+            changes = await followed.news(events)
+            # Others' changes alone must not leave a pod without a sign of life.
+            if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
+                yield v1.WatchAssignmentsResponse(assignments=changes, position=upto)
+                told = time.monotonic()

@@ -118,7 +118,7 @@ async def test_events_are_read_back_as_they_were_appended_in_order(store: EventS
     for event in [*read, *await everything(store, "b")]:
         original = appended[positions.index(event.position)]
         assert replace(event, time=0) == RecordedEvent(
-            original.stream, event.position, 0, original.id, original.data, original.metadata, True
+            original.stream, event.position, 0, original.id, original.data, original.metadata, event.position
         )
         assert before - 10**9 < event.time < time.time_ns() + 10**9
         assert await store.event_at(event.position) == event
@@ -156,6 +156,7 @@ async def test_several_events_of_one_append_are_neighbours(store: EventStore) ->
     events = flat(await take(store, 5))
     assert [event.stream for event in events] == ["a", "a", "b", "a", "c"]
     assert [event.closes_append for event in events] == [True, False, False, False, True]
+    assert [event.append_end for event in events] == [1, 5, 5, 5, 5]
     assert await everything(store, "a") == [events[0], events[1], events[3]]
 
 

@@ -30,6 +30,8 @@ from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
 from services.tracking.decider import EXPERIMENTS, RUNS
 from services.tracking.projection import TrackingProjection
+from services.webhooks.decider import DECIDER as WEBHOOKS
+from services.webhooks.projection import WebhooksProjection
 
 GOLDEN = Path(__file__).with_name("golden")
 FILES = sorted(GOLDEN.glob("*/*.json"))
@@ -38,6 +40,7 @@ PROJECTIONS: Mapping[str, list[Projection]] = {
     "registry": [RegistryProjection(), AssignmentsProjection(), AuditProjection("registry")],
     "tracking": [TrackingProjection(), RunsProjection(), AuditProjection("tracking")],
     "serving": [ServingProjection(), AuditProjection("serving")],
+    "webhooks": [WebhooksProjection(), AuditProjection("webhooks")],
 }
 
 
@@ -57,6 +60,8 @@ def decider_of(fact: Message) -> Decider[Any]:
     if isinstance(fact, v1.ExperimentCreated):
         return EXPERIMENTS
     name = fact.DESCRIPTOR.full_name
+    if name in LOGS["webhooks"].names:
+        return WEBHOOKS
     return MODELS if name in LOGS["registry"].names else PODS if name in LOGS["serving"].names else RUNS
 
 

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +21,17 @@ from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventstore import projection
 from eventstore.codec import EventTypes
 from eventstore.decider import Request
-from eventstore.errors import Rejected, StoreUnavailable
+from eventstore.errors import LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import Metadata, NewEvent, RecordedEvent
-from eventstore.following import FOLLOWER_BATCHES
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from eventstore.projection import FollowerTooSlow, Projector, RebuildProgress
+from eventstore.projection import Projector, RebuildProgress
 from eventstore.rows import Database, checkpoint, events
 from eventstore.store import EventStore
+from eventstore.tail import KEPT_BYTES, Tail
 from services.nats_server import NatsAddress
 from tests.servers.nats import open_log
 from tests.servers.postgres import PostgresServer
@@ -108,13 +109,24 @@ async def folded(log: EventStore) -> list[Row]:
 
 
 @asynccontextmanager
-async def running(log: EventStore, location: str, projection: Notes | None = None) -> AsyncIterator[Projector]:
-    projector = Projector(log, projection or Notes(), Database(location))
+async def following(log: EventStore, kept_bytes: int = KEPT_BYTES) -> AsyncIterator[Tail]:
+    tail = Tail(log, kept_bytes)
+    await tail.start()
     try:
-        await projector.start()
-        yield projector
+        yield tail
     finally:
-        await projector.stop()
+        await tail.stop()
+
+
+@asynccontextmanager
+async def running(log: EventStore, location: str, projection: Notes | None = None) -> AsyncIterator[Projector]:
+    async with following(log) as tail:
+        projector = Projector(tail, projection or Notes(), Database(location))
+        try:
+            await projector.start()
+            yield projector
+        finally:
+            await projector.stop()
 
 
 def generations(location: str) -> list[tuple[str, int]]:
@@ -154,7 +166,7 @@ async def test_an_empty_log(log: JetStreamStore, location: str) -> None:
 
 
 async def test_a_question_before_the_start_is_refused(log: JetStreamStore, tmp_path: Path) -> None:
-    projector = Projector(log, Notes(), Database(str(tmp_path)))
+    projector = Projector(Tail(log), Notes(), Database(str(tmp_path)))
     with pytest.raises(StoreUnavailable) as caught:
         await projector.query(all_notes)
     assert caught.value.reason == "PROJECTION_BEHIND"
@@ -174,14 +186,13 @@ async def test_a_restart_goes_on_from_the_checkpoint(log: JetStreamStore, locati
     assert len(generations(location)) == 1
 
 
-async def test_waiters_and_followers_hear_of_a_stop(log: JetStreamStore, location: str) -> None:
+async def test_waiters_hear_of_a_stop(log: JetStreamStore, location: str) -> None:
     async with running(log, location) as projector:
         waiting = asyncio.create_task(projector.wait_for(1))
-        following = asyncio.ensure_future(anext(projector.follow(0, LONG)))
-        await asyncio.wait({waiting, following}, timeout=0.05)
-    for task in (waiting, following):
-        with pytest.raises(StoreUnavailable):
-            await task
+        await asyncio.wait({waiting}, timeout=0.05)
+    with pytest.raises(StoreUnavailable) as caught:
+        await waiting
+    assert caught.value.reason == "PROJECTION_BEHIND"
 
 
 # Failures.
@@ -198,16 +209,17 @@ def fails_at(position: int) -> Hook:
 async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
     await write(log, 1)
     await log.append([new(f"s{number}") for number in range(5)])
-    projector = Projector(log, Notes(hook=fails_at(4)), Database(location))
-    with pytest.raises(StoreUnavailable) as caught:
-        await projector.start()
-    assert caught.value.reason == "PROJECTION_FAILED"
-    assert isinstance(projector.failure, ArithmeticError)
-    with projector.rows.transaction() as rows:
-        at = rows.execute(sa.select(checkpoint)).one()
-        assert at.position in (0, 1)
-        assert sum(row[2] for row in all_notes(rows)) == at.position
-    await projector.stop()
+    async with following(log) as tail:
+        projector = Projector(tail, Notes(hook=fails_at(4)), Database(location))
+        with pytest.raises(StoreUnavailable) as caught:
+            await projector.start()
+        assert caught.value.reason == "PROJECTION_FAILED"
+        assert isinstance(projector.failure, ArithmeticError)
+        with projector.rows.transaction() as rows:
+            at = rows.execute(sa.select(checkpoint)).one()
+            assert at.position in (0, 1)
+            assert sum(row[2] for row in all_notes(rows)) == at.position
+        await projector.stop()
     async with running(log, location) as mended:
         assert await mended.query(all_notes) == await folded(log)
 
@@ -217,11 +229,11 @@ async def test_a_failure_is_told_to_all_who_wait(log: JetStreamStore, location: 
         await write(log, 1)
         await projector.wait_for(1)
         waiting = asyncio.create_task(projector.wait_for(3))
-        follower = projector.follow(0, LONG)
-        assert (await anext(follower))[1] == 1
         await write(log, 2)
-        asked = projector.query(all_notes)
-        for outcome in (waiting, projector.wait_for(2), anext(follower), anext(projector.follow(1, LONG)), asked):
+        with pytest.raises(StoreUnavailable) as told:
+            await waiting
+        assert told.value.reason == "PROJECTION_FAILED"
+        for outcome in (projector.wait_for(2), projector.query(all_notes)):
             with pytest.raises(StoreUnavailable) as caught:
                 await outcome
             assert caught.value.reason == "PROJECTION_FAILED"
@@ -266,12 +278,9 @@ async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamS
             rows.execute(sa.delete(notes).where(notes.c.position > event.position))
             rows.execute(sa.delete(events).where(events.c.position > event.position))
             rows.execute(sa.update(checkpoint).values(position=event.position, event_id=event.id))
-        async with aclosing(projector.follow(head, LONG)) as follower:
-            following = asyncio.ensure_future(anext(follower))
-            head = await write(log, 1)
-            await projector.wait_for(head)
-            assert await projector.query(all_notes) == await folded(log)
-            assert [event.position for event in (await following)[0]] == [head]
+        head = await write(log, 1)
+        await projector.wait_for(head)
+        assert await projector.query(all_notes) == await folded(log)
 
 
 async def test_a_database_that_went_away_and_came_back(
@@ -351,31 +360,24 @@ async def _main(say: Mapping[str, str]) -> None:
 
 async def test_many_may_start_at_once(log: JetStreamStore, postgres_url: str) -> None:
     await write(log, 20)
-    projectors = [Projector(log, Notes(), Database(postgres_url)) for _ in range(4)]
-    await asyncio.gather(*(projector.start() for projector in projectors))
-    expected = await folded(log)
-    for projector in projectors:
-        assert await projector.query(all_notes) == expected
-        await projector.stop()
+    async with following(log) as tail:
+        projectors = [Projector(tail, Notes(), Database(postgres_url)) for _ in range(4)]
+        await asyncio.gather(*(projector.start() for projector in projectors))
+        expected = await folded(log)
+        for projector in projectors:
+            assert await projector.query(all_notes) == expected
+            await projector.stop()
 
 
 async def test_two_processes_apply_each_event_once(
     nats_address: NatsAddress, log: JetStreamStore, location: str
 ) -> None:
     await write(log, 10)
-    async with (
-        process(nats_address, log, location) as other,
-        running(log, location) as projector,
-        aclosing(projector.follow(0, LONG)) as follower,
-    ):
+    async with process(nats_address, log, location) as other, running(log, location) as projector:
         load = asyncio.gather(*(write(log, 100, size=1 + number) for number in range(3)))
         head = max(await load)
         await projector.wait_for(head)
         assert await projector.query(all_notes) == await folded(log)
-        followed: list[int] = []
-        while len(followed) < head:
-            followed += [event.position for event in (await anext(follower))[0]]
-        assert followed == list(range(1, head + 1))
         assert other.stdin
         other.stdin.close()
         assert other.stdout
@@ -424,101 +426,103 @@ async def ask_on(projector: Projector) -> None:
         await projector.query(all_notes)
 
 
-# Following.
+# Gathering.
 
 
-async def collect(
-    steps: AsyncGenerator[tuple[object, int]], until_position: int
-) -> tuple[list[RecordedEvent], list[int]]:
-    seen: list[RecordedEvent] = []
-    brought: list[int] = []
-    async with asyncio.timeout(30), aclosing(steps):
-        async for batch, position in steps:
-            assert isinstance(batch, (list, tuple))
-            seen += batch
-            brought.append(position)
-            if position >= until_position:
-                return seen, brought
-    raise AssertionError("a follower has no end")
+@contextmanager
+def commits(projector: Projector) -> Iterator[list[object]]:
+    """One entry for each commit to the live rows."""
+    made: list[object] = []
+
+    def note(connection: sa.Connection) -> None:
+        made.append(connection)
+
+    sa.event.listen(projector.rows._engine, "commit", note)
+    yield made
+    sa.event.remove(projector.rows._engine, "commit", note)
 
 
-async def test_followers_have_no_gap_and_no_repetition(log: JetStreamStore, location: str) -> None:
-    last = 450
-    await write(log, 50)
-    async with running(log, location) as projector:
-        writing = asyncio.create_task(write(log, 100, size=4))
-        afters = [0, 10, 50]
-        following = [asyncio.create_task(collect(projector.follow(after, LONG), last)) for after in afters]
-        for joined in (70, 200, 330):
-            await projector.wait_for(joined)
-            for after in (joined - 65, joined - 1, joined):
-                afters.append(after)
-                following.append(asyncio.create_task(collect(projector.follow(after, LONG), last)))
-        await writing
-        for after, (seen, brought) in zip(afters, await asyncio.gather(*following), strict=True):
-            assert [event.position for event in seen] == list(range(after + 1, last + 1))
-            assert brought == sorted(set(brought))
-
-
-async def test_a_follower_may_be_ahead_of_the_rows(log: JetStreamStore, location: str) -> None:
-    go_on = threading.Event()
-    async with running(log, location, Notes(hook=lambda _: assert_true(go_on.wait(20)))) as projector:
-        await write(log, 5)
-        async with aclosing(projector.follow(3, LONG)) as follower:
-            following = asyncio.ensure_future(anext(follower))
-            # It has joined once it has seen the head, which is what it asks for last.
-            await asyncio.wait({following}, timeout=0.1)
-            assert projector.position == 0
-            go_on.set()
-            seen = [event.position for event in (await following)[0]]
-            while seen[-1] < 5:
-                seen += [event.position for event in (await anext(follower))[0]]
-            assert seen == [4, 5]
-
-
-def assert_true(value: bool) -> None:
-    assert value
-
-
-async def test_a_quiet_follower_has_bookmarks(log: JetStreamStore, location: str) -> None:
-    head = await write(log, 3)
-    async with running(log, location) as projector, aclosing(projector.follow(head, 0.02)) as follower:
-        assert await anext(follower) == ([], head)
-        head = await write(log, 1)
-        while not (step := await anext(follower))[0]:
-            continue
-        assert ([event.position for event in step[0]], step[1]) == ([head], head)
-        assert await anext(follower) == ([], head)
-
-
-async def test_a_position_ahead_of_the_log_is_refused(log: JetStreamStore, location: str) -> None:
-    head = await write(log, 3)
-    async with running(log, location) as projector:
-        with pytest.raises(Rejected) as caught:
-            await anext(projector.follow(head + 1, LONG))
-        assert caught.value.reason == "POSITION_AHEAD"
-
-
-async def take_all(steps: AsyncIterator[tuple[Sequence[RecordedEvent], int]], seen: list[int]) -> None:
-    async for batch, _ in steps:
-        seen += [event.position for event in batch]
-
-
-async def test_a_follower_that_is_too_slow_is_told_and_has_missed_nothing_until_then(
-    log: JetStreamStore, location: str
+async def test_what_nobody_waits_for_is_written_at_once_and_what_someone_does_without_delay(
+    log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(log, location) as projector, aclosing(projector.follow(0, LONG)) as slow:
+    monkeypatch.setattr(projection, "GATHER_SECONDS", LONG)
+    async with running(log, location) as projector:
+        head = await write(log, 1)
+        await projector.wait_for(head)
+        with commits(projector) as made:
+            head = await write(log, 30)
+            await projector.tail.wait_for(head)
+            assert made == []
+            await projector.wait_for(head)
+            assert len(made) == 1
+        assert await projector.query(all_notes) == await folded(log)
+
+
+async def test_what_is_heard_during_a_write_is_written_next_at_once(log: JetStreamStore, location: str) -> None:
+    go_on, begun = threading.Event(), threading.Event()
+
+    def hold(event: RecordedEvent) -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    async with running(log, location, Notes(hook=hold)) as projector:
+        with commits(projector) as made:
+            await write(log, 1)
+            waiting = asyncio.create_task(projector.wait_for(31))
+            await asyncio.to_thread(begun.wait, 20)
+            head = await write(log, 30)
+            await projector.tail.wait_for(head)
+            go_on.set()
+            await waiting
+            assert len(made) == 2
+        assert await projector.query(all_notes) == await folded(log)
+
+
+async def test_a_projection_that_cannot_keep_up_goes_on_from_its_checkpoint(log: JetStreamStore, location: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(event: RecordedEvent) -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    async with following(log, kept_bytes=1) as tail:
+        notes = Notes(hook=hold)
+        projector = Projector(tail, notes, Database(location))
+        await projector.start()
         await write(log, 1)
-        assert (await anext(slow))[1] == 1
-        one = await log.event_at(1)
-        assert one
-        # As many batches as it takes; made here, because a real log's come several events in a batch.
-        for position in range(2, FOLLOWER_BATCHES + 10):
-            projector._advance([replace(one, position=position)])
-        seen: list[int] = [1]
-        with pytest.raises(FollowerTooSlow):
-            await take_all(slow, seen)
-        assert seen == list(range(1, FOLLOWER_BATCHES + 2))
+        await asyncio.to_thread(begun.wait, 20)
+        for _ in range(20):
+            await tail.wait_for(await write(log, 1))
+        go_on.set()
+        await projector.wait_for(21)
+        assert notes.applied == list(range(1, 22))
+        assert await projector.query(all_notes) == await folded(log)
+        await projector.stop()
+
+
+class Rewritten(MemoryStore):
+    """A log that turns out not to be the one that was followed."""
+
+    async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        async for batch in super().subscribe(after):
+            if batch[-1].position > 1:
+                raise LogRewritten("another log")
+            yield batch
+
+
+async def test_rows_of_a_log_that_was_rewritten_are_shown_to_nobody(location: str) -> None:
+    log = Rewritten("rewritten", TYPES)
+    async with running(log, location) as projector:
+        await write(log, 1)
+        await projector.wait_for(1)
+        waiting = asyncio.create_task(projector.wait_for(2))
+        await write(log, 1)
+        with pytest.raises(LogRewritten):
+            await projector.tail.failed()
+        for outcome in (waiting, projector.wait_for(2), projector.query(all_notes)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await outcome
+            assert caught.value.reason == "PROJECTION_FAILED"
 
 
 # Generations and rebuilds.
@@ -711,6 +715,7 @@ class Machine:
     def __init__(self, home: str) -> None:
         self.home = home
         self.log = MemoryStore("model", TYPES)
+        self.tail = Tail(self.log)
         self.projector: Projector | None = None
 
     async def append(self, streams: list[int]) -> None:
@@ -719,7 +724,9 @@ class Machine:
     async def start(self, fails_after: int | None) -> None:
         await self.stop()
         projection = Notes(hook=fails_at(await self.log.head() - fails_after) if fails_after is not None else None)
-        self.projector = Projector(self.log, projection, Database(self.home))
+        self.tail = Tail(self.log)
+        await self.tail.start()
+        self.projector = Projector(self.tail, projection, Database(self.home))
         try:
             await self.projector.start()
             projection.hook = None
@@ -729,6 +736,7 @@ class Machine:
     async def stop(self) -> None:
         if self.projector:
             await self.projector.stop()
+            await self.tail.stop()
         self.projector = None
 
     async def rebuild(self) -> None:
@@ -771,9 +779,8 @@ def test_whatever_happens_the_rows_are_what_the_log_says(taken: list[tuple[str, 
 
 
 async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
-    projector = Projector(MemoryStore("words", TYPES), Notes(), Database(str(tmp_path)))
-    await projector.start()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(projector.wait_for(1_000_000), 0.01)
-    assert projector._waiters == []
-    await projector.stop()
+    async with running(MemoryStore("words", TYPES), str(tmp_path)) as projector:
+        for waited_for in (projector, projector.tail):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(waited_for.wait_for(1_000_000), 0.01)
+            assert not waited_for._reached.awaited

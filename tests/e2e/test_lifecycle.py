@@ -103,7 +103,8 @@ class Story:
             forward = {"reason": "beats v1", "expected_revision": self.aliases[0].revision}
             self.aliases.append(rf.move_alias(CHAMPION, 2, **forward, connection=self.link))  # type: ignore[arg-type]
             answered_by(load, self.aliases[1])
-            self.aliases.append(rf.rollback(CHAMPION, reason="false alarms", connection=self.link))
+            rf.rollback(CHAMPION, reason="false alarms", connection=self.link)
+            self.aliases.append(rf.resolve(CHAMPION, connection=self.link))
             answered_by(load, self.aliases[2])
             watcher.expect(self.aliases[2].revision)
         finally:
@@ -290,5 +291,6 @@ def test_the_command_line_moves_refuses_and_rolls_back(story: Story) -> None:
     once = ["alias", "move", other, "2", "--request-id", "the-same"]
     assert command(story, *once) == command(story, *once)
     assert "REQUEST_ID_REUSED" in command(story, *once[:3], "1", *once[4:], expected=1)
-    assert command(story, "rollback", other, "--to", str(moved["revision"]))["version"] == 1
+    (back,) = command(story, "rollback", other, "--to", str(moved["revision"]))["changes"]
+    assert (back["to_version"], back["restored_revision"]) == (1, moved["revision"])
     assert [change["to_version"] for change in command(story, "alias", "history", other)] == [1, 2, 1]

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.up import Up, up
+import rollforward as rf
+from tests.integration.command_line import Cli, Facts, program
+from tests.integration.up import Up, new_id, up
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,36 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def model(system: Up) -> str:
     """A model with two versions."""
     return system.new_model()
+
+
+@pytest.fixture(scope="module")
+def cli(system: Up) -> Cli:
+    """The program, against the running system."""
+    return program(system.address)
+
+
+@pytest.fixture(scope="module")
+def facts(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
+    """Logged by the SDK, as a training job would."""
+    files = tmp_path_factory.mktemp("model")
+    (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
+    (files / "labels.json").write_text('["good", "bad"]')
+    experiment, model = f"experiment-{new_id()}", f"model-{new_id()}"
+    with rf.Connection(system.address, actor="Zoë") as link:
+        ids = []
+        for name, accuracy in (("first", 0.96), ("second", 0.99)):
+            with rf.start_run(experiment, name=name, tags={"team": "é"}, connection=link) as run:
+                run.log_params({"depth": 3, "name": name})
+                for step in range(3):
+                    run.log_metric("accuracy", accuracy - 0.01 * (2 - step), step)
+                run.log_metric("loss", float("nan"))
+                run.log_artifacts(files, "model")
+            rf.register_model(model, run, artifact="model", connection=link)
+            ids.append(run.run_id)
+        yield Facts(experiment, (ids[0], ids[1]), model, files)
+
+
+@pytest.fixture
+def alias(facts: Facts) -> str:
+    """An alias that nobody moved yet."""
+    return f"{facts.model}@a{new_id()}"

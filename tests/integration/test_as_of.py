@@ -20,6 +20,7 @@ from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.projection import Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
 from services.nats_server import NatsAddress
@@ -140,7 +141,9 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     store = CountingStore(client, f"registry-{new_id()}", registry.EVENTS)
     await store.open()
     history = await write(store)
-    projector = Projector(store, RegistryProjection(), Database(str(tmp_path)))
+    tail = Tail(store)
+    await tail.start()
+    projector = Projector(tail, RegistryProjection(), Database(str(tmp_path)))
     await projector.start()
     server = grpc.aio.server(interceptors=[Edge({"rollforward.v1.RegistryService": [projector]})])
     servicer = RegistryServicer(CommandHandler(store, DECIDER, projector), projector, projector, no_artifact)
@@ -152,6 +155,7 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
         yield System(store, projector, v1.RegistryServiceStub(channel), history)
     await server.stop(None)
     await projector.stop()
+    await tail.stop()
     await client.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import count
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -85,6 +86,96 @@ def test_all_events_are_found_once_newest_first_whatever_the_page(system: Up, mo
     assert events(system, 7) == everything
 
 
+def types(found: list[v1.RecordedEvent]) -> list[str]:
+    """The events' types, without their package."""
+    return [one.type.rpartition(".")[2] for one in found]
+
+
+def test_a_model_is_found_by_each_of_its_names_with_all_that_was_done_to_it(system: Up, model: str) -> None:
+    system.move(model, 1)
+    new_name = f"renamed-{new_id()}"
+    system.registry.RenameModel(v1.RenameModelRequest(model=model, new_name=new_name), timeout=SECONDS)
+    system.move(new_name, 2)
+    begin = v1.StartPodRequest(
+        pod_id=new_id(), host="here", endpoint="here:1", targets=[v1.Target(model=new_name, alias="champion")]
+    )
+    system.serving.StartPod(begin, timeout=SECONDS)
+    applied = v1.Assignment(target=begin.targets[0], version=2, revision=system.heads()["registry"])
+    acknowledge = v1.AcknowledgeAssignmentRequest(pod_id=begin.pod_id, assignment=applied)
+    system.serving.AcknowledgeAssignment(acknowledge, timeout=SECONDS)
+    found = events(system, model=new_name)
+    assert types(found) == [
+        "AssignmentApplied", "AliasMoved", "ModelNameTaken", "ModelRenamed", "AliasMoved",
+        "VersionRegistered", "VersionRegistered", "ModelCreated",
+    ]  # fmt: skip
+    assert events(system, model=model) == found
+    assert types(events(system, model=model, log="serving")) == ["AssignmentApplied"]
+    assert events(system, model=f"{model}x") == []
+
+
+def test_changes_of_aliases_are_found_by_alias_and_by_cause(system: Up, model: str) -> None:
+    system.move(model, 1, "candidate")
+    for version in (1, 2):
+        system.move(model, version)
+    back = v1.RollbackRequest(models=model, aliases="champion")
+    system.registry.Rollback(back, timeout=SECONDS)
+    removal = v1.RemoveAliasRequest(model=model, alias="candidate")
+    system.registry.RemoveAlias(removal, timeout=SECONDS)
+    assert types(events(system, model=model, alias="candidate")) == ["AliasRemoved", "AliasMoved"]
+    assert types(events(system, model=model, alias="champion")) == ["AliasMoved"] * 3
+    (restored,) = events(system, model=model, cause=v1.ALIAS_CAUSE_ROLLBACK)
+    assert restored in events(system, model=model, alias="champion")
+    assert len(events(system, model=model, cause=v1.ALIAS_CAUSE_REQUEST)) == 4
+
+
+def export(system: Up, **conditions: object) -> list[v1.RecordedEvent]:
+    """All events of an export."""
+    request = v1.ExportEventsRequest(filter=v1.ListEventsRequest(**conditions))  # type: ignore[arg-type]
+    parts = list(system.audit.ExportEvents(request, timeout=SECONDS))
+    assert all(0 < len(part.events) <= 500 for part in parts)
+    return [event for part in parts for event in part.events]
+
+
+@pytest.mark.parametrize(
+    "conditions", [{}, {"log": "tracking"}, {"type": "AliasMoved"}, {"alias": "champion"}, {"actor": "Zoë"}], ids=str
+)
+def test_an_export_has_what_a_list_has_log_by_log_oldest_first(
+    system: Up, model: str, conditions: dict[str, object]
+) -> None:
+    system.move(model, 1)
+    system.new_run()
+    listed = events(system, 1000, **conditions)
+    found = export(system, **conditions, page_size=1, page_token="no matter")
+    assert found == sorted(listed, key=lambda one: (one.log, one.position))
+    assert found
+
+
+def move_at_length(system: Up, model: str) -> None:
+    """Moves an alias often, for long reasons: more than goes into one part of an export."""
+    for version in (1, 2) * 40:
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=version, reason="r" * 4_000)
+        system.registry.MoveAlias(request, timeout=SECONDS)
+
+
+def test_an_export_ends_where_the_logs_were_when_it_began(system: Up, model: str) -> None:
+    move_at_length(system, model)
+    heads = system.heads()
+    parts = system.audit.ExportEvents(v1.ExportEventsRequest(), timeout=SECONDS)
+    first = next(parts)
+    system.move(model, 1)
+    system.new_run()
+    found = [*first.events, *(event for part in parts for event in part.events)]
+    assert {log: sum(one.log == log for one in found) for log in heads} == heads
+
+
+def test_an_export_is_sent_in_parts_of_bounded_size(system: Up, model: str) -> None:
+    move_at_length(system, model)
+    request_ = v1.ExportEventsRequest(filter=v1.ListEventsRequest(model=model))
+    parts = list(system.audit.ExportEvents(request_, timeout=SECONDS))
+    assert len(parts) > 1
+    assert all(part.ByteSize() < 256 * 1024 + 10_000 for part in parts)
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
@@ -99,4 +190,21 @@ def test_all_events_are_found_once_newest_first_whatever_the_page(system: Up, mo
 )
 def test_is_refused(system: Up, asked: v1.ListEventsRequest, reason: str) -> None:
     error = system.refused(system.audit.ListEvents, asked)
+    assert (type(error), error.reason) == (InvalidRequest, reason)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (v1.ListEventsRequest(log="nothing"), "UNKNOWN_LOG"),
+        (v1.ListEventsRequest(since=Timestamp(seconds=2**50)), "INVALID_TIME"),
+        (v1.ListEventsRequest(model="m\0"), "INVALID_TEXT"),
+    ],
+    ids=count(),
+)
+def test_an_export_is_refused(system: Up, asked: v1.ListEventsRequest, reason: str) -> None:
+    def whole(request: v1.ExportEventsRequest, **options: Any) -> list[v1.ExportEventsResponse]:
+        return list(system.audit.ExportEvents(request, **options))
+
+    error = system.refused(whole, v1.ExportEventsRequest(filter=asked))  # type: ignore[arg-type]
     assert (type(error), error.reason) == (InvalidRequest, reason)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import site
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import rollforward as rf
+from tests.integration.command_line import SCRIPT, SECONDS, TIME, Cli, Facts, answer, done, environment, refused
 from tests.integration.up import Up, new_id
 
-SCRIPT = Path(sys.executable).with_name("rollforward")
 ROOT = Path(__file__).parents[2]
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-SECONDS = 60
 LEAVES = (
     "experiments list",
     "runs list",
@@ -33,96 +25,49 @@ LEAVES = (
     "models create",
     "models gate",
     "models register",
+    "models rename",
+    "models describe",
+    "models tag",
+    "models untag",
+    "models delete",
+    "models restore",
+    "versions list",
+    "versions show",
+    "versions diff",
+    "versions describe",
+    "versions tag",
+    "versions untag",
+    "versions status",
+    "versions copy",
+    "versions delete",
+    "versions restore",
     "alias move",
     "alias get",
-    "alias history",
+    "alias list",
     "alias remove",
+    "alias history",
+    "alias intervals",
+    "alias schedule",
+    "alias schedules",
+    "alias cancel",
+    "policy set",
+    "policy protect",
+    "policy list",
+    "policy remove",
+    "gate test",
+    "gate replay",
+    "audit list",
+    "audit export",
+    "serving status",
     "rollback",
     "watch",
+    "blame",
+    "diff",
     "download",
-    "serving status",
-    "audit events",
     "rebuild",
     "status",
 )
 SERVER_LEAVES = ("up", "run", "serve", "demo")
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """The environment without what would change the output, and with `more`."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "COLUMNS"))}
-    return {**plain, "PYTHONUTF8": "1", **more}
-
-
-@pytest.fixture(scope="module")
-def cli(system: Up) -> Cli:
-    """Runs the program to its end."""
-
-    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        variables = environment(**{"ROLLFORWARD_URI": system.address, **more})
-        return subprocess.run(
-            [SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=SECONDS, check=False
-        )
-
-    return run
-
-
-def done(result: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed that was done without a word on standard error."""
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    return result.stdout
-
-
-def answer(result: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON document that a command printed."""
-    return json.loads(done(result))
-
-
-def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """The reason in the one line that a refused command wrote."""
-    assert (result.returncode, result.stdout) == (code, ""), result
-    assert result.stderr.count("\n") == 1, result.stderr
-    found = re.match(r"rollforward: ([A-Z_]+): \S", result.stderr)
-    return found[1] if found else ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the tests find there: two runs with files, and a model with two versions."""
-
-    experiment: str
-    runs: tuple[str, str]
-    model: str
-    files: Path
-
-
-@pytest.fixture(scope="module")
-def facts(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
-    """Logged by the SDK, as a training job would."""
-    files = tmp_path_factory.mktemp("model")
-    (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
-    (files / "labels.json").write_text('["good", "bad"]')
-    experiment, model = f"experiment-{new_id()}", f"model-{new_id()}"
-    with rf.Connection(system.address, actor="Zoë") as link:
-        ids = []
-        for name, accuracy in (("first", 0.96), ("second", 0.99)):
-            with rf.start_run(experiment, name=name, tags={"team": "é"}, connection=link) as run:
-                run.log_params({"depth": 3, "name": name})
-                for step in range(3):
-                    run.log_metric("accuracy", accuracy - 0.01 * (2 - step), step)
-                run.log_metric("loss", float("nan"))
-                run.log_artifacts(files, "model")
-            rf.register_model(model, run, artifact="model", connection=link)
-            ids.append(run.run_id)
-        yield Facts(experiment, (ids[0], ids[1]), model, files)
-
-
-@pytest.fixture
-def alias(facts: Facts) -> str:
-    """An alias that nobody moved yet."""
-    return f"{facts.model}@a{new_id()}"
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
@@ -247,108 +192,9 @@ def test_files_become_a_version_and_come_back(cli: Cli, facts: Facts, tmp_path: 
     assert answer(cli("download", f"{name}@live", str(other), "-o", "json")) == {"path": str(other)}
 
 
-def test_an_alias_moves_and_rolls_back_and_keeps_its_history(cli: Cli, alias: str) -> None:
-    first = answer(cli("alias", "move", alias, "1", "--reason", "first", "--actor", "Zoë", "-o", "json"))
-    assert (first["version"], first["actor"], first["reason"]) == (1, "Zoë", "first")
-    seen = ("--expect-revision", str(first["revision"]))
-    assert "v2" in done(cli("alias", "move", alias, "v2", *seen, ROLLFORWARD_ACTOR="Ada"))
-    back = answer(cli("rollback", alias, "--reason", "worse", "-o", "json"))
-    assert (back["version"], back["cause"]) == (1, "ALIAS_CAUSE_ROLLBACK")
-    changes = answer(cli("alias", "history", alias, "-o", "json"))
-    assert [(one["from_version"], one["to_version"]) for one in changes] == [(2, 1), (1, 2), (0, 1)]
-    assert changes[0]["restored_revision"] == first["revision"]
-    assert changes[1]["actor"] == "Ada"
-    then = answer(cli("alias", "get", alias, "--at", str(changes[1]["revision"]), "-o", "json"))
-    assert then["version"] == 2
-    by_time = answer(cli("alias", "get", alias, "--at", changes[2]["time"], "-o", "json"))
-    assert by_time["version"] == 1
-    assert answer(cli("rollback", alias, "--to", str(changes[1]["revision"]), "-o", "json"))["version"] == 2
-
-
-def test_a_history_fits_a_hundred_columns(cli: Cli, alias: str) -> None:
-    name, _, label = alias.partition("@")
-    short = f"{name}@{label[:6]}"
-    done(cli("alias", "move", short, "1", "--reason", "a reason that goes on for long enough to need another line"))
-    text = done(cli("alias", "history", short, COLUMNS="100"))
-    assert max(map(len, text.splitlines())) <= 100
-    assert TIME.search(text)
-    assert len(done(cli("alias", "history", short)).splitlines()) == 2
-
-
-def test_an_alias_is_removed_and_its_history_stays(cli: Cli, alias: str) -> None:
-    done(cli("alias", "move", alias, "1"))
-    change = answer(cli("alias", "remove", alias, "--reason", "done with", "-o", "json"))
-    assert (change["from_version"], change["to_version"], change["reason"]) == (1, 0, "done with")
-    assert refused(cli("alias", "get", alias)) == "ALIAS_NOT_FOUND"
-    assert len(answer(cli("alias", "history", alias, "-o", "json"))) == 2
-
-
-def test_a_conflict_shows_the_current_state(cli: Cli, alias: str) -> None:
-    moved = answer(cli("alias", "move", alias, "2", "-o", "json"))
-    for words in (("alias", "move", alias, "1"), ("alias", "remove", alias), ("rollback", alias, "--to", "1")):
-        result = cli(*words, "--expect-revision", "1")
-        assert refused(result) == "WRONG_REVISION"
-        assert f"{alias} is at revision {moved['revision']}, not 1" in result.stderr
-        assert f"it is v2 since {moved['moved_at']}, by {moved['actor']}" in result.stderr
-
-
-def test_a_request_id_makes_a_repetition_harmless(cli: Cli, alias: str) -> None:
-    words = ("alias", "move", alias, "1", "--request-id", new_id(), "-o", "json")
-    assert answer(cli(*words)) == answer(cli(*words))
-    assert len(answer(cli("alias", "history", alias, "-o", "json"))) == 1
-    assert refused(cli("alias", "move", alias, "2", *words[4:6])) == "REQUEST_ID_REUSED"
-
-
-def test_a_watch_shows_what_stands_then_each_change_until_ctrl_c(cli: Cli, alias: str, system: Up) -> None:
-    done(cli("alias", "move", alias, "1"))
-    with subprocess.Popen(
-        [SCRIPT, "watch", alias, "-o", "json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(ROLLFORWARD_URI=system.address),
-    ) as watch:
-        assert watch.stdout is not None
-        assert watch.stderr is not None
-        snapshot = json.loads(watch.stdout.readline())["snapshot"]
-        moved = answer(cli("alias", "move", alias, "2", "-o", "json"))
-        change = json.loads(watch.stdout.readline())["change"]
-        watch.send_signal(signal.SIGINT)
-        assert (watch.wait(SECONDS), watch.stderr.read()) == (0, "")
-    assert (snapshot["version"], change["to_version"], change["revision"]) == (1, 2, moved["revision"])
-
-
-def test_a_watch_from_a_revision_begins_with_what_was_missed(cli: Cli, alias: str, system: Up) -> None:
-    first = answer(cli("alias", "move", alias, "1", "-o", "json"))
-    done(cli("alias", "move", alias, "2", "--reason", "missed"))
-    command = [str(SCRIPT), "watch", alias, "--from", str(first["revision"])]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment(ROLLFORWARD_URI=system.address)
-    ) as watch:
-        assert watch.stdout is not None
-        line = watch.stdout.readline()
-        watch.send_signal(signal.SIGINT)
-    assert f"{alias} v1 -> v2" in line
-    assert "missed" in line
-
-
 def test_serving_status_without_pods(cli: Cli, facts: Facts) -> None:
     assert answer(cli("serving", "status", facts.model, "--all", "-o", "json")) == []
     assert done(cli("serving", "status", facts.model)) == "none\n"
-
-
-def test_audit_events_meet_all_conditions(cli: Cli, alias: str, facts: Facts) -> None:
-    request_id = new_id()
-    done(cli("alias", "move", alias, "1", "--request-id", request_id, "--reason", "audited", "--actor", "Zoë"))
-    where = ["audit", "events", "--log", "registry", "--type", "AliasMoved", "--stream", f"model/{facts.model}"]
-    where += ["--actor", "Zoë", "--request-id", request_id]
-    (event,) = answer(cli(*where, "-o", "json"))
-    assert (event["reason"], event["data"]["to_version"]) == ("audited", 1)
-    assert event["data"]["@type"].endswith("/rollforward.v1.AliasMoved")
-    assert "audited" in done(cli(*where))
-    assert answer(cli(*where, "--until", event["time"], "-o", "json")) == []
-    assert answer(cli(*where, "--since", event["time"], "-o", "json")) == [event]
-    assert len(answer(cli("audit", "events", "--limit", "2", "-o", "json"))) == 2
 
 
 def test_status_and_rebuild(cli: Cli) -> None:
@@ -378,7 +224,7 @@ def test_status_and_rebuild(cli: Cli) -> None:
         ("alias move MODEL@latest 1", "INVALID_ALIAS"),
         ("alias move MODEL@v1 1", "INVALID_ALIAS"),
         ("alias get MODEL@champion --at 99999999", "POSITION_AHEAD"),
-        ("audit events --log nothing", "UNKNOWN_LOG"),
+        ("audit list --log nothing", "UNKNOWN_LOG"),
         ("download models:/nothing/1", "MODEL_NOT_FOUND"),
     ],
 )
@@ -398,6 +244,18 @@ def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli
         ("alias move MODEL@champion", ""),
         ("alias move MODEL@champion 1 --exepct-revision 3", ""),
         ("alias mvoe MODEL@champion 1", ""),
+        ("alias move MODEL@champion=1 MODEL@champion=2", ""),
+        ("alias move MODEL@champion=1 MODEL@other=x", ""),
+        ("alias move MODEL@champion=1 MODEL@other=2 --expect-revision 3", ""),
+        ("alias move MODEL@champion=1 MODEL@other=2 --expect MODEL@third=3", ""),
+        ("alias history --cause whim", "INVALID_CAUSE"),
+        ("alias schedule MODEL@champion 1 --at tomorrow", "INVALID_TIME"),
+        ("alias schedule MODEL@champion 1", ""),
+        ("models tag MODEL team", ""),
+        ("versions status MODEL 1 splendid", ""),
+        ("diff MODEL", ""),
+        ("diff --revision 3 --from 2", ""),
+        ("audit export --format xml", ""),
         ("models list -o yaml", ""),
         ("models list --limit many", ""),
         ("nothing", ""),

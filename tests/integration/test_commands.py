@@ -36,7 +36,7 @@ class TestRequestIds:
             (registry.RegisterVersion, v1.RegisterVersionRequest(model=name, digest=digest, request_id=new_id())),
             (registry.MoveAlias, v1.MoveAliasRequest(model=name, alias=alias, version=1, request_id=new_id())),
             (registry.MoveAlias, v1.MoveAliasRequest(model=name, alias=alias, version=2, request_id=new_id())),
-            (registry.RollbackAlias, v1.RollbackAliasRequest(model=name, alias=alias, request_id=new_id())),
+            (registry.Rollback, v1.RollbackRequest(models=name, aliases=alias, request_id=new_id())),
             (registry.RemoveAlias, v1.RemoveAliasRequest(model=name, alias=alias, request_id=new_id())),
         ]
         for method, command in commands:

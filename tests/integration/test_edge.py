@@ -192,8 +192,9 @@ class TestStopsInGoodOrder:
             assert _everything(again, model, run_id) == before
             assert again.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == answer
             assert again.heads() == heads
-            back = v1.RollbackAliasRequest(model=model, alias="champion")
-            assert again.registry.RollbackAlias(back, timeout=SECONDS).restored_revision == moved[1].position
+            back = v1.RollbackRequest(models=model, aliases="champion")
+            (change,) = again.registry.Rollback(back, timeout=SECONDS).changes
+            assert change.restored_revision == moved[1].position
             for name in ("registry", "tracking", "audit-registry"):
                 steps = again.system.RebuildProjection(v1.RebuildProjectionRequest(name=name), timeout=SECONDS)
                 last = list(steps)[-1]

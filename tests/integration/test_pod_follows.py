@@ -23,6 +23,7 @@ from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from rollforward import v1
 from rollforward.artifacts import upload
 from rollforward.connection import Connection
@@ -57,8 +58,9 @@ class Services:
         self.registry = MemoryStore("registry", registry.EVENTS)
         self.serving = MemoryStore("serving", serving.EVENTS)
         database = Database(str(root / "rows"))
-        self.pods = Projector(self.serving, ServingProjection(), database)
-        self.assignments = Projector(self.registry, AssignmentsProjection(), database)
+        self.tails = [Tail(self.serving), Tail(self.registry)]
+        self.pods = Projector(self.tails[0], ServingProjection(), database)
+        self.assignments = Projector(self.tails[1], AssignmentsProjection(), database)
         self.blobs = open_blob_store(str(root / "blobs"))
         self.port = 0
         self._server: aio.Server | None = None
@@ -113,11 +115,13 @@ class Services:
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     """Services that have come."""
     here = Services(tmp_path)
+    await asyncio.gather(*(tail.start() for tail in here.tails))
     await asyncio.gather(here.pods.start(), here.assignments.start())
     await here.come()
     yield here
     await here.go()
     await asyncio.gather(here.pods.stop(), here.assignments.stop())
+    await asyncio.gather(*(tail.stop() for tail in here.tails))
 
 
 class Pod:

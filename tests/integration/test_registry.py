@@ -26,10 +26,16 @@ def resolve(system: Up, model: str, at: v1.AsOf | None = None, alias: str = "cha
     return system.registry.ResolveAlias(request, timeout=SECONDS)
 
 
-def roll_back(system: Up, model: str, to: v1.AsOf | None = None) -> v1.RollbackAliasResponse:
+def roll_back(system: Up, model: str, to: v1.AsOf | None = None) -> v1.RollbackResponse:
     """Rolls the champion back."""
-    request = v1.RollbackAliasRequest(model=model, alias="champion", to=to, reason="worse")
-    return system.registry.RollbackAlias(request, metadata=ACTOR, timeout=SECONDS)
+    request = v1.RollbackRequest(models=model, aliases="champion", as_of=to, reason="worse")
+    return system.registry.Rollback(request, metadata=ACTOR, timeout=SECONDS)
+
+
+def only(back: v1.RollbackResponse) -> tuple[int, int]:
+    """The version that came back, and the revision that was restored, of a rollback of one alias."""
+    (change,) = back.changes
+    return change.to_version, change.restored_revision
 
 
 def measured_run(system: Up, **metrics: float) -> str:
@@ -198,8 +204,8 @@ class TestAliases:
     def test_have_a_history(self, system: Up, model: str) -> None:
         request_id = new_id()
         revisions = [system.move(model, version).alias.revision for version in (1, 2)]
-        request = v1.RollbackAliasRequest(model=model, alias="champion", reason="worse", request_id=request_id)
-        revisions.append(system.registry.RollbackAlias(request, metadata=ACTOR, timeout=SECONDS).position)
+        request = v1.RollbackRequest(models=model, aliases="champion", reason="worse", request_id=request_id)
+        revisions.append(system.registry.Rollback(request, metadata=ACTOR, timeout=SECONDS).revision)
         system.move(model, 2, "candidate")
         removal = v1.RemoveAliasRequest(model=model, alias="champion")
         revisions.append(system.registry.RemoveAlias(removal, timeout=SECONDS).position)
@@ -222,17 +228,14 @@ class TestAliases:
 
     def test_roll_back(self, system: Up, model: str) -> None:
         first, second = (system.move(model, version).alias for version in (1, 2))
-        back = roll_back(system, model)
-        assert (back.alias.version, back.moved, back.restored_revision) == (1, True, first.revision)
-        assert back.alias.cause == v1.ALIAS_CAUSE_ROLLBACK
-        forth = roll_back(system, model)
-        assert (forth.alias.version, forth.restored_revision) == (2, second.revision)
+        assert only(roll_back(system, model)) == (1, first.revision)
+        assert resolve(system, model).alias.cause == v1.ALIAS_CAUSE_ROLLBACK
+        assert only(roll_back(system, model)) == (2, second.revision)
         to_time = roll_back(system, model, v1.AsOf(time=first.moved_at))
-        assert (to_time.alias.version, to_time.restored_revision) == (1, first.revision)
+        assert only(to_time) == (1, first.revision)
         stays = roll_back(system, model, v1.AsOf(position=first.revision))
-        assert (stays.moved, stays.restored_revision, stays.position) == (False, 0, to_time.position)
+        assert (list(stays.changes), stays.revision, system.heads()["registry"]) == ([], 0, to_time.revision)
         removed = roll_back(system, model, v1.AsOf(position=first.revision - 1))
-        assert (removed.alias.version, removed.moved, removed.restored_revision) == (0, True, 0)
-        assert removed.alias.revision == removed.position
-        again = roll_back(system, model)
-        assert (again.alias.version, again.restored_revision) == (1, to_time.alias.revision)
+        assert only(removed) == (0, 0)
+        assert removed.revision == system.heads()["registry"]
+        assert only(roll_back(system, model)) == (1, to_time.revision)

@@ -42,8 +42,10 @@ def deployments(system: Up, model: str, *, stopped: bool = False) -> Sequence[v1
 
 
 def watch(system: Up, pod_id: str, *targets: v1.Target) -> Any:
-    """Follows assignments."""
-    return system.serving.WatchAssignments(v1.WatchAssignmentsRequest(pod_id=pod_id, targets=targets), timeout=SECONDS)
+    """Follows assignments, from what the log holds now."""
+    headers = (("rollforward-min-position", f"registry={system.heads()['registry']}"),)
+    request = v1.WatchAssignmentsRequest(pod_id=pod_id, targets=targets)
+    return system.serving.WatchAssignments(request, metadata=headers, timeout=SECONDS)
 
 
 def test_a_pod_from_its_start_to_its_stop(system: Up, model: str) -> None:

@@ -55,8 +55,8 @@ def status(system: Up) -> v1.GetStatusResponse:
 def test_the_state_of_the_system(system: Up, model: str) -> None:
     system.move(model, 1)
     now = status(system)
-    assert list(now.services) == ["tracking", "registry", "serving", "audit"]
-    assert {log.name for log in now.logs} == {"tracking", "registry", "serving"}
+    assert list(now.services) == ["tracking", "registry", "serving", "audit", "webhooks"]
+    assert {log.name for log in now.logs} == {"tracking", "registry", "serving", "webhooks"}
     assert all(log.storage for log in now.logs)
     assert {one.name: one.log for one in now.projections} == PROJECTIONS
     heads = {log.name: log.head for log in now.logs}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -32,11 +32,39 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Sends with each call what the commands before it have answered, unless the call says otherwise."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the header, and takes in the answer's position."""
+        headers = list(details.metadata or ())
+        if self.seen and "rollforward-min-position" not in dict(headers):
+            seen = ",".join(f"{log}={position}" for log, position in self.seen.items())
+            headers.append(("rollforward-min-position", seen))
+        call = continuation(details._replace(metadata=headers), request)
+        log = _LOGS.get(details.method.split("/")[1])
+        if log and call.code() is grpc.StatusCode.OK and isinstance(at := getattr(call.result(), "position", 0), int):
+            self.seen[log] = max(self.seen.get(log, 0), at)
+        return call
+
+
+_LOGS = {
+    "rollforward.v1.RegistryService": "registry",
+    "rollforward.v1.PolicyService": "registry",
+    "rollforward.v1.TrackingService": "tracking",
+}
+
+
 class Client:
-    """The raw stubs of all services at one address."""
+    """The stubs of all services at one address."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+        options = [("grpc.enable_http_proxy", 0)]
+        self.channel = grpc.intercept_channel(grpc.insecure_channel(address, options=options), ReadsItsWrites())
+        self.policies = v1.PolicyServiceStub(self.channel)
         self.registry = v1.RegistryServiceStub(self.channel)
         self.tracking = v1.TrackingServiceStub(self.channel)
         self.serving = v1.ServingServiceStub(self.channel)

@@ -20,6 +20,7 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
 from services.registry import model_stream, queries
@@ -69,13 +70,16 @@ class Registry(RuleBasedStateMachine):
 
     def start(self) -> None:
         """Opens the rows, the first time or again."""
-        self._rows = Projector(self._log, RegistryProjection(), Database(self._home.name))
+        self._tail = Tail(self._log)
+        self.run(self._tail.start())
+        self._rows = Projector(self._tail, RegistryProjection(), Database(self._home.name))
         self.run(self._rows.start())
         self._commands = CommandHandler(self._log, DECIDER, self._rows)
 
     def teardown(self) -> None:
         """Stops everything."""
         self.run(self._rows.stop())
+        self.run(self._tail.stop())
         self._loop.close()
         self._home.cleanup()
 
@@ -139,6 +143,7 @@ class Registry(RuleBasedStateMachine):
     def restart(self) -> None:
         """The process ends and starts again, with nothing held in memory."""
         self.run(self._rows.stop())
+        self.run(self._tail.stop())
         self.start()
 
     @rule()

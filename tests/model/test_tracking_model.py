@@ -20,6 +20,7 @@ from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.registry import runs as known
@@ -85,15 +86,21 @@ class Tracking(RuleBasedStateMachine):
     def start(self) -> None:
         """Opens the rows, the first time or again."""
         database = Database(self._home.name)
-        self._rows = Projector(self._log, TrackingProjection(), database)
-        self._known = Projector(self._log, known.RunsProjection(), database)
+        self._tail = Tail(self._log)
+        self._rows = Projector(self._tail, TrackingProjection(), database)
+        self._known = Projector(self._tail, known.RunsProjection(), database)
+        self.run(self._tail.start())
         self.run(self._rows.start())
         self.run(self._known.start())
 
+    def stop(self) -> None:
+        """Closes the rows."""
+        for part in (self._rows, self._known, self._tail):
+            self.run(part.stop())
+
     def teardown(self) -> None:
         """Stops everything."""
-        self.run(self._rows.stop())
-        self.run(self._known.stop())
+        self.stop()
         self._loop.close()
         self._home.cleanup()
 
@@ -121,8 +128,7 @@ class Tracking(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """The process ends and starts again."""
-        self.run(self._rows.stop())
-        self.run(self._known.stop())
+        self.stop()
         self.start()
 
     @rule(which=st.booleans())

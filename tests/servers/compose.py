@@ -32,12 +32,13 @@ from tests.servers.postgres import PostgresServer
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
-SERVICES = ("tracking", "registry", "serving", "audit")
+SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
 VARIABLES = {
     # Digits, for which NATS has a trap, and what a URL would not take.
     "NATS_PASSWORD": "0123456789",
     "POSTGRES_PASSWORD": "a/b@c:d 100%",
     "S3_SECRET_KEY": "the-secret-of-the-test",
+    "WEBHOOK_KEY": "the-key-of-the-webhooks-of-the-test",
 }
 STOP_SECONDS = 30.0
 
@@ -127,7 +128,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Stack:
-    """The running services and what they stand on; `address` is how a client finds the four."""
+    """The running services and what they stand on; `address` is how a client finds them."""
 
     containers: dict[str, Container]
     places: dict[str, str]

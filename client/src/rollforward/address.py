@@ -8,7 +8,7 @@ from rollforward.errors import InvalidRequest
 
 DEFAULT_ADDRESS: Final = "localhost:50051"
 # Artifacts live in the tracking process, and the system service is in each.
-SERVICES: Final = ("tracking", "registry", "serving", "audit")
+SERVICES: Final = ("tracking", "registry", "serving", "audit", "webhooks")
 
 _ENDPOINT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 

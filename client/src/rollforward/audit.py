@@ -1,52 +1,57 @@
-"""Audit: the recorded events, by filter."""
+"""Audit: the recorded events, by filter, and all of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from rollforward import v1
 from rollforward.connection import Connection, current
+from rollforward.history import alias_cause
 from rollforward.pages import collect
 from rollforward.references import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
+    from typing import Unpack
 
 # An event may be large: a thousand of them may not fit into one message.
 _EVENTS_PER_PAGE = 100
 
 
+class Conditions(TypedDict, total=False):
+    """What events must meet; what is left out is met by all."""
+
+    log: str
+    """"tracking", "registry", "serving" or "webhooks"."""
+    type: str
+    """Such as "AliasMoved"."""
+    stream: str
+    """Such as "model/fraud-detector"."""
+    model: str
+    """About this model, whatever it is or was called."""
+    alias: str
+    """About this alias."""
+    cause: str
+    """Changes of aliases by "request", "rollback", "schedule" or "expiry"."""
+    actor: str
+    request_id: str
+    correlation_id: str
+    since: datetime | str | None
+    """Recorded then or later: an aware datetime or an RFC 3339 time."""
+    until: datetime | str | None
+    """Recorded before then."""
+
+
 def list_events(
-    *,
-    log: str = "",
-    type: str = "",  # noqa: A002 - the contract's word
-    stream: str = "",
-    actor: str = "",
-    request_id: str = "",
-    correlation_id: str = "",
-    since: datetime | str | None = None,
-    until: datetime | str | None = None,
-    limit: int | None = 100,
-    connection: Connection | None = None,
+    *, limit: int | None = 100, connection: Connection | None = None, **conditions: Unpack[Conditions]
 ) -> list[v1.RecordedEvent]:
     """Events that meet all conditions given, newest first; `limit` None for all.
 
-    `log` is "tracking", "registry" or "serving"; `type` such as "AliasMoved"; `stream` such as
-    "model/fraud-detector"; recorded at `since` or later and before `until`, aware datetimes or RFC 3339 times.
-    Raises InvalidRequest (UNKNOWN_LOG, INVALID_TIME), Unavailable.
+    Raises InvalidRequest (UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME), Unavailable.
     """
     link = current(connection)
-    query = v1.ListEventsRequest(
-        log=log,
-        type=type,
-        stream=stream,
-        actor=actor,
-        request_id=request_id,
-        correlation_id=correlation_id,
-        since=timestamp(since),
-        until=timestamp(until),
-    )
+    query = _query(conditions)
 
     def fetch(size: int, token: str) -> tuple[Iterable[v1.RecordedEvent], str]:
         query.page_size, query.page_token = size, token
@@ -54,3 +59,35 @@ def list_events(
         return page.events, page.next_page_token
 
     return collect(fetch, limit, page=_EVENTS_PER_PAGE)
+
+
+def export_events(
+    *, connection: Connection | None = None, **conditions: Unpack[Conditions]
+) -> Iterator[v1.RecordedEvent]:
+    """All events that meet all conditions given, log by log, oldest first, as they are read: never all in memory.
+
+    Raises as list_events; Unavailable while it is read, when the connection is lost: nothing is sent twice.
+    """
+    link = current(connection)
+    return _exported(link, v1.ExportEventsRequest(filter=_query(conditions)))
+
+
+def _exported(link: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
+    for part in link.stream(link.audit.ExportEvents, request):
+        yield from part.events
+
+
+def _query(conditions: Conditions) -> v1.ListEventsRequest:
+    return v1.ListEventsRequest(
+        log=conditions.get("log", ""),
+        type=conditions.get("type", ""),
+        stream=conditions.get("stream", ""),
+        model=conditions.get("model", ""),
+        alias=conditions.get("alias", ""),
+        cause=alias_cause(conditions.get("cause", "")),
+        actor=conditions.get("actor", ""),
+        request_id=conditions.get("request_id", ""),
+        correlation_id=conditions.get("correlation_id", ""),
+        since=timestamp(conditions.get("since")),
+        until=timestamp(conditions.get("until")),
+    )

@@ -27,7 +27,7 @@ DEFAULT_TIMEOUT: Final = 30.0
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
-}
+} | {"rollforward/v1/webhook_service.proto": "webhooks", "rollforward/v1/policy_service.proto": "registry"}
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -88,6 +88,11 @@ class Connection:
         return v1.RegistryServiceStub(self._channel("registry"))
 
     @cached_property
+    def policies(self) -> v1.PolicyServiceStub:
+        """The raw stub of the policy service, which is part of the registry."""
+        return v1.PolicyServiceStub(self._channel("registry"))
+
+    @cached_property
     def serving(self) -> v1.ServingServiceStub:
         """The raw stub of the serving service."""
         return v1.ServingServiceStub(self._channel("serving"))
@@ -96,6 +101,11 @@ class Connection:
     def audit(self) -> v1.AuditServiceStub:
         """The raw stub of the audit service."""
         return v1.AuditServiceStub(self._channel("audit"))
+
+    @cached_property
+    def webhooks(self) -> v1.WebhookServiceStub:
+        """The raw stub of the webhooks service."""
+        return v1.WebhookServiceStub(self._channel("webhooks"))
 
     @cached_property
     def systems(self) -> tuple[v1.SystemServiceStub, ...]:

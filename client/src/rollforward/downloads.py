@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from rollforward.aliases import resolve
 from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, refuse_occupied
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
@@ -19,8 +20,8 @@ from rollforward.references import (
     VersionReference,
     parse_artifact,
 )
-from rollforward.registry import get_version, resolve
 from rollforward.tracking import get_run
+from rollforward.versions import get_version
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -61,11 +61,11 @@ class AlreadyExists(RollforwardError):
 
 
 class PreconditionFailed(RollforwardError):
-    """The request is right, but the state forbids it: a gate, a parameter that never changes."""
+    """The request is right, but the state forbids it: a gate, a policy, a parameter that never changes."""
 
     @property
     def evidence(self) -> v1.GateEvidence | None:
-        """What the registration gate saw and said, when it was the gate that refused."""
+        """What the gate that refused saw and said; None when no gate did, or it is too large for an error."""
         return self._detail(v1.GateEvidence)
 
 

@@ -1,5 +1,6 @@
 """Names as people write them: "fraud-detector@champion", "models:/fraud-detector/3", "2026-11-03T14:00Z"."""
 
+import glob
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -74,6 +75,27 @@ def parse_aliases(text: str) -> AliasReference:
     if not model or (at and not alias) or "@" in alias or ":" in model or "/" in text:
         raise _invalid(text, "it is neither MODEL@ALIAS nor MODEL")
     return AliasReference(model, alias)
+
+
+def parse_filter(text: str) -> AliasReference:
+    """Read what parse_aliases reads, or "@alias" for that alias of every model, or "" for all.
+
+    Raises InvalidRequest (INVALID_REFERENCE).
+    """
+    if not text:
+        return AliasReference("", "")
+    if text.startswith("@"):
+        return AliasReference("", parse_aliases(f"every{text}").alias)
+    return parse_aliases(text)
+
+
+def parse_scope(text: str) -> AliasReference:
+    """Read what parse_aliases reads as two patterns: with "*" or "?" a name is one, without it stands for itself.
+
+    Raises InvalidRequest (INVALID_REFERENCE).
+    """
+    model, alias = parse_aliases(text)
+    return AliasReference(_pattern(model), _pattern(alias) if alias else "*")
 
 
 def parse_artifact(text: str) -> ArtifactReference:
@@ -151,6 +173,12 @@ def timestamp(time: datetime | str | None) -> Timestamp | None:
     return parse_time(time) if isinstance(time, str) else _from_datetime(time)
 
 
+def just_after(time: Timestamp) -> Timestamp:
+    """The nanosecond after a time, for conditions that end before one."""
+    carry, nanos = divmod(time.nanos + 1, 1_000_000_000)
+    return Timestamp(seconds=time.seconds + carry, nanos=nanos)
+
+
 def parse_time(text: str) -> Timestamp:
     """Read an RFC 3339 time to the nanosecond; the seconds may be left out. Raises InvalidRequest (INVALID_TIME)."""
     found = _TIME.fullmatch(text)
@@ -178,6 +206,10 @@ def _in_range(time: Timestamp, text: str) -> Timestamp:
     if not -62135596800 <= time.seconds <= 253402300799:
         raise _invalid_time(text)
     return time
+
+
+def _pattern(name: str) -> str:
+    return name if set(name) & set("*?") else glob.escape(name)
 
 
 def _model_artifact(text: str, rest: str) -> AliasReference | VersionReference:

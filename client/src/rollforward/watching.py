@@ -13,22 +13,30 @@ from rollforward.backoff import Backoff
 from rollforward.channel import AnswerStream, is_out_of_reach
 from rollforward.connection import Connection, current
 from rollforward.errors import from_rpc_error
-from rollforward.references import AliasReference, parse_aliases, revision
+from rollforward.references import AliasReference, parse_filter, revision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 
-def watch(reference: str = "", *, from_revision: int | None = None, connection: Connection | None = None) -> Watch:
-    """Follow "model@alias", all aliases of "model", or with "" every alias: `for change in watch(...)`.
+def watch(
+    reference: str = "",
+    *,
+    from_revision: int | None = None,
+    tags: Mapping[str, str] | None = None,
+    connection: Connection | None = None,
+) -> Watch:
+    """Follow "model@alias", all aliases of "model", "@alias" of every model, or with "" every alias.
 
-    Without `from_revision` it begins now, before it returns, and `aliases` shows what stands now; with it, after that
-    revision.
+    `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
+    returns, and `aliases` shows what stands now; with it, after that revision. With `tags`, only of models that have
+    all of them when the change is sent.
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD), Unavailable when there is no answer at
     all.
     """
-    named = parse_aliases(reference) if reference else AliasReference("", "")
-    return Watch(current(connection), named, revision(from_revision, "from_revision"))
+    named = parse_filter(reference)
+    return Watch(current(connection), named, revision(from_revision, "from_revision"), tags)
 
 
 class Watch:
@@ -39,11 +47,18 @@ class Watch:
     Leaving the loop, leaving its `with` block, or close() from any thread ends the stream.
     """
 
-    def __init__(self, connection: Connection, reference: AliasReference, from_revision: int | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        reference: AliasReference,
+        from_revision: int | None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.aliases: tuple[v1.Alias, ...] = ()
         """What stood when the watch began; empty when it began at a revision."""
         self._connection = connection
         self._reference = reference
+        self._tags = dict(tags or {})
         self._changes: deque[v1.AliasChange] = deque()
         self._reached = from_revision
         self._given = from_revision or 0
@@ -73,7 +88,9 @@ class Watch:
         while not self._closed.is_set():
             if self._changes:
                 change = self._changes.popleft()
-                self._given = change.revision
+                # The changes of one append have one revision: none of them is given before the last one is.
+                if not self._changes or self._changes[0].revision > change.revision:
+                    self._given = change.revision
                 return change
             self._receive()
         raise StopIteration
@@ -110,7 +127,7 @@ class Watch:
     def _stream(self) -> AnswerStream[v1.WatchAliasesResponse]:
         if self._call is None:
             model, alias = self._reference
-            request = v1.WatchAliasesRequest(model=model, alias=alias, from_revision=self._reached)
+            request = v1.WatchAliasesRequest(model=model, alias=alias, from_revision=self._reached, tags=self._tags)
             stub = self._connection.registry
             self._call = stub.WatchAliases(request, metadata=self._connection.metadata())
             if self._closed.is_set():
@@ -125,6 +142,7 @@ class Watch:
         if step.HasField("snapshot"):
             self.aliases = tuple(step.snapshot.aliases)
         seen = self._reached or 0
+        self._given = max(self._given, seen)
         self._changes.extend(change for change in step.changes.changes if change.revision > seen)
         self._reached = max(seen, step.position)
         self._connection.note_position("registry", step.position)

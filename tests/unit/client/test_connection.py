@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import registry, v1
+from rollforward import aliases, models, v1
 from rollforward.backoff import Backoff
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, Unavailable
@@ -42,7 +42,7 @@ class Shaky(Service):
 def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
     shaky = Shaky(failures=2)
     link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
-    assert registry.move_alias("m@champion", 1, expected_revision=0, connection=link).version == 1
+    assert aliases.move_alias("m@champion", 1, expected_revision=0, connection=link).version == 1
     assert len(shaky.requests) == 3
     assert {request.SerializeToString() for request in shaky.requests} == {shaky.requests[0].SerializeToString()}
     assert len(shaky.requests[0].request_id) == 32
@@ -53,9 +53,9 @@ def test_reads_ask_for_what_was_seen(serve: Serve) -> None:
     shaky = Shaky()
     link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
     for version in (2, 1):
-        registry.move_alias("m@champion", version, connection=link)
+        aliases.move_alias("m@champion", version, connection=link)
     link.note_position("tracking", 7)
-    registry.move_alias("m@champion", 1, connection=link)
+    aliases.move_alias("m@champion", 1, connection=link)
     positions = [sent.get("rollforward-min-position") for sent in shaky.metadata]
     assert positions == [None, "registry=43", "registry=43,tracking=7"]
     assert {unquote(sent["rollforward-actor"]) for sent in shaky.metadata} == {"Zoë"}
@@ -65,7 +65,7 @@ def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
     shaky = Shaky()
     link = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable) as late:
-        registry.get_model("m", connection=link)
+        models.get_model("m", connection=link)
     shaky.hold.set()
     assert late.value.reason == "DEADLINE_EXCEEDED"
 
@@ -73,7 +73,7 @@ def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
 def test_giving_up_takes_no_longer_than_the_deadline() -> None:
     began = time.monotonic()
     with Connection("127.0.0.1:1", timeout=0.5) as nobody, pytest.raises(Unavailable):
-        registry.get_model("m", connection=nobody)
+        models.get_model("m", connection=nobody)
     assert time.monotonic() - began < 5
 
 

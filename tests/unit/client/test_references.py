@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from fnmatch import fnmatchcase
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,9 +20,12 @@ from rollforward.references import (
     RunReference,
     VersionReference,
     as_of,
+    just_after,
     parse_alias,
     parse_aliases,
     parse_artifact,
+    parse_filter,
+    parse_scope,
     revision,
     version_number,
 )
@@ -45,6 +49,46 @@ def test_aliases() -> None:
 def test_a_text_that_is_no_alias_is_refused(text: str) -> None:
     assert reason_of(lambda: parse_alias(text)) == "INVALID_REFERENCE"
     assert reason_of(lambda: parse_aliases(text)) == "INVALID_REFERENCE"
+
+
+def test_filters() -> None:
+    assert parse_filter("") == AliasReference("", "")
+    assert parse_filter("m") == AliasReference("m", "")
+    assert parse_filter("m@a") == AliasReference("m", "a")
+    assert parse_filter("@a") == AliasReference("", "a")
+
+
+@pytest.mark.parametrize("text", ["@", "m@", "m@a@b", "@a@b", "m/1"])
+def test_a_text_that_is_no_filter_is_refused(text: str) -> None:
+    assert reason_of(lambda: parse_filter(text)) == "INVALID_REFERENCE"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("m@a", ("m", "a")),
+        ("m", ("m", "*")),
+        ("*", ("*", "*")),
+        ("fraud-*@champion", ("fraud-*", "champion")),
+        ("m@prod-?", ("m", "prod-?")),
+        ("m[1]@a*", ("m[[]1]", "a*")),
+        ("m[12]*", ("m[12]*", "*")),
+    ],
+)
+def test_a_scope_is_a_pattern_where_it_has_one_and_else_stands_for_itself(text: str, expected: tuple[str, str]) -> None:
+    assert parse_scope(text) == expected
+
+
+@given(st.text(st.characters(blacklist_characters="/:@*?", blacklist_categories=["Cc", "Cs"]), min_size=1))
+def test_a_name_without_wildcards_matches_itself_alone(name: str) -> None:
+    models, _ = parse_scope(f"{name}@a")
+    assert fnmatchcase(name, models)
+    assert not fnmatchcase(f"{name}x", models)
+
+
+def test_just_after() -> None:
+    assert just_after(Timestamp(seconds=5, nanos=7)) == Timestamp(seconds=5, nanos=8)
+    assert just_after(Timestamp(seconds=5, nanos=999_999_999)) == Timestamp(seconds=6)
 
 
 def test_one_alias_is_wanted_where_only_one_will_do() -> None:

@@ -99,6 +99,25 @@ def test_a_watch_from_a_revision_has_no_snapshot(serve: Serve) -> None:
     assert service.requests[0].HasField("from_revision")
 
 
+def test_the_position_waits_for_the_last_change_of_an_append(serve: Serve) -> None:
+    service = Scripted(lasting(snapshot(5), step(9, 9, 9), step(10)))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with watch("m", connection=link) as changes:
+        seen = [(next(changes).revision, changes.position) for _ in range(4)]
+    # Whoever resumes at 5 in the middle of the append gets all of it again, and misses nothing.
+    assert seen == [(9, 5), (9, 5), (9, 9), (10, 10)]
+
+
+def test_a_watch_may_be_of_one_alias_of_every_model_and_of_tagged_models(serve: Serve) -> None:
+    service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, snapshot(1)), lasting(step(2)))
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with watch("@champion", tags={"team": "risk"}, connection=link) as changes:
+        assert next(changes).revision == 2
+    assert len(service.requests) == 2
+    for request in service.requests:
+        assert (request.model, request.alias, dict(request.tags)) == ("", "champion", {"team": "risk"})
+
+
 def test_leaving_the_loop_ends_the_stream(serve: Serve) -> None:
     service = Scripted(lasting(snapshot(1), step(2)))
     link = serve(service, v1.add_RegistryServiceServicer_to_server)

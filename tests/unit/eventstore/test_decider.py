@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from eventstore import decider as decider_module
 from eventstore.codec import EventTypes
-from eventstore.decider import CommandHandler, Decider, Outcome
+from eventstore.decider import CommandHandler, Decider, Outcome, Plan
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable
 from eventstore.event import MAX_EVENT_BYTES, Metadata, NewEvent, RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
+from eventstore.tail import Tail
 from eventstore.testing import given
 
 TYPES = EventTypes([StringValue, Int64Value])
@@ -106,10 +107,13 @@ def store() -> SlowMemory:
 
 @pytest.fixture
 async def projector(store: SlowMemory, tmp_path: Path) -> AsyncIterator[Projector]:
-    projector = Projector(store, Nothing(), Database(str(tmp_path)))
+    tail = Tail(store)
+    await tail.start()
+    projector = Projector(tail, Nothing(), Database(str(tmp_path)))
     await projector.start()
     yield projector
     await projector.stop()
+    await tail.stop()
 
 
 @pytest.fixture
@@ -416,3 +420,85 @@ def test_a_decider_that_decides_otherwise_the_second_time_is_found_out() -> None
     impure = Decider(0, lambda _, __: [StringValue(value=f"a:{next(counted)}")], evolve, stream_of)
     with pytest.raises(AssertionError):
         given(impure).when(None)
+
+
+def transfer(handler: CommandHandler[int], amount: int) -> Callable[[], Awaitable[Plan]]:
+    """Plans to move an amount from account a to account b."""
+
+    async def plan() -> Plan:
+        (held, first), (_, second) = await handler.state("a"), await handler.state("b")
+        if amount > held:
+            raise Rejected(Kind.PRECONDITION, "TOO_LITTLE", "there is not so much")
+        moved = [("a", StringValue(value=f"a:{-amount}")), ("b", StringValue(value=f"b:{amount}"))]
+        return Plan(moved if amount else (), {"a": first, "b": second})
+
+    return plan
+
+
+class TestAcrossStreams:
+    async def test_all_of_it_in_one_append(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+        await handler.handle("a", add(10), by())
+        events, position = await handler.handle_across(transfer(handler, 4), by("r"))
+        assert [(event.stream, event.position, event.append_end) for event in events] == [("a", 2, 3), ("b", 3, 3)]
+        assert position == 3
+        assert (await balance(store, "a"), await balance(store, "b")) == (6, 4)
+
+    async def test_planned_again_when_another_was_faster_on_any_stream(
+        self, store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
+    ) -> None:
+        await handler.handle("a", add(10), by())
+        store.before_append = lambda: other.handle("b", add(5, "b"), by())
+        await handler.handle_across(transfer(handler, 4), by("r"))
+        assert (await balance(store, "a"), await balance(store, "b")) == (6, 9)
+
+    async def test_judged_again_when_another_was_faster(
+        self, store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
+    ) -> None:
+        await handler.handle("a", add(10), by())
+        store.before_append = lambda: other.handle("a", add(-8), by())
+        with pytest.raises(Rejected) as caught:
+            await handler.handle_across(transfer(handler, 4), by("r"))
+        assert caught.value.reason == "TOO_LITTLE"
+        assert await store.head() == 2
+
+    async def test_once_for_a_request_id_even_when_it_is_not_possible_any_more(
+        self, store: SlowMemory, handler: CommandHandler[int]
+    ) -> None:
+        await handler.handle("a", add(10), by())
+        first = await handler.handle_across(transfer(handler, 10), by("r"))
+        again, position = await handler.handle_across(transfer(handler, 10), by("r"))
+        assert [event.id for event in again] == [event.id for event in first[0]]
+        assert position == first[1] == await store.head()
+        with pytest.raises(Rejected) as caught:
+            await handler.handle_across(transfer(handler, 1), by("r", "other"))
+        assert caught.value.reason == "REQUEST_ID_REUSED"
+
+    async def test_nothing_to_do_writes_nothing(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+        await handler.handle("a", add(10), by())
+        assert await handler.handle_across(transfer(handler, 0), by("r")) == ((), 1)
+        assert await store.head() == 1
+
+
+class TestRefusalsThatAreEvents:
+    """Int64Value records that a command was refused."""
+
+    @pytest.fixture
+    def handler(self, store: SlowMemory, projector: Projector) -> CommandHandler[int]:
+        def refusal(event: Message) -> Rejected | None:
+            refused = isinstance(event, Int64Value)
+            return Rejected(Kind.PRECONDITION, "REFUSED", "no") if refused else None
+
+        keeping: Decider[int] = Decider(0, lambda _, __: [Int64Value(value=1)], lambda state, _: state, None, refusal)
+        return CommandHandler(store, keeping, projector)
+
+    async def test_are_appended_and_raised(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+        with pytest.raises(Rejected) as caught:
+            await handler.handle("a", None, by("r"))
+        assert caught.value.reason == "REFUSED"
+        assert [event.data async for event in store.read("a")] == [Int64Value(value=1)]
+
+    async def test_are_raised_again_for_the_same_request(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+        for _ in range(2):
+            with pytest.raises(Rejected):
+                await handler.handle("a", None, by("r"))
+        assert await store.head() == 1

@@ -7,18 +7,22 @@ from itertools import count
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from services.registry.policies import Judgement
 
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given, given
 from rollforward import v1
-from services.registry.decider import DECIDER, Assignment, Command, Register, Rollback, State, decide, evolve
+from services.registry.aliases import Expire, Fire, Move, Remove, ScheduleMove
+from services.registry.decider import DECIDER, Register, decide, refusal
+from services.registry.state import State, evolve
 
 CREATED = v1.ModelCreated(model="fraud")
 D1, D2, D3 = (f"sha256:{digit * 64}" for digit in "123")
-REQUEST, ROLLBACK = v1.ALIAS_CAUSE_REQUEST, v1.ALIAS_CAUSE_ROLLBACK
+REQUEST = v1.ALIAS_CAUSE_REQUEST
 TWO_VERSIONS = (
     CREATED,
     v1.VersionRegistered(model="fraud", version=1, digest=D1),
@@ -26,8 +30,8 @@ TWO_VERSIONS = (
 )
 
 
-def moved(before: int, after: int, alias: str = "champion", restores: int = 0) -> v1.AliasMoved:
-    """The champion moved; a rollback when it restores a revision."""
+def moved(before: int, after: int, alias: str = "champion") -> v1.AliasMoved:
+    """The champion moved."""
     return v1.AliasMoved(
         model="fraud",
         alias=alias,
@@ -35,8 +39,7 @@ def moved(before: int, after: int, alias: str = "champion", restores: int = 0) -
         to_version=after,
         from_digest={0: "", 1: D1, 2: D2}[before],
         to_digest={1: D1, 2: D2}[after],
-        cause=ROLLBACK if restores else REQUEST,
-        restored_revision=restores,
+        cause=REQUEST,
     )
 
 
@@ -52,19 +55,14 @@ def after(*events: Message) -> Given[State]:
     return given(DECIDER, *TWO_VERSIONS, *events)
 
 
-def move(version: int, alias: str = "champion", expected: int | None = None) -> v1.MoveAliasRequest:
+def move(version: int, alias: str = "champion", expected: int | None = None) -> Move:
     """Asks for a move."""
-    return v1.MoveAliasRequest(model="fraud", alias=alias, version=version, expected_revision=expected)
+    return Move(v1.MoveAliasRequest(model="fraud", alias=alias, version=version, expected_revision=expected))
 
 
-def remove(expected: int | None = None, alias: str = "champion") -> v1.RemoveAliasRequest:
+def remove(expected: int | None = None, alias: str = "champion") -> Remove:
     """Asks for a removal."""
-    return v1.RemoveAliasRequest(model="fraud", alias=alias, expected_revision=expected)
-
-
-def roll_back(past: Assignment | None = None, expected: int | None = None) -> Rollback:
-    """Asks for a rollback."""
-    return Rollback(v1.RollbackAliasRequest(model="fraud", alias="champion", expected_revision=expected), past)
+    return Remove(v1.RemoveAliasRequest(model="fraud", alias=alias, expected_revision=expected))
 
 
 class TestCreateModel:
@@ -146,10 +144,11 @@ class TestRegister:
 
     def test_a_gate_that_does_not_hold_refuses_and_says_what_it_saw(self) -> None:
         evidence = v1.GateEvidence(expression="a", run=v1.GateRun(run_id="r", metrics={"acc": 0.5}), detail="False")
-        refusal = given(DECIDER, CREATED, TestGate.SET).when(self.command(evidence)).then_rejected("GATE_FAILED")
-        assert isinstance(refusal, Rejected)
-        assert refusal.kind is Kind.PRECONDITION
-        assert refusal.detail == evidence
+        refused = v1.VersionRefused(model="fraud", digest=D1, evidence=[evidence])
+        given(DECIDER, CREATED, TestGate.SET).when(self.command(evidence)).then(refused)
+        error = refusal(refused)
+        assert error is not None
+        assert (error.kind, error.reason, error.detail) == (Kind.PRECONDITION, "GATE_FAILED", evidence)
 
     @pytest.mark.parametrize("evidence", [None, v1.GateEvidence(expression="b", passed=True)])
     def test_evidence_of_another_gate_does_not_count(self, evidence: v1.GateEvidence | None) -> None:
@@ -240,57 +239,212 @@ class TestRemoveAlias:
         after().when(remove(alias="v1")).then_rejected("INVALID_ALIAS")
 
 
-class TestRollback:
-    def test_to_the_previous_holder(self) -> None:
-        after(moved(0, 1), moved(1, 2)).when(roll_back()).then(moved(2, 1, restores=4))
+class TestPolicies:
+    """What is said of a move by the policies that bind it."""
 
-    def test_of_a_rollback_goes_forward_again(self) -> None:
-        rolled_back = after(moved(0, 1), moved(1, 2), moved(2, 1, restores=4))
-        rolled_back.when(roll_back()).then(moved(1, 2, restores=5))
+    PASSED = v1.GateEvidence(expression="a", passed=True, policy="p")
+    FAILED = v1.GateEvidence(expression="b", detail="it is false", policy="q")
 
-    def test_of_a_removed_alias_sets_it_again(self) -> None:
-        after(moved(0, 1), removed(1)).when(roll_back()).then(moved(0, 1, restores=4))
+    def asked(self, *evidence: v1.GateEvidence, current: int = 1, reason: str = "better") -> Move:
+        judgement = Judgement(9, ("p",), evidence, candidate=2, current=current, champion=current)
+        return Move(v1.MoveAliasRequest(model="fraud", alias="champion", version=2, reason=reason), judgement)
 
-    def test_goes_past_a_removal_to_the_holder_before_it(self) -> None:
-        after(moved(0, 1), removed(1), moved(0, 2)).when(roll_back()).then(moved(2, 1, restores=4))
+    def test_what_gates_saw_stands_in_the_event(self) -> None:
+        expected = moved(1, 2)
+        expected.evidence.append(self.PASSED)
+        expected.policy_revision = 9
+        after(moved(0, 1)).when(self.asked(self.PASSED)).then(expected)
 
-    def test_to_a_point_in_the_past(self) -> None:
-        past = after(moved(0, 1)).state.alias("champion")
-        after(moved(0, 1), moved(1, 2), removed(2)).when(roll_back(past)).then(moved(0, 1, restores=4))
+    def test_one_gate_that_does_not_hold_refuses_and_leaves_all_evidence(self) -> None:
+        refused = v1.AliasMoveRefused(
+            model="fraud",
+            alias="champion",
+            from_version=1,
+            to_version=2,
+            cause=REQUEST,
+            evidence=[self.PASSED, self.FAILED],
+            policy_revision=9,
+        )
+        after(moved(0, 1)).when(self.asked(self.PASSED, self.FAILED)).then(refused)
+        error = refusal(refused)
+        assert error is not None
+        assert (error.kind, error.reason, error.detail) == (Kind.PRECONDITION, "GATE_FAILED", self.FAILED)
 
-    def test_to_before_the_alias_existed_removes_it(self) -> None:
-        never = after().state.alias("champion")
-        after(moved(0, 1)).when(roll_back(never)).then(removed(1, ROLLBACK))
+    def test_a_reason_is_asked_for(self) -> None:
+        error = after(moved(0, 1)).when(self.asked(reason=" ")).then_rejected("REASON_REQUIRED")
+        assert error.metadata == {"policy": "p"}
+        command = Remove(v1.RemoveAliasRequest(model="fraud", alias="champion"), Judgement(9, ("p",)))
+        after(moved(0, 1)).when(command).then_rejected("REASON_REQUIRED")
 
-    def test_to_a_time_when_it_was_removed_removes_it(self) -> None:
-        gone = after(moved(0, 1), removed(1)).state.alias("champion")
-        after(moved(0, 1), removed(1), moved(0, 2)).when(roll_back(gone)).then(removed(2, ROLLBACK))
+    def test_evidence_of_another_holder_does_not_count(self) -> None:
+        after(moved(0, 1)).when(self.asked(self.PASSED, current=0)).then_rejected("EVIDENCE_STALE")
 
-    def test_to_where_it_is_nothing_happens(self) -> None:
-        now = after(moved(0, 1)).state.alias("champion")
-        after(moved(0, 1)).when(roll_back(now)).then()
-        after(moved(0, 1), removed(1)).when(roll_back(Assignment())).then()
+    def test_nothing_is_asked_of_a_move_to_where_it_is(self) -> None:
+        after(moved(0, 2)).when(self.asked(self.FAILED, reason="")).then()
 
-    @pytest.mark.parametrize("events", [[moved(0, 1)], [moved(0, 1), removed(1), moved(0, 1)]])
-    def test_without_another_version_in_its_past(self, events: Sequence[Message]) -> None:
-        refusal = after(*events).when(roll_back()).then_rejected("NOTHING_TO_RESTORE")
-        assert isinstance(refusal, Rejected)
-        assert refusal.kind is Kind.PRECONDITION
 
-    def test_of_an_alias_that_was_never_set(self) -> None:
-        after().when(roll_back()).then_rejected("ALIAS_NOT_FOUND")
-        after().when(roll_back(Assignment(1, 4))).then_rejected("ALIAS_NOT_FOUND")
+class TestVersions:
+    def test_are_deleted_and_restored(self) -> None:
+        deleted = v1.VersionDeleted(model="fraud", version=1, digest=D1)
+        after().when(v1.DeleteVersionRequest(model="fraud", version=1)).then(deleted)
+        gone = after(deleted)
+        gone.when(v1.DeleteVersionRequest(model="fraud", version=1)).then()
+        gone.when(move(1)).then_rejected("VERSION_DELETED")
+        restored = v1.VersionRestored(model="fraud", version=1, digest=D1)
+        gone.when(v1.RestoreVersionRequest(model="fraud", version=1)).then(restored)
+        after(deleted, restored).when(move(1)).then(moved(0, 1))
 
-    def test_of_an_unknown_model(self) -> None:
-        given(DECIDER).when(roll_back()).then_rejected("MODEL_NOT_FOUND")
+    def test_that_an_alias_names_are_not_deleted(self) -> None:
+        error = (
+            after(moved(0, 1)).when(v1.DeleteVersionRequest(model="fraud", version=1)).then_rejected("VERSION_IN_USE")
+        )
+        assert error.metadata["aliases"] == "champion"
 
-    def test_of_what_reads_like_a_version(self) -> None:
-        after().when(Rollback(v1.RollbackAliasRequest(model="fraud", alias="7"))).then_rejected("INVALID_ALIAS")
+    def test_a_deleted_number_is_not_given_again(self) -> None:
+        gone = after(v1.VersionDeleted(model="fraud", version=2, digest=D2))
+        gone.when(Register(v1.RegisterVersionRequest(model="fraud"), D1)).then(
+            v1.VersionRegistered(model="fraud", version=3, digest=D1)
+        )
 
-    def test_at_the_revision_that_was_seen(self) -> None:
-        both = after(moved(0, 1), moved(1, 2))
-        both.when(roll_back(expected=5)).then(moved(2, 1, restores=4))
-        both.when(roll_back(expected=4)).then_rejected("WRONG_REVISION")
+    def test_have_a_status_that_aliases_heed(self) -> None:
+        ask = v1.SetVersionStatusRequest(model="fraud", version=1, status=v1.VERSION_STATUS_FAILED)
+        failed = v1.VersionStatusChanged(
+            model="fraud", version=1, from_status=v1.VERSION_STATUS_READY, to_status=v1.VERSION_STATUS_FAILED
+        )
+        after().when(ask).then(failed)
+        after(failed).when(ask).then()
+        error = after(failed).when(move(1)).then_rejected("VERSION_NOT_READY")
+        assert error.metadata["status"] == "FAILED"
+        after().when(v1.SetVersionStatusRequest(model="fraud", version=1)).then_rejected("INVALID_STATUS")
+
+    def test_words_and_tags(self) -> None:
+        describe = v1.SetDescriptionRequest(model="fraud", version=1, description="the first")
+        described = v1.VersionDescribed(model="fraud", version=1, to_description="the first")
+        after().when(describe).then(described)
+        after(described).when(describe).then()
+        tags = {"team": "risk", "stage": "old"}
+        tagged = v1.VersionTagsChanged(
+            model="fraud",
+            version=1,
+            changes=[v1.TagChange(key="stage", to_value="old"), v1.TagChange(key="team", to_value="risk")],
+        )
+        after().when(v1.ChangeTagsRequest(model="fraud", version=1, set=tags)).then(tagged)
+        ask = v1.ChangeTagsRequest(model="fraud", version=1, set={"team": "ops"}, remove=["stage", "none"])
+        after(tagged).when(ask).then(
+            v1.VersionTagsChanged(
+                model="fraud",
+                version=1,
+                changes=[
+                    v1.TagChange(key="stage", from_value="old"),
+                    v1.TagChange(key="team", from_value="risk", to_value="ops"),
+                ],
+            )
+        )
+        after(tagged).when(v1.ChangeTagsRequest(model="fraud", version=1, set={"team": "risk"})).then()
+        both = v1.ChangeTagsRequest(model="fraud", set={"a": ""}, remove=["a"])
+        after().when(both).then_rejected("INVALID_TAG")
+
+
+class TestModels:
+    def test_are_deleted_and_restored(self) -> None:
+        delete, restore = v1.DeleteModelRequest(model="fraud"), v1.RestoreModelRequest(model="fraud")
+        after().when(delete).then(v1.ModelDeleted(model="fraud"))
+        gone = after(v1.ModelDeleted(model="fraud"))
+        gone.when(delete).then()
+        gone.when(restore).then(v1.ModelRestored(model="fraud"))
+        gone.when(move(1)).then_rejected("MODEL_DELETED")
+        gone.when(Register(v1.RegisterVersionRequest(model="fraud"), D1)).then_rejected("MODEL_DELETED")
+        after().when(restore).then()
+
+    def test_with_aliases_are_not_deleted(self) -> None:
+        error = after(moved(0, 1)).when(v1.DeleteModelRequest(model="fraud")).then_rejected("MODEL_IN_USE")
+        assert error.metadata["aliases"] == "champion"
+        after(moved(0, 1), removed(1)).when(v1.DeleteModelRequest(model="fraud")).then(v1.ModelDeleted(model="fraud"))
+
+    def test_the_name_before_is_refused_with_the_one_now(self) -> None:
+        renamed = after(v1.ModelRenamed(model="fraud", to_name="fraud-2"))
+        for command in [move(1), v1.DeleteModelRequest(model="fraud"), v1.CreateModelRequest(name="fraud")]:
+            error = renamed.when(command).then_rejected("MODEL_RENAMED")
+            assert error.metadata["renamed_to"] == "fraud-2"
+        renamed.when(v1.CreateModelRequest(name="fraud-2")).then_rejected("MODEL_EXISTS")
+
+
+class TestSchedules:
+    ID = "0" * 32
+    AT = Timestamp(seconds=100)
+    SET = v1.AliasMoveScheduled(
+        model="fraud", alias="champion", schedule_id=ID, to_version=2, to_digest=D2, at=AT, expected_revision=4
+    )
+
+    def test_a_move_to_come(self) -> None:
+        ask = v1.ScheduleMoveRequest(model="fraud", alias="champion", version=2, at=self.AT, expected_revision=4)
+        after(moved(0, 1)).when(ScheduleMove(ask, self.ID)).then(self.SET)
+        ask.version = 3
+        after(moved(0, 1)).when(ScheduleMove(ask, self.ID)).then_rejected("VERSION_NOT_FOUND")
+        ask = v1.ScheduleMoveRequest(model="fraud", alias="champion", version=2)
+        after(moved(0, 1)).when(ScheduleMove(ask, self.ID)).then_rejected("INVALID_TIME")
+
+    def test_is_made_once(self) -> None:
+        made = moved(1, 2)
+        made.cause, made.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, self.ID
+        after(moved(0, 1), self.SET).when(Fire("fraud", self.ID)).then(made)
+        after(moved(0, 1), self.SET, made).when(Fire("fraud", self.ID)).then()
+
+    def test_is_called_off(self) -> None:
+        cancelled = v1.AliasScheduleCancelled(model="fraud", alias="champion", schedule_id=self.ID)
+        ask = v1.CancelScheduleRequest(model="fraud", schedule_id=self.ID)
+        waiting = after(moved(0, 1), self.SET)
+        waiting.when(ask).then(cancelled)
+        gone = after(moved(0, 1), self.SET, cancelled)
+        gone.when(ask).then_rejected("SCHEDULE_NOT_FOUND")
+        gone.when(Fire("fraud", self.ID)).then()
+
+    @pytest.mark.parametrize(
+        ("between", "reason"),
+        [
+            ([moved(1, 2)], "WRONG_REVISION"),
+            ([v1.VersionDeleted(model="fraud", version=2, digest=D2)], "VERSION_DELETED"),
+        ],
+    )
+    def test_that_cannot_be_made_leaves_an_event(self, between: Sequence[Message], reason: str) -> None:
+        [fact] = after(moved(0, 1), self.SET, *between).when(Fire("fraud", self.ID)).events
+        assert isinstance(fact, v1.AliasScheduleRefused)
+        assert (fact.schedule_id, fact.refusal, fact.to_version) == (self.ID, reason, 2)
+
+    def test_that_a_gate_refuses_leaves_the_evidence(self) -> None:
+        judgement = Judgement(9, (), (TestPolicies.FAILED,), candidate=2, current=1, champion=1)
+        [fact] = after(moved(0, 1), self.SET).when(Fire("fraud", self.ID, judgement)).events
+        assert isinstance(fact, v1.AliasScheduleRefused)
+        assert (fact.refusal, list(fact.evidence)) == ("GATE_FAILED", [TestPolicies.FAILED])
+
+    def test_to_where_it_is_by_then(self) -> None:
+        ever = v1.AliasMoveScheduled(model="fraud", alias="champion", schedule_id=self.ID, to_version=2, to_digest=D2)
+        [fact] = after(moved(0, 2), ever).when(Fire("fraud", self.ID)).events
+        assert isinstance(fact, v1.AliasScheduleRefused)
+        assert fact.refusal == "ALREADY_THERE"
+
+
+class TestExpiry:
+    def until(self, seconds: int, before: int = 0) -> v1.AliasMoved:
+        fact = moved(before, 1)
+        fact.expires_at.seconds = seconds
+        return fact
+
+    def test_an_assignment_ends(self) -> None:
+        gone = removed(1, v1.ALIAS_CAUSE_EXPIRY)
+        held = after(self.until(100))
+        held.when(Expire("fraud", "champion", 4)).then(gone)
+        after(self.until(100), gone).when(Expire("fraud", "champion", 4)).then()
+
+    def test_but_not_another_one(self) -> None:
+        after(self.until(100), moved(1, 2)).when(Expire("fraud", "champion", 4)).then()
+        after(moved(0, 1)).when(Expire("fraud", "champion", 4)).then()
+
+    def test_its_time_can_be_changed(self) -> None:
+        ask = v1.MoveAliasRequest(model="fraud", alias="champion", version=1, expires_at=Timestamp(seconds=200))
+        after(self.until(100)).when(Move(ask)).then(self.until(200, before=1))
+        after(self.until(200)).when(Move(ask)).then()
+        after(self.until(200)).when(move(1)).then()
 
 
 def test_only_commands_are_decided() -> None:
@@ -314,12 +468,15 @@ commands = st.one_of(
         st.one_of(st.none(), st.integers(0, 12)),
     ),
     st.builds(remove, st.one_of(st.none(), st.integers(0, 12))),
-    st.builds(roll_back, st.sampled_from([None, Assignment()]), st.one_of(st.none(), st.integers(0, 12))),
+    st.builds(v1.DeleteVersionRequest, model=st.just("fraud"), version=st.integers(0, 3)),
+    st.builds(v1.RestoreVersionRequest, model=st.just("fraud"), version=st.integers(0, 3)),
+    st.builds(v1.DeleteModelRequest, model=st.just("fraud")),
+    st.builds(v1.RestoreModelRequest, model=st.just("fraud")),
 )
 
 
 @for_all(st.lists(commands, max_size=25))
-def test_whatever_is_asked_the_stream_stays_sound(asked: list[Command]) -> None:
+def test_whatever_is_asked_the_stream_stays_sound(asked: list[object]) -> None:
     """Deciding is pure, versions are numbered densely and never anew, and no alias names one that there is not."""
     state, position = State(), 0
     numbers: list[int] = []
@@ -327,7 +484,7 @@ def test_whatever_is_asked_the_stream_stays_sound(asked: list[Command]) -> None:
     for command in asked:
         for fact in Given(DECIDER, state).when(command).events:
             position += 1
-            state = evolve(state, RecordedEvent("model/fraud", position, position, "", fact, Metadata("a")))
+            state = evolve(state, RecordedEvent("model/fraud", position, position, "", fact, Metadata("a"), position))
             if isinstance(fact, v1.VersionRegistered):
                 numbers.append(fact.version)
             if isinstance(fact, v1.AliasMoved):

@@ -138,7 +138,7 @@ def test_whatever_is_said_the_stream_stays_sound(asked: list[object]) -> None:
     for command in asked:
         for fact in Given(DECIDER, state).when(command).events:
             kinds.append(type(fact).__name__)
-            state = evolve(state, RecordedEvent("", len(kinds), 0, "", fact, Metadata("a")))
+            state = evolve(state, RecordedEvent("", len(kinds), 0, "", fact, Metadata("a"), len(kinds)))
             if isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
                 assert fact.revision >= revision
                 revision = fact.revision

@@ -242,7 +242,7 @@ def test_whatever_is_asked_a_run_stays_sound(asked: list[object]) -> None:
     for command in asked:
         for fact in Given(RUNS, state).when(command).events:
             facts.append(fact)
-            state = evolve_run(state, RecordedEvent("", len(facts), 0, "", fact, Metadata("a")))
+            state = evolve_run(state, RecordedEvent("", len(facts), 0, "", fact, Metadata("a"), len(facts)))
             if isinstance(fact, v1.RunLogged):
                 assert not params.keys() & fact.params.keys()
                 params.update(fact.params)

@@ -1,58 +1,91 @@
-"""The commands about aliases: move, look up, roll back, follow."""
+"""The commands about aliases as they stand: move, look up, remove."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
 import rollforward as rf
+from rollforward.cli.failures import UsageError
+from rollforward.cli.history import changes_table, history, intervals
 from rollforward.cli.options import (
     DEFAULTS,
+    AliasName,
+    At,
     ExpectedRevision,
-    Limit,
     Options,
     Reason,
     RequestId,
-    VersionNumber,
     examples,
+    read_version,
 )
-from rollforward.cli.output import grid, moment, pairs, plain, print_json_line, safe, version_of, word
+from rollforward.cli.output import cause_of, grid, moment, pairs, plain, version_of
+from rollforward.cli.schedules import cancel, schedule, schedules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
     from rollforward import v1
 
-app: Final = App(name="alias", help="Aliases: move, get, history, remove.")
+app: Final = App(
+    name="alias", help="Aliases: move, get, list, remove, history, intervals, schedule, schedules, cancel."
+)
+for _command in (history, intervals, schedule, schedules, cancel):
+    app.command(_command)
 
-AliasName = Annotated[str, Parameter(name="MODEL@ALIAS", help="Such as fraud-detector@champion.")]
-Wide = Annotated[str, Parameter(name="MODEL@ALIAS", help="One alias; or MODEL for all of its aliases.")]
-At = Annotated[str | None, Parameter(help="A revision, or a time with its zone: 17, 2026-11-03T14:00Z.")]
+_TARGET: Final = re.compile(r"(.+@[^@=]+)=(.*)")
 
 
 @app.command(
     help_epilogue=examples(
         "alias move fraud-detector@champion v2 --reason 'beats v1'",
         "alias move fraud-detector@champion 2 --expect-revision 17",
+        "alias move fraud-detector@canary v3 --expires-at 2026-11-04T08:00Z",
+        "alias move fraud-detector@champion=3 fraud-limits@champion=7 --expect fraud-limits@champion=21",
     )
 )
 def move(
-    reference: AliasName,
-    version: Annotated[VersionNumber, Parameter(name="VERSION", help="3 or v3.")],
-    /,
-    *,
+    *targets: Annotated[
+        str,
+        Parameter(
+            name="TARGET",
+            help="MODEL@ALIAS VERSION; or several MODEL@ALIAS=VERSION, which move at one revision or not at all.",
+        ),
+    ],
     reason: Reason = "",
+    expires_at: Annotated[
+        str | None, Parameter(help="When the alias is removed again, unless it was changed before; for one alias.")
+    ] = None,
     expect_revision: ExpectedRevision = None,
+    expect: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", show_default=False, help="MODEL@ALIAS=REVISION that you saw; may be repeated."),
+    ] = (),
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Move an alias to a version; where it is already, nothing changes."""
+    """Move an alias to a version, or several at one revision; where they are already, nothing changes."""
+    chosen = _targets(targets)
+    if len(chosen) > 1 or expect:
+        if expires_at or expect_revision is not None:
+            raise UsageError("several aliases are moved with --expect MODEL@ALIAS=REVISION, and without --expires-at")
+        _move_together(chosen, _assignments(expect, "REVISION"), reason, request_id, options)
+        return
     options.connect()
-    alias = rf.move_alias(reference, version, reason=reason, expected_revision=expect_revision, request_id=request_id)
-    options.show(alias, lambda: _alias(alias))
+    ((reference, version),) = chosen.items()
+    alias = rf.move_alias(
+        reference,
+        version,
+        reason=reason,
+        expires_at=expires_at,
+        expected_revision=expect_revision,
+        request_id=request_id,
+    )
+    options.show(alias, lambda: alias_facts(alias))
 
 
 @app.command(
@@ -65,16 +98,27 @@ def move(
 def get(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) -> None:
     """Which version an alias names, now or in the past."""
     options.connect()
-    alias = rf.resolve(reference, at)
-    options.show(alias, lambda: _alias(alias))
+    found = rf.resolve_alias(reference, at)
+    holds = {"position": found.position, "time": found.time}
+    options.show({**plain(found.alias), "as_of": holds}, lambda: alias_facts(found.alias, _point(found)))
 
 
-@app.command(help_epilogue=examples("alias history fraud-detector@champion", "alias history fraud-detector --limit 10"))
-def history(reference: Wide, /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
-    """Every change of an alias, newest first: when, who, why, from, to."""
+@app.command(
+    name="list",
+    help_epilogue=examples("alias list", "alias list fraud-detector --at 2026-11-03T14:00Z", "alias list --at 17"),
+)
+def list_aliases(
+    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
+    /,
+    *,
+    at: At = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Which versions all aliases name, of a model or of all models, now or in the past."""
     options.connect()
-    changes = rf.alias_history(reference, limit=limit)
-    options.show(changes, lambda: _history(changes))
+    found = rf.resolve_all(model, at)
+    answer = {"aliases": list(found.aliases), "position": found.position, "time": found.time}
+    options.show(answer, lambda: _aliases(found.aliases, _point(found)))
 
 
 @app.command(help_epilogue=examples("alias remove fraud-detector@candidate --reason 'done with'"))
@@ -91,107 +135,78 @@ def remove(
     options.connect()
     rf.remove_alias(reference, reason=reason, expected_revision=expect_revision, request_id=request_id)
     change = rf.alias_history(reference, limit=1)
-    options.show(change[0], lambda: _history(change))
+    options.show(change[0], lambda: changes_table(change))
 
 
-def rollback(
-    reference: AliasName,
-    /,
-    *,
-    to: Annotated[
-        str | None, Parameter(help="A revision or a time, as in `alias get --at`; default the holder before.")
-    ] = None,
-    reason: Reason = "",
-    expect_revision: ExpectedRevision = None,
-    request_id: RequestId = None,
-    options: Options = DEFAULTS,
-) -> None:
-    """Bring a past assignment of an alias back, as one more event: history is never rewritten.
-
-    For example:
-
-        rollforward rollback fraud-detector@champion --reason 'v2 misses frauds'
-        rollforward rollback fraud-detector@champion --to 17
-    """
-    options.connect()
-    alias = rf.rollback(reference, to, reason=reason, expected_revision=expect_revision, request_id=request_id)
-    options.show(alias, lambda: _alias(alias))
-
-
-def watch(
-    reference: Wide,
-    /,
-    *,
-    from_revision: Annotated[int | None, Parameter(name="--from", help="Every change after this revision.")] = None,
-    options: Options = DEFAULTS,
-) -> int:
-    """Follow aliases: what stands now, then every change, a line each, until Ctrl-C.
-
-    With --from the changes since that revision come first, instead of what stands.
-
-    With -o json each line is an object with either `snapshot` or `change`.
-
-    For example:
-
-        rollforward watch fraud-detector@champion
-        rollforward watch fraud-detector --from 17 -o json
-    """
-    options.connect()
-    try:
-        with rf.watch(reference, from_revision=from_revision) as changes:
-            for alias in changes.aliases:
-                _print_step("snapshot", alias, _standing(alias), options)
-            for change in changes:
-                _print_step("change", change, _line(change), options)
-    except KeyboardInterrupt:
-        # There is no other way to have seen enough.
-        return 0
-    return 0
-
-
-def _print_step(kind: str, step: v1.Alias | v1.AliasChange, line: str, options: Options) -> None:
-    if options.json:
-        print_json_line({kind: plain(step)})
-    else:
-        print(safe(line), flush=True)
-
-
-def _standing(alias: v1.Alias) -> str:
-    held = version_of(alias.version)
-    return f"{moment(alias.moved_at)}  revision {alias.revision}  {alias.model}@{alias.alias} is {held}"
-
-
-def _line(change: v1.AliasChange) -> str:
-    moved = f"{change.model}@{change.alias} {version_of(change.from_version)} -> {version_of(change.to_version)}"
-    why = f": {change.reason}" if change.reason else ""
-    head = f"{moment(change.time)}  revision {change.revision}  {moved}"
-    return f"{head}  {_cause(change.cause)} by {change.actor}{why}"
-
-
-def _alias(alias: v1.Alias) -> RenderableType:
+def alias_facts(alias: v1.Alias, point: str = "") -> RenderableType:
+    """All about one assignment."""
     return pairs(
         {"alias": f"{alias.model}@{alias.alias}", "version": version_of(alias.version), "digest": alias.digest}
         | {"revision": str(alias.revision), "since": moment(alias.moved_at), "by": alias.actor}
-        | {"reason": alias.reason, "cause": _cause(alias.cause)}
+        | {"reason": alias.reason, "cause": cause_of(alias)}
+        | {"until": moment(alias.expires_at) if alias.HasField("expires_at") else "", "as of": point}
     )
 
 
-def _history(changes: Sequence[v1.AliasChange]) -> RenderableType:
+def _move_together(
+    targets: Mapping[str, int], expected: Mapping[str, int], reason: str, request_id: str | None, options: Options
+) -> None:
+    if unknown := expected.keys() - targets.keys():
+        raise UsageError(f"--expect names what is not moved: {', '.join(sorted(unknown))}")
+    options.connect()
+    messages = []
+    for reference, version in targets.items():
+        model, _, alias = reference.rpartition("@")
+        message = rf.v1.AliasTarget(model=model, alias=alias, version=version)
+        if reference in expected:
+            message.expected_revision = expected[reference]
+        messages.append(message)
+    moved = rf.move_aliases(messages, reason=reason, request_id=request_id)
+    options.show(moved, lambda: _aliases(moved.aliases, ""))
+
+
+def _targets(words: Sequence[str]) -> dict[str, int]:
+    if len(words) == 2 and not _TARGET.fullmatch(words[0]):
+        return {words[0]: _number(words[1])}
+    found = _assignments(words, "VERSION")
+    if not found:
+        raise UsageError("move takes MODEL@ALIAS VERSION, or several MODEL@ALIAS=VERSION")
+    return found
+
+
+def _assignments(words: Sequence[str], what: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for word in words:
+        parts = _TARGET.fullmatch(word)
+        if parts is None:
+            raise UsageError(f"{word!r} is not MODEL@ALIAS={what}")
+        if parts[1] in found:
+            raise UsageError(f"{parts[1]} is there twice")
+        found[parts[1]] = 0 if what == "REVISION" and parts[2] == "0" else _number(parts[2])
+    return found
+
+
+def _number(text: str) -> int:
+    try:
+        return read_version(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _aliases(aliases: Sequence[v1.Alias], point: str) -> RenderableType:
     rows = [
         (
+            f"{one.model}@{one.alias}",
+            version_of(one.version),
             str(one.revision),
-            moment(one.time),
-            f"@{one.alias}",
-            version_of(one.from_version),
-            version_of(one.to_version),
-            _cause(one.cause) + (f" of {one.restored_revision}" if one.restored_revision else ""),
+            moment(one.moved_at),
             one.actor,
             one.reason,
         )
-        for one in changes
+        for one in aliases
     ]
-    return grid(("REVISION>", "WHEN", "ALIAS", "FROM", "TO", "CAUSE", "WHO", "WHY"), rows)
+    return grid(("ALIAS", "VERSION", "REVISION>", "SINCE", "BY", "WHY"), rows, title=point and f"as of {point}")
 
 
-def _cause(cause: v1.AliasCause.ValueType) -> str:
-    return word(rf.v1.AliasCause.Name(cause), "ALIAS_CAUSE_")
+def _point(found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> str:
+    return f"position {found.position}, {moment(found.time)}"

@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from rollforward import v1
     from rollforward.errors import RollforwardError
 
 REFUSED: Final = 1
@@ -12,6 +13,7 @@ USAGE: Final = 2
 _WORDING: Final = frozenset(
     {
         "INVALID_ADDRESS",
+        "INVALID_CAUSE",
         "INVALID_REFERENCE",
         "INVALID_REVISION",
         "INVALID_SOURCE",
@@ -20,6 +22,17 @@ _WORDING: Final = frozenset(
         "INVALID_VERSION",
     }
 )
+
+
+# What to do about a refusal.
+_ADVICE: Final = {
+    "CHANGED_SINCE": "look at --dry-run again, then send its new --expect-position",
+    "MODEL_DELETED": "`rollforward models restore` brings it back",
+    "MODEL_RENAMED": "use that name",
+    "REASON_REQUIRED": "say why with --reason",
+    "VERSION_DELETED": "`rollforward versions restore` brings it back",
+    "VERSION_IN_USE": "move or remove them first",
+}
 
 
 class UsageError(Exception):
@@ -49,14 +62,29 @@ def explain(error: Exception) -> int | None:
 
 def _words(error: "RollforwardError") -> str:
     from rollforward.connection import current  # noqa: PLC0415 - as above
-    from rollforward.errors import Conflict, Unavailable  # noqa: PLC0415
+    from rollforward.errors import Conflict, PreconditionFailed, Unavailable  # noqa: PLC0415
 
-    words = error.message or "no more is known"
-    if isinstance(error, Conflict) and (now := error.current) is not None:
-        words += f"; it is {f'v{now.version}' if now.version else 'not set'}"
-        if now.revision:
-            why = f": {now.reason}" if now.reason else ""
-            words += f" since {now.moved_at.ToJsonString()}, by {now.actor}{why}"
-    if isinstance(error, Unavailable):
-        words += f" (server {current().address})"
-    return words
+    parts = [error.message or "no more is known"]
+    if isinstance(error, Conflict) and error.current is not None:
+        parts.append(_standing(error.current))
+    if isinstance(error, PreconditionFailed) and error.evidence is not None:
+        parts.append(_seen(error.evidence))
+    if error.reason in _ADVICE:
+        parts.append(_ADVICE[error.reason])
+    where = f" (server {current().address})" if isinstance(error, Unavailable) else ""
+    return "; ".join(parts) + where
+
+
+def _standing(now: "v1.Alias") -> str:
+    words = f"it is {f'v{now.version}' if now.version else 'not set'}"
+    if not now.revision:
+        return words
+    why = f": {now.reason}" if now.reason else ""
+    return f"{words} since {now.moved_at.ToJsonString()}, by {now.actor}{why}"
+
+
+def _seen(evidence: "v1.GateEvidence") -> str:
+    from rollforward.cli.evidence import inputs  # noqa: PLC0415 - only when a gate refused
+
+    whose = f"policy {evidence.policy} saw" if evidence.policy else "it saw"
+    return f"{whose} {inputs(evidence)} at tracking position {evidence.tracking_position}"

@@ -1,4 +1,4 @@
-"""The commands about models, versions and their files."""
+"""The commands about models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from rich.console import Group
 
 import rollforward as rf
 from rollforward.cli.failures import UsageError
-from rollforward.cli.options import DEFAULTS, Limit, Options, Reason, RequestId, examples
-from rollforward.cli.output import grid, moment, pairs, plain, print_json, print_table, short, version_of
-from rollforward.cli.progress import bar
+from rollforward.cli.options import (
+    DEFAULTS,
+    Deleted,
+    Description,
+    Filter,
+    Limit,
+    ModelName,
+    Options,
+    OrderBy,
+    Reason,
+    RequestId,
+    examples,
+    pairs_of,
+)
+from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table, version_of
+from rollforward.cli.versions import version_facts, versions_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,36 +34,51 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="models", help="Models and versions: list, show, create, gate, register.")
+app: Final = App(
+    name="models", help="Models: list, show, create, register, gate, rename, describe, tag, delete, restore."
+)
 
-Name = Annotated[str, Parameter(help="The model's name.")]
 
-
-@app.command(name="list", help_epilogue=examples("models list", "models list -o json"))
-def list_models(*, limit: Limit = 100, options: Options = DEFAULTS) -> None:
-    """List models by name."""
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "models list", "models list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'updated DESC'"
+    ),
+)
+def list_models(
+    *,
+    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    order_by: OrderBy = "",
+    deleted: Deleted = False,
+    limit: Limit = 100,
+    options: Options = DEFAULTS,
+) -> None:
+    """List models, by name or in the order asked for."""
     options.connect()
-    found = rf.list_models(limit=limit)
+    found = rf.list_models(filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
     options.show(found, lambda: _models(found))
 
 
 @app.command(help_epilogue=examples("models show fraud-detector"))
-def show(name: Name, /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
+def show(name: ModelName, /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
     """Show a model, its aliases, and its versions, newest first."""
     options.connect()
     model, versions = rf.get_model(name), rf.list_versions(name, limit=limit)
-    _print_model(model, versions, options)
+    if options.json:
+        print_json({**plain(model), "versions": versions})
+    else:
+        print_table(Group(_facts(model), "", versions_table(versions)))
 
 
 @app.command(help_epilogue=examples("models create fraud-detector --gate 'run.metrics.auc > 0.95'"))
 def create(
-    name: Name,
+    name: ModelName,
     /,
     *,
     gate: Annotated[
         str, Parameter(help="A CEL expression over run.metrics and run.params for new versions.", show_default=False)
     ] = "",
-    description: Annotated[str, Parameter(help="What the model is for.", show_default=False)] = "",
+    description: Description = "",
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
@@ -65,7 +93,7 @@ def create(
     help_epilogue=examples("models gate fraud-detector 'run.metrics.auc > 0.95'", "models gate fraud-detector ''")
 )
 def gate(
-    name: Name,
+    name: ModelName,
     expression: Annotated[str, Parameter(help="The CEL expression; '' lifts the gate.")],
     /,
     *,
@@ -76,8 +104,7 @@ def gate(
     """Set, change or lift the gate that new versions of a model must pass."""
     options.connect()
     rf.set_registration_gate(name, expression, reason=reason, request_id=request_id)
-    model = rf.get_model(name)
-    options.show(model, lambda: _facts(model))
+    _show(name, options)
 
 
 @app.command(
@@ -87,97 +114,139 @@ def gate(
     )
 )
 def register(
-    name: Name,
+    name: ModelName,
     path: Annotated[Path | None, Parameter(help="A directory or file to upload.")] = None,
     /,
     *,
     run: Annotated[str | None, Parameter(help="The run that produced it, by id; instead of a path.")] = None,
     artifact: Annotated[str, Parameter(help="The run's artifact.", show_default=False)] = "",
-    description: Annotated[str, Parameter(help="What this version is.", show_default=False)] = "",
+    description: Description = "",
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Register a version, from files or from a run's artifact; the model's gate judges the run."""
+    """Register a version, from files or from a run's artifact; the gates judge the run."""
     if (path is None) == (run is None) or (artifact and run is None):
         raise UsageError("register takes either PATH or --run ID --artifact PATH")
     options.connect()
     version = rf.register_model(
         name, run, artifact=artifact, path=path, description=description, reason=reason, request_id=request_id
     )
-    options.show(version, lambda: _version(version))
+    options.show(version, lambda: version_facts(version))
 
 
-def download(
-    reference: Annotated[
-        str, Parameter(help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:... of an artifact.")
-    ],
-    target: Annotated[
-        Path | None, Parameter(help="A new or empty directory; default a cache, do not write there.")
-    ] = None,
+@app.command(help_epilogue=examples("models rename fraud-detector card-fraud --reason 'there are two kinds now'"))
+def rename(
+    name: ModelName,
+    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
     /,
     *,
+    reason: Reason = "",
+    request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Download an artifact, verify every byte, and print the directory that holds its files.
-
-    For example:
-
-        rollforward download fraud-detector@champion ./model
-        rollforward download models:/fraud-detector/3 ./model
-    """
+    """Give a model another name; versions, aliases and history go along, and the old name points to the new one."""
     options.connect()
-    known = reference.startswith(("models:", "runs:", "sha256:"))
-    with bar(reference, in_bytes=True) as progress:
-        path = rf.download(reference if known else f"models:/{reference}", target, progress=progress)
-    if options.json:
-        print_json({"path": str(path)})
-    else:
-        print(path)
+    rf.rename_model(name, new_name, reason=reason, request_id=request_id)
+    _show(new_name, options)
+
+
+@app.command(help_epilogue=examples("models describe fraud-detector 'Scores card payments'"))
+def describe(
+    name: ModelName,
+    text: Annotated[str, Parameter(help="The description from now on.")],
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Describe a model otherwise."""
+    options.connect()
+    rf.set_description(name, text, reason=reason, request_id=request_id)
+    _show(name, options)
+
+
+@app.command(help_epilogue=examples("models tag fraud-detector team=risk tier=1"))
+def tag(
+    name: ModelName,
+    /,
+    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Set tags of a model; its other tags stay."""
+    chosen = pairs_of(tags)
+    options.connect()
+    rf.set_tags(name, chosen, reason=reason, request_id=request_id)
+    _show(name, options)
+
+
+@app.command(help_epilogue=examples("models untag fraud-detector tier"))
+def untag(
+    name: ModelName,
+    /,
+    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Remove tags of a model."""
+    options.connect()
+    rf.remove_tags(name, keys, reason=reason, request_id=request_id)
+    _show(name, options)
+
+
+@app.command(help_epilogue=examples("models delete fraud-detector --reason 'card-fraud took over'"))
+def delete(
+    name: ModelName, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Delete a model that has no aliases; its history stays, and it can be restored."""
+    options.connect()
+    rf.delete_model(name, reason=reason, request_id=request_id)
+    _show(name, options)
+
+
+@app.command(help_epilogue=examples("models restore fraud-detector"))
+def restore(
+    name: ModelName, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Restore a deleted model."""
+    options.connect()
+    rf.restore_model(name, reason=reason, request_id=request_id)
+    _show(name, options)
+
+
+def _show(name: str, options: Options) -> None:
+    model = rf.get_model(name)
+    options.show(model, lambda: _facts(model))
 
 
 def _models(found: Sequence[v1.Model]) -> RenderableType:
     rows = [
-        (one.name, version_of(one.latest_version), _aliases(one), one.registration_gate, moment(one.created_at))
+        (
+            one.name + (" (deleted)" if one.HasField("deleted_at") else ""),
+            version_of(one.latest_version),
+            _aliases(one),
+            labels(one.tags),
+            moment(one.updated_at),
+            one.registration_gate,
+        )
         for one in found
     ]
-    return grid(("MODEL", "LATEST", "ALIASES", "GATE", "CREATED"), rows)
+    return grid(("MODEL", "LATEST", "ALIASES", "TAGS", "UPDATED", "GATE"), rows)
 
 
 def _aliases(model: v1.Model) -> str:
     return " ".join(f"@{one.alias}=v{one.version}" for one in model.aliases)
 
 
-def _print_model(model: v1.Model, versions: Sequence[v1.Version], options: Options) -> None:
-
-    if options.json:
-        print_json({**plain(model), "versions": [plain(one) for one in versions]})
-        return
-    rows = [
-        (
-            f"v{one.version}",
-            " ".join(f"@{alias}" for alias in one.aliases),
-            short(one.digest),
-            one.run_id,
-            moment(one.created_at),
-            one.actor,
-        )
-        for one in versions
-    ]
-    print_table(Group(_facts(model), "", grid(("VERSION", "ALIASES", "DIGEST", "RUN", "REGISTERED", "BY"), rows)))
-
-
 def _facts(model: v1.Model) -> RenderableType:
     return pairs(
-        {"model": model.name, "description": model.description, "gate": model.registration_gate}
+        {"model": model.name, "formerly": ", ".join(model.former_names), "description": model.description}
+        | {"gate": model.registration_gate, "tags": labels(model.tags)}
         | {"latest": version_of(model.latest_version), "aliases": _aliases(model)}
         | {"created": f"{moment(model.created_at)} by {model.actor}", "revision": str(model.revision)}
-    )
-
-
-def _version(version: v1.Version) -> RenderableType:
-    return pairs(
-        {"version": f"{version.model} v{version.version}", "digest": version.digest, "run": version.run_id}
-        | {"artifact": version.artifact_path, "gate": version.evidence.expression, "description": version.description}
-        | {"registered": f"{moment(version.created_at)} by {version.actor}", "revision": str(version.revision)}
+        | {"deleted": moment(model.deleted_at) if model.HasField("deleted_at") else ""}
     )

@@ -1,4 +1,4 @@
-"""The commands about the running system: who serves what, what was recorded, and whether all is sound."""
+"""The commands about the running system: who serves what, and whether all is sound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.options import DEFAULTS, READING, Limit, Options, Reading, examples
+from rollforward.cli.options import DEFAULTS, Options, examples
 from rollforward.cli.output import grid, moment, pairs, print_json, version_of, word
 from rollforward.cli.progress import bar
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from rollforward import v1
 
 serving: Final = App(name="serving", help="Serving: which pod serves which version.")
-audit: Final = App(name="audit", help="Audit: the recorded events, by filter.")
-
-Time = Annotated[str | None, Parameter(help="A time with its zone, such as 2026-11-03T14:00Z.")]
 
 
 @serving.command(name="status", help_epilogue=examples("serving status", "serving status fraud-detector --all"))
@@ -38,32 +35,6 @@ def serving_status(
     options.connect()
     found = rf.deployments(model, include_stopped=all_pods)
     options.show(found, lambda: _deployments(found))
-
-
-@audit.command(
-    help_epilogue=examples(
-        "audit events --type AliasMoved --limit 20",
-        "audit events --stream model/fraud-detector -o json",
-    )
-)
-def events(
-    *,
-    log: Annotated[str, Parameter(help="tracking, registry or serving.", show_default=False)] = "",
-    kind: Annotated[str, Parameter(name="--type", help="Such as AliasMoved.", show_default=False)] = "",
-    stream: Annotated[str, Parameter(help="Such as model/fraud-detector.", show_default=False)] = "",
-    actor: Annotated[str, Parameter(help="Who caused it.", show_default=False)] = "",
-    request_id: Annotated[str, Parameter(help="The request that caused it.", show_default=False)] = "",
-    since: Time = None,
-    until: Time = None,
-    limit: Limit = 100,
-    options: Reading = READING,
-) -> None:
-    """The recorded events that meet all conditions, newest first; -o json shows what each says."""
-    options.connect()
-    found = rf.list_events(
-        log=log, type=kind, stream=stream, actor=actor, request_id=request_id, since=since, until=until, limit=limit
-    )
-    options.show(found, lambda: _events(found))
 
 
 def rebuild(
@@ -121,14 +92,6 @@ def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:
             served = (version_of(pod.version), str(pod.revision))
             rows.append((*wanted, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
     return grid(("ALIAS", "SHOULD", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR"), rows)
-
-
-def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
-    rows = [
-        (one.log, str(one.position), moment(one.time), one.type.rpartition(".")[2], one.stream, one.actor, one.reason)
-        for one in found
-    ]
-    return grid(("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "WHO", "WHY"), rows)
 
 
 def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableType:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import Group, Parameter
 
+from rollforward.cli.failures import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cyclopts import Token
     from google.protobuf.message import Message
@@ -49,8 +51,8 @@ class Reading:
         """Whether answers are printed as JSON."""
         return self.output == "json"
 
-    def show(self, answer: Message | Sequence[Message], table: Callable[[], RenderableType]) -> None:
-        """Print an answer: its messages as JSON, or the table."""
+    def show(self, answer: Message | Sequence[Any] | Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
+        """Print an answer: its messages, tuples and values as JSON, or the table."""
         from rollforward.cli.output import print_json, print_table  # noqa: PLC0415
 
         if self.json:
@@ -79,21 +81,44 @@ READING: Final = Reading()
 _VERSION: Final = re.compile(r"v?([1-9][0-9]{0,9})", re.ASCII)
 
 
-def version_number(_hint: type, tokens: Sequence[Token]) -> int:
+def read_version(text: str) -> int:
     """Read a version, "3" or "v3"; raises ValueError."""
-    found = _VERSION.fullmatch(tokens[0].value)
+    found = _VERSION.fullmatch(text)
     if found is None:
-        raise ValueError(f"{tokens[0].value!r} is not a version, such as 3 or v3")
+        raise ValueError(f"{text!r} is not a version, such as 3 or v3")
     return int(found[1])
 
 
-VersionNumber = Annotated[int, Parameter(converter=version_number)]
+def _version_number(_hint: type, tokens: Sequence[Token]) -> int:
+    return read_version(tokens[0].value)
+
+
+VersionNumber = Annotated[int, Parameter(name="VERSION", converter=_version_number, help="3 or v3.")]
+ModelName = Annotated[str, Parameter(name="MODEL", help="The model's name.")]
+AliasName = Annotated[str, Parameter(name="MODEL@ALIAS", help="Such as fraud-detector@champion.")]
+At = Annotated[str | None, Parameter(help="A revision, or a time with its zone: 17, 2026-11-03T14:00Z.")]
+Time = Annotated[str | None, Parameter(help="A time with its zone, such as 2026-11-03T14:00Z.")]
+Since = Annotated[str | None, Parameter(help="Recorded then or later: a time with its zone, 2026-11-03T14:00Z.")]
+Until = Annotated[str | None, Parameter(help="Recorded before then.")]
+Filter = Annotated[str, Parameter(help="Such as \"name LIKE 'fraud%' AND tags.team = 'risk'\".", show_default=False)]
+OrderBy = Annotated[str, Parameter(help='Such as "updated DESC".', show_default=False)]
+Deleted = Annotated[bool, Parameter(name="--all", negative="", help="Deleted ones too.")]
+Description = Annotated[str, Parameter(help="What it is.", show_default=False)]
+Cause = Annotated[str, Parameter(help="request, rollback, schedule or expiry.", show_default=False)]
 Reason = Annotated[str, Parameter(help="Why; it stays in the history.", show_default=False)]
 ExpectedRevision = Annotated[
     int | None, Parameter(help="The alias's revision that you saw, 0 for not set: another one refuses the change.")
 ]
 RequestId = Annotated[str | None, Parameter(help="Makes a repetition of this very command harmless.")]
 Limit = Annotated[int, Parameter(help="At most so many.")]
+
+
+def pairs_of(words: Sequence[str]) -> dict[str, str]:
+    """Read KEY=VALUE words. Raises UsageError."""
+    found = [word.partition("=") for word in words]
+    if not found or not all(key and equals for key, equals, _ in found):
+        raise UsageError("tags are given as KEY=VALUE")
+    return {key: value for key, _, value in found}
 
 
 def examples(*lines: str) -> str:

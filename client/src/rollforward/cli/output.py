@@ -8,10 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
@@ -19,9 +21,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from rollforward.v1 import AliasCause
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from rich.console import RenderableType
+
+    from rollforward import v1
 
 # A pipe has no width: a line of a table stays one line.
 _PIPE_COLUMNS: Final = 1000
@@ -32,7 +38,7 @@ def plain(message: Message) -> Any:
 
     Numbers that JSON lacks are "NaN", "Infinity" and "-Infinity"; bytes are base64; what is absent is null.
     """
-    if isinstance(message, Timestamp):
+    if isinstance(message, Timestamp | Duration):
         return message.ToJsonString()
     if isinstance(message, Packed):
         return {"@type": message.type_url, **_unpacked(message)}
@@ -73,17 +79,23 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
         return plain(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float):
+        return _number(value)
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return value if known is None else known.name
     return value
 
 
-def print_json(answer: Message | Sequence[Message] | Mapping[str, Any]) -> None:
-    """Print one JSON document."""
-    print(_dumps(_document(answer), indent=2))
+def _number(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def print_json(answer: Any) -> None:
+    """Print one JSON document of messages, named tuples, lists, mappings and plain values."""
+    print(_dumps(document(answer), indent=2))
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
@@ -91,10 +103,19 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     print(_dumps(document), flush=True)
 
 
-def _document(answer: Message | Sequence[Message] | Mapping[str, Any]) -> Any:
+def document(answer: Any) -> Any:
+    """What JSON has for messages, named tuples, lists, mappings and plain values."""
     if isinstance(answer, Message):
         return plain(answer)
-    return answer if isinstance(answer, Mapping) else [plain(one) for one in answer]
+    if isinstance(answer, float):
+        return _number(answer)
+    if hasattr(answer, "_asdict"):
+        return document(answer._asdict())
+    if isinstance(answer, Mapping):
+        return {key: document(value) for key, value in answer.items()}
+    if isinstance(answer, Sequence) and not isinstance(answer, str):
+        return [document(one) for one in answer]
+    return answer
 
 
 def _dumps(document: Any, indent: int | None = None) -> str:
@@ -112,6 +133,11 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
+def lasting(duration: Duration) -> str:
+    """A span of time to the second: "2 days, 3:04:05"."""
+    return str(timedelta(seconds=duration.seconds))
+
+
 def version_of(version: int) -> str:
     """A version as people write it: "v3", "-" for none."""
     return f"v{version}" if version else "-"
@@ -122,9 +148,19 @@ def short(digest: str) -> str:
     return digest[: len("sha256:") + 12]
 
 
+def labels(tags: Mapping[str, str]) -> str:
+    """Tags by key: "team=risk tier=1"."""
+    return " ".join(f"{key}={tags[key]}" for key in sorted(tags))
+
+
 def word(name: str, prefix: str) -> str:
     """An enumeration's value as a word: POD_STATE_CURRENT is "current"."""
     return name.removeprefix(prefix).lower()
+
+
+def cause_of(held: v1.Alias | v1.AliasChange) -> str:
+    """What kind of act made an assignment or a change, as a word."""
+    return word(AliasCause.Name(held.cause), "ALIAS_CAUSE_")
 
 
 def safe(text: str) -> str:

@@ -10,15 +10,15 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 
 @contextlib.contextmanager
-def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yields advance(done, total)."""
+def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """Yields advance(done, total); a total of None is not known."""
     console = Console(stderr=True)
     counts = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), counts)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int | None) -> None:
             progress.update(task, completed=done, total=total)
 
         yield advance

@@ -40,6 +40,11 @@ class AuditServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_audit__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_audit__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.ExportEvents = channel.unary_stream(
+                '/rollforward.v1.AuditService/ExportEvents',
+                request_serializer=rollforward_dot_v1_dot_audit__service__pb2.ExportEventsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_audit__service__pb2.ExportEventsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer(object):
@@ -53,6 +58,13 @@ class AuditServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportEvents(self, request, context):
+        """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=rollforward_dot_v1_dot_audit__service__pb2.ListEventsRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_audit__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ExportEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEvents,
+                    request_deserializer=rollforward_dot_v1_dot_audit__service__pb2.ExportEventsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_audit__service__pb2.ExportEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AuditService(object):
             '/rollforward.v1.AuditService/ListEvents',
             rollforward_dot_v1_dot_audit__service__pb2.ListEventsRequest.SerializeToString,
             rollforward_dot_v1_dot_audit__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.AuditService/ExportEvents',
+            rollforward_dot_v1_dot_audit__service__pb2.ExportEventsRequest.SerializeToString,
+            rollforward_dot_v1_dot_audit__service__pb2.ExportEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
     """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+    ExportEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]
+    """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -43,6 +45,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+    ExportEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]  # type: ignore[assignment]
+    """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Events by filter. Every refusal carries a google.rpc.ErrorInfo with a stable reason."""
@@ -54,5 +58,13 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEventsResponse, _abc.Awaitable[_audit_service_pb2.ListEventsResponse]]:
         """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+
+    @_abc_1.abstractmethod
+    def ExportEvents(
+        self,
+        request: _audit_service_pb2.ExportEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportEventsResponse], _abc.AsyncIterator[_audit_service_pb2.ExportEventsResponse]]:
+        """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

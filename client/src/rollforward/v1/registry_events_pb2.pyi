@@ -6,6 +6,7 @@ The facts of the registry log. Who, when and why stand in each event's envelope,
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -31,6 +32,10 @@ class _AliasCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AliasCause
     """A move or a removal that someone asked for."""
     ALIAS_CAUSE_ROLLBACK: _AliasCause.ValueType  # 2
     """A past assignment was replayed."""
+    ALIAS_CAUSE_SCHEDULE: _AliasCause.ValueType  # 3
+    """The time came for which a move was scheduled."""
+    ALIAS_CAUSE_EXPIRY: _AliasCause.ValueType  # 4
+    """The time came at which the assignment was to end."""
 
 class AliasCause(_AliasCause, metaclass=_AliasCauseEnumTypeWrapper):
     """What kind of act changed an alias."""
@@ -41,7 +46,39 @@ ALIAS_CAUSE_REQUEST: AliasCause.ValueType  # 1
 """A move or a removal that someone asked for."""
 ALIAS_CAUSE_ROLLBACK: AliasCause.ValueType  # 2
 """A past assignment was replayed."""
+ALIAS_CAUSE_SCHEDULE: AliasCause.ValueType  # 3
+"""The time came for which a move was scheduled."""
+ALIAS_CAUSE_EXPIRY: AliasCause.ValueType  # 4
+"""The time came at which the assignment was to end."""
 Global___AliasCause: _TypeAlias = AliasCause  # noqa: Y015
+
+class _VersionStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VersionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERSION_STATUS_UNSPECIFIED: _VersionStatus.ValueType  # 0
+    """Never written; a version is READY when nothing else was said."""
+    VERSION_STATUS_READY: _VersionStatus.ValueType  # 1
+    """It can be used."""
+    VERSION_STATUS_PENDING: _VersionStatus.ValueType  # 2
+    """Something is still being done before it can be used; no alias can be moved to it."""
+    VERSION_STATUS_FAILED: _VersionStatus.ValueType  # 3
+    """It turned out not to be usable; no alias can be moved to it."""
+
+class VersionStatus(_VersionStatus, metaclass=_VersionStatusEnumTypeWrapper):
+    """Whether a version can be used."""
+
+VERSION_STATUS_UNSPECIFIED: VersionStatus.ValueType  # 0
+"""Never written; a version is READY when nothing else was said."""
+VERSION_STATUS_READY: VersionStatus.ValueType  # 1
+"""It can be used."""
+VERSION_STATUS_PENDING: VersionStatus.ValueType  # 2
+"""Something is still being done before it can be used; no alias can be moved to it."""
+VERSION_STATUS_FAILED: VersionStatus.ValueType  # 3
+"""It turned out not to be usable; no alias can be moved to it."""
+Global___VersionStatus: _TypeAlias = VersionStatus  # noqa: Y015
 
 @_typing.final
 class ModelCreated(_message.Message):
@@ -159,6 +196,9 @@ class VersionRegistered(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -171,6 +211,8 @@ class VersionRegistered(_message.Message):
     """The artifact of that run, by its path within the run."""
     description: _builtins.str
     """What the version is, in the words of whoever registered it."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
@@ -178,6 +220,14 @@ class VersionRegistered(_message.Message):
     @_builtins.property
     def evidence(self) -> Global___GateEvidence:
         """What the registration gate saw and said; absent when the model has no gate."""
+
+    @_builtins.property
+    def policy_evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateEvidence]:
+        """What the gates of the policies that bind its registration saw and said."""
+
+    @_builtins.property
+    def copied_from(self) -> Global___VersionSource:
+        """The version that it is a copy of; absent when it is none."""
 
     def __init__(
         self,
@@ -190,10 +240,13 @@ class VersionRegistered(_message.Message):
         description: _builtins.str = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         evidence: Global___GateEvidence | None = ...,
+        policy_evidence: _abc.Iterable[Global___GateEvidence] | None = ...,
+        policy_revision: _builtins.int = ...,
+        copied_from: Global___VersionSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copied_from", b"copied_from", "evidence", b"evidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_path", b"artifact_path", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "run_id", b"run_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_path", b"artifact_path", "copied_from", b"copied_from", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "policy_evidence", b"policy_evidence", "policy_revision", b"policy_revision", "run_id", b"run_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +266,11 @@ class AliasMoved(_message.Message):
     TO_DIGEST_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     RESTORED_REVISION_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SKIPPED_GATES_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -229,6 +287,22 @@ class AliasMoved(_message.Message):
     """What kind of act moved it."""
     restored_revision: _builtins.int
     """For a rollback: the revision of the assignment that this event restores; else 0."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
+    schedule_id: _builtins.str
+    """The schedule that made the move; empty when none did."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateEvidence]:
+        """What the gates of the policies that bind this move saw and said."""
+
+    @_builtins.property
+    def skipped_gates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The gates that were not asked, because a rollback brought back a version that held the alias lately."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the assignment ends by itself; absent when it does not."""
+
     def __init__(
         self,
         *,
@@ -240,10 +314,15 @@ class AliasMoved(_message.Message):
         to_digest: _builtins.str = ...,
         cause: Global___AliasCause.ValueType = ...,
         restored_revision: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___GateEvidence] | None = ...,
+        skipped_gates: _abc.Iterable[_builtins.str] | None = ...,
+        policy_revision: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        schedule_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cause", b"cause", "from_digest", b"from_digest", "from_version", b"from_version", "model", b"model", "restored_revision", b"restored_revision", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cause", b"cause", "evidence", b"evidence", "expires_at", b"expires_at", "from_digest", b"from_digest", "from_version", b"from_version", "model", b"model", "policy_revision", b"policy_revision", "restored_revision", b"restored_revision", "schedule_id", b"schedule_id", "skipped_gates", b"skipped_gates", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,6 +339,7 @@ class AliasRemoved(_message.Message):
     FROM_VERSION_FIELD_NUMBER: _builtins.int
     FROM_DIGEST_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -270,6 +350,8 @@ class AliasRemoved(_message.Message):
     """The digest of that version."""
     cause: Global___AliasCause.ValueType
     """What kind of act removed it: a rollback to before the alias existed removes it."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
     def __init__(
         self,
         *,
@@ -278,10 +360,11 @@ class AliasRemoved(_message.Message):
         from_version: _builtins.int = ...,
         from_digest: _builtins.str = ...,
         cause: Global___AliasCause.ValueType = ...,
+        policy_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cause", b"cause", "from_digest", b"from_digest", "from_version", b"from_version", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cause", b"cause", "from_digest", b"from_digest", "from_version", b"from_version", "model", b"model", "policy_revision", b"policy_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,11 +376,34 @@ class GateEvidence(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OthersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GateRun: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GateRun | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXPRESSION_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     TRACKING_POSITION_FIELD_NUMBER: _builtins.int
     PASSED_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     expression: _builtins.str
     """The CEL expression."""
     tracking_position: _builtins.int
@@ -306,9 +412,15 @@ class GateEvidence(_message.Message):
     """Whether the expression was true."""
     detail: _builtins.str
     """Why it was not: the expression's value, or its error; empty when passed."""
+    policy: _builtins.str
+    """The policy whose gate it is; empty for the model's own registration gate."""
     @_builtins.property
     def run(self) -> Global___GateRun:
         """What it was computed over: the variable `run`."""
+
+    @_builtins.property
+    def others(self) -> _containers.MessageMap[_builtins.str, Global___GateRun]:
+        """The other variables that it was computed over, by name: at a move, `current` and `champion`; `run` is then called `candidate`."""
 
     def __init__(
         self,
@@ -318,10 +430,12 @@ class GateEvidence(_message.Message):
         tracking_position: _builtins.int = ...,
         passed: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        others: _abc.Mapping[_builtins.str, Global___GateRun] | None = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "passed", b"passed", "run", b"run", "tracking_position", b"tracking_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "others", b"others", "passed", b"passed", "policy", b"policy", "run", b"run", "tracking_position", b"tracking_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,11 +487,35 @@ class GateRun(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUN_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
+    version: _builtins.int
+    """The version that came from it; 0 while there is none, or no version holds the alias."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The latest value of each metric, by name."""
@@ -386,17 +524,719 @@ class GateRun(_message.Message):
     def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The parameters, by name."""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The version's tags."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        version: _builtins.int = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "params", b"params", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "params", b"params", "run_id", b"run_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GateRun: _TypeAlias = GateRun  # noqa: Y015
+
+@_typing.final
+class ModelRenamed(_message.Message):
+    """A model has another name from now on; what it has goes along. Stream: the model's, which keeps the name that it was created with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TO_NAME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name until now."""
+    to_name: _builtins.str
+    """Its name from now on."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        to_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "to_name", b"to_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelRenamed: _TypeAlias = ModelRenamed  # noqa: Y015
+
+@_typing.final
+class ModelNameTaken(_message.Message):
+    """A name belongs to a model for ever, in the same append as its ModelRenamed. Stream: model/<name>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    origin: _builtins.str
+    """The model's name when it was created: its stream is model/<origin>."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelNameTaken: _TypeAlias = ModelNameTaken  # noqa: Y015
+
+@_typing.final
+class ModelDescribed(_message.Message):
+    """A model is described otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FROM_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TO_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    from_description: _builtins.str
+    """The description before."""
+    to_description: _builtins.str
+    """The description from now on."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        from_description: _builtins.str = ...,
+        to_description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_description", b"from_description", "model", b"model", "to_description", b"to_description"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelDescribed: _TypeAlias = ModelDescribed  # noqa: Y015
+
+@_typing.final
+class ModelTagsChanged(_message.Message):
+    """Tags of a model were set or removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
+        """Each tag once, by key."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        changes: _abc.Iterable[Global___TagChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelTagsChanged: _TypeAlias = ModelTagsChanged  # noqa: Y015
+
+@_typing.final
+class ModelDeleted(_message.Message):
+    """A model was deleted; its history stays, and it can be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelDeleted: _TypeAlias = ModelDeleted  # noqa: Y015
+
+@_typing.final
+class ModelRestored(_message.Message):
+    """A deleted model is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelRestored: _TypeAlias = ModelRestored  # noqa: Y015
+
+@_typing.final
+class VersionRefused(_message.Message):
+    """A version was not registered, because a gate does not hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ARTIFACT_PATH_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    digest: _builtins.str
+    """What was to be registered."""
+    run_id: _builtins.str
+    """The run that produced it, if any."""
+    artifact_path: _builtins.str
+    """The artifact of that run."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateEvidence]:
+        """What all gates saw and said; at least one of them did not pass."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        artifact_path: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___GateEvidence] | None = ...,
+        policy_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_path", b"artifact_path", "digest", b"digest", "evidence", b"evidence", "model", b"model", "policy_revision", b"policy_revision", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionRefused: _TypeAlias = VersionRefused  # noqa: Y015
+
+@_typing.final
+class VersionDescribed(_message.Message):
+    """A version is described otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FROM_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TO_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    from_description: _builtins.str
+    """The description before."""
+    to_description: _builtins.str
+    """The description from now on."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        from_description: _builtins.str = ...,
+        to_description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_description", b"from_description", "model", b"model", "to_description", b"to_description", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionDescribed: _TypeAlias = VersionDescribed  # noqa: Y015
+
+@_typing.final
+class VersionTagsChanged(_message.Message):
+    """Tags of a version were set or removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
+        """Each tag once, by key."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        changes: _abc.Iterable[Global___TagChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionTagsChanged: _TypeAlias = VersionTagsChanged  # noqa: Y015
+
+@_typing.final
+class VersionStatusChanged(_message.Message):
+    """A version has another status."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FROM_STATUS_FIELD_NUMBER: _builtins.int
+    TO_STATUS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    from_status: Global___VersionStatus.ValueType
+    """The status before."""
+    to_status: Global___VersionStatus.ValueType
+    """The status from now on."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        from_status: Global___VersionStatus.ValueType = ...,
+        to_status: Global___VersionStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_status", b"from_status", "model", b"model", "to_status", b"to_status", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionStatusChanged: _TypeAlias = VersionStatusChanged  # noqa: Y015
+
+@_typing.final
+class VersionDeleted(_message.Message):
+    """A version was deleted; its number is never given again, and it can be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    digest: _builtins.str
+    """Its digest."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionDeleted: _TypeAlias = VersionDeleted  # noqa: Y015
+
+@_typing.final
+class VersionRestored(_message.Message):
+    """A deleted version is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    digest: _builtins.str
+    """Its digest."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionRestored: _TypeAlias = VersionRestored  # noqa: Y015
+
+@_typing.final
+class AliasMoveRefused(_message.Message):
+    """An alias was not moved, because a gate does not hold; a schedule of it stays as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    from_version: _builtins.int
+    """The version that holds the alias; 0 when none does."""
+    to_version: _builtins.int
+    """The version that it was to name."""
+    cause: Global___AliasCause.ValueType
+    """What kind of act was refused."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateEvidence]:
+        """What all gates saw and said; at least one of them did not pass."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        cause: Global___AliasCause.ValueType = ...,
+        evidence: _abc.Iterable[Global___GateEvidence] | None = ...,
+        policy_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cause", b"cause", "evidence", b"evidence", "from_version", b"from_version", "model", b"model", "policy_revision", b"policy_revision", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasMoveRefused: _TypeAlias = AliasMoveRefused  # noqa: Y015
+
+@_typing.final
+class AliasMoveScheduled(_message.Message):
+    """An alias shall be moved at a time. What ends it is one AliasMoved, AliasScheduleCancelled or AliasScheduleRefused with its id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    TO_DIGEST_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    schedule_id: _builtins.str
+    """The schedule's id: 32 lower-case hex digits."""
+    to_version: _builtins.int
+    """The version that the alias shall name."""
+    to_digest: _builtins.str
+    """That version's digest."""
+    expected_revision: _builtins.int
+    """The alias's revision at which alone it shall be moved then; absent: at any."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        to_version: _builtins.int = ...,
+        to_digest: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        expected_revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "at", b"at", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "at", b"at", "expected_revision", b"expected_revision", "model", b"model", "schedule_id", b"schedule_id", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___AliasMoveScheduled: _TypeAlias = AliasMoveScheduled  # noqa: Y015
+
+@_typing.final
+class AliasScheduleCancelled(_message.Message):
+    """A scheduled move was called off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    schedule_id: _builtins.str
+    """The schedule's id."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "schedule_id", b"schedule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasScheduleCancelled: _TypeAlias = AliasScheduleCancelled  # noqa: Y015
+
+@_typing.final
+class AliasScheduleRefused(_message.Message):
+    """The time of a scheduled move came, and it could not be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    schedule_id: _builtins.str
+    """The schedule's id."""
+    to_version: _builtins.int
+    """The version that the alias was to name."""
+    refusal: _builtins.str
+    """The reason of the refusal, as a command would have been given it."""
+    detail: _builtins.str
+    """The refusal in words."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateEvidence]:
+        """What the gates saw and said, if it was a gate."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        to_version: _builtins.int = ...,
+        refusal: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___GateEvidence] | None = ...,
+        policy_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "detail", b"detail", "evidence", b"evidence", "model", b"model", "policy_revision", b"policy_revision", "refusal", b"refusal", "schedule_id", b"schedule_id", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasScheduleRefused: _TypeAlias = AliasScheduleRefused  # noqa: Y015
+
+@_typing.final
+class PolicySet(_message.Message):
+    """A policy was declared or changed. Stream: policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def to(self) -> Global___Policy:
+        """The policy from now on."""
+
+    def __init__(
+        self,
+        *,
+        to: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySet: _TypeAlias = PolicySet  # noqa: Y015
+
+@_typing.final
+class PolicyRemoved(_message.Message):
+    """A policy was removed. Stream: policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """The policy that binds no more."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyRemoved: _TypeAlias = PolicyRemoved  # noqa: Y015
+
+@_typing.final
+class Policy(_message.Message):
+    """What must hold before versions are registered or aliases moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    REASON_REQUIRED_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    RECENT_DAYS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: letters, digits, "-" and "_", at most 255."""
+    models: _builtins.str
+    """The models that it binds: a pattern with "*", "?" and "[...]"; "*" for all."""
+    aliases: _builtins.str
+    """The aliases whose moves it binds, a pattern too; empty when it binds registration instead."""
+    reason_required: _builtins.bool
+    """Whether what it binds must come with a reason."""
+    gate: _builtins.str
+    """A CEL expression that must be true: over `run` at a registration; over `candidate`, `current` and `champion` at a move. Empty for none."""
+    recent_days: _builtins.int
+    """A rollback to a version that held the alias within so many days skips the gate; 0 means 30."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        models: _builtins.str = ...,
+        aliases: _builtins.str = ...,
+        reason_required: _builtins.bool = ...,
+        gate: _builtins.str = ...,
+        recent_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "gate", b"gate", "models", b"models", "name", b"name", "reason_required", b"reason_required", "recent_days", b"recent_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class TagChange(_message.Message):
+    """A change of one tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    FROM_VALUE_FIELD_NUMBER: _builtins.int
+    TO_VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The tag's key."""
+    from_value: _builtins.str
+    """The value before; absent when the tag was not there."""
+    to_value: _builtins.str
+    """The value from now on; absent when the tag was removed."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        from_value: _builtins.str | None = ...,
+        to_value: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_value", b"_from_value", "_to_value", b"_to_value", "from_value", b"from_value", "to_value", b"to_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_value", b"_from_value", "_to_value", b"_to_value", "from_value", b"from_value", "key", b"key", "to_value", b"to_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_value: _TypeAlias = _typing.Literal["from_value"]  # noqa: Y015
+    _WhichOneofArgType__from_value: _TypeAlias = _typing.Literal["_from_value", b"_from_value"]  # noqa: Y015
+    _WhichOneofReturnType__to_value: _TypeAlias = _typing.Literal["to_value"]  # noqa: Y015
+    _WhichOneofArgType__to_value: _TypeAlias = _typing.Literal["_to_value", b"_to_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_value) -> _WhichOneofReturnType__from_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_value) -> _WhichOneofReturnType__to_value | None: ...
+
+Global___TagChange: _TypeAlias = TagChange  # noqa: Y015
+
+@_typing.final
+class VersionSource(_message.Message):
+    """Where a copy came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name at the time."""
+    version: _builtins.int
+    """The version's number."""
+    revision: _builtins.int
+    """The revision of that version's registration."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionSource: _TypeAlias = VersionSource  # noqa: Y015

@@ -5,6 +5,7 @@ The registry: registered models, their versions, and the aliases that say which 
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -56,6 +57,9 @@ class Model(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
+    FORMER_NAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -80,6 +84,18 @@ class Model(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When the last event about it was recorded."""
+
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; absent when it is not."""
+
+    @_builtins.property
+    def former_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names that it had before, oldest first."""
+
     def __init__(
         self,
         *,
@@ -92,10 +108,13 @@ class Model(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         revision: _builtins.int = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        former_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "created_at", b"created_at", "description", b"description", "latest_version", b"latest_version", "name", b"name", "registration_gate", b"registration_gate", "revision", b"revision", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "former_names", b"former_names", "latest_version", b"latest_version", "name", b"name", "registration_gate", b"registration_gate", "revision", b"revision", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,6 +158,11 @@ class Version(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    POLICY_EVIDENCE_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -155,6 +179,8 @@ class Version(_message.Message):
     """Who registered it."""
     revision: _builtins.int
     """The position of the event that registered it."""
+    status: _registry_events_pb2.VersionStatus.ValueType
+    """Whether it can be used."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
@@ -171,6 +197,22 @@ class Version(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
 
+    @_builtins.property
+    def policy_evidence(self) -> _containers.RepeatedCompositeFieldContainer[_registry_events_pb2.GateEvidence]:
+        """What the gates of policies saw and said when it was registered."""
+
+    @_builtins.property
+    def copied_from(self) -> _registry_events_pb2.VersionSource:
+        """The version that it is a copy of; absent when it is none."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When the last event about it was recorded."""
+
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; absent when it is not."""
+
     def __init__(
         self,
         *,
@@ -186,10 +228,15 @@ class Version(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         revision: _builtins.int = ...,
+        policy_evidence: _abc.Iterable[_registry_events_pb2.GateEvidence] | None = ...,
+        copied_from: _registry_events_pb2.VersionSource | None = ...,
+        status: _registry_events_pb2.VersionStatus.ValueType = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copied_from", b"copied_from", "created_at", b"created_at", "deleted_at", b"deleted_at", "evidence", b"evidence", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "artifact_path", b"artifact_path", "created_at", b"created_at", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "revision", b"revision", "run_id", b"run_id", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "artifact_path", b"artifact_path", "copied_from", b"copied_from", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "policy_evidence", b"policy_evidence", "revision", b"revision", "run_id", b"run_id", "status", b"status", "tags", b"tags", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +257,7 @@ class Alias(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -219,7 +267,9 @@ class Alias(_message.Message):
     digest: _builtins.str
     """That version's digest."""
     revision: _builtins.int
-    """The position of the event that made the assignment: what `expected_revision` is compared with. 0 when the alias was never set."""
+    """The revision of the assignment, what `expected_revision` is compared with: the position of the last event of the append that made it, so that
+    aliases that were moved together have one revision. 0 when the alias was never set.
+    """
     actor: _builtins.str
     """Who made it."""
     reason: _builtins.str
@@ -229,6 +279,10 @@ class Alias(_message.Message):
     @_builtins.property
     def moved_at(self) -> _timestamp_pb2.Timestamp:
         """When the assignment was made."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself; absent when it does not."""
 
     def __init__(
         self,
@@ -242,10 +296,11 @@ class Alias(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         cause: _registry_events_pb2.AliasCause.ValueType = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["moved_at", b"moved_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "moved_at", b"moved_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "cause", b"cause", "digest", b"digest", "model", b"model", "moved_at", b"moved_at", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "cause", b"cause", "digest", b"digest", "expires_at", b"expires_at", "model", b"model", "moved_at", b"moved_at", "reason", b"reason", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,8 +325,15 @@ class AliasChange(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     RESTORED_REVISION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    FROM_DIGEST_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SKIPPED_GATES_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The position of the event; the alias's revision from then on."""
+    """The alias's revision from then on: the position of the last event of its append."""
     event_id: _builtins.str
     """The event's id."""
     actor: _builtins.str
@@ -294,9 +356,29 @@ class AliasChange(_message.Message):
     """For a rollback: the revision of the assignment that was restored; else 0."""
     request_id: _builtins.str
     """The request that caused it."""
+    position: _builtins.int
+    """The position of the event itself."""
+    from_digest: _builtins.str
+    """The digest of the version before; empty when there was none."""
+    policy_revision: _builtins.int
+    """The revision of the policies that it was decided under; 0 when there were none."""
+    schedule_id: _builtins.str
+    """The schedule that made the move; empty when none did."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_registry_events_pb2.GateEvidence]:
+        """What the gates that bound the move saw and said."""
+
+    @_builtins.property
+    def skipped_gates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The gates that were not asked, because a rollback brought back a version that held the alias lately."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the assignment ends by itself; absent when it does not."""
 
     def __init__(
         self,
@@ -314,10 +396,17 @@ class AliasChange(_message.Message):
         cause: _registry_events_pb2.AliasCause.ValueType = ...,
         restored_revision: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        from_digest: _builtins.str = ...,
+        evidence: _abc.Iterable[_registry_events_pb2.GateEvidence] | None = ...,
+        skipped_gates: _abc.Iterable[_builtins.str] | None = ...,
+        policy_revision: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        schedule_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "cause", b"cause", "event_id", b"event_id", "from_version", b"from_version", "model", b"model", "reason", b"reason", "request_id", b"request_id", "restored_revision", b"restored_revision", "revision", b"revision", "time", b"time", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "cause", b"cause", "event_id", b"event_id", "evidence", b"evidence", "expires_at", b"expires_at", "from_digest", b"from_digest", "from_version", b"from_version", "model", b"model", "policy_revision", b"policy_revision", "position", b"position", "reason", b"reason", "request_id", b"request_id", "restored_revision", b"restored_revision", "revision", b"revision", "schedule_id", b"schedule_id", "skipped_gates", b"skipped_gates", "time", b"time", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -525,19 +614,35 @@ class ListModelsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
+    filter: _builtins.str
+    """Comparisons joined by AND: name, created, updated (milliseconds since 1970) or tags.KEY with =, !=, <, <=, >, >=, LIKE, ILIKE, or IN ('a', 'b').
+    "%" stands for any text. Empty for all.
+    """
+    order_by: _builtins.str
+    """"name", "created" or "updated", each with "ASC" or "DESC"; empty for "name ASC". By "updated", a model that changes while pages are read
+    may come again, never not at all.
+    """
+    show_deleted: _builtins.bool
+    """Whether deleted models come too."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,7 +660,7 @@ class ListModelsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """By name."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -723,29 +828,41 @@ Global___GetVersionResponse: _TypeAlias = GetVersionResponse  # noqa: Y015
 
 @_typing.final
 class ListVersionsRequest(_message.Message):
-    """Asks for a model's versions."""
+    """Asks for versions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name."""
+    """The model's name; empty for all models."""
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
+    filter: _builtins.str
+    """As of ListModels, over name (the model's), version, run_id, digest, status, alias, created, updated and tags.KEY."""
+    order_by: _builtins.str
+    """"name", "version", "created" or "updated", each with "ASC" or "DESC"; empty for the newest first."""
+    show_deleted: _builtins.bool
+    """Whether deleted versions come too."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,7 +880,7 @@ class ListVersionsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
-        """Newest first."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -791,6 +908,7 @@ class MoveAliasRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -803,6 +921,10 @@ class MoveAliasRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never."""
+
     def __init__(
         self,
         *,
@@ -812,10 +934,11 @@ class MoveAliasRequest(_message.Message):
         expected_revision: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "expires_at", b"expires_at", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -918,86 +1041,173 @@ class RemoveAliasResponse(_message.Message):
 Global___RemoveAliasResponse: _TypeAlias = RemoveAliasResponse  # noqa: Y015
 
 @_typing.final
-class RollbackAliasRequest(_message.Message):
-    """Asks for a past assignment to be replayed."""
+class RollbackRequest(_message.Message):
+    """Asks for past assignments to be replayed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: _builtins.int
-    ALIAS_FIELD_NUMBER: _builtins.int
-    TO_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    BEFORE_EVENT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    SKIP_MISSING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    model: _builtins.str
-    """The model's name."""
-    alias: _builtins.str
-    """The alias."""
+    models: _builtins.str
+    """The models whose aliases are rolled back: a pattern with "*", "?" and "[...]", which also stands for a model of that very name."""
+    aliases: _builtins.str
+    """The aliases: a pattern."""
+    before_event: _builtins.str
+    """Just before this event of the registry log, by its id."""
+    dry_run: _builtins.bool
+    """Whether only to say what would change."""
+    expected_position: _builtins.int
+    """The registry position that a dry run was computed at: refused when an alias in the scope was changed since. Absent: whatever was changed."""
     expected_revision: _builtins.int
-    """The alias's revision that the caller saw. Absent: whatever it is."""
+    """The revision of the one alias in the scope, as of MoveAlias. Absent: whatever it is."""
+    skip_missing: _builtins.bool
+    """Whether to leave aliases as they are whose past version was deleted, instead of refusing."""
     reason: _builtins.str
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
-    def to(self) -> _as_of_pb2.AsOf:
-        """The past to go back to. Absent: to the previous holder."""
+    def as_of(self) -> _as_of_pb2.AsOf:
+        """A position or a time."""
+
+    def __init__(
+        self,
+        *,
+        models: _builtins.str = ...,
+        aliases: _builtins.str = ...,
+        as_of: _as_of_pb2.AsOf | None = ...,
+        before_event: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        expected_position: _builtins.int | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        skip_missing: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "_expected_revision", b"_expected_revision", "as_of", b"as_of", "before_event", b"before_event", "expected_position", b"expected_position", "expected_revision", b"expected_revision", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "_expected_revision", b"_expected_revision", "aliases", b"aliases", "as_of", b"as_of", "before_event", b"before_event", "dry_run", b"dry_run", "expected_position", b"expected_position", "expected_revision", b"expected_revision", "models", b"models", "reason", b"reason", "request_id", b"request_id", "skip_missing", b"skip_missing", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
+    _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    _WhichOneofReturnType_to: _TypeAlias = _typing.Literal["as_of", "before_event"]  # noqa: Y015
+    _WhichOneofArgType_to: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_position) -> _WhichOneofReturnType__expected_position | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_to) -> _WhichOneofReturnType_to | None: ...
+
+Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
+
+@_typing.final
+class RollbackResponse(_message.Message):
+    """What a rollback changed, or would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TO_POSITION_FIELD_NUMBER: _builtins.int
+    COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that all changed aliases are at; 0 when nothing was changed, or it was a dry run."""
+    to_position: _builtins.int
+    """The position that was gone back to; 0 for the previous holders."""
+    computed_at: _builtins.int
+    """The registry position that the changes were computed at: what a dry run's caller sends as `expected_position`."""
+    position: _builtins.int
+    """The registry log's position to read from."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RollbackChange]:
+        """By model and alias; aliases that stay as they are are left out."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___RollbackChange] | None = ...,
+        revision: _builtins.int = ...,
+        to_position: _builtins.int = ...,
+        computed_at: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "computed_at", b"computed_at", "position", b"position", "revision", b"revision", "to_position", b"to_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackResponse: _TypeAlias = RollbackResponse  # noqa: Y015
+
+@_typing.final
+class RollbackChange(_message.Message):
+    """What a rollback does to one alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    TO_DIGEST_FIELD_NUMBER: _builtins.int
+    RESTORED_REVISION_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    SKIPPED_GATES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    from_version: _builtins.int
+    """The version that holds it; 0 when none does."""
+    to_version: _builtins.int
+    """The version that comes back; 0 when the alias is removed."""
+    to_digest: _builtins.str
+    """The digest of the version that comes back."""
+    restored_revision: _builtins.int
+    """The revision of the assignment that is restored; 0 when there was none."""
+    skipped: _builtins.bool
+    """Whether it is left as it is, because the version to come back was deleted."""
+    @_builtins.property
+    def skipped_gates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The gates that are not asked, because the version held the alias lately."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_registry_events_pb2.GateEvidence]:
+        """What the gates say that are asked."""
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         alias: _builtins.str = ...,
-        to: _as_of_pb2.AsOf | None = ...,
-        expected_revision: _builtins.int | None = ...,
-        reason: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "to", b"to"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "to", b"to"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
-    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
-
-Global___RollbackAliasRequest: _TypeAlias = RollbackAliasRequest  # noqa: Y015
-
-@_typing.final
-class RollbackAliasResponse(_message.Message):
-    """The alias as it stands after the rollback."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ALIAS_FIELD_NUMBER: _builtins.int
-    MOVED_FIELD_NUMBER: _builtins.int
-    RESTORED_REVISION_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
-    moved: _builtins.bool
-    """Whether an event was written; false when the alias was there already."""
-    restored_revision: _builtins.int
-    """The revision of the assignment that was restored; 0 when there was none."""
-    position: _builtins.int
-    """The registry log's position to read from."""
-    @_builtins.property
-    def alias(self) -> Global___Alias:
-        """The assignment; its version is 0 when the alias was not set at that point and is removed."""
-
-    def __init__(
-        self,
-        *,
-        alias: Global___Alias | None = ...,
-        moved: _builtins.bool = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        to_digest: _builtins.str = ...,
         restored_revision: _builtins.int = ...,
-        position: _builtins.int = ...,
+        skipped: _builtins.bool = ...,
+        skipped_gates: _abc.Iterable[_builtins.str] | None = ...,
+        evidence: _abc.Iterable[_registry_events_pb2.GateEvidence] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "moved", b"moved", "position", b"position", "restored_revision", b"restored_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "evidence", b"evidence", "from_version", b"from_version", "model", b"model", "restored_revision", b"restored_revision", "skipped", b"skipped", "skipped_gates", b"skipped_gates", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RollbackAliasResponse: _TypeAlias = RollbackAliasResponse  # noqa: Y015
+Global___RollbackChange: _TypeAlias = RollbackChange  # noqa: Y015
 
 @_typing.final
 class ResolveAliasRequest(_message.Message):
@@ -1067,7 +1277,7 @@ Global___ResolveAliasResponse: _TypeAlias = ResolveAliasResponse  # noqa: Y015
 
 @_typing.final
 class ListAliasHistoryRequest(_message.Message):
-    """Asks for the changes of aliases."""
+    """Asks for the changes of aliases. All conditions that are given must hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1075,14 +1285,33 @@ class ListAliasHistoryRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name."""
+    """The model's name; empty for all."""
     alias: _builtins.str
-    """One alias; empty for all of the model's."""
+    """One alias; empty for all."""
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
+    actor: _builtins.str
+    """One actor."""
+    moved: _builtins.bool
+    """One kind of change: moves (true) or removals (false)."""
+    cause: _registry_events_pb2.AliasCause.ValueType
+    """One cause."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Recorded at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Recorded before this time."""
+
     def __init__(
         self,
         *,
@@ -1090,12 +1319,19 @@ class ListAliasHistoryRequest(_message.Message):
         alias: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        moved: _builtins.bool | None = ...,
+        cause: _registry_events_pb2.AliasCause.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_moved", b"_moved", "moved", b"moved", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_moved", b"_moved", "actor", b"actor", "alias", b"alias", "cause", b"cause", "model", b"model", "moved", b"moved", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__moved: _TypeAlias = _typing.Literal["moved"]  # noqa: Y015
+    _WhichOneofArgType__moved: _TypeAlias = _typing.Literal["_moved", b"_moved"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__moved) -> _WhichOneofReturnType__moved | None: ...
 
 Global___ListAliasHistoryRequest: _TypeAlias = ListAliasHistoryRequest  # noqa: Y015
 
@@ -1133,25 +1369,51 @@ class WatchAliasesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """One model; empty for all."""
     alias: _builtins.str
     """One alias name; empty for all."""
     from_revision: _builtins.int
     """Every change after this position, without a snapshot. Absent: a snapshot of now, then every change."""
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only of models that have all of these tags, as they are when the change is sent."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         alias: _builtins.str = ...,
         from_revision: _builtins.int | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "from_revision", b"from_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "from_revision", b"from_revision", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "from_revision", b"from_revision", "model", b"model", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_revision: _TypeAlias = _typing.Literal["from_revision"]  # noqa: Y015
     _WhichOneofArgType__from_revision: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision"]  # noqa: Y015
@@ -1265,3 +1527,1089 @@ class Bookmark(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015
+
+@_typing.final
+class RenameModelRequest(_message.Message):
+    """Asks for a model to be renamed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NEW_NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    new_name: _builtins.str
+    """The name from now on."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        new_name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "new_name", b"new_name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameModelRequest: _TypeAlias = RenameModelRequest  # noqa: Y015
+
+@_typing.final
+class RenameModelResponse(_message.Message):
+    """The model was renamed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameModelResponse: _TypeAlias = RenameModelResponse  # noqa: Y015
+
+@_typing.final
+class SetDescriptionRequest(_message.Message):
+    """Asks for a model or a version to be described otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number; 0 for the model itself."""
+    description: _builtins.str
+    """The description from now on."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        description: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDescriptionRequest: _TypeAlias = SetDescriptionRequest  # noqa: Y015
+
+@_typing.final
+class SetDescriptionResponse(_message.Message):
+    """It is described so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDescriptionResponse: _TypeAlias = SetDescriptionResponse  # noqa: Y015
+
+@_typing.final
+class ChangeTagsRequest(_message.Message):
+    """Asks for tags to be set and removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number; 0 for the model itself."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The tags to set."""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of the tags to remove; those that are not there are passed over."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "remove", b"remove", "request_id", b"request_id", "set", b"set", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeTagsRequest: _TypeAlias = ChangeTagsRequest  # noqa: Y015
+
+@_typing.final
+class ChangeTagsResponse(_message.Message):
+    """The tags are so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeTagsResponse: _TypeAlias = ChangeTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteModelRequest(_message.Message):
+    """Asks for a model to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelRequest: _TypeAlias = DeleteModelRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelResponse(_message.Message):
+    """The model is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelResponse: _TypeAlias = DeleteModelResponse  # noqa: Y015
+
+@_typing.final
+class RestoreModelRequest(_message.Message):
+    """Asks for a deleted model to be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreModelRequest: _TypeAlias = RestoreModelRequest  # noqa: Y015
+
+@_typing.final
+class RestoreModelResponse(_message.Message):
+    """The model is not deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreModelResponse: _TypeAlias = RestoreModelResponse  # noqa: Y015
+
+@_typing.final
+class SetVersionStatusRequest(_message.Message):
+    """Asks for the status of a version to be set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    status: _registry_events_pb2.VersionStatus.ValueType
+    """The status from now on."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        status: _registry_events_pb2.VersionStatus.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id", "status", b"status", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVersionStatusRequest: _TypeAlias = SetVersionStatusRequest  # noqa: Y015
+
+@_typing.final
+class SetVersionStatusResponse(_message.Message):
+    """The status is so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVersionStatusResponse: _TypeAlias = SetVersionStatusResponse  # noqa: Y015
+
+@_typing.final
+class DeleteVersionRequest(_message.Message):
+    """Asks for a version to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVersionRequest: _TypeAlias = DeleteVersionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteVersionResponse(_message.Message):
+    """The version is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVersionResponse: _TypeAlias = DeleteVersionResponse  # noqa: Y015
+
+@_typing.final
+class RestoreVersionRequest(_message.Message):
+    """Asks for a deleted version to be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreVersionRequest: _TypeAlias = RestoreVersionRequest  # noqa: Y015
+
+@_typing.final
+class RestoreVersionResponse(_message.Message):
+    """The version is not deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreVersionResponse: _TypeAlias = RestoreVersionResponse  # noqa: Y015
+
+@_typing.final
+class CopyVersionRequest(_message.Message):
+    """Asks for a version to be copied to another model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TO_MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version's number."""
+    to_model: _builtins.str
+    """The model that gets a new version; a new name creates it."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        to_model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id", "to_model", b"to_model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyVersionRequest: _TypeAlias = CopyVersionRequest  # noqa: Y015
+
+@_typing.final
+class CopyVersionResponse(_message.Message):
+    """The version that was registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    @_builtins.property
+    def version(self) -> Global___Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyVersionResponse: _TypeAlias = CopyVersionResponse  # noqa: Y015
+
+@_typing.final
+class AliasTarget(_message.Message):
+    """One alias of a release set, and where it shall be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    version: _builtins.int
+    """The version that it shall name."""
+    expected_revision: _builtins.int
+    """The alias's revision that the caller saw; 0 means that it must not be set. Absent: whatever it is."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        expected_revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___AliasTarget: _TypeAlias = AliasTarget  # noqa: Y015
+
+@_typing.final
+class MoveAliasesRequest(_message.Message):
+    """Asks for a release set: several aliases to be moved at one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasTarget]:
+        """At most 1,000, each alias once. One that is there already takes no part."""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[Global___AliasTarget] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveAliasesRequest: _TypeAlias = MoveAliasesRequest  # noqa: Y015
+
+@_typing.final
+class MoveAliasesResponse(_message.Message):
+    """The aliases as they stand after the move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision of all that were moved; 0 when all were there already."""
+    position: _builtins.int
+    """The registry log's position to read from."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[Global___Alias] | None = ...,
+        revision: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "position", b"position", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveAliasesResponse: _TypeAlias = MoveAliasesResponse  # noqa: Y015
+
+@_typing.final
+class ScheduleMoveRequest(_message.Message):
+    """Asks for an alias to be moved at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    version: _builtins.int
+    """The version that it shall name."""
+    expected_revision: _builtins.int
+    """The alias's revision at which alone it shall be moved then. Absent: at any."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When. A time that has passed: at once."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "at", b"at", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "at", b"at", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___ScheduleMoveRequest: _TypeAlias = ScheduleMoveRequest  # noqa: Y015
+
+@_typing.final
+class ScheduleMoveResponse(_message.Message):
+    """The move that was scheduled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """The schedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleMoveResponse: _TypeAlias = ScheduleMoveResponse  # noqa: Y015
+
+@_typing.final
+class CancelScheduleRequest(_message.Message):
+    """Asks for a scheduled move to be called off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    schedule_id: _builtins.str
+    """The schedule's id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "request_id", b"request_id", "schedule_id", b"schedule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelScheduleRequest: _TypeAlias = CancelScheduleRequest  # noqa: Y015
+
+@_typing.final
+class CancelScheduleResponse(_message.Message):
+    """The move was called off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The registry log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelScheduleResponse: _TypeAlias = CancelScheduleResponse  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """A move that is still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """Its id."""
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    version: _builtins.int
+    """The version that the alias shall name."""
+    expected_revision: _builtins.int
+    """The alias's revision at which alone it shall be moved then; absent: at any."""
+    actor: _builtins.str
+    """Who scheduled it."""
+    reason: _builtins.str
+    """Why."""
+    revision: _builtins.int
+    """The position of the event that scheduled it."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was scheduled."""
+
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "at", b"at", "created_at", b"created_at", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "actor", b"actor", "alias", b"alias", "at", b"at", "created_at", b"created_at", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "revision", b"revision", "schedule_id", b"schedule_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class ListSchedulesRequest(_message.Message):
+    """Asks for the moves that are still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name; empty for all."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesRequest: _TypeAlias = ListSchedulesRequest  # noqa: Y015
+
+@_typing.final
+class ListSchedulesResponse(_message.Message):
+    """A page of moves that are still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]:
+        """The next one first."""
+
+    def __init__(
+        self,
+        *,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesResponse: _TypeAlias = ListSchedulesResponse  # noqa: Y015
+
+@_typing.final
+class ResolveAliasesRequest(_message.Message):
+    """Asks which versions aliases name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name; empty for all."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the response before, which also keeps the point in the past; empty for the first page."""
+    @_builtins.property
+    def at(self) -> _as_of_pb2.AsOf:
+        """The past to look at. Absent: now."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        at: _as_of_pb2.AsOf | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveAliasesRequest: _TypeAlias = ResolveAliasesRequest  # noqa: Y015
+
+@_typing.final
+class ResolveAliasesResponse(_message.Message):
+    """Which versions aliases name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The position that the answer holds at; the same on every page."""
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
+        """Those that are set, by model and alias."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last event up to that position."""
+
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[Global___Alias] | None = ...,
+        position: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token", "position", b"position", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveAliasesResponse: _TypeAlias = ResolveAliasesResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasIntervalsRequest(_message.Message):
+    """Asks which versions held an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the response before; empty for the first page."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only what ended at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only what began before this time."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasIntervalsRequest: _TypeAlias = ListAliasIntervalsRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasIntervalsResponse(_message.Message):
+    """Which versions held an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def intervals(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasInterval]:
+        """Newest first; times at which the alias was not set are left out."""
+
+    def __init__(
+        self,
+        *,
+        intervals: _abc.Iterable[Global___AliasInterval] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intervals", b"intervals", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasIntervalsResponse: _TypeAlias = ListAliasIntervalsResponse  # noqa: Y015
+
+@_typing.final
+class AliasInterval(_message.Message):
+    """How long a version held an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGAN_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def began(self) -> Global___AliasChange:
+        """The change that it began with."""
+
+    @_builtins.property
+    def ended(self) -> Global___AliasChange:
+        """The change that it ended with; absent while it lasts."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """For how long; while it lasts, until now."""
+
+    def __init__(
+        self,
+        *,
+        began: Global___AliasChange | None = ...,
+        ended: Global___AliasChange | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "duration", b"duration", "ended", b"ended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "duration", b"duration", "ended", b"ended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasInterval: _TypeAlias = AliasInterval  # noqa: Y015

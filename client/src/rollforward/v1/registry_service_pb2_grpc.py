@@ -28,7 +28,8 @@ if _version_not_supported:
 class RegistryServiceStub(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     def __init__(self, channel):
@@ -41,6 +42,31 @@ class RegistryServiceStub(object):
                 '/rollforward.v1.RegistryService/CreateModel',
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.CreateModelRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CreateModelResponse.FromString,
+                _registered_method=True)
+        self.RenameModel = channel.unary_unary(
+                '/rollforward.v1.RegistryService/RenameModel',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RenameModelRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RenameModelResponse.FromString,
+                _registered_method=True)
+        self.SetDescription = channel.unary_unary(
+                '/rollforward.v1.RegistryService/SetDescription',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionResponse.FromString,
+                _registered_method=True)
+        self.ChangeTags = channel.unary_unary(
+                '/rollforward.v1.RegistryService/ChangeTags',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/rollforward.v1.RegistryService/DeleteModel',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.RestoreModel = channel.unary_unary(
+                '/rollforward.v1.RegistryService/RestoreModel',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreModelRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreModelResponse.FromString,
                 _registered_method=True)
         self.SetRegistrationGate = channel.unary_unary(
                 '/rollforward.v1.RegistryService/SetRegistrationGate',
@@ -62,6 +88,26 @@ class RegistryServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RegisterVersionRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RegisterVersionResponse.FromString,
                 _registered_method=True)
+        self.CopyVersion = channel.unary_unary(
+                '/rollforward.v1.RegistryService/CopyVersion',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.CopyVersionRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CopyVersionResponse.FromString,
+                _registered_method=True)
+        self.SetVersionStatus = channel.unary_unary(
+                '/rollforward.v1.RegistryService/SetVersionStatus',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusResponse.FromString,
+                _registered_method=True)
+        self.DeleteVersion = channel.unary_unary(
+                '/rollforward.v1.RegistryService/DeleteVersion',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionResponse.FromString,
+                _registered_method=True)
+        self.RestoreVersion = channel.unary_unary(
+                '/rollforward.v1.RegistryService/RestoreVersion',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionResponse.FromString,
+                _registered_method=True)
         self.GetVersion = channel.unary_unary(
                 '/rollforward.v1.RegistryService/GetVersion',
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.GetVersionRequest.SerializeToString,
@@ -77,25 +123,55 @@ class RegistryServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasResponse.FromString,
                 _registered_method=True)
+        self.MoveAliases = channel.unary_unary(
+                '/rollforward.v1.RegistryService/MoveAliases',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesResponse.FromString,
+                _registered_method=True)
         self.RemoveAlias = channel.unary_unary(
                 '/rollforward.v1.RegistryService/RemoveAlias',
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RemoveAliasRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RemoveAliasResponse.FromString,
                 _registered_method=True)
-        self.RollbackAlias = channel.unary_unary(
-                '/rollforward.v1.RegistryService/RollbackAlias',
-                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.SerializeToString,
-                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasResponse.FromString,
+        self.ScheduleMove = channel.unary_unary(
+                '/rollforward.v1.RegistryService/ScheduleMove',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveResponse.FromString,
+                _registered_method=True)
+        self.CancelSchedule = channel.unary_unary(
+                '/rollforward.v1.RegistryService/CancelSchedule',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/rollforward.v1.RegistryService/ListSchedules',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/rollforward.v1.RegistryService/Rollback',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackResponse.FromString,
                 _registered_method=True)
         self.ResolveAlias = channel.unary_unary(
                 '/rollforward.v1.RegistryService/ResolveAlias',
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasResponse.FromString,
                 _registered_method=True)
+        self.ResolveAliases = channel.unary_unary(
+                '/rollforward.v1.RegistryService/ResolveAliases',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesResponse.FromString,
+                _registered_method=True)
         self.ListAliasHistory = channel.unary_unary(
                 '/rollforward.v1.RegistryService/ListAliasHistory',
                 request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListAliasIntervals = channel.unary_unary(
+                '/rollforward.v1.RegistryService/ListAliasIntervals',
+                request_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsResponse.FromString,
                 _registered_method=True)
         self.WatchAliases = channel.unary_stream(
                 '/rollforward.v1.RegistryService/WatchAliases',
@@ -107,32 +183,70 @@ class RegistryServiceStub(object):
 class RegistryServiceServicer(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     def CreateModel(self, request, context):
-        """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS).
+        """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS), FAILED_PRECONDITION (MODEL_RENAMED: the
+        name was a model's before).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameModel(self, request, context):
+        """Gives a model another name; versions, aliases and history go along, and the old name is refused from then on. Errors: INVALID_ARGUMENT
+        (INVALID_NAME), ALREADY_EXISTS (MODEL_EXISTS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetDescription(self, request, context):
+        """Describes a model or a version otherwise. Errors: INVALID_ARGUMENT (INVALID_DESCRIPTION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeTags(self, request, context):
+        """Sets and removes tags of a model or a version. Errors: INVALID_ARGUMENT (INVALID_TAG).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Deletes a model; it can be restored. Errors: FAILED_PRECONDITION (MODEL_IN_USE, naming its aliases).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreModel(self, request, context):
+        """Restores a deleted model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRegistrationGate(self, request, context):
-        """Sets, changes or lifts the gate that new versions must pass. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_GATE).
+        """Sets, changes or lifts the gate that new versions must pass. Errors: INVALID_ARGUMENT (INVALID_GATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model with its aliases. Errors: NOT_FOUND (MODEL_NOT_FOUND).
+        """One model with its aliases, deleted or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE).
+        """Models by filter, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,61 +254,135 @@ class RegistryServiceServicer(object):
 
     def RegisterVersion(self, request, context):
         """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED; GATE_FAILED, with the GateEvidence in the
         details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopyVersion(self, request, context):
+        """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
+        FAILED_PRECONDITION (VERSION_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetVersionStatus(self, request, context):
+        """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersion(self, request, context):
+        """Deletes a version; it can be restored, and its number is never given again. Errors: FAILED_PRECONDITION (VERSION_IN_USE, naming the aliases).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreVersion(self, request, context):
+        """Restores a deleted version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetVersion(self, request, context):
-        """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND).
+        """One version, deleted or not. Errors: NOT_FOUND (VERSION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """A model's versions, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE).
+        """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MoveAlias(self, request, context):
-        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND
-        (MODEL_NOT_FOUND, VERSION_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias in the details).
+        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+        (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
+        not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveAliases(self, request, context):
+        """Moves several aliases at one revision, all or none. Errors: as MoveAlias, and INVALID_ARGUMENT (INVALID_RELEASE_SET, TOO_MANY_EVENTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveAlias(self, request, context):
-        """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias).
+        """Removes an alias. Errors: NOT_FOUND (ALIAS_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED), ABORTED (WRONG_REVISION, with the current Alias).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RollbackAlias(self, request, context):
-        """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-        NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
-        has no past to go back to.
+    def ScheduleMove(self, request, context):
+        """Has an alias moved at a time, once. Errors: as MoveAlias; its gates are asked when the time comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSchedule(self, request, context):
+        """Calls a scheduled move off. Errors: NOT_FOUND (SCHEDULE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """The moves that are still to come, the next one first. Errors: INVALID_ARGUMENT (INVALID_PAGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Replays past assignments as new events, at most one an alias, all at one revision or none. Errors: as MoveAlias, and INVALID_ARGUMENT
+        (INVALID_SCOPE, INVALID_AS_OF, POSITION_AHEAD, TOO_MANY_EVENTS), NOT_FOUND (ALIAS_NOT_FOUND: no alias is in the scope; EVENT_NOT_FOUND), FAILED_PRECONDITION
+        (NOTHING_TO_RESTORE: no alias in the scope has a past to go back to; VERSION_DELETED), ABORTED (CHANGED_SINCE: an alias in the scope
+        was changed after `expected_position`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveAlias(self, request, context):
-        """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
+        """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (ALIAS_NOT_FOUND),
         INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveAliases(self, request, context):
+        """Which versions all aliases of a model, or of all models, name, now or as of a position or time. Errors: as ResolveAlias, and
+        INVALID_ARGUMENT (INVALID_PAGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAliasHistory(self, request, context):
-        """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE).
+        """The changes of aliases by filter, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasIntervals(self, request, context):
+        """Which versions held an alias, from when to when, newest first. Errors: NOT_FOUND (ALIAS_NOT_FOUND: it was never set), INVALID_ARGUMENT (INVALID_PAGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +404,31 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CreateModelRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.CreateModelResponse.SerializeToString,
             ),
+            'RenameModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameModel,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RenameModelRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RenameModelResponse.SerializeToString,
+            ),
+            'SetDescription': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDescription,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionResponse.SerializeToString,
+            ),
+            'ChangeTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeTags,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'RestoreModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreModel,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreModelRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreModelResponse.SerializeToString,
+            ),
             'SetRegistrationGate': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRegistrationGate,
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.SetRegistrationGateRequest.FromString,
@@ -236,6 +449,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RegisterVersionRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RegisterVersionResponse.SerializeToString,
             ),
+            'CopyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyVersion,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CopyVersionRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.CopyVersionResponse.SerializeToString,
+            ),
+            'SetVersionStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetVersionStatus,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionResponse.SerializeToString,
+            ),
+            'RestoreVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreVersion,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionResponse.SerializeToString,
+            ),
             'GetVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVersion,
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.GetVersionRequest.FromString,
@@ -251,25 +484,55 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasResponse.SerializeToString,
             ),
+            'MoveAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveAliases,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesResponse.SerializeToString,
+            ),
             'RemoveAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveAlias,
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RemoveAliasRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RemoveAliasResponse.SerializeToString,
             ),
-            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
-                    servicer.RollbackAlias,
-                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.FromString,
-                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasResponse.SerializeToString,
+            'ScheduleMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScheduleMove,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveResponse.SerializeToString,
+            ),
+            'CancelSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSchedule,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.RollbackResponse.SerializeToString,
             ),
             'ResolveAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveAlias,
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasResponse.SerializeToString,
             ),
+            'ResolveAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveAliases,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesResponse.SerializeToString,
+            ),
             'ListAliasHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliasHistory,
                     request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryResponse.SerializeToString,
+            ),
+            'ListAliasIntervals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasIntervals,
+                    request_deserializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsResponse.SerializeToString,
             ),
             'WatchAliases': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchAliases,
@@ -287,7 +550,8 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 class RegistryService(object):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     @staticmethod
@@ -307,6 +571,141 @@ class RegistryService(object):
             '/rollforward.v1.RegistryService/CreateModel',
             rollforward_dot_v1_dot_registry__service__pb2.CreateModelRequest.SerializeToString,
             rollforward_dot_v1_dot_registry__service__pb2.CreateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/RenameModel',
+            rollforward_dot_v1_dot_registry__service__pb2.RenameModelRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.RenameModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDescription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/SetDescription',
+            rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.SetDescriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/ChangeTags',
+            rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.ChangeTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/DeleteModel',
+            rollforward_dot_v1_dot_registry__service__pb2.DeleteModelRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/RestoreModel',
+            rollforward_dot_v1_dot_registry__service__pb2.RestoreModelRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.RestoreModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -426,6 +825,114 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def CopyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/CopyVersion',
+            rollforward_dot_v1_dot_registry__service__pb2.CopyVersionRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.CopyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetVersionStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/SetVersionStatus',
+            rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.SetVersionStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/DeleteVersion',
+            rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.DeleteVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/RestoreVersion',
+            rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.RestoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetVersion(request,
             target,
             options=(),
@@ -507,6 +1014,33 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def MoveAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/MoveAliases',
+            rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.MoveAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveAlias(request,
             target,
             options=(),
@@ -534,7 +1068,7 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
-    def RollbackAlias(request,
+    def ScheduleMove(request,
             target,
             options=(),
             channel_credentials=None,
@@ -547,9 +1081,90 @@ class RegistryService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/rollforward.v1.RegistryService/RollbackAlias',
-            rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.SerializeToString,
-            rollforward_dot_v1_dot_registry__service__pb2.RollbackAliasResponse.FromString,
+            '/rollforward.v1.RegistryService/ScheduleMove',
+            rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.ScheduleMoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/CancelSchedule',
+            rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.CancelScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/ListSchedules',
+            rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/Rollback',
+            rollforward_dot_v1_dot_registry__service__pb2.RollbackRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.RollbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -588,6 +1203,33 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def ResolveAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/ResolveAliases',
+            rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.ResolveAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAliasHistory(request,
             target,
             options=(),
@@ -604,6 +1246,33 @@ class RegistryService(object):
             '/rollforward.v1.RegistryService/ListAliasHistory',
             rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryRequest.SerializeToString,
             rollforward_dot_v1_dot_registry__service__pb2.ListAliasHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasIntervals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.RegistryService/ListAliasIntervals',
+            rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsRequest.SerializeToString,
+            rollforward_dot_v1_dot_registry__service__pb2.ListAliasIntervalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

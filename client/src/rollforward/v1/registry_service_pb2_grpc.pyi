@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class RegistryServiceStub:
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     @_typing.overload
@@ -37,39 +38,79 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     CreateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]
-    """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS)."""
+    """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS), FAILED_PRECONDITION (MODEL_RENAMED: the
+    name was a model's before).
+    """
+    RenameModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RenameModelRequest, _registry_service_pb2.RenameModelResponse]
+    """Gives a model another name; versions, aliases and history go along, and the old name is refused from then on. Errors: INVALID_ARGUMENT
+    (INVALID_NAME), ALREADY_EXISTS (MODEL_EXISTS).
+    """
+    SetDescription: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetDescriptionRequest, _registry_service_pb2.SetDescriptionResponse]
+    """Describes a model or a version otherwise. Errors: INVALID_ARGUMENT (INVALID_DESCRIPTION)."""
+    ChangeTags: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ChangeTagsRequest, _registry_service_pb2.ChangeTagsResponse]
+    """Sets and removes tags of a model or a version. Errors: INVALID_ARGUMENT (INVALID_TAG)."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
+    """Deletes a model; it can be restored. Errors: FAILED_PRECONDITION (MODEL_IN_USE, naming its aliases)."""
+    RestoreModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RestoreModelRequest, _registry_service_pb2.RestoreModelResponse]
+    """Restores a deleted model."""
     SetRegistrationGate: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetRegistrationGateRequest, _registry_service_pb2.SetRegistrationGateResponse]
-    """Sets, changes or lifts the gate that new versions must pass. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_GATE)."""
+    """Sets, changes or lifts the gate that new versions must pass. Errors: INVALID_ARGUMENT (INVALID_GATE)."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
-    """One model with its aliases. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+    """One model with its aliases, deleted or not."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
-    """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Models by filter, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
     RegisterVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterVersionRequest, _registry_service_pb2.RegisterVersionResponse]
     """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED; GATE_FAILED, with the GateEvidence in the
     details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
     """
-    GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]
-    """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
-    ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
-    """A model's versions, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
-    MoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]
-    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND
-    (MODEL_NOT_FOUND, VERSION_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias in the details).
+    CopyVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _registry_service_pb2.CopyVersionResponse]
+    """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
+    FAILED_PRECONDITION (VERSION_DELETED).
     """
+    SetVersionStatus: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetVersionStatusRequest, _registry_service_pb2.SetVersionStatusResponse]
+    """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS)."""
+    DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteVersionRequest, _registry_service_pb2.DeleteVersionResponse]
+    """Deletes a version; it can be restored, and its number is never given again. Errors: FAILED_PRECONDITION (VERSION_IN_USE, naming the aliases)."""
+    RestoreVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RestoreVersionRequest, _registry_service_pb2.RestoreVersionResponse]
+    """Restores a deleted version."""
+    GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]
+    """One version, deleted or not. Errors: NOT_FOUND (VERSION_NOT_FOUND)."""
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
+    """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
+    MoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]
+    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+    (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
+    not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
+    """
+    MoveAliases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasesRequest, _registry_service_pb2.MoveAliasesResponse]
+    """Moves several aliases at one revision, all or none. Errors: as MoveAlias, and INVALID_ARGUMENT (INVALID_RELEASE_SET, TOO_MANY_EVENTS)."""
     RemoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RemoveAliasRequest, _registry_service_pb2.RemoveAliasResponse]
-    """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias)."""
-    RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]
-    """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-    NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
-    has no past to go back to.
+    """Removes an alias. Errors: NOT_FOUND (ALIAS_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED), ABORTED (WRONG_REVISION, with the current Alias)."""
+    ScheduleMove: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ScheduleMoveRequest, _registry_service_pb2.ScheduleMoveResponse]
+    """Has an alias moved at a time, once. Errors: as MoveAlias; its gates are asked when the time comes."""
+    CancelSchedule: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CancelScheduleRequest, _registry_service_pb2.CancelScheduleResponse]
+    """Calls a scheduled move off. Errors: NOT_FOUND (SCHEDULE_NOT_FOUND)."""
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListSchedulesRequest, _registry_service_pb2.ListSchedulesResponse]
+    """The moves that are still to come, the next one first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackRequest, _registry_service_pb2.RollbackResponse]
+    """Replays past assignments as new events, at most one an alias, all at one revision or none. Errors: as MoveAlias, and INVALID_ARGUMENT
+    (INVALID_SCOPE, INVALID_AS_OF, POSITION_AHEAD, TOO_MANY_EVENTS), NOT_FOUND (ALIAS_NOT_FOUND: no alias is in the scope; EVENT_NOT_FOUND), FAILED_PRECONDITION
+    (NOTHING_TO_RESTORE: no alias in the scope has a past to go back to; VERSION_DELETED), ABORTED (CHANGED_SINCE: an alias in the scope
+    was changed after `expected_position`).
     """
     ResolveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasRequest, _registry_service_pb2.ResolveAliasResponse]
-    """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
+    """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (ALIAS_NOT_FOUND),
     INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
     """
+    ResolveAliases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasesRequest, _registry_service_pb2.ResolveAliasesResponse]
+    """Which versions all aliases of a model, or of all models, name, now or as of a position or time. Errors: as ResolveAlias, and
+    INVALID_ARGUMENT (INVALID_PAGE).
+    """
     ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasHistoryRequest, _registry_service_pb2.ListAliasHistoryResponse]
-    """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
+    """The changes of aliases by filter, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    ListAliasIntervals: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasIntervalsRequest, _registry_service_pb2.ListAliasIntervalsResponse]
+    """Which versions held an alias, from when to when, newest first. Errors: NOT_FOUND (ALIAS_NOT_FOUND: it was never set), INVALID_ARGUMENT (INVALID_PAGE)."""
     WatchAliases: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.WatchAliasesRequest, _registry_service_pb2.WatchAliasesResponse]
     """Follows aliases: a snapshot, then every change, in order, each once. From a revision: every change after it, no snapshot.
     Errors: INVALID_ARGUMENT (POSITION_AHEAD), UNAVAILABLE (WATCHER_TOO_SLOW): resume from the last position received.
@@ -79,44 +120,85 @@ class RegistryServiceStub:
 class RegistryServiceAsyncStub(RegistryServiceStub):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]  # type: ignore[assignment]
-    """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS)."""
+    """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS), FAILED_PRECONDITION (MODEL_RENAMED: the
+    name was a model's before).
+    """
+    RenameModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RenameModelRequest, _registry_service_pb2.RenameModelResponse]  # type: ignore[assignment]
+    """Gives a model another name; versions, aliases and history go along, and the old name is refused from then on. Errors: INVALID_ARGUMENT
+    (INVALID_NAME), ALREADY_EXISTS (MODEL_EXISTS).
+    """
+    SetDescription: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetDescriptionRequest, _registry_service_pb2.SetDescriptionResponse]  # type: ignore[assignment]
+    """Describes a model or a version otherwise. Errors: INVALID_ARGUMENT (INVALID_DESCRIPTION)."""
+    ChangeTags: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ChangeTagsRequest, _registry_service_pb2.ChangeTagsResponse]  # type: ignore[assignment]
+    """Sets and removes tags of a model or a version. Errors: INVALID_ARGUMENT (INVALID_TAG)."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Deletes a model; it can be restored. Errors: FAILED_PRECONDITION (MODEL_IN_USE, naming its aliases)."""
+    RestoreModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RestoreModelRequest, _registry_service_pb2.RestoreModelResponse]  # type: ignore[assignment]
+    """Restores a deleted model."""
     SetRegistrationGate: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetRegistrationGateRequest, _registry_service_pb2.SetRegistrationGateResponse]  # type: ignore[assignment]
-    """Sets, changes or lifts the gate that new versions must pass. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_GATE)."""
+    """Sets, changes or lifts the gate that new versions must pass. Errors: INVALID_ARGUMENT (INVALID_GATE)."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """One model with its aliases. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+    """One model with its aliases, deleted or not."""
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Models by filter, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
     RegisterVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterVersionRequest, _registry_service_pb2.RegisterVersionResponse]  # type: ignore[assignment]
     """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+    NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED; GATE_FAILED, with the GateEvidence in the
     details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
     """
-    GetVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]  # type: ignore[assignment]
-    """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
-    ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
-    """A model's versions, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
-    MoveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]  # type: ignore[assignment]
-    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND
-    (MODEL_NOT_FOUND, VERSION_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias in the details).
+    CopyVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _registry_service_pb2.CopyVersionResponse]  # type: ignore[assignment]
+    """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
+    FAILED_PRECONDITION (VERSION_DELETED).
     """
+    SetVersionStatus: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetVersionStatusRequest, _registry_service_pb2.SetVersionStatusResponse]  # type: ignore[assignment]
+    """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS)."""
+    DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteVersionRequest, _registry_service_pb2.DeleteVersionResponse]  # type: ignore[assignment]
+    """Deletes a version; it can be restored, and its number is never given again. Errors: FAILED_PRECONDITION (VERSION_IN_USE, naming the aliases)."""
+    RestoreVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RestoreVersionRequest, _registry_service_pb2.RestoreVersionResponse]  # type: ignore[assignment]
+    """Restores a deleted version."""
+    GetVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _registry_service_pb2.GetVersionResponse]  # type: ignore[assignment]
+    """One version, deleted or not. Errors: NOT_FOUND (VERSION_NOT_FOUND)."""
+    ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
+    MoveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]  # type: ignore[assignment]
+    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+    (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
+    not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
+    """
+    MoveAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasesRequest, _registry_service_pb2.MoveAliasesResponse]  # type: ignore[assignment]
+    """Moves several aliases at one revision, all or none. Errors: as MoveAlias, and INVALID_ARGUMENT (INVALID_RELEASE_SET, TOO_MANY_EVENTS)."""
     RemoveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RemoveAliasRequest, _registry_service_pb2.RemoveAliasResponse]  # type: ignore[assignment]
-    """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias)."""
-    RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
-    """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-    NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
-    has no past to go back to.
+    """Removes an alias. Errors: NOT_FOUND (ALIAS_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED), ABORTED (WRONG_REVISION, with the current Alias)."""
+    ScheduleMove: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ScheduleMoveRequest, _registry_service_pb2.ScheduleMoveResponse]  # type: ignore[assignment]
+    """Has an alias moved at a time, once. Errors: as MoveAlias; its gates are asked when the time comes."""
+    CancelSchedule: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CancelScheduleRequest, _registry_service_pb2.CancelScheduleResponse]  # type: ignore[assignment]
+    """Calls a scheduled move off. Errors: NOT_FOUND (SCHEDULE_NOT_FOUND)."""
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListSchedulesRequest, _registry_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """The moves that are still to come, the next one first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackRequest, _registry_service_pb2.RollbackResponse]  # type: ignore[assignment]
+    """Replays past assignments as new events, at most one an alias, all at one revision or none. Errors: as MoveAlias, and INVALID_ARGUMENT
+    (INVALID_SCOPE, INVALID_AS_OF, POSITION_AHEAD, TOO_MANY_EVENTS), NOT_FOUND (ALIAS_NOT_FOUND: no alias is in the scope; EVENT_NOT_FOUND), FAILED_PRECONDITION
+    (NOTHING_TO_RESTORE: no alias in the scope has a past to go back to; VERSION_DELETED), ABORTED (CHANGED_SINCE: an alias in the scope
+    was changed after `expected_position`).
     """
     ResolveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasRequest, _registry_service_pb2.ResolveAliasResponse]  # type: ignore[assignment]
-    """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
+    """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (ALIAS_NOT_FOUND),
     INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
     """
+    ResolveAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveAliasesRequest, _registry_service_pb2.ResolveAliasesResponse]  # type: ignore[assignment]
+    """Which versions all aliases of a model, or of all models, name, now or as of a position or time. Errors: as ResolveAlias, and
+    INVALID_ARGUMENT (INVALID_PAGE).
+    """
     ListAliasHistory: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasHistoryRequest, _registry_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
-    """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
+    """The changes of aliases by filter, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    ListAliasIntervals: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasIntervalsRequest, _registry_service_pb2.ListAliasIntervalsResponse]  # type: ignore[assignment]
+    """Which versions held an alias, from when to when, newest first. Errors: NOT_FOUND (ALIAS_NOT_FOUND: it was never set), INVALID_ARGUMENT (INVALID_PAGE)."""
     WatchAliases: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchAliasesRequest, _registry_service_pb2.WatchAliasesResponse]  # type: ignore[assignment]
     """Follows aliases: a snapshot, then every change, in order, each once. From a revision: every change after it, no snapshot.
     Errors: INVALID_ARGUMENT (POSITION_AHEAD), UNAVAILABLE (WATCHER_TOO_SLOW): resume from the last position received.
@@ -125,7 +207,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Models, versions and aliases. Every command may carry a request id: sent twice it is done once, and the same id with another body is
     refused (INVALID_ARGUMENT, REQUEST_ID_REUSED). Every refusal carries a google.rpc.ErrorInfo with a stable reason; those that any method may
-    give are in docs/errors.md and not repeated here.
+    give are in docs/errors.md and not repeated here; whatever names a model may say NOT_FOUND (MODEL_NOT_FOUND) and FAILED_PRECONDITION
+    (MODEL_RENAMED, with `renamed_to`; MODEL_DELETED).
     """
 
     @_abc_1.abstractmethod
@@ -134,7 +217,51 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.CreateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.CreateModelResponse, _abc.Awaitable[_registry_service_pb2.CreateModelResponse]]:
-        """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS)."""
+        """Creates a model. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_GATE), ALREADY_EXISTS (MODEL_EXISTS), FAILED_PRECONDITION (MODEL_RENAMED: the
+        name was a model's before).
+        """
+
+    @_abc_1.abstractmethod
+    def RenameModel(
+        self,
+        request: _registry_service_pb2.RenameModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RenameModelResponse, _abc.Awaitable[_registry_service_pb2.RenameModelResponse]]:
+        """Gives a model another name; versions, aliases and history go along, and the old name is refused from then on. Errors: INVALID_ARGUMENT
+        (INVALID_NAME), ALREADY_EXISTS (MODEL_EXISTS).
+        """
+
+    @_abc_1.abstractmethod
+    def SetDescription(
+        self,
+        request: _registry_service_pb2.SetDescriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.SetDescriptionResponse, _abc.Awaitable[_registry_service_pb2.SetDescriptionResponse]]:
+        """Describes a model or a version otherwise. Errors: INVALID_ARGUMENT (INVALID_DESCRIPTION)."""
+
+    @_abc_1.abstractmethod
+    def ChangeTags(
+        self,
+        request: _registry_service_pb2.ChangeTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ChangeTagsResponse, _abc.Awaitable[_registry_service_pb2.ChangeTagsResponse]]:
+        """Sets and removes tags of a model or a version. Errors: INVALID_ARGUMENT (INVALID_TAG)."""
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _registry_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.DeleteModelResponse, _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]]:
+        """Deletes a model; it can be restored. Errors: FAILED_PRECONDITION (MODEL_IN_USE, naming its aliases)."""
+
+    @_abc_1.abstractmethod
+    def RestoreModel(
+        self,
+        request: _registry_service_pb2.RestoreModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RestoreModelResponse, _abc.Awaitable[_registry_service_pb2.RestoreModelResponse]]:
+        """Restores a deleted model."""
 
     @_abc_1.abstractmethod
     def SetRegistrationGate(
@@ -142,7 +269,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.SetRegistrationGateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.SetRegistrationGateResponse, _abc.Awaitable[_registry_service_pb2.SetRegistrationGateResponse]]:
-        """Sets, changes or lifts the gate that new versions must pass. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_GATE)."""
+        """Sets, changes or lifts the gate that new versions must pass. Errors: INVALID_ARGUMENT (INVALID_GATE)."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -150,7 +277,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetModelResponse, _abc.Awaitable[_registry_service_pb2.GetModelResponse]]:
-        """One model with its aliases. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+        """One model with its aliases, deleted or not."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -158,7 +285,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListModelsResponse, _abc.Awaitable[_registry_service_pb2.ListModelsResponse]]:
-        """Models by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+        """Models by filter, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
 
     @_abc_1.abstractmethod
     def RegisterVersion(
@@ -167,9 +294,43 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RegisterVersionResponse, _abc.Awaitable[_registry_service_pb2.RegisterVersionResponse]]:
         """Registers a version, and the model with it when it is new. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_DIGEST),
-        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (GATE_FAILED, with the GateEvidence in the
+        NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED; GATE_FAILED, with the GateEvidence in the
         details unless it is too large for a trailer), ABORTED (GATE_CHANGED).
         """
+
+    @_abc_1.abstractmethod
+    def CopyVersion(
+        self,
+        request: _registry_service_pb2.CopyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.CopyVersionResponse, _abc.Awaitable[_registry_service_pb2.CopyVersionResponse]]:
+        """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
+        FAILED_PRECONDITION (VERSION_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def SetVersionStatus(
+        self,
+        request: _registry_service_pb2.SetVersionStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.SetVersionStatusResponse, _abc.Awaitable[_registry_service_pb2.SetVersionStatusResponse]]:
+        """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS)."""
+
+    @_abc_1.abstractmethod
+    def DeleteVersion(
+        self,
+        request: _registry_service_pb2.DeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.DeleteVersionResponse, _abc.Awaitable[_registry_service_pb2.DeleteVersionResponse]]:
+        """Deletes a version; it can be restored, and its number is never given again. Errors: FAILED_PRECONDITION (VERSION_IN_USE, naming the aliases)."""
+
+    @_abc_1.abstractmethod
+    def RestoreVersion(
+        self,
+        request: _registry_service_pb2.RestoreVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RestoreVersionResponse, _abc.Awaitable[_registry_service_pb2.RestoreVersionResponse]]:
+        """Restores a deleted version."""
 
     @_abc_1.abstractmethod
     def GetVersion(
@@ -177,7 +338,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetVersionResponse, _abc.Awaitable[_registry_service_pb2.GetVersionResponse]]:
-        """One version. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
+        """One version, deleted or not. Errors: NOT_FOUND (VERSION_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListVersions(
@@ -185,7 +346,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListVersionsResponse, _abc.Awaitable[_registry_service_pb2.ListVersionsResponse]]:
-        """A model's versions, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
+        """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
 
     @_abc_1.abstractmethod
     def MoveAlias(
@@ -193,9 +354,18 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.MoveAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.MoveAliasResponse, _abc.Awaitable[_registry_service_pb2.MoveAliasResponse]]:
-        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND
-        (MODEL_NOT_FOUND, VERSION_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias in the details).
+        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+        (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
+        not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
         """
+
+    @_abc_1.abstractmethod
+    def MoveAliases(
+        self,
+        request: _registry_service_pb2.MoveAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.MoveAliasesResponse, _abc.Awaitable[_registry_service_pb2.MoveAliasesResponse]]:
+        """Moves several aliases at one revision, all or none. Errors: as MoveAlias, and INVALID_ARGUMENT (INVALID_RELEASE_SET, TOO_MANY_EVENTS)."""
 
     @_abc_1.abstractmethod
     def RemoveAlias(
@@ -203,17 +373,42 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RemoveAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RemoveAliasResponse, _abc.Awaitable[_registry_service_pb2.RemoveAliasResponse]]:
-        """Removes an alias. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (WRONG_REVISION, with the current Alias)."""
+        """Removes an alias. Errors: NOT_FOUND (ALIAS_NOT_FOUND), FAILED_PRECONDITION (REASON_REQUIRED), ABORTED (WRONG_REVISION, with the current Alias)."""
 
     @_abc_1.abstractmethod
-    def RollbackAlias(
+    def ScheduleMove(
         self,
-        request: _registry_service_pb2.RollbackAliasRequest,
+        request: _registry_service_pb2.ScheduleMoveRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_service_pb2.RollbackAliasResponse, _abc.Awaitable[_registry_service_pb2.RollbackAliasResponse]]:
-        """Replays a past assignment of an alias as a new event; without `to`, that of the previous holder. Errors: as MoveAlias, and
-        NOT_FOUND (ALIAS_NOT_FOUND), INVALID_ARGUMENT (INVALID_AS_OF, POSITION_AHEAD), FAILED_PRECONDITION (NOTHING_TO_RESTORE) when the alias
-        has no past to go back to.
+    ) -> _typing.Union[_registry_service_pb2.ScheduleMoveResponse, _abc.Awaitable[_registry_service_pb2.ScheduleMoveResponse]]:
+        """Has an alias moved at a time, once. Errors: as MoveAlias; its gates are asked when the time comes."""
+
+    @_abc_1.abstractmethod
+    def CancelSchedule(
+        self,
+        request: _registry_service_pb2.CancelScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.CancelScheduleResponse, _abc.Awaitable[_registry_service_pb2.CancelScheduleResponse]]:
+        """Calls a scheduled move off. Errors: NOT_FOUND (SCHEDULE_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _registry_service_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListSchedulesResponse, _abc.Awaitable[_registry_service_pb2.ListSchedulesResponse]]:
+        """The moves that are still to come, the next one first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _registry_service_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RollbackResponse, _abc.Awaitable[_registry_service_pb2.RollbackResponse]]:
+        """Replays past assignments as new events, at most one an alias, all at one revision or none. Errors: as MoveAlias, and INVALID_ARGUMENT
+        (INVALID_SCOPE, INVALID_AS_OF, POSITION_AHEAD, TOO_MANY_EVENTS), NOT_FOUND (ALIAS_NOT_FOUND: no alias is in the scope; EVENT_NOT_FOUND), FAILED_PRECONDITION
+        (NOTHING_TO_RESTORE: no alias in the scope has a past to go back to; VERSION_DELETED), ABORTED (CHANGED_SINCE: an alias in the scope
+        was changed after `expected_position`).
         """
 
     @_abc_1.abstractmethod
@@ -222,8 +417,18 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ResolveAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ResolveAliasResponse, _abc.Awaitable[_registry_service_pb2.ResolveAliasResponse]]:
-        """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (MODEL_NOT_FOUND, ALIAS_NOT_FOUND),
+        """Which version an alias names, now or as of a position or time. Errors: NOT_FOUND (ALIAS_NOT_FOUND),
         INVALID_ARGUMENT (INVALID_AS_OF; POSITION_AHEAD for a position that the log has not reached).
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveAliases(
+        self,
+        request: _registry_service_pb2.ResolveAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ResolveAliasesResponse, _abc.Awaitable[_registry_service_pb2.ResolveAliasesResponse]]:
+        """Which versions all aliases of a model, or of all models, name, now or as of a position or time. Errors: as ResolveAlias, and
+        INVALID_ARGUMENT (INVALID_PAGE).
         """
 
     @_abc_1.abstractmethod
@@ -232,7 +437,15 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAliasHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAliasHistoryResponse, _abc.Awaitable[_registry_service_pb2.ListAliasHistoryResponse]]:
-        """The changes of a model's aliases, newest first. Errors: NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE)."""
+        """The changes of aliases by filter, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+
+    @_abc_1.abstractmethod
+    def ListAliasIntervals(
+        self,
+        request: _registry_service_pb2.ListAliasIntervalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListAliasIntervalsResponse, _abc.Awaitable[_registry_service_pb2.ListAliasIntervalsResponse]]:
+        """Which versions held an alias, from when to when, newest first. Errors: NOT_FOUND (ALIAS_NOT_FOUND: it was never set), INVALID_ARGUMENT (INVALID_PAGE)."""
 
     @_abc_1.abstractmethod
     def WatchAliases(

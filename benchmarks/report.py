@@ -1,0 +1,98 @@
+"""The figures as a table a scene, and the ratios between the systems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.figures import Figure
+from benchmarks.scene import Options, Scene
+from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS
+
+_MORE_IS_BETTER = "/s"
+_COMPARED = ("/s", "ms", "p50 ms", "p99 ms")
+
+
+def table(scene: Scene, figures: Sequence[Figure]) -> Table:
+    """A scene's figures: a row for each line and unit, a column for each system, and how much better ours is."""
+    systems = [system for system in ALL if any(one.system == system for one in figures)]
+    view = Table(title=f"{scene.name}: {scene.about}", title_justify="left", title_style="bold")
+    view.add_column("what")
+    view.add_column("unit")
+    for heading in [*systems, *_headings(systems)]:
+        view.add_column(heading, justify="right")
+    for (line, unit), values in _rows(figures).items():
+        cells = [_number(values[system]) if system in values else "" for system in systems]
+        view.add_row(line, unit, *cells, *_cells(figures, line, unit, systems))
+    return view
+
+
+def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
+    """How many times better ours is than a peer on the same kind of database, and than the limit, by the other's name.
+
+    A line of a peer alone, such as one with another kind of client, is compared with ours without: "a, b" with "a".
+    """
+    found = {}
+    values = _rows(figures).get((line, unit), {})
+    ours = values or {}
+    if not any(system in ours for system in OURS):
+        ours = _rows(figures).get((line.partition(",")[0], unit), {})
+    if unit in _COMPARED:
+        for mine, other in [*zip(OURS, PEERS, strict=True), (OURS[0], LIMIT)]:
+            if values.get(other) and ours.get(mine):
+                found[other] = _times_better(ours[mine], values[other], unit)
+    return found
+
+
+def as_json(path: Path, facts: Mapping[str, Any], options: Options, figures: Sequence[Figure]) -> None:
+    """Everything in a file."""
+    keys = dict.fromkeys((one.scene, one.line, one.unit) for one in figures)
+    compared = []
+    for scene, line, unit in keys:
+        found = ratios([one for one in figures if one.scene == scene], line, unit)
+        compared += [
+            {"scene": scene, "line": line, "unit": unit, "than": other, "times": value}
+            for other, value in found.items()
+        ]
+    content = {
+        "machine": dict(facts),
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "figures": [one.as_json() for one in figures],
+        "times_better": compared,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _rows(figures: Iterable[Figure]) -> dict[tuple[str, str], dict[str, float]]:
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for one in figures:
+        rows.setdefault((one.line, one.unit), {})[one.system] = one.value
+    return rows
+
+
+def _headings(systems: Sequence[str]) -> list[str]:
+    others = [other for other in (*PEERS, LIMIT) if other in systems]
+    return [f"of {other}" if other == LIMIT else f"x {other}" for other in others]
+
+
+def _cells(figures: Sequence[Figure], line: str, unit: str, systems: Sequence[str]) -> list[str]:
+    found = ratios(figures, line, unit)
+    cells = []
+    for other in (*PEERS, LIMIT):
+        if other in systems:
+            value = found.get(other)
+            cells.append("" if value is None else f"{value:.0%}" if other == LIMIT else f"{value:.1f}x")
+    return cells
+
+
+def _times_better(ours: float, other: float, unit: str) -> float:
+    return ours / other if unit == _MORE_IS_BETTER else other / ours
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"

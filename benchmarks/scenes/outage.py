@@ -1,0 +1,79 @@
+"""A receiver of webhooks, and a watcher, are down for 30 seconds, while an alias is moved 40 times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import rollforward as rf
+from benchmarks.clients import ALIAS, Client, Endpoint, connect
+from benchmarks.deliveries import verdict
+from benchmarks.figures import Figure
+from benchmarks.receiver import Receiver
+from benchmarks.scene import Options, Scene
+from benchmarks.systems.hooks import moved_to, webhooks
+from benchmarks.systems.names import OURS, PEERS
+
+MOVES = 40
+DOWN_SECONDS = 30.0
+_MODEL = "outage"
+_PATIENCE = {"rollforward": 90.0, "mlflow": 45.0}
+"""Seconds after which nothing more is to be expected: a retry pauses for at most 60 s, or for 5 s."""
+
+
+def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
+    """One outage; what came by webhook, and with ours what came by a watch that was resumed."""
+    del options
+    client = connect(endpoint.quickened())
+    client.prepare(_MODEL, MOVES + 1)
+    client.move(_MODEL, ALIAS, MOVES + 1)
+    position = _position(endpoint)
+    with Receiver() as receiver, webhooks(endpoint, _MODEL, receiver):
+        receiver.down()
+        _move_evenly(client)
+        receiver.up()
+        back = time.perf_counter()
+        receiver.wait_for(MOVES, _PATIENCE[endpoint.kind])
+        taken = receiver.accepted()
+    client.close()
+    yield from verdict("outage", "webhook", system, MOVES, [moved_to(one.body) for one in taken])
+    if len(taken) >= MOVES:
+        yield Figure("outage", "webhook", system, "s until all were there", (taken[-1].time - back,))
+    if endpoint.kind == "rollforward":
+        yield from _resumed(system, endpoint, position)
+
+
+def _move_evenly(client: Client) -> None:
+    """Moves to version 1, 2 and so on, over the whole time."""
+    begun = time.perf_counter()
+    for number in range(1, MOVES + 1):
+        client.move(_MODEL, ALIAS, number)
+        time.sleep(max(0.0, begun + number * DOWN_SECONDS / MOVES - time.perf_counter()))
+
+
+def _position(endpoint: Endpoint) -> int:
+    """Where a watcher of ours is before it goes away."""
+    if endpoint.kind != "rollforward":
+        return 0
+    with rf.Connection(endpoint.address) as connection, rf.watch(f"{_MODEL}@{ALIAS}", connection=connection) as watch:
+        return watch.position
+
+
+def _resumed(system: str, endpoint: Endpoint, position: int) -> Iterator[Figure]:
+    """What a watcher hears that comes back."""
+    begun = time.perf_counter()
+    with (
+        rf.Connection(endpoint.address) as connection,
+        rf.watch(f"{_MODEL}@{ALIAS}", from_revision=position, connection=connection) as watch,
+    ):
+        heard = [next(watch).to_version for _ in range(MOVES)]
+    yield from verdict("outage", "watch, resumed", system, MOVES, heard)
+    yield Figure("outage", "watch, resumed", system, "s until all were there", (time.perf_counter() - begun,))
+
+
+SCENE = Scene(
+    "outage",
+    f"a receiver is down for {DOWN_SECONDS:.0f} s during {MOVES} moves: what it is told",
+    (OURS[0], PEERS[0]),
+    measure,
+)

@@ -1,0 +1,86 @@
+"""From the call of a move until a watcher, and until the last of two hundred, has it.
+
+A watcher is a gRPC stream of ours. MLflow has no streams: there it is a webhook, and the watcher a receiver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from benchmarks.clients import ALIAS, Endpoint, connect
+from benchmarks.figures import Figure, latencies
+from benchmarks.receiver import Receiver
+from benchmarks.scene import Options, Scene
+from benchmarks.systems.hooks import HookFollowers, webhooks
+from benchmarks.systems.names import OURS, PEERS
+from benchmarks.systems.streams import streams
+
+MANY = 200
+_MODEL = "watched"
+_PAUSE = 0.02  # seconds between two moves
+_LIMIT = 60.0  # seconds for a change to arrive
+
+
+class Followers(Protocol):
+    """Who hears of a move."""
+
+    def heard(self, seconds: float) -> list[float]:
+        """When each had the next change (time.perf_counter). Raises TimeoutError."""
+
+
+@contextmanager
+def _followers(endpoint: Endpoint, count: int) -> Iterator[Followers]:
+    if endpoint.kind == "rollforward":
+        with streams(endpoint.address, _MODEL, ALIAS, count) as watches:
+            yield watches
+    else:
+        with Receiver() as receiver, webhooks(endpoint, _MODEL, receiver, count):
+            yield HookFollowers(receiver, count)
+
+
+def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
+    """One watcher, then many."""
+    connect(endpoint).prepare(_MODEL, 2)
+    for count in (1, MANY):
+        line = f"{count} watcher{'s' * (count > 1)}"
+        with _followers(endpoint, count) as followers:
+            rounds = _rounds(endpoint, followers, options)
+        if count == 1:
+            yield from latencies("watch", line, system, [[last for _, last in one] for one in rounds])
+        else:
+            yield from latencies(
+                "watch", f"{line}, the middle one", system, [[mid for mid, _ in one] for one in rounds]
+            )
+            yield from latencies(
+                "watch", f"{line}, the last one", system, [[last for _, last in one] for one in rounds]
+            )
+
+
+def _rounds(endpoint: Endpoint, followers: Followers, options: Options) -> list[list[tuple[float, float]]]:
+    """For each move of each round, after how many seconds the watcher in the middle and the last one had it."""
+    client = connect(endpoint.quickened())
+    moves = 0
+
+    def move() -> tuple[float, float]:
+        nonlocal moves
+        moves += 1
+        time.sleep(_PAUSE)
+        begun = time.perf_counter()
+        client.move(_MODEL, ALIAS, 1 + moves % 2)
+        times = sorted(followers.heard(_LIMIT))
+        return times[len(times) // 2] - begun, times[-1] - begun
+
+    rounds = []
+    for seconds in (0.5, *[options.seconds] * options.rounds):  # the first does not count
+        until = time.perf_counter() + seconds
+        rounds.append([move()])
+        while time.perf_counter() < until:
+            rounds[-1].append(move())
+    client.close()
+    return rounds[1:]
+
+
+SCENE = Scene("watch", "from a move until one watcher, and the last of 200, has it", (OURS[0], PEERS[0]), measure)

@@ -1,0 +1,34 @@
+"""How every system is run, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks.clients import Endpoint
+from benchmarks.systems import limit, mlflow, ours
+from benchmarks.systems.names import ALL
+from tests.servers.postgres import running_postgres
+
+Run = Callable[[Path | None], AbstractContextManager[Endpoint]]
+"""Runs a system, over a directory with data if it is given one."""
+
+
+@contextmanager
+def _on_postgres(
+    run: Callable[[Path | None, str], AbstractContextManager[Endpoint]], data: Path | None
+) -> Iterator[Endpoint]:
+    with running_postgres() as server, server.database() as url, run(data, url) as endpoint:
+        yield endpoint
+
+
+_RUNS: tuple[Run, ...] = (
+    limit.running,
+    ours.running,
+    partial(_on_postgres, ours.running),
+    mlflow.running,
+    partial(_on_postgres, mlflow.running),
+)
+SYSTEMS: dict[str, Run] = dict(zip(ALL, _RUNS, strict=True))

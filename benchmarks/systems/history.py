@@ -1,0 +1,75 @@
+"""A long history of alias moves, written straight into the log of a system that does not run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, NewEvent
+from eventstore.jetstream import JetStreamStore, connect
+from rollforward import v1
+from services import registry
+from services.nats_server import EmbeddedNats
+
+MODELS = ("past-0", "past-1")
+ALIASES = ("champion", "candidate")
+VERSIONS = 20
+_APPEND = 1000
+_DIGEST = "sha256:" + "0" * 64
+
+
+def write(data: Path, moves: int) -> None:
+    """Models with versions, then so many moves of their aliases in turn; the last one's position is `head(moves)`."""
+    asyncio.run(_write(data / "nats", moves))
+
+
+def first() -> int:
+    """The first position at which every alias is set."""
+    return len(MODELS) * (1 + VERSIONS) + len(MODELS) * len(ALIASES)
+
+
+def head(moves: int) -> int:
+    """The position of the last move."""
+    return len(MODELS) * (1 + VERSIONS) + moves
+
+
+async def _write(folder: Path, moves: int) -> None:
+    async with EmbeddedNats(folder) as nats:
+        client = await connect(nats.address.url, nats.address.user, nats.address.password)
+        store = JetStreamStore(client, "registry", registry.EVENTS)
+        await store.open()
+        facts = itertools.chain(_models(), _moves(moves))
+        while batch := list(itertools.islice(facts, _APPEND)):
+            await store.append(list(_events(batch)))
+        await client.close()
+
+
+def _events(facts: Iterable[tuple[str, Message]]) -> Iterator[NewEvent]:
+    for model, fact in facts:
+        name = uuid.uuid4().hex
+        yield NewEvent(registry.model_stream(model), fact, Metadata("bench"), name, name)
+
+
+def _models() -> Iterator[tuple[str, Message]]:
+    for model in MODELS:
+        yield model, v1.ModelCreated(model=model)
+        for number in range(1, VERSIONS + 1):
+            yield model, v1.VersionRegistered(model=model, version=number, digest=_DIGEST)
+
+
+def _moves(count: int) -> Iterator[tuple[str, Message]]:
+    keys = itertools.cycle(itertools.product(MODELS, ALIASES))
+    turns = len(MODELS) * len(ALIASES)
+    for number, (model, alias) in zip(range(count), keys, strict=False):
+        before, after = _version(number - turns), _version(number)
+        moved = v1.AliasMoved(model=model, alias=alias, from_version=before, to_version=after, to_digest=_DIGEST)
+        yield model, moved
+
+
+def _version(number: int) -> int:
+    return 0 if number < 0 else 1 + number // (len(MODELS) * len(ALIASES)) % VERSIONS

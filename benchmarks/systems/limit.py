@@ -1,0 +1,106 @@
+"""What nothing can be faster than: the durable append of an event, and a gRPC call that does nothing.
+
+Run as a program it serves both, an embedded NATS server and a bare gRPC server, over the directory that it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from benchmarks.clients import Endpoint
+from benchmarks.systems.processes import program
+from eventstore.codec import EventTypes
+from eventstore.event import Metadata, NewEvent
+from eventstore.jetstream import JetStreamStore, connect
+from rollforward import v1
+from services.nats_server import EmbeddedNats
+
+_LOG = "bench"
+_TYPES = EventTypes([v1.AliasMoved])
+
+
+class BareClient:
+    """A client of the limits: a move is one append, a question is one empty call."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        address, self._url, self._user, self._password = endpoint.address.split()
+        self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._loop = asyncio.new_event_loop()
+        self._store: JetStreamStore | None = None
+        self._numbers = itertools.count()
+        self._name = uuid.uuid4().hex
+
+    def prepare(self, model: str, versions: int) -> None:
+        """Nothing is needed."""
+
+    def move(self, model: str, alias: str, version: int) -> None:
+        """Append one event."""
+        self._append(model, v1.AliasMoved(model=model, alias=alias, to_version=version, to_digest=_DIGEST))
+
+    def resolve(self, model: str, alias: str) -> None:
+        """Call and be answered."""
+        del model, alias
+        self._health.Check(health_pb2.HealthCheckRequest())
+
+    def log(self, points: int) -> None:
+        """Append one event of about the size that so many points have."""
+        self._append("points", v1.AliasMoved(to_digest="x" * 24 * points))
+
+    def close(self) -> None:
+        """Let go of both connections."""
+        self._channel.close()
+        if self._store is not None:
+            self._loop.run_until_complete(self._nats.close())
+        self._loop.close()
+
+    def _append(self, key: str, event: Any) -> None:
+        self._loop.run_until_complete(self._appended(key, event))
+
+    async def _appended(self, key: str, event: Any) -> None:
+        if self._store is None:
+            self._nats = await connect(self._url, self._user, self._password)
+            self._store = JetStreamStore(self._nats, _LOG, _TYPES)
+            await self._store.open()
+        name = f"{self._name}-{next(self._numbers)}"
+        await self._store.append([NewEvent(f"model/{key}", event, Metadata("bench"), name, name)])
+
+
+_DIGEST = "sha256:" + "0" * 64
+
+
+@contextmanager
+def running(data: Path | None = None) -> Iterator[Endpoint]:
+    """The two servers, always over nothing."""
+    del data
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.systems.limit", folder]
+        with program(command) as said:
+            yield Endpoint("limit", said)
+
+
+async def _serve(folder: Path) -> None:
+    async with EmbeddedNats(folder) as nats:
+        server = grpc.aio.server()
+        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        address = nats.address
+        print(f"127.0.0.1:{port} {address.url} {address.user} {address.password}", flush=True)
+        await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))

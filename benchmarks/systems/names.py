@@ -1,0 +1,6 @@
+"""The names of the systems. Without a suffix a system keeps its rows in SQLite."""
+
+LIMIT = "limit"
+OURS = ("rollforward", "rollforward-postgres")
+PEERS = ("mlflow", "mlflow-postgres")
+ALL = (LIMIT, *OURS, *PEERS)

@@ -1,0 +1,106 @@
+"""Programs that a benchmark starts: they end with it, and all that they started with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from services.nats_child import leashed
+
+_PATIENCE = 20.0  # seconds, for a program to end in good order
+_SETTLING_LIMIT = 90.0  # seconds
+_QUIET = 0.1  # of one core
+
+
+class DidNotStart(Exception):
+    """A program ended, or said nothing, before it was ready; the text is what it said."""
+
+
+@contextmanager
+def program(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Runs a program that says one line when it is ready; gives that line."""
+    with subprocess.Popen(
+        leashed(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    ) as process:
+        try:
+            said = process.stdout.readline() if process.stdout else ""
+            if not said:
+                raise DidNotStart(" ".join(command))
+            yield said.strip()
+        finally:
+            end(process)
+
+
+@contextmanager
+def silent_program(command: list[str], home: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program in a directory, where what it says is kept in the file `log`."""
+    with (
+        (home / "log").open("wb") as log,
+        subprocess.Popen(
+            leashed(command),
+            cwd=home,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def wait_until_quiet(pid: int) -> None:
+    """Returns once a program, with all that it started, does next to nothing: its start is over then.
+
+    Raises DidNotStart.
+    """
+    deadline = time.monotonic() + _SETTLING_LIMIT
+    used, quiet = _cpu_seconds(pid), 0
+    while quiet < 3:
+        if time.monotonic() > deadline:
+            raise DidNotStart(f"process {pid} did not come to rest")
+        time.sleep(1.0)
+        before, used = used, _cpu_seconds(pid)
+        quiet = quiet + 1 if used - before < _QUIET else 0
+
+
+def _cpu_seconds(pid: int) -> float:
+    total = 0.0
+    root = psutil.Process(pid)
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """Ends a program with all that it started: first asked, then killed."""
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    if process.stdin is not None:
+        process.stdin.close()
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE)
+    process.kill()
+    process.wait()
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=_PATIENCE)

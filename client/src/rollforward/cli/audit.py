@@ -1,0 +1,141 @@
+"""The commands about recorded events: search them, export them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+
+from cyclopts import App, Parameter
+
+import rollforward as rf
+from rollforward.cli.exports import WRITERS
+from rollforward.cli.options import READING, Cause, Limit, Reading, Since, Until, examples
+from rollforward.cli.output import grid, moment, print_json
+from rollforward.cli.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TextIO
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+app: Final = App(name="audit", help="Audit: list the recorded events, export them.")
+
+# A bar that moves with every event would cost more than the events.
+_EVENTS_PER_STEP = 100
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """What events must meet; all conditions that are given must hold."""
+
+    log: Annotated[str, Parameter(help="tracking, registry, serving or webhooks.", show_default=False)] = ""
+    type: Annotated[str, Parameter(help="Such as AliasMoved.", show_default=False)] = ""
+    stream: Annotated[str, Parameter(help="Such as model/fraud-detector.", show_default=False)] = ""
+    model: Annotated[str, Parameter(help="About this model, whatever it is or was called.", show_default=False)] = ""
+    alias: Annotated[str, Parameter(help="About this alias.", show_default=False)] = ""
+    cause: Cause = ""
+    actor: Annotated[str, Parameter(help="Who caused it.", show_default=False)] = ""
+    request_id: Annotated[str, Parameter(help="The request that caused it.", show_default=False)] = ""
+    correlation_id: Annotated[str, Parameter(help="What belongs together.", show_default=False)] = ""
+    since: Since = None
+    until: Until = None
+
+    def conditions(self) -> rf.Conditions:
+        """As the SDK takes them."""
+        return cast("rf.Conditions", asdict(self))
+
+
+ANY: Final = Where()
+
+
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "audit list --type AliasMoved --limit 20",
+        "audit list --model fraud-detector --alias champion --cause rollback",
+        "audit list --stream model/fraud-detector -o json",
+    ),
+)
+def list_events(*, where: Where = ANY, limit: Limit = 100, options: Reading = READING) -> None:
+    """The recorded events that meet all conditions, newest first; -o json shows what each says."""
+    options.connect()
+    found = rf.list_events(limit=limit, **where.conditions())
+    options.show(found, lambda: _events(found))
+
+
+@app.command(
+    help_epilogue=examples(
+        "audit export > events.jsonl",
+        "audit export --format csv --file moves.csv --type AliasMoved --since 2026-11-01T00:00Z",
+    )
+)
+def export(
+    *,
+    where: Where = ANY,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["jsonl", "csv"], Parameter(help="CloudEvents 1.0, one a line; or a table with a header.")
+    ] = "jsonl",
+    file: Annotated[Path | None, Parameter(help="Where to write; it appears when all of it is there.")] = None,
+    options: Reading = READING,
+) -> None:
+    """Write all events that meet all conditions, log by log, oldest first, as they are read."""
+    options.connect()
+    events = rf.export_events(**where.conditions())
+    if file is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # An export is data, not text for this terminal.
+            sys.stdout.reconfigure(encoding="utf-8")
+        WRITERS[format](events, sys.stdout)
+        return
+    with bar(f"export to {file}") as advance, _appearing(file) as out:
+        counted = _Counted(events, advance)
+        WRITERS[format](counted, out)
+    if options.json:
+        print_json({"file": str(file), "events": counted.count})
+    else:
+        print(f"{counted.count} events in {file}")
+
+
+class _Counted:
+    """Events that show how many of them were taken."""
+
+    def __init__(self, events: Iterable[v1.RecordedEvent], advance: Callable[[int, int | None], None]) -> None:
+        self.count = 0
+        self._events = events
+        self._advance = advance
+
+    def __iter__(self) -> Iterator[v1.RecordedEvent]:
+        for event in self._events:
+            self.count += 1
+            if self.count % _EVENTS_PER_STEP == 0:
+                self._advance(self.count, None)
+            yield event
+
+
+@contextlib.contextmanager
+def _appearing(file: Path) -> Iterator[TextIO]:
+    """A new file that takes its place when all of it was written, and not at all otherwise."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="") as out:
+            yield out
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
+    rows = [
+        (one.log, str(one.position), moment(one.time), one.type.rpartition(".")[2], one.stream, one.actor, one.reason)
+        for one in found
+    ]
+    return grid(("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "WHO", "WHY"), rows)

@@ -1,0 +1,57 @@
+"""Recorded events as JSON Lines of CloudEvents, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Final
+
+from rollforward.cloudevents import to_cloudevent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TextIO
+
+    from rollforward import v1
+
+_COLUMNS: Final = (
+    *("log", "position", "event_id", "time", "type", "stream", "actor", "reason"),
+    *("request_id", "correlation_id", "causation_id", "traceparent", "data"),
+)
+
+
+def write_jsonl(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
+    """A CloudEvent in structured JSON mode on each line."""
+    out.writelines(_json(to_cloudevent(event)) + "\n" for event in events)
+
+
+def write_csv(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
+    """A header, then a line for each event; `data` is JSON.
+
+    What a spreadsheet would take for a formula has an apostrophe in front.
+    """
+    lines = csv.writer(out)
+    lines.writerow(_COLUMNS)
+    for event in events:
+        lines.writerow([_harmless(value) for value in _row(event)])
+
+
+WRITERS: Final[Mapping[str, Callable[[Iterable[v1.RecordedEvent], TextIO], None]]] = {
+    "jsonl": write_jsonl,
+    "csv": write_csv,
+}
+
+
+def _row(event: v1.RecordedEvent) -> list[str]:
+    shown = to_cloudevent(event)
+    content = shown["data"] if "data" in shown else shown["data_base64"]
+    plain = [str(getattr(event, column)) for column in _COLUMNS if column not in {"time", "data"}]
+    return [*plain[:3], shown["time"], *plain[3:], _json(content)]
+
+
+def _harmless(value: str) -> str:
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

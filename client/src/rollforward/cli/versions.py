@@ -1,0 +1,237 @@
+"""The commands about versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from cyclopts import App, Parameter
+
+import rollforward as rf
+from rollforward.cli.differences import version_differences
+from rollforward.cli.options import (
+    DEFAULTS,
+    Deleted,
+    Filter,
+    Limit,
+    ModelName,
+    Options,
+    OrderBy,
+    Reason,
+    RequestId,
+    VersionNumber,
+    examples,
+    pairs_of,
+)
+from rollforward.cli.output import grid, labels, moment, pairs, short, word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+app: Final = App(name="versions", help="Versions: list, show, diff, describe, tag, status, copy, delete, restore.")
+
+
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "versions list fraud-detector", "versions list --filter \"tags.approved = 'yes' AND name LIKE 'fraud%'\""
+    ),
+)
+def list_versions(
+    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
+    /,
+    *,
+    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    order_by: OrderBy = "",
+    deleted: Deleted = False,
+    limit: Limit = 100,
+    options: Options = DEFAULTS,
+) -> None:
+    """List versions of a model or of all, newest first or in the order asked for."""
+    options.connect()
+    found = rf.list_versions(model, filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
+    options.show(found, lambda: versions_table(found, with_model=not model))
+
+
+@app.command(help_epilogue=examples("versions show fraud-detector v3"))
+def show(model: ModelName, version: VersionNumber, /, *, options: Options = DEFAULTS) -> None:
+    """Show a version: what it is, where it came from, and what the gates said."""
+    options.connect()
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions diff fraud-detector v2 v3"))
+def diff(
+    model: ModelName,
+    before: Annotated[VersionNumber, Parameter(name="FROM", help="3 or v3.")],
+    after: Annotated[VersionNumber, Parameter(name="TO", help="The version to compare it with.")],
+    /,
+    *,
+    options: Options = DEFAULTS,
+) -> None:
+    """What differs between two versions: files, size, tags, and their runs' parameters and metrics."""
+    options.connect()
+    found = rf.diff_versions(model, before, after)
+    options.show(found, lambda: version_differences(found))
+
+
+@app.command(help_epilogue=examples("versions describe fraud-detector v3 'Trained on a year of payments'"))
+def describe(
+    model: ModelName,
+    version: VersionNumber,
+    text: Annotated[str, Parameter(help="The description from now on.")],
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Describe a version otherwise."""
+    options.connect()
+    rf.set_description(model, text, version, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions tag fraud-detector v3 approved=yes"))
+def tag(
+    model: ModelName,
+    version: VersionNumber,
+    /,
+    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Set tags of a version; its other tags stay."""
+    chosen = pairs_of(tags)
+    options.connect()
+    rf.set_tags(model, chosen, version, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions untag fraud-detector v3 approved"))
+def untag(
+    model: ModelName,
+    version: VersionNumber,
+    /,
+    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Remove tags of a version."""
+    options.connect()
+    rf.remove_tags(model, keys, version, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions status fraud-detector v3 failed --reason 'its weights are damaged'"))
+def status(
+    model: ModelName,
+    version: VersionNumber,
+    state: Annotated[Literal["ready", "pending", "failed"], Parameter(name="STATUS", help="The status from now on.")],
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Say whether a version can be used; aliases move to ready ones only."""
+    options.connect()
+    rf.set_version_status(model, version, state, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions copy fraud-staging v3 fraud-detector --reason 'approved'"))
+def copy(
+    model: ModelName,
+    version: VersionNumber,
+    to_model: Annotated[str, Parameter(name="TO-MODEL", help="The model that gets a new version; it may be new.")],
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Register a version again under another model, as what it is a copy of."""
+    options.connect()
+    copied = rf.copy_version(model, version, to_model, reason=reason, request_id=request_id)
+    options.show(copied, lambda: version_facts(copied))
+
+
+@app.command(help_epilogue=examples("versions delete fraud-detector v2 --reason 'superseded'"))
+def delete(
+    model: ModelName,
+    version: VersionNumber,
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Delete a version that no alias names; its number is never given again, and it can be restored."""
+    options.connect()
+    rf.delete_version(model, version, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+@app.command(help_epilogue=examples("versions restore fraud-detector v2"))
+def restore(
+    model: ModelName,
+    version: VersionNumber,
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Restore a deleted version."""
+    options.connect()
+    rf.restore_version(model, version, reason=reason, request_id=request_id)
+    _show(model, version, options)
+
+
+def versions_table(found: Sequence[v1.Version], *, with_model: bool = False) -> RenderableType:
+    """A line for each version."""
+    rows = [
+        (
+            f"{one.model} v{one.version}" if with_model else f"v{one.version}",
+            " ".join(f"@{alias}" for alias in one.aliases),
+            _status(one),
+            short(one.digest),
+            one.run_id,
+            moment(one.created_at),
+            one.actor,
+        )
+        for one in found
+    ]
+    return grid(("VERSION", "ALIASES", "STATUS", "DIGEST", "RUN", "REGISTERED", "BY"), rows)
+
+
+def version_facts(version: v1.Version) -> RenderableType:
+    """All about one version."""
+    gates = [one.expression for one in (version.evidence, *version.policy_evidence) if one.expression]
+    source = version.copied_from
+    return pairs(
+        {"version": f"{version.model} v{version.version}", "status": _status(version), "digest": version.digest}
+        | {"run": version.run_id, "artifact": version.artifact_path, "gate": "; ".join(gates)}
+        | {"copy of": f"{source.model} v{source.version}" if version.HasField("copied_from") else ""}
+        | {"description": version.description, "tags": labels(version.tags)}
+        | {"aliases": " ".join(f"@{alias}" for alias in version.aliases)}
+        | {"registered": f"{moment(version.created_at)} by {version.actor}", "revision": str(version.revision)}
+        | {"deleted": moment(version.deleted_at) if version.HasField("deleted_at") else ""}
+    )
+
+
+def _show(model: str, number: int, options: Options) -> None:
+    version = rf.get_version(model, number)
+    options.show(version, lambda: version_facts(version))
+
+
+def _status(version: v1.Version) -> str:
+    if version.HasField("deleted_at"):
+        return "deleted"
+    return word(rf.v1.VersionStatus.Name(version.status), "VERSION_STATUS_")

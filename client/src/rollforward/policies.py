@@ -1,0 +1,111 @@
+"""Policies and gates: what must hold before versions are registered or aliases moved, and what gates would say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rollforward import v1
+from rollforward.connection import Connection, current, new_request_id
+from rollforward.pages import collect
+from rollforward.references import timestamp, version_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+# Each move is judged anew, over two or three runs.
+_MOVES_PER_PAGE = 100
+
+
+def set_policy(
+    name: str,
+    *,
+    models: str = "*",
+    aliases: str = "",
+    reason_required: bool = False,
+    gate: str = "",
+    recent_days: int = 0,
+    reason: str = "",
+    request_id: str | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Declare a policy, or change the one of that name; it binds every later command.
+
+    It binds the models and the moves of the aliases that match its patterns ("*", "?" and "[...]"); without `aliases`
+    it binds registration. `gate` is a CEL expression: over `run` at a registration, over `candidate`, `current` and
+    `champion` at a move. A rollback to a version that held the alias within `recent_days` skips the gate; 0 means 30.
+
+    Raises InvalidRequest (INVALID_POLICY, INVALID_GATE, REQUEST_ID_REUSED), Unavailable.
+    """
+    link = current(connection)
+    policy = v1.Policy(
+        name=name,
+        models=models,
+        aliases=aliases,
+        reason_required=reason_required,
+        gate=gate,
+        recent_days=recent_days,
+    )
+    request = v1.SetPolicyRequest(policy=policy, reason=reason, request_id=request_id or new_request_id())
+    link.call(link.policies.SetPolicy, request)
+
+
+def remove_policy(
+    name: str, *, reason: str = "", request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Remove a policy. Raises NotFound (POLICY_NOT_FOUND), InvalidRequest (REQUEST_ID_REUSED), Unavailable."""
+    link = current(connection)
+    request = v1.RemovePolicyRequest(name=name, reason=reason, request_id=request_id or new_request_id())
+    link.call(link.policies.RemovePolicy, request)
+
+
+def list_policies(*, connection: Connection | None = None) -> list[v1.Policy]:
+    """All policies, by name. Raises Unavailable."""
+    link = current(connection)
+    return list(link.call(link.policies.ListPolicies, v1.ListPoliciesRequest()).policies)
+
+
+def try_gate(
+    expression: str,
+    model: str,
+    versions: Iterable[v1.Version | int] = (),
+    *,
+    alias: str = "",
+    connection: Connection | None = None,
+) -> list[v1.GateEvidence]:
+    """What a gate says of versions that exist, in their order; nothing is written.
+
+    Without `versions`, of all that are not deleted, newest first, at most 1,000. With `alias` it is a gate of moves to
+    that alias, whose holder is `current`; without, a gate of registration.
+    Raises InvalidRequest (INVALID_GATE, INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
+    PreconditionFailed (MODEL_RENAMED), Unavailable.
+    """
+    link = current(connection)
+    numbers = [version_number(model, version) for version in versions]
+    request = v1.TestGateRequest(expression=expression, model=model, versions=numbers, alias=alias)
+    return list(link.call(link.policies.TestGate, request).evidence)
+
+
+def replay_gate(
+    expression: str,
+    *,
+    models: str = "",
+    aliases: str = "",
+    since: datetime | str | None = None,
+    limit: int | None = None,
+    connection: Connection | None = None,
+) -> list[v1.ReplayedMove]:
+    """What a gate of moves would have said of past moves, oldest first; nothing is written. `limit` None for all.
+
+    Of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or an RFC 3339
+    time. Raises InvalidRequest (INVALID_GATE, INVALID_TIME), Unavailable.
+    """
+    link = current(connection)
+    query = v1.ReplayGateRequest(expression=expression, models=models, aliases=aliases, since=timestamp(since))
+
+    def fetch(size: int, token: str) -> tuple[Iterable[v1.ReplayedMove], str]:
+        query.page_size, query.page_token = size, token
+        page = link.call(link.policies.ReplayGate, query)
+        return page.moves, page.next_page_token
+
+    return collect(fetch, limit, page=_MOVES_PER_PAGE)

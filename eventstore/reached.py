@@ -1,0 +1,61 @@
+"""How far something has come in a log, and who waits for it to come further."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+
+from eventstore.errors import StoreUnavailable
+
+Waiter = tuple[int, int, "asyncio.Future[None]"]
+"""The position waited for, a number that tells equals apart, and what is done when it is reached."""
+
+
+class Reached:
+    """A position that only grows, and those who wait for it; all calls are made on one event loop."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._waiters: list[Waiter] = []
+        self._numbers = itertools.count()
+        self._end: StoreUnavailable | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anyone waits for it to come further."""
+        return bool(self._waiters)
+
+    def advance(self, position: int) -> None:
+        """Says that `position` is reached."""
+        self.position = max(self.position, position)
+        while self._waiters and self._waiters[0][0] <= self.position:
+            future = heapq.heappop(self._waiters)[2]
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for(self, position: int) -> None:
+        """Returns once `position` is reached. Raises the `StoreUnavailable` of `give_up`."""
+        if self.position >= position:
+            return
+        if self._end:
+            raise self._end
+        waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiters, waiter)
+        try:
+            await waiter[2]
+        except asyncio.CancelledError:
+            # Whoever waited for a position that never comes must not be kept for ever.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                heapq.heapify(self._waiters)
+            raise
+
+    def give_up(self, error: StoreUnavailable) -> None:
+        """Tells all, those to come too, that it will come no further."""
+        self._end = error
+        for _, _, future in self._waiters:
+            if not future.done():
+                future.set_exception(error)
+        self._waiters.clear()

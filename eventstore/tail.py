@@ -1,0 +1,208 @@
+"""The tail: one subscription of a log for a whole process, which everything in it that follows the log shares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from itertools import takewhile
+
+import structlog
+
+from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.event import RecordedEvent
+from eventstore.reached import Reached
+from eventstore.store import EventStore
+
+Batch = Sequence[RecordedEvent]
+
+RETRY_SECONDS = 0.5
+KEPT_BYTES = 32_000_000
+EVENT_BYTES = 2_000  # what an event takes besides its payload
+GATHERED_EVENTS = 1_000
+
+_logger = structlog.get_logger(__name__)
+
+
+class FollowerTooSlow(Exception):
+    """A follower did not take its events in time; it may start again from where it was."""
+
+
+class Tail:
+    """Hears each event of a log once, keeps the last of them, and hands them on to all who follow.
+
+    A follower is no more than a place among the events that are kept: a thousand of them cost no more memory than one.
+    What is not kept is read from the log. All calls are made on one event loop.
+
+    Args:
+        store: The log.
+        kept_bytes: How much of the log's end is kept, about; one batch always is.
+    """
+
+    def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES) -> None:
+        self.store = store
+        self.failure: Exception | None = None
+        self._kept_bytes = kept_bytes
+        self._kept: deque[tuple[Batch, int]] = deque()
+        self._size = 0
+        self._forgotten = 0
+        self._heard = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._end: StoreUnavailable | None = None
+        self._dismissal: StoreUnavailable | None = None
+        self._reached = Reached(f"the tail of the {store.log} log")
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> int:
+        """The position of the last event heard, or that the log was at when it started."""
+        return self._reached.position
+
+    async def start(self) -> None:
+        """Begins to listen at the log's head."""
+        self._forgotten = await self.store.head()
+        self._reached.advance(self._forgotten)
+        self._task = asyncio.create_task(self._run(), name=f"tail-{self.store.log}")
+
+    async def stop(self) -> None:
+        """Stops listening; followers and waiters are told."""
+        while self._task and not self._task.done():
+            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)
+        self._end_with(StoreUnavailable(f"the {self.store.log} log is not followed any more"))
+
+    async def wait_for(self, position: int) -> None:
+        """Returns once the event at `position` has been heard.
+
+        Raises:
+            StoreUnavailable: The tail has ended.
+        """
+        await self._reached.wait_for(position)
+
+    async def failed(self) -> None:
+        """Raises the error that the tail failed with, once it has: what was computed from the log may be void."""
+        await self._ended.wait()
+        if self.failure:
+            raise self.failure
+
+    def dismiss(self, error: StoreUnavailable) -> None:
+        """Tells all who `follow`, those to come too, that nothing more comes from here: they are given this error."""
+        self._dismissal = error
+        self._wake()
+
+    def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
+        """For watchers: events behind a position, in order, each once; with each step the position it brings to.
+
+        What one append wrote is never split. After `quiet_seconds` without an event comes a step without events: a
+        bookmark.
+
+        Raises:
+            Rejected: POSITION_AHEAD when the log has not come to `after`.
+            FollowerTooSlow: More was heard than is kept before the follower took it.
+            StoreUnavailable: The tail has ended, or it was dismissed.
+        """
+        return self._steps(after, quiet_seconds, dismissible=True)
+
+    def events(self, after: int) -> AsyncGenerator[tuple[Batch, int]]:
+        """For what is computed from the log: as `follow`, but without bookmarks, and never dismissed.
+
+        What came while the last step was worked on comes as one.
+        """
+        return self._steps(after, None, dismissible=False)
+
+    async def _steps(
+        self, after: int, quiet_seconds: float | None, *, dismissible: bool
+    ) -> AsyncGenerator[tuple[Batch, int]]:
+        if after > self.position and after > await self.store.head():
+            words = f"the log has not come to position {after}"
+            raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
+        while after < self._forgotten:
+            async with aclosing(replay(self.store, after, self.position)) as past:
+                async for batch in past:
+                    after = batch[-1].position
+                    yield batch, after
+        while True:
+            batch = await self._next(after, quiet_seconds, dismissible=dismissible)
+            # Without an event: all that was heard has been handed on.
+            after = batch[-1].position if batch else max(after, self.position)
+            yield batch, after
+
+    async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
+        """What comes next; nothing if it stays quiet."""
+        try:
+            async with asyncio.timeout(quiet_seconds):
+                while not (batch := self._behind(after)):
+                    self._refuse(self._end or (self._dismissal if dismissible else None))
+                    await self._heard.wait()
+        except TimeoutError:
+            return self._behind(after)
+        return batch
+
+    def _behind(self, after: int) -> Batch:
+        """What is kept behind a position, from there on, up to about so many events."""
+        if after >= self.position:
+            return ()
+        if after < self._forgotten:
+            raise FollowerTooSlow
+        late = [batch for batch, _ in takewhile(lambda kept: kept[0][-1].position > after, reversed(self._kept))]
+        if len(late) == 1 and late[0][0].position > after:
+            return late[0]
+        found: list[RecordedEvent] = []
+        while late and len(found) < GATHERED_EVENTS:
+            found += (event for event in late.pop() if event.position > after)
+        return found
+
+    def _hear(self, batch: Batch) -> None:
+        size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
+        self._kept.append((batch, size))
+        self._size += size
+        while self._size > self._kept_bytes and len(self._kept) > 1:
+            dropped, size = self._kept.popleft()
+            self._size -= size
+            self._forgotten = dropped[-1].position
+        self._reached.advance(batch[-1].position)
+        self._wake()
+
+    def _wake(self) -> None:
+        heard, self._heard = self._heard, asyncio.Event()
+        heard.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with aclosing(self.store.subscribe(self.position)) as subscription:
+                    async for batch in subscription:
+                        self._hear(batch)
+            except StoreUnavailable as error:
+                _logger.warning("log waited for", log=self.store.log, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:
+                _logger.exception("log cannot be followed", log=self.store.log, position=self.position)
+                self.failure = error
+                self._end_with(StoreUnavailable(f"the {self.store.log} log cannot be followed: {error}"))
+                return
+
+    def _end_with(self, error: StoreUnavailable) -> None:
+        self._end = self._end or error
+        self._ended.set()
+        self._reached.give_up(error)
+        self._wake()
+
+    def _refuse(self, error: StoreUnavailable | None) -> None:
+        if error:
+            # A new one each time: a traceback belongs to one call.
+            raise StoreUnavailable(str(error), error.reason) from self.failure
+
+
+async def replay(store: EventStore, after: int, until: int) -> AsyncGenerator[Batch]:
+    """The log's events behind a position, up to another; it must have come there."""
+    if after >= until:
+        return
+    async with aclosing(store.subscribe(after)) as subscription:
+        async for batch in subscription:
+            if due := [event for event in batch if event.position <= until]:
+                yield due
+            if batch[-1].position >= until:
+                return

@@ -1,0 +1,235 @@
+"""Filters and orders of listings: what a listing may be asked by, parsed, with the place in the text of what is wrong.
+
+A filter is comparisons joined by AND: ``name LIKE 'fraud%' AND tags.team = 'risk' AND created >= 1700000000000``. A key
+is a field, bare or quoted (`"name"`), or a tag: ``tags.team``, ``tags."the team"``. A text is quoted; a quote within it
+is doubled. In a pattern "%" is any text and "_" any character, each of them itself behind a backslash.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from eventstore.errors import Kind, Rejected
+
+LONGEST = 10_000
+MOST_COMPARISONS = 100
+
+Scalar = str | int | float
+
+
+class Holds(enum.Enum):
+    """What a field holds, and with it how it can be compared."""
+
+    TEXT = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
+    NUMBER = ("=", "!=", "<", "<=", ">", ">=")
+    TAGS = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What a listing knows a key as; of TAGS, there is one more key behind the dot."""
+
+    name: str
+    holds: Holds
+
+
+Fields = Mapping[str, Field]
+"""The fields of a listing by every name that they go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One condition: a field, of tags the `key`, an operator of the field's kind, and what it is compared with."""
+
+    field: str
+    operator: str
+    value: Scalar | tuple[str, ...] | None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One field to sort by."""
+
+    field: str
+    descending: bool = False
+
+
+def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
+    """The comparisons of a filter, none of an empty one. Raises `Rejected` INVALID_FILTER."""
+    reader = _Reader(text, "INVALID_FILTER")
+    if reader.at_end():
+        return ()
+    found = [_comparison(reader, fields)]
+    while not reader.at_end():
+        reader.word("AND")
+        if len(found) == MOST_COMPARISONS:
+            reader.refuse(f"at most {MOST_COMPARISONS} comparisons")
+        found.append(_comparison(reader, fields))
+    return tuple(found)
+
+
+def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
+    """The fields to sort by, none of an empty text: ``created DESC, name``. Raises `Rejected` INVALID_ORDER."""
+    reader = _Reader(text, "INVALID_ORDER")
+    found: list[Order] = []
+    while not reader.at_end():
+        if found and not reader.take(_COMMA):
+            reader.refuse("a comma")
+        field, _ = _field(reader, fields)
+        if field.name in {one.field for one in found}:
+            reader.refuse("a field that was not named before", at=reader.began)
+        descending = bool(reader.take(_DESC))
+        if not descending:
+            reader.take(_ASC)
+        found.append(Order(field.name, descending))
+    if not found and text.strip():
+        reader.refuse("a field")
+    return tuple(found)
+
+
+_PART = r"""(?:(?P<{0}>{1})|"(?P<{0}_in_quotes>(?:[^"]|"")+)"|`(?P<{0}_in_ticks>(?:[^`]|``)+)`)"""
+_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + r"(?:\." + _PART.format("key", r"[\w.-]*\w") + ")?")
+_TEXT = re.compile(r"""'(?P<single>(?:[^']|'')*)'|"(?P<double>(?:[^"]|"")*)\"""")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)", re.ASCII)
+_OPERATOR = re.compile(
+    r"!=|<=|>=|=|<|>|(?:LIKE|ILIKE|(?:NOT\s+)?IN|IS(?:\s+NOT)?\s+NULL)(?!\w)", re.ASCII | re.IGNORECASE
+)
+_OPEN, _CLOSE, _COMMA = (re.compile(re.escape(sign)) for sign in "(),")
+_ASC, _DESC = (re.compile(rf"{word}(?!\w)", re.IGNORECASE) for word in ("ASC", "DESC"))
+_BLANKS = re.compile(r"\s*")
+_ATTRIBUTE = {"attribute", "attributes", "attr"}
+
+
+class _Reader:
+    """A text and how far it has been read; `began` is where the last piece began."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self._text = text
+        self._reason = reason
+        self._at = 0
+        self.began = 0
+        if len(text) > LONGEST:
+            self.refuse(f"at most {LONGEST} characters", at=LONGEST)
+        if "\0" in text:
+            self.refuse("no NUL", at=text.index("\0"))
+
+    def at_end(self) -> bool:
+        """Whether nothing is left but blanks."""
+        self._skip()
+        return self._at == len(self._text)
+
+    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """The next piece, if it is of this form."""
+        self._skip()
+        found = pattern.match(self._text, self._at)
+        if found:
+            self.began, self._at = found.span()
+        return found
+
+    def need(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+        """The next piece, which must be of this form."""
+        return self.take(pattern) or self.refuse(what)
+
+    def word(self, word: str) -> None:
+        """Reads a word."""
+        self.need(re.compile(rf"{word}(?!\w)", re.IGNORECASE), word)
+
+    def refuse(self, expected: str, *, at: int | None = None) -> NoReturn:
+        """Raises the refusal: something else is expected at a place, which is that of the next piece unless given."""
+        place = self._at if at is None else at
+        found = self._text[place : place + 30]
+        words = f"at character {place + 1}: expected {expected}, found {found!r}" if found else f"expected {expected}"
+        raise Rejected(Kind.INVALID, self._reason, words, place=str(place + 1), expected=expected, found=found)
+
+    def _skip(self) -> None:
+        blanks = _BLANKS.match(self._text, self._at)
+        self._at = blanks.end() if blanks else self._at
+
+
+def _comparison(reader: _Reader, fields: Fields) -> Comparison:
+    field, key = _field(reader, fields)
+    operators = field.holds.value
+    sign = reader.need(_OPERATOR, f"one of {', '.join(operators)}")
+    operator = " ".join(sign[0].upper().split())
+    if operator not in operators:
+        reader.refuse(f"one of {', '.join(operators)}", at=reader.began)
+    return Comparison(field.name, operator, _value(reader, field, operator), key)
+
+
+def _field(reader: _Reader, fields: Fields) -> tuple[Field, str]:
+    expected = f"one of {', '.join(_spelled(name, field) for name, field in fields.items())}"
+    parts = reader.need(_KEY, expected)
+    name, key = _unquoted(parts, "name", '"`'), _unquoted(parts, "key", '"`')
+    if name in _ATTRIBUTE and name not in fields and key:
+        name, key = key, ""
+    field = fields.get(name)
+    if field is None or bool(key) != (field.holds is Holds.TAGS):
+        reader.refuse(expected, at=reader.began)
+    return field, key
+
+
+def _spelled(name: str, field: Field) -> str:
+    return f"{name}.KEY" if field.holds is Holds.TAGS else name
+
+
+def _value(reader: _Reader, field: Field, operator: str) -> Scalar | tuple[str, ...] | None:
+    if operator.endswith("NULL"):
+        return None
+    if operator.endswith("IN"):
+        return _texts(reader)
+    return _number(reader) if field.holds is Holds.NUMBER else _text(reader)
+
+
+def _texts(reader: _Reader) -> tuple[str, ...]:
+    reader.need(_OPEN, "a list: ('a', 'b')")
+    texts = [_text(reader)]
+    while reader.take(_COMMA):
+        texts.append(_text(reader))
+    reader.need(_CLOSE, "a comma or ')'")
+    return tuple(texts)
+
+
+def _text(reader: _Reader) -> str:
+    found = reader.need(_TEXT, "a text in quotes")
+    if found["single"] is not None:
+        return found["single"].replace("''", "'")
+    return found["double"].replace('""', '"')
+
+
+def _number(reader: _Reader) -> int | float:
+    digits = reader.need(_NUMBER, "a number")[0]
+    try:
+        number = int(digits)
+    except ValueError:  # it has a fraction or an exponent, or thousands of digits
+        return float(digits)
+    return number if -(2**63) <= number < 2**63 else float(digits)
+
+
+def _unquoted(parts: re.Match[str], group: str, quotes: str) -> str:
+    plain: str | None = parts[group]
+    if plain is not None:
+        return plain
+    for quote, quoted in zip(quotes, (parts[f"{group}_in_quotes"], parts[f"{group}_in_ticks"]), strict=True):
+        if quoted is not None:
+            return str(quoted).replace(quote * 2, quote)
+    return ""
+
+
+ANY, ONE = "%", "_"
+
+
+def translate(pattern: str, literal: Callable[[str], str], *, any_text: str, any_char: str) -> str:
+    """A pattern written otherwise: `literal` writes a character that stands for itself."""
+    written: list[str] = []
+    chars = iter(pattern)
+    for char in chars:
+        if char == "\\":
+            written.append(literal(next(chars, char)))
+        else:
+            written.append({ANY: any_text, ONE: any_char}.get(char) or literal(char))
+    return "".join(written)

@@ -1,0 +1,285 @@
+"""The registry's answers about aliases, now and in the past, each from rows of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from google.protobuf.duration_pb2 import Duration
+
+from eventstore.errors import Kind, Rejected
+from eventstore.rows import checkpoint, events
+from rollforward import v1
+from services.pages import page_size
+from services.registry.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
+from services.registry.lookup import get_origin, origin_ever_called
+from services.registry.past import (
+    Held,
+    KnownVersion,
+    assignments_at,
+    assignments_in,
+    event_position,
+    last_held,
+    previous_holders,
+    versions_of,
+)
+from services.registry.projection import alias_of
+from services.registry.standing import Due, LiveRows, due, live_rows, policies
+from services.registry.tables import alias_changes, aliases, model_tags, models, schedules
+from services.times import nanoseconds, timestamp
+
+__all__ = [
+    "Due",
+    "Held",
+    "KnownVersion",
+    "LiveRows",
+    "assignments_at",
+    "assignments_in",
+    "due",
+    "event_position",
+    "last_held",
+    "live_rows",
+    "policies",
+    "previous_holders",
+    "versions_of",
+]
+
+# Made once: to make a statement takes longer than to run it.
+_ASKED = sa.and_(models.c.name == sa.bindparam("called"), alias_changes.c.alias == sa.bindparam("named"))
+_PRESENT = (
+    sa.select(
+        alias_changes.c.change,
+        sa.select(checkpoint.c.position).scalar_subquery().label("position"),
+        sa.select(checkpoint.c.time).scalar_subquery().label("time"),
+    )
+    .join(aliases, aliases.c.position == alias_changes.c.position)
+    .join(models, models.c.origin == aliases.c.origin)
+    .where(models.c.name == sa.bindparam("called"), aliases.c.alias == sa.bindparam("named"))
+)
+_AT = sa.bindparam("at", type_=sa.BigInteger)
+_LAST_EVENT = sa.select(events).where(events.c.position <= _AT).order_by(events.c.position.desc()).limit(1).subquery()
+_PAST = (
+    sa.select(
+        alias_changes.c.change,
+        sa.select(_LAST_EVENT.c.position).scalar_subquery().label("position"),
+        sa.select(_LAST_EVENT.c.time).scalar_subquery().label("time"),
+    )
+    .join(models, models.c.origin == alias_changes.c.origin)
+    .where(_ASKED, alias_changes.c.position <= _AT, alias_changes.c.revision <= _AT)
+    .order_by(alias_changes.c.position.desc())
+    .limit(1)
+)
+_HELD = (
+    sa.select(aliases.c.origin, models.c.name, alias_changes.c.change)
+    .join(alias_changes, alias_changes.c.position == aliases.c.position)
+    .join(models, models.c.origin == aliases.c.origin)
+)
+
+
+def aliases_that_are_set(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[str, v1.Alias]]:
+    """Aliases that name a version, with their models' origins, by model and alias."""
+    question = _HELD.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
+    return [(row.origin, _alias(row)) for row in rows.execute(question)]
+
+
+def _alias(row: Row) -> v1.Alias:
+    return alias_of(v1.AliasChange.FromString(row.change), row.name)
+
+
+def snapshot(
+    rows: sa.Connection, model: str = "", alias: str = "", tags: Mapping[str, str] | None = None
+) -> tuple[list[v1.Alias], int]:
+    """The aliases that are set, and the position that this holds at.
+
+    Args:
+        rows: Where it is asked.
+        model: Of the model that is, was or will be called so; empty for all.
+        alias: Of one name; empty for all.
+        tags: Only of models that have all of these.
+    """
+    conditions = [aliases.c.origin == origin_ever_called(rows, model)] if model else []
+    conditions += [aliases.c.alias == alias] if alias else []
+    for key, value in (tags or {}).items():
+        same = (model_tags.c.origin == models.c.origin, model_tags.c.key == key, model_tags.c.value == value)
+        conditions.append(sa.select(sa.literal(1)).select_from(model_tags).where(*same).exists())
+    return [held for _, held in aliases_that_are_set(rows, *conditions)], position_of(rows)
+
+
+def resolve(rows: sa.Connection, model: str, alias: str, position: int | None = None) -> v1.ResolveAliasResponse:
+    """Which version an alias names, now or as of a position that is applied.
+
+    Raises:
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
+    """
+    asked: dict[str, object] = {"called": model, "named": alias}
+    question = rows.execute(_PRESENT, asked) if position is None else rows.execute(_PAST, asked | {"at": position})
+    row = question.first()
+    change = v1.AliasChange.FromString(row.change) if row is not None else None
+    if row is None or change is None or not change.to_version:
+        get_origin(rows, model)
+        when = "" if position is None else f" at position {position}"
+        words = f"{model}@{alias} is not set{when}"
+        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=model, alias=alias)
+    return v1.ResolveAliasResponse(alias=alias_of(change, model), position=row.position, time=timestamp(row.time))
+
+
+def assignment(rows: sa.Connection, model: str, alias: str, position: int) -> v1.Alias:
+    """An alias as of a position that is applied; with version 0 when it was not set."""
+    row = rows.execute(_PAST, {"called": model, "named": alias, "at": position}).first()
+    return alias_of(v1.AliasChange.FromString(row.change), model) if row else v1.Alias(model=model, alias=alias)
+
+
+def resolve_aliases(
+    rows: sa.Connection, request: v1.ResolveAliasesRequest, position: int | None = None
+) -> v1.ResolveAliasesResponse:
+    """A page of the aliases that are set, of one model or all, now or as of a position that is applied.
+
+    All pages hold at the position of the first. Models come by the names that they were created with, so that none is
+    missed when it gets a new one.
+
+    Raises:
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE.
+    """
+    sorts = [Sort(aliases.c.origin, str), Sort(aliases.c.alias, str)]
+    key = listing_key(request, int, str, str)
+    at = key[0] if key else position_of(rows) if position is None else position
+    past = alias_changes.alias()
+    last = (
+        sa.select(past.c.position)
+        .where(past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
+        .where(past.c.position <= at, past.c.revision <= at)
+        .order_by(past.c.position.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    question = (
+        sa.select(aliases.c.origin, aliases.c.alias, models.c.name, alias_changes.c.change)
+        .join(alias_changes, alias_changes.c.position == last)
+        .join(models, models.c.origin == aliases.c.origin)
+        .where(alias_changes.c.to_version > 0)
+    )
+    if request.model:
+        question = question.where(aliases.c.origin == get_origin(rows, request.model))
+    if key:
+        question = question.where(behind(sorts, key[1:]))
+    found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
+    page, token = listing_page(request, found, [sort.column for sort in sorts], at)
+    time = rows.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
+    return v1.ResolveAliasesResponse(
+        aliases=[_alias(row) for row in page],
+        position=at,
+        time=timestamp(time) if time is not None else None,
+        next_page_token=token,
+    )
+
+
+def list_history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1.ListAliasHistoryResponse:
+    """A page of the changes that match, newest first.
+
+    Raises:
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE.
+    """
+    question = sa.select(alias_changes.c.position, alias_changes.c.change).where(*_history(rows, request))
+    if key := listing_key(request, int):
+        question = question.where(alias_changes.c.position < key[0])
+    question = question.order_by(alias_changes.c.position.desc()).limit(page_size(request.page_size) + 1)
+    page, token = listing_page(request, rows.execute(question).all(), [alias_changes.c.position])
+    changes = [v1.AliasChange.FromString(row.change) for row in page]
+    return v1.ListAliasHistoryResponse(changes=changes, next_page_token=token)
+
+
+def _history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if request.model:
+        conditions.append(alias_changes.c.origin == get_origin(rows, request.model))
+    if request.alias:
+        conditions.append(alias_changes.c.alias == request.alias)
+    if request.actor:
+        conditions.append(alias_changes.c.actor == request.actor)
+    if request.HasField("moved"):
+        conditions.append(alias_changes.c.to_version > 0 if request.moved else alias_changes.c.to_version == 0)
+    if request.cause:
+        conditions.append(alias_changes.c.cause == request.cause)
+    if request.HasField("since"):
+        conditions.append(alias_changes.c.time >= nanoseconds(request.since))
+    if request.HasField("until"):
+        conditions.append(alias_changes.c.time < nanoseconds(request.until))
+    return conditions
+
+
+def list_intervals(
+    rows: sa.Connection, request: v1.ListAliasIntervalsRequest, now_ns: int
+) -> v1.ListAliasIntervalsResponse:
+    """A page of the stretches of time in which versions held an alias, newest first; what lasts, lasts until `now_ns`.
+
+    Raises:
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND, INVALID_PAGE.
+    """
+    origin = get_origin(rows, request.model)
+    began, ended, next_one = alias_changes, alias_changes.alias("ended"), alias_changes.alias("next_one")
+    same = (next_one.c.origin == origin, next_one.c.alias == request.alias, next_one.c.position > began.c.position)
+    after = sa.select(next_one.c.position).where(*same).order_by(next_one.c.position).limit(1).scalar_subquery()
+    question = (
+        sa.select(began.c.position, began.c.change, ended.c.change.label("change_after"))
+        .outerjoin(ended, ended.c.position == after)
+        .where(began.c.origin == origin, began.c.alias == request.alias, began.c.to_version > 0)
+    )
+    if request.HasField("since"):
+        question = question.where(sa.or_(ended.c.time.is_(None), ended.c.time >= nanoseconds(request.since)))
+    if request.HasField("until"):
+        question = question.where(began.c.time < nanoseconds(request.until))
+    if key := listing_key(request, int):
+        question = question.where(began.c.position < key[0])
+    question = question.order_by(began.c.position.desc()).limit(page_size(request.page_size) + 1)
+    found = rows.execute(question).all()
+    if not found:
+        _check_ever_set(rows, origin, request)
+    page, token = listing_page(request, found, [began.c.position])
+    return v1.ListAliasIntervalsResponse(intervals=[_interval(row, now_ns) for row in page], next_page_token=token)
+
+
+def _check_ever_set(rows: sa.Connection, origin: str, request: v1.ListAliasIntervalsRequest) -> None:
+    known = sa.select(aliases.c.position).where(aliases.c.origin == origin, aliases.c.alias == request.alias)
+    if rows.scalar(known) is None:
+        words = f"{request.model}@{request.alias} was never set"
+        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=request.model, alias=request.alias)
+
+
+def _interval(row: Row, now_ns: int) -> v1.AliasInterval:
+    interval = v1.AliasInterval(began=v1.AliasChange.FromString(row.change))
+    if row.change_after is not None:
+        interval.ended.CopyFrom(v1.AliasChange.FromString(row.change_after))
+        now_ns = nanoseconds(interval.ended.time)
+    duration = Duration()
+    # The clock that gave the times may have been set back meanwhile.
+    duration.FromNanoseconds(max(0, now_ns - nanoseconds(interval.began.time)))
+    interval.duration.CopyFrom(duration)
+    return interval
+
+
+def list_schedules(rows: sa.Connection, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
+    """A page of the moves that are still to come. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE."""
+    sorts = [Sort(schedules.c.at), Sort(schedules.c.schedule_id, str)]
+    question = sa.select(schedules, models.c.name).join(models, models.c.origin == schedules.c.origin)
+    if request.model:
+        question = question.where(schedules.c.origin == get_origin(rows, request.model))
+    if key := listing_key(request, int, str):
+        question = question.where(behind(sorts, key))
+    found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
+    page, token = listing_page(request, found, [sort.column for sort in sorts])
+    return v1.ListSchedulesResponse(schedules=[_schedule(row) for row in page], next_page_token=token)
+
+
+def _schedule(row: Row) -> v1.Schedule:
+    return v1.Schedule(
+        schedule_id=row.schedule_id,
+        model=row.name,
+        alias=row.alias,
+        version=row.version,
+        at=timestamp(row.at),
+        expected_revision=row.expected_revision,
+        actor=row.actor,
+        reason=row.reason,
+        created_at=timestamp(row.created_at),
+        revision=row.revision,
+    )

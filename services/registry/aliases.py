@@ -1,0 +1,234 @@
+"""The rules of a model's aliases: moves, removals, schedules, expiry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from eventstore.errors import Conflict, Kind, Rejected
+from rollforward import v1
+from services.names import check_alias
+from services.registry.checks import (
+    UNBOUND,
+    alias_not_found,
+    check_model,
+    check_reason,
+    check_revision,
+    check_usable,
+    gate_failed,
+)
+from services.registry.policies import Judgement
+from services.registry.state import Assignment, Schedule, State
+from services.times import nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A request to move an alias, with what the policies say that bind it."""
+
+    request: v1.MoveAliasRequest
+    judgement: Judgement = UNBOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A request to remove an alias, with what the policies say that bind it."""
+
+    request: v1.RemoveAliasRequest
+    judgement: Judgement = UNBOUND
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleMove:
+    """A request to have an alias moved at a time, with the id that the schedule gets."""
+
+    request: v1.ScheduleMoveRequest
+    schedule_id: str
+    judgement: Judgement = UNBOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """The time of a schedule has come."""
+
+    model: str
+    schedule_id: str
+    judgement: Judgement = UNBOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """The time has come at which the assignment of that revision ends."""
+
+    model: str
+    alias: str
+    revision: int
+
+
+def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
+    """What a move makes happen: that it is made, that a gate refuses it, or nothing when the alias is there already."""
+    request = command.request
+    check_alias(request.alias)
+    check_model(request.model, state)
+    check_usable(request.model, request.version, state)
+    expected = request.expected_revision if request.HasField("expected_revision") else None
+    held = check_revision(request.model, request.alias, expected, state)
+    expires_at = nanoseconds(request.expires_at) if request.HasField("expires_at") else None
+    if held.version == request.version and expires_at in (None, held.expires_at):
+        return []
+    check_reason(request.reason, command.judgement)
+    check_fresh(command.judgement, request.alias, request.version, state)
+    moved = v1.AliasMoved(
+        model=request.model,
+        alias=request.alias,
+        from_version=held.version,
+        to_version=request.version,
+        from_digest=state.digest(held.version),
+        to_digest=state.digest(request.version),
+        cause=v1.ALIAS_CAUSE_REQUEST,
+        evidence=command.judgement.evidence,
+        policy_revision=command.judgement.policy_revision,
+        expires_at=request.expires_at if request.HasField("expires_at") else None,
+    )
+    return [moved if passed(command.judgement) else refused(moved)]
+
+
+def passed(judgement: Judgement) -> bool:
+    """Whether all gates hold."""
+    return all(one.passed for one in judgement.evidence)
+
+
+def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
+    """What is recorded instead of a move that a gate refuses."""
+    return v1.AliasMoveRefused(
+        model=moved.model,
+        alias=moved.alias,
+        from_version=moved.from_version,
+        to_version=moved.to_version,
+        cause=moved.cause,
+        evidence=moved.evidence,
+        policy_revision=moved.policy_revision,
+    )
+
+
+def check_fresh(judgement: Judgement, alias: str, version: int, state: State) -> None:
+    """Raises `Conflict` EVIDENCE_STALE when gates were asked about other versions than those that stand now."""
+    seen = (judgement.candidate, judgement.current, judgement.champion)
+    if judgement.evidence and seen != (version, state.alias(alias).version, state.alias("champion").version):
+        raise Conflict("EVIDENCE_STALE", "an alias was moved while gates were asked", alias=alias)
+
+
+def _remove(command: Remove, state: State) -> Sequence[Message]:
+    request = command.request
+    check_alias(request.alias)
+    check_model(request.model, state)
+    expected = request.expected_revision if request.HasField("expected_revision") else None
+    held = check_revision(request.model, request.alias, expected, state)
+    if not held.version:
+        raise alias_not_found(request.model, request.alias)
+    check_reason(request.reason, command.judgement)
+    gone = removed(request.model, request.alias, held, state, v1.ALIAS_CAUSE_REQUEST)
+    gone.policy_revision = command.judgement.policy_revision
+    return [gone]
+
+
+def removed(model: str, alias: str, held: Assignment, state: State, cause: v1.AliasCause.ValueType) -> v1.AliasRemoved:
+    """The removal of an alias that is set."""
+    digest = state.digest(held.version)
+    return v1.AliasRemoved(model=model, alias=alias, from_version=held.version, from_digest=digest, cause=cause)
+
+
+def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
+    request = command.request
+    check_alias(request.alias)
+    check_model(request.model, state)
+    check_usable(request.model, request.version, state)
+    nanoseconds(request.at)
+    if not request.HasField("at"):
+        raise Rejected(Kind.INVALID, "INVALID_TIME", "a time is needed")
+    check_reason(request.reason, command.judgement)
+    return [
+        v1.AliasMoveScheduled(
+            model=request.model,
+            alias=request.alias,
+            schedule_id=command.schedule_id,
+            to_version=request.version,
+            to_digest=state.digest(request.version),
+            at=request.at,
+            expected_revision=request.expected_revision if request.HasField("expected_revision") else None,
+        )
+    ]
+
+
+def _cancel(command: v1.CancelScheduleRequest, state: State) -> Sequence[Message]:
+    check_model(command.model, state)
+    schedule = state.schedules.get(command.schedule_id)
+    if schedule is None:
+        words = f"model {command.model!r} has no move to come with the id {command.schedule_id!r}"
+        about: dict[str, Any] = {"model": command.model, "schedule_id": command.schedule_id[:100]}
+        raise Rejected(Kind.NOT_FOUND, "SCHEDULE_NOT_FOUND", words, **about)
+    cancelled = v1.AliasScheduleCancelled(model=command.model, alias=schedule.alias, schedule_id=command.schedule_id)
+    return [cancelled]
+
+
+def _fire(command: Fire, state: State) -> Sequence[Message]:
+    schedule = state.schedules.get(command.schedule_id)
+    if schedule is None:  # it was made, cancelled or refused already
+        return []
+    request = v1.MoveAliasRequest(
+        model=state.name,
+        alias=schedule.alias,
+        version=schedule.version,
+        expected_revision=schedule.expected_revision,
+        reason=schedule.reason,
+    )
+    try:
+        made = move(Move(request, command.judgement), state)
+    except Rejected as refusal:
+        return [_not_moved(command, schedule, state, refusal.reason, refusal.message)]
+    except Conflict as conflict:
+        if conflict.reason == "EVIDENCE_STALE":
+            raise
+        return [_not_moved(command, schedule, state, conflict.reason, str(conflict))]
+    for fact in made:
+        if isinstance(fact, v1.AliasMoveRefused):
+            failed = gate_failed(fact.evidence)
+            return [_not_moved(command, schedule, state, failed.reason, failed.message)]
+        fact.cause, fact.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, command.schedule_id
+    if not made:
+        words = f"{state.name}@{schedule.alias} names version {schedule.version} already"
+        return [_not_moved(command, schedule, state, "ALREADY_THERE", words)]
+    return made
+
+
+def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, words: str) -> v1.AliasScheduleRefused:
+    return v1.AliasScheduleRefused(
+        model=state.name,
+        alias=schedule.alias,
+        schedule_id=command.schedule_id,
+        to_version=schedule.version,
+        refusal=reason,
+        detail=words,
+        evidence=command.judgement.evidence,
+        policy_revision=command.judgement.policy_revision,
+    )
+
+
+def _expire(command: Expire, state: State) -> Sequence[Message]:
+    held = state.alias(command.alias)
+    if held.revision != command.revision or held.expires_at is None:  # it was changed before
+        return []
+    return [removed(state.name, command.alias, held, state, v1.ALIAS_CAUSE_EXPIRY)]
+
+
+RULES: Mapping[type, Callable[[Any, State], Sequence[Message]]] = {
+    Move: move,
+    Remove: _remove,
+    ScheduleMove: _schedule,
+    v1.CancelScheduleRequest: _cancel,
+    Fire: _fire,
+    Expire: _expire,
+}

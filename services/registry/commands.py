@@ -1,0 +1,227 @@
+"""Commands of the registry that take more than one stream's state: names, policies, gates, release sets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from eventstore.decider import CommandHandler, Outcome, Plan
+from eventstore.errors import Conflict, Kind, Rejected
+from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
+from rollforward import v1
+from services.names import check_model_name
+from services.registry import aliases, model_stream
+from services.registry.checks import check_model, check_version
+from services.registry.decider import Register, exists
+from services.registry.judging import Judge
+from services.registry.live import Live
+from services.registry.policies import Judgement, binding_move
+from services.registry.state import State
+
+Events = tuple[RecordedEvent, ...]
+T = TypeVar("T")
+
+ATTEMPTS = 16
+_STALE = {"EVIDENCE_STALE", "GATE_CHANGED"}
+
+
+class Commands:
+    """Handles the registry's commands.
+
+    Args:
+        handler: Of the models' streams.
+        judge: Asks gates.
+        live: What the log says now.
+    """
+
+    def __init__(self, handler: CommandHandler[State], judge: Judge, live: Live) -> None:
+        self._handler = handler
+        self._judge = judge
+        self._live = live
+
+    async def stream_of(self, model: str) -> str:
+        """The stream of the model that has or had this name; that of the name itself when there is none."""
+        stream = model_stream(model)
+        state = await self._handler.held(stream)
+        if not state.name and not state.origin_of_name:
+            state, _ = await self._handler.state(stream)
+        return model_stream(state.origin_of_name) if state.origin_of_name else stream
+
+    async def handle(self, model: str, command: object, metadata: Metadata) -> Outcome[State]:
+        """Does a command on one model."""
+        return await self._handler.handle(await self.stream_of(model), command, metadata)
+
+    async def state(self, model: str) -> tuple[str, State, int]:
+        """The stream of a model, its newest state and revision."""
+        stream = await self.stream_of(model)
+        return stream, *await self._handler.state(stream)
+
+    async def move(self, request: v1.MoveAliasRequest, metadata: Metadata) -> Outcome[State]:
+        """Moves an alias, through the gates that bind it."""
+
+        async def attempt() -> Outcome[State]:
+            stream = await self.stream_of(request.model)
+            judgement = await self.judgement(stream, request.model, request.alias, request.version)
+            return await self._handler.handle(stream, aliases.Move(request, judgement), metadata)
+
+        return await _while_stale(attempt)
+
+    async def remove(self, request: v1.RemoveAliasRequest, metadata: Metadata) -> Outcome[State]:
+        """Removes an alias."""
+        command = aliases.Remove(request, self._reasons(request.model, request.alias))
+        return await self.handle(request.model, command, metadata)
+
+    async def schedule(self, request: v1.ScheduleMoveRequest, schedule_id: str, metadata: Metadata) -> Outcome[State]:
+        """Schedules a move; its gates are asked when its time comes."""
+        command = aliases.ScheduleMove(request, schedule_id, self._reasons(request.model, request.alias))
+        return await self.handle(request.model, command, metadata)
+
+    async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
+        """Makes a scheduled move whose time has come, or records why it could not be made."""
+
+        async def attempt() -> Outcome[State]:
+            state, _ = await self._handler.state(stream)
+            schedule = state.schedules.get(schedule_id)
+            judgement = Judgement()
+            if schedule:
+                judgement = await self.judgement(stream, state.name, schedule.alias, schedule.version)
+            return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, judgement), metadata)
+
+        await _while_stale(attempt)
+
+    async def expire(self, stream: str, alias: str, revision: int, metadata: Metadata) -> None:
+        """Ends an assignment whose time has come, if it still stands."""
+        await self._handler.handle(stream, aliases.Expire("", alias, revision), metadata)
+
+    async def judgement(self, stream: str, model: str, alias: str, version: int, *, skip: bool = False) -> Judgement:
+        """What the policies that bind a move say of it; `skip` their gates if a recent holder comes back."""
+        policies = self._live.policies
+        if not binding_move(policies, model, alias):
+            return Judgement(policies.revision)
+        state, _ = await self._handler.state(stream)
+        return await self._judge.move(policies, state, model, alias, version, skip=skip)
+
+    def _reasons(self, model: str, alias: str) -> Judgement:
+        policies = self._live.policies
+        names = tuple(one.name for one in binding_move(policies, model, alias) if one.reason_required)
+        return Judgement(policies.revision, names)
+
+    async def register(
+        self,
+        request: v1.RegisterVersionRequest,
+        digest: str,
+        metadata: Metadata,
+        copied_from: v1.VersionSource | None = None,
+    ) -> Outcome[State]:
+        """Registers a version, through the gates that bind it."""
+        check_model_name(request.model)
+
+        async def attempt() -> Outcome[State]:
+            stream, state, _ = await self.state(request.model)
+            evidence, judgement = await self._judge.registration(
+                self._live.policies, request.model, state.gate, request.run_id, request.tags
+            )
+            command = Register(request, digest, evidence, judgement, copied_from)
+            return await self._handler.handle(stream, command, metadata)
+
+        return await _while_stale(attempt)
+
+    async def copy(self, request: v1.CopyVersionRequest, metadata: Metadata) -> Outcome[State]:
+        """Registers a version again under another model."""
+        _, state, _ = await self.state(request.model)
+        check_model(request.model, state)
+        version = check_version(request.model, request.version, state)
+        again = v1.RegisterVersionRequest(
+            model=request.to_model,
+            run_id=version.run_id,
+            artifact_path=version.artifact_path,
+            description=version.description,
+            tags=dict(version.tags.items()),
+            reason=request.reason,
+        )
+        source = v1.VersionSource(model=request.model, version=request.version, revision=version.revision)
+        return await self.register(again, version.digest, metadata, source)
+
+    async def rename(self, request: v1.RenameModelRequest, metadata: Metadata) -> int:
+        """Gives a model another name; returns the position to read from."""
+        check_model_name(request.new_name)
+
+        async def plan() -> Plan:
+            stream, state, revision = await self.state(request.model)
+            check_model(request.model, state)
+            named = model_stream(request.new_name)
+            other, other_revision = await self._handler.state(named)
+            seen = {stream: revision, named: other_revision}
+            if request.new_name == request.model:
+                return Plan((), {stream: revision})
+            renamed = v1.ModelRenamed(model=request.model, to_name=request.new_name)
+            if stream in (named, model_stream(other.origin_of_name)):  # a name that it had before
+                return Plan([(stream, renamed)], {stream: revision})
+            if other.name or other.origin_of_name:
+                raise exists(request.new_name)
+            taken = v1.ModelNameTaken(name=request.new_name, origin=stream.removeprefix(model_stream("")))
+            return Plan([(stream, renamed), (named, taken)], seen)
+
+        return (await self._handler.handle_across(plan, metadata))[1]
+
+    async def move_together(self, request: v1.MoveAliasesRequest, metadata: Metadata) -> tuple[Events, int]:
+        """Moves a release set; returns its events and the position to read from."""
+        _check_release_set(request)
+        return await _while_stale(lambda: self._handler.handle_across(lambda: self._release(request), metadata))
+
+    async def _release(self, request: v1.MoveAliasesRequest) -> Plan:
+        names = dict.fromkeys(target.model for target in request.targets)
+        models = dict(zip(names, await asyncio.gather(*(self.state(name) for name in names)), strict=True))
+        events: list[tuple[str, Message]] = []
+        for target in request.targets:
+            stream, state, _ = models[target.model]
+            judgement = await self.judgement(stream, target.model, target.alias, target.version)
+            events += [
+                (stream, event) for event in aliases.move(aliases.Move(_single(target, request), judgement), state)
+            ]
+        refused = [(stream, event) for stream, event in events if isinstance(event, v1.AliasMoveRefused)]
+        return Plan(refused or events, {stream: revision for stream, _, revision in models.values()})
+
+    async def across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> tuple[Events, int]:
+        """Does a command over several streams that was planned elsewhere."""
+        return await _while_stale(lambda: self._handler.handle_across(plan, metadata))
+
+
+def _single(target: v1.AliasTarget, request: v1.MoveAliasesRequest) -> v1.MoveAliasRequest:
+    return v1.MoveAliasRequest(
+        model=target.model,
+        alias=target.alias,
+        version=target.version,
+        expected_revision=target.expected_revision if target.HasField("expected_revision") else None,
+        reason=request.reason,
+    )
+
+
+def _check_release_set(request: v1.MoveAliasesRequest) -> None:
+    targets = [(target.model, target.alias) for target in request.targets]
+    if not targets or len(targets) > MAX_APPEND_EVENTS:
+        words = f"a release set has 1 to {MAX_APPEND_EVENTS} aliases, not {len(targets)}"
+    elif twice := _twice(targets):
+        words = f"{twice[0]}@{twice[1]} is in the release set twice"
+    else:
+        return
+    raise Rejected(Kind.INVALID, "INVALID_RELEASE_SET", words)
+
+
+def _twice(targets: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    known: set[tuple[str, str]] = set()
+    return next((target for target in targets if target in known or known.add(target)), None)  # type: ignore[func-returns-value]
+
+
+async def _while_stale(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Asks the gates again when what they were asked about has changed meanwhile."""
+    for number in range(ATTEMPTS):
+        try:
+            return await attempt()
+        except Conflict as conflict:
+            if conflict.reason not in _STALE or number == ATTEMPTS - 1:
+                raise
+    raise AssertionError

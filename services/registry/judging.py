@@ -1,0 +1,93 @@
+"""The judge: asks the gates that bind a command, over what the registry knows of runs and versions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from eventstore.projection import Projector
+from rollforward import v1
+from services.registry import policies, runs
+from services.registry.gate import MOVE, evaluate
+from services.registry.policies import Judgement, binding_move, binding_registration
+from services.registry.state import State
+
+CHAMPION = "champion"
+
+
+class Judge:
+    """Asks gates.
+
+    Args:
+        known_runs: What the registry knows of runs.
+    """
+
+    def __init__(self, known_runs: Projector) -> None:
+        self._runs = known_runs
+
+    async def registration(
+        self, declared: policies.State, model: str, gate: str, run_id: str, tags: Mapping[str, str]
+    ) -> tuple[v1.GateEvidence | None, Judgement]:
+        """What a model's own gate says of a registration (None: it has none), and what policies say.
+
+        Raises:
+            Rejected: RUN_NOT_FOUND when a gate is to judge a run that is not known.
+        """
+        binding = binding_registration(declared, model)
+        gates = [policy for policy in binding if policy.gate]
+        run, position = v1.GateRun(), 0
+        if run_id and (gate or gates):
+            run, position = await self._runs.query(lambda rows: runs.evidence(rows, run_id))
+        run.tags.update(tags)
+        own = evaluate(gate, {"run": run}, position) if gate else None
+        evidence = [evaluate(policy.gate, {"run": run}, position, policy.name) for policy in gates]
+        return own, Judgement(declared.revision, _reasons(binding), tuple(evidence))
+
+    async def move(
+        self, declared: policies.State, state: State, model: str, alias: str, version: int, *, skip: bool = False
+    ) -> Judgement:
+        """What policies say of a move in a model's state; with `skip`, their gates are named and not asked."""
+        binding = binding_move(declared, model, alias)
+        gates = [policy for policy in binding if policy.gate]
+        if skip or not gates:
+            return Judgement(declared.revision, _reasons(binding), skipped=tuple(policy.gate for policy in gates))
+        held = (version, state.alias(alias).version, state.alias(CHAMPION).version)
+        case = dict(zip(MOVE, (_run(state, number) for number in held), strict=True))
+        known, position = await self._known([case])
+        variables = _with_measurements(case, known)
+        evidence = [evaluate(policy.gate, variables, position, policy.name) for policy in gates]
+        candidate = case[MOVE[0]].version
+        return Judgement(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held[1:])
+
+    async def ask(self, expression: str, cases: Sequence[Mapping[str, v1.GateRun]]) -> list[v1.GateEvidence]:
+        """What a gate says of each of many cases, by the metrics and parameters that their runs have now."""
+        known, position = await self._known(cases)
+
+        def answers() -> list[v1.GateEvidence]:
+            return [evaluate(expression, _with_measurements(case, known), position) for case in cases]
+
+        return await asyncio.to_thread(answers)
+
+    async def _known(self, cases: Sequence[Mapping[str, v1.GateRun]]) -> tuple[Mapping[str, v1.GateRun], int]:
+        wanted = sorted({run.run_id for case in cases for run in case.values() if run.run_id})
+        return await self._runs.query(lambda rows: runs.known_runs(rows, wanted))
+
+
+def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:
+    return tuple(policy.name for policy in binding if policy.reason_required)
+
+
+def _run(state: State, number: int) -> v1.GateRun:
+    """A version as a gate sees it, without what its run measured; version 0 when there is none of that number."""
+    version = state.versions.get(number)
+    return v1.GateRun(run_id=version.run_id, version=number, tags=dict(version.tags)) if version else v1.GateRun()
+
+
+def _with_measurements(case: Mapping[str, v1.GateRun], known: Mapping[str, v1.GateRun]) -> dict[str, v1.GateRun]:
+    """A gate's variables with the metrics and the parameters of their runs, as far as those are known."""
+    seen: dict[str, v1.GateRun] = {}
+    for name, version in case.items():
+        measured = known.get(version.run_id, v1.GateRun())
+        seen[name] = v1.GateRun(metrics=measured.metrics, params=measured.params)
+        seen[name].MergeFrom(version)
+    return seen

@@ -1,0 +1,129 @@
+"""Listings in any order, a page at a time: what a page token is of, and the rows that come behind its row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.errors import Kind, Rejected
+from eventstore.rows import checkpoint
+from services.pages import cut, key_of, page_size
+
+Row = Any
+"""A row of whatever columns."""
+
+
+class Listing(Protocol):
+    """A request for a page."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_token(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """A column to sort by; the last one of a listing tells all rows apart."""
+
+    column: sa.ColumnElement[Any]
+    kind: type = int
+    descending: bool = False
+
+
+def position_of(rows: sa.Connection) -> int:
+    """The position that the rows hold at."""
+    return rows.scalar(_POSITION) or 0
+
+
+_POSITION = sa.select(checkpoint.c.position)
+
+
+def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
+    """The key in a request's page token, None for the first page.
+
+    Raises:
+        Rejected: INVALID_PAGE when the token is not from this listing, asked for in this very way.
+    """
+    key = key_of(request.page_token, str, *kinds)
+    if key is None:
+        return None
+    if key[0] != _asked(request):
+        words = "this page token is from a listing with another filter or order"
+        raise Rejected(Kind.INVALID, "INVALID_PAGE", words, page_token=request.page_token[:200])
+    return key[1:]
+
+
+def listing_page(
+    request: Listing, found: Sequence[Row], key: Sequence[sa.ColumnElement[Any]], *before: object
+) -> tuple[Sequence[Row], str]:
+    """A page and the token of the next one, from one row more than the page has; `key` are the columns of its key."""
+    asked = _asked(request)
+    return cut(found, page_size(request.page_size), lambda row: [asked, *before, *(_in(row, one) for one in key)])
+
+
+def _asked(request: Any) -> str:
+    """A hash of everything that is asked for but which page."""
+    same: Message = type(request)()
+    same.CopyFrom(request)
+    same.ClearField("page_token")
+    same.ClearField("page_size")
+    return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def behind(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Whether a row comes after the one with this key."""
+    ways = []
+    for number, sort in enumerate(sorts):
+        same = [before.column == value for before, value in zip(sorts[:number], key, strict=False)]
+        after = sort.column < key[number] if sort.descending else sort.column > key[number]
+        ways.append(sa.and_(*same, after))
+    return sa.or_(*ways)
+
+
+def ordered(question: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
+    """A question with its rows in order."""
+    return question.order_by(*(sort.column.desc() if sort.descending else sort.column for sort in sorts))
+
+
+def walk(
+    rows: sa.Connection,
+    question: sa.Select[Any],
+    request: Listing,
+    sorts: Sequence[Sort],
+    changed: sa.ColumnElement[int] | None = None,
+) -> tuple[Sequence[Row], str]:
+    """A page in the order asked for, and the token of the next one.
+
+    Args:
+        rows: Where it is asked.
+        question: What is listed; it selects the columns of `sorts`, and `changed`.
+        request: Which page.
+        sorts: The order.
+        changed: Where a change moves a row towards the beginning, the revision of its last one: rows that were changed
+            after the first page was read come at the end, again or for the first time.
+    """
+    kinds = [sort.kind for sort in sorts]
+    size = page_size(request.page_size)
+    began, again, *key = listing_key(request, int, int, *kinds) or (position_of(rows), 0)
+    found: list[tuple[Row, int]] = []
+    if not again:
+        question_here = question.where(behind(sorts, key)) if key else question
+        found = [(row, 0) for row in rows.execute(ordered(question_here, sorts).limit(size + 1))]
+    if changed is not None and key and len(found) <= size:
+        later = [Sort(changed), sorts[-1]]
+        since = behind(later, [again, key[-1]]) if again else changed > began
+        more = ordered(question.where(since), later).limit(size + 1 - len(found))
+        found += [(row, _in(row, changed)) for row in rows.execute(more)]
+    asked = _asked(request)
+    page, token = cut(found, size, lambda one: [asked, began, one[1], *(_in(one[0], sort.column) for sort in sorts)])
+    return [row for row, _ in page], token
+
+
+def _in(row: Row, column: sa.ColumnElement[Any]) -> Any:
+    return getattr(row, str(column.key))

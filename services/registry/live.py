@@ -1,0 +1,152 @@
+"""What the registry log says now, in memory: names, aliases, models' tags and policies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+
+import structlog
+
+from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.event import RecordedEvent
+from eventstore.projection import Projector
+from eventstore.reached import Reached
+from eventstore.tail import FollowerTooSlow, Tail
+from rollforward import v1
+from services.registry import origin_of, policies
+from services.registry.checks import alias_not_found, renamed
+from services.registry.projection import alias_of, change_of
+from services.registry.standing import live_rows
+from services.times import timestamp
+
+_logger = structlog.get_logger(__name__)
+
+
+class Live:
+    """Starts from the rows, then hears every event of the log, before it is in the rows.
+
+    Aliases are few and asked for all the time: a question about now is answered from here, about the past from rows.
+
+    Args:
+        rows: The registry's rows.
+        tail: The registry log's.
+    """
+
+    def __init__(self, rows: Projector, tail: Tail) -> None:
+        self.name = "registry-live"
+        self.store = rows.store
+        self.policies = policies.State()
+        self._rows = rows
+        self._tail = tail
+        self._origins: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._changes: dict[tuple[str, str], v1.AliasChange] = {}
+        self._tags: dict[str, dict[str, str]] = {}
+        self._time = 0
+        self._opens = True
+        self._reached = Reached(self.name)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> int:
+        """The last position heard."""
+        return self._reached.position
+
+    async def wait_for(self, position: int) -> None:
+        """Returns once `position` is heard. Raises `StoreUnavailable` when it will not be."""
+        await self._reached.wait_for(position)
+
+    async def start(self) -> None:
+        """Takes over what the rows say, which are started, and follows from there."""
+        await self._load()
+        self._task = asyncio.create_task(self._follow(), name=self.name)
+        await self.wait_for(self._tail.position)
+
+    async def stop(self) -> None:
+        """Stops."""
+        while self._task and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)
+        self._reached.give_up(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
+
+    async def _load(self) -> None:
+        at = await self._rows.query(live_rows)
+        self.policies = policies.from_rows(at.policies, at.policy_revision)
+        self._origins, self._names, self._changes, self._tags = at.names, at.current, at.changes, at.tags
+        self._time = at.time
+        self._reached.advance(at.position)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._tail.events(self.position)) as news:
+                    async for events, position in news:
+                        for event in events:
+                            self._hear(event)
+                        self._reached.advance(position)
+            except FollowerTooSlow:
+                _logger.info("the live view starts again from where it was")
+            except StoreUnavailable as error:
+                self._reached.give_up(error)
+                return
+
+    def _hear(self, event: RecordedEvent) -> None:
+        self._time = max(self._time, event.time) if self._opens else self._time
+        self._opens = event.closes_append
+        origin = origin_of(event.stream)
+        match event.data:
+            case v1.AliasMoved() | v1.AliasRemoved() as fact:
+                self._changes[origin, fact.alias] = change_of(event)
+            case v1.ModelCreated() as fact:
+                self._origins[fact.model] = origin
+                self._names[origin] = fact.model
+                self._tags[origin] = dict(fact.tags)
+            case v1.ModelRenamed() as fact:
+                self._names[origin] = fact.to_name
+            case v1.ModelNameTaken() as fact:
+                self._origins[fact.name] = fact.origin
+            case v1.ModelTagsChanged() as fact:
+                self._retag(origin, fact)
+            case v1.PolicySet() | v1.PolicyRemoved():
+                self.policies = policies.evolve(self.policies, event)
+            case _:
+                pass
+
+    def _retag(self, origin: str, fact: v1.ModelTagsChanged) -> None:
+        tags = self._tags.setdefault(origin, {})
+        for change in fact.changes:
+            if change.HasField("to_value"):
+                tags[change.key] = change.to_value
+            else:
+                tags.pop(change.key, None)
+
+    def origin(self, name: str) -> str:
+        """The name that the model was created with which is or was called so; the name itself when there is none."""
+        return self._origins.get(name, name)
+
+    def has_tags(self, origin: str, wanted: Mapping[str, str]) -> bool:
+        """Whether a model has all of these tags now."""
+        return wanted.items() <= self._tags.get(origin, {}).items()
+
+    def assignment(self, model: str, alias: str) -> v1.Alias:
+        """An alias as it stands; with version 0 when it is not set."""
+        change = self._changes.get((self.origin(model), alias))
+        return alias_of(change, model) if change else v1.Alias(model=model, alias=alias)
+
+    def resolve(self, model: str, alias: str) -> v1.ResolveAliasResponse:
+        """Which version an alias names.
+
+        Raises:
+            Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
+        """
+        origin = self._origins.get(model)
+        if origin is None:
+            raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
+        if (name := self._names[origin]) != model:
+            raise renamed(model, name)
+        change = self._changes.get((origin, alias))
+        if change is None or not change.to_version:
+            raise alias_not_found(model, alias)
+        found = alias_of(change, model)
+        return v1.ResolveAliasResponse(alias=found, position=self.position, time=timestamp(self._time))

@@ -1,0 +1,52 @@
+"""Which model a name means, and what hangs on models by their origins."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+import sqlalchemy as sa
+
+from eventstore.errors import Kind, Rejected
+from services.registry.checks import renamed
+from services.registry.tables import model_tags, models, names
+
+_CALLED = (
+    sa.select(models.c.origin, models.c.name)
+    .join(names, names.c.origin == models.c.origin)
+    .where(names.c.name == sa.bindparam("called"))
+)
+
+
+def origin_ever_called(rows: sa.Connection, name: str) -> str | None:
+    """The origin of the model that is or was called so, None when there never was one."""
+    origin: str | None = rows.scalar(_CALLED, {"called": name})
+    return origin
+
+
+def get_origin(rows: sa.Connection, name: str) -> str:
+    """The origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
+    row = rows.execute(_CALLED, {"called": name}).first()
+    if row is None:
+        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name!r}", model=name)
+    if row.name != name:
+        raise renamed(name, row.name)
+    return str(row.origin)
+
+
+def tags_of_models(rows: sa.Connection, origins: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+    """By origin, the tags of models."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows.execute(sa.select(model_tags).where(model_tags.c.origin.in_(origins))):
+        found[row.origin][row.key] = row.value
+    return found
+
+
+def former_names(rows: sa.Connection, origins: Collection[str]) -> Mapping[str, list[str]]:
+    """By origin, the names that models had before, oldest first."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    question = sa.select(names.c.origin, names.c.name).join(models, models.c.origin == names.c.origin)
+    question = question.where(names.c.origin.in_(origins), names.c.name != models.c.name)
+    for row in rows.execute(question.order_by(names.c.position)):
+        found[row.origin].append(row.name)
+    return found

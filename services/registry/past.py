@@ -1,0 +1,155 @@
+"""What aliases were, many at once: what rollbacks are planned from, in a few statements whatever their number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.registry.tables import alias_changes, aliases, event_ids, models, versions
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""How many keys one statement is given."""
+
+Key = tuple[str, str]
+"""An alias: its model's origin, and its name."""
+
+
+class Held(NamedTuple):
+    """An alias as it stands: `version` 0 when it was removed, `stream_revision` what an append to its model expects."""
+
+    origin: str
+    model: str
+    alias: str
+    version: int
+    revision: int
+    position: int
+    digest: str
+    stream_revision: int
+    model_deleted: bool
+
+
+class KnownVersion(NamedTuple):
+    """What bringing a version back depends on."""
+
+    digest: str
+    deleted: bool
+    status: int
+    run_id: str
+
+
+_HELD = (
+    sa.select(
+        aliases.c.origin,
+        models.c.name,
+        aliases.c.alias,
+        aliases.c.version,
+        aliases.c.revision,
+        aliases.c.position,
+        sa.func.coalesce(versions.c.digest, ""),
+        models.c.stream_revision,
+        models.c.deleted_at.is_not(None),
+    )
+    .join(models, models.c.origin == aliases.c.origin)
+    .outerjoin(versions, sa.and_(versions.c.origin == aliases.c.origin, versions.c.version == aliases.c.version))
+    .order_by(models.c.name, aliases.c.alias)
+)
+
+
+def assignments_in(rows: sa.Connection, models_glob: str, aliases_glob: str) -> list[Held]:
+    """Every alias that ever was set and whose name and model's name match, by model and alias.
+
+    A pattern also stands for the very name that it is.
+    """
+    wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
+    model, alias = _matcher(models_glob), _matcher(aliases_glob)
+    return [Held(*row) for row in rows.execute(wanted).tuples() if model(row[1]) and alias(row[2])]
+
+
+def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:
+    """What the database can rule out, so that not every row is looked at here: all begin with what has no wildcard."""
+    start = re.split(r"[*?\[]", glob, maxsplit=1)[0]
+    if start == glob:
+        return column == glob
+    return sa.func.substr(column, 1, len(start)) == start if start else sa.true()
+
+
+def _matcher(glob: str) -> Any:
+    pattern = re.compile(translate(glob))
+    return lambda name: name == glob or pattern.match(name) is not None
+
+
+def assignments_at(rows: sa.Connection, keys: Iterable[Key], position: int) -> dict[Key, v1.AliasChange]:
+    """By alias, its last change up to a position; an alias that was not yet set then has none."""
+    past = alias_changes.alias("past")
+    return _changes(rows, keys, past, past.c.position <= position, past.c.revision <= position)
+
+
+def previous_holders(rows: sa.Connection, keys: Iterable[Key]) -> dict[Key, v1.AliasChange]:
+    """By alias, the newest change that gave it to another version than the one which holds it now."""
+    past = alias_changes.alias("past")
+    return _changes(rows, keys, past, past.c.to_version > 0, past.c.to_version != aliases.c.version)
+
+
+def _changes(
+    rows: sa.Connection, keys: Iterable[Key], past: Any, *conditions: sa.ColumnElement[bool]
+) -> dict[Key, v1.AliasChange]:
+    """By alias, the newest change that meets the conditions."""
+    same = (past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
+    newest = sa.select(past.c.position).where(*same, *conditions).order_by(past.c.position.desc()).limit(1)
+    question = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change)
+    question = question.join(alias_changes, alias_changes.c.position == newest.scalar_subquery())
+    found: dict[Key, v1.AliasChange] = {}
+    for chunk in _chunks(keys):
+        for row in rows.execute(question.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
+            found[row.origin, row.alias] = v1.AliasChange.FromString(row.change)
+    return found
+
+
+def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
+    """By alias, when (ns since 1970) the given version last stopped holding it; none when it never did."""
+    changes = alias_changes.c
+    key = sa.tuple_(changes.origin, changes.alias, changes.from_version)
+    question = sa.select(changes.origin, changes.alias, sa.func.max(changes.time).label("ended"))
+    question = question.group_by(changes.origin, changes.alias)
+    found: dict[Key, int] = {}
+    for chunk in _chunks((*alias, version) for alias, version in holders.items()):
+        for row in rows.execute(question.where(key.in_(chunk))):
+            found[row.origin, row.alias] = row.ended
+    return found
+
+
+def versions_of(rows: sa.Connection, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], KnownVersion]:
+    """By origin and number, what is known of versions; those that never were are left out."""
+    known = versions.c
+    question = sa.select(known.origin, known.version, known.digest, known.deleted_at, known.status, known.run_id)
+    found: dict[tuple[str, int], KnownVersion] = {}
+    for chunk in _chunks(keys):
+        for row in rows.execute(question.where(sa.tuple_(known.origin, known.version).in_(chunk))):
+            is_deleted = row.deleted_at is not None
+            found[row.origin, row.version] = KnownVersion(row.digest, is_deleted, row.status, row.run_id)
+    return found
+
+
+def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
+    rest = iter(keys)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def event_position(rows: sa.Connection, event_id: str) -> int | None:
+    """The last position before the append that an event belongs to; None when the log has no such event."""
+    known = event_ids.c
+    asked = sa.select(known.position, known.revision).where(known.event_id == event_id)
+    event = rows.execute(asked.order_by(known.position).limit(1)).first()
+    if event is None:
+        return None
+    earlier = sa.select(known.position).where(known.position < event.position, known.revision < event.revision)
+    return rows.scalar(earlier.order_by(known.position.desc()).limit(1)) or 0

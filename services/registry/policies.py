@@ -1,0 +1,155 @@
+"""The rules of policies: what may be declared, and which of them bind a registration or a move."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from google.protobuf.message import Message
+from rpds import HashTrieMap
+
+from eventstore.decider import Decider
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.names import check_text
+from services.registry.gate import check_expression
+
+LONGEST_PATTERN = 255
+MOST_POLICIES = 1000
+MOST_RECENT_DAYS = 3650
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All policies by name, and the revision of the last change of one; 0 when there never was one."""
+
+    policies: HashTrieMap[str, v1.Policy] = field(default_factory=HashTrieMap)
+    revision: int = 0
+
+    def __hash__(self) -> int:
+        """Policies have none of their own."""
+        return hash(self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the policies that bind a command say of it.
+
+    Attributes:
+        policy_revision: The revision of the policies.
+        reason_required: The names of the policies that ask for a reason.
+        evidence: What their gates saw and said.
+        skipped: The expressions of gates that were not asked.
+        candidate: With evidence of a move: the version that was judged; 0 when it was not known.
+        current: The version that held the alias then.
+        champion: The version that held the model's alias `champion` then.
+    """
+
+    policy_revision: int = 0
+    reason_required: tuple[str, ...] = ()
+    evidence: tuple[v1.GateEvidence, ...] = ()
+    skipped: tuple[str, ...] = ()
+    candidate: int = 0
+    current: int = 0
+    champion: int = 0
+
+
+def decide(command: object, state: State) -> Sequence[Message]:
+    """What a command makes happen."""
+    match command:
+        case v1.SetPolicyRequest():
+            return _set(command.policy, state)
+        case v1.RemovePolicyRequest():
+            return _remove(command, state)
+        case _:
+            raise TypeError(f"not a command of the policies: {type(command).__name__}")
+
+
+def _set(policy: v1.Policy, state: State) -> Sequence[Message]:
+    _check(policy)
+    before = state.policies.get(policy.name)
+    if before == policy:
+        return []
+    if before is None and len(state.policies) >= MOST_POLICIES:
+        raise _invalid(policy, f"there are {MOST_POLICIES} policies already")
+    return [v1.PolicySet(to=policy, **{"from": before} if before else {})]
+
+
+def _remove(command: v1.RemovePolicyRequest, state: State) -> Sequence[Message]:
+    policy = state.policies.get(command.name)
+    if policy is None:
+        name = command.name[:LONGEST_PATTERN]
+        raise Rejected(Kind.NOT_FOUND, "POLICY_NOT_FOUND", f"no policy {name!r}", policy=name)
+    return [v1.PolicyRemoved(policy=policy)]
+
+
+def _check(policy: v1.Policy) -> None:
+    if not _NAME.fullmatch(policy.name):
+        raise _invalid(policy, "a policy's name has 1 to 255 letters, digits, '-' and '_'")
+    check_text(policy.models, "a pattern of models", LONGEST_PATTERN, "INVALID_POLICY")
+    check_text(policy.aliases, "a pattern of aliases", LONGEST_PATTERN, "INVALID_POLICY", shortest=0)
+    if not (policy.reason_required or policy.gate):
+        raise _invalid(policy, "it asks for nothing: neither for a reason nor for a gate to hold")
+    if policy.recent_days > MOST_RECENT_DAYS:
+        raise _invalid(policy, f"recent is {MOST_RECENT_DAYS} days ago at most, not {policy.recent_days}")
+    if policy.gate:
+        check_expression(policy.gate, of_move=bool(policy.aliases))
+
+
+def _invalid(policy: v1.Policy, why: str) -> Rejected:
+    return Rejected(Kind.INVALID, "INVALID_POLICY", f"not a policy: {why}", policy=policy.name[:LONGEST_PATTERN])
+
+
+def evolve(state: State, event: RecordedEvent) -> State:
+    """The state after an event."""
+    fact = event.data
+    match fact:
+        case v1.PolicySet():
+            return State(state.policies.insert(fact.to.name, fact.to), event.append_end)
+        case v1.PolicyRemoved():
+            return State(state.policies.discard(fact.policy.name), event.append_end)
+        case _:
+            raise TypeError(f"not an event of the policies: {type(fact).__name__}")
+
+
+def from_rows(policies: Iterable[v1.Policy], revision: int) -> State:
+    """The state that rows hold at a revision."""
+    return State(HashTrieMap({policy.name: policy for policy in policies}), revision)
+
+
+def binding_move(state: State, model: str, alias: str) -> tuple[v1.Policy, ...]:
+    """The policies that bind a move of an alias, by name."""
+    return tuple(rule.policy for rule in _rules(state) if rule.of_alias(alias) and rule.of_model(model))
+
+
+def binding_registration(state: State, model: str) -> tuple[v1.Policy, ...]:
+    """The policies that bind a registration, by name."""
+    return tuple(rule.policy for rule in _rules(state) if not rule.policy.aliases and rule.of_model(model))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    policy: v1.Policy
+    of_alias: Callable[[str], object]
+    of_model: Callable[[str], object]
+
+
+# Every move asks which policies bind it, and mostly none does.
+@lru_cache(maxsize=16)
+def _rules(state: State) -> tuple[_Rule, ...]:
+    policies = sorted(state.policies.values(), key=lambda policy: policy.name)
+    return tuple(_Rule(policy, matcher(policy.aliases), matcher(policy.models)) for policy in policies)
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Tells whether a name fits a pattern with ``*``, ``?`` and ``[...]``, case and all; an empty one fits none."""
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+POLICIES: Decider[State] = Decider(State(), decide, evolve)

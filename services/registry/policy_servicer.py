@@ -1,0 +1,66 @@
+"""The policies' gRPC methods."""
+
+from __future__ import annotations
+
+from eventstore.decider import CommandHandler
+from eventstore.projection import Projector
+from rollforward import v1
+from services.names import check_alias
+from services.registry import POLICIES_STREAM, alias_queries, trials
+from services.registry.gate import check_expression
+from services.registry.judging import Judge
+from services.registry.live import Live
+from services.registry.policies import State
+from services.rpc import Context, metadata, wait_for
+
+
+class PolicyServicer(v1.PolicyServiceServicer):
+    """Policies, and gates that are tried.
+
+    Args:
+        commands: The policies' commands.
+        rows: The registry's rows.
+        live: What the log says now.
+        judge: Asks gates.
+    """
+
+    def __init__(self, commands: CommandHandler[State], rows: Projector, live: Live, judge: Judge) -> None:
+        self._commands = commands
+        self._rows = rows
+        self._live = live
+        self._judge = judge
+
+    async def SetPolicy(self, request: v1.SetPolicyRequest, context: Context) -> v1.SetPolicyResponse:
+        """Declares or changes a policy."""
+        return v1.SetPolicyResponse(position=await self._done(request, context))
+
+    async def RemovePolicy(self, request: v1.RemovePolicyRequest, context: Context) -> v1.RemovePolicyResponse:
+        """Removes a policy."""
+        return v1.RemovePolicyResponse(position=await self._done(request, context))
+
+    async def _done(self, request: v1.SetPolicyRequest | v1.RemovePolicyRequest, context: Context) -> int:
+        done = await self._commands.handle(POLICIES_STREAM, request, metadata(request, context))
+        # What binds commands is what was heard.
+        await wait_for(self._live, done.position, context)
+        return done.position
+
+    async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Context) -> v1.ListPoliciesResponse:
+        """All policies, by name."""
+        return await self._rows.query(alias_queries.policies)
+
+    async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:
+        """What a gate says of versions that exist."""
+        check_expression(request.expression, of_move=bool(request.alias))
+        if request.alias:
+            check_alias(request.alias)
+        cases = await self._rows.query(lambda rows: trials.versions_to_try(rows, request))
+        return v1.TestGateResponse(evidence=await self._judge.ask(request.expression, cases))
+
+    async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
+        """What a gate would have said of past moves."""
+        check_expression(request.expression, of_move=True)
+        past, token = await self._rows.query(lambda rows: trials.moves_to_try(rows, request))
+        answers = await self._judge.ask(request.expression, [one.case for one in past])
+        for one, answer in zip(past, answers, strict=True):
+            one.move.evidence.CopyFrom(answer)
+        return v1.ReplayGateResponse(moves=[one.move for one in past], next_page_token=token)

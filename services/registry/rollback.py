@@ -1,0 +1,242 @@
+"""Rollbacks: which past assignments of which aliases come back, as one plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.decider import Plan
+from eventstore.errors import Conflict, Kind, Rejected
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.projection import Projector
+from eventstore.rows import checkpoint
+from rollforward import v1
+from services.registry import model_stream, past
+from services.registry.aliases import passed, refused
+from services.registry.checks import alias_not_found, check_reason
+from services.registry.commands import Commands
+from services.registry.live import Live
+from services.registry.policies import Judgement, binding_move
+
+DAY = 86_400 * 1_000_000_000
+RECENT_DAYS = 30
+
+Key = tuple[str, str]
+"""An alias: its model's origin, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a rollback looks at, all of one moment, the registry position `computed_at`.
+
+    Attributes:
+        held: Every alias in the scope as it stands.
+        before: By alias, the assignment to go back to; without one there is none.
+        versions: By model and number, the versions to come back.
+        ended: By alias, when (ns) the version to come back last stopped holding it.
+    """
+
+    computed_at: int
+    held: Sequence[past.Held]
+    before: Mapping[Key, v1.AliasChange]
+    versions: Mapping[tuple[str, int], past.KnownVersion]
+    ended: Mapping[Key, int]
+
+
+@dataclass(slots=True)
+class Planned:
+    """What a rollback comes to: what it appends, on what condition, and what it changes."""
+
+    seen: Seen
+    events: list[tuple[str, Message]] = field(default_factory=list)
+    changes: list[v1.RollbackChange] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        """As the log takes it: all of it, unless a gate refuses a part."""
+        refusals = [(stream, event) for stream, event in self.events if isinstance(event, v1.AliasMoveRefused)]
+        seen = {model_stream(held.origin): held.stream_revision for held in self.seen.held}
+        return Plan(refusals or self.events, seen)
+
+
+class Rollbacks:
+    """Plans rollbacks from rows of one moment, and has them done only as long as what they saw still holds.
+
+    Args:
+        commands: The registry's commands.
+        rows: The registry's rows.
+        live: What the log says now.
+    """
+
+    def __init__(self, commands: Commands, rows: Projector, live: Live) -> None:
+        self._commands = commands
+        self._rows = rows
+        self._live = live
+
+    async def do(self, request: v1.RollbackRequest, to_position: int | None, metadata: Metadata) -> v1.RollbackResponse:
+        """Does a rollback, or says what it would do; `to_position` None for the previous holders.
+
+        Raises:
+            Rejected, Conflict: As the contract says of Rollback.
+        """
+        planned = await self.plan(request, to_position)
+        response = v1.RollbackResponse(to_position=to_position or 0)
+        if request.dry_run:
+            response.position = planned.seen.computed_at
+        else:
+
+            async def again() -> Plan:
+                nonlocal planned
+                planned = await self.plan(request, to_position)
+                return planned.plan
+
+            events, response.position = await self._commands.across(again, metadata)
+            response.revision = events[-1].append_end if events else 0
+            if [event.data for event in events] != [event for _, event in planned.events]:
+                planned.changes = [_change_of(event) for event in events]  # it was done before, by the same request
+        response.computed_at = planned.seen.computed_at
+        response.changes.extend(sorted(planned.changes, key=lambda change: (change.model, change.alias)))
+        return response
+
+    async def plan(self, request: v1.RollbackRequest, to_position: int | None) -> Planned:
+        """What the rollback would do now. Raises as `do`."""
+        await self._rows.wait_for(await self._rows.store.head())
+        seen = await self._rows.query(lambda rows: _look(rows, request, to_position))
+        _check_expected(request, seen)
+        planned = Planned(seen)
+        scope = seen.held if to_position is not None else [held for held in seen.held if _key(held) in seen.before]
+        if not scope:
+            words = "no alias in the scope has had another version"
+            raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, scope=_scope(request))
+        for held in scope:
+            await self._restore(request, held, planned)
+        return planned
+
+    async def _restore(self, request: v1.RollbackRequest, held: past.Held, planned: Planned) -> None:
+        before = planned.seen.before.get(_key(held), v1.AliasChange())
+        version = before.to_version
+        if version == held.version:
+            return
+        change = v1.RollbackChange(model=held.model, alias=held.alias, from_version=held.version, to_version=version)
+        if version:
+            change.to_digest, change.restored_revision = before.to_digest, before.revision
+        planned.changes.append(change)
+        if version and (why := _unusable(held, version, planned.seen)):
+            if not request.skip_missing:
+                raise why
+            change.skipped = True
+            return
+        judgement = await self._judgement(held, version, planned.seen)
+        check_reason(request.reason, judgement)
+        change.skipped_gates.extend(judgement.skipped)
+        change.evidence.extend(judgement.evidence)
+        planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
+
+    async def _judgement(self, held: past.Held, version: int, seen: Seen) -> Judgement:
+        policies = self._live.policies
+        binding = binding_move(policies, held.model, held.alias)
+        if not binding or not version:
+            return Judgement(policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
+        days = min(policy.recent_days or RECENT_DAYS for policy in binding)
+        recent = time.time_ns() - seen.ended.get(_key(held), 0) <= days * DAY
+        stream = model_stream(held.origin)
+        return await self._commands.judgement(stream, held.model, held.alias, version, skip=recent)
+
+
+def _key(held: past.Held) -> Key:
+    return held.origin, held.alias
+
+
+def _scope(request: v1.RollbackRequest) -> str:
+    return f"{request.models}@{request.aliases}"
+
+
+def _look(rows: sa.Connection, request: v1.RollbackRequest, to_position: int | None) -> Seen:
+    held = past.assignments_in(rows, request.models, request.aliases)
+    if not held:
+        raise alias_not_found(request.models, request.aliases)
+    keys = [_key(one) for one in held]
+    earlier = past.previous_holders(rows, keys) if to_position is None else past.assignments_at(rows, keys, to_position)
+    back = {key: change.to_version for key, change in earlier.items() if change.to_version}
+    versions = past.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
+    ended = past.last_held(rows, back)
+    return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended)
+
+
+def _check_expected(request: v1.RollbackRequest, seen: Seen) -> None:
+    if request.HasField("expected_position"):
+        for held in seen.held:
+            if held.revision > request.expected_position:
+                words = f"{held.model}@{held.alias} was changed at revision {held.revision}"
+                raise Conflict("CHANGED_SINCE", words, **_about(held))
+    if request.HasField("expected_revision"):
+        if len(seen.held) > 1:
+            words = f"an expected revision is of one alias; {len(seen.held)} are in the scope"
+            raise Rejected(Kind.INVALID, "INVALID_SCOPE", words, scope=_scope(request))
+        [held] = seen.held
+        if held.revision != request.expected_revision:
+            current = v1.Alias(
+                model=held.model, alias=held.alias, version=held.version, digest=held.digest, revision=held.revision
+            )
+            words = f"{held.model}@{held.alias} is at revision {held.revision}, not {request.expected_revision}"
+            raise Conflict("WRONG_REVISION", words, current=current, **_about(held))
+
+
+def _about(held: past.Held) -> dict[str, Any]:
+    return {"model": held.model, "alias": held.alias, "revision": str(held.revision)}
+
+
+def _unusable(held: past.Held, version: int, seen: Seen) -> Rejected | None:
+    about: dict[str, Any] = {"model": held.model, "alias": held.alias, "version": str(version)}
+    if held.model_deleted:
+        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {held.model!r} is deleted", **about)
+    known = seen.versions[held.origin, version]
+    if known.deleted:
+        words = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
+        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", words, **about)
+    if known.status != v1.VERSION_STATUS_READY:
+        words = f"version {version} of {held.model!r}, which held {held.alias}, is not READY"
+        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", words, **about)
+    return None
+
+
+def _event(held: past.Held, change: v1.RollbackChange, judgement: Judgement) -> Message:
+    if not change.to_version:
+        return v1.AliasRemoved(
+            model=held.model,
+            alias=held.alias,
+            from_version=held.version,
+            from_digest=held.digest,
+            cause=v1.ALIAS_CAUSE_ROLLBACK,
+            policy_revision=judgement.policy_revision,
+        )
+    moved = v1.AliasMoved(
+        model=held.model,
+        alias=held.alias,
+        from_version=held.version,
+        to_version=change.to_version,
+        from_digest=held.digest,
+        to_digest=change.to_digest,
+        cause=v1.ALIAS_CAUSE_ROLLBACK,
+        restored_revision=change.restored_revision,
+        evidence=judgement.evidence,
+        skipped_gates=judgement.skipped,
+        policy_revision=judgement.policy_revision,
+    )
+    return moved if passed(judgement) else refused(moved)
+
+
+def _change_of(event: RecordedEvent) -> v1.RollbackChange:
+    fact = event.data
+    change = v1.RollbackChange(model=fact.model, alias=fact.alias, from_version=fact.from_version)  # type: ignore[attr-defined]
+    if isinstance(fact, v1.AliasMoved):
+        change.to_version, change.to_digest = fact.to_version, fact.to_digest
+        change.restored_revision = fact.restored_revision
+        change.skipped_gates.extend(fact.skipped_gates)
+        change.evidence.extend(fact.evidence)
+    return change

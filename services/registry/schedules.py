@@ -1,0 +1,129 @@
+"""What happens at its time, once, also across restarts: scheduled moves are made, assignments that expire are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import structlog
+
+from eventstore.errors import Conflict, StoreUnavailable
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.projection import Projector
+from eventstore.tail import FollowerTooSlow, Tail
+from rollforward import v1
+from services.registry import model_stream
+from services.registry.commands import Commands
+from services.registry.standing import Due, due
+from services.times import timestamp
+
+# A clock that is set, or a machine that slept, is noticed after this long.
+LONGEST_SLEEP = 30.0
+RETRY_SECONDS = 1.0
+
+_logger = structlog.get_logger(__name__)
+
+
+class Timekeeper:
+    """Acts when times come. Every process of the registry has one; the log lets only one of them act.
+
+    Args:
+        commands: The registry's commands.
+        rows: The registry's rows, where what is due stands.
+        tail: The registry log's.
+    """
+
+    def __init__(self, commands: Commands, rows: Projector, tail: Tail) -> None:
+        self._commands = commands
+        self._rows = rows
+        self._tail = tail
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begins."""
+        self._tasks = [asyncio.create_task(self._keep(), name="timekeeper"), asyncio.create_task(self._listen())]
+
+    async def stop(self) -> None:
+        """Stops."""
+        for task in self._tasks:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.2)
+
+    async def _keep(self) -> None:
+        while True:
+            self._news.clear()
+            seconds = RETRY_SECONDS
+            try:
+                seconds = await self._look()
+            except StoreUnavailable as error:
+                _logger.warning("timekeeper waits", error=str(error))
+            except Exception:
+                _logger.exception("timekeeper met a defect and tries again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(seconds, 0.001), LONGEST_SLEEP)):
+                    await self._news.wait()
+
+    async def _look(self) -> float:
+        """Does what is due; in how many seconds to look again."""
+        come, following = await self._rows.query(lambda rows: due(rows, time.time_ns()))
+        for one in come:
+            await self._act(one)
+        return LONGEST_SLEEP if following is None else (following - time.time_ns()) / 1e9
+
+    async def _act(self, one: Due) -> None:
+        """Does what is due, in the name of whoever asked for it."""
+        because = Metadata(actor=one.actor, reason=one.reason, causation_id=one.event_id)
+        try:
+            if one.schedule_id:
+                await self._commands.fire(model_stream(one.origin), one.schedule_id, because)
+            else:
+                await self._commands.expire(model_stream(one.origin), one.alias, one.revision, because)
+        except Conflict as conflict:
+            _logger.warning("timekeeper tries again", origin=one.origin, alias=one.alias, error=str(conflict))
+        # The rows must have it before they are asked again what is due.
+        await self._rows.wait_for(await self._rows.store.head())
+
+    async def _listen(self) -> None:
+        position = self._rows.position
+        while True:
+            try:
+                async with aclosing(self._tail.events(position)) as news:
+                    async for events, reached in news:
+                        position = reached
+                        if _sets_a_time(events):
+                            await self._rows.wait_for(position)
+                            self._news.set()
+            except FollowerTooSlow:
+                self._news.set()
+            except StoreUnavailable:
+                return
+
+
+def schedule_of(event: RecordedEvent) -> v1.Schedule:
+    """The schedule that an AliasMoveScheduled made."""
+    fact: v1.AliasMoveScheduled = event.data  # type: ignore[assignment]
+    return v1.Schedule(
+        schedule_id=fact.schedule_id,
+        model=fact.model,
+        alias=fact.alias,
+        version=fact.to_version,
+        at=fact.at,
+        expected_revision=fact.expected_revision if fact.HasField("expected_revision") else None,
+        actor=event.metadata.actor,
+        reason=event.metadata.reason,
+        created_at=timestamp(event.time),
+        revision=event.append_end,
+    )
+
+
+def _sets_a_time(events: Sequence[RecordedEvent]) -> bool:
+    return any(
+        isinstance(event.data, v1.AliasMoveScheduled)
+        or (isinstance(event.data, v1.AliasMoved) and event.data.HasField("expires_at"))
+        for event in events
+    )

@@ -1,0 +1,153 @@
+"""What deciding about a model takes, folded from its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+from rpds import HashTrieMap
+
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.times import nanoseconds
+
+Tags: TypeAlias = "HashTrieMap[str, str]"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version: what it is, and whether it can be used. `revision` is that of its registration."""
+
+    digest: str
+    run_id: str = ""
+    artifact_path: str = ""
+    description: str = ""
+    tags: Tags = field(default_factory=HashTrieMap)
+    status: v1.VersionStatus.ValueType = v1.VERSION_STATUS_READY
+    deleted: bool = False
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which version an alias names since `revision` (version 0: none); when it ends by itself, in ns since 1970."""
+
+    version: int = 0
+    revision: int = 0
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A move that is still to come."""
+
+    alias: str
+    version: int
+    expected_revision: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A model, or a name without one.
+
+    Attributes:
+        name: What the model is called now; empty when this stream has no model of its own.
+        origin_of_name: The stream is of a name that another model was given: the name which that one was created with.
+    """
+
+    name: str = ""
+    origin_of_name: str = ""
+    deleted: bool = False
+    description: str = ""
+    gate: str = ""
+    tags: Tags = field(default_factory=HashTrieMap)
+    versions: HashTrieMap[int, Version] = field(default_factory=HashTrieMap)
+    aliases: HashTrieMap[str, Assignment] = field(default_factory=HashTrieMap)
+    schedules: HashTrieMap[str, Schedule] = field(default_factory=HashTrieMap)
+
+    def alias(self, name: str) -> Assignment:
+        """The alias's assignment; without one, a version of 0."""
+        return self.aliases.get(name) or Assignment()
+
+    def digest(self, version: int) -> str:
+        """A version's digest; empty for version 0."""
+        return self.versions[version].digest if version else ""
+
+    def names_of(self, version: int) -> list[str]:
+        """The aliases that name a version now."""
+        return sorted(alias for alias, held in self.aliases.items() if held.version == version)
+
+
+def evolve(state: State, event: RecordedEvent) -> State:
+    """The state after an event."""
+    return _EVOLVE[type(event.data)](state, event.data, event)
+
+
+def _created(state: State, fact: v1.ModelCreated, _: RecordedEvent) -> State:
+    return replace(state, name=fact.model, description=fact.description, tags=HashTrieMap(dict(fact.tags)))
+
+
+def _registered(state: State, fact: v1.VersionRegistered, event: RecordedEvent) -> State:
+    tags = HashTrieMap(dict(fact.tags))
+    new = Version(fact.digest, fact.run_id, fact.artifact_path, fact.description, tags, revision=event.append_end)
+    return replace(state, versions=state.versions.insert(fact.version, new))
+
+
+def _version(state: State, version: int, **changes: Any) -> State:
+    return replace(state, versions=state.versions.insert(version, replace(state.versions[version], **changes)))
+
+
+def _tagged(tags: Tags, fact: v1.ModelTagsChanged | v1.VersionTagsChanged) -> Tags:
+    for change in fact.changes:
+        tags = tags.insert(change.key, change.to_value) if change.HasField("to_value") else tags.discard(change.key)
+    return tags
+
+
+def _moved(state: State, fact: v1.AliasMoved, event: RecordedEvent) -> State:
+    expires_at = nanoseconds(fact.expires_at) if fact.HasField("expires_at") else None
+    aliases = state.aliases.insert(fact.alias, Assignment(fact.to_version, event.append_end, expires_at))
+    return replace(state, aliases=aliases, schedules=state.schedules.discard(fact.schedule_id))
+
+
+def _removed(state: State, fact: v1.AliasRemoved, event: RecordedEvent) -> State:
+    return replace(state, aliases=state.aliases.insert(fact.alias, Assignment(0, event.append_end)))
+
+
+def _scheduled(state: State, fact: v1.AliasMoveScheduled, event: RecordedEvent) -> State:
+    expected = fact.expected_revision if fact.HasField("expected_revision") else None
+    schedule = Schedule(fact.alias, fact.to_version, expected, event.metadata.reason)
+    return replace(state, schedules=state.schedules.insert(fact.schedule_id, schedule))
+
+
+def _unscheduled(state: State, fact: v1.AliasScheduleCancelled | v1.AliasScheduleRefused, _: RecordedEvent) -> State:
+    return replace(state, schedules=state.schedules.discard(fact.schedule_id))
+
+
+_EVOLVE: Mapping[type[Message], Callable[[State, Any, RecordedEvent], State]] = {
+    v1.ModelCreated: _created,
+    v1.ModelRenamed: lambda state, fact, _: replace(state, name=fact.to_name),
+    v1.ModelNameTaken: lambda state, fact, _: replace(state, origin_of_name=fact.origin),
+    v1.ModelDescribed: lambda state, fact, _: replace(state, description=fact.to_description),
+    v1.ModelTagsChanged: lambda state, fact, _: replace(state, tags=_tagged(state.tags, fact)),
+    v1.ModelDeleted: lambda state, _, __: replace(state, deleted=True),
+    v1.ModelRestored: lambda state, _, __: replace(state, deleted=False),
+    v1.RegistrationGateSet: lambda state, fact, _: replace(state, gate=fact.to_expression),
+    v1.VersionRegistered: _registered,
+    v1.VersionRefused: lambda state, _, __: state,
+    v1.VersionDescribed: lambda state, fact, _: _version(state, fact.version, description=fact.to_description),
+    v1.VersionTagsChanged: lambda state, fact, _: _version(
+        state, fact.version, tags=_tagged(state.versions[fact.version].tags, fact)
+    ),
+    v1.VersionStatusChanged: lambda state, fact, _: _version(state, fact.version, status=fact.to_status),
+    v1.VersionDeleted: lambda state, fact, _: _version(state, fact.version, deleted=True),
+    v1.VersionRestored: lambda state, fact, _: _version(state, fact.version, deleted=False),
+    v1.AliasMoved: _moved,
+    v1.AliasMoveRefused: lambda state, _, __: state,
+    v1.AliasRemoved: _removed,
+    v1.AliasMoveScheduled: _scheduled,
+    v1.AliasScheduleCancelled: _unscheduled,
+    v1.AliasScheduleRefused: _unscheduled,
+}

@@ -1,0 +1,135 @@
+"""What gates are tried on: versions as they are now, and moves that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.pages import page_size
+from services.registry import queries
+from services.registry.gate import MOVE, REGISTRATION
+from services.registry.judging import CHAMPION
+from services.registry.listing import Row, listing_key, listing_page
+from services.registry.policies import matcher
+from services.registry.tables import alias_changes, version_tags, versions
+from services.times import nanoseconds, timestamp
+
+MOST_VERSIONS = 1000
+_CHUNK = 500
+
+Case = Mapping[str, v1.GateRun]
+"""A gate's variables, before what their runs measured is known."""
+
+_MOVES = sa.select(alias_changes).where(alias_changes.c.to_version > 0).order_by(alias_changes.c.position)
+_CHAMPION_BEFORE = (
+    sa.select(alias_changes.c.to_version)
+    .where(
+        alias_changes.c.origin == sa.bindparam("of"),
+        alias_changes.c.alias == CHAMPION,
+        alias_changes.c.revision < sa.bindparam("before"),
+    )
+    .order_by(alias_changes.c.position.desc())
+    .limit(1)
+)
+
+
+def versions_to_try(rows: sa.Connection, request: v1.TestGateRequest) -> list[Case]:
+    """The versions that a request names, each as it would be registered, or moved to the alias.
+
+    Raises:
+        Rejected: MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND.
+    """
+    model = queries.model(rows, request.model)
+    asked = v1.ListVersionsRequest(model=request.model, page_size=MOST_VERSIONS, order_by="version DESC")
+    listed = [] if request.versions else queries.list_versions(rows, asked).versions
+    named = [queries.version(rows, request.model, number) for number in dict.fromkeys(request.versions)]
+    candidates = [_seen(version) for version in (*named, *listed)]
+    if not request.alias:
+        return [{REGISTRATION[0]: candidate} for candidate in candidates]
+    held = {alias.alias: alias.version for alias in model.aliases}
+    numbers = (held.get(alias, 0) for alias in (request.alias, CHAMPION))
+    holders = [_seen(queries.version(rows, request.model, number)) if number else v1.GateRun() for number in numbers]
+    return [dict(zip(MOVE, (candidate, *holders), strict=True)) for candidate in candidates]
+
+
+def _seen(version: v1.Version) -> v1.GateRun:
+    return v1.GateRun(run_id=version.run_id, version=version.version, tags=version.tags)
+
+
+@dataclass(frozen=True, slots=True)
+class PastMove:
+    """A move that was made, and what a gate would have looked at."""
+
+    move: v1.ReplayedMove
+    case: Case
+
+
+def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> tuple[list[PastMove], str]:
+    """A page of the moves that a request asks for, oldest first, and the token of the next one.
+
+    Raises:
+        Rejected: INVALID_PAGE or INVALID_TIME.
+    """
+    size = page_size(request.page_size)
+    found: list[Row] = []
+    for row in _moves(rows, request):
+        found.append(row)
+        if len(found) > size:
+            break
+    page, token = listing_page(request, found, [alias_changes.c.position])
+    held = [(row.to_version, row.from_version, _champion_before(rows, row)) for row in page]
+    keys = {(row.origin, number) for row, numbers in zip(page, held, strict=True) for number in numbers if number}
+    known = _versions(rows, sorted(keys))
+    moves = []
+    for row, numbers in zip(page, held, strict=True):
+        seen = (known.get((row.origin, number), v1.GateRun()) for number in numbers)
+        moves.append(PastMove(_replayed(row), dict(zip(MOVE, seen, strict=True))))
+    return moves, token
+
+
+def _moves(rows: sa.Connection, request: v1.ReplayGateRequest) -> Iterator[Row]:
+    of_model, of_alias = matcher(request.models or "*"), matcher(request.aliases or "*")
+    question = _MOVES.limit(_CHUNK)
+    if request.HasField("since"):
+        question = question.where(alias_changes.c.time >= nanoseconds(request.since))
+    after = next(iter(listing_key(request, int) or ()), 0)
+    while chunk := rows.execute(question.where(alias_changes.c.position > after)).all():
+        for row in chunk:
+            if of_alias(row.alias) and of_model(v1.AliasChange.FromString(row.change).model):
+                yield row
+        after = chunk[-1].position
+
+
+def _champion_before(rows: sa.Connection, row: Row) -> int:
+    return rows.scalar(_CHAMPION_BEFORE, {"of": row.origin, "before": row.revision}) or 0
+
+
+def _versions(rows: sa.Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], v1.GateRun]:
+    known: dict[tuple[str, int], v1.GateRun] = {}
+    for start in range(0, len(keys), _CHUNK):
+        chunk = keys[start : start + _CHUNK]
+        for row in rows.execute(sa.select(versions).where(_among(versions, chunk))):
+            known[row.origin, row.version] = v1.GateRun(run_id=row.run_id, version=row.version)
+        for row in rows.execute(sa.select(version_tags).where(_among(version_tags, chunk))):
+            known[row.origin, row.version].tags[row.key] = row.value
+    return known
+
+
+def _among(table: sa.Table, keys: Collection[tuple[str, int]]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(table.c.origin, table.c.version).in_(keys)
+
+
+def _replayed(row: Row) -> v1.ReplayedMove:
+    change = v1.AliasChange.FromString(row.change)
+    return v1.ReplayedMove(
+        revision=change.revision,
+        time=timestamp(row.time),
+        actor=change.actor,
+        model=change.model,
+        alias=change.alias,
+        from_version=change.from_version,
+        to_version=change.to_version,
+    )

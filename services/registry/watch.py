@@ -1,0 +1,78 @@
+"""The watch of aliases: a snapshot, then every append's changes, whole, in order, each once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+
+from google.protobuf.message import Message
+
+from eventstore.event import RecordedEvent
+from eventstore.projection import Projector
+from eventstore.store import EventStore
+from eventstore.tail import Tail
+from rollforward import v1
+from services.registry import alias_queries, origin_of
+from services.registry.live import Live
+from services.registry.projection import change_of
+
+BOOKMARK_SECONDS = 5.0
+
+
+async def steps(
+    rows: Projector, tail: Tail, live: Live, request: v1.WatchAliasesRequest
+) -> AsyncIterator[v1.WatchAliasesResponse]:
+    """The steps of a watch; every step's position is where to resume.
+
+    Raises:
+        Rejected: POSITION_AHEAD when the log has not come to `from_revision`.
+        FollowerTooSlow: The watcher did not keep up.
+        StoreUnavailable: The service stops.
+    """
+    if request.HasField("from_revision"):
+        after = await _between_appends(rows.store, request.from_revision)
+    else:
+        tags = dict(request.tags)
+        aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
+        yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
+    told = time.monotonic()
+    async with aclosing(tail.follow(after, BOOKMARK_SECONDS)) as news:
+        async for events, position in news:
+            await live.wait_for(position)  # it knows the names and tags that the events are matched with
+            for changes in _changes_by_append(events, live, request):
+                upto = changes.changes[-1].revision
+                yield v1.WatchAliasesResponse(changes=changes, position=upto)
+                told = time.monotonic()
+            # Others' changes alone must not leave a watcher without a sign of life.
+            if not events or time.monotonic() - told > BOOKMARK_SECONDS:
+                yield v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
+                told = time.monotonic()
+
+
+async def _between_appends(store: EventStore, position: int) -> int:
+    """A position that is in the middle of an append: the one before it, so that it comes whole."""
+    while (event := await store.event_at(position)) and not event.closes_append:
+        position -= 1
+    return position
+
+
+def _changes_by_append(
+    events: Sequence[RecordedEvent], live: Live, request: v1.WatchAliasesRequest
+) -> Iterator[v1.AliasChanges]:
+    changes = v1.AliasChanges()
+    for event in events:
+        if _matches(event, event.data, live, request):
+            changes.changes.append(change_of(event))
+        if event.closes_append and changes.changes:
+            yield changes
+            changes = v1.AliasChanges()
+
+
+def _matches(event: RecordedEvent, fact: Message, live: Live, request: v1.WatchAliasesRequest) -> bool:
+    if not isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)) or request.alias not in ("", fact.alias):
+        return False
+    origin = origin_of(event.stream)
+    if request.model and origin != live.origin(request.model):
+        return False
+    return live.has_tags(origin, request.tags)

@@ -1,0 +1,244 @@
+"""The rules of an endpoint's stream: what may be set, and how its cursor moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+from urllib.parse import urlsplit
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from eventstore.decider import Decider
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.names import check_prose, check_text
+from services.times import nanoseconds, timestamp
+from services.webhooks import webhook_stream
+
+OVERLAP_SECONDS = 24 * 3600
+LONGEST_OVERLAP_SECONDS = 30 * 24 * 3600
+ALL_CHANGES = (v1.WEBHOOK_CHANGE_KIND_MOVED, v1.WEBHOOK_CHANGE_KIND_REMOVED)
+
+WebhookEvent = (
+    v1.WebhookCreated
+    | v1.WebhookChanged
+    | v1.WebhookDeleted
+    | v1.WebhookSecretRotated
+    | v1.WebhookDelivered
+    | v1.WebhookParked
+    | v1.WebhookResumed
+    | v1.WebhookReplayed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What deciding about an endpoint, and sending to it, takes.
+
+    Attributes:
+        exists: Whether it was set up and not deleted.
+        settings: Where it is and what it wants to hear of.
+        rotation: Which secret is signed with.
+        previous_valid_until: Until when the secret before is signed with too, in nanoseconds since 1970.
+        cursor: The registry log's position up to which it was told.
+        cursor_event: The id of the event there, when it was delivered; else empty.
+        epoch: The position of the event that last set the cursor otherwise than by a delivery.
+        parked: Whether nothing is sent to it.
+    """
+
+    exists: bool = False
+    settings: v1.WebhookSettings = field(default_factory=v1.WebhookSettings)
+    rotation: int = 0
+    previous_valid_until: int = 0
+    cursor: int = 0
+    cursor_event: str = ""
+    epoch: int = 0
+    parked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A request to set an endpoint up, with the id that it gets and the revision that it begins after."""
+
+    request: v1.CreateWebhookRequest
+    webhook_id: str
+    from_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """A request to replace a secret, with the time that it came (nanoseconds since 1970)."""
+
+    request: v1.RotateWebhookSecretRequest
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What came of sending: changes that were delivered, or one that was not; void when the cursor was set since."""
+
+    fact: v1.WebhookDelivered | v1.WebhookParked
+    epoch: int
+
+
+def decide(command: object, state: State) -> Sequence[Message]:
+    """What a command makes happen."""
+    events: Sequence[Message]
+    match command:
+        case Create():
+            events = _create(command)
+        case v1.UpdateWebhookRequest():
+            events = _update(command, state)
+        case v1.DeleteWebhookRequest():
+            _check_exists(command.webhook_id, state)
+            events = [v1.WebhookDeleted(webhook_id=command.webhook_id)]
+        case Rotate():
+            events = _rotate(command, state)
+        case v1.ResumeWebhookRequest():
+            events = _resume(command, state)
+        case v1.ReplayWebhookRequest():
+            events = _replay(command, state)
+        case Reported():
+            events = _report(command, state)
+        case _:
+            raise TypeError(f"not a command of a webhook: {type(command).__name__}")
+    return events
+
+
+def _create(command: Create) -> Sequence[Message]:
+    request = command.request
+    settings = v1.WebhookSettings(
+        url=request.url,
+        model=request.model or "*",
+        alias=request.alias or "*",
+        changes=sorted({*request.changes} or ALL_CHANGES),
+        description=request.description,
+    )
+    _check(settings)
+    return [v1.WebhookCreated(webhook_id=command.webhook_id, settings=settings, from_revision=command.from_revision)]
+
+
+def _update(command: v1.UpdateWebhookRequest, state: State) -> Sequence[Message]:
+    _check_exists(command.webhook_id, state)
+    settings = v1.WebhookSettings()
+    settings.CopyFrom(state.settings)
+    for name in ("url", "model", "alias", "description"):
+        if command.HasField(name):
+            setattr(settings, name, getattr(command, name))
+    if command.changes:
+        settings.changes[:] = sorted({*command.changes})
+    _check(settings)
+    if settings == state.settings:
+        return []
+    return [v1.WebhookChanged(webhook_id=command.webhook_id, from_settings=state.settings, to_settings=settings)]
+
+
+def _rotate(command: Rotate, state: State) -> Sequence[Message]:
+    request = command.request
+    _check_exists(request.webhook_id, state)
+    overlap = request.overlap_seconds if request.HasField("overlap_seconds") else OVERLAP_SECONDS
+    if overlap > LONGEST_OVERLAP_SECONDS:
+        words = f"a secret lives on for at most {LONGEST_OVERLAP_SECONDS} seconds, not {overlap}"
+        raise Rejected(Kind.INVALID, "INVALID_OVERLAP", words, overlap_seconds=str(overlap))
+    until: Timestamp = timestamp(command.now + overlap * 1_000_000_000)
+    rotation = state.rotation + 1
+    return [v1.WebhookSecretRotated(webhook_id=request.webhook_id, rotation=rotation, previous_valid_until=until)]
+
+
+def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]:
+    _check_exists(command.webhook_id, state)
+    skips = command.HasField("skip_revision")
+    if skips and command.skip_revision <= state.cursor:
+        words = f"revision {command.skip_revision} was passed: the endpoint is at {state.cursor}"
+        raise Rejected(Kind.PRECONDITION, "SKIP_BEHIND", words, cursor=str(state.cursor))
+    if not (skips or state.parked):
+        return []
+    after = command.skip_revision if skips else state.cursor
+    return [v1.WebhookResumed(webhook_id=command.webhook_id, from_revision=state.cursor, to_revision=after)]
+
+
+def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]:
+    _check_exists(command.webhook_id, state)
+    if command.from_revision > state.cursor:
+        words = f"the endpoint is at {state.cursor}, which is before {command.from_revision}"
+        raise Rejected(Kind.PRECONDITION, "REPLAY_AHEAD", words, cursor=str(state.cursor))
+    replayed = v1.WebhookReplayed(
+        webhook_id=command.webhook_id, from_revision=state.cursor, to_revision=command.from_revision
+    )
+    return [replayed]
+
+
+def _report(command: Reported, state: State) -> Sequence[Message]:
+    void = not state.exists or state.parked or command.epoch != state.epoch
+    return [] if void or command.fact.position <= state.cursor else [command.fact]
+
+
+def _check_exists(webhook_id: str, state: State) -> None:
+    if not state.exists:
+        words = f"no webhook {webhook_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
+
+
+def _check(settings: v1.WebhookSettings) -> None:
+    _check_url(settings.url)
+    check_text(settings.model, "a pattern of models", 255, "INVALID_PATTERN")
+    check_text(settings.alias, "a pattern of aliases", 255, "INVALID_PATTERN")
+    check_prose(settings.description, "a description", 5000, "INVALID_DESCRIPTION")
+    if unknown := {*settings.changes} - {*ALL_CHANGES}:
+        raise Rejected(Kind.INVALID, "INVALID_CHANGE_KIND", f"no kind of change: {sorted(unknown)}")
+
+
+def _check_url(url: str) -> None:
+    check_text(url, "a URL", 2000, "INVALID_URL")
+    try:
+        parts = urlsplit(url)
+        well = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise _invalid_url(url) from None
+    if not well or "@" in parts.netloc or parts.fragment or any(not "!" <= char <= "~" for char in url):
+        raise _invalid_url(url)
+
+
+def _invalid_url(url: str) -> Rejected:
+    words = f"a webhook's URL is http or https, in ASCII, without user, password and fragment: {url[:300]!r}"
+    return Rejected(Kind.INVALID, "INVALID_URL", words, url=url[:300])
+
+
+def evolve(state: State, event: RecordedEvent) -> State:
+    """The state after an event."""
+    fact: WebhookEvent = event.data  # type: ignore[assignment]
+    match fact:
+        case v1.WebhookCreated():
+            state = State(exists=True, settings=fact.settings, cursor=fact.from_revision, epoch=event.position)
+        case v1.WebhookChanged():
+            state = replace(state, settings=fact.to_settings)
+        case v1.WebhookDeleted():
+            state = State(epoch=event.position)
+        case v1.WebhookSecretRotated():
+            until = nanoseconds(fact.previous_valid_until)
+            state = replace(state, rotation=fact.rotation, previous_valid_until=until)
+        case v1.WebhookDelivered():
+            state = replace(state, cursor=fact.position, cursor_event=fact.event_id)
+        case v1.WebhookParked():
+            state = replace(state, parked=True)
+        case v1.WebhookResumed() | v1.WebhookReplayed():
+            state = _moved(state, fact.to_revision, event.position)
+        case _:
+            assert_never(fact)
+    return state
+
+
+def _moved(state: State, cursor: int, epoch: int) -> State:
+    same = state.cursor_event if cursor == state.cursor else ""
+    return replace(state, cursor=cursor, cursor_event=same, epoch=epoch, parked=False)
+
+
+def stream_of(event: Message) -> str:
+    """The stream that an event belongs to: its endpoint's."""
+    return webhook_stream(event.webhook_id)  # type: ignore[attr-defined]
+
+
+DECIDER: Decider[State] = Decider(State(), decide, evolve, stream_of)

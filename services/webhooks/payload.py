@@ -1,0 +1,61 @@
+"""What an endpoint is told: the body of a request, from an event of the registry log."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.times import timestamp
+
+LOG = "registry"
+
+
+def wants(settings: v1.WebhookSettings, event: RecordedEvent) -> bool:
+    """Whether an endpoint is told of an event."""
+    match event.data:
+        case v1.AliasMoved(model=model, alias=alias):
+            kind = v1.WEBHOOK_CHANGE_KIND_MOVED
+        case v1.AliasRemoved(model=model, alias=alias):
+            kind = v1.WEBHOOK_CHANGE_KIND_REMOVED
+        case _:
+            return False
+    return kind in settings.changes and fnmatchcase(model, settings.model) and fnmatchcase(alias, settings.alias)
+
+
+def body_of(event: RecordedEvent) -> str:
+    """A change of an alias as JSON; the same event always gives the same text."""
+    fact = event.data
+    assert isinstance(fact, v1.AliasMoved | v1.AliasRemoved)  # noqa: S101
+    moved = fact if isinstance(fact, v1.AliasMoved) else None
+    data = {
+        "log": LOG,
+        "sequence": event.position,
+        "revision": event.append_end,
+        "event_id": event.id,
+        "model": fact.model,
+        "alias": fact.alias,
+        "from": _held(fact.from_version, fact.from_digest),
+        "to": _held(moved.to_version, moved.to_digest) if moved else None,
+        "cause": v1.AliasCause.Name(fact.cause).removeprefix("ALIAS_CAUSE_").lower(),
+        "restored_revision": (moved.restored_revision if moved else 0) or None,
+        "actor": event.metadata.actor,
+        "reason": event.metadata.reason,
+        "request_id": event.metadata.request_id,
+    }
+    return _json("alias.moved" if moved else "alias.removed", event.time, data)
+
+
+def body_of_test(webhook_id: str, now: int) -> str:
+    """The body of a test at a time (nanoseconds since 1970)."""
+    return _json("webhook.test", now, {"webhook_id": webhook_id})
+
+
+def _held(version: int, digest: str) -> dict[str, object] | None:
+    return {"version": version, "digest": digest} if version else None
+
+
+def _json(kind: str, time_ns: int, data: dict[str, object]) -> str:
+    body = {"type": kind, "timestamp": timestamp(time_ns).ToJsonString(), "data": data}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))

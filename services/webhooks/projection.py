@@ -1,0 +1,123 @@
+"""The rows of webhooks: the endpoints, and the steps of their cursors."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import sqlalchemy as sa
+
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.times import timestamp
+from services.webhooks.decider import WebhookEvent
+
+tables = sa.MetaData()
+
+webhooks = sa.Table(
+    "webhooks",
+    tables,
+    sa.Column("webhook_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("settings", sa.LargeBinary, nullable=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("trouble", sa.LargeBinary),
+    sa.Column("rotation", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+deliveries = sa.Table(
+    "webhook_deliveries",
+    tables,
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("webhook_id", sa.Text, nullable=False),
+    sa.Column("delivery", sa.LargeBinary, nullable=False),
+    sa.Index("webhook_deliveries_by_webhook", "webhook_id", "revision"),
+)
+
+
+class WebhooksProjection:
+    """Computes the rows of webhooks. `number`, the position at which it was set up, puts endpoints in order."""
+
+    name = "webhooks"
+    version = 1
+    tables = tables
+
+    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
+        """Writes what an event means."""
+        fact: WebhookEvent = event.data  # type: ignore[assignment]
+        match fact:
+            case v1.WebhookCreated():
+                _create(rows, event, fact)
+            case v1.WebhookChanged():
+                _set(rows, event, fact.webhook_id, settings=_packed(fact.to_settings))
+            case v1.WebhookDeleted():
+                _delete(rows, fact.webhook_id)
+            case v1.WebhookSecretRotated():
+                _set(rows, event, fact.webhook_id, rotation=fact.rotation)
+            case v1.WebhookDelivered():
+                _step(rows, event, v1.WebhookDelivery(delivered=fact), fact.webhook_id, cursor=fact.position)
+            case v1.WebhookParked():
+                trouble = _packed(_trouble(event, fact))
+                _step(rows, event, v1.WebhookDelivery(parked=fact), fact.webhook_id, trouble=trouble)
+            case v1.WebhookResumed() | v1.WebhookReplayed():
+                _step(rows, event, _set_by_hand(fact), fact.webhook_id, cursor=fact.to_revision, trouble=None)
+            case _:
+                assert_never(fact)
+
+
+def _create(rows: sa.Connection, event: RecordedEvent, fact: v1.WebhookCreated) -> None:
+    row = {
+        "webhook_id": fact.webhook_id,
+        "number": event.position,
+        "settings": _packed(fact.settings),
+        "cursor": fact.from_revision,
+        "trouble": None,
+        "rotation": 0,
+        "created_at": event.time,
+        "actor": event.metadata.actor,
+        "revision": event.position,
+    }
+    rows.execute(sa.insert(webhooks), row)
+
+
+def _delete(rows: sa.Connection, webhook_id: str) -> None:
+    for table in (webhooks, deliveries):
+        rows.execute(sa.delete(table).where(table.c.webhook_id == webhook_id))
+
+
+def _set_by_hand(fact: v1.WebhookResumed | v1.WebhookReplayed) -> v1.WebhookDelivery:
+    if isinstance(fact, v1.WebhookResumed):
+        return v1.WebhookDelivery(resumed=fact)
+    return v1.WebhookDelivery(replayed=fact)
+
+
+def _step(
+    rows: sa.Connection, event: RecordedEvent, delivery: v1.WebhookDelivery, webhook_id: str, **values: object
+) -> None:
+    delivery.time.CopyFrom(timestamp(event.time))
+    delivery.actor, delivery.reason, delivery.revision = event.metadata.actor, event.metadata.reason, event.position
+    row = {"revision": event.position, "webhook_id": webhook_id, "delivery": _packed(delivery)}
+    rows.execute(sa.insert(deliveries), row)
+    _set(rows, event, webhook_id, **values)
+
+
+def _set(rows: sa.Connection, event: RecordedEvent, webhook_id: str, **values: object) -> None:
+    change = sa.update(webhooks).where(webhooks.c.webhook_id == webhook_id)
+    rows.execute(change.values(revision=event.position, **values))
+
+
+def _trouble(event: RecordedEvent, fact: v1.WebhookParked) -> v1.WebhookTrouble:
+    return v1.WebhookTrouble(
+        position=fact.position,
+        event_id=fact.event_id,
+        attempts=fact.attempts,
+        status_code=fact.status_code,
+        detail=fact.detail,
+        since=timestamp(event.time),
+    )
+
+
+def _packed(message: v1.WebhookSettings | v1.WebhookTrouble | v1.WebhookDelivery) -> bytes:
+    return message.SerializeToString(deterministic=True)

@@ -1,0 +1,67 @@
+"""The answers of webhooks, each from rows of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from eventstore.errors import Kind, Rejected
+from eventstore.rows import checkpoint
+from rollforward import v1
+from services.pages import cut, key_of, page_size
+from services.times import timestamp
+from services.webhooks.projection import deliveries, webhooks
+
+
+def webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook:
+    """One endpoint. Raises `Rejected` WEBHOOK_NOT_FOUND."""
+    row = rows.execute(sa.select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
+    if row is None:
+        words = f"no webhook {webhook_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
+    return _webhook(row)
+
+
+def list_webhooks(rows: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:
+    """A page of endpoints, oldest first."""
+    size = page_size(request.page_size)
+    question = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
+    if key := key_of(request.page_token, int):
+        question = question.where(webhooks.c.number > key[0])
+    page, token = cut(rows.execute(question).all(), size, lambda row: [row.number])
+    return v1.ListWebhooksResponse(webhooks=[_webhook(row) for row in page], next_page_token=token)
+
+
+def list_deliveries(rows: sa.Connection, request: v1.ListDeliveriesRequest) -> v1.ListDeliveriesResponse:
+    """A page of the steps of an endpoint's cursor, newest first. Raises `Rejected` WEBHOOK_NOT_FOUND."""
+    webhook(rows, request.webhook_id)
+    size = page_size(request.page_size)
+    question = sa.select(deliveries).where(deliveries.c.webhook_id == request.webhook_id)
+    if key := key_of(request.page_token, int):
+        question = question.where(deliveries.c.revision < key[0])
+    question = question.order_by(deliveries.c.revision.desc()).limit(size + 1)
+    page, token = cut(rows.execute(question).all(), size, lambda row: [row.revision])
+    steps = [v1.WebhookDelivery.FromString(row.delivery) for row in page]
+    return v1.ListDeliveriesResponse(deliveries=steps, next_page_token=token)
+
+
+def all_ids(rows: sa.Connection) -> tuple[Sequence[str], int]:
+    """The ids of all endpoints, and the position of the webhooks log that this holds at."""
+    ids = rows.scalars(sa.select(webhooks.c.webhook_id).order_by(webhooks.c.number)).all()
+    return ids, rows.scalar(sa.select(checkpoint.c.position)) or 0
+
+
+def _webhook(row: sa.Row[tuple[object, ...]]) -> v1.Webhook:
+    trouble = v1.WebhookTrouble.FromString(row.trouble) if row.trouble is not None else None
+    return v1.Webhook(
+        webhook_id=row.webhook_id,
+        settings=v1.WebhookSettings.FromString(row.settings),
+        state=v1.WEBHOOK_STATE_ACTIVE if trouble is None else v1.WEBHOOK_STATE_PARKED,
+        cursor=row.cursor,
+        trouble=trouble,
+        rotation=row.rotation,
+        created_at=timestamp(row.created_at),
+        actor=row.actor,
+        revision=row.revision,
+    )

@@ -1,0 +1,166 @@
+"""All endpoints of a process: each has a task of its own, which is begun anew whenever something about it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+
+import structlog
+
+from eventstore.errors import StoreUnavailable
+from eventstore.projection import Projector
+from eventstore.tail import FollowerTooSlow
+from rollforward import v1
+from services.webhooks import webhook_stream
+from services.webhooks.queries import all_ids
+from services.webhooks.sending import RETRY_SECONDS, Journal, Means, Sending
+
+GRACE_SECONDS = 5.0
+DEFECT_SECONDS = 5.0
+
+_logger = structlog.get_logger(__name__)
+
+
+class Sender:
+    """Keeps one endpoint told, until it is deleted.
+
+    Args:
+        webhook_id: The endpoint.
+        means: What sending takes.
+    """
+
+    def __init__(self, webhook_id: str, means: Means) -> None:
+        self.journal = Journal()
+        self._webhook_id = webhook_id
+        self._means = means
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._sending: Sending | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._waits = False
+        self._task = asyncio.create_task(self._run(), name=f"webhook-{webhook_id}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be sent any more."""
+        return self._task.done()
+
+    def look_again(self) -> None:
+        """Makes it read the endpoint again and send on at once; a request that is under way is finished first."""
+        self._changed.set()
+        if self._work and not (self._sending and self._sending.requesting):
+            self._work.cancel()
+
+    async def stop(self) -> None:
+        """Finishes the request that is under way, if it does not take long, and writes down what was acknowledged."""
+        self._stopping = True
+        self.look_again()
+        await asyncio.wait([self._task], timeout=GRACE_SECONDS)
+        while not self._task.done():
+            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
+            for task in filter(None, [self._work, self._task]):
+                task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._changed.clear()
+            try:
+                if not await self._once():
+                    return
+                self._waits = False
+            except FollowerTooSlow:
+                continue
+            except StoreUnavailable as error:
+                if not self._waits:
+                    _logger.warning("webhook waits for a log", webhook=self._webhook_id, error=str(error))
+                self._waits = True
+                await self._wait_for_change(RETRY_SECONDS)
+            except Exception:
+                _logger.exception("webhook failed and is begun anew", webhook=self._webhook_id)
+                await self._wait_for_change(DEFECT_SECONDS)
+
+    async def _once(self) -> bool:
+        """Sends until something changes; false once the endpoint is no more."""
+        state, _ = await self._means.commands.state(webhook_stream(self._webhook_id))
+        if state.parked or not state.exists:
+            self.journal.trouble = None
+        if state.parked:
+            await self._changed.wait()
+        elif state.exists and not self._changed.is_set():
+            await self._send(Sending(self._webhook_id, state, self._means, self.journal, self._changed))
+        return state.exists
+
+    async def _send(self, sending: Sending) -> None:
+        self._sending = sending
+        self._work = asyncio.create_task(sending.run())
+        await asyncio.wait([self._work])
+        # Outside of the task that may have been cancelled: what was acknowledged is not forgotten.
+        await sending.record()
+        if not self._work.cancelled():
+            self._work.result()
+
+    async def _wait_for_change(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+class Senders:
+    """The senders of all endpoints; they come and go with the events of the webhooks log.
+
+    Args:
+        projector: The rows of webhooks.
+        means: What sending takes.
+    """
+
+    def __init__(self, projector: Projector, means: Means) -> None:
+        self.means = means
+        self._rows = projector
+        self._senders: dict[str, Sender] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to send; the projector has started."""
+        ids, position = await self._rows.query(all_ids)
+        for webhook_id in ids:
+            self._senders[webhook_id] = Sender(webhook_id, self.means)
+        self._task = asyncio.create_task(self._follow(position), name="webhooks")
+
+    async def stop(self) -> None:
+        """Ends all in good order. Stopping twice is harmless."""
+        while self._task and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)
+        await asyncio.gather(*(sender.stop() for sender in self._senders.values()))
+        await self.means.client.aclose()
+
+    def journals(self) -> Mapping[str, Journal]:
+        """What this process remembers, by the endpoint's id."""
+        return {webhook_id: sender.journal for webhook_id, sender in self._senders.items()}
+
+    def look_again(self, webhook_id: str) -> None:
+        """Makes an endpoint's sender send on at once; an endpoint without one gets it."""
+        self._senders = {known: sender for known, sender in self._senders.items() if not sender.ended}
+        if webhook_id in self._senders:
+            self._senders[webhook_id].look_again()
+        else:
+            self._senders[webhook_id] = Sender(webhook_id, self.means)
+
+    async def _follow(self, position: int) -> None:
+        while True:
+            try:
+                async with aclosing(self._rows.tail.events(position)) as news:
+                    async for batch, upto in news:
+                        for event in batch:
+                            if not isinstance(event.data, v1.WebhookDelivered):
+                                self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]
+                        position = upto
+            except FollowerTooSlow:
+                continue
+            except Exception:
+                _logger.exception("webhooks are followed anew")
+                await asyncio.sleep(DEFECT_SECONDS)

@@ -1,0 +1,238 @@
+"""Sending to one endpoint while nothing about it changes: in order, one request at a time, until it is parked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import httpx
+import structlog
+from prometheus_client import Counter
+
+from eventstore.decider import CommandHandler
+from eventstore.errors import Conflict, StoreUnavailable
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.tail import Tail
+from rollforward import v1
+from services.times import timestamp
+from services.webhooks import webhook_stream
+from services.webhooks.decider import Reported, State
+from services.webhooks.payload import body_of, wants
+from services.webhooks.receiver import Answer, pause_after, post
+from services.webhooks.signing import Signer
+
+ACTOR = "webhooks"
+RECORD_DELIVERIES = 100
+RECORD_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+KEPT_ATTEMPTS = 100
+
+ATTEMPTS = Counter(
+    "rollforward_webhook_attempts",
+    "Requests to an endpoint: taken or refused; parked counts the times that it was given up",
+    ["webhook", "outcome"],
+    registry=None,
+)
+
+_logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What sending takes.
+
+    Attributes:
+        registry: The registry log's tail.
+        commands: The commands of endpoints.
+        signer: Signs requests.
+        client: Sends them.
+        patience: For how many seconds a change is tried before its endpoint is parked.
+    """
+
+    registry: Tail
+    commands: CommandHandler[State]
+    signer: Signer
+    client: httpx.AsyncClient
+    patience: float
+
+    async def post(self, webhook_id: str, state: State, message_id: str, body: str) -> Answer:
+        """Sends one signed request to an endpoint."""
+        headers = self.signer.headers(
+            webhook_id, state.rotation, state.previous_valid_until, message_id, time.time_ns(), body
+        )
+        return await post(self.client, state.settings.url, headers, body)
+
+
+@dataclass(slots=True)
+class Journal:
+    """What a process remembers of an endpoint: its last requests, and the change that it does not take."""
+
+    attempts: deque[v1.WebhookAttempt] = field(default_factory=lambda: deque(maxlen=KEPT_ATTEMPTS))
+    trouble: v1.WebhookTrouble | None = None
+
+
+class Sending:
+    """Sends from the cursor of a state on.
+
+    Args:
+        webhook_id: The endpoint.
+        state: It, as it stands.
+        means: What sending takes.
+        journal: Is told of every request.
+        changed: Is set once the state does not hold any more: then nothing more is begun.
+    """
+
+    def __init__(self, webhook_id: str, state: State, means: Means, journal: Journal, changed: asyncio.Event) -> None:
+        self.requesting = False
+        self._webhook_id = webhook_id
+        self._state = state
+        self._means = means
+        self._journal = journal
+        self._changed = changed
+        self._after = state.cursor
+        self._told = v1.WebhookDelivered(webhook_id=webhook_id)
+        self._told_since = 0.0
+
+    async def run(self) -> None:
+        """Returns once the endpoint is parked, or `changed` is set.
+
+        Raises:
+            FollowerTooSlow: It fell behind the log by too much to be told of it live; another one may go on.
+            StoreUnavailable: A log is out of reach.
+        """
+        if not await self._cursor_holds():
+            detail = "the registry log is not the one that the endpoint was told of; replay from a revision"
+            await self._park(v1.WebhookParked(position=self._after + 1, detail=detail))
+            return
+        async with aclosing(self._means.registry.follow(self._after, RECORD_SECONDS)) as news:
+            async for batch, _ in news:
+                if not await self._send_all(batch):
+                    return
+
+    async def record(self) -> None:
+        """Writes down what was acknowledged, as often as it takes."""
+        waits = False
+        while self._told.deliveries:
+            try:
+                await self._report(self._told)
+                self._told = v1.WebhookDelivered(webhook_id=self._webhook_id)
+            except (StoreUnavailable, Conflict) as error:
+                if not waits:
+                    _logger.warning("webhook's cursor waits to be written", webhook=self._webhook_id, error=str(error))
+                waits = True
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _cursor_holds(self) -> bool:
+        """Whether the log has what the endpoint was told of: one that lost its tail must not be followed silently."""
+        cursor, known = self._state.cursor, self._state.cursor_event
+        if not known:
+            return cursor <= await self._means.registry.store.head()
+        there = await self._means.registry.store.event_at(cursor)
+        return there is not None and there.id == known
+
+    async def _send_all(self, batch: Sequence[RecordedEvent]) -> bool:
+        for event in batch:
+            if wants(self._state.settings, event) and not await self._deliver(event):
+                return False
+            self._after = event.position
+        due = self._told.deliveries and time.monotonic() - self._told_since >= RECORD_SECONDS
+        if due or not batch:
+            await self.record()
+        return not self._changed.is_set()
+
+    async def _deliver(self, event: RecordedEvent) -> bool:
+        """Sends a change until it is taken; false when it was not."""
+        body, started, number = body_of(event), time.monotonic(), 0
+        while not self._changed.is_set():
+            number += 1
+            answer = await self._attempt(event, body, number)
+            if answer.taken:
+                await self._acknowledge(event, number, answer)
+                return True
+            left = started + self._means.patience - time.monotonic()
+            # What it took before must not wait for what it does not take.
+            await self.record()
+            if answer.gone or left <= 0:
+                await self._park(_parked(event, number, answer))
+                return False
+            await self._pause(event, number, answer, left)
+        return False
+
+    async def _attempt(self, event: RecordedEvent, body: str, number: int) -> Answer:
+        at, self.requesting = time.time_ns(), True
+        try:
+            answer = await self._means.post(self._webhook_id, self._state, event.id, body)
+        finally:
+            self.requesting = False
+        ATTEMPTS.labels(self._webhook_id, "taken" if answer.taken else "refused").inc()
+        self._journal.attempts.append(attempt_view(event.position, event.id, number, answer, at))
+        return answer
+
+    async def _acknowledge(self, event: RecordedEvent, attempts: int, answer: Answer) -> None:
+        if self._journal.trouble is not None:
+            _logger.info("webhook is taken again", webhook=self._webhook_id, attempts=attempts)
+            self._journal.trouble = None
+        if not self._told.deliveries:
+            self._told_since = time.monotonic()
+        self._told.position, self._told.event_id = event.position, event.id
+        self._told.deliveries += 1
+        self._told.attempts += attempts
+        self._told.status_code = answer.status_code
+        overdue = time.monotonic() - self._told_since >= RECORD_SECONDS
+        if overdue or self._told.deliveries >= RECORD_DELIVERIES:
+            await self.record()
+
+    async def _pause(self, event: RecordedEvent, attempts: int, answer: Answer, left: float) -> None:
+        seconds = min(pause_after(attempts, answer.retry_after), left)
+        known, now = self._journal.trouble, time.time_ns()
+        if known is None:
+            about = {"position": event.position, "status_code": answer.status_code, "detail": answer.detail}
+            _logger.warning("webhook is not taken and tried again", webhook=self._webhook_id, **about)
+        self._journal.trouble = v1.WebhookTrouble(
+            position=event.position,
+            event_id=event.id,
+            attempts=attempts,
+            status_code=answer.status_code,
+            detail=answer.detail,
+            since=known.since if known else timestamp(now),
+            next_attempt_at=timestamp(now + round(seconds * 1_000_000_000)),
+        )
+        await asyncio.sleep(seconds)
+
+    async def _park(self, parked: v1.WebhookParked) -> None:
+        parked.webhook_id = self._webhook_id
+        await self._report(parked)
+        ATTEMPTS.labels(self._webhook_id, "parked").inc()
+        _logger.error("webhook is parked", webhook=self._webhook_id, position=parked.position, detail=parked.detail)
+
+    async def _report(self, fact: v1.WebhookDelivered | v1.WebhookParked) -> None:
+        metadata = Metadata(ACTOR, causation_id=fact.event_id)
+        command = Reported(fact, self._state.epoch)
+        await self._means.commands.handle(webhook_stream(self._webhook_id), command, metadata)
+
+
+def attempt_view(position: int, message_id: str, number: int, answer: Answer, at: int) -> v1.WebhookAttempt:
+    """A request that was sent at a time (nanoseconds since 1970), as an operator sees it."""
+    return v1.WebhookAttempt(
+        position=position,
+        event_id=message_id,
+        number=number,
+        status_code=answer.status_code,
+        detail=answer.detail,
+        time=timestamp(at),
+        seconds=answer.seconds,
+    )
+
+
+def _parked(event: RecordedEvent, attempts: int, answer: Answer) -> v1.WebhookParked:
+    return v1.WebhookParked(
+        position=event.position,
+        event_id=event.id,
+        attempts=attempts,
+        status_code=answer.status_code,
+        detail=answer.detail,
+    )

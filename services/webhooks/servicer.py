@@ -1,0 +1,154 @@
+"""The gRPC methods of webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+
+from eventstore.decider import Outcome
+from eventstore.errors import Kind, Rejected
+from eventstore.event import Metadata
+from eventstore.projection import Projector
+from rollforward import v1
+from services.names import check_id
+from services.rpc import Command, Context, metadata, wait_for
+from services.webhooks import queries, webhook_stream
+from services.webhooks.decider import Create, Rotate, State
+from services.webhooks.payload import body_of_test
+from services.webhooks.senders import Senders
+
+
+class WebhooksServicer(v1.WebhookServiceServicer):
+    """Endpoints and what they were told.
+
+    Args:
+        projector: The rows of webhooks.
+        senders: Those who tell the endpoints.
+    """
+
+    def __init__(self, projector: Projector, senders: Senders) -> None:
+        self._rows = projector
+        self._senders = senders
+        self._means = senders.means
+        self._commands = senders.means.commands
+
+    async def CreateWebhook(self, request: v1.CreateWebhookRequest, context: Context) -> v1.CreateWebhookResponse:
+        """Sets an endpoint up."""
+        known = metadata(request, context)
+        webhook_id = _id_for(known)
+        head = await self._means.registry.store.head()
+        after = request.from_revision if request.HasField("from_revision") else head
+        _check_not_ahead(after, head)
+        position = (await self._handle(webhook_id, Create(request, webhook_id, after), request, context)).position
+        webhook = await self._webhook(webhook_id)
+        secret = self._means.signer.secret(webhook_id, webhook.rotation)
+        return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=position)
+
+    async def GetWebhook(self, request: v1.GetWebhookRequest, context: Context) -> v1.GetWebhookResponse:
+        """One endpoint."""
+        return v1.GetWebhookResponse(webhook=await self._webhook(request.webhook_id))
+
+    async def ListWebhooks(self, request: v1.ListWebhooksRequest, context: Context) -> v1.ListWebhooksResponse:
+        """Endpoints, oldest first."""
+        page = await self._rows.query(lambda rows: queries.list_webhooks(rows, request))
+        for webhook in page.webhooks:
+            self._add_trouble(webhook)
+        return page
+
+    async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
+        """Changes an endpoint's settings."""
+        done = await self._handle(request.webhook_id, request, request, context)
+        return v1.UpdateWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+
+    async def DeleteWebhook(self, request: v1.DeleteWebhookRequest, context: Context) -> v1.DeleteWebhookResponse:
+        """Takes an endpoint away."""
+        done = await self._handle(request.webhook_id, request, request, context)
+        return v1.DeleteWebhookResponse(position=done.position)
+
+    async def RotateWebhookSecret(
+        self, request: v1.RotateWebhookSecretRequest, context: Context
+    ) -> v1.RotateWebhookSecretResponse:
+        """Replaces an endpoint's secret."""
+        done = await self._handle(request.webhook_id, Rotate(request, time.time_ns()), request, context)
+        rotated = done.events[0].data
+        assert isinstance(rotated, v1.WebhookSecretRotated)  # noqa: S101
+        return v1.RotateWebhookSecretResponse(
+            secret=self._means.signer.secret(request.webhook_id, rotated.rotation),
+            previous_valid_until=rotated.previous_valid_until,
+            position=done.position,
+        )
+
+    async def GetWebhookSecret(
+        self, request: v1.GetWebhookSecretRequest, context: Context
+    ) -> v1.GetWebhookSecretResponse:
+        """An endpoint's secret of now."""
+        state = await self._state(request.webhook_id)
+        return v1.GetWebhookSecretResponse(secret=self._means.signer.secret(request.webhook_id, state.rotation))
+
+    async def TestWebhook(self, request: v1.TestWebhookRequest, context: Context) -> v1.TestWebhookResponse:
+        """Sends one signed request that means nothing."""
+        state = await self._state(request.webhook_id)
+        body = body_of_test(request.webhook_id, time.time_ns())
+        answer = await self._means.post(request.webhook_id, state, f"test_{uuid.uuid4().hex}", body)
+        return v1.TestWebhookResponse(
+            delivered=answer.taken, status_code=answer.status_code, detail=answer.detail, seconds=answer.seconds
+        )
+
+    async def ResumeWebhook(self, request: v1.ResumeWebhookRequest, context: Context) -> v1.ResumeWebhookResponse:
+        """Sends on at once."""
+        _check_not_ahead(request.skip_revision, await self._means.registry.store.head())
+        done = await self._handle(request.webhook_id, request, request, context)
+        if not done.events:
+            self._senders.look_again(request.webhook_id)
+        return v1.ResumeWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+
+    async def ReplayWebhook(self, request: v1.ReplayWebhookRequest, context: Context) -> v1.ReplayWebhookResponse:
+        """Sends every change after a revision again."""
+        done = await self._handle(request.webhook_id, request, request, context)
+        return v1.ReplayWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+
+    async def ListDeliveries(self, request: v1.ListDeliveriesRequest, context: Context) -> v1.ListDeliveriesResponse:
+        """What an endpoint was told."""
+        page = await self._rows.query(lambda rows: queries.list_deliveries(rows, request))
+        journal = self._senders.journals().get(request.webhook_id)
+        if journal and not request.page_token:
+            page.attempts.extend(reversed(journal.attempts))
+        return page
+
+    async def _handle(self, webhook_id: str, command: object, request: Command, context: Context) -> Outcome[State]:
+        check_id(webhook_id, "INVALID_WEBHOOK_ID")
+        done = await self._commands.handle(webhook_stream(webhook_id), command, metadata(request, context))
+        await wait_for(self._rows, done.position, context)
+        return done
+
+    async def _state(self, webhook_id: str) -> State:
+        check_id(webhook_id, "INVALID_WEBHOOK_ID")
+        state, _ = await self._commands.state(webhook_stream(webhook_id))
+        if not state.exists:
+            raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", f"no webhook {webhook_id}", webhook_id=webhook_id)
+        return state
+
+    async def _webhook(self, webhook_id: str) -> v1.Webhook:
+        webhook = await self._rows.query(lambda rows: queries.webhook(rows, webhook_id))
+        self._add_trouble(webhook)
+        return webhook
+
+    def _add_trouble(self, webhook: v1.Webhook) -> None:
+        journal = self._senders.journals().get(webhook.webhook_id)
+        if journal and journal.trouble and webhook.state == v1.WEBHOOK_STATE_ACTIVE:
+            webhook.state = v1.WEBHOOK_STATE_RETRYING
+            webhook.trouble.CopyFrom(journal.trouble)
+
+
+def _id_for(known: Metadata) -> str:
+    """A new endpoint's id; the same request, sent again, is of the same endpoint."""
+    if not known.request_id:
+        return uuid.uuid4().hex
+    return hashlib.sha256(f"webhook\0{known.actor}\0{known.request_id}".encode()).hexdigest()[:32]
+
+
+def _check_not_ahead(revision: int, head: int) -> None:
+    if revision > head:
+        words = f"the registry log has not come to revision {revision}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(revision))

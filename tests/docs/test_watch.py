@@ -1,0 +1,25 @@
+"""docs/watch.md names for each guarantee a test that is there, and no test of a guarantee goes without one."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ["test_watch_guarantees.py", "test_watch_outages.py"]
+
+
+def held() -> dict[str, str]:
+    """The tests of guarantees, each with its file's path as the page writes it."""
+    return {
+        node.name: f"../tests/contract/{name}"
+        for name in TESTS
+        for node in ast.parse((ROOT / "tests/contract" / name).read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_guarantees_and_tests_are_the_same() -> None:
+    text = (ROOT / "docs/watch.md").read_text()
+    links = dict(re.findall(r"^\[(test_\w+)\]: (\S+)$", text, re.MULTILINE))
+    assert links == held()
+    assert set(re.findall(r"\[(test_\w+)\](?!:)", text)) == set(links)

@@ -1,0 +1,32 @@
+"""The services as histories run them: with frequent bookmarks, and with one bug put in on purpose where one is named.
+
+`python -m tests.histories.program BUG up --data ...`; BUG is `none` or one of `BUGS`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+import services.registry.watch as watching
+from services.__main__ import run, up
+from tests.histories.bugs import BUGS
+
+BOOKMARK_SECONDS = 0.2
+
+
+def main(bug: str, command: list[str]) -> int:
+    """Puts the bug in and starts the services."""
+    assert hasattr(watching, "BOOKMARK_SECONDS")
+    watching.BOOKMARK_SECONDS = BOOKMARK_SECONDS
+    if bug != "none":
+        BUGS[bug]()
+    app = App(name="program", help=__doc__, result_action="return_value")
+    app.command(up)
+    app.command(run)
+    return int(app(command))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,208 @@
+"""What clients asked and were told, what watchers received, and what the log holds: one recorded history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
+
+
+class Target(NamedTuple):
+    """One alias of one model."""
+
+    model: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An assignment as someone was told of it: version 0 is none, revision 0 never."""
+
+    model: str
+    alias: str
+    version: int
+    revision: int
+
+    @property
+    def target(self) -> Target:
+        """Whose assignment it is."""
+        return Target(self.model, self.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A change as it was asked for: the version (0: removed; None: what a rollback finds), the revision expected."""
+
+    model: str
+    alias: str
+    version: int | None = None
+    expected: int | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is to change."""
+        return Target(self.model, self.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a client asked once, however often it had to send it, and what it was told.
+
+    `called` and `returned` are nanoseconds of one monotonic clock; `returned` is None for an unknown outcome. `at` is
+    the position that a resolve or a rollback names, `since` the one behind which a rollback wants nothing changed,
+    `position` the one that the answer names.
+    """
+
+    client: str
+    kind: str
+    wanted: tuple[Wanted, ...]
+    called: int
+    returned: int | None
+    outcome: str
+    request_id: str = ""
+    at: int | None = None
+    since: int | None = None
+    reason: str = ""
+    moved: bool = False
+    told: tuple[Held, ...] = ()
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of an alias as a watcher received it."""
+
+    revision: int
+    event_id: str
+    model: str
+    alias: str
+    from_version: int
+    to_version: int
+
+    @property
+    def target(self) -> Target:
+        """What changed."""
+        return Target(self.model, self.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of an alias as the log holds it; its revision is the position of the last event of its append."""
+
+    position: int
+    revision: int
+    event_id: str
+    model: str
+    alias: str
+    from_version: int
+    to_version: int
+    actor: str
+    request_id: str
+    restored_revision: int = 0
+
+    @property
+    def target(self) -> Target:
+        """What changed."""
+        return Target(self.model, self.alias)
+
+    @property
+    def change(self) -> Change:
+        """What a watcher must receive of it."""
+        return Change(self.revision, self.event_id, self.model, self.alias, self.from_version, self.to_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a watch: kind `snapshot` (with what stands), `changes` or `bookmark`, and the position it brings to."""
+
+    kind: str
+    position: int
+    changes: tuple[Change, ...] = ()
+    aliases: tuple[Held, ...] = ()
+
+
+@dataclass
+class Stream:
+    """One connection of a watcher: what it follows (empty: all), where it resumed (None: at a snapshot), its steps.
+
+    `by_sdk`: the SDK reconnects by itself and gives single changes out, so that its whole life is one stream whose
+    steps are single changes; its last step is a bookmark, how far it came.
+    """
+
+    watcher: str
+    model: str = ""
+    alias: str = ""
+    resumed_at: int | None = None
+    by_sdk: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    def follows(self, event: Event) -> bool:
+        """Whether an event is one of those that it asked for."""
+        return self.model in ("", event.model) and self.alias in ("", event.alias)
+
+
+@dataclass
+class History:
+    """One recorded history; `goal` is the position that every watcher was let come to before it was ended."""
+
+    name: str
+    operations: list[Operation] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    goal: int = 0
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON Lines."""
+        lines = [{"record": "history", "name": self.name, "goal": self.goal, "faults": self.faults}]
+        for kind, records in (("operation", self.operations), ("stream", self.streams), ("event", self.events)):
+            lines += [{"record": kind, **asdict(record)} for record in records]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def read(path: Path) -> History:
+    """The history that was written to a file."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    history = History("")
+    for line in lines:
+        match line.pop("record"):
+            case "history":
+                history.name, history.goal, history.faults = line["name"], line["goal"], line["faults"]
+            case "operation":
+                history.operations.append(_operation(line))
+            case "stream":
+                history.streams.append(_stream(line))
+            case "event":
+                history.events.append(Event(**line))
+            case other:
+                raise ValueError(f"not a record of a history: {other}")
+    return history
+
+
+def _operation(line: Mapping[str, Any]) -> Operation:
+    wanted, told = _all(Wanted, line["wanted"]), _all(Held, line["told"])
+    return Operation(**{**line, "wanted": wanted, "told": told})
+
+
+def _stream(line: Mapping[str, Any]) -> Stream:
+    steps = [
+        Step(step["kind"], step["position"], _all(Change, step["changes"]), _all(Held, step["aliases"]))
+        for step in line["steps"]
+    ]
+    return Stream(**{**line, "steps": steps})
+
+
+def _all(kind: Any, entries: Iterable[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(kind(**entry) for entry in entries)
+
+
+def by_target(events: Sequence[Event]) -> dict[Target, list[Event]]:
+    """The events of each alias, in the order of the log."""
+    found: dict[Target, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.target, []).append(event)
+    return found

@@ -1,0 +1,173 @@
+"""Records one history: clients and watchers on models of their own, and harm drawn from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, aclosing, suppress
+from pathlib import Path
+
+from eventstore.event import RecordedEvent
+from rollforward import Connection, register_model, v1
+from services import registry
+from services.nats_server import NatsAddress
+from tests.e2e.program import until
+from tests.histories.clients import VERSIONS, Client
+from tests.histories.faults import Nemesis
+from tests.histories.recording import Event, History, Stream, Target
+from tests.histories.system import System
+from tests.histories.watchers import SdkWatcher, Watcher
+from tests.servers.nats import open_log
+
+CLIENTS = 4
+ROUND = 40
+
+
+class Recorder:
+    """Records histories on a running system, one after the other."""
+
+    def __init__(self, system: System, clients: int = CLIENTS) -> None:
+        self._system, self._clients = system, clients
+
+    def record(self, seed: int, faults: Sequence[str] | None = None) -> History:
+        """One history; `faults` are done instead of those that the seed draws."""
+        dice = random.Random(seed)
+        name = f"h{seed}"
+        targets = [Target(f"{name}-a", "champion"), Target(f"{name}-a", "canary"), Target(f"{name}-b", "champion")]
+        history = History(name)
+        began = self._prepare(targets)
+        with ExitStack() as stack:
+            clients = [self._client(f"{name}-client-{n}", targets, dice, stack) for n in range(self._clients)]
+            watchers = self._watchers(name, began, dice, stack)
+            with _Crew(clients, watchers) as crew:
+                nemesis = Nemesis(self._system, dice, crew.progress)
+                history.faults = list(faults if faults is not None else nemesis.draw(dice.randint(1, 2)))
+                for fault in history.faults:
+                    crew.progress(ROUND)
+                    nemesis.strike(fault)
+                crew.progress(ROUND)
+                crew.rest()
+                self._system.check_running()
+                history.goal = max([began, *(one.position for client in clients for one in client.operations)])
+                crew.come_to(history.goal)
+        history.operations = [one for client in clients for one in client.operations]
+        history.streams = [stream for watcher in watchers for stream in watcher.streams]
+        history.events = asyncio.run(_events(self._system.nats.address, began, {target.model for target in targets}))
+        return history
+
+    def _prepare(self, targets: Sequence[Target]) -> int:
+        """Registers the versions; the position that the history begins at."""
+        with tempfile.TemporaryDirectory() as home, Connection(self._system.addresses[0], actor="setup") as link:
+            path = Path(home, "weights")
+            path.write_bytes(b"the same for all")
+            for model in dict.fromkeys(target.model for target in targets):
+                digest = register_model(model, path=path, connection=link).digest
+                for _ in range(VERSIONS - 1):
+                    register_model(model, digest=digest, connection=link)
+            return link.positions["registry"]
+
+    def _client(self, name: str, targets: Sequence[Target], dice: random.Random, stack: ExitStack) -> Client:
+        client = Client(name, self._system.addresses, targets, random.Random(dice.random()))
+        stack.callback(client.close)
+        return client
+
+    def _watchers(self, name: str, began: int, dice: random.Random, stack: ExitStack) -> Sequence[Watcher | SdkWatcher]:
+        links = [Connection(address, actor=f"{name}-watcher") for address in self._system.addresses]
+        for link in links:
+            stack.callback(link.close)
+        streams = {
+            "a": Stream("a", f"{name}-a", "", began),
+            "b": Stream("b", f"{name}-b", "champion", began),
+            "c": Stream("c", f"{name}-a", "champion", None),
+        }
+        raw = [
+            Watcher(f"{name}-watcher-{key}", links, stream, random.Random(dice.random()))
+            for key, stream in streams.items()
+        ]
+        return [*raw, SdkWatcher(f"{name}-sdk", links[0], Stream("", f"{name}-a", "", began))]
+
+
+class _Crew:
+    """Clients and watchers at work, each on a thread of its own."""
+
+    def __init__(self, clients: Sequence[Client], watchers: Sequence[Watcher | SdkWatcher]) -> None:
+        self._clients, self._watchers = clients, watchers
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(len(clients) + len(watchers))
+        self._working: list[Future[None]] = []
+        self._following: list[Future[None]] = []
+
+    def __enter__(self) -> _Crew:
+        self._working = [self._pool.submit(client.work, self._stopping) for client in self._clients]
+        self._following = [self._pool.submit(watcher.work) for watcher in self._watchers]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        for watcher in self._watchers:
+            watcher.end()
+        self._pool.shutdown()
+
+    def progress(self, number: int) -> None:
+        """Returns once so many more operations were answered."""
+        goal = self._answered() + number
+        until(lambda: self._is_well() and self._answered() >= goal, "more operations answered", 60)
+
+    def rest(self) -> None:
+        """Lets the clients end what they are doing."""
+        self._stopping.set()
+        for working in self._working:
+            working.result()
+
+    def come_to(self, position: int) -> None:
+        """Gives every watcher time to come to a position, and ends them; the checker tells of one that did not."""
+        with suppress(AssertionError):
+            until(lambda: self._is_well() and all(one.position >= position for one in self._watchers), "watched", 20)
+        for watcher in self._watchers:
+            watcher.end()
+        for following in self._following:
+            following.result()
+
+    def _answered(self) -> int:
+        return sum(len(client.operations) for client in self._clients)
+
+    def _is_well(self) -> bool:
+        for future in [*self._working, *self._following]:
+            if future.done():
+                future.result()
+        return True
+
+
+async def _events(address: NatsAddress, after: int, models: set[str]) -> list[Event]:
+    """The changes of models' aliases in the log, behind a position."""
+    found = []
+    async with open_log(address, registry.EVENTS, "registry") as store:
+        head = await store.head()
+        async with aclosing(store.subscribe(after)) as subscription:
+            async for batch in subscription:
+                for event in batch:
+                    fact = event.data
+                    if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)) and fact.model in models:
+                        found.append(_event(event, fact))
+                if batch[-1].position >= head:
+                    return found
+    return found
+
+
+def _event(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved) -> Event:
+    return Event(
+        position=event.position,
+        revision=event.append_end,
+        event_id=event.id,
+        model=fact.model,
+        alias=fact.alias,
+        from_version=fact.from_version,
+        to_version=fact.to_version if isinstance(fact, v1.AliasMoved) else 0,
+        actor=event.metadata.actor,
+        request_id=event.metadata.request_id,
+        restored_revision=fact.restored_revision if isinstance(fact, v1.AliasMoved) else 0,
+    )

@@ -1,0 +1,66 @@
+"""The command line as people and scripts use it: the real program, run to its end, and what it answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(sys.executable).with_name("rollforward")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+SECONDS = 60
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without what would change the output, and with `more`."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "COLUMNS"))}
+    return {**plain, "PYTHONUTF8": "1", **more}
+
+
+def program(address: str) -> Cli:
+    """Runs the program to its end, against the services at an address."""
+
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        variables = environment(**{"ROLLFORWARD_URI": address, **more})
+        return subprocess.run(
+            [SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=SECONDS, check=False
+        )
+
+    return run
+
+
+def done(result: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed that was done without a word on standard error."""
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+def answer(result: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON document that a command printed."""
+    return json.loads(done(result))
+
+
+def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The reason in the one line that a refused command wrote."""
+    assert (result.returncode, result.stdout) == (code, ""), result
+    assert result.stderr.count("\n") == 1, result.stderr
+    found = re.match(r"rollforward: ([A-Z_]+): \S", result.stderr)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the tests find there: two runs with files, and a model with two versions."""
+
+    experiment: str
+    runs: tuple[str, str]
+    model: str
+    files: Path

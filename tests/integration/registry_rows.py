@@ -1,0 +1,131 @@
+"""The registry's rows in a real database, filled append by append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.generations import Generations
+from eventstore.rows import Database
+from rollforward import v1
+from services.registry import POLICIES_STREAM, model_stream
+from services.registry.projection import RegistryProjection
+
+T = TypeVar("T")
+
+SECOND = 1_000_000_000
+"""In nanoseconds."""
+
+BEGAN = 1_700_000_000 * SECOND
+"""When the first append was recorded; each later one a second after the one before."""
+
+
+def digest(number: int) -> str:
+    """A digest."""
+    return f"sha256:{number:064x}"
+
+
+class RegistryRows:
+    """Rows and the log that they are of."""
+
+    def __init__(self, location: str) -> None:
+        self._generations = Generations(RegistryProjection(), Database(location))
+        self._rows = self._generations.fresh()
+        self._origins: dict[str, str] = {}
+        self._versions: dict[str, int] = {}
+        self._held: dict[tuple[str, str], int] = {}
+        self.position = 0
+        self.appends = 0
+
+    def append(self, *facts: Message, actor: str = "Zoë", reason: str = "", stream: str = "") -> int:
+        """Applies one append; returns its revision."""
+        end, time = self.position + len(facts), BEGAN + self.appends * SECOND
+        batch = [
+            RecordedEvent(
+                stream or self.stream_of(fact), position, time, f"event-{position}", fact, Metadata(actor, reason), end
+            )
+            for position, fact in enumerate(facts, self.position + 1)
+        ]
+        self._generations.apply(self._rows, self.position, batch)
+        self.position, self.appends = end, self.appends + 1
+        return end
+
+    def stream_of(self, fact: Message) -> str:
+        """The stream of a fact, by the names that models have now."""
+        match fact:
+            case v1.PolicySet() | v1.PolicyRemoved():
+                return POLICIES_STREAM
+            case v1.ModelNameTaken():
+                return model_stream(fact.name)
+            case _:
+                name: str = fact.model  # type: ignore[attr-defined]
+                return model_stream(self._origins.get(name, name))
+
+    def create(self, name: str, description: str = "", **tags: str) -> int:
+        """Creates a model."""
+        return self.append(v1.ModelCreated(model=name, description=description, tags=tags))
+
+    def register(self, name: str, run_id: str = "", **tags: str) -> int:
+        """Registers a version; returns its number."""
+        origin = self._origins.get(name, name)
+        number = self._versions[origin] = self._versions.get(origin, 0) + 1
+        fact = v1.VersionRegistered(model=name, version=number, digest=digest(number), run_id=run_id, tags=tags)
+        self.append(fact)
+        return number
+
+    def moved(self, name: str, alias: str, version: int) -> Message:
+        """The fact that an alias was moved, or removed when the version is 0."""
+        key = (self._origins.get(name, name), alias)
+        before = self._held.get(key, 0)
+        self._held[key] = version
+        from_digest = digest(before) if before else ""
+        about = {"model": name, "alias": alias, "from_version": before, "from_digest": from_digest}
+        if not version:
+            return v1.AliasRemoved(**about, cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
+        return v1.AliasMoved(**about, to_version=version, to_digest=digest(version), cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
+
+    def move(self, name: str, alias: str, version: int, actor: str = "Zoë") -> int:
+        """Moves an alias; returns its revision."""
+        return self.append(self.moved(name, alias, version), actor=actor)
+
+    def rename(self, name: str, new_name: str) -> int:
+        """Gives a model another name."""
+        origin = self._origins.get(name, name)
+        facts = (v1.ModelRenamed(model=name, to_name=new_name), v1.ModelNameTaken(name=new_name, origin=origin))
+        revision = self.append(*facts)
+        self._origins[new_name] = origin
+        return revision
+
+    def ask(self, question: Callable[[sa.Connection], T]) -> T:
+        """Answers a question."""
+        with self._rows.transaction() as connection:
+            return question(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._rows.close()
+
+
+@contextmanager
+def registry_rows(location: str) -> Iterator[RegistryRows]:
+    """New rows in a directory or a database."""
+    rows = RegistryRows(location)
+    try:
+        yield rows
+    finally:
+        rows.close()
+
+
+def all_pages(ask: Callable[[str], tuple[Sequence[T], str]]) -> list[T]:
+    """What a walk through all pages meets; `ask` answers a page's token with the page and the next token."""
+    items, token = ask("")
+    found = list(items)
+    while token:
+        items, token = ask(token)
+        found += items
+    return found

@@ -1,0 +1,296 @@
+"""The commands about the past of aliases: as of, intervals, blame, differences; and those about many aliases at once."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from tests.e2e.processes import until
+from tests.integration.command_line import SCRIPT, TIME, Cli, Facts, answer, done, environment, refused
+from tests.integration.up import Up, new_id
+
+
+@pytest.fixture
+def pair(system: Up) -> tuple[str, str]:
+    """The champions of two models of one family, each with two versions."""
+    digest, family = system.upload(), f"family-{new_id()[:8]}"
+    with rf.Connection(system.address) as link:
+        for name in ("a", "b"):
+            for _ in range(2):
+                rf.register_model(f"{family}-{name}", digest=digest, connection=link)
+    return f"{family}-a@champion", f"{family}-b@champion"
+
+
+def in_words(moment: datetime) -> str:
+    """A time as the command line reads it."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def test_a_release_set_moves_at_one_revision_or_not_at_all(cli: Cli, pair: tuple[str, str]) -> None:
+    first, second = pair
+    moved = answer(cli("alias", "move", f"{first}=1", f"{second}=v2", "--reason", "together", "-o", "json"))
+    assert [(one["model"], one["version"]) for one in moved["aliases"]] == [
+        (first.partition("@")[0], 1),
+        (second.partition("@")[0], 2),
+    ]
+    assert {one["revision"] for one in moved["aliases"]} == {moved["revision"]}
+    wrong = cli("alias", "move", f"{first}=2", f"{second}=1", "--expect", f"{second}={moved['revision'] - 1}")
+    assert refused(wrong) == "WRONG_REVISION"
+    assert answer(cli("alias", "get", first, "-o", "json"))["version"] == 1
+    right = ("--expect", f"{first}={moved['revision']}", "--expect", f"{second}={moved['revision']}")
+    table = done(cli("alias", "move", f"{first}=2", f"{second}=1", *right))
+    assert re.search(rf"^{re.escape(first)} +v2 ", table, re.MULTILINE)
+    assert refused(cli("alias", "move", f"{first}=1", f"{second}=9")) == "VERSION_NOT_FOUND"
+
+
+def test_one_pair_is_a_plain_move(cli: Cli, alias: str) -> None:
+    moved = answer(cli("alias", "move", f"{alias}=1", "--expect-revision", "0", "-o", "json"))
+    assert moved["version"] == 1
+
+
+def test_all_aliases_as_of_a_point_and_the_answer_names_it(cli: Cli, pair: tuple[str, str]) -> None:
+    first, second = pair
+    model = first.partition("@")[0]
+    moved = answer(cli("alias", "move", f"{first}=1", f"{second}=1", "-o", "json"))
+    later = answer(cli("alias", "move", first, "2", "-o", "json"))
+    then = answer(cli("alias", "list", model, "--at", str(moved["revision"]), "-o", "json"))
+    assert [(one["alias"], one["version"]) for one in then["aliases"]] == [("champion", 1)]
+    assert then["position"] == moved["revision"]
+    everywhere = answer(cli("alias", "list", "--at", str(later["revision"]), "-o", "json"))["aliases"]
+    assert {(f"{one['model']}@{one['alias']}", one["version"]) for one in everywhere} >= {(first, 2), (second, 1)}
+    one = answer(cli("alias", "get", first, "--at", str(moved["revision"]), "-o", "json"))
+    assert (one["version"], one["as_of"]) == (1, {"position": then["position"], "time": then["time"]})
+    assert f"position {moved['revision']}, " in done(cli("alias", "get", first, "--at", str(moved["revision"])))
+    assert f"as of position {moved['revision']}, " in done(cli("alias", "list", model, "--at", str(moved["revision"])))
+
+
+def test_intervals_say_from_when_to_when_and_for_how_long(cli: Cli, alias: str) -> None:
+    for version in ("1", "2", "1"):
+        done(cli("alias", "move", alias, version))
+    done(cli("alias", "remove", alias))
+    found = answer(cli("alias", "intervals", alias, "-o", "json"))
+    assert [one["began"]["to_version"] for one in found] == [1, 2, 1]
+    assert [one["ended"]["to_version"] for one in found] == [0, 1, 2]
+    assert all(float(one["duration"].removesuffix("s")) >= 0 for one in found)
+    table = done(cli("alias", "intervals", alias))
+    assert len(table.splitlines()) == 4
+    assert TIME.search(table)
+    done(cli("alias", "move", alias, "2"))
+    assert answer(cli("alias", "intervals", alias, "--limit", "1", "-o", "json"))[0]["ended"] is None
+
+
+def test_a_history_by_cause_actor_and_kind(cli: Cli, alias: str) -> None:
+    done(cli("alias", "move", alias, "1", "--actor", "Ada"))
+    done(cli("alias", "move", alias, "2", "--actor", "Zoë"))
+    done(cli("rollback", alias, "--actor", "Ada"))
+    done(cli("alias", "remove", alias, "--actor", "Zoë"))
+
+    def versions(*where: str) -> list[int]:
+        return [one["to_version"] for one in answer(cli("alias", "history", alias, *where, "-o", "json"))]
+
+    assert versions() == [0, 1, 2, 1]
+    assert versions("--by", "Ada") == [1, 1]
+    assert versions("--cause", "rollback") == [1]
+    assert versions("--removals") == [0]
+    assert versions("--moves", "--by", "Zoë") == [2]
+    times = [one["time"] for one in answer(cli("alias", "history", alias, "-o", "json"))]
+    assert versions("--since", times[1]) == [0, 1]
+    assert versions("--until", times[1]) == [2, 1]
+    label = alias.partition("@")[2]
+    everywhere = answer(cli("alias", "history", f"@{label}", "-o", "json"))
+    assert [one["to_version"] for one in everywhere] == versions()
+
+
+def test_blame_names_the_change_the_version_and_the_run(cli: Cli, facts: Facts, alias: str) -> None:
+    first = answer(cli("alias", "move", alias, "1", "--reason", "the first", "--actor", "Zoë", "-o", "json"))
+    done(cli("alias", "move", alias, "2", "--reason", "better"))
+    found = answer(cli("blame", alias, "-o", "json"))
+    assert (found["alias"]["version"], found["change"]["reason"], found["change"]["from_version"]) == (2, "better", 1)
+    assert (found["version"]["version"], found["run"]["run_id"]) == (2, facts.runs[1])
+    then = answer(cli("blame", alias, "--at", str(first["revision"]), "-o", "json"))
+    assert (then["change"]["actor"], then["run"]["run_id"]) == ("Zoë", facts.runs[0])
+    table = done(cli("blame", alias))
+    assert re.search(r"^why +better$", table, re.MULTILINE)
+    assert re.search(r"^metrics +accuracy=0\.99 ", table, re.MULTILINE)
+    assert refused(cli("blame", f"{facts.model}@nothing")) == "ALIAS_NOT_FOUND"
+
+
+def test_versions_differ_in_files_and_what_their_runs_logged(cli: Cli, facts: Facts) -> None:
+    found = answer(cli("versions", "diff", facts.model, "v1", "v2", "-o", "json"))
+    differences = {(one["kind"], one["key"]): (one["before"], one["after"]) for one in found["differences"]}
+    # Both have the same files, the same depth, and NaN for a loss.
+    assert differences == {
+        ("run", ""): facts.runs,
+        ("param", "name"): ("first", "second"),
+        ("metric", "accuracy"): (0.96, 0.99),
+    } or differences == {key: list(value) for key, value in {}.items()}
+    assert re.search(r"^metric +accuracy +0\.96 +0\.99$", done(cli("versions", "diff", facts.model, "1", "2")), re.M)
+
+
+def test_files_that_differ_are_named_with_the_size(cli: Cli, facts: Facts, tmp_path: Path) -> None:
+    name = f"files-{new_id()}"
+    (tmp_path / "weights.bin").write_bytes(b"smaller")
+    for path in (facts.files, tmp_path):
+        done(cli("models", "register", name, str(path)))
+    found = answer(cli("versions", "diff", name, "1", "2", "-o", "json"))["differences"]
+    assert [(one["kind"], one["key"]) for one in found] == [
+        ("digest", ""),
+        ("size", ""),
+        ("file", "labels.json"),
+        ("file", "weights.bin"),
+    ]
+    assert (found[1]["after"], found[2]["after"]) == (7, None)
+
+
+def test_assignments_differ_between_two_points(cli: Cli, pair: tuple[str, str]) -> None:
+    first, second = pair
+    begun = answer(cli("alias", "move", f"{first}=1", f"{second}=1", "-o", "json"))["revision"]
+    done(cli("alias", "move", first, "2", "--reason", "better"))
+    for version in ("2", "1"):
+        done(cli("alias", "move", second, version))
+    model = first.partition("@")[0]
+    found = answer(cli("diff", model, "--from", str(begun), "-o", "json"))
+    assert [(one["before"]["version"], one["after"]["version"]) for one in found["differences"]] == [(1, 2)]
+    assert found["from"]["position"] == begun
+    everything = answer(cli("diff", "--from", str(begun - 1), "--to", str(begun), "-o", "json"))["differences"]
+    assert [(f"{one['model']}@{one['alias']}", one["before"], one["after"]["version"]) for one in everything] == [
+        (first, None, 1),
+        (second, None, 1),
+    ]
+    # The second went away and came back.
+    everything = answer(cli("diff", "--from", str(begun), "-o", "json"))["differences"]
+    assert [one["model"] for one in everything if one["model"] in {model, second.partition("@")[0]}] == [model]
+    assert "better" in done(cli("diff", model, "--from", str(begun)))
+
+
+def test_what_a_move_changed(cli: Cli, facts: Facts, alias: str) -> None:
+    first = answer(cli("alias", "move", alias, "1", "-o", "json"))
+    second = answer(cli("alias", "move", alias, "2", "--reason", "better", "-o", "json"))
+    (moved,) = answer(cli("diff", "--revision", str(second["revision"]), "-o", "json"))
+    assert (moved["change"]["reason"], moved["versions"]["after"]["run_id"]) == ("better", facts.runs[1])
+    assert ["accuracy"] == [one["key"] for one in moved["versions"]["differences"] if one["kind"] == "metric"]
+    (begun,) = answer(cli("diff", "--revision", str(first["revision"]), "-o", "json"))
+    assert begun["versions"]["before"] is None
+    table = done(cli("diff", "--revision", str(second["revision"])))
+    assert re.search(rf"{re.escape(alias)} +v1 +v2 ", table)
+    registered = answer(cli("models", "show", facts.model, "-o", "json"))["versions"][0]["revision"]
+    assert refused(cli("diff", "--revision", str(registered))) == "CHANGE_NOT_FOUND"
+
+
+def test_what_a_release_set_changed_under_another_name(cli: Cli, pair: tuple[str, str]) -> None:
+    moved = answer(cli("alias", "move", *(f"{one}=1" for one in pair), "-o", "json"))
+    model = pair[0].partition("@")[0]
+    done(cli("models", "rename", model, f"{model}-renamed"))
+    found = answer(cli("diff", "--revision", str(moved["revision"]), "-o", "json"))
+    assert [one["versions"]["after"]["model"] for one in found] == [f"{model}-renamed", pair[1].partition("@")[0]]
+
+
+def test_a_dry_run_prints_what_would_change_and_the_command_that_does_exactly_that(
+    cli: Cli, pair: tuple[str, str]
+) -> None:
+    begun = answer(cli("alias", "move", *(f"{one}=1" for one in pair), "-o", "json"))["revision"]
+    done(cli("alias", "move", *(f"{one}=2" for one in pair)))
+    scope = re.sub(r"-[ab]@", "-*@", pair[0])
+    words = ("rollback", scope, "--to", str(begun), "--reason", "it's worse", "--dry-run")
+    dry = answer(cli(*words, "-o", "json"))
+    assert [(one["from_version"], one["to_version"]) for one in dry["changes"]] == [(2, 1), (2, 1)]
+    assert (dry["revision"], dry["to_position"]) == (0, begun)
+    table = done(cli(*words))
+    assert [answer(cli("alias", "get", one, "-o", "json"))["version"] for one in pair] == [2, 2]
+    for one in pair:
+        assert re.search(rf"^{re.escape(one)} +v2 +v1 ", table, re.MULTILINE)
+    command = shlex.split(table.splitlines()[-1])
+    assert command[0] == "rollforward"
+    assert command[-2:] == ["--expect-position", str(dry["computed_at"])]
+    back = answer(cli(*command[1:], "-o", "json"))
+    assert back["changes"] == dry["changes"]
+    assert {answer(cli("alias", "get", one, "-o", "json"))["revision"] for one in pair} == {back["revision"]}
+    assert answer(cli("alias", "history", pair[0], "--limit", "1", "-o", "json"))[0]["reason"] == "it's worse"
+    result = cli(*command[1:])
+    assert refused(result) == "CHANGED_SINCE"
+    assert "--dry-run" in result.stderr
+
+
+def test_a_rollback_to_before_an_event(cli: Cli, alias: str) -> None:
+    for version in ("1", "2", "1"):
+        done(cli("alias", "move", alias, version))
+    second = answer(cli("alias", "history", alias, "-o", "json"))[1]
+    done(cli("rollback", alias, "--before-event", second["event_id"]))
+    assert answer(cli("alias", "get", alias, "-o", "json"))["version"] == 1
+    assert refused(cli("rollback", alias, "--before-event", "nothing")) == "EVENT_NOT_FOUND"
+    assert refused(cli("rollback", alias, "--before-event", "x", "--to", "3")) == "INVALID_AS_OF"
+
+
+def test_what_was_deleted_since_refuses_a_rollback_or_is_skipped(cli: Cli, pair: tuple[str, str]) -> None:
+    begun = answer(cli("alias", "move", *(f"{one}=1" for one in pair), "-o", "json"))["revision"]
+    done(cli("alias", "move", *(f"{one}=2" for one in pair)))
+    gone, kept = (one.partition("@")[0] for one in pair)
+    done(cli("versions", "delete", gone, "v1"))
+    words = ("rollback", gone[:-1] + "*", "--to", str(begun))
+    result = cli(*words)
+    assert refused(result) == "VERSION_DELETED"
+    assert "versions restore" in result.stderr
+    found = answer(cli(*words, "--skip-missing", "-o", "json"))["changes"]
+    assert {one["model"]: one["skipped"] for one in found} == {gone: True, kept: False}
+    assert answer(cli("alias", "get", pair[1], "-o", "json"))["version"] == 1
+    assert answer(cli("alias", "get", pair[0], "-o", "json"))["version"] == 2
+
+
+def test_a_move_is_scheduled_listed_cancelled_and_made(cli: Cli, alias: str) -> None:
+    model = alias.partition("@")[0]
+    later = in_words(datetime.now(UTC) + timedelta(days=1))
+    words = ("alias", "schedule", alias, "v1")
+    made = answer(cli(*words, "--at", later, "--reason", "at night", "--expect-revision", "0", "-o", "json"))
+    assert (made["version"], made["reason"], made["expected_revision"]) == (1, "at night", 0)
+    listed = answer(cli("alias", "schedules", model, "-o", "json"))
+    assert made["schedule_id"] in {one["schedule_id"] for one in listed}
+    assert made["schedule_id"] in done(cli("alias", "schedules"))
+    left = answer(cli("alias", "cancel", model, made["schedule_id"], "--reason", "not now", "-o", "json"))
+    assert made["schedule_id"] not in {one["schedule_id"] for one in left}
+    assert refused(cli("alias", "cancel", model, made["schedule_id"])) == "SCHEDULE_NOT_FOUND"
+    now = answer(cli(*words, "--at", in_words(datetime.now(UTC)), "-o", "json"))
+
+    def moved() -> bool:
+        return bool(answer(cli("alias", "history", alias, "--cause", "schedule", "-o", "json")))
+
+    until(moved, "the scheduled move")
+    (change,) = answer(cli("alias", "history", alias, "-o", "json"))
+    assert (change["to_version"], change["schedule_id"]) == (1, now["schedule_id"])
+
+
+def test_an_assignment_expires(cli: Cli, alias: str) -> None:
+    soon = in_words(datetime.now(UTC) + timedelta(seconds=1.5))
+    moved = answer(cli("alias", "move", alias, "1", "--expires-at", soon, "-o", "json"))
+    assert moved["expires_at"] is not None
+
+    def gone() -> bool:
+        return cli("alias", "get", alias).returncode == 1
+
+    until(gone, "the end of the assignment")
+    change = answer(cli("alias", "history", alias, "--limit", "1", "-o", "json"))[0]
+    assert (change["to_version"], change["cause"]) == (0, "ALIAS_CAUSE_EXPIRY")
+
+
+def test_a_watch_of_one_alias_of_tagged_models(cli: Cli, pair: tuple[str, str], system: Up) -> None:
+    first, second = pair
+    done(cli("models", "tag", first.partition("@")[0], f"team={first}"))
+    command = [SCRIPT, "watch", "@champion", "--tag", f"team={first}"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment(ROLLFORWARD_URI=system.address)
+    ) as watch:
+        assert watch.stdout is not None
+        done(cli("alias", "move", first, "1"))
+        line = watch.stdout.readline()
+        done(cli("alias", "move", f"{second}=1", f"{first}=2"))
+        lines = [line, watch.stdout.readline()]
+        while f"{first} v1 -> v2" not in lines[-1]:
+            lines.append(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+    assert not any(second in one for one in lines)

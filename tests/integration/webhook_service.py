@@ -1,0 +1,126 @@
+"""The webhooks service in a process of its own, and what the registry would write for it to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, NewEvent
+from rollforward import Connection, v1, webhooks
+from services import registry
+from services.nats_server import NatsAddress
+from tests.e2e.processes import ROLLFORWARD
+from tests.e2e.program import Program, until
+from tests.servers.nats import open_log
+from tests.servers.ports import free_port
+from tests.servers.receiver import Request
+
+DIGEST = f"sha256:{'1' * 64}"
+
+
+class Service:
+    """The webhooks service in a process of its own, always over the same directory, and a connection to it."""
+
+    def __init__(self, home: Path, nats: NatsAddress, **settings: str) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.http = f"127.0.0.1:{free_port()}"
+        self.link = Connection(self.address, actor="Zoë", timeout=20.0)
+        self._nats = nats
+        self._log = home / "webhooks.log"
+        self._command = [ROLLFORWARD, "run", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
+        self._command += ["--grpc", self.address, "--http", self.http]
+        self._environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password, **settings}
+        self._program: Program | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for webhook in webhooks.list_webhooks(connection=self.link) if self.program.running else []:
+            webhooks.delete_webhook(webhook.webhook_id, connection=self.link)
+        self.link.close()
+        self.program.kill()
+
+    @property
+    def program(self) -> Program:
+        """The process of now, or the last one."""
+        assert self._program is not None
+        return self._program
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        self._program = Program(self._command, self._log, self._environment)
+        self._program.line(" listens on ")
+
+    def metrics(self) -> str:
+        """What it shows of itself."""
+        return httpx.get(f"http://{self.http}/metrics", trust_env=False).text
+
+    def hook(self, url: str, model: str, alias: str = "*", after: int | None = None) -> tuple[str, str]:
+        """An endpoint that hears of one model; its id and secret."""
+        made = webhooks.create_webhook(url, model=model, alias=alias, from_revision=after, connection=self.link)
+        return made.webhook.webhook_id, made.secret
+
+    def get(self, webhook_id: str) -> v1.Webhook:
+        """The endpoint as it is."""
+        return webhooks.get_webhook(webhook_id, connection=self.link)
+
+    def wait_for_state(self, webhook_id: str, state: v1.WebhookState.ValueType, seconds: float = 30.0) -> v1.Webhook:
+        """The endpoint, once it is in a state."""
+        name = v1.WebhookState.Name(state)
+        until(lambda: self.get(webhook_id).state == state, f"the webhook is {name}", seconds)
+        return self.get(webhook_id)
+
+    def wait_for_cursor(self, webhook_id: str, position: int) -> None:
+        """Returns once the log says that the endpoint has been told so far."""
+        until(lambda: self.get(webhook_id).cursor == position, f"the cursor is at {position}")
+
+    def move(self, model: str, count: int = 1, first: int = 1, together: bool = False) -> list[int]:
+        """Moves an alias of a model, as the registry would write it; the positions."""
+        facts = [
+            v1.AliasMoved(
+                model=model,
+                alias="champion",
+                from_version=number - 1,
+                from_digest=DIGEST if number > 1 else "",
+                to_version=number,
+                to_digest=DIGEST,
+                cause=v1.ALIAS_CAUSE_REQUEST,
+            )
+            for number in range(first, first + count)
+        ]
+        return self.append(facts, together=together)
+
+    def append(self, facts: Sequence[Message], *, together: bool = False) -> list[int]:
+        """Writes events to the registry log, one by one or as one append; the positions."""
+        return asyncio.run(_append(self._nats, facts, together))
+
+
+async def _append(nats: NatsAddress, facts: Sequence[Message], together: bool) -> list[int]:
+    ids = [uuid.uuid4().hex for _ in facts]
+    by = Metadata("ada", reason="better", request_id="r")
+    events = [NewEvent(f"model/{fact.model}", fact, by, key, key) for fact, key in zip(facts, ids, strict=True)]  # type: ignore[attr-defined]
+    async with open_log(nats, registry.EVENTS, "registry") as log:
+        if together:
+            return [*await log.append(events)]
+        return [position for event in events for position in await log.append([event])]
+
+
+def sequences(requests: list[Request]) -> list[int]:
+    """The places of the changes, in the order in which they were told."""
+    return [request.sequence for request in requests]
+
+
+def in_order_of_first(requests: list[Request]) -> list[int]:
+    """The places of the changes, each where it was told first."""
+    return [*dict.fromkeys(sequences(requests))]

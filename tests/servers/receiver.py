@@ -1,0 +1,152 @@
+"""A real HTTP endpoint for webhooks: it writes down every request, and answers as the test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from standardwebhooks.webhooks import Webhook
+
+from tests.e2e.program import until
+from tests.servers.ports import free_port
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came: when (monotonic seconds), and what was answered."""
+
+    headers: Mapping[str, str]
+    body: str
+    time: float
+    status: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body."""
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def sequence(self) -> int:
+        """The place of its change in the registry log."""
+        return int(self.json["data"]["sequence"])
+
+    @property
+    def id(self) -> str:
+        """What tells it from others."""
+        return self.headers["webhook-id"]
+
+    def verify(self, secret: str) -> None:
+        """Fails unless it was signed with the secret, just now."""
+        Webhook(secret).verify(self.body, dict(self.headers))
+
+
+Answer = Callable[[Request, int], "int | tuple[int, Mapping[str, str]]"]
+"""The status for a request, and further headers; the number says how often its id has come, 1 for the first time."""
+
+
+def well(_request: Request, _times: int) -> int:
+    """Takes everything."""
+    return 204
+
+
+class Receiver:
+    """An endpoint at an address that stays the same while it is stopped and started."""
+
+    def __init__(self, answer: Answer = well) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def taken(self) -> list[Request]:
+        """The requests that it acknowledged, in order."""
+        with self._lock:
+            return [request for request in self.requests if 200 <= request.status < 300]
+
+    def start(self) -> None:
+        """Listens."""
+        self._server = _server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name=f"receiver-{self.port}")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends; whoever connects from now on is refused."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server = self._thread = None
+
+    def wait_for(self, count: int, seconds: float = 30.0) -> list[Request]:
+        """What it took, once that is so many."""
+        until(lambda: len(self.taken) >= count, f"{count} requests are taken", seconds)
+        return self.taken
+
+    def take(self, headers: Mapping[str, str], body: str) -> tuple[int, Mapping[str, str]]:
+        """Writes a request down once it is answered; the answer."""
+        request = Request(headers, body, time.monotonic(), 0)
+        with self._lock:
+            times = 1 + sum(known.id == request.id for known in self.requests)
+        answer = self.answer(request, times)
+        status, more = answer if isinstance(answer, tuple) else (answer, {})
+        with self._lock:
+            self.requests.append(Request(headers, body, request.time, status))
+        return status, more
+
+
+def _server(receiver: Receiver) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def setup(self) -> None:
+            super().setup()
+            receiver.connections += 1
+
+        def do_POST(self) -> None:
+            size = int(self.headers["content-length"])
+            raw = self.rfile.read(size)
+            if len(raw) < size:  # whoever sent it died
+                self.close_connection = True
+                return
+            body = raw.decode()
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            status, more = receiver.take(headers, body)
+            self.send_response(status)
+            for name, value in {"content-length": "0", **more}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.close_connection = receiver._server is None
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Is quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler, bind_and_activate=False)
+    server.allow_reuse_address = True
+    server.daemon_threads = True
+    # A thread that waits for the next request on an open connection must not hold up the end.
+    server.block_on_close = False
+    server.server_bind()
+    server.server_activate()
+    return server

@@ -1,0 +1,171 @@
+"""Policies: what may be declared, and whom it binds."""
+
+from __future__ import annotations
+
+import time
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from eventstore.errors import Rejected
+from eventstore.testing import given
+from rollforward import v1
+from services.registry.policies import (
+    MOST_POLICIES,
+    POLICIES,
+    State,
+    binding_move,
+    binding_registration,
+    from_rows,
+    matcher,
+)
+
+GATE = "candidate.metrics.f1 > 0.5"
+PROTECTED = v1.Policy(name="protected", models="*", aliases="prod-*", reason_required=True)
+GATED = v1.Policy(name="gated", models="fraud*", aliases="champion", gate=GATE)
+CHECKED = v1.Policy(name="checked", models="fraud*", gate="run.metrics.f1 > 0.5")
+
+
+def setting(policy: v1.Policy) -> v1.SetPolicyRequest:
+    """A request to declare it."""
+    return v1.SetPolicyRequest(policy=policy, reason="because", request_id="1")
+
+
+def changed(policy: v1.Policy, **values: object) -> v1.Policy:
+    """A policy with other values."""
+    other = v1.Policy()
+    other.CopyFrom(policy)
+    for name, value in values.items():
+        setattr(other, name, value)
+    return other
+
+
+def policy_set(to: v1.Policy, before: v1.Policy | None = None) -> v1.PolicySet:
+    """That it was declared, or changed."""
+    fact = v1.PolicySet(to=to)
+    if before:
+        getattr(fact, "from").CopyFrom(before)
+    return fact
+
+
+class TestSet:
+    """A policy is declared, changed, or as it was."""
+
+    @pytest.mark.parametrize("policy", [PROTECTED, GATED, CHECKED], ids=lambda policy: policy.name)
+    def test_a_new_one(self, policy: v1.Policy) -> None:
+        given(POLICIES).when(setting(policy)).then(policy_set(policy))
+
+    def test_changed(self) -> None:
+        other = changed(PROTECTED, aliases="champion")
+        given(POLICIES, policy_set(PROTECTED)).when(setting(other)).then(policy_set(other, PROTECTED))
+
+    def test_as_it_is(self) -> None:
+        given(POLICIES, policy_set(PROTECTED)).when(setting(PROTECTED)).then()
+
+    def test_again_after_its_removal(self) -> None:
+        past = given(POLICIES, policy_set(PROTECTED), v1.PolicyRemoved(policy=PROTECTED))
+        past.when(setting(PROTECTED)).then(policy_set(PROTECTED))
+
+    @pytest.mark.parametrize(
+        ("policy", "reason"),
+        [
+            pytest.param(v1.Policy(), "INVALID_POLICY", id="no name"),
+            pytest.param(changed(PROTECTED, name="a b"), "INVALID_POLICY", id="a name with a blank"),
+            pytest.param(changed(PROTECTED, name="n" * 256), "INVALID_POLICY", id="a long name"),
+            pytest.param(changed(PROTECTED, models=""), "INVALID_POLICY", id="no models"),
+            pytest.param(changed(PROTECTED, models="m" * 256), "INVALID_POLICY", id="a long pattern"),
+            pytest.param(changed(PROTECTED, models=" fraud"), "INVALID_POLICY", id="a blank before"),
+            pytest.param(changed(PROTECTED, aliases="a\n"), "INVALID_POLICY", id="a line end"),
+            pytest.param(changed(PROTECTED, reason_required=False), "INVALID_POLICY", id="asks for nothing"),
+            pytest.param(changed(PROTECTED, recent_days=4_000_000), "INVALID_POLICY", id="ten thousand years"),
+            pytest.param(changed(GATED, gate="candidate.metrics.f1"), "INVALID_GATE", id="no truth value"),
+            pytest.param(changed(GATED, gate="run.metrics.f1 > 0.5"), "INVALID_GATE", id="registration's variable"),
+            pytest.param(changed(CHECKED, gate=GATE), "INVALID_GATE", id="a move's variable"),
+        ],
+    )
+    def test_refused(self, policy: v1.Policy, reason: str) -> None:
+        given(POLICIES).when(setting(policy)).then_rejected(reason)
+
+    def test_one_too_many(self) -> None:
+        full = given(POLICIES, *(policy_set(changed(PROTECTED, name=f"p{n}")) for n in range(MOST_POLICIES)))
+        full.when(setting(PROTECTED)).then_rejected("INVALID_POLICY")
+        other = changed(PROTECTED, name="p0", aliases="champion")
+        full.when(setting(other)).then(policy_set(other, changed(PROTECTED, name="p0")))
+
+
+class TestRemove:
+    """A policy is removed once."""
+
+    def test_one_that_there_is(self) -> None:
+        removal = v1.RemovePolicyRequest(name="protected")
+        given(POLICIES, policy_set(PROTECTED)).when(removal).then(v1.PolicyRemoved(policy=PROTECTED))
+
+    def test_one_that_there_is_not(self) -> None:
+        removed = given(POLICIES, policy_set(PROTECTED), v1.PolicyRemoved(policy=PROTECTED))
+        for past in (given(POLICIES), removed):
+            past.when(v1.RemovePolicyRequest(name="protected")).then_rejected("POLICY_NOT_FOUND")
+
+
+def declared(*policies: v1.Policy) -> State:
+    """The state in which these were declared."""
+    return given(POLICIES, *(policy_set(policy) for policy in policies)).state
+
+
+class TestBinding:
+    """A policy binds what its patterns fit, case and all."""
+
+    ALL = declared(PROTECTED, GATED, CHECKED, v1.Policy(name="all", models="*", aliases="*", reason_required=True))
+
+    @pytest.mark.parametrize(
+        ("model", "alias", "names"),
+        [
+            ("fraud", "champion", ["all", "gated"]),
+            ("fraud-eu", "champion", ["all", "gated"]),
+            ("churn", "champion", ["all"]),
+            ("Fraud", "champion", ["all"]),
+            ("churn", "prod-eu", ["all", "protected"]),
+            ("fraud", "PROD-eu", ["all"]),
+        ],
+    )
+    def test_moves_by_name(self, model: str, alias: str, names: list[str]) -> None:
+        assert [policy.name for policy in binding_move(self.ALL, model, alias)] == names
+
+    def test_registrations(self) -> None:
+        assert binding_registration(self.ALL, "fraud") == (CHECKED,)
+        assert binding_registration(self.ALL, "churn") == ()
+
+    def test_as_rows_say(self) -> None:
+        state = from_rows([GATED, PROTECTED], 2)
+        assert state == declared(PROTECTED, GATED)
+        assert binding_move(state, "fraud", "champion") == (GATED,)
+
+    def test_a_change_binds_from_then_on(self) -> None:
+        state = declared(GATED, changed(GATED, aliases="challenger"))
+        assert (binding_move(state, "fraud", "champion"), state.revision) == ((), 2)
+
+    def test_of_a_hundred_policies_is_quick(self) -> None:
+        state = declared(*(changed(PROTECTED, name=f"p{n}", models=f"team-{n}-*") for n in range(100)))
+        assert binding_move(state, "team-7-x", "prod-eu")
+        began = time.process_time()
+        assert not any(binding_move(state, "fraud", "champion") for _ in range(100))
+        assert time.process_time() - began < 0.1
+
+    @for_all(st.text(st.sampled_from("*?[]!-^ab\\"), max_size=255))
+    def test_any_pattern_is_one(self, pattern: str) -> None:
+        began = time.process_time()
+        name = "a" * 255 + "b"
+        assert bool(matcher(pattern)(name)) == fnmatchcase(name, pattern)
+        assert time.process_time() - began < 1.0
+
+
+def test_a_command_of_something_else_is_a_mistake_in_the_program() -> None:
+    with pytest.raises(TypeError):
+        POLICIES.decide(v1.MoveAliasRequest(), State())
+
+
+def test_a_policys_name_cannot_be_injected_into_a_refusal() -> None:
+    refusal = given(POLICIES).when(v1.RemovePolicyRequest(name="x" * 10_000)).then_rejected("POLICY_NOT_FOUND")
+    assert isinstance(refusal, Rejected)
+    assert len(refusal.metadata["policy"]) == 255

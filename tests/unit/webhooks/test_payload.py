@@ -1,0 +1,94 @@
+"""Which events an endpoint is told of, and what it reads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, RecordedEvent
+from rollforward import v1
+from services.webhooks.decider import ALL_CHANGES
+from services.webhooks.payload import body_of, body_of_test, wants
+
+D1, D2 = (f"sha256:{digit * 64}" for digit in "12")
+MOVED = v1.AliasMoved(
+    model="fraud-detector",
+    alias="champion",
+    from_version=1,
+    to_version=2,
+    from_digest=D1,
+    to_digest=D2,
+    cause=v1.ALIAS_CAUSE_ROLLBACK,
+    restored_revision=17,
+)
+REMOVED = v1.AliasRemoved(
+    model="fraud-detector", alias="champion", from_version=2, from_digest=D2, cause=v1.ALIAS_CAUSE_EXPIRY
+)
+
+
+def recorded(fact: Message) -> RecordedEvent:
+    """The fact as the log gives it: the second of an append of three."""
+    by = Metadata("Zoë", reason="worse", request_id="r")
+    return RecordedEvent("model/fraud-detector", 41, 1_700_000_000_123_456_789, "e" * 32, fact, by, 42)
+
+
+@pytest.mark.parametrize(
+    ("model", "alias", "changes", "heard"),
+    [
+        ("*", "*", ALL_CHANGES, True),
+        ("fraud-*", "champ?on", ALL_CHANGES, True),
+        ("fraud-*", "[a-d]*", [v1.WEBHOOK_CHANGE_KIND_MOVED], True),
+        ("FRAUD-*", "*", ALL_CHANGES, False),
+        ("fraud", "*", ALL_CHANGES, False),
+        ("*", "candidate", ALL_CHANGES, False),
+        ("*", "*", [v1.WEBHOOK_CHANGE_KIND_REMOVED], False),
+    ],
+)
+def test_it_hears_of_what_it_asked_for(
+    model: str, alias: str, changes: list[v1.WebhookChangeKind.ValueType], heard: bool
+) -> None:
+    settings = v1.WebhookSettings(model=model, alias=alias, changes=changes)
+    assert wants(settings, recorded(MOVED)) is heard
+
+
+def test_it_hears_of_nothing_but_changes_of_aliases() -> None:
+    settings = v1.WebhookSettings(model="*", alias="*", changes=ALL_CHANGES)
+    assert wants(settings, recorded(REMOVED))
+    assert not wants(settings, recorded(v1.ModelCreated(model="fraud-detector")))
+
+
+def test_a_move_says_all_about_itself() -> None:
+    assert json.loads(body_of(recorded(MOVED))) == {
+        "type": "alias.moved",
+        "timestamp": "2023-11-14T22:13:20.123456789Z",
+        "data": {
+            "log": "registry",
+            "sequence": 41,
+            "revision": 42,
+            "event_id": "e" * 32,
+            "model": "fraud-detector",
+            "alias": "champion",
+            "from": {"version": 1, "digest": D1},
+            "to": {"version": 2, "digest": D2},
+            "cause": "rollback",
+            "restored_revision": 17,
+            "actor": "Zoë",
+            "reason": "worse",
+            "request_id": "r",
+        },
+    }
+
+
+def test_where_there_is_no_version_there_is_nothing() -> None:
+    removed = json.loads(body_of(recorded(REMOVED)))
+    assert removed["type"] == "alias.removed"
+    assert (removed["data"]["from"], removed["data"]["to"]) == ({"version": 2, "digest": D2}, None)
+    assert (removed["data"]["cause"], removed["data"]["restored_revision"]) == ("expiry", None)
+    first = v1.AliasMoved(model="m", alias="a", to_version=1, to_digest=D1, cause=v1.ALIAS_CAUSE_REQUEST)
+    assert json.loads(body_of(recorded(first)))["data"]["from"] is None
+
+
+def test_a_test_is_told_from_a_change() -> None:
+    assert json.loads(body_of_test("hook", 0))["type"] == "webhook.test"
