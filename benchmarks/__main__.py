@@ -48,7 +48,8 @@ def _print(console: Console, scenes: Sequence[Scene], facts: Mapping[str, object
     console.print(" · ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
     for scene in scenes:
         if found := [one for one in figures if one.scene == scene.name]:
-            console.print(report.table(scene, found))
+            console.print(f"\n[bold]{scene.name}[/]: {scene.about}", highlight=False)
+            console.print(report.table(found))
 
 
 def _measured(console: Console, system: str, scenes: Sequence[Scene], options: Options) -> Iterator[Figure]:

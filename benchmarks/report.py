@@ -10,24 +10,25 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.figures import Figure
-from benchmarks.scene import Options, Scene
+from benchmarks.scene import Options
 from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS
 
 _MORE_IS_BETTER = "/s"
 _COMPARED = ("/s", "ms", "p50 ms", "p99 ms")
 
 
-def table(scene: Scene, figures: Sequence[Figure]) -> Table:
+def table(figures: Sequence[Figure]) -> Table:
     """A scene's figures: a row for each line and unit, a column for each system, and how much better ours is."""
     systems = [system for system in ALL if any(one.system == system for one in figures)]
-    view = Table(title=f"{scene.name}: {scene.about}", title_justify="left", title_style="bold")
-    view.add_column("what")
-    view.add_column("unit")
-    for heading in [*systems, *_headings(systems)]:
+    rows = _rows(figures)
+    compared = {key: ratios(figures, *key) for key in rows}
+    others = [other for other in (*PEERS, LIMIT) if any(other in found for found in compared.values())]
+    view = Table("what", "unit")
+    for heading in [*systems, *[f"of {other}" if other == LIMIT else f"x {other}" for other in others]]:
         view.add_column(heading, justify="right")
-    for (line, unit), values in _rows(figures).items():
+    for (line, unit), values in rows.items():
         cells = [_number(values[system]) if system in values else "" for system in systems]
-        view.add_row(line, unit, *cells, *_cells(figures, line, unit, systems))
+        view.add_row(line, unit, *cells, *[_times(other, compared[line, unit].get(other)) for other in others])
     return view
 
 
@@ -75,19 +76,10 @@ def _rows(figures: Iterable[Figure]) -> dict[tuple[str, str], dict[str, float]]:
     return rows
 
 
-def _headings(systems: Sequence[str]) -> list[str]:
-    others = [other for other in (*PEERS, LIMIT) if other in systems]
-    return [f"of {other}" if other == LIMIT else f"x {other}" for other in others]
-
-
-def _cells(figures: Sequence[Figure], line: str, unit: str, systems: Sequence[str]) -> list[str]:
-    found = ratios(figures, line, unit)
-    cells = []
-    for other in (*PEERS, LIMIT):
-        if other in systems:
-            value = found.get(other)
-            cells.append("" if value is None else f"{value:.0%}" if other == LIMIT else f"{value:.1f}x")
-    return cells
+def _times(other: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0%}" if other == LIMIT else f"{value:.1f}"
 
 
 def _times_better(ours: float, other: float, unit: str) -> float:

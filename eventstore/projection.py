@@ -24,7 +24,7 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 INDEX_SECONDS = 10.0
 NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
@@ -163,16 +163,26 @@ class Projector:
             raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
-        """What a request did; see `RequestIndex`."""
+        """What a request did; see `RequestIndex`.
+
+        What came lately is known before it is in the rows, so that a command need not wait for the one before it.
+        """
+        self._refuse_when_failed()
         try:
-            if self.position < at_least:
+            while self.tail.position < at_least or self.position < self.tail.kept_after:
                 async with asyncio.timeout(INDEX_SECONDS):
-                    await self.wait_for(at_least)
+                    await self.tail.wait_for(at_least)
+                    await self.wait_for(self.tail.kept_after)
         except TimeoutError as error:
             words = f"projection {self.name} is at {self.position}, not yet at {at_least}"
             raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+        if recent := self.tail.requests.find(actor, request_id):
+            return recent
         asked = {"by": actor, "request": request_id}
-        first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
+        if self.rows.look_ups_are_quick:
+            first, last, digest = self.rows.look_up(_REQUEST, asked)
+        else:
+            first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
         return Request(digest, first, last) if first is not None else None
 
     def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:

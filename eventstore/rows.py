@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,8 @@ class Rows:
         self.generation = generation
         self.readers = 0
         self._tables = tables
+        self._look_ups: sa.PoolProxiedConnection | None = None
+        self._texts: dict[sa.Select[Any], tuple[str, Sequence[str]]] = {}
         with self.writing(durably=True) as connection:
             if self._on_postgresql:
                 # Two programs that make the same table at once would both fail.
@@ -132,6 +134,28 @@ class Rows:
             if connection.scalar(sa.select(checkpoint.c.id)) is None:
                 first = {"id": 1, "position": 0, "event_id": "", "time": 0, "live": False}
                 connection.execute(sa.insert(checkpoint).values(first))
+
+    @property
+    def look_ups_are_quick(self) -> bool:
+        """Whether `look_up` is quick enough for the event loop: in SQLite no reader ever waits for the writer."""
+        return not self._on_postgresql
+
+    def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The only row that answers a tiny question; to be asked on one thread only.
+
+        A thread for it, and a connection with its transaction, would take several times as long as the answer.
+        """
+        if question not in self._texts:
+            compiled = question.compile(self._engine)
+            self._texts[question] = str(compiled), compiled.positiontup or ()
+        text, names = self._texts[question]
+        if self._look_ups is None:
+            self._look_ups = self._engine.raw_connection()
+        cursor = self._look_ups.cursor()
+        cursor.execute(text, [parameters[name] for name in names])
+        row: Sequence[Any]
+        (row,) = cursor.fetchall()
+        return row
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -175,6 +199,9 @@ class Rows:
 
     def close(self) -> None:
         """Closes all connections."""
+        if self._look_ups:
+            self._look_ups.close()
+            self._look_ups = None
         self._engine.dispose()
 
 

@@ -13,6 +13,7 @@ import structlog
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.reached import Reached
+from eventstore.requests import RecentRequests
 from eventstore.store import EventStore
 
 Batch = Sequence[RecordedEvent]
@@ -29,6 +30,31 @@ class FollowerTooSlow(Exception):
     """A follower did not take its events in time; it may start again from where it was."""
 
 
+class _Stir:
+    """What followers wait for: that something happens, or that it stays quiet for so long; all share one timer."""
+
+    def __init__(self, quiet_seconds: float | None) -> None:
+        self.quiet = False
+        self._event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._timer = None if quiet_seconds is None else loop.call_later(quiet_seconds, self._stays_quiet)
+
+    def _stays_quiet(self) -> None:
+        self.quiet = True
+        self._event.set()
+
+    def happens(self) -> None:
+        """Wakes those who wait."""
+        if self._timer:
+            self._timer.cancel()
+        self._event.set()
+
+    async def wait(self) -> bool:
+        """Whether something happened."""
+        await self._event.wait()
+        return not self.quiet
+
+
 class Tail:
     """Hears each event of a log once, keeps the last of them, and hands them on to all who follow.
 
@@ -43,16 +69,22 @@ class Tail:
     def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES) -> None:
         self.store = store
         self.failure: Exception | None = None
+        self.requests = RecentRequests()
         self._kept_bytes = kept_bytes
         self._kept: deque[tuple[Batch, int]] = deque()
         self._size = 0
-        self._forgotten = 0
-        self._heard = asyncio.Event()
+        self._kept_after = 0
+        self._stirs: dict[float | None, _Stir] = {}
         self._ended = asyncio.Event()
         self._end: StoreUnavailable | None = None
         self._dismissal: StoreUnavailable | None = None
         self._reached = Reached(f"the tail of the {store.log} log")
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def kept_after(self) -> int:
+        """What is behind this position is kept."""
+        return self._kept_after
 
     @property
     def position(self) -> int:
@@ -61,8 +93,8 @@ class Tail:
 
     async def start(self) -> None:
         """Begins to listen at the log's head."""
-        self._forgotten = await self.store.head()
-        self._reached.advance(self._forgotten)
+        self._kept_after = await self.store.head()
+        self._reached.advance(self._kept_after)
         self._task = asyncio.create_task(self._run(), name=f"tail-{self.store.log}")
 
     async def stop(self) -> None:
@@ -118,7 +150,7 @@ class Tail:
         if after > self.position and after > await self.store.head():
             words = f"the log has not come to position {after}"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
-        while after < self._forgotten:
+        while after < self._kept_after:
             async with aclosing(replay(self.store, after, self.position)) as past:
                 async for batch in past:
                     after = batch[-1].position
@@ -131,24 +163,25 @@ class Tail:
 
     async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
         """What comes next; nothing if it stays quiet."""
-        try:
-            async with asyncio.timeout(quiet_seconds):
-                while not (batch := self._behind(after)):
-                    self._refuse(self._end or (self._dismissal if dismissible else None))
-                    await self._heard.wait()
-        except TimeoutError:
-            return self._behind(after)
+        while not (batch := self._behind(after)):
+            self._refuse(self._end or (self._dismissal if dismissible else None))
+            stir = self._stirs.get(quiet_seconds)
+            if stir is None or stir.quiet:
+                stir = self._stirs[quiet_seconds] = _Stir(quiet_seconds)
+            if not await stir.wait():
+                return self._behind(after)
         return batch
 
     def _behind(self, after: int) -> Batch:
         """What is kept behind a position, from there on, up to about so many events."""
         if after >= self.position:
             return ()
-        if after < self._forgotten:
+        if after < self._kept_after:
             raise FollowerTooSlow
+        newest = self._kept[-1][0]
+        if newest[0].position == after + 1:
+            return newest  # as almost always
         late = [batch for batch, _ in takewhile(lambda kept: kept[0][-1].position > after, reversed(self._kept))]
-        if len(late) == 1 and late[0][0].position > after:
-            return late[0]
         found: list[RecordedEvent] = []
         while late and len(found) < GATHERED_EVENTS:
             found += (event for event in late.pop() if event.position > after)
@@ -158,16 +191,19 @@ class Tail:
         size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
         self._kept.append((batch, size))
         self._size += size
+        self.requests.add(batch)
         while self._size > self._kept_bytes and len(self._kept) > 1:
             dropped, size = self._kept.popleft()
             self._size -= size
-            self._forgotten = dropped[-1].position
+            self.requests.forget(dropped)
+            self._kept_after = dropped[-1].position
         self._reached.advance(batch[-1].position)
         self._wake()
 
     def _wake(self) -> None:
-        heard, self._heard = self._heard, asyncio.Event()
-        heard.set()
+        stirs, self._stirs = self._stirs, {}
+        for stir in stirs.values():
+            stir.happens()
 
     async def _run(self) -> None:
         while True:

@@ -305,6 +305,7 @@ def _add_registry(parts: _Parts) -> None:
     commands = RegistryCommands(CommandHandler(store, MODELS, rows), judge, live)
     for service in _NAMES["registry"]:
         parts.edge.memory[f"rollforward.v1.{service}"] = [live]
+    parts.edge.rows["rollforward.v1.PolicyService"] = [rows]
     parts.workers += [live, Timekeeper(commands, rows, parts.tails["registry"])]
     servicer = RegistryServicer(
         commands, Rollbacks(commands, rows, live), live, rows, parts.tails["registry"], runs, artifact_exists

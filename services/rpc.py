@@ -8,7 +8,8 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
+from types import TracebackType
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
@@ -179,17 +180,25 @@ class Edge(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self.rows: dict[str, list[Follows]] = {}
         self.memory: dict[str, list[Follows]] = {}
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Wraps the method's handler."""
+        """Wraps the method's handler, once."""
+        path = handler_call_details.method
+        if wrapped := self._wrapped.get(path):
+            return wrapped
         handler = cast("Any", await continuation(handler_call_details))
-        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        service, _, method = path.removeprefix("/").partition("/")
         if handler is None or not service.startswith("rollforward."):
             return cast("grpc.RpcMethodHandler[Any, Any]", handler)
+        self._wrapped[path] = self._wrap(service, method, handler)
+        return self._wrapped[path]
+
+    def _wrap(self, service: str, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_stream:
             call = self._streaming(service, method, handler.unary_stream)
@@ -199,8 +208,10 @@ class Edge(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(self._answering(service, method, handler.unary_unary), *codec)
 
     def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+        name = service.rpartition(".")[2]
+
         async def call(request: Any, context: Context) -> Any:
-            async with self._guarded(service, method, context):
+            async with _Guarded(name, method, context):
                 if isinstance(request, Message):
                     check_texts(request)
                 await self._wait(service, method, context)
@@ -209,8 +220,10 @@ class Edge(grpc.aio.ServerInterceptor):
         return call
 
     def _streaming(self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]]) -> Any:
+        name = service.rpartition(".")[2]
+
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guarded(service, method, context):
+            async with _Guarded(name, method, context):
                 check_texts(request)
                 await self._wait(service, method, context)
                 async with aclosing(inner(request, context)) as responses:
@@ -219,26 +232,6 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return call
 
-    @asynccontextmanager
-    async def _guarded(self, service: str, method: str, context: Context) -> AsyncIterator[None]:
-        name, started = service.rpartition(".")[2], time.perf_counter()
-        code = "OK"
-        try:
-            with structlog.contextvars.bound_contextvars(service=name, method=method):
-                yield
-        except (asyncio.CancelledError, GeneratorExit):
-            code = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            code = "ABORTED"
-            raise
-        except Exception as error:  # noqa: BLE001 - the edge turns every error into a status
-            status = status_of(error)
-            code = _code(status).name
-            await _abort(context, status)
-        finally:
-            METRICS.labels(name, method, code).observe(time.perf_counter() - started)
-
     async def _wait(self, service: str, method: str, context: Context) -> None:
         """Read your writes: waits until what answers has come to the positions that the caller has seen."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
@@ -246,6 +239,39 @@ class Edge(grpc.aio.ServerInterceptor):
             position = wanted.get(source.store.log, 0)
             if position > source.position:
                 await wait_for(source, position, context)
+
+
+class _Guarded:
+    """Stands around one call: names it in the log, counts it, and turns its error into a status."""
+
+    __slots__ = ("_context", "_method", "_service", "_started")
+
+    def __init__(self, service: str, method: str, context: Context) -> None:
+        self._service = service
+        self._method = method
+        self._context = context
+        self._started = time.perf_counter()
+
+    async def __aenter__(self) -> None:
+        # Never taken back: each call has a task of its own.
+        structlog.contextvars.bind_contextvars(service=self._service, method=self._method)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._count("OK")
+        elif isinstance(error, grpc.aio.AbortError):
+            self._count("ABORTED")
+        elif isinstance(error, Exception):
+            status = status_of(error)
+            self._count(_code(status).name)
+            await _abort(self._context, status)
+        else:
+            self._count("CANCELLED")
+
+    def _count(self, code: str) -> None:
+        METRICS.labels(self._service, self._method, code).observe(time.perf_counter() - self._started)
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:

@@ -26,8 +26,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
     del options
     client = connect(endpoint.quickened())
     client.prepare(_MODEL, MOVES + 1)
-    client.move(_MODEL, ALIAS, MOVES + 1)
-    position = _position(endpoint)
+    position = _watched_up_to(endpoint) if endpoint.kind == "rollforward" else 0
     with Receiver() as receiver, webhooks(endpoint, _MODEL, receiver):
         receiver.down()
         _move_evenly(client)
@@ -51,11 +50,12 @@ def _move_evenly(client: Client) -> None:
         time.sleep(max(0.0, begun + number * DOWN_SECONDS / MOVES - time.perf_counter()))
 
 
-def _position(endpoint: Endpoint) -> int:
-    """Where a watcher of ours is before it goes away."""
-    if endpoint.kind != "rollforward":
-        return 0
-    with rf.Connection(endpoint.address) as connection, rf.watch(f"{_MODEL}@{ALIAS}", connection=connection) as watch:
+def _watched_up_to(endpoint: Endpoint) -> int:
+    """Where a watcher of ours is when it goes away, having heard of one move."""
+    name = f"{_MODEL}@{ALIAS}"
+    with rf.Connection(endpoint.address) as connection, rf.watch(name, connection=connection) as watch:
+        rf.move_alias(name, MOVES + 1, connection=connection)
+        next(watch)
         return watch.position
 
 

@@ -65,9 +65,7 @@ def _mlflow(endpoint: Endpoint, model: str, urls: list[str]) -> Iterator[None]:
         for number, url in enumerate(urls)
     ]
     time.sleep(2 * WEBHOOK_LIST_SECONDS)  # every worker has forgotten by then that there were none
-    client.close()
     yield
-    client = HttpClient(endpoint.quickened())  # the server has long ended a connection that was idle
     for webhook_id in made:
         client.delete(f"webhooks/{webhook_id}")
     client.close()

@@ -24,6 +24,7 @@ WEBHOOK_LIST_SECONDS = 1
 """How long a worker of the server believes that it knows the webhooks."""
 
 _READY_LIMIT = 180.0  # seconds
+_KEPT_SECONDS = 3.0  # after five the server ends a connection that is idle
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -60,6 +61,7 @@ class HttpClient:
         self._http = http.client.HTTPConnection(endpoint.address, timeout=60)
         self._quick = endpoint.quick and hasattr(socket, "TCP_QUICKACK")
         self._run = ""
+        self._used = 0.0
 
     def prepare(self, model: str, versions: int) -> None:
         """Create a model and its versions."""
@@ -99,12 +101,15 @@ class HttpClient:
         self._call("DELETE", _PREFIX + path, None)
 
     def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        if time.monotonic() - self._used > _KEPT_SECONDS:
+            self._http.close()
         self._http.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         if self._quick:
             # The kernel forgets it, so it is said for every answer.
             self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         answer = self._http.getresponse()
         content = answer.read()
+        self._used = time.monotonic()
         if answer.status != http.HTTPStatus.OK:
             raise CallFailed(f"{answer.status} {content[:200]!r}")
         found: dict[str, Any] = json.loads(content)

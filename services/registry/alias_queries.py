@@ -150,10 +150,12 @@ def resolve_aliases(
         .where(past.c.position <= at, past.c.revision <= at)
         .order_by(past.c.position.desc())
         .limit(1)
+        .correlate(aliases)
         .scalar_subquery()
     )
     question = (
         sa.select(aliases.c.origin, aliases.c.alias, models.c.name, alias_changes.c.change)
+        .select_from(aliases)
         .join(alias_changes, alias_changes.c.position == last)
         .join(models, models.c.origin == aliases.c.origin)
         .where(alias_changes.c.to_version > 0)
@@ -218,10 +220,11 @@ def list_intervals(
     origin = get_origin(rows, request.model)
     began, ended, next_one = alias_changes, alias_changes.alias("ended"), alias_changes.alias("next_one")
     same = (next_one.c.origin == origin, next_one.c.alias == request.alias, next_one.c.position > began.c.position)
-    after = sa.select(next_one.c.position).where(*same).order_by(next_one.c.position).limit(1).scalar_subquery()
+    after = sa.select(next_one.c.position).where(*same).order_by(next_one.c.position).limit(1).correlate(began)
     question = (
         sa.select(began.c.position, began.c.change, ended.c.change.label("change_after"))
-        .outerjoin(ended, ended.c.position == after)
+        .select_from(began)
+        .outerjoin(ended, ended.c.position == after.scalar_subquery())
         .where(began.c.origin == origin, began.c.alias == request.alias, began.c.to_version > 0)
     )
     if request.HasField("since"):

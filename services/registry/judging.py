@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from eventstore.errors import StoreUnavailable
 from eventstore.projection import Projector
 from rollforward import v1
 from services.registry import policies, runs
@@ -13,6 +14,7 @@ from services.registry.policies import Judgement, binding_move, binding_registra
 from services.registry.state import State
 
 CHAMPION = "champion"
+LONGEST_WAIT = 10.0
 
 
 class Judge:
@@ -32,11 +34,13 @@ class Judge:
 
         Raises:
             Rejected: RUN_NOT_FOUND when a gate is to judge a run that is not known.
+            StoreUnavailable: What is known of runs is behind.
         """
         binding = binding_registration(declared, model)
         gates = [policy for policy in binding if policy.gate]
         run, position = v1.GateRun(), 0
         if run_id and (gate or gates):
+            await self._catch_up()
             run, position = await self._runs.query(lambda rows: runs.evidence(rows, run_id))
         run.tags.update(tags)
         own = evaluate(gate, {"run": run}, position) if gate else None
@@ -46,7 +50,11 @@ class Judge:
     async def move(
         self, declared: policies.State, state: State, model: str, alias: str, version: int, *, skip: bool = False
     ) -> Judgement:
-        """What policies say of a move in a model's state; with `skip`, their gates are named and not asked."""
+        """What policies say of a move in a model's state; with `skip`, their gates are named and not asked.
+
+        Raises:
+            StoreUnavailable: What is known of runs is behind.
+        """
         binding = binding_move(declared, model, alias)
         gates = [policy for policy in binding if policy.gate]
         if skip or not gates:
@@ -60,7 +68,11 @@ class Judge:
         return Judgement(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held[1:])
 
     async def ask(self, expression: str, cases: Sequence[Mapping[str, v1.GateRun]]) -> list[v1.GateEvidence]:
-        """What a gate says of each of many cases, by the metrics and parameters that their runs have now."""
+        """What a gate says of each of many cases, by the metrics and parameters that their runs have now.
+
+        Raises:
+            StoreUnavailable: What is known of runs is behind.
+        """
         known, position = await self._known(cases)
 
         def answers() -> list[v1.GateEvidence]:
@@ -70,7 +82,18 @@ class Judge:
 
     async def _known(self, cases: Sequence[Mapping[str, v1.GateRun]]) -> tuple[Mapping[str, v1.GateRun], int]:
         wanted = sorted({run.run_id for case in cases for run in case.values() if run.run_id})
+        await self._catch_up()
         return await self._runs.query(lambda rows: runs.known_runs(rows, wanted))
+
+    async def _catch_up(self) -> None:
+        """Waits for all that was logged up to now: what a run has measured counts, whoever asks, and a schedule too."""
+        head = await self._runs.store.head()
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                await self._runs.wait_for(head)
+        except TimeoutError as error:
+            words = f"projection {self._runs.name} is at {self._runs.position}, not yet at {head}"
+            raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
 
 
 def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:

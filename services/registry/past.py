@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
+from eventstore.event import MAX_APPEND_EVENTS
 from rollforward import v1
+from services.conditions import TEXT
 from services.registry.tables import alias_changes, aliases, event_ids, models, versions
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ _HELD = (
         models.c.stream_revision,
         models.c.deleted_at.is_not(None),
     )
+    .select_from(aliases)
     .join(models, models.c.origin == aliases.c.origin)
     .outerjoin(versions, sa.and_(versions.c.origin == aliases.c.origin, versions.c.version == aliases.c.version))
     .order_by(models.c.name, aliases.c.alias)
@@ -70,7 +73,7 @@ def assignments_in(rows: sa.Connection, models_glob: str, aliases_glob: str) -> 
     """
     wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
     model, alias = _matcher(models_glob), _matcher(aliases_glob)
-    return [Held(*row) for row in rows.execute(wanted).tuples() if model(row[1]) and alias(row[2])]
+    return [Held(*row) for row in rows.execute(wanted) if model(row[1]) and alias(row[2])]
 
 
 def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:
@@ -104,8 +107,9 @@ def _changes(
     """By alias, the newest change that meets the conditions."""
     same = (past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
     newest = sa.select(past.c.position).where(*same, *conditions).order_by(past.c.position.desc()).limit(1)
-    question = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change)
-    question = question.join(alias_changes, alias_changes.c.position == newest.scalar_subquery())
+    question = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change).select_from(aliases)
+    at = newest.correlate(aliases).scalar_subquery()
+    question = question.join(alias_changes, alias_changes.c.position == at)
     found: dict[Key, v1.AliasChange] = {}
     for chunk in _chunks(keys):
         for row in rows.execute(question.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
@@ -115,14 +119,16 @@ def _changes(
 
 def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
     """By alias, when (ns since 1970) the given version last stopped holding it; none when it never did."""
-    changes = alias_changes.c
-    key = sa.tuple_(changes.origin, changes.alias, changes.from_version)
-    question = sa.select(changes.origin, changes.alias, sa.func.max(changes.time).label("ended"))
-    question = question.group_by(changes.origin, changes.alias)
-    found: dict[Key, int] = {}
-    for chunk in _chunks((*alias, version) for alias, version in holders.items()):
-        for row in rows.execute(question.where(key.in_(chunk))):
-            found[row.origin, row.alias] = row.ended
+    changes, found = alias_changes.c, {}
+    for chunk in _chunks((*key, version) for key, version in holders.items()):
+        columns = (sa.column("origin", TEXT), sa.column("alias", TEXT), sa.column("version", sa.BigInteger))
+        asked = sa.values(*columns).data(chunk).cte("asked")
+        same = (changes.origin == asked.c.origin, changes.alias == asked.c.alias, changes.from_version == asked.c.version)
+        newest = sa.select(changes.time).where(*same).order_by(changes.position.desc()).limit(1)
+        ended = newest.correlate(asked).scalar_subquery().label("ended")
+        for row in rows.execute(sa.select(asked.c.origin, asked.c.alias, ended)):
+            if row.ended is not None:
+                found[row.origin, row.alias] = row.ended
     return found
 
 
@@ -146,10 +152,17 @@ def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
 
 def event_position(rows: sa.Connection, event_id: str) -> int | None:
     """The last position before the append that an event belongs to; None when the log has no such event."""
-    known = event_ids.c
-    asked = sa.select(known.position, known.revision).where(known.event_id == event_id)
-    event = rows.execute(asked.order_by(known.position).limit(1)).first()
-    if event is None:
+    tables = (alias_changes, event_ids)  # every event is in one of them
+    found = [rows.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
+    revision = next((one for one in found if one is not None), None)
+    if revision is None:
         return None
-    earlier = sa.select(known.position).where(known.position < event.position, known.revision < event.revision)
-    return rows.scalar(earlier.order_by(known.position.desc()).limit(1)) or 0
+    firsts = [
+        rows.scalar(
+            sa.select(sa.func.min(table.c.position))
+            .where(table.c.position.between(revision - MAX_APPEND_EVENTS, revision))
+            .where(table.c.revision == revision)
+        )
+        for table in tables
+    ]
+    return min(first for first in firsts if first is not None) - 1

@@ -62,9 +62,9 @@ class RegistryProjection:
 
     def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
         """Writes what an event means."""
-        numbered = {"position": event.position, "event_id": event.id, "revision": event.append_end}
-        rows.execute(_NUMBER, numbered)
         write = _WRITERS[type(event.data)]
+        if write is not _change_alias:
+            rows.execute(_NUMBER, {"position": event.position, "event_id": event.id, "revision": event.append_end})
         if write is not None:
             write(rows, event, event.data)
         if event.stream != POLICIES_STREAM:
@@ -186,6 +186,7 @@ def _change_alias(rows: sa.Connection, event: RecordedEvent, _fact: v1.AliasMove
         "from_version": change.from_version,
         "to_version": change.to_version,
         "cause": change.cause,
+        "event_id": event.id,
         "change": change.SerializeToString(deterministic=True),
     }
     rows.execute(_RECORD, key | row)

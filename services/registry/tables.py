@@ -100,7 +100,9 @@ alias_changes = sa.Table(
     _number("from_version"),
     _number("to_version"),
     sa.Column("cause", sa.Integer, nullable=False),
+    _text("event_id"),
     sa.Column("change", sa.LargeBinary, nullable=False),
+    sa.Index("alias_changes_by_id", "event_id"),
     sa.Index("alias_changes_by_alias", "origin", "alias", "position"),
     sa.Index("alias_changes_by_actor", "actor", "position"),
     sa.Index("alias_changes_by_time", "time"),
@@ -131,6 +133,7 @@ policies_table = sa.Table(
     _number("revision"),
 )
 
+# Of all events but those in alias_changes.
 event_ids = sa.Table(
     "event_ids",
     tables,

@@ -63,14 +63,16 @@ def open_client() -> httpx.AsyncClient:
     )
 
 
-async def post(client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: str) -> Answer:
-    """Sends one request and reads its answer, within 15 seconds."""
+async def post(
+    client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: str, seconds: float = REQUEST_SECONDS
+) -> Answer:
+    """Sends one request and reads its answer, within so many seconds."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(seconds):
             return await _post(client, url, headers, body, started)
     except TimeoutError:
-        detail = f"no answer within {REQUEST_SECONDS:g} s"
+        detail = f"no answer within {seconds:.3g} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         detail = f"{type(error).__name__}: {error}"
     return Answer(0, detail[:DETAIL_CHARACTERS], time.monotonic() - started)

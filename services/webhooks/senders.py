@@ -84,8 +84,7 @@ class Sender:
     async def _once(self) -> bool:
         """Sends until something changes; false once the endpoint is no more."""
         state, _ = await self._means.commands.state(webhook_stream(self._webhook_id))
-        if state.parked or not state.exists:
-            self.journal.trouble = None
+        self.journal.trouble = None
         if state.parked:
             await self._changed.wait()
         elif state.exists and not self._changed.is_set():

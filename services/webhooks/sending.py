@@ -22,7 +22,7 @@ from services.times import timestamp
 from services.webhooks import webhook_stream
 from services.webhooks.decider import Reported, State
 from services.webhooks.payload import body_of, wants
-from services.webhooks.receiver import Answer, pause_after, post
+from services.webhooks.receiver import REQUEST_SECONDS, Answer, pause_after, post
 from services.webhooks.signing import Signer
 
 ACTOR = "webhooks"
@@ -59,12 +59,14 @@ class Means:
     client: httpx.AsyncClient
     patience: float
 
-    async def post(self, webhook_id: str, state: State, message_id: str, body: str) -> Answer:
-        """Sends one signed request to an endpoint."""
+    async def post(
+        self, webhook_id: str, state: State, message_id: str, body: str, seconds: float = REQUEST_SECONDS
+    ) -> Answer:
+        """Sends one signed request to an endpoint, within so many seconds."""
         headers = self.signer.headers(
             webhook_id, state.rotation, state.previous_valid_until, message_id, time.time_ns(), body
         )
-        return await post(self.client, state.settings.url, headers, body)
+        return await post(self.client, state.settings.url, headers, body, seconds)
 
 
 @dataclass(slots=True)

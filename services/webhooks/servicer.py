@@ -16,6 +16,7 @@ from services.rpc import Command, Context, metadata, wait_for
 from services.webhooks import queries, webhook_stream
 from services.webhooks.decider import Create, Rotate, State
 from services.webhooks.payload import body_of_test
+from services.webhooks.receiver import REQUEST_SECONDS
 from services.webhooks.senders import Senders
 
 
@@ -90,7 +91,9 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         """Sends one signed request that means nothing."""
         state = await self._state(request.webhook_id)
         body = body_of_test(request.webhook_id, time.time_ns())
-        answer = await self._means.post(request.webhook_id, state, f"test_{uuid.uuid4().hex}", body)
+        remaining = context.time_remaining()
+        limit = REQUEST_SECONDS if remaining is None else min(REQUEST_SECONDS, 0.9 * remaining)
+        answer = await self._means.post(request.webhook_id, state, f"test_{uuid.uuid4().hex}", body, limit)
         return v1.TestWebhookResponse(
             delivered=answer.taken, status_code=answer.status_code, detail=answer.detail, seconds=answer.seconds
         )

@@ -56,7 +56,7 @@ class Registry(Client):
         found: list[v1.AliasChange] = []
         token, headers = "", self._behind()
         while True:
-            request = v1.ListAliasHistoryRequest(model=model, alias=alias, page_size=1000, page_token=token)
+            request = v1.ListAliasHistoryRequest(model=model, alias=alias, page_size=500, page_token=token)
             page = self.registry.ListAliasHistory(request, metadata=headers, timeout=SECONDS)
             found += [change for change in page.changes if change.revision > after]
             token = page.next_page_token

@@ -22,7 +22,9 @@ from eventstore.generations import Projection
 from rollforward import v1
 from services.app import LOGS
 from services.audit.projection import AuditProjection
+from services.registry import POLICIES_STREAM, model_stream
 from services.registry.decider import DECIDER as MODELS
+from services.registry.policies import POLICIES
 from services.registry.projection import RegistryProjection
 from services.registry.runs import RunsProjection
 from services.serving.assignments import AssignmentsProjection
@@ -44,6 +46,25 @@ PROJECTIONS: Mapping[str, list[Projection]] = {
 }
 
 
+WITHOUT_EFFECT = (v1.MetricsLogged, v1.VersionRefused, v1.AliasMoveRefused)
+"""Events that change nothing that is decided on."""
+
+VERSION = ("ModelCreated", "VersionRegistered")
+BEFORE = {
+    "ModelRestored": ("ModelCreated", "ModelDeleted"),
+    "VersionDescribed": VERSION,
+    "VersionTagsChanged": VERSION,
+    "VersionStatusChanged": VERSION,
+    "VersionDeleted": VERSION,
+    "VersionRestored": (*VERSION, "VersionDeleted"),
+    "AliasRemoved": (*VERSION, "AliasMoved"),
+    "AliasScheduleCancelled": (*VERSION, "AliasMoveScheduled"),
+    "AliasScheduleRefused": (*VERSION, "AliasMoveScheduled"),
+    "PolicyRemoved": ("PolicySet",),
+}
+"""By event, those whose samples come before it."""
+
+
 def samples(file: Path) -> list[Message]:
     """The events of a file, as today's programs read them."""
     log, name = file.parent.name, f"rollforward.v1.{file.stem}"
@@ -51,14 +72,28 @@ def samples(file: Path) -> list[Message]:
 
 
 def recorded(fact: Message, position: int) -> RecordedEvent:
-    """An event as a log gives it."""
-    return RecordedEvent(decider_of(fact).stream_of(fact), position, position, str(position), fact, Metadata("Zoë"))
+    """An event as a log gives it, in an append of its own."""
+    return RecordedEvent(stream_of(fact), position, position, str(position), fact, Metadata("Zoë"), position)
+
+
+def stream_of(fact: Message) -> str:
+    """The stream that an event is of."""
+    match fact:
+        case v1.PolicySet() | v1.PolicyRemoved():
+            return POLICIES_STREAM
+        case v1.ModelNameTaken():
+            return model_stream(fact.name)
+        case _:
+            by_fact = decider_of(fact).stream_of
+            return by_fact(fact) if by_fact else model_stream(fact.model)  # type: ignore[attr-defined]
 
 
 def decider_of(fact: Message) -> Decider[Any]:
     """Whose rules an event is of."""
     if isinstance(fact, v1.ExperimentCreated):
         return EXPERIMENTS
+    if isinstance(fact, v1.PolicySet | v1.PolicyRemoved):
+        return POLICIES
     name = fact.DESCRIPTOR.full_name
     if name in LOGS["webhooks"].names:
         return WEBHOOKS
@@ -90,8 +125,16 @@ def test_some_sample_has_every_field(file: Path) -> None:
 def test_events_fold(file: Path) -> None:
     for fact in samples(file):
         decider = decider_of(fact)
-        state = decider.evolve(decider.initial, recorded(fact, 1))
-        assert state != decider.initial or isinstance(fact, v1.MetricsLogged)
+        before = decider.initial
+        for position, earlier in enumerate(facts_before(file.stem), 1):
+            before = decider.evolve(before, recorded(earlier, position))
+        state = decider.evolve(before, recorded(fact, 1000))
+        assert (state == before) == isinstance(fact, WITHOUT_EFFECT)
+
+
+def facts_before(event: str) -> list[Message]:
+    """What must have happened for an event of the registry to change anything."""
+    return [fact for name in BEFORE.get(event, ()) for fact in samples(GOLDEN / "registry" / f"{name}.json")]
 
 
 @pytest.mark.parametrize("log", LOGS)

@@ -652,6 +652,34 @@ async def test_a_request_is_found_by_who_made_it_and_its_id(log: JetStreamStore,
         assert await asking == Request("d1", 6, 6)
 
 
+async def test_a_request_is_known_before_it_is_in_the_rows(
+    log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "GATHER_SECONDS", LONG)
+    async with running(log, location) as projector:
+        await projector.wait_for(await write(log, 1))
+        mine = Metadata("alice", request_id="r1", request_digest="d1")
+        await log.append([new("a", metadata=mine), new("b", metadata=mine)])
+        assert await projector.find_request("alice", "r1", at_least=3) == Request("d1", 2, 3)
+        assert await projector.find_request("alice", "r2", at_least=3) is None
+        assert projector.position == 1
+
+
+async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamStore, location: str) -> None:
+    async with following(log, kept_bytes=1) as tail:
+        projector = Projector(tail, Notes(), Database(location))
+        await projector.start()
+        for number in range(20):
+            mine = Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}")
+            await log.append([new("a", metadata=mine)])
+            for known in range(number + 1):
+                found = await projector.find_request("alice", f"r{known}", at_least=number + 1)
+                assert found == Request(f"d{known}", known + 1, known + 1)
+            assert await projector.find_request("alice", "r20", at_least=number + 1) is None
+        assert len(tail.requests) == 1
+        await projector.stop()
+
+
 class Clock(MemoryStore):
     """A log whose clock is set by hand."""
 

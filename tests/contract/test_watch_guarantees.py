@@ -267,7 +267,8 @@ def test_the_clients_position_resumes_in_front_of_a_release_set_that_was_not_giv
     here: Registry, models: list[str]
 ) -> None:
     address = f"tracking={here.address},registry={here.address}"
-    before = here.move_set(dict.fromkeys(models, 1)).position
+    here.move_set(dict.fromkeys(models, 1))
+    before = here.head()
     revision = here.move_set(dict.fromkeys(models, 2)).revision
     with rf.Connection(address, actor="a-watcher") as link:
         with rf.watch(from_revision=before, connection=link) as watch:

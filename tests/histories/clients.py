@@ -15,8 +15,8 @@ from tests.histories.recording import OK, REFUSED, UNKNOWN, Held, Operation, Tar
 VERSIONS = 3
 PATIENCE_SECONDS = 20.0
 KINDS = {
-    "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "resolve": 28, "resolve as of": 8,
-    "repeat": 6,
+    "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "schedule": 3,
+    "resolve": 28, "resolve as of": 8, "repeat": 6,
 }  # fmt: skip
 
 Asking = tuple[Operation, str, Any]
@@ -24,15 +24,20 @@ Asking = tuple[Operation, str, Any]
 
 
 class Client:
-    """One client. It does one thing after another, at one registry or another, and knows what it has seen."""
+    """One client. It does one thing after another, at one registry or another, and knows what it has seen.
 
-    def __init__(self, name: str, addresses: Sequence[str], targets: Sequence[Target], dice: random.Random) -> None:
+    `began` is a position at which its models were there already.
+    """
+
+    def __init__(
+        self, name: str, addresses: Sequence[str], targets: Sequence[Target], began: int, dice: random.Random
+    ) -> None:
         self.operations: list[Operation] = []
         self._name, self._targets, self._dice = name, targets, dice
         self._links = [Connection(address, actor=name) for address in addresses]
         self._link = dice.choice(self._links)
         self._held: dict[Target, Held] = {}
-        self._seen = [0]
+        self._seen = [began]
         self._asked: list[Asking] = []
 
     def close(self) -> None:
@@ -56,6 +61,7 @@ class Client:
             "release set": self._release_set,
             "remove": lambda: self._remove(target),
             "rollback": lambda: self._rollback(target),
+            "schedule": lambda: self._schedule(target),
             "resolve": lambda: self._resolve(target, None),
             "resolve as of": lambda: self._resolve(target, self._dice.choice(self._seen[-50:])),
             "repeat": lambda: self._dice.choice(self._asked[-8:]) if self._asked else self._resolve(target, None),
@@ -75,6 +81,16 @@ class Client:
             model=target.model, alias=target.alias, version=version, expected_revision=expected
         )
         return self._command("move", (Wanted(*target, version, expected),)), "MoveAlias", request
+
+    def _schedule(self, target: Target) -> Asking:
+        """A move in a while: whatever the answer, its client does not learn here what becomes of it."""
+        version = self._dice.randint(1, VERSIONS)
+        expected = self._expected(target) if self._dice.random() < 0.3 else None
+        request = v1.ScheduleMoveRequest(
+            model=target.model, alias=target.alias, version=version, expected_revision=expected
+        )
+        request.at.FromNanoseconds(time.time_ns() + self._dice.randint(0, 800_000_000))
+        return self._command("schedule", (Wanted(*target, version, expected),)), "ScheduleMove", request
 
     def _release_set(self) -> Asking:
         chosen = self._dice.sample(self._targets, self._dice.randint(2, len(self._targets)))
@@ -148,8 +164,9 @@ class Client:
                 returned = time.monotonic_ns()
                 told = _TOLD[method](operation, response)
                 position = response.position
-                moved = any(held.revision == position for held in told) if operation.request_id else False
-                moved = moved and _moved(response)
+                moved = bool(operation.request_id) and _moved(response)
+                if operation.kind == "schedule":
+                    return operation
                 return replace(operation, returned=returned, outcome=OK, told=told, position=position, moved=moved)
 
 
@@ -175,6 +192,7 @@ def _held(alias: v1.Alias) -> Held:
 
 _TOLD: dict[str, Callable[[Operation, Any], tuple[Held, ...]]] = {
     "MoveAlias": lambda _, response: (_held(response.alias),),
+    "ScheduleMove": lambda *_: (),
     "ResolveAlias": lambda _, response: (_held(response.alias),),
     "MoveAliases": lambda _, response: tuple(_held(alias) for alias in response.aliases),
     "RemoveAlias": lambda asked, response: (Held(*asked.wanted[0].target, 0, response.position),),

@@ -13,6 +13,7 @@ from tests.histories.truth import Command, Truth
 REASONS = {
     "move": {"WRONG_REVISION", "STREAM_BUSY"},
     "remove": {"WRONG_REVISION", "STREAM_BUSY", "ALIAS_NOT_FOUND"},
+    "schedule": {"STREAM_BUSY"},
     "release set": {"WRONG_REVISION", "STREAM_BUSY"},
     "rollback": {"WRONG_REVISION", "STREAM_BUSY", "CHANGED_SINCE", "ALIAS_NOT_FOUND", "NOTHING_TO_RESTORE"},
     "resolve": {"ALIAS_NOT_FOUND"},
@@ -30,7 +31,11 @@ def check_moves(truth: Truth) -> Iterator[Violation]:
         yield from _check_command(command, events)
         yield from _check_whole(command.operations[0], events, truth)
         for operation in command.operations:
-            yield from _check_state_shown(operation, truth)
+            # A repetition is told what the first time came to.
+            yield from _check_state_shown(operation, command.called if operation.moved else operation.called, truth)
+    for request_id, endings in truth.history.schedules.items():
+        if len(endings) != 1:
+            yield Violation(Rule.SCHEDULED_ENDS_ONCE, f"{truth.commands.get(request_id)} ended as {endings}")
     yield from _check_chains(truth)
     yield from _check_real_time(truth)
 
@@ -140,12 +145,12 @@ def _check_real_time(truth: Truth) -> Iterator[Violation]:
             yield Violation(Rule.REAL_TIME, f"{event} was asked for when revision {newest} was answered already")
 
 
-def _check_state_shown(operation: Operation, truth: Truth) -> Iterator[Violation]:
+def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iterator[Violation]:
     """What was told without an event must have been current meanwhile."""
     ended = math.inf if operation.returned is None else operation.returned
     asked = {wanted.target: wanted.version for wanted in operation.wanted}
     for held in observed(operation):
-        if not truth.could_be_seen(held, operation.called, ended):
+        if not truth.could_be_seen(held, begun, ended):
             yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {held}, {_why_not(held, truth)}")
         if operation.outcome == OK and asked.get(held.target) not in (None, held.version):
             yield Violation(Rule.WHOLE, f"{operation} was done")

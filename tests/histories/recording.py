@@ -91,7 +91,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of an alias as the log holds it; its revision is the position of the last event of its append."""
+    """A change of an alias as the log holds it; its revision is the position of the last event of its append.
+
+    The request of a scheduled move is the one that scheduled it.
+    """
 
     position: int
     revision: int
@@ -147,18 +150,24 @@ class Stream:
 
 @dataclass
 class History:
-    """One recorded history; `goal` is the position that every watcher was let come to before it was ended."""
+    """One recorded history.
+
+    `goal` is the position that every watcher was let come to before it was ended; `schedules` are, by the request that
+    asked for it, the events that ended a scheduled move.
+    """
 
     name: str
     operations: list[Operation] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    schedules: dict[str, list[str]] = field(default_factory=dict)
     goal: int = 0
 
     def write(self, path: Path) -> None:
         """Writes it as JSON Lines."""
-        lines = [{"record": "history", "name": self.name, "goal": self.goal, "faults": self.faults}]
+        about = {"name": self.name, "goal": self.goal, "faults": self.faults, "schedules": self.schedules}
+        lines = [{"record": "history", **about}]
         for kind, records in (("operation", self.operations), ("stream", self.streams), ("event", self.events)):
             lines += [{"record": kind, **asdict(record)} for record in records]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -171,7 +180,7 @@ def read(path: Path) -> History:
     for line in lines:
         match line.pop("record"):
             case "history":
-                history.name, history.goal, history.faults = line["name"], line["goal"], line["faults"]
+                history = History(**line)
             case "operation":
                 history.operations.append(_operation(line))
             case "stream":

@@ -13,6 +13,7 @@ class Rule(StrEnum):
     ONCE = "a request has at most one append"
     REFUSED_IS_NOT_WRITTEN = "a refused move has no event"
     WHOLE = "after an append everything stands that its request asked for"
+    SCHEDULED_ENDS_ONCE = "a scheduled move is made, refused or called off, once"
     ASKED_FOR = "every event was asked for"
     ANSWER_IS_EVENT = "the answer to a move says what its event says"
     REPEATED_ALIKE = "a repeated request is answered as it was before"

@@ -6,22 +6,19 @@ import asyncio
 import random
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from eventstore.event import RecordedEvent
 from rollforward import Connection, register_model, v1
-from services import registry
-from services.nats_server import NatsAddress
 from tests.e2e.program import until
 from tests.histories.clients import VERSIONS, Client
 from tests.histories.faults import Nemesis
-from tests.histories.recording import Event, History, Stream, Target
+from tests.histories.log import head, read_log
+from tests.histories.recording import History, Stream, Target
 from tests.histories.system import System
 from tests.histories.watchers import SdkWatcher, Watcher
-from tests.servers.nats import open_log
 
 CLIENTS = 4
 ROUND = 40
@@ -41,7 +38,7 @@ class Recorder:
         history = History(name)
         began = self._prepare(targets)
         with ExitStack() as stack:
-            clients = [self._client(f"{name}-client-{n}", targets, dice, stack) for n in range(self._clients)]
+            clients = [self._client(f"{name}-client-{n}", targets, began, dice, stack) for n in range(self._clients)]
             watchers = self._watchers(name, began, dice, stack)
             with _Crew(clients, watchers) as crew:
                 nemesis = Nemesis(self._system, dice, crew.progress)
@@ -52,12 +49,25 @@ class Recorder:
                 crew.progress(ROUND)
                 crew.rest()
                 self._system.check_running()
-                history.goal = max([began, *(one.position for client in clients for one in client.operations)])
+                history.goal = self._quiet_at(dict.fromkeys(target.model for target in targets))
                 crew.come_to(history.goal)
         history.operations = [one for client in clients for one in client.operations]
         history.streams = [stream for watcher in watchers for stream in watcher.streams]
-        history.events = asyncio.run(_events(self._system.nats.address, began, {target.model for target in targets}))
+        models = {target.model for target in targets}
+        history.events, history.schedules = asyncio.run(read_log(self._system.nats.address, began, models))
         return history
+
+    def _quiet_at(self, models: Iterable[str]) -> int:
+        """Waits for the scheduled moves to come; the position of the last event then."""
+        with Connection(self._system.addresses[0], actor="setup") as link:
+
+            def are_over() -> bool:
+                asked = [v1.ListSchedulesRequest(model=model) for model in models]
+                return not any(link.call(link.registry.ListSchedules, one).schedules for one in asked)
+
+            with suppress(AssertionError):  # the checker tells of one that never came
+                until(are_over, "no move scheduled", 20)
+        return asyncio.run(head(self._system.nats.address))
 
     def _prepare(self, targets: Sequence[Target]) -> int:
         """Registers the versions; the position that the history begins at."""
@@ -70,8 +80,10 @@ class Recorder:
                     register_model(model, digest=digest, connection=link)
             return link.positions["registry"]
 
-    def _client(self, name: str, targets: Sequence[Target], dice: random.Random, stack: ExitStack) -> Client:
-        client = Client(name, self._system.addresses, targets, random.Random(dice.random()))
+    def _client(
+        self, name: str, targets: Sequence[Target], began: int, dice: random.Random, stack: ExitStack
+    ) -> Client:
+        client = Client(name, self._system.addresses, targets, began, random.Random(dice.random()))
         stack.callback(client.close)
         return client
 
@@ -140,34 +152,3 @@ class _Crew:
             if future.done():
                 future.result()
         return True
-
-
-async def _events(address: NatsAddress, after: int, models: set[str]) -> list[Event]:
-    """The changes of models' aliases in the log, behind a position."""
-    found = []
-    async with open_log(address, registry.EVENTS, "registry") as store:
-        head = await store.head()
-        async with aclosing(store.subscribe(after)) as subscription:
-            async for batch in subscription:
-                for event in batch:
-                    fact = event.data
-                    if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)) and fact.model in models:
-                        found.append(_event(event, fact))
-                if batch[-1].position >= head:
-                    return found
-    return found
-
-
-def _event(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved) -> Event:
-    return Event(
-        position=event.position,
-        revision=event.append_end,
-        event_id=event.id,
-        model=fact.model,
-        alias=fact.alias,
-        from_version=fact.from_version,
-        to_version=fact.to_version if isinstance(fact, v1.AliasMoved) else 0,
-        actor=event.metadata.actor,
-        request_id=event.metadata.request_id,
-        restored_revision=fact.restored_revision if isinstance(fact, v1.AliasMoved) else 0,
-    )

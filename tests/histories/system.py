@@ -38,8 +38,17 @@ class Process:
         return self._program.pid
 
     def start(self) -> None:
-        """Starts it; returns once it is ready, where it says so."""
+        """Starts it; returns once it is ready."""
+        self.spawn()
+        self.ready()
+
+    def spawn(self) -> None:
+        """Starts it; it is not ready yet."""
         self._program = Program(self._command, self._log, self._environment)
+
+    def ready(self) -> None:
+        """Returns once it is ready, where it says so."""
+        assert self._program is not None
         if self._ready:
             self._program.line(self._ready)
 
@@ -158,12 +167,14 @@ def two_writers(home: Path, bug: str = "none") -> Iterator[System]:
     with ExitStack() as stack:
         nats, environment = _nats(home, stack)
         tracking = f"127.0.0.1:{free_port()}"
-        _service(home, "tracking", 0, tracking, (bug, environment), stack)
+        first = _service(home, "tracking", 0, tracking, (bug, environment), stack)
         registries = {}
         for number in range(2):
             address = f"127.0.0.1:{free_port()}"
             process = _service(home, "registry", number, address, (bug, environment), stack)
             registries[f"tracking={tracking},registry={address}"] = process
+        for process in [first, *registries.values()]:
+            process.ready()
         yield System(registries, nats)
 
 
@@ -188,7 +199,7 @@ def _service(
     command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
     process = Process(command, home / f"{service}-{number}.log", " listens on ", environment)
     stack.callback(process.kill)
-    process.start()
+    process.spawn()
     return process
 
 

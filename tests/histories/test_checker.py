@@ -203,6 +203,11 @@ class TestMoves:
         story.change_last(at=second)
         assert Rule.RESTORES in broken(story)
 
+    @pytest.mark.parametrize("endings", [[], ["AliasMoved", "AliasScheduleRefused"]])
+    def test_a_scheduled_move_that_does_not_end_once(self, story: Story, endings: list[str]) -> None:
+        story.history.schedules["r0"] = endings
+        assert broken(story) == {Rule.SCHEDULED_ENDS_ONCE}
+
     def test_a_refusal_for_a_strange_reason(self, story: Story) -> None:
         story.change_last(outcome=REFUSED, reason="INTERNAL")
         assert Rule.REASON_FITS in broken(story)

@@ -406,10 +406,9 @@ def test_schedules_are_listed_until_they_end(rows: RegistryRows) -> None:
     assert [int(one.schedule_id, 16) for one in found] == [4, 1, 2, 3, 0]
     assert [one.HasField("expected_revision") for one in found] == [True] * 4 + [False]
     assert (found[0].actor, found[0].reason, found[0].revision) == ("Max", "because", rows.position)
-    ended = {"model": "a", "alias": "champion"}
-    rows.append(v1.AliasScheduleCancelled(**ended, schedule_id=f"{4:032x}"))
-    rows.append(v1.AliasScheduleRefused(**ended, schedule_id=f"{1:032x}"))
-    rows.append(v1.AliasMoved(**ended, to_version=1, to_digest=digest(1), schedule_id=f"{2:032x}"))
+    rows.append(v1.AliasScheduleCancelled(model="a", alias="champion", schedule_id=f"{4:032x}"))
+    rows.append(v1.AliasScheduleRefused(model="a", alias="champion", schedule_id=f"{1:032x}"))
+    rows.append(v1.AliasMoved(model="a", alias="champion", to_version=1, schedule_id=f"{2:032x}"))
     assert [int(one.schedule_id, 16) for one in all_pages(page)] == [3, 0]
 
 

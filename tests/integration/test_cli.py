@@ -199,7 +199,7 @@ def test_serving_status_without_pods(cli: Cli, facts: Facts) -> None:
 
 def test_status_and_rebuild(cli: Cli) -> None:
     status = answer(cli("status", "-o", "json"))
-    assert set(status["services"]) == {"tracking", "registry", "serving", "audit"}
+    assert set(status["services"]) == {"tracking", "registry", "serving", "audit", "webhooks"}
     assert all(isinstance(log["head"], int) for log in status["logs"])
     table = done(cli("status"))
     for projection in status["projections"]:

@@ -20,7 +20,9 @@ from rollforward.errors import RollforwardError, from_rpc_error
 from tests.integration.up import Up, new_id, up
 from tests.servers.postgres import PostgresServer
 
-FILES = [f"{name}_service_pb2" for name in ("registry", "tracking", "serving", "artifact", "audit", "system", "webhook")]
+FILES = [
+    f"{name}_service_pb2" for name in ("registry", "tracking", "serving", "artifact", "audit", "system", "webhook")
+]
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES

@@ -28,6 +28,8 @@ PROJECTIONS = {
     "audit-tracking": "tracking",
     "audit-registry": "registry",
     "audit-serving": "serving",
+    "audit-webhooks": "webhooks",
+    "webhooks": "webhooks",
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import rollforward as rf
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import connect
 from eventstore.tail import replay
@@ -137,6 +138,33 @@ class TestCrashes:
         assert not [event for event in events if "whsec_" in str(event) or secret[6:] in str(event)]
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_rows_are_what_the_log_says(
+    request: pytest.FixtureRequest, tmp_path: Path, nats: NatsAddress, model: str, database: str
+) -> None:
+    settings = {"ROLLFORWARD_DATABASE": request.getfixturevalue("postgres_url")} if database == "postgresql" else {}
+    with Service(tmp_path, nats, **settings) as service, Receiver() as receiver:
+        webhook_id, _ = service.hook(receiver.url, model)
+        moved = service.move(model, 3)
+        receiver.wait_for(3)
+        receiver.answer = lambda _, __: 410
+        moved += service.move(model, 1, first=4)
+        service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED)
+        webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
+        webhooks.update_webhook(webhook_id, description="größer", connection=service.link)
+        receiver.answer = well
+        webhooks.resume_webhook(webhook_id, connection=service.link)
+        service.wait_for_cursor(webhook_id, moved[-1])
+        *_, rebuilt = rf.rebuild("webhooks", connection=service.link)
+        assert rebuilt.done
+        assert rebuilt.live_digest == rebuilt.rebuilt_digest
+        webhook = service.get(webhook_id)
+        assert (webhook.rotation, webhook.settings.description, webhook.actor) == (1, "größer", "Zoë")
+        steps = webhooks.webhook_deliveries(webhook_id, connection=service.link)
+        assert [one.WhichOneof("step") for one in steps] == ["delivered", "resumed", "parked", "delivered"]
+        assert [one.revision for one in steps] == sorted((one.revision for one in steps), reverse=True)
+
+
 class TestParking:
     def test_what_is_gone_is_parked_and_resumed_without_a_gap(self, service: Service, model: str) -> None:
         with Receiver() as receiver:
@@ -188,7 +216,7 @@ class TestParking:
             trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED, 10.0).trouble
             assert (trouble.position, trouble.attempts) == (moved, len(receiver.requests))
             assert {request.sequence for request in receiver.requests} == {moved}
-            assert receiver.requests[-1].time - receiver.requests[0].time >= 0.9
+            assert trouble.attempts >= 2
 
     def test_resuming_tries_at_once_what_would_have_waited(self, service: Service, model: str) -> None:
         with Receiver(lambda _, times: (503, {"retry-after": "600"}) if times == 1 else 200) as receiver:

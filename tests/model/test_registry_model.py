@@ -1,20 +1,20 @@
-"""The registry against its own fold: whatever happens, its rows are what its log says, now and at every revision."""
+"""The registry against its own fold: whatever happens, its rows and its memory are what its log says, now and then."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from eventstore.decider import CommandHandler, Outcome
+from eventstore.decider import CommandHandler
 from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.memory import MemoryStore
@@ -22,27 +22,39 @@ from eventstore.projection import Projector
 from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
-from services import registry
-from services.registry import model_stream, queries
-from services.registry.decider import DECIDER, Command, Register, Rollback, State, evolve
-from services.registry.projection import RegistryProjection, alias_changes, aliases, models, versions
+from services import registry, tracking
+from services.registry import POLICIES_STREAM, alias_queries, policies, queries
+from services.registry.commands import Commands
+from services.registry.decider import DECIDER
+from services.registry.judging import Judge
+from services.registry.live import Live
+from services.registry.policies import POLICIES
+from services.registry.projection import RegistryProjection
+from services.registry.rollback import Rollbacks
+from services.registry.runs import RunsProjection
+from services.registry.state import State, evolve
 
 T = TypeVar("T")
+Job = Callable[[Metadata], Awaitable[object]]
+States = Mapping[str, State]
 
-MODELS = st.sampled_from(["fraud", "fraud", "iris"])
+NAMES = st.sampled_from(["fraud", "fraud", "fraud", "iris", "new"])
 ALIASES = st.sampled_from(["champion", "champion", "candidate"])
-REVISIONS = st.one_of(st.none(), st.none(), st.integers(0, 12))
+NUMBERS = st.integers(1, 4)
+REVISIONS = st.one_of(st.none(), st.none(), st.integers(0, 30))
 DIGESTS = [f"sha256:{digit * 64}" for digit in "123"]
+TAGS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2"]), max_size=2)
+TARGETS = st.lists(st.tuples(NAMES, ALIASES, NUMBERS), min_size=1, max_size=3, unique_by=lambda one: one[:2])
+EVER = Timestamp(seconds=4_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A command that was done, and what it came to."""
+    """A command that wrote events, and their ids."""
 
-    stream: str
-    command: Command
+    job: Job
     metadata: Metadata
-    outcome: Outcome[State]
+    events: Sequence[str]
 
 
 class Registry(RuleBasedStateMachine):
@@ -53,9 +65,10 @@ class Registry(RuleBasedStateMachine):
         self._loop = asyncio.new_event_loop()
         self._home = tempfile.TemporaryDirectory()
         self._log = MemoryStore("registry", registry.EVENTS)
+        self._runs_log = MemoryStore("tracking", tracking.EVENTS)
         self._numbers = count(1)
         self._done: list[Asked] = []
-        self._past: dict[int, dict[str, State]] = {0: {}}
+        self._past: dict[int, States] = {0: {}}
 
     def run(self, job: Awaitable[T]) -> T:
         """Does a job on the loop."""
@@ -64,71 +77,201 @@ class Registry(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """A model with three versions."""
-        self.start()
+        self.run(self._start())
         for digest in DIGESTS:
             self.register("fraud", digest)
 
-    def start(self) -> None:
-        """Opens the rows, the first time or again."""
-        self._tail = Tail(self._log)
-        self.run(self._tail.start())
-        self._rows = Projector(self._tail, RegistryProjection(), Database(self._home.name))
-        self.run(self._rows.start())
-        self._commands = CommandHandler(self._log, DECIDER, self._rows)
+    async def _start(self) -> None:
+        """Opens rows and memory, the first time or again."""
+        self._tail, runs_tail = Tail(self._log), Tail(self._runs_log)
+        await self._tail.start()
+        await runs_tail.start()
+        database = Database(self._home.name)
+        self._rows = Projector(self._tail, RegistryProjection(), database)
+        runs = Projector(runs_tail, RunsProjection(), database)
+        await self._rows.start()
+        await runs.start()
+        self._live = Live(self._rows, self._tail)
+        await self._live.start()
+        self._commands = Commands(CommandHandler(self._log, DECIDER, self._rows), Judge(runs), self._live)
+        self._policies = CommandHandler(self._log, POLICIES, self._rows)
+        self._rollbacks = Rollbacks(self._commands, self._rows, self._live)
+        self._parts = [self._live, self._rows, runs, self._tail, runs_tail]
+
+    async def _stop(self) -> None:
+        for part in self._parts:
+            await part.stop()
 
     def teardown(self) -> None:
         """Stops everything."""
-        self.run(self._rows.stop())
-        self.run(self._tail.stop())
+        self.run(self._stop())
         self._loop.close()
         self._home.cleanup()
 
     # What may happen.
 
-    @rule(model=MODELS)
+    @rule(model=NAMES)
     def create(self, model: str) -> None:
         """A model is created."""
-        self._do(model, v1.CreateModelRequest(name=model, tags={"b": "1", "a": "2"}))
+        self._on(model, v1.CreateModelRequest(name=model, tags={"b": "1", "a": "2"}))
 
-    @rule(model=MODELS, digest=st.sampled_from(DIGESTS))
+    @rule(model=NAMES, name=st.sampled_from(["fraud", "iris", "new", "other"]))
+    def rename(self, model: str, name: str) -> None:
+        """A model is renamed."""
+        request = v1.RenameModelRequest(model=model, new_name=name)
+        self._do(lambda metadata: self._commands.rename(request, metadata))
+
+    @rule(model=NAMES, version=st.integers(0, 4), text=st.sampled_from(["", "x", "y"]), tags=TAGS)
+    def label(self, model: str, version: int, text: str, tags: dict[str, str]) -> None:
+        """A model or a version is described and tagged."""
+        self._on(model, v1.SetDescriptionRequest(model=model, version=version, description=text))
+        gone = [key for key in "abc" if key not in tags]
+        self._on(model, v1.ChangeTagsRequest(model=model, version=version, set=tags, remove=gone))
+
+    @rule(model=NAMES, version=NUMBERS, status=st.sampled_from([1, 1, 2, 3]))
+    def set_status(self, model: str, version: int, status: v1.VersionStatus.ValueType) -> None:
+        """A version gets a status."""
+        self._on(model, v1.SetVersionStatusRequest(model=model, version=version, status=status))
+
+    @rule(model=NAMES, version=st.integers(0, 4), restore=st.booleans())
+    def delete(self, model: str, version: int, restore: bool) -> None:
+        """A model or a version is deleted or restored."""
+        kinds = (v1.DeleteVersionRequest, v1.RestoreVersionRequest)
+        whole = (v1.DeleteModelRequest, v1.RestoreModelRequest)
+        request = kinds[restore](model=model, version=version) if version else whole[restore](model=model)
+        self._on(model, request)
+
+    @rule(model=NAMES, expression=st.sampled_from(["", "", "true", "false"]))
+    def gate(self, model: str, expression: str) -> None:
+        """A model's registration gate is set or lifted."""
+        self._on(model, v1.SetRegistrationGateRequest(model=model, expression=expression))
+
+    @rule(model=NAMES, digest=st.sampled_from(DIGESTS))
     def register(self, model: str, digest: str) -> None:
         """A version is registered."""
-        self._do(model, Register(v1.RegisterVersionRequest(model=model), digest))
+        request = v1.RegisterVersionRequest(model=model, tags={"a": "1"})
+        self._do(lambda metadata: self._commands.register(request, digest, metadata))
 
-    @rule(model=MODELS, alias=ALIASES, version=st.integers(1, 4), expected=REVISIONS)
-    def move(self, model: str, alias: str, version: int, expected: int | None) -> None:
+    @rule(model=NAMES, version=NUMBERS, other=NAMES)
+    def copy(self, model: str, version: int, other: str) -> None:
+        """A version is copied to another model."""
+        request = v1.CopyVersionRequest(model=model, version=version, to_model=other)
+        self._do(lambda metadata: self._commands.copy(request, metadata))
+
+    @rule(model=NAMES, alias=ALIASES, version=NUMBERS, expected=REVISIONS, expires=st.booleans())
+    def move(self, model: str, alias: str, version: int, expected: int | None, expires: bool) -> None:
         """An alias is moved."""
-        request = v1.MoveAliasRequest(model=model, alias=alias, version=version, expected_revision=expected)
-        self._do(model, request)
+        request = v1.MoveAliasRequest(
+            model=model,
+            alias=alias,
+            version=version,
+            expected_revision=expected,
+            expires_at=EVER if expires else None,
+            reason="because",
+        )
+        self._do(lambda metadata: self._commands.move(request, metadata))
 
-    @rule(model=MODELS, alias=ALIASES, expected=REVISIONS)
+    @rule(wanted=TARGETS)
+    def move_together(self, wanted: Sequence[tuple[str, str, int]]) -> None:
+        """A release set is moved, all at one revision."""
+        targets = [v1.AliasTarget(model=model, alias=alias, version=version) for model, alias, version in wanted]
+        request = v1.MoveAliasesRequest(targets=targets, reason="because")
+        self._do(lambda metadata: self._commands.move_together(request, metadata))
+
+    @rule(model=NAMES, alias=ALIASES, expected=REVISIONS)
     def remove(self, model: str, alias: str, expected: int | None) -> None:
         """An alias is removed."""
-        self._do(model, v1.RemoveAliasRequest(model=model, alias=alias, expected_revision=expected))
+        request = v1.RemoveAliasRequest(model=model, alias=alias, expected_revision=expected, reason="because")
+        self._do(lambda metadata: self._commands.remove(request, metadata))
 
-    @rule(model=MODELS, alias=ALIASES, back=st.one_of(st.none(), st.integers(0, 10)))
-    def roll_back(self, model: str, alias: str, back: int | None) -> None:
-        """An alias is rolled back, to its previous holder or by so many positions of the log."""
-        past = None
-        if back is not None:
-            position = max(0, self._head() - back)
-            past = self.run(self._commands.state(model_stream(model), until=position))[0].alias(alias)
-            assert past == self._past[position].get(model, State()).alias(alias)
-        self._do(model, Rollback(v1.RollbackAliasRequest(model=model, alias=alias), past))
+    @rule(model=NAMES, alias=ALIASES, version=NUMBERS, expected=REVISIONS)
+    def schedule(self, model: str, alias: str, version: int, expected: int | None) -> None:
+        """A move is scheduled."""
+        request = v1.ScheduleMoveRequest(
+            model=model, alias=alias, version=version, at=EVER, expected_revision=expected, reason="because"
+        )
+        schedule_id = f"{next(self._numbers):032x}"
+        self._do(lambda metadata: self._commands.schedule(request, schedule_id, metadata))
+
+    @rule(data=st.data(), fire=st.booleans())
+    def end_schedule(self, data: st.DataObject, fire: bool) -> None:
+        """The time of a scheduled move comes, or it is called off."""
+        waiting = [(stream, key) for stream, state in self._now().items() for key in state.schedules]
+        if not waiting:
+            return
+        stream, schedule_id = data.draw(st.sampled_from(sorted(waiting)))
+        name = self._now()[stream].name
+        if fire:
+            self._do(lambda metadata: self._commands.fire(stream, schedule_id, metadata))
+            assert schedule_id not in self._now()[stream].schedules
+        else:
+            self._on(name, v1.CancelScheduleRequest(model=name, schedule_id=schedule_id))
+
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        """The time comes at which an assignment ends."""
+        held = [
+            (stream, alias, one.revision)
+            for stream, state in self._now().items()
+            for alias, one in state.aliases.items()
+            if one.expires_at
+        ]
+        if held:
+            stream, alias, revision = data.draw(st.sampled_from(sorted(held)))
+            self._do(lambda metadata: self._commands.expire(stream, alias, revision, metadata))
+            assert not self._now()[stream].alias(alias).version
+
+    @rule(
+        models=st.sampled_from(["*", "fraud", "i*"]), aliases=st.sampled_from(["*", "champion", "c*e"]), data=st.data()
+    )
+    def roll_back(self, models: str, aliases: str, data: st.DataObject) -> None:
+        """A rollback of some aliases, to a position or to the previous holders, after a dry run."""
+        to = data.draw(st.one_of(st.none(), st.integers(0, self._head())))
+        request = v1.RollbackRequest(models=models, aliases=aliases, skip_missing=data.draw(st.booleans()), reason="r")
+        dry = v1.RollbackRequest(dry_run=True)
+        dry.MergeFrom(request)
+        head = self._head()
+        try:
+            seen = self.run(self._rollbacks.do(dry, to, Metadata("Zoë")))
+        except (Rejected, Conflict):
+            seen = None
+        assert self._head() == head
+        if seen:
+            request.expected_position = seen.computed_at
+        answers: list[v1.RollbackResponse] = []
+
+        async def job(metadata: Metadata) -> None:
+            answers.append(await self._rollbacks.do(request, to, metadata))
+
+        self._do(job)
+        if not answers or seen is None:
+            assert not answers
+            return
+        assert list(answers[0].changes) == list(seen.changes)
+        for change in seen.changes:
+            if not change.skipped:
+                alias = self._live.assignment(change.model, change.alias)
+                assert (alias.version, alias.revision) == (change.to_version, answers[0].revision)
+
+    @rule(name=st.sampled_from("pq"), gate=st.sampled_from(["", "candidate.version > 1"]), remove=st.booleans())
+    def declare(self, name: str, gate: str, remove: bool) -> None:
+        """A policy is set or removed."""
+        policy = v1.Policy(name=name, models="fraud*", aliases="champion", reason_required=True, gate=gate)
+        request = v1.RemovePolicyRequest(name=name) if remove else v1.SetPolicyRequest(policy=policy)
+        self._do(lambda metadata: self._policies.handle(POLICIES_STREAM, request, metadata))
 
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
-        """An earlier request comes again: nothing happens, and it is answered as it was."""
+        """An earlier request comes again: nothing happens, or it is refused as it was."""
         if not self._done:
             return
         asked = data.draw(st.sampled_from(self._done))
         head = self._head()
-        again = self.run(self._commands.handle(asked.stream, asked.command, asked.metadata))
+        # What it names may be called otherwise, or be gone, by now.
+        assert self._outcome(asked) not in {"REQUEST_ID_REUSED", "STREAM_BUSY", "WRONG_REVISION"}
         assert self._head() == head
-        assert again.position == asked.outcome.position
-        assert [event.id for event in again.events] == [event.id for event in asked.outcome.events]
 
-    @rule(data=st.data(), model=MODELS)
+    @rule(data=st.data(), model=NAMES)
     def reuse(self, data: st.DataObject, model: str) -> None:
         """An earlier request id comes with another command: it is refused."""
         if not self._done:
@@ -136,15 +279,16 @@ class Registry(RuleBasedStateMachine):
         asked = data.draw(st.sampled_from(self._done))
         metadata = Metadata(asked.metadata.actor, request_id=asked.metadata.request_id, request_digest="other")
         head = self._head()
-        assert self._refusal(model, v1.CreateModelRequest(name=model), metadata) == "REQUEST_ID_REUSED"
+        request = v1.CreateModelRequest(name=model)
+        refused = self._refusal(lambda metadata: self._commands.handle(model, request, metadata), metadata)
+        assert refused == "REQUEST_ID_REUSED"
         assert self._head() == head
 
     @rule()
     def restart(self) -> None:
         """The process ends and starts again, with nothing held in memory."""
-        self.run(self._rows.stop())
-        self.run(self._tail.stop())
-        self.start()
+        self.run(self._stop())
+        self.run(self._start())
 
     @rule()
     def rebuild(self) -> None:
@@ -157,67 +301,105 @@ class Registry(RuleBasedStateMachine):
         assert last.done
         assert last.live_digest == last.rebuilt_digest != ""
 
-    def _do(self, model: str, command: Command) -> None:
-        request_id = str(next(self._numbers))
-        metadata = Metadata("Zoë", request_id=request_id, request_digest=request_id)
-        self._refusal(model, command, metadata)
-
-    def _refusal(self, model: str, command: Command, metadata: Metadata) -> str:
-        stream, head = model_stream(model), self._head()
+    def _outcome(self, asked: Asked) -> str:
         try:
-            outcome = self.run(self._commands.handle(stream, command, metadata))
+            self.run(asked.job(asked.metadata))
         except (Rejected, Conflict) as refusal:
-            assert self._head() == head
             return refusal.reason
-        if outcome.events:
-            self._done.append(Asked(stream, command, metadata, outcome))
-        for event in self._events()[head:]:
-            before = self._past[event.position - 1]
-            self._past[event.position] = before | {model: evolve(before.get(model, State()), event)}
         return ""
+
+    def _on(self, model: str, command: object) -> None:
+        self._do(lambda metadata: self._commands.handle(model, command, metadata))
+
+    def _do(self, job: Job) -> None:
+        request_id = str(next(self._numbers))
+        metadata = Metadata("Zoë", "because", request_id, request_id)
+        self._refusal(job, metadata)
+
+    def _refusal(self, job: Job, metadata: Metadata) -> str:
+        head = self._head()
+        reason = ""
+        try:
+            self.run(job(metadata))
+        except (Rejected, Conflict) as refusal:
+            reason = refusal.reason
+            assert self._head() == head or reason == "GATE_FAILED"
+        new = self._events()[head:]
+        if new:
+            self._done.append(Asked(job, metadata, [event.id for event in new]))
+        for event in new:
+            before = self._past[event.position - 1]
+            folds = (
+                {}
+                if event.stream == POLICIES_STREAM
+                else {event.stream: evolve(before.get(event.stream, State()), event)}
+            )
+            self._past[event.position] = {**before, **folds}
+        assert len({event.append_end for event in new}) <= 1
+        self.run(self._live.wait_for(self._head()))
+        return reason
 
     # What always holds.
 
     @invariant()
     def rows_are_what_the_log_says(self) -> None:
-        """Models, versions, aliases and history are the fold of the log."""
-        head = self._head()
-        self.run(self._rows.wait_for(head))
-        now = self._past[head]
-        assert self._ask(lambda rows: set(rows.scalars(sa.select(models.c.name)))) == set(now)
-        assert self._ask(_versions) == {
-            (model, number): digest for model, state in now.items() for number, digest in state.digests.items()
+        """Models with their labels, versions, aliases and schedules are the fold of the log."""
+        self.run(self._rows.wait_for(self._head()))
+        states = {state.name: state for state in self._now().values() if state.name}
+        models = self._ask(lambda rows: queries.list_models(rows, v1.ListModelsRequest(show_deleted=True))).models
+        assert {model.name: _facts_of(model) for model in models} == {
+            name: _facts(state) for name, state in states.items()
         }
-        assert self._ask(_held) == {
-            (model, alias): (one.version, one.revision)
-            for model, state in now.items()
-            for alias, one in state.aliases.items()
+        listed = self._ask(lambda rows: queries.list_versions(rows, v1.ListVersionsRequest(show_deleted=True))).versions
+        assert {(one.model, one.version): _version_facts_of(one) for one in listed} == {
+            (name, number): (one.digest, one.description, dict(one.tags.items()), one.status, one.deleted, one.revision)
+            for name, state in states.items()
+            for number, one in state.versions.items()
         }
-        changes = [event for event in self._events() if isinstance(event.data, v1.AliasMoved | v1.AliasRemoved)]
-        recorded = self._ask(lambda rows: list(rows.scalars(sa.select(alias_changes.c.revision).order_by("revision"))))
-        assert recorded == [event.position for event in changes]
+        waiting = self._ask(lambda rows: alias_queries.list_schedules(rows, v1.ListSchedulesRequest())).schedules
+        assert {(one.schedule_id, one.alias, one.version) for one in waiting} == {
+            (key, one.alias, one.version) for state in states.values() for key, one in state.schedules.items()
+        }
+
+    @invariant()
+    def memory_is_what_the_log_says(self) -> None:
+        """So are the aliases and the policies that questions about now are answered from."""
+        for state in self._now().values():
+            for alias, one in state.aliases.items():
+                found = self._live.assignment(state.name, alias)
+                digest = state.digest(one.version)
+                assert (found.version, found.revision, found.digest) == (one.version, one.revision, digest)
+        said = policies.State()
+        for event in self._events():
+            if event.stream == POLICIES_STREAM:
+                said = policies.evolve(said, event)
+        assert dict(self._live.policies.policies.items()) == dict(said.policies.items())
+        assert self._live.policies.revision == said.revision
 
     @invariant()
     def the_past_is_what_the_log_said(self) -> None:
-        """At every position, every alias is what the fold up to there says."""
-        asked = [(model, alias) for model in ("fraud", "iris") for alias in ("champion", "candidate")]
+        """At every position, every alias is what the fold said after the last append that was whole by then."""
+        now = {stream: state.name for stream, state in self._now().items() if state.name}
+        whole = 0
+        expected, asked = {}, []
+        for at, states in sorted(self._past.items()):
+            whole = at if at == 0 or self._events()[at - 1].closes_append else whole
+            for stream, name in now.items():
+                state = self._past[whole].get(stream, State())
+                for alias in ("champion", "candidate"):
+                    one = state.alias(alias)
+                    asked.append((at, name, alias))
+                    expected[at, name, alias] = (one.version, one.revision, state.digest(one.version))
+            assert states is self._past[at]
 
-        def answers(rows: sa.Connection) -> dict[tuple[int, str, str], tuple[int, int, str]]:
-            found = {
-                (at, model, alias): queries.assignment(rows, model, alias, at)
-                for at in self._past
-                for model, alias in asked
-            }
+        def answers(rows: Any) -> dict[tuple[int, str, str], tuple[int, int, str]]:
+            found = {key: alias_queries.assignment(rows, key[1], key[2], key[0]) for key in asked}
             return {key: (one.version, one.revision, one.digest) for key, one in found.items()}
 
-        expected = {}
-        for at, states in self._past.items():
-            for model, alias in asked:
-                state = states.get(model, State())
-                one = state.alias(alias)
-                digest = state.digests[one.version] if one.version else ""
-                expected[at, model, alias] = (one.version, one.revision, digest)
         assert self._ask(answers) == expected
+
+    def _now(self) -> States:
+        return self._past[self._head()]
 
     def _ask(self, question: Any) -> Any:
         return self.run(self._rows.query(question))
@@ -229,12 +411,21 @@ class Registry(RuleBasedStateMachine):
         return self._log._events
 
 
-def _versions(rows: sa.Connection) -> dict[tuple[str, int], str]:
-    return {(row.model, row.version): row.digest for row in rows.execute(sa.select(versions))}
+def _facts(state: State) -> tuple[object, ...]:
+    aliases = {(alias, one.version, one.revision) for alias, one in state.aliases.items() if one.version}
+    tags = dict(state.tags.items())
+    return state.description, tags, state.gate, state.deleted, len(state.versions), aliases
 
 
-def _held(rows: sa.Connection) -> dict[tuple[str, str], tuple[int, int]]:
-    return {(row.model, row.alias): (row.version, row.revision) for row in rows.execute(sa.select(aliases))}
+def _facts_of(model: v1.Model) -> tuple[object, ...]:
+    aliases = {(one.alias, one.version, one.revision) for one in model.aliases}
+    deleted = model.HasField("deleted_at")
+    return model.description, dict(model.tags), model.registration_gate, deleted, model.latest_version, aliases
+
+
+def _version_facts_of(one: v1.Version) -> tuple[object, ...]:
+    deleted = one.HasField("deleted_at")
+    return one.digest, one.description, dict(one.tags), one.status, deleted, one.revision
 
 
 async def _awaited(job: Awaitable[T]) -> T:
@@ -242,6 +433,6 @@ async def _awaited(job: Awaitable[T]) -> T:
 
 
 Registry.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRegistry = Registry.TestCase

@@ -9,7 +9,7 @@ from rollforward.aliases import resolve
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound
 from rollforward.pages import collect
-from rollforward.references import Past, just_after, parse_alias, parse_filter, timestamp
+from rollforward.references import Past, as_of, just_after, parse_alias, parse_filter, timestamp
 from rollforward.tracking import get_run
 from rollforward.versions import get_version
 
@@ -115,9 +115,7 @@ def changes_at(revision: int, *, connection: Connection | None = None) -> list[v
     revision), Unavailable.
     """
     link = current(connection)
-    request = v1.ListAliasHistoryRequest(
-        since=_time_of(link, revision - 1) if revision > 1 else None, until=just_after(_time_of(link, revision))
-    )
+    request = v1.ListAliasHistoryRequest(since=_time_of(link, revision - 1), until=_time_after(link, revision))
     found = [change for change in _changes(link, request, None) if change.revision == revision]
     if not found:
         message = f"no alias was changed at revision {revision}"
@@ -127,8 +125,10 @@ def changes_at(revision: int, *, connection: Connection | None = None) -> list[v
 
 def alias_cause(word: str) -> v1.AliasCause.ValueType:
     """The cause that a word stands for, ALIAS_CAUSE_UNSPECIFIED for "". Raises InvalidRequest (INVALID_CAUSE)."""
+    if not word:
+        return v1.ALIAS_CAUSE_UNSPECIFIED
     try:
-        return v1.AliasCause.Value(f"ALIAS_CAUSE_{word.upper() or 'UNSPECIFIED'}")
+        return v1.AliasCause.Value(f"ALIAS_CAUSE_{word.upper()}")
     except ValueError as error:
         message = f"a cause is request, rollback, schedule or expiry, not {word!r}"
         raise InvalidRequest("INVALID_CAUSE", message, {"cause": word}) from error
@@ -142,8 +142,18 @@ def _change_of(link: Connection, alias: v1.Alias) -> v1.AliasChange:
 
 
 def _time_of(link: Connection, position: int) -> Timestamp:
-    request = v1.ResolveAliasesRequest(at=v1.AsOf(position=position), page_size=1)
+    request = v1.ResolveAliasesRequest(at=as_of(position), page_size=1)
     return link.call(link.registry.ResolveAliases, request).time
+
+
+def _time_after(link: Connection, position: int) -> Timestamp | None:
+    # The events of an append have times of their own; none is later than what comes after the append.
+    try:
+        return just_after(_time_of(link, position + 1))
+    except InvalidRequest as error:
+        if error.reason != "POSITION_AHEAD":
+            raise
+        return None
 
 
 def _changes(link: Connection, query: v1.ListAliasHistoryRequest, limit: int | None) -> list[v1.AliasChange]:

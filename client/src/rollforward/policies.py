@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
+from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.references import timestamp, version_number
+from rollforward.references import UINT32_MAX, timestamp, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,8 @@ def set_policy(
     Raises InvalidRequest (INVALID_POLICY, INVALID_GATE, REQUEST_ID_REUSED), Unavailable.
     """
     link = current(connection)
+    if not 0 <= recent_days <= UINT32_MAX:
+        raise InvalidRequest("INVALID_POLICY", f"recent_days is a whole number from 0 on, not {recent_days}")
     policy = v1.Policy(
         name=name,
         models=models,

@@ -1,13 +1,85 @@
-"""How long is waited between two requests."""
+"""One request to a real endpoint, whatever it answers, and how long is waited for the next."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
-from services.webhooks.receiver import _seconds, pause_after
+from services.webhooks.receiver import ANSWER_BYTES, Answer, _seconds, open_client, pause_after, post
+from tests.servers.ports import free_port
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(talk: Talk) -> AsyncIterator[str]:
+    """A server that reads a request and then talks as it is told; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        await talk(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def send(url: str, seconds: float = 10.0) -> Answer:
+    """What comes of a request."""
+    async with open_client() as client:
+        return await post(client, url, {}, "{}", seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "taken", "gone"),
+    [(200, True, False), (204, True, False), (410, False, True), (500, False, False), (301, False, False)],
+)
+async def test_what_an_answer_means(status: int, taken: bool, gone: bool) -> None:
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status} Word\r\nlocation: /\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n".encode())
+
+    async with listening(talk) as url:
+        answer = await send(url)
+    assert (answer.status_code, answer.taken, answer.gone, answer.retry_after) == (status, taken, gone, 7.0)
+    assert (answer.detail == "") is taken
+
+
+async def test_an_answer_without_an_end_is_cut_and_counts() -> None:
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x" * ANSWER_BYTES)
+                await writer.drain()
+        except ConnectionError:
+            return
+
+    async with listening(talk) as url:
+        assert (await send(url)).taken
+
+
+async def test_without_an_answer_there_is_no_status() -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        return
+
+    async with listening(silent) as url:
+        late = await send(url, 0.2)
+        assert 0.2 <= late.seconds < 5.0
+    async with listening(hang_up) as url:
+        rude = await send(url)
+    refused = await send(f"http://127.0.0.1:{free_port()}/")
+    for answer in (late, rude, refused):
+        assert (answer.status_code, answer.taken, answer.gone) == (0, False, False)
+        assert answer.detail
 
 
 def test_pauses_begin_short_double_and_end_at_a_minute() -> None:

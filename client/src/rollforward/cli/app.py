@@ -76,7 +76,9 @@ def run(tokens: Sequence[str]) -> int:
 
 def _call(tokens: Sequence[str]) -> int:
     try:
-        result = _app(tokens)(_ordered(tokens), exit_on_error=False, print_error=False, result_action="return_value")
+        result = command_line(tokens)(
+            _ordered(tokens), exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except CycloptsError as error:
         return _usage(error)
     except BrokenPipeError:
@@ -91,7 +93,8 @@ def _call(tokens: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _app(tokens: Sequence[str]) -> App:
+def command_line(tokens: Sequence[str]) -> App:
+    """The program's commands, for one command line."""
     app = App(
         name="rollforward",
         help=HELP,

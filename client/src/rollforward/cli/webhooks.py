@@ -32,17 +32,15 @@ ModelPattern = Annotated[
 AliasPattern = Annotated[str, Parameter(name="--alias", help="The aliases it hears of: a name, or a pattern.")]
 Changes = Annotated[
     tuple[Literal["moved", "removed"], ...],
-    Parameter(
-        name="--change", negative="", help="A kind of change it hears of; several times for both, which is the default."
-    ),
+    Parameter(name="--change", negative="", show_default=False, help="One kind of change only."),
 ]
 Description = Annotated[str, Parameter(help="What it is for.", show_default=False)]
 
 
 @app.command(
     help_epilogue=examples(
-        "webhooks create https://ci.example/hook --alias champion --reason 'deploys the champion'",
-        "webhooks create https://ci.example/hook --model 'fraud-*' --change moved --from 0",
+        "webhooks create https://ci.example/hook --alias champion",
+        "webhooks create https://ci.example/hook --model 'fraud-*' --from 0",
     )
 )
 def create(
@@ -72,7 +70,7 @@ def create(
         reason=reason,
         request_id=request_id,
     )
-    options.show(made, lambda: Group(_facts(made.webhook), pairs({"secret": made.secret})))
+    options.show(made, lambda: _facts(made.webhook, secret=made.secret))
 
 
 @app.command(name="list", help_epilogue=examples("webhooks list", "webhooks list -o json"))
@@ -220,14 +218,14 @@ def _webhooks(found: Sequence[v1.Webhook]) -> RenderableType:
     return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows)
 
 
-def _facts(one: v1.Webhook) -> RenderableType:
+def _facts(one: v1.Webhook, secret: str = "") -> RenderableType:
     settings, trouble = one.settings, one.trouble
     kinds = [word(rf.v1.WebhookChangeKind.Name(kind), "WEBHOOK_CHANGE_KIND_") for kind in settings.changes]
     facts = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
     facts |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
-    facts |= {"description": settings.description, "created": moment(one.created_at), "by": one.actor}
+    facts |= {"description": settings.description, "created": moment(one.created_at), "by": one.actor, "secret": secret}
     if one.HasField("trouble"):
-        facts |= {"not taken": f"revision {trouble.position}: {trouble.detail} ({trouble.attempts} attempts)"}
+        facts |= {"not taken": f"change {trouble.position}: {trouble.detail} (attempt {trouble.attempts})"}
         facts |= {"since": moment(trouble.since)}
         facts |= {"next attempt": moment(trouble.next_attempt_at) if trouble.HasField("next_attempt_at") else ""}
     return pairs(facts)
@@ -277,4 +275,4 @@ def _attempts(tried: Sequence[v1.WebhookAttempt]) -> RenderableType:
         )
         for one in tried
     ]
-    return grid(("SENT", "REVISION>", "ATTEMPT>", "STATUS>", "SECONDS>", "WHY"), rows)
+    return grid(("SENT", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "WHY"), rows)

@@ -926,7 +926,7 @@ class WebhookAttempt(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """The registry log's position of the change; 0 for a test."""
+    """The registry log's position of the change."""
     event_id: _builtins.str
     """The id that it was sent with: the event's."""
     number: _builtins.int

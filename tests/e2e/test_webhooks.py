@@ -1,0 +1,63 @@
+"""Webhooks of a whole system whose parts die: what the registry did is told, all of it, in its order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rollforward as rf
+from rollforward import Connection
+from tests.e2e.models import write_constant_model
+from tests.e2e.processes import Services
+from tests.e2e.program import until
+from tests.servers.receiver import Receiver, Request
+
+MODEL = "m"
+CHAMPION = "m@champion"
+
+
+def move_to_and_fro(link: Connection, times: int) -> None:
+    """Moves the champion so often."""
+    for _ in range(times):
+        changes = rf.alias_history(MODEL, limit=1, connection=link)
+        rf.move_alias(CHAMPION, 3 - changes[0].to_version if changes else 1, reason="to and fro", connection=link)
+
+
+def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
+    """What the requests say, each change once: revision, id, version before and after."""
+    facts = [request.json["data"] for request in requests]
+    return [
+        *dict.fromkeys(
+            (fact["revision"], fact["event_id"], (fact["from"] or {}).get("version", 0), fact["to"]["version"])
+            for fact in facts
+        )
+    ]
+
+
+def test_whatever_dies_every_move_is_told_in_order(tmp_path: Path) -> None:
+    with Services(tmp_path / "data") as services, Receiver() as receiver, services.connect("user") as link:
+        for number in (1, 2):
+            rf.register_model(MODEL, path=write_constant_model(tmp_path / f"v{number}", number), connection=link)
+        made = rf.create_webhook(receiver.url, model=MODEL, connection=link)
+        move_to_and_fro(link, 10)
+        services.kill_nats()
+        move_to_and_fro(link, 10)
+        services.kill()
+        services.start()
+        move_to_and_fro(link, 10)
+        receiver.stop()
+        move_to_and_fro(link, 10)
+        assert services.stop() == 0
+        receiver.start()
+        services.start()
+        moves = [
+            (change.revision, change.event_id, change.from_version, change.to_version)
+            for change in rf.alias_history(MODEL, connection=link)[::-1]
+        ]
+        assert len(moves) == 40
+        until(lambda: told(receiver.taken) == moves, "every move is told, in order")
+        until(lambda: rf.get_webhook(made.webhook.webhook_id, connection=link).cursor == moves[-1][0], "all is known")
+        for request in receiver.taken[-10:]:
+            request.verify(made.secret)
+        assert rf.get_webhook_secret(made.webhook.webhook_id, connection=link) == made.secret
+        assert services.stop() == 0
+        assert "webhook failed" not in services.program.errors

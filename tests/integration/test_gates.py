@@ -1,0 +1,425 @@
+"""Policies and gates on a real system: what they refuse, what evidence they leave, and what they would have said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.message import Message
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, from_rpc_error
+from services.registry.gate import recompute
+from services.series import Points, pack
+from tests.integration.up import ACTOR, SECONDS, Headers, Up, new_id
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
+
+BETTER = "champion.version == 0 || candidate.metrics.f1 >= champion.metrics.f1 + 0.01"
+
+
+def seen(system: Up) -> tuple[tuple[str, str], ...]:
+    """The headers of a client that has seen all of every log."""
+    return (*ACTOR, ("rollforward-min-position", ",".join(f"{log}={head}" for log, head in system.heads().items())))
+
+
+def log_metrics(system: Up, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Logs a run's metrics, at the end of what it has."""
+    at = np.array([system.heads()["tracking"]])
+    series = [pack(key, Points(at, at, np.array([value]))) for key, value in metrics.items()]
+    system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, series=series), timeout=SECONDS)
+
+
+def new_run(system: Up, **metrics: float) -> str:
+    """A run with these metrics and an artifact."""
+    run_id = system.new_run()
+    log_metrics(system, run_id, metrics)
+    artifact = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload())
+    system.tracking.LogArtifact(artifact, timeout=SECONDS)
+    return run_id
+
+
+def registering(model: str, run_id: str, **values: str) -> v1.RegisterVersionRequest:
+    """A request to register a run's artifact."""
+    return v1.RegisterVersionRequest(model=model, run_id=run_id, artifact_path="model", **values)  # type: ignore[arg-type]
+
+
+def scored(system: Up, *scores: float) -> tuple[str, list[str]]:
+    """A model with a version of each f1, and the versions' runs."""
+    model, runs = f"model-{new_id()}", [new_run(system, f1=score) for score in scores]
+    for run_id in runs:
+        system.registry.RegisterVersion(registering(model, run_id), metadata=seen(system), timeout=SECONDS)
+    return model, runs
+
+
+def moving(model: str, version: int, alias: str = "champion", **values: str) -> v1.MoveAliasRequest:
+    """A request to move an alias."""
+    return v1.MoveAliasRequest(model=model, alias=alias, version=version, **values)  # type: ignore[arg-type]
+
+
+def refusal(
+    system: Up, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, headers: Headers | None = None
+) -> PreconditionFailed:
+    """How a call is refused that leaves an event which says so."""
+    known = seen(system) if headers is None else tuple(headers)
+    with pytest.raises(grpc.RpcError) as raised:
+        method(request, metadata=known, timeout=SECONDS)
+    error = from_rpc_error(raised.value)
+    assert isinstance(error, PreconditionFailed)
+    return error
+
+
+def facts(system: Up, model: str, kind: type[M]) -> list[M]:
+    """A model's events of a type, newest first, as the audit log has them."""
+    request = v1.ListEventsRequest(log="registry", stream=f"model/{model}", type=kind.DESCRIPTOR.full_name)
+    found = []
+    for event in system.audit.ListEvents(request, metadata=seen(system), timeout=SECONDS).events:
+        fact = kind()
+        assert event.data.Unpack(fact)
+        found.append(fact)
+    return found
+
+
+def version_of(system: Up, model: str, alias: str = "champion") -> int:
+    """The version that an alias names."""
+    request = v1.ResolveAliasRequest(model=model, alias=alias)
+    return system.registry.ResolveAlias(request, metadata=seen(system), timeout=SECONDS).alias.version
+
+
+@pytest.fixture
+def policies(system: Up) -> v1.PolicyServiceStub:
+    """The service's stub."""
+    return v1.PolicyServiceStub(system.channel)
+
+
+Declare = Callable[..., v1.SetPolicyResponse]
+
+
+@pytest.fixture
+def declare(policies: v1.PolicyServiceStub) -> Iterator[Declare]:
+    """Declares policies, which are removed after the test."""
+    names = set()
+
+    def set_policy(**values: object) -> v1.SetPolicyResponse:
+        policy = v1.Policy(**{"name": f"p{new_id()}", **values})  # type: ignore[arg-type]
+        names.add(policy.name)
+        return policies.SetPolicy(v1.SetPolicyRequest(policy=policy, reason="safety"), timeout=SECONDS)
+
+    yield set_policy
+    for name in names:
+        policies.RemovePolicy(v1.RemovePolicyRequest(name=name), timeout=SECONDS)
+
+
+class TestProtectedAliases:
+    """An alias that a policy protects is changed only with a reason and through its gate."""
+
+    def test_moves_only_with_a_reason(self, system: Up, model: str, declare: Declare) -> None:
+        declare(models=model, aliases="prod-*", reason_required=True)
+        for reason in ("", " \n"):
+            error = system.refused(system.registry.MoveAlias, moving(model, 1, "prod-eu", reason=reason))
+            assert isinstance(error, PreconditionFailed)
+            assert error.reason == "REASON_REQUIRED"
+        system.registry.MoveAlias(moving(model, 1, "staging"), timeout=SECONDS)
+        system.registry.MoveAlias(moving(model, 1, "prod-eu", reason="tested"), timeout=SECONDS)
+        removal = v1.RemoveAliasRequest(model=model, alias="prod-eu")
+        assert system.refused(system.registry.RemoveAlias, removal).reason == "REASON_REQUIRED"
+
+    def test_its_gate_lets_a_better_version_through_with_the_evidence(self, system: Up, declare: Declare) -> None:
+        model, runs = scored(system, 0.8, 0.9)
+        at = declare(name=f"better-{model}", models=model, aliases="champion", gate=BETTER).position
+        for version in (1, 2):
+            system.registry.MoveAlias(moving(model, version), metadata=seen(system), timeout=SECONDS)
+        second, first = facts(system, model, v1.AliasMoved)
+        (evidence,) = second.evidence
+        assert (first.policy_revision, second.policy_revision) == (at, at)
+        assert (evidence.passed, evidence.expression, evidence.policy) == (True, BETTER, f"better-{model}")
+        assert evidence.run == v1.GateRun(run_id=runs[1], metrics={"f1": 0.9}, version=2)
+        assert evidence.others["champion"] == v1.GateRun(run_id=runs[0], metrics={"f1": 0.8}, version=1)
+        assert 0 < evidence.tracking_position <= system.heads()["tracking"]
+        assert recompute(evidence)
+
+    def test_its_gate_refuses_a_worse_version_and_the_log_says_why(self, system: Up, declare: Declare) -> None:
+        model, _ = scored(system, 0.9, 0.8)
+        declare(models=model, aliases="champion", gate=BETTER)
+        system.registry.MoveAlias(moving(model, 1), metadata=seen(system), timeout=SECONDS)
+        error = refusal(system, system.registry.MoveAlias, moving(model, 2, reason="hope"))
+        assert error.reason == "GATE_FAILED"
+        assert version_of(system, model) == 1
+        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        assert (refused.alias, refused.from_version, refused.to_version) == ("champion", 1, 2)
+        (evidence,) = refused.evidence
+        assert error.evidence == evidence
+        assert not evidence.passed
+        assert recompute(evidence)
+
+    def test_all_gates_are_asked_and_each_leaves_its_evidence(self, system: Up, declare: Declare) -> None:
+        model, _ = scored(system, 0.9)
+        for name, gate in (("a", "candidate.metrics.f1 > 0.5"), ("b", "candidate.metrics.f1 > 0.95"), ("c", "false")):
+            declare(name=f"{name}-{model}", models=model, aliases="*", gate=gate)
+        assert refusal(system, system.registry.MoveAlias, moving(model, 1)).metadata["policy"] == f"b-{model}"
+        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        assert [one.passed for one in refused.evidence] == [True, False, False]
+
+    @pytest.mark.parametrize(
+        "gate",
+        [
+            pytest.param("candidate.metrics.auc > 0.5", id="a metric that there is not"),
+            pytest.param("int(candidate.run_id) == 0", id="a text that is no number"),
+            pytest.param("candidate.metrics.f1 > champion.metrics.f1", id="nobody to compare with"),
+            pytest.param("candidate.metrics.nan < 1.0", id="NaN"),
+        ],
+    )
+    def test_what_cannot_be_answered_is_refused(self, system: Up, declare: Declare, gate: str) -> None:
+        model, runs = scored(system, 0.9)
+        log_metrics(system, runs[0], {"nan": float("nan")})
+        declare(models=model, aliases="champion", gate=gate)
+        error = refusal(system, system.registry.MoveAlias, moving(model, 1))
+        assert error.reason == "GATE_FAILED"
+        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        assert refused.evidence[0].detail
+        assert recompute(refused.evidence[0])
+
+    def test_a_version_without_a_run_has_no_metrics(self, system: Up, model: str, declare: Declare) -> None:
+        declare(models=model, aliases="champion", gate="candidate.metrics.f1 > 0.5")
+        assert refusal(system, system.registry.MoveAlias, moving(model, 1)).reason == "GATE_FAILED"
+
+    def test_the_metrics_that_were_logged_last_count_at_once(self, system: Up, declare: Declare) -> None:
+        model, runs = scored(system, 0.1)
+        declare(models=model, aliases="champion", gate="candidate.metrics.f1 > 0.5")
+        for score in (0.2, 0.6, 0.3, 0.7):
+            log_metrics(system, runs[0], {"f1": score})
+            request = moving(model, 1)
+            if score < 0.5:
+                assert refusal(system, system.registry.MoveAlias, request, ACTOR).reason == "GATE_FAILED"
+            else:
+                system.registry.MoveAlias(request, timeout=SECONDS)
+                removal = v1.RemoveAliasRequest(model=model, alias="champion", reason="again")
+                system.registry.RemoveAlias(removal, timeout=SECONDS)
+
+    def test_the_same_request_gets_the_same_refusal(self, system: Up, declare: Declare) -> None:
+        model, runs = scored(system, 0.1)
+        declare(models=model, aliases="champion", gate="candidate.metrics.f1 > 0.5")
+        request = moving(model, 1, request_id=new_id())
+        first = refusal(system, system.registry.MoveAlias, request)
+        log_metrics(system, runs[0], {"f1": 0.9})
+        again = refusal(system, system.registry.MoveAlias, request)
+        assert (again.reason, again.evidence) == ("GATE_FAILED", first.evidence)
+        assert len(facts(system, model, v1.AliasMoveRefused)) == 1
+        request.request_id = new_id()
+        system.registry.MoveAlias(request, metadata=seen(system), timeout=SECONDS)
+        assert version_of(system, model) == 1
+
+    def test_a_release_set_is_refused_whole(self, system: Up, declare: Declare) -> None:
+        good, bad = scored(system, 0.9)[0], scored(system, 0.1)[0]
+        declare(models=bad, aliases="champion", gate="candidate.metrics.f1 > 0.5")
+        targets = [v1.AliasTarget(model=model, alias="champion", version=1) for model in (good, bad)]
+        error = refusal(system, system.registry.MoveAliases, v1.MoveAliasesRequest(targets=targets))
+        assert (error.reason, error.metadata["model"]) == ("GATE_FAILED", bad)
+        assert not facts(system, good, v1.AliasMoved)
+        assert len(facts(system, bad, v1.AliasMoveRefused)) == 1
+
+    def test_a_rollback_to_a_recent_holder_skips_the_gate_and_says_so(self, system: Up, declare: Declare) -> None:
+        model, _ = scored(system, 0.8, 0.9)
+        declare(models=model, aliases="champion", gate=BETTER)
+        for version in (1, 2):
+            system.registry.MoveAlias(moving(model, version), metadata=seen(system), timeout=SECONDS)
+        assert refusal(system, system.registry.MoveAlias, moving(model, 1)).reason == "GATE_FAILED"
+        request = v1.RollbackRequest(models=model, aliases="champion", reason="worse")
+        system.registry.Rollback(request, metadata=seen(system), timeout=SECONDS)
+        moved = facts(system, model, v1.AliasMoved)[0]
+        assert (moved.to_version, moved.cause) == (1, v1.ALIAS_CAUSE_ROLLBACK)
+        assert (list(moved.skipped_gates), list(moved.evidence)) == ([BETTER], [])
+
+
+class TestRegistration:
+    """A policy without aliases binds registration."""
+
+    def test_is_refused_and_the_log_says_why(self, system: Up, declare: Declare) -> None:
+        model, _ = scored(system, 0.9)
+        declare(models=model, gate="run.metrics.f1 > 0.5")
+        bad = new_run(system, f1=0.4)
+        error = refusal(system, system.registry.RegisterVersion, registering(model, bad))
+        assert error.reason == "GATE_FAILED"
+        (refused,) = facts(system, model, v1.VersionRefused)
+        assert refused.run_id == bad
+        assert recompute(refused.evidence[0])
+        good = registering(model, new_run(system, f1=0.6))
+        done = system.registry.RegisterVersion(good, metadata=seen(system), timeout=SECONDS)
+        assert done.version.version == 2
+        (evidence,) = done.version.policy_evidence
+        assert evidence.passed
+        assert recompute(evidence)
+
+    def test_of_a_new_model_is_refused(self, system: Up, declare: Declare) -> None:
+        model = f"model-{new_id()}"
+        declare(models=model, gate="run.metrics.f1 > 0.5")
+        refused = refusal(system, system.registry.RegisterVersion, registering(model, new_run(system, f1=0.4)))
+        assert refused.reason == "GATE_FAILED"
+        assert len(facts(system, model, v1.VersionRefused)) == 1
+        wanted = v1.GetModelRequest(name=model)
+        assert isinstance(system.refused(system.registry.GetModel, wanted, seen(system)), NotFound)
+        better = registering(model, new_run(system, f1=0.9))
+        done = system.registry.RegisterVersion(better, metadata=seen(system), timeout=SECONDS)
+        assert done.version.version == 1
+
+    def test_takes_a_reason_and_both_kinds_of_gates(self, system: Up, declare: Declare) -> None:
+        model, run_id = f"model-{new_id()}", new_run(system, f1=0.6)
+        own = v1.CreateModelRequest(name=model, registration_gate="run.metrics.f1 > 0.5")
+        system.registry.CreateModel(own, timeout=SECONDS)
+        declare(models=model, reason_required=True, gate="run.metrics.f1 > 0.55 && run.tags.team == 'risk'")
+        unsaid = registering(model, run_id)
+        assert system.refused(system.registry.RegisterVersion, unsaid, seen(system)).reason == "REASON_REQUIRED"
+        request = v1.RegisterVersionRequest(
+            model=model, run_id=run_id, artifact_path="model", tags={"team": "risk"}, reason="tested"
+        )
+        version = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS).version
+        assert (version.evidence.passed, [one.passed for one in version.policy_evidence]) == (True, [True])
+
+
+class TestPolicies:
+    """Policies are declared, changed, listed and removed, and bind at once."""
+
+    def test_a_change_binds_the_next_move(self, system: Up, declare: Declare, policies: v1.PolicyServiceStub) -> None:
+        model, _ = scored(system, 0.6)
+        name = f"p{new_id()}"
+        for gate, passes in (("candidate.metrics.f1 > 0.9", False), ("candidate.metrics.f1 > 0.5", True)):
+            declare(name=name, models=model, aliases="*", gate=gate)
+            request = moving(model, 1, f"a{new_id()}")
+            if passes:
+                system.registry.MoveAlias(request, metadata=seen(system), timeout=SECONDS)
+            else:
+                assert refusal(system, system.registry.MoveAlias, request).reason == "GATE_FAILED"
+        declare(name=name, models=model, aliases="*", reason_required=True)
+        assert system.refused(system.registry.MoveAlias, moving(model, 1, "b")).reason == "REASON_REQUIRED"
+        policies.RemovePolicy(v1.RemovePolicyRequest(name=name), timeout=SECONDS)
+        system.registry.MoveAlias(moving(model, 1, "b"), timeout=SECONDS)
+        declare(name=name, models=model, aliases="*", reason_required=True)
+
+    def test_are_listed_by_name_with_their_revision(
+        self, system: Up, declare: Declare, policies: v1.PolicyServiceStub
+    ) -> None:
+        prefix = f"p{new_id()}"
+        declare(name=f"{prefix}b", models="nothing", aliases="prod-*", reason_required=True)
+        last = declare(name=f"{prefix}a", models="nothing", aliases="prod-*", reason_required=True)
+        listed = policies.ListPolicies(v1.ListPoliciesRequest(), metadata=seen(system), timeout=SECONDS)
+        mine = [policy.name for policy in listed.policies if policy.name.startswith(prefix)]
+        assert mine == [f"{prefix}a", f"{prefix}b"]
+        assert listed.revision == last.position
+        again = declare(name=f"{prefix}a", models="nothing", aliases="prod-*", reason_required=True)
+        assert again.position == last.position
+
+    @pytest.mark.parametrize(
+        ("policy", "reason"),
+        [
+            (v1.Policy(name="n", models="*", aliases="*"), "INVALID_POLICY"),
+            (v1.Policy(name="n", models="*", aliases="*", gate="run.metrics.f1 > 0.5"), "INVALID_GATE"),
+            (v1.Policy(name="n", models="*", aliases="*", gate="candidate.params.p.matches('(a+)+')"), "INVALID_GATE"),
+            (v1.Policy(name="n/a", models="*", reason_required=True), "INVALID_POLICY"),
+        ],
+        ids=["asks for nothing", "another's variable", "costs", "name"],
+    )
+    def test_are_refused(self, system: Up, policies: v1.PolicyServiceStub, policy: v1.Policy, reason: str) -> None:
+        error = system.refused(policies.SetPolicy, v1.SetPolicyRequest(policy=policy))
+        assert isinstance(error, InvalidRequest)
+        assert error.reason == reason
+
+    def test_that_there_are_not_cannot_be_removed(self, system: Up, policies: v1.PolicyServiceStub) -> None:
+        error = system.refused(policies.RemovePolicy, v1.RemovePolicyRequest(name=new_id()))
+        assert isinstance(error, NotFound)
+        assert error.reason == "POLICY_NOT_FOUND"
+
+
+class TestTryingGates:
+    """What a gate says of what is there, and would have said of what was done; nothing is written."""
+
+    def test_of_versions(self, system: Up, policies: v1.PolicyServiceStub) -> None:
+        model, runs = scored(system, 0.4, 0.6, 0.8)
+        system.move(model, 2)
+        heads = system.heads()
+
+        def answers(**values: object) -> list[v1.GateEvidence]:
+            request = v1.TestGateRequest(model=model, **values)  # type: ignore[arg-type]
+            return list(policies.TestGate(request, metadata=seen(system), timeout=SECONDS).evidence)
+
+        every = answers(expression="run.metrics.f1 > 0.5")
+        assert [(one.run.run_id, one.run.version, one.passed) for one in every] == [
+            (runs[2], 3, True),
+            (runs[1], 2, True),
+            (runs[0], 1, False),
+        ]
+        some = answers(expression=BETTER, versions=[1, 3], alias="staging")
+        assert [(one.run.version, one.passed) for one in some] == [(1, False), (3, True)]
+        assert all(one.others["champion"].version == 2 and one.others["current"].version == 0 for one in some)
+        assert all(map(recompute, every + some))
+        assert system.heads() == heads
+
+    @pytest.mark.parametrize(
+        ("values", "reason"),
+        [
+            ({"expression": "1"}, "INVALID_GATE"),
+            ({"expression": "run.metrics.f1 > 0.5", "alias": "champion"}, "INVALID_GATE"),
+            ({"expression": "true", "alias": "v1"}, "INVALID_ALIAS"),
+            ({"expression": "true", "versions": [9]}, "VERSION_NOT_FOUND"),
+            ({"expression": "true", "model": "none"}, "MODEL_NOT_FOUND"),
+        ],
+        ids=str,
+    )
+    def test_of_nothing(
+        self, system: Up, model: str, policies: v1.PolicyServiceStub, values: Mapping[str, object], reason: str
+    ) -> None:
+        request = v1.TestGateRequest(**{"model": model, **values})  # type: ignore[arg-type]
+        assert system.refused(policies.TestGate, request, seen(system)).reason == reason
+
+    def test_of_past_moves(self, system: Up, policies: v1.PolicyServiceStub) -> None:
+        model, _ = scored(system, 0.6, 0.5, 0.7)
+        moves = [system.move(model, version) for version in (1, 2, 3)]
+        system.move(model, 2, "challenger")
+        heads = system.heads()
+        request = v1.ReplayGateRequest(expression=BETTER, models=model, page_size=2)
+        first = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
+        request.page_token = first.next_page_token
+        second = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
+        found = [*first.moves, *second.moves]
+        assert (len(first.moves), second.next_page_token) == (2, "")
+        assert [(one.alias, one.from_version, one.to_version, one.evidence.passed) for one in found] == [
+            ("champion", 0, 1, True),
+            ("champion", 1, 2, False),
+            ("champion", 2, 3, True),
+            ("challenger", 0, 2, False),
+        ]
+        assert [one.revision for one in found[:3]] == [move.alias.revision for move in moves]
+        assert [one.evidence.others["champion"].version for one in found] == [0, 1, 2, 3]
+        assert all(recompute(one.evidence) for one in found)
+        assert system.heads() == heads
+
+    def test_of_past_moves_by_alias_and_time(self, system: Up, policies: v1.PolicyServiceStub) -> None:
+        model, _ = scored(system, 0.6, 0.5)
+        system.move(model, 1)
+        system.move(model, 1, "challenger")
+        since = system.move(model, 2).alias.moved_at
+
+        def found(**values: object) -> list[tuple[str, int]]:
+            request = v1.ReplayGateRequest(expression="true", models=f"{model[:-1]}?", **values)  # type: ignore[arg-type]
+            answer = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
+            return [(move.alias, move.to_version) for move in answer.moves]
+
+        assert found() == [("champion", 1), ("challenger", 1), ("champion", 2)]
+        assert found(aliases="champ*") == [("champion", 1), ("champion", 2)]
+        assert found(since=since) == [("champion", 2)]
+        assert found(aliases="nothing") == []
+
+    def test_of_past_moves_with_another_questions_token(self, system: Up, policies: v1.PolicyServiceStub) -> None:
+        model, _ = scored(system, 0.6, 0.5)
+        for version in (1, 2):
+            system.move(model, version)
+        request = v1.ReplayGateRequest(expression="true", models=model, page_size=1)
+        request.page_token = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS).next_page_token
+        request.models = "*"
+        assert system.refused(policies.ReplayGate, request, seen(system)).reason == "INVALID_PAGE"
+        other = v1.ReplayGateRequest(expression="run.metrics.f1 > 0.5")
+        assert system.refused(policies.ReplayGate, other, seen(system)).reason == "INVALID_GATE"

@@ -1,0 +1,135 @@
+"""Moves that happen at their time, and assignments that end at theirs: once, also across a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from tests.integration.up import ACTOR, SECONDS, Client, Up, up
+
+T = TypeVar("T")
+
+
+def seconds_from_now(seconds: float) -> Timestamp:
+    """A time."""
+    result = Timestamp()
+    result.FromNanoseconds(time.time_ns() + int(seconds * 1e9))
+    return result
+
+
+def schedule(system: Client, model: str, version: int, seconds: float, expected: int | None = None) -> v1.Schedule:
+    """Schedules a move of the champion."""
+    request = v1.ScheduleMoveRequest(
+        model=model,
+        alias="champion",
+        version=version,
+        at=seconds_from_now(seconds),
+        expected_revision=expected,
+        reason="at night",
+    )
+    return system.registry.ScheduleMove(request, metadata=ACTOR, timeout=SECONDS).schedule
+
+
+def eventually(ask: Callable[[], T], holds: Callable[[T], bool]) -> T:
+    """The first answer that holds."""
+    deadline = time.monotonic() + SECONDS
+    while not holds(answer := ask()):
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.02)
+    return answer
+
+
+def changes(system: Client, model: str, alias: str = "champion") -> list[v1.AliasChange]:
+    """An alias's changes, oldest first."""
+    request = v1.ListAliasHistoryRequest(model=model, alias=alias)
+    return list(reversed(system.registry.ListAliasHistory(request, timeout=SECONDS).changes))
+
+
+def events(system: Client, model: str, kind: str) -> list[v1.RecordedEvent]:
+    """The events of a kind about a model."""
+    request = v1.ListEventsRequest(log="registry", stream=f"model/{model}", type=kind)
+    return list(system.audit.ListEvents(request, timeout=SECONDS).events)
+
+
+def waiting(system: Client, model: str) -> list[v1.Schedule]:
+    """The model's moves to come."""
+    return list(system.registry.ListSchedules(v1.ListSchedulesRequest(model=model), timeout=SECONDS).schedules)
+
+
+def test_a_move_is_made_when_its_time_has_come(system: Up, model: str) -> None:
+    system.move(model, 1)
+    made = schedule(system, model, 2, 0.5)
+    assert (made.actor, made.reason, made.version) == ("Zoë", "at night", 2)
+    assert waiting(system, model) == [made]
+    last = eventually(lambda: changes(system, model), lambda found: len(found) == 2)[-1]
+    assert last.time.ToNanoseconds() >= made.at.ToNanoseconds()
+    assert (last.to_version, last.cause, last.schedule_id) == (2, v1.ALIAS_CAUSE_SCHEDULE, made.schedule_id)
+    assert (last.actor, last.reason) == ("Zoë", "at night")
+    assert waiting(system, model) == []
+
+
+def test_a_move_that_was_called_off_is_not_made(system: Up, model: str) -> None:
+    system.move(model, 1)
+    made = schedule(system, model, 2, 0.5)
+    ask = v1.CancelScheduleRequest(model=model, schedule_id=made.schedule_id, reason="not tonight")
+    system.registry.CancelSchedule(ask, timeout=SECONDS)
+    assert waiting(system, model) == []
+    witness = schedule(system, system.new_model(), 1, 0.6)
+    eventually(lambda: changes(system, witness.model), bool)
+    assert len(changes(system, model)) == 1
+    assert system.refused(system.registry.CancelSchedule, ask).reason == "SCHEDULE_NOT_FOUND"
+
+
+def test_a_move_that_cannot_be_made_leaves_an_event(system: Up, model: str) -> None:
+    revision = system.move(model, 1).alias.revision
+    schedule(system, model, 2, 0.2, expected=revision - 1)
+    [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
+    fact = v1.AliasScheduleRefused()
+    refused.data.Unpack(fact)
+    assert (fact.refusal, fact.to_version) == ("WRONG_REVISION", 2)
+    assert len(changes(system, model)) == 1
+
+
+def test_an_assignment_ends(system: Up, model: str) -> None:
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(0.4))
+    assert system.registry.MoveAlias(request, timeout=SECONDS).alias.HasField("expires_at")
+    last = eventually(lambda: changes(system, model), lambda found: len(found) == 2)[-1]
+    assert (last.to_version, last.cause) == (0, v1.ALIAS_CAUSE_EXPIRY)
+
+
+def test_an_assignment_that_was_changed_does_not_end(system: Up, model: str) -> None:
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(0.4))
+    system.registry.MoveAlias(request, timeout=SECONDS)
+    system.move(model, 2)
+    witness = schedule(system, system.new_model(), 1, 0.6)
+    eventually(lambda: changes(system, witness.model), bool)
+    assert [change.to_version for change in changes(system, model)] == [1, 2]
+
+
+@pytest.mark.parametrize("seconds", [-10.0, 0.0])
+def test_an_assignment_cannot_end_before_it_begins(system: Up, model: str, seconds: float) -> None:
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(seconds))
+    assert system.refused(system.registry.MoveAlias, request).reason == "INVALID_TIME"
+
+
+def test_what_came_due_while_nothing_ran_is_made_at_the_next_start_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with up(data) as system:
+        model = system.new_model()
+        ending = v1.MoveAliasRequest(model=model, alias="canary", version=1, expires_at=seconds_from_now(1.0))
+        system.registry.MoveAlias(ending, timeout=SECONDS)
+        made = schedule(system, model, 2, 1.0)
+        system.program.kill()
+    eventually(time.time_ns, lambda now: now > made.at.ToNanoseconds())
+    for _ in range(2):
+        with up(data) as system:
+            [change] = eventually(lambda: changes(system, model), bool)
+            assert (change.to_version, change.schedule_id) == (2, made.schedule_id)
+            canary = eventually(lambda: changes(system, model, "canary"), lambda found: len(found) == 2)
+            assert canary[1].cause == v1.ALIAS_CAUSE_EXPIRY

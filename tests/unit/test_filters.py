@@ -1,0 +1,193 @@
+"""Filters and orders: what is written is what is understood, and what is not understood is shown its place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore.errors import Rejected
+from services.filters import (
+    LONGEST,
+    MOST_COMPARISONS,
+    Comparison,
+    Field,
+    Holds,
+    Order,
+    parse_filter,
+    parse_order,
+    translate,
+)
+
+FIELDS = {
+    "name": Field("name", Holds.TEXT),
+    "created": Field("created", Holds.NUMBER),
+    "creation_timestamp": Field("created", Holds.NUMBER),
+    "tags": Field("tags", Holds.TAGS),
+    "tag": Field("tags", Holds.TAGS),
+}
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+KEYS = TEXTS.filter(bool)
+NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" \n\t ", []),
+        ("name = 'x'", [Comparison("name", "=", "x")]),
+        ("name='x'", [Comparison("name", "=", "x")]),
+        ('name != "x"', [Comparison("name", "!=", "x")]),
+        ("`name` = ''", [Comparison("name", "=", "")]),
+        ("\"name\" = 'it''s'", [Comparison("name", "=", "it's")]),
+        ('name = "say ""so"""', [Comparison("name", "=", 'say "so"')]),
+        ("attribute.name like 'x%'", [Comparison("name", "LIKE", "x%")]),
+        ("name ilike 'X%' AnD created<=-1.5e3", [Comparison("name", "ILIKE", "X%"), Comparison("created", "<=", -1500.0)]),
+        ("name IN ('a',\"b\" , 'a')", [Comparison("name", "IN", ("a", "b", "a"))]),
+        ("name not  in ('a')", [Comparison("name", "NOT IN", ("a",))]),
+        ("creation_timestamp > 1", [Comparison("created", ">", 1)]),
+        ("created = 9223372036854775807", [Comparison("created", "=", 2**63 - 1)]),
+        ("created = 9223372036854775808", [Comparison("created", "=", 2.0**63)]),
+        ("created < .5", [Comparison("created", "<", 0.5)]),
+        ("created < " + "9" * 5000, [Comparison("created", "<", float("inf"))]),
+        ("tags.team = 'risk'", [Comparison("tags", "=", "risk", "team")]),
+        ("tag.a.b-c = 'x'", [Comparison("tags", "=", "x", "a.b-c")]),
+        ("tags.\"the team\" = 'x'", [Comparison("tags", "=", "x", "the team")]),
+        ("tags.`a``b` = 'x'", [Comparison("tags", "=", "x", "a`b")]),
+        ("tags.größe IS NULL", [Comparison("tags", "IS NULL", None, "größe")]),
+        ("tags.AND IS NOT NULL AND tags.x='AND'", [Comparison("tags", "IS NOT NULL", None, "AND"), Comparison("tags", "=", "AND", "x")]),
+    ],
+)  # fmt: skip
+def test_what_is_understood(text: str, expected: list[Comparison]) -> None:
+    assert list(parse_filter(text, FIELDS)) == expected
+
+
+def written(one: Comparison) -> str:
+    """A comparison as a text."""
+    quoted = one.key.replace('"', '""')
+    left = f'{one.field}."{quoted}"' if one.key else one.field
+    match one.value:
+        case None:
+            return f"{left} {one.operator}"
+        case tuple():
+            return f"{left} {one.operator} ({', '.join(map(in_quotes, one.value))})"
+        case str():
+            return f"{left} {one.operator} {in_quotes(one.value)}"
+        case number:
+            return f"{left} {one.operator} {number!r}"
+
+
+def in_quotes(text: str) -> str:
+    """A text in quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def comparisons() -> st.SearchStrategy[Comparison]:
+    """Any comparisons."""
+
+    def values(operator: str) -> st.SearchStrategy[object]:
+        if operator.endswith("IN"):
+            return st.lists(TEXTS, min_size=1, max_size=3).map(tuple)
+        return st.none() if operator.endswith("NULL") else TEXTS
+
+    texts = st.sampled_from(Holds.TEXT.value).flatmap(lambda how: st.builds(Comparison, st.just("name"), st.just(how), values(how)))
+    tags = st.sampled_from(Holds.TAGS.value).flatmap(lambda how: st.builds(Comparison, st.just("tags"), st.just(how), values(how), KEYS))
+    numbers = st.builds(Comparison, st.just("created"), st.sampled_from(Holds.NUMBER.value), NUMBERS)
+    return st.one_of(texts, tags, numbers)
+
+
+@given(st.lists(comparisons(), max_size=4))
+def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
+    assert list(parse_filter(" AND ".join(map(written, many)), FIELDS)) == many
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("name", 5, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
+        ("name ~ 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
+        ("name > 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
+        ("name LIKELY 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
+        ("created LIKE '1'", 9, "one of =, !=, <, <=, >, >="),
+        ("nam = 'x'", 1, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("name.x = 'x'", 1, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("tags = 'x'", 1, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("= 'x'", 1, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("name = x", 8, "a text in quotes"),
+        ("name = 'x", 8, "a text in quotes"),
+        ("name = 1", 8, "a text in quotes"),
+        ("created = '1'", 11, "a number"),
+        ("created = 1x", 11, "a number"),
+        ("created = NaN", 11, "a number"),
+        ("name IN 'x'", 9, "a list: ('a', 'b')"),
+        ("name IN ()", 10, "a text in quotes"),
+        ("name IN ('a' 'b')", 14, "a comma or ')'"),
+        ("name IN ('a',)", 14, "a text in quotes"),
+        ("name = 'x' OR name = 'y'", 12, "AND"),
+        ("name = 'x' name = 'y'", 12, "AND"),
+        ("name = 'x' ANDname = 'y'", 12, "AND"),
+        ("name = 'x' AND", 15, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("(name = 'x')", 1, "one of name, created, creation_timestamp, tags.KEY, tag.KEY"),
+        ("name = 'a\0'", 10, "no NUL"),
+        ("x" * (LONGEST + 1), LONGEST + 1, f"at most {LONGEST} characters"),
+    ],
+)
+def test_what_is_not_understood_is_shown_its_place(text: str, place: int, expected: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_filter(text, FIELDS)
+    assert refused.value.reason == "INVALID_FILTER"
+    assert (refused.value.metadata["place"], refused.value.metadata["expected"]) == (str(place), expected)
+
+
+def test_a_filter_has_so_many_comparisons() -> None:
+    most = " AND ".join(["name = 'x'"] * MOST_COMPARISONS)
+    assert len(parse_filter(most, FIELDS)) == MOST_COMPARISONS
+    with pytest.raises(Rejected) as refused:
+        parse_filter(f"{most} AND name = 'x'", FIELDS)
+    assert refused.value.reason == "INVALID_FILTER"
+
+
+@given(st.one_of(st.text(), st.text("nametgscrd.='\"`() ANDIL%1,<>!")))
+def test_any_text_is_a_filter_or_refused_as_one(text: str) -> None:
+    for parse, reason in ((parse_filter, "INVALID_FILTER"), (parse_order, "INVALID_ORDER")):
+        try:
+            assert isinstance(parse(text, FIELDS), tuple)
+        except Rejected as refused:
+            assert refused.reason == reason  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("name", [Order("name")]),
+        ("name ASC", [Order("name")]),
+        ("creation_timestamp desc", [Order("created", descending=True)]),
+        ("`created` DESC,name", [Order("created", descending=True), Order("name")]),
+    ],
+)
+def test_orders(text: str, expected: list[Order]) -> None:
+    fields = {name: field for name, field in FIELDS.items() if field.holds is not Holds.TAGS}
+    assert list(parse_order(text, fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("nam", 1), ("name UP", 6), ("name name", 6), ("name,", 6), (",name", 1), ("name, name DESC", 7), ("tags.x", 1)],
+)
+def test_what_is_no_order_is_shown_its_place(text: str, place: int) -> None:
+    fields = {name: field for name, field in FIELDS.items() if field.holds is not Holds.TAGS}
+    with pytest.raises(Rejected) as refused:
+        parse_order(text, fields)
+    assert refused.value.reason == "INVALID_ORDER"
+    assert refused.value.metadata["place"] == str(place)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("a%b_", "<a>*<b>?"), (r"\%\_\\", r"<%><_><\>"), ("\\", "<\\>"), (r"\a", "<a>"), ("", "")],
+)
+def test_patterns(pattern: str, expected: str) -> None:
+    assert translate(pattern, lambda char: f"<{char}>", any_text="*", any_char="?") == expected
