@@ -70,7 +70,7 @@ release-protos: $(STAMP) ## make protos/ of now the contract that may not break
 lock: $(STAMP) ## resolve again; ARGS="--upgrade" or "--upgrade-package NAME"
 	@$(BIN)/python tools/lock.py write $(ARGS)
 
-bench: $(STAMP) ## run the benchmarks
+bench: $(STAMP) ## measure, beside MLflow; ARGS="--scene moves ..."
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete .venv and everything else that can be made again

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import machine, report
-from benchmarks.clients import Endpoint
+from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.scene import Options, Scene
 from benchmarks.scenes import flaky, moves, outage, past, points, resolves, rollback, watch
-from benchmarks.systems.all import SYSTEMS
 from benchmarks.systems.names import ALL, PEERS
 from benchmarks.systems.peers import make_environment
 
 SCENES = {module.SCENE.name: module.SCENE for module in (moves, resolves, watch, past, rollback, outage, flaky, points)}
 
+README = Path(__file__).with_name("README.md")
+
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; ends with status 1 when something could not be measured."""
     asked = _arguments()
     scenes = [SCENES[name] for name in asked.scene or SCENES]
-    systems = [system for system in ALL if system in (asked.system or ALL)]
+    systems = [system for system in asked.system or ALL if any(system in scene.systems for scene in scenes)]
     options = Options(asked.seconds, asked.rounds)
-    console = Console(width=None if Console().is_terminal else 160)
-    if any(system in PEERS for scene in scenes for system in scene.systems if system in systems):
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if any(system in PEERS for system in systems):
         with console.status("making the peers' environment (.venv-peers), once"):
             make_environment()
     facts = machine.describe()
-    figures: list[Figure] = []
+
+    def write(figures: Sequence[Figure]) -> None:
+        if asked.json:
+            report.as_json(asked.json, facts, options, figures)
+
+    bench = Bench(console, options, write)
     try:
         for system in systems:
-            for one in _measured(console, system, [scene for scene in scenes if system in scene.systems], options):
-                figures.append(one)
-                if asked.json:
-                    report.as_json(asked.json, facts, options, figures)
+            bench.run(system, [scene for scene in scenes if system in scene.systems])
     finally:
-        _print(console, scenes, facts, figures)
+        _print(console, scenes, facts, bench.figures)
+    if asked.readme:
+        report.write_readme(README, facts, scenes, bench.figures)
+    if bench.failures:
+        raise SystemExit(f"failed: {'; '.join(bench.failures)}")
 
 
 def _print(console: Console, scenes: Sequence[Scene], facts: Mapping[str, object], figures: Sequence[Figure]) -> None:
@@ -50,35 +56,6 @@ def _print(console: Console, scenes: Sequence[Scene], facts: Mapping[str, object
         if found := [one for one in figures if one.scene == scene.name]:
             console.print(f"\n[bold]{scene.name}[/]: {scene.about}", highlight=False)
             console.print(report.table(found))
-
-
-def _measured(console: Console, system: str, scenes: Sequence[Scene], options: Options) -> Iterator[Figure]:
-    """A system's figures: those of all scenes that need no data on one running system, then those of the others."""
-    together = [scene for scene in scenes if scene.lay is None]
-    for group in [together, *[[scene] for scene in scenes if scene.lay is not None]]:
-        if group:
-            with console.status(f"{system}: starting"), _running(system, group[0]) as endpoint:
-                yield from _figures(console, system, endpoint, group, options)
-
-
-def _figures(
-    console: Console, system: str, endpoint: Endpoint, scenes: Sequence[Scene], options: Options
-) -> Iterator[Figure]:
-    for scene in scenes:
-        console.print(f"{system}: {scene.name} ...")
-        yield from scene.measure(system, endpoint, options)
-
-
-@contextmanager
-def _running(system: str, scene: Scene) -> Iterator[Endpoint]:
-    if scene.lay is None:
-        with SYSTEMS[system](None) as endpoint:
-            yield endpoint
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        scene.lay(Path(folder))
-        with SYSTEMS[system](Path(folder)) as endpoint:
-            yield endpoint
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long a round takes; default 3")
     parser.add_argument("--rounds", type=int, default=Options().rounds, help="a figure is their median; default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and ratios to this file too")
+    parser.add_argument("--readme", action="store_true", help="put the figures into benchmarks/README.md")
     return parser.parse_args()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from benchmarks.clients import CallFailed, Client, Endpoint, connect
@@ -36,7 +37,7 @@ class Crew:
         failures, ended = 0, begin
         for pipe in self._pipes:
             answer = pipe.recv()
-            if isinstance(answer, BaseException):
+            if isinstance(answer, Exception):
                 raise answer
             durations.extend(answer[0])
             failures += answer[1]
@@ -76,61 +77,53 @@ def crew(endpoint: Endpoint, clients: int) -> Iterator[Crew]:
 
 def _work(pipe: Connection, endpoint: Endpoint, numbers: range) -> None:
     """What a process does: rounds, until its pipe is closed."""
-    clients = {number: connect(endpoint, f"bench-{number}") for number in numbers}
+    seats = [_Seat(connect(endpoint, f"bench-{number}"), number) for number in numbers]
     pipe.send("ready")
-    try:
-        while True:
-            task, begin, seconds = pipe.recv()
-            pipe.send(_round(clients, task, begin, seconds))
-    except EOFError:
-        pass
-    finally:
-        for client in clients.values():
-            client.close()
+    with ThreadPoolExecutor(len(seats)) as pool:
+        try:
+            while True:
+                pipe.send(_round(pool, seats, *pipe.recv()))
+        except EOFError:
+            pass
+    for seat in seats:
+        seat.client.close()
 
 
 def _round(
-    clients: dict[int, Client], task: Task, begin: float, seconds: float
-) -> tuple[array[float], int, float] | BaseException:
-    lanes = [_Lane(client, number, task, begin, begin + seconds) for number, client in clients.items()]
-    for lane in lanes:
-        lane.start()
+    pool: ThreadPoolExecutor, seats: Sequence[_Seat], task: Task, begin: float, seconds: float
+) -> tuple[array[float], int, float] | Exception:
+    """What its clients did, or the error that one of them met."""
+    done = [pool.submit(seat.call_again_and_again, task, begin, begin + seconds) for seat in seats]
     durations: array[float] = array("d")
-    for lane in lanes:
-        lane.join()
-        if lane.error is not None:
-            return lane.error
-        durations.extend(lane.durations)
-    return durations, sum(lane.failures for lane in lanes), max(lane.ended for lane in lanes)
+    try:
+        for one in done:
+            durations.extend(one.result()[0])
+        return durations, sum(one.result()[1] for one in done), max(one.result()[2] for one in done)
+    except Exception as error:  # noqa: BLE001 - raised where the round was asked for
+        return error
 
 
-class _Lane(threading.Thread):
-    """One client's calls of one round."""
+@dataclass(slots=True)
+class _Seat:
+    """A client, its number, and how many calls it has made."""
 
-    def __init__(self, client: Client, number: int, task: Task, begin: float, until: float) -> None:
-        super().__init__(daemon=True)
-        self._client, self._number, self._task, self._begin, self._until = client, number, task, begin, until
-        self.durations: array[float] = array("d")
-        self.failures = 0
-        self.error: BaseException | None = None
-        self.ended = 0.0
+    client: Client
+    number: int
+    calls: int = 0
 
-    def run(self) -> None:
-        try:
-            time.sleep(max(0.0, self._begin - time.perf_counter()))
-            self._call()
-        except BaseException as error:  # noqa: BLE001 - told to the one who asked for the round
-            self.error = error
-
-    def _call(self) -> None:
-        call = 0
+    def call_again_and_again(self, task: Task, begin: float, until: float) -> tuple[array[float], int, float]:
+        """How long each call took that was fine, how many were not, and when the last one ended."""
+        durations: array[float] = array("d")
+        failures = 0
+        time.sleep(max(0.0, begin - time.perf_counter()))
         now = time.perf_counter()
-        while now < self._until:
+        while now < until:
             try:
-                self._task(self._client, self._number, call)
+                task(self.client, self.number, self.calls)
             except CallFailed:
-                self.failures += 1
-            done = time.perf_counter()
-            self.durations.append(done - now)
-            call, now = call + 1, done
-        self.ended = now
+                failures += 1
+            else:
+                durations.append(time.perf_counter() - now)
+            self.calls += 1
+            now = time.perf_counter()
+        return durations, failures, now

@@ -10,26 +10,54 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.figures import Figure
-from benchmarks.scene import Options
+from benchmarks.scene import Options, Scene
 from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS
 
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 _MORE_IS_BETTER = "/s"
 _COMPARED = ("/s", "ms", "p50 ms", "p99 ms")
 
 
 def table(figures: Sequence[Figure]) -> Table:
-    """A scene's figures: a row for each line and unit, a column for each system, and how much better ours is."""
-    systems = [system for system in ALL if any(one.system == system for one in figures)]
-    rows = _rows(figures)
-    compared = {key: ratios(figures, *key) for key in rows}
-    others = [other for other in (*PEERS, LIMIT) if any(other in found for found in compared.values())]
-    view = Table("what", "unit")
-    for heading in [*systems, *[f"of {other}" if other == LIMIT else f"x {other}" for other in others]]:
+    """A scene's figures for a terminal: a row for each line and unit, a column for each system and each comparison."""
+    headings, rows = _cells(figures)
+    view = Table(*headings[:2])
+    for heading in headings[2:]:
         view.add_column(heading, justify="right")
-    for (line, unit), values in rows.items():
-        cells = [_number(values[system]) if system in values else "" for system in systems]
-        view.add_row(line, unit, *cells, *[_times(other, compared[line, unit].get(other)) for other in others])
+    for row in rows:
+        view.add_row(*row)
     return view
+
+
+def write_readme(path: Path, facts: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]) -> None:
+    """Puts the figures between the two marks of a Markdown file, in place of what is there."""
+    before, mark, rest = path.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"{path} lacks its marks")
+    parts = [", ".join(f"{name} {value}" for name, value in facts.items()) + "."]
+    for scene in scenes:
+        if found := [one for one in figures if one.scene == scene.name]:
+            parts += [f"### {scene.name}: {scene.about}", _markdown(*_cells(found))]
+    path.write_text("\n\n".join([before + mark, *parts, end + after]))
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", "---", *["---:"] * (len(headings) - 2)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
+
+
+def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of a table of one scene's figures."""
+    systems = [system for system in ALL if any(one.system == system for one in figures)]
+    compared = {key: ratios(figures, *key) for key in _rows(figures)}
+    others = [other for other in (*PEERS, LIMIT) if any(other in found for found in compared.values())]
+    headings = ["what", "unit", *systems, *[f"of {other}" if other == LIMIT else f"x {other}" for other in others]]
+    rows = []
+    for (line, unit), values in _rows(figures).items():
+        cells = [_number(values[system]) if system in values else "" for system in systems]
+        rows.append([line, unit, *cells, *[_times(other, compared[line, unit].get(other)) for other in others]])
+    return headings, rows
 
 
 def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:

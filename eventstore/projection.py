@@ -24,7 +24,7 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.03
 INDEX_SECONDS = 10.0
 NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
@@ -127,8 +127,8 @@ class Projector:
         if self.failure:
             raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
 
-    async def query(self, question: Callable[[sa.Connection], T]) -> T:
-        """Answers a question from rows of one moment, in a thread.
+    async def query(self, question: Callable[[sa.Connection], T], *, small: bool = False) -> T:
+        """Answers a question from rows of one moment, in a thread; a `small` one, of a row or two, at once if it can.
 
         Raises:
             StoreUnavailable: The database does not answer, or the projection failed.
@@ -136,13 +136,22 @@ class Projector:
         self._refuse_when_failed()
         rows = self.rows
         try:
-            return await self._ask(rows, question)
+            return await self._ask(rows, question, small)
         except sa.exc.ProgrammingError:
             if not await self._were_replaced(rows):
                 raise
-            return await self._ask(self.rows, question)
+            return await self._ask(self.rows, question, small)
 
-    async def _ask(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
+    async def _ask(self, rows: Rows, question: Callable[[sa.Connection], T], small: bool) -> T:
+        try:
+            if small and rows.answer_at_once:
+                with rows.at_once() as connection:
+                    return question(connection)
+            return await self._ask_in_thread(rows, question)
+        except _DATABASE_AWAY as error:
+            raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
+
+    async def _ask_in_thread(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
         def ask() -> T:
             with rows.transaction() as connection:
                 return question(connection)
@@ -156,11 +165,8 @@ class Projector:
         rows.readers += 1
         answer = asyncio.create_task(asyncio.to_thread(ask))
         answer.add_done_callback(answered)
-        try:
-            # Who asked may go away; the thread and its connection are counted until they are done.
-            return await asyncio.shield(answer)
-        except _DATABASE_AWAY as error:
-            raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
+        # Who asked may go away; the thread and its connection are counted until they are done.
+        return await asyncio.shield(answer)
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         """What a request did; see `RequestIndex`.
@@ -179,7 +185,7 @@ class Projector:
         if recent := self.tail.requests.find(actor, request_id):
             return recent
         asked = {"by": actor, "request": request_id}
-        if self.rows.look_ups_are_quick:
+        if self.rows.answer_at_once:
             first, last, digest = self.rows.look_up(_REQUEST, asked)
         else:
             first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
@@ -196,7 +202,7 @@ class Projector:
         """
         question = sa.select(events.c.position, events.c.time).where(events.c.time <= time_ns)
         last = question.order_by(events.c.time.desc(), events.c.position.desc()).limit(1)
-        row = await self.query(lambda rows: rows.execute(last).first())
+        row = await self.query(lambda rows: rows.execute(last).first(), small=True)
         return (row[0], row[1]) if row else (0, 0)
 
     async def rebuild(self) -> AsyncGenerator[RebuildProgress]:
@@ -282,15 +288,20 @@ class Projector:
         # PostgreSQL may have lost the last commits when it crashed: then they are made once more.
         self._reached.position = min(self.position, self._checkpoint)
         async with aclosing(self.tail.events(self.position)) as news:
-            async for batch, position in news:
+            while True:
+                await self._gather()
+                batch, position = await anext(news)
                 async with self._applying:
                     await self._apply_new(batch)
                 self._reached.advance(position)
-                await self._gather()
 
     async def _gather(self) -> None:
-        """Lets events gather for a moment, so that many are written at once; not while someone waits for them."""
+        """Waits for an event, and for more for a moment: many are written at once, and whoever watches hears first.
+
+        Not while someone waits for the rows.
+        """
         self._wanted.clear()
+        await self.tail.wait_for(self.position + 1)
         if not self._reached.awaited:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_SECONDS):

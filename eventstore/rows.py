@@ -122,7 +122,7 @@ class Rows:
         self.generation = generation
         self.readers = 0
         self._tables = tables
-        self._look_ups: sa.PoolProxiedConnection | None = None
+        self._kept: sa.Connection | None = None
         self._texts: dict[sa.Select[Any], tuple[str, Sequence[str]]] = {}
         with self.writing(durably=True) as connection:
             if self._on_postgresql:
@@ -136,22 +136,28 @@ class Rows:
                 connection.execute(sa.insert(checkpoint).values(first))
 
     @property
-    def look_ups_are_quick(self) -> bool:
-        """Whether `look_up` is quick enough for the event loop: in SQLite no reader ever waits for the writer."""
+    def answer_at_once(self) -> bool:
+        """Whether a small question may be asked on the event loop: in SQLite no reader ever waits for the writer.
+
+        A thread for it would take several times as long as the answer.
+        """
         return not self._on_postgresql
 
-    def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The only row that answers a tiny question; to be asked on one thread only.
+    @contextmanager
+    def at_once(self) -> Iterator[sa.Connection]:
+        """As `transaction`, on a connection that is kept for this: for one thread only."""
+        self._kept = self._kept or self._engine.connect()
+        with self._kept.begin():
+            yield self._kept
 
-        A thread for it, and a connection with its transaction, would take several times as long as the answer.
-        """
+    def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The only row that answers a tiny question, past all that SQLAlchemy does; for the thread of `at_once`."""
         if question not in self._texts:
             compiled = question.compile(self._engine)
             self._texts[question] = str(compiled), compiled.positiontup or ()
         text, names = self._texts[question]
-        if self._look_ups is None:
-            self._look_ups = self._engine.raw_connection()
-        cursor = self._look_ups.cursor()
+        self._kept = self._kept or self._engine.connect()
+        cursor = self._kept.connection.cursor()
         cursor.execute(text, [parameters[name] for name in names])
         row: Sequence[Any]
         (row,) = cursor.fetchall()
@@ -199,9 +205,9 @@ class Rows:
 
     def close(self) -> None:
         """Closes all connections."""
-        if self._look_ups:
-            self._look_ups.close()
-            self._look_ups = None
+        if self._kept:
+            self._kept.close()
+            self._kept = None
         self._engine.dispose()
 
 

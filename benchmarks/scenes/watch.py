@@ -5,6 +5,7 @@ A watcher is a gRPC stream of ours. MLflow has no streams: there it is a webhook
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,10 +45,11 @@ def _followers(endpoint: Endpoint, count: int) -> Iterator[Followers]:
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
     """One watcher, then many."""
     connect(endpoint).prepare(_MODEL, 2)
+    versions = itertools.cycle((1, 2))
     for count in (1, MANY):
         line = f"{count} watcher{'s' * (count > 1)}"
         with _followers(endpoint, count) as followers:
-            rounds = _rounds(endpoint, followers, options)
+            rounds = _rounds(endpoint, followers, versions, options)
         if count == 1:
             yield from latencies("watch", line, system, [[last for _, last in one] for one in rounds])
         else:
@@ -59,17 +61,16 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             )
 
 
-def _rounds(endpoint: Endpoint, followers: Followers, options: Options) -> list[list[tuple[float, float]]]:
+def _rounds(
+    endpoint: Endpoint, followers: Followers, versions: Iterator[int], options: Options
+) -> list[list[tuple[float, float]]]:
     """For each move of each round, after how many seconds the watcher in the middle and the last one had it."""
     client = connect(endpoint.quickened())
-    moves = 0
 
     def move() -> tuple[float, float]:
-        nonlocal moves
-        moves += 1
         time.sleep(_PAUSE)
         begun = time.perf_counter()
-        client.move(_MODEL, ALIAS, 1 + moves % 2)
+        client.move(_MODEL, ALIAS, next(versions))
         times = sorted(followers.heard(_LIMIT))
         return times[len(times) // 2] - begun, times[-1] - begun
 

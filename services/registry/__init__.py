@@ -25,6 +25,7 @@ EVENTS = EventTypes(
         v1.VersionRestored,
         v1.AliasMoved,
         v1.AliasMoveRefused,
+        v1.AliasKept,
         v1.AliasRemoved,
         v1.AliasMoveScheduled,
         v1.AliasScheduleCancelled,

@@ -173,17 +173,28 @@ class Commands:
         return await _while_stale(lambda: self._handler.handle_across(lambda: self._release(request), metadata))
 
     async def _release(self, request: v1.MoveAliasesRequest) -> Plan:
-        names = dict.fromkeys(target.model for target in request.targets)
-        models = dict(zip(names, await asyncio.gather(*(self.state(name) for name in names)), strict=True))
-        events: list[tuple[str, Message]] = []
+        models = await self._states(request)
+        moves: list[tuple[str, Message]] = []
+        kept: list[tuple[str, Message]] = []
         for target in request.targets:
             stream, state, _ = models[target.model]
             judgement = await self.judgement(stream, target.model, target.alias, target.version)
-            events += [
-                (stream, event) for event in aliases.move(aliases.Move(_single(target, request), judgement), state)
-            ]
-        refused = [(stream, event) for stream, event in events if isinstance(event, v1.AliasMoveRefused)]
-        return Plan(refused or events, {stream: revision for stream, _, revision in models.values()})
+            made = aliases.move(aliases.Move(_single(target, request), judgement), state)
+            moves += [(stream, event) for event in made]
+            kept += [] if made else [(stream, _kept(target, state))]
+        seen = {stream: revision for stream, _, revision in models.values()}
+        if refused := [(stream, event) for stream, event in moves if isinstance(event, v1.AliasMoveRefused)]:
+            return Plan(refused, seen)
+        if moves:
+            # What stays is written down too, so that the append is refused when it did not.
+            return Plan(moves + kept, seen)
+        if seen != {stream: revision for stream, _, revision in (await self._states(request)).values()}:
+            return await self._release(request)  # they may never have stood so at one time
+        return Plan((), seen)
+
+    async def _states(self, request: v1.MoveAliasesRequest) -> dict[str, tuple[str, State, int]]:
+        names = dict.fromkeys(target.model for target in request.targets)
+        return dict(zip(names, await asyncio.gather(*(self.state(name) for name in names)), strict=True))
 
     async def across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> tuple[Events, int]:
         """Does a command over several streams that was planned elsewhere."""
@@ -198,6 +209,11 @@ def _single(target: v1.AliasTarget, request: v1.MoveAliasesRequest) -> v1.MoveAl
         expected_revision=target.expected_revision if target.HasField("expected_revision") else None,
         reason=request.reason,
     )
+
+
+def _kept(target: v1.AliasTarget, state: State) -> v1.AliasKept:
+    digest = state.digest(target.version)
+    return v1.AliasKept(model=target.model, alias=target.alias, version=target.version, digest=digest)
 
 
 def _check_release_set(request: v1.MoveAliasesRequest) -> None:

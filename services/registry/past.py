@@ -123,7 +123,11 @@ def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]
     for chunk in _chunks((*key, version) for key, version in holders.items()):
         columns = (sa.column("origin", TEXT), sa.column("alias", TEXT), sa.column("version", sa.BigInteger))
         asked = sa.values(*columns).data(chunk).cte("asked")
-        same = (changes.origin == asked.c.origin, changes.alias == asked.c.alias, changes.from_version == asked.c.version)
+        same = (
+            changes.origin == asked.c.origin,
+            changes.alias == asked.c.alias,
+            changes.from_version == asked.c.version,
+        )
         newest = sa.select(changes.time).where(*same).order_by(changes.position.desc()).limit(1)
         ended = newest.correlate(asked).scalar_subquery().label("ended")
         for row in rows.execute(sa.select(asked.c.origin, asked.c.alias, ended)):
@@ -157,7 +161,7 @@ def event_position(rows: sa.Connection, event_id: str) -> int | None:
     revision = next((one for one in found if one is not None), None)
     if revision is None:
         return None
-    firsts = [
+    firsts: list[int | None] = [
         rows.scalar(
             sa.select(sa.func.min(table.c.position))
             .where(table.c.position.between(revision - MAX_APPEND_EVENTS, revision))

@@ -237,11 +237,12 @@ def _write_policy(rows: sa.Connection, event: RecordedEvent, name: str, body: by
 
 Writer = Callable[[sa.Connection, RecordedEvent, Fact], None]
 
-# By type, what writes an event down; None for those that only say that a command was refused.
+# By type, what writes an event down; None for those that change no row but their model's revision.
 _WRITERS: Mapping[type[Message], Writer | None] = {
     v1.AliasMoved: _change_alias,
     v1.AliasRemoved: _change_alias,
     v1.AliasMoveRefused: None,
+    v1.AliasKept: None,
     v1.AliasMoveScheduled: _schedule,
     v1.AliasScheduleCancelled: _end_schedule,
     v1.AliasScheduleRefused: _end_schedule,

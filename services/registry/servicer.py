@@ -173,7 +173,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
 
     async def _standing(self, model: str, alias: str, done: Outcome[State], context: Context) -> v1.Alias:
-        return await self._assignment(model, alias, done.state.alias(alias).revision, context)
+        # Of a repeated request, what it came to the first time: the state may have changed since.
+        revision = done.events[-1].append_end if done.events else done.state.alias(alias).revision
+        return await self._assignment(model, alias, revision, context)
 
     async def _assignment(self, model: str, alias: str, revision: int, context: Context) -> v1.Alias:
         """An alias as it was at a revision of it: from memory, unless it has changed again since."""

@@ -146,6 +146,7 @@ _EVOLVE: Mapping[type[Message], Callable[[State, Any, RecordedEvent], State]] = 
     v1.VersionRestored: lambda state, fact, _: _version(state, fact.version, deleted=False),
     v1.AliasMoved: _moved,
     v1.AliasMoveRefused: lambda state, _, __: state,
+    v1.AliasKept: lambda state, _, __: state,
     v1.AliasRemoved: _removed,
     v1.AliasMoveScheduled: _scheduled,
     v1.AliasScheduleCancelled: _unscheduled,

@@ -46,7 +46,7 @@ PROJECTIONS: Mapping[str, list[Projection]] = {
 }
 
 
-WITHOUT_EFFECT = (v1.MetricsLogged, v1.VersionRefused, v1.AliasMoveRefused)
+WITHOUT_EFFECT = (v1.AliasKept, v1.MetricsLogged, v1.VersionRefused, v1.AliasMoveRefused)
 """Events that change nothing that is decided on."""
 
 VERSION = ("ModelCreated", "VersionRegistered")
@@ -57,6 +57,7 @@ BEFORE = {
     "VersionStatusChanged": VERSION,
     "VersionDeleted": VERSION,
     "VersionRestored": (*VERSION, "VersionDeleted"),
+    "AliasKept": (*VERSION, "AliasMoved"),
     "AliasRemoved": (*VERSION, "AliasMoved"),
     "AliasScheduleCancelled": (*VERSION, "AliasMoveScheduled"),
     "AliasScheduleRefused": (*VERSION, "AliasMoveScheduled"),

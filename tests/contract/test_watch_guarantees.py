@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,11 +193,24 @@ def test_a_rollback_of_many_is_one_step_with_one_revision(here: Registry, there:
 def test_bookmarkable(here: Registry, there: Registry, models: list[str]) -> None:
     quiet = there.watch(model=models[0])
     begun = next(quiet).position
-    # Others' moves are no change to it, but they bring it on.
-    others = [here.move(models[1], version, "of-others").position for version in (1, 2, 1)]
-    bookmark = next(step for step in quiet if step.position >= others[-1])
+    told_of_others = threading.Event()
+
+    def move_others() -> int:
+        last = 0
+        while not told_of_others.is_set():
+            for version in (1, 2):
+                last = here.move(models[1], version, "of-others").position
+        return last
+
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(move_others)
+        bookmark = next(quiet)
+        told_of_others.set()
     assert bookmark.WhichOneof("step") == "bookmark"
-    assert bookmark.position > begun
+    assert begun < bookmark.position <= others.result()
+    # Once all is quiet, it is brought to where the log is.
+    bookmark = next(step for step in quiet if step.position == others.result())
+    assert bookmark.WhichOneof("step") == "bookmark"
     quiet.cancel()
     moved = [here.move(models[0], version, "mine").position for version in (1, 2)]
     resumed = there.watch(model=models[0], from_revision=bookmark.position)

@@ -235,6 +235,7 @@ def test_every_fact_is_in_the_audit(story: Story) -> None:
     assert [event.type.rpartition(".")[2] for event in reversed(events)] == [
         "ModelCreated",
         "RegistrationGateSet",
+        "VersionRefused",
         *["VersionRegistered"] * 2,
         *["AliasMoved"] * 3,
     ]
@@ -274,7 +275,7 @@ def test_the_command_line_sees_the_same(story: Story) -> None:
     history = command(story, "alias", "history", CHAMPION)
     assert [change["revision"] for change in history] == [third.revision, second.revision, first.revision]
     assert len(command(story, "runs", "list", "--experiment", "breast-cancer")) == len(ESTIMATORS)
-    events = command(story, "audit", "events", "--type", "AliasMoved", "--actor", "ada")
+    events = command(story, "audit", "list", "--type", "AliasMoved", "--actor", "ada")
     assert [event["position"] for event in events] == [third.revision, second.revision, first.revision]
     rebuilt = command(story, "rebuild", "registry")
     assert rebuilt["live_digest"] == rebuilt["rebuilt_digest"] != ""

@@ -140,11 +140,9 @@ def _step_of(operation: Operation, numbers: Mapping[Target, int]) -> Step:
         after = seen(state)
         if after is None or operation.position <= after.log:
             return None
-        if not all(state.aliases[number].allows(revision) for number, revision in expected.items()):
-            return None
         aliases = list(after.aliases)
         for number, held in made.items():
-            if aliases[number].version == held.version:
+            if aliases[number].version == held.version or not aliases[number].allows(expected.get(number)):
                 return None
             aliases[number] = Register(held.version, held.revision)
         return State(tuple(aliases), operation.position)

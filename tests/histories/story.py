@@ -23,7 +23,7 @@ from tests.histories.recording import (
 from tests.histories.rules import Rule
 from tests.histories.truth import Timeline
 
-CHAMPION, CANARY = Target("m", "champion"), Target("m", "canary")
+CHAMPION, CANARY, OTHER = Target("m", "champion"), Target("m", "canary"), Target("n", "champion")
 START = 10
 
 
@@ -42,6 +42,10 @@ class Story:
     def release(self, champion: int, canary: int) -> int:
         """A release set that was done."""
         return self._do("release set", {CHAMPION: (champion, None), CANARY: (canary, None)}, "ann")
+
+    def move_other(self, version: int) -> int:
+        """A move of another model's champion."""
+        return self._do("move", {OTHER: (version, None)}, "dan")
 
     def remove(self) -> int:
         """A removal that was done."""

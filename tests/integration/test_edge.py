@@ -233,7 +233,7 @@ def test_it_listens_where_it_says(tmp_path: Path) -> None:
     try:
         _, line = program.line(" listens on ")
         client = Client(line.rpartition(" ")[2])
-        assert client.heads() == {"tracking": 0, "registry": 0, "serving": 0}
+        assert client.heads() == {"tracking": 0, "registry": 0, "serving": 0, "webhooks": 0}
         client.channel.close()
     finally:
         assert program.terminate() == 0

@@ -1,65 +1,23 @@
-"""Policies and gates on a real system: what they refuse, what evidence they leave, and what they would have said."""
+"""Policies and gates on a real system: what they refuse, and what evidence they leave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import grpc
-import numpy as np
 import pytest
 from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, from_rpc_error
 from services.registry.gate import recompute
-from services.series import Points, pack
+from tests.integration.scored import BETTER, log_metrics, moving, new_run, registering, scored, seen
 from tests.integration.up import ACTOR, SECONDS, Headers, Up, new_id
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 M = TypeVar("M", bound=Message)
-
-BETTER = "champion.version == 0 || candidate.metrics.f1 >= champion.metrics.f1 + 0.01"
-
-
-def seen(system: Up) -> tuple[tuple[str, str], ...]:
-    """The headers of a client that has seen all of every log."""
-    return (*ACTOR, ("rollforward-min-position", ",".join(f"{log}={head}" for log, head in system.heads().items())))
-
-
-def log_metrics(system: Up, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Logs a run's metrics, at the end of what it has."""
-    at = np.array([system.heads()["tracking"]])
-    series = [pack(key, Points(at, at, np.array([value]))) for key, value in metrics.items()]
-    system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, series=series), timeout=SECONDS)
-
-
-def new_run(system: Up, **metrics: float) -> str:
-    """A run with these metrics and an artifact."""
-    run_id = system.new_run()
-    log_metrics(system, run_id, metrics)
-    artifact = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload())
-    system.tracking.LogArtifact(artifact, timeout=SECONDS)
-    return run_id
-
-
-def registering(model: str, run_id: str, **values: str) -> v1.RegisterVersionRequest:
-    """A request to register a run's artifact."""
-    return v1.RegisterVersionRequest(model=model, run_id=run_id, artifact_path="model", **values)  # type: ignore[arg-type]
-
-
-def scored(system: Up, *scores: float) -> tuple[str, list[str]]:
-    """A model with a version of each f1, and the versions' runs."""
-    model, runs = f"model-{new_id()}", [new_run(system, f1=score) for score in scores]
-    for run_id in runs:
-        system.registry.RegisterVersion(registering(model, run_id), metadata=seen(system), timeout=SECONDS)
-    return model, runs
-
-
-def moving(model: str, version: int, alias: str = "champion", **values: str) -> v1.MoveAliasRequest:
-    """A request to move an alias."""
-    return v1.MoveAliasRequest(model=model, alias=alias, version=version, **values)  # type: ignore[arg-type]
 
 
 def refusal(
@@ -332,94 +290,3 @@ class TestPolicies:
         error = system.refused(policies.RemovePolicy, v1.RemovePolicyRequest(name=new_id()))
         assert isinstance(error, NotFound)
         assert error.reason == "POLICY_NOT_FOUND"
-
-
-class TestTryingGates:
-    """What a gate says of what is there, and would have said of what was done; nothing is written."""
-
-    def test_of_versions(self, system: Up, policies: v1.PolicyServiceStub) -> None:
-        model, runs = scored(system, 0.4, 0.6, 0.8)
-        system.move(model, 2)
-        heads = system.heads()
-
-        def answers(**values: object) -> list[v1.GateEvidence]:
-            request = v1.TestGateRequest(model=model, **values)  # type: ignore[arg-type]
-            return list(policies.TestGate(request, metadata=seen(system), timeout=SECONDS).evidence)
-
-        every = answers(expression="run.metrics.f1 > 0.5")
-        assert [(one.run.run_id, one.run.version, one.passed) for one in every] == [
-            (runs[2], 3, True),
-            (runs[1], 2, True),
-            (runs[0], 1, False),
-        ]
-        some = answers(expression=BETTER, versions=[1, 3], alias="staging")
-        assert [(one.run.version, one.passed) for one in some] == [(1, False), (3, True)]
-        assert all(one.others["champion"].version == 2 and one.others["current"].version == 0 for one in some)
-        assert all(map(recompute, every + some))
-        assert system.heads() == heads
-
-    @pytest.mark.parametrize(
-        ("values", "reason"),
-        [
-            ({"expression": "1"}, "INVALID_GATE"),
-            ({"expression": "run.metrics.f1 > 0.5", "alias": "champion"}, "INVALID_GATE"),
-            ({"expression": "true", "alias": "v1"}, "INVALID_ALIAS"),
-            ({"expression": "true", "versions": [9]}, "VERSION_NOT_FOUND"),
-            ({"expression": "true", "model": "none"}, "MODEL_NOT_FOUND"),
-        ],
-        ids=str,
-    )
-    def test_of_nothing(
-        self, system: Up, model: str, policies: v1.PolicyServiceStub, values: Mapping[str, object], reason: str
-    ) -> None:
-        request = v1.TestGateRequest(**{"model": model, **values})  # type: ignore[arg-type]
-        assert system.refused(policies.TestGate, request, seen(system)).reason == reason
-
-    def test_of_past_moves(self, system: Up, policies: v1.PolicyServiceStub) -> None:
-        model, _ = scored(system, 0.6, 0.5, 0.7)
-        moves = [system.move(model, version) for version in (1, 2, 3)]
-        system.move(model, 2, "challenger")
-        heads = system.heads()
-        request = v1.ReplayGateRequest(expression=BETTER, models=model, page_size=2)
-        first = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
-        request.page_token = first.next_page_token
-        second = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
-        found = [*first.moves, *second.moves]
-        assert (len(first.moves), second.next_page_token) == (2, "")
-        assert [(one.alias, one.from_version, one.to_version, one.evidence.passed) for one in found] == [
-            ("champion", 0, 1, True),
-            ("champion", 1, 2, False),
-            ("champion", 2, 3, True),
-            ("challenger", 0, 2, False),
-        ]
-        assert [one.revision for one in found[:3]] == [move.alias.revision for move in moves]
-        assert [one.evidence.others["champion"].version for one in found] == [0, 1, 2, 3]
-        assert all(recompute(one.evidence) for one in found)
-        assert system.heads() == heads
-
-    def test_of_past_moves_by_alias_and_time(self, system: Up, policies: v1.PolicyServiceStub) -> None:
-        model, _ = scored(system, 0.6, 0.5)
-        system.move(model, 1)
-        system.move(model, 1, "challenger")
-        since = system.move(model, 2).alias.moved_at
-
-        def found(**values: object) -> list[tuple[str, int]]:
-            request = v1.ReplayGateRequest(expression="true", models=f"{model[:-1]}?", **values)  # type: ignore[arg-type]
-            answer = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS)
-            return [(move.alias, move.to_version) for move in answer.moves]
-
-        assert found() == [("champion", 1), ("challenger", 1), ("champion", 2)]
-        assert found(aliases="champ*") == [("champion", 1), ("champion", 2)]
-        assert found(since=since) == [("champion", 2)]
-        assert found(aliases="nothing") == []
-
-    def test_of_past_moves_with_another_questions_token(self, system: Up, policies: v1.PolicyServiceStub) -> None:
-        model, _ = scored(system, 0.6, 0.5)
-        for version in (1, 2):
-            system.move(model, version)
-        request = v1.ReplayGateRequest(expression="true", models=model, page_size=1)
-        request.page_token = policies.ReplayGate(request, metadata=seen(system), timeout=SECONDS).next_page_token
-        request.models = "*"
-        assert system.refused(policies.ReplayGate, request, seen(system)).reason == "INVALID_PAGE"
-        other = v1.ReplayGateRequest(expression="run.metrics.f1 > 0.5")
-        assert system.refused(policies.ReplayGate, other, seen(system)).reason == "INVALID_GATE"

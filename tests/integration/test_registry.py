@@ -121,7 +121,7 @@ class TestVersions:
         ).version
         assert (done.version, done.run_id, done.artifact_path) == (1, run_id, "model")
         assert done.evidence.passed
-        assert done.evidence.run == v1.GateRun(run_id=run_id, metrics={"acc": 0.95}, params={"depth": "3"})
+        assert done.evidence.run == v1.GateRun(run_id=run_id, metrics={"acc": 0.95})
         assert 0 < done.evidence.tracking_position <= system.heads()["tracking"]
 
     @pytest.mark.parametrize("accuracy", [0.5, float("nan"), None])
@@ -131,7 +131,7 @@ class TestVersions:
         system.registry.CreateModel(request, timeout=SECONDS)
         run_id = measured_run(system) if accuracy is None else measured_run(system, acc=accuracy)
         asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system), recorded=1)
         assert isinstance(error, PreconditionFailed)
         assert error.reason == "GATE_FAILED"
         assert error.metadata["run_id"] == run_id
@@ -147,7 +147,7 @@ class TestVersions:
         batch = v1.LogBatchRequest(run_id=run_id, params={f"param-{number}": "é" * 300 for number in range(100)})
         system.tracking.LogBatch(batch, timeout=SECONDS)
         asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        error = system.refused(system.registry.RegisterVersion, asked, seen(system), recorded=1)
         assert isinstance(error, PreconditionFailed)
         assert error.reason == "GATE_FAILED"
 
@@ -155,7 +155,7 @@ class TestVersions:
         gate = v1.SetRegistrationGateRequest(model=model, expression="true")
         system.registry.SetRegistrationGate(gate, timeout=SECONDS)
         asked = v1.RegisterVersionRequest(model=model, digest=system.upload())
-        assert system.refused(system.registry.RegisterVersion, asked).reason == "GATE_FAILED"
+        assert system.refused(system.registry.RegisterVersion, asked, recorded=1).reason == "GATE_FAILED"
 
     def test_a_digest_must_be_that_of_the_runs_artifact(self, system: Up) -> None:
         run_id = measured_run(system)

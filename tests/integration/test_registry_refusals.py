@@ -93,8 +93,8 @@ REFUSED: list[Case] = [
         PreconditionFailed,
         "NOTHING_TO_RESTORE",
     ),
-    ("Rollback", lambda m: v1.RollbackRequest(models=m + "x", aliases="a"), NotFound, "MODEL_NOT_FOUND"),
-    ("Rollback", lambda m: v1.RollbackRequest(models=m, aliases="v2"), InvalidRequest, "INVALID_ALIAS"),
+    ("Rollback", lambda m: v1.RollbackRequest(models=m + "x", aliases="a"), NotFound, "ALIAS_NOT_FOUND"),
+    ("Rollback", lambda m: v1.RollbackRequest(models=m), InvalidRequest, "INVALID_SCOPE"),
     (
         "Rollback",
         lambda m: v1.RollbackRequest(models=m, aliases="once", expected_revision=1),

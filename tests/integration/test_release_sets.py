@@ -77,3 +77,16 @@ def test_arrives_at_a_watcher_whole(system: Up, model: str) -> None:
     watch.cancel()
     assert [change.alias for change in step.changes.changes] == ["champion", "candidate"]
     assert {change.revision for change in step.changes.changes} == {step.position} == {answer.revision}
+
+
+def test_an_alias_that_is_there_keeps_its_revision_while_the_others_move(system: Up) -> None:
+    one, other = system.new_model(), system.new_model()
+    before = system.move(one, 1).alias
+    answer = move(system, target(one, 1), target(other, 2))
+    assert answer.aliases[0] == before
+    assert answer.aliases[1].revision == answer.revision
+    request = v1.ListEventsRequest(log="registry", stream=f"model/{one}", type="AliasKept")
+    [kept] = system.audit.ListEvents(request, timeout=SECONDS).events
+    fact = v1.AliasKept()
+    kept.data.Unpack(fact)
+    assert (fact.alias, fact.version) == ("champion", 1)

@@ -35,12 +35,12 @@ def models(rows: RegistryRows) -> RegistryRows:
     return rows
 
 
-def names(rows: RegistryRows, filter: str = "", order_by: str = "", *, show_deleted: bool = False) -> list[str]:
+def names(rows: RegistryRows, asked: str = "", order_by: str = "", *, show_deleted: bool = False) -> list[str]:
     """The names of the models that are listed, read in pages of two."""
 
     def page(token: str) -> tuple[list[str], str]:
         request = v1.ListModelsRequest(
-            filter=filter, order_by=order_by, show_deleted=show_deleted, page_size=2, page_token=token
+            filter=asked, order_by=order_by, show_deleted=show_deleted, page_size=2, page_token=token
         )
         found = rows.ask(lambda connection: queries.list_models(connection, request))
         return [model.name for model in found.models], found.next_page_token
@@ -48,13 +48,11 @@ def names(rows: RegistryRows, filter: str = "", order_by: str = "", *, show_dele
     return all_pages(page)
 
 
-def numbers(rows: RegistryRows, filter: str = "", order_by: str = "", model: str = "") -> list[tuple[str, int]]:
+def numbers(rows: RegistryRows, asked: str = "", order_by: str = "", model: str = "") -> list[tuple[str, int]]:
     """The versions that are listed, read in pages of two."""
 
     def page(token: str) -> tuple[list[tuple[str, int]], str]:
-        request = v1.ListVersionsRequest(
-            model=model, filter=filter, order_by=order_by, page_size=2, page_token=token
-        )
+        request = v1.ListVersionsRequest(model=model, filter=asked, order_by=order_by, page_size=2, page_token=token)
         found = rows.ask(lambda connection: queries.list_versions(connection, request))
         return [(version.model, version.version) for version in found.versions], found.next_page_token
 
@@ -62,7 +60,7 @@ def numbers(rows: RegistryRows, filter: str = "", order_by: str = "", model: str
 
 
 @pytest.mark.parametrize(
-    ("filter", "expected"),
+    ("asked", "expected"),
     [
         ("", {"fraud-eu", "fraud_us", "Fraud", "iris", "Ärger"}),
         ("name = 'iris'", {"iris"}),
@@ -83,7 +81,7 @@ def numbers(rows: RegistryRows, filter: str = "", order_by: str = "", model: str
         ("tags.team ILIKE 'RISK'", {"fraud-eu", "fraud_us", "Fraud"}),
         ("tags.team IN ('plants', 'Risk')", {"Fraud", "Ärger"}),
         ("tags.team IS NULL", {"iris"}),
-        ("tags.tier IS NOT NULL AND tag.`team` = \"risk\"", {"fraud-eu"}),
+        ('tags.tier IS NOT NULL AND tag.`team` = "risk"', {"fraud-eu"}),
         ("tags.note LIKE '%[new]*'", {"fraud_us"}),
         ("tags.note LIKE '%[n]%'", set()),
         ("tags.note LIKE '%\\%'", {"iris"}),
@@ -96,8 +94,8 @@ def numbers(rows: RegistryRows, filter: str = "", order_by: str = "", model: str
         ("created > 99999999999999999999999", set()),
     ],
 )
-def test_filters_of_models(models: RegistryRows, filter: str, expected: set[str]) -> None:
-    assert names(models, filter) == sorted(expected)
+def test_filters_of_models(models: RegistryRows, asked: str, expected: set[str]) -> None:
+    assert names(models, asked) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -217,13 +215,15 @@ def versions(rows: RegistryRows) -> RegistryRows:
     rows.create("iris")
     rows.register("iris", "a" * 32)
     rows.register("fraud")
-    rows.append(rows.moved("fraud", "champion", 2), rows.moved("fraud", "prod-eu", 2), rows.moved("iris", "champion", 1))
+    rows.append(
+        rows.moved("fraud", "champion", 2), rows.moved("fraud", "prod-eu", 2), rows.moved("iris", "champion", 1)
+    )
     rows.append(v1.VersionStatusChanged(model="fraud", version=1, to_status=v1.VERSION_STATUS_FAILED))
     return rows
 
 
 @pytest.mark.parametrize(
-    ("filter", "order_by", "expected"),
+    ("asked", "order_by", "expected"),
     [
         ("", "", [("fraud", 3), ("iris", 1), ("fraud", 2), ("fraud", 1)]),
         ("", "name", [("fraud", 3), ("fraud", 2), ("fraud", 1), ("iris", 1)]),
@@ -244,14 +244,14 @@ def versions(rows: RegistryRows) -> RegistryRows:
         ("tags.team = 'risk' AND tags.note IS NULL", "", [("fraud", 1)]),
     ],
 )
-def test_versions(versions: RegistryRows, filter: str, order_by: str, expected: list[tuple[str, int]]) -> None:
-    assert numbers(versions, filter, order_by) == expected
+def test_versions(versions: RegistryRows, asked: str, order_by: str, expected: list[tuple[str, int]]) -> None:
+    assert numbers(versions, asked, order_by) == expected
 
 
 def test_versions_of_one_model(versions: RegistryRows) -> None:
     assert numbers(versions, model="fraud") == [("fraud", 3), ("fraud", 2), ("fraud", 1)]
     versions.rename("fraud", "cards")
-    assert numbers(versions, model="cards", filter="name = 'cards'") == [("cards", 3), ("cards", 2), ("cards", 1)]
+    assert numbers(versions, model="cards", asked="name = 'cards'") == [("cards", 3), ("cards", 2), ("cards", 1)]
     for asked, reason in {"nobody": "MODEL_NOT_FOUND", "fraud": "MODEL_RENAMED"}.items():
         with pytest.raises(Rejected) as refused:
             numbers(versions, model=asked)

@@ -78,10 +78,19 @@ class Client:
         return {log.name: log.head for log in status.logs}
 
     def refused(
-        self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, headers: Headers = (), seconds: float = SECONDS
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Q, R],
+        request: Q,
+        headers: Headers = (),
+        seconds: float = SECONDS,
+        *,
+        recorded: int = 0,
     ) -> RollforwardError:
-        """How a call is refused, as the SDK raises it; fails when it is not, or when it wrote an event."""
+        """How a call is refused, as the SDK raises it; fails when it is not, or wrote other than so many events about
+        it to the registry's log.
+        """
         heads = self.heads()
+        heads["registry"] += recorded
         try:
             answer = method(request, metadata=tuple(headers), timeout=seconds)
         except grpc.RpcError as error:

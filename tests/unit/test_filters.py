@@ -31,6 +31,9 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 KEYS = TEXTS.filter(bool)
 NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
 
+NAMED_X = Comparison("name", "ILIKE", "X%")
+TAGGED_AND = Comparison("tags", "IS NOT NULL", None, "AND")
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -44,7 +47,7 @@ NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False,
         ("\"name\" = 'it''s'", [Comparison("name", "=", "it's")]),
         ('name = "say ""so"""', [Comparison("name", "=", 'say "so"')]),
         ("attribute.name like 'x%'", [Comparison("name", "LIKE", "x%")]),
-        ("name ilike 'X%' AnD created<=-1.5e3", [Comparison("name", "ILIKE", "X%"), Comparison("created", "<=", -1500.0)]),
+        ("name ilike 'X%' AnD created<=-1.5e3", [NAMED_X, Comparison("created", "<=", -1500.0)]),
         ("name IN ('a',\"b\" , 'a')", [Comparison("name", "IN", ("a", "b", "a"))]),
         ("name not  in ('a')", [Comparison("name", "NOT IN", ("a",))]),
         ("creation_timestamp > 1", [Comparison("created", ">", 1)]),
@@ -57,7 +60,7 @@ NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False,
         ("tags.\"the team\" = 'x'", [Comparison("tags", "=", "x", "the team")]),
         ("tags.`a``b` = 'x'", [Comparison("tags", "=", "x", "a`b")]),
         ("tags.größe IS NULL", [Comparison("tags", "IS NULL", None, "größe")]),
-        ("tags.AND IS NOT NULL AND tags.x='AND'", [Comparison("tags", "IS NOT NULL", None, "AND"), Comparison("tags", "=", "AND", "x")]),
+        ("tags.AND IS NOT NULL AND tags.x='AND'", [TAGGED_AND, Comparison("tags", "=", "AND", "x")]),
     ],
 )  # fmt: skip
 def test_what_is_understood(text: str, expected: list[Comparison]) -> None:
@@ -92,8 +95,12 @@ def comparisons() -> st.SearchStrategy[Comparison]:
             return st.lists(TEXTS, min_size=1, max_size=3).map(tuple)
         return st.none() if operator.endswith("NULL") else TEXTS
 
-    texts = st.sampled_from(Holds.TEXT.value).flatmap(lambda how: st.builds(Comparison, st.just("name"), st.just(how), values(how)))
-    tags = st.sampled_from(Holds.TAGS.value).flatmap(lambda how: st.builds(Comparison, st.just("tags"), st.just(how), values(how), KEYS))
+    def of(field: str, operators: tuple[str, ...], keys: st.SearchStrategy[str]) -> st.SearchStrategy[Comparison]:
+        return st.sampled_from(operators).flatmap(
+            lambda operator: st.builds(Comparison, st.just(field), st.just(operator), values(operator), keys)
+        )
+
+    texts, tags = of("name", Holds.TEXT.value, st.just("")), of("tags", Holds.TAGS.value, KEYS)
     numbers = st.builds(Comparison, st.just("created"), st.sampled_from(Holds.NUMBER.value), NUMBERS)
     return st.one_of(texts, tags, numbers)
 

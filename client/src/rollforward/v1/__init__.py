@@ -61,6 +61,7 @@ from .registry_events_pb2 import (
     ALIAS_CAUSE_SCHEDULE as ALIAS_CAUSE_SCHEDULE,
     ALIAS_CAUSE_UNSPECIFIED as ALIAS_CAUSE_UNSPECIFIED,
     AliasCause as AliasCause,
+    AliasKept as AliasKept,
     AliasMoveRefused as AliasMoveRefused,
     AliasMoveScheduled as AliasMoveScheduled,
     AliasMoved as AliasMoved,

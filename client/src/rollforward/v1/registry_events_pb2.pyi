@@ -329,6 +329,40 @@ class AliasMoved(_message.Message):
 Global___AliasMoved: _TypeAlias = AliasMoved  # noqa: Y015
 
 @_typing.final
+class AliasKept(_message.Message):
+    """An alias of a release set was there already when the others were moved, in the same append; its revision stays. Stream: model/<model>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    version: _builtins.int
+    """The version that holds it."""
+    digest: _builtins.str
+    """That version's digest."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "digest", b"digest", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasKept: _TypeAlias = AliasKept  # noqa: Y015
+
+@_typing.final
 class AliasRemoved(_message.Message):
     """An alias was taken away. Stream: model/<model>; this event's position becomes the alias's revision."""
 

@@ -2125,7 +2125,7 @@ class MoveAliasesRequest(_message.Message):
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasTarget]:
-        """At most 1,000, each alias once. One that is there already takes no part."""
+        """At most 1,000, each alias once. One that is there already keeps its revision."""
 
     def __init__(
         self,
