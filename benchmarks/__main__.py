@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--scene", action="append", choices=SCENES, help="only this one; may be repeated")
     parser.add_argument("--system", action="append", choices=ALL, help="only this one; may be repeated")
-    parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long a round takes; default 3")
+    parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long a round takes; default 2")
     parser.add_argument("--rounds", type=int, default=Options().rounds, help="a figure is their median; default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and ratios to this file too")
     parser.add_argument("--readme", action="store_true", help="put the figures into benchmarks/README.md")

@@ -14,7 +14,7 @@ from benchmarks.figures import Figure
 class Options:
     """How long a round takes, and how many rounds a figure is the median of."""
 
-    seconds: float = 3.0
+    seconds: float = 2.0
     rounds: int = 3
 
 

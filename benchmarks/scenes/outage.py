@@ -17,7 +17,7 @@ from benchmarks.systems.names import OURS, PEERS
 MOVES = 40
 DOWN_SECONDS = 30.0
 _MODEL = "outage"
-_PATIENCE = {"rollforward": 90.0, "mlflow": 45.0}
+_PATIENCE = {"rollforward": 90.0, "mlflow": 30.0}
 """Seconds after which nothing more is to be expected: a retry pauses for at most 60 s, or for 5 s."""
 
 

@@ -27,7 +27,7 @@ HELLO = b"hello"
 
 @pytest.fixture
 async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub]:
-    server = aio.server(interceptors=[Edge({})])
+    server = aio.server(interceptors=[Edge()])
     v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(open_blob_store(str(tmp_path))), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -72,7 +72,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
     started, ending = threading.Event(), threading.Event()
 
     async def work() -> None:
-        server = grpc.aio.server(interceptors=[Edge({})])
+        server = grpc.aio.server(interceptors=[Edge()])
         v1.add_RegistryServiceServicer_to_server(cast("v1.RegistryServiceServicer", failing), server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()

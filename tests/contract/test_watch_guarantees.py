@@ -204,8 +204,10 @@ def test_bookmarkable(here: Registry, there: Registry, models: list[str]) -> Non
 
     with ThreadPoolExecutor(1) as pool:
         others = pool.submit(move_others)
-        bookmark = next(quiet)
-        told_of_others.set()
+        try:
+            bookmark = next(quiet)
+        finally:
+            told_of_others.set()
     assert bookmark.WhichOneof("step") == "bookmark"
     assert begun < bookmark.position <= others.result()
     # Once all is quiet, it is brought to where the log is.

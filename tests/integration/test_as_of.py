@@ -24,8 +24,12 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
 from services.nats_server import NatsAddress
+from services.registry.commands import Commands
 from services.registry.decider import DECIDER
+from services.registry.judging import Judge
+from services.registry.live import Live
 from services.registry.projection import RegistryProjection
+from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
 from services.rpc import Edge
 from services.times import timestamp
@@ -63,7 +67,7 @@ class CountingStore(JetStreamStore):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was written: for each alias its moves as (position, version), and each append's time and last position."""
+    """What was written: for each alias its moves as (revision, version), and each append's time and last position."""
 
     moves: dict[Key, list[tuple[int, int]]]
     times: list[int]
@@ -124,10 +128,13 @@ async def _append(store: CountingStore, facts: Sequence[Message], history: Histo
     assert first is not None
     history.times.append(first.time)
     history.lasts.append(positions[-1])
-    for fact, position in zip(facts, positions, strict=True):
+    for fact in facts:
         if isinstance(fact, v1.AliasMoved | v1.AliasRemoved):
             version = fact.to_version if isinstance(fact, v1.AliasMoved) else 0
-            history.moves[fact.model, fact.alias].append((position, version))
+            moves = history.moves[fact.model, fact.alias]
+            if moves and moves[-1][0] == positions[-1]:  # of an append only the last change is ever seen
+                moves.pop()
+            moves.append((positions[-1], version))
 
 
 async def no_artifact(_: str) -> bool:
@@ -145,8 +152,14 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await tail.start()
     projector = Projector(tail, RegistryProjection(), Database(str(tmp_path)))
     await projector.start()
-    server = grpc.aio.server(interceptors=[Edge({"rollforward.v1.RegistryService": [projector]})])
-    servicer = RegistryServicer(CommandHandler(store, DECIDER, projector), projector, projector, no_artifact)
+    live = Live(projector, tail)
+    await live.start()
+    edge = Edge()
+    edge.rows["rollforward.v1.RegistryService"] = [projector]
+    server = grpc.aio.server(interceptors=[edge])
+    commands = Commands(CommandHandler(store, DECIDER, projector), Judge(projector), live)
+    rollbacks = Rollbacks(commands, projector, live)
+    servicer = RegistryServicer(commands, rollbacks, live, projector, tail, projector, no_artifact)
     v1.add_RegistryServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -154,6 +167,7 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield System(store, projector, v1.RegistryServiceStub(channel), history)
     await server.stop(None)
+    await live.stop()
     await projector.stop()
     await tail.stop()
     await client.close()

@@ -45,6 +45,23 @@ class TestRequestIds:
             assert method(command, timeout=SECONDS) == first
             assert system.heads()["registry"] == head
 
+    def test_a_condition_that_the_command_itself_ended_does_not_refuse_its_repetition(self, system: Up) -> None:
+        name, registry = system.new_model(), system.registry
+        moved = [system.move(name, version).alias.revision for version in (1, 2)]
+        dry_run = v1.RollbackRequest(models=name, aliases="*", dry_run=True)
+        seen = registry.Rollback(dry_run, timeout=SECONDS).computed_at
+        scope = {"models": name, "aliases": "champion"}
+        by_position = v1.RollbackRequest(**scope, expected_position=seen, request_id=new_id())  # type: ignore[arg-type]
+        first = registry.Rollback(by_position, timeout=SECONDS)
+        assert registry.Rollback(by_position, timeout=SECONDS).revision == first.revision > moved[-1]
+        by_revision = v1.RollbackRequest(
+            **scope,  # type: ignore[arg-type]
+            expected_revision=first.revision,
+            request_id=new_id(),
+        )
+        second = registry.Rollback(by_revision, timeout=SECONDS)
+        assert registry.Rollback(by_revision, timeout=SECONDS).revision == second.revision > first.revision
+
     def test_with_another_body_it_is_refused(self, system: Up, model: str) -> None:
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
         system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)

@@ -72,7 +72,7 @@ class Services:
 
     async def come(self) -> None:
         """Answer calls."""
-        server = aio.server(interceptors=[Edge({})])
+        server = aio.server(interceptors=[Edge()])
         v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs), server)
         commands = CommandHandler(self.serving, DECIDER, self.pods)
         servicer = ServingServicer(commands, self.pods, self.assignments)

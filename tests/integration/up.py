@@ -32,7 +32,7 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor):
     """Sends with each call what the commands before it have answered, unless the call says otherwise."""
 
     def __init__(self) -> None:

@@ -96,7 +96,7 @@ class Registry(RuleBasedStateMachine):
         self._commands = Commands(CommandHandler(self._log, DECIDER, self._rows), Judge(runs), self._live)
         self._policies = CommandHandler(self._log, POLICIES, self._rows)
         self._rollbacks = Rollbacks(self._commands, self._rows, self._live)
-        self._parts = [self._live, self._rows, runs, self._tail, runs_tail]
+        self._parts: list[Any] = [self._live, self._rows, runs, self._tail, runs_tail]
 
     async def _stop(self) -> None:
         for part in self._parts:

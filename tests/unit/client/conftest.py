@@ -68,7 +68,7 @@ def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
     ready, ending = threading.Event(), threading.Event()
 
     async def work() -> None:
-        server = grpc.aio.server(interceptors=[Edge({})])
+        server = grpc.aio.server(interceptors=[Edge()])
         v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs), server)
         started.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()

@@ -213,7 +213,9 @@ class TestFinishRun:
 
 
 def test_each_fact_has_its_stream() -> None:
+    assert EXPERIMENTS.stream_of
     assert EXPERIMENTS.stream_of(v1.ExperimentCreated(name="a")) == EXPERIMENTS_STREAM
+    assert RUNS.stream_of
     assert RUNS.stream_of(STARTED) == run_stream(RUN)
     assert RUNS.stream_of(v1.MetricsLogged(run_id=RUN)) == metrics_stream(RUN)
 
