@@ -22,6 +22,9 @@ from services.listen import AddressInUse
 from services.nats_server import NatsServerError
 from services.settings import SERVICES, Settings, from_environment
 
+# A call must not wait for as long as 5 ms while a projection's thread computes.
+SWITCH_SECONDS = 0.0005
+
 REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError, LogRewritten)
 
 
@@ -89,6 +92,7 @@ def _settings(
 
 def _main(settings: Settings) -> int:
     _configure_logging()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         asyncio.run(_serve(settings))
     except REFUSALS as error:

@@ -50,9 +50,11 @@ def _ours(endpoint: Endpoint, model: str, urls: list[str]) -> Iterator[None]:
     with grpc.insecure_channel(endpoint.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub: Any = v1.WebhookServiceStub(channel)
         made = [stub.CreateWebhook(v1.CreateWebhookRequest(url=url, model=model)).webhook.webhook_id for url in urls]
-        yield
-        for webhook_id in made:
-            stub.DeleteWebhook(v1.DeleteWebhookRequest(webhook_id=webhook_id))
+        try:
+            yield
+        finally:
+            for webhook_id in made:
+                stub.DeleteWebhook(v1.DeleteWebhookRequest(webhook_id=webhook_id))
 
 
 @contextmanager
@@ -65,7 +67,9 @@ def _mlflow(endpoint: Endpoint, model: str, urls: list[str]) -> Iterator[None]:
         for number, url in enumerate(urls)
     ]
     time.sleep(2 * WEBHOOK_LIST_SECONDS)  # every worker has forgotten by then that there were none
-    yield
-    for webhook_id in made:
-        client.delete(f"webhooks/{webhook_id}")
-    client.close()
+    try:
+        yield
+    finally:
+        for webhook_id in made:
+            client.delete(f"webhooks/{webhook_id}")
+        client.close()

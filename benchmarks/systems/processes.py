@@ -93,8 +93,6 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     family: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
-    if process.stdin is not None:
-        process.stdin.close()
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_PATIENCE)

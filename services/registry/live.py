@@ -125,6 +125,11 @@ class Live:
         """The name that the model was created with which is or was called so; the name itself when there is none."""
         return self._origins.get(name, name)
 
+    def check_name(self, model: str) -> None:
+        """Raises `Rejected` MODEL_RENAMED when this is a name that a model had before."""
+        if (origin := self._origins.get(model)) and (name := self._names[origin]) != model:
+            raise renamed(model, name)
+
     def has_tags(self, origin: str, wanted: Mapping[str, str]) -> bool:
         """Whether a model has all of these tags now."""
         return wanted.items() <= self._tags.get(origin, {}).items()
@@ -140,12 +145,10 @@ class Live:
         Raises:
             Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
         """
-        origin = self._origins.get(model)
-        if origin is None:
+        if model not in self._origins:
             raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
-        if (name := self._names[origin]) != model:
-            raise renamed(model, name)
-        change = self._changes.get((origin, alias))
+        self.check_name(model)
+        change = self._changes.get((self._origins[model], alias))
         if change is None or not change.to_version:
             raise alias_not_found(model, alias)
         found = alias_of(change, model)

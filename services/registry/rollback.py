@@ -84,29 +84,42 @@ class Rollbacks:
         Raises:
             Rejected, Conflict: As the contract says of Rollback.
         """
-        planned = await self.plan(request, to_position)
         response = v1.RollbackResponse(to_position=to_position or 0)
         if request.dry_run:
-            response.position = planned.seen.computed_at
+            planned = await self.plan(request, to_position)
+            changes, response.computed_at = planned.changes, planned.seen.computed_at
+            response.position = response.computed_at
         else:
-
-            async def again() -> Plan:
-                nonlocal planned
-                planned = await self.plan(request, to_position)
-                return planned.plan
-
-            events, response.position = await self._commands.across(again, metadata)
-            response.revision = events[-1].append_end if events else 0
-            if [event.data for event in events] != [event for _, event in planned.events]:
-                planned.changes = [_change_of(event) for event in events]  # it was done before, by the same request
-        response.computed_at = planned.seen.computed_at
-        response.changes.extend(sorted(planned.changes, key=lambda change: (change.model, change.alias)))
+            changes = await self._append(request, to_position, metadata, response)
+        response.changes.extend(sorted(changes, key=lambda change: (change.model, change.alias)))
         return response
+
+    async def _append(
+        self, request: v1.RollbackRequest, to_position: int | None, metadata: Metadata, response: v1.RollbackResponse
+    ) -> Sequence[v1.RollbackChange]:
+        planned: list[Planned] = []
+
+        async def plan() -> Plan:
+            planned.append(await self.plan(request, to_position))
+            return planned[-1].plan
+
+        events, response.position = await self._commands.across(plan, metadata)
+        if not events:
+            response.computed_at = planned[-1].seen.computed_at
+            return planned[-1].changes
+        response.revision = events[-1].append_end
+        response.computed_at = events[0].position - 1
+        if planned and [event.data for event in events] == [event for _, event in planned[-1].events]:
+            return planned[-1].changes
+        return [_change_of(event) for event in events]  # it was done before, by the same request
 
     async def plan(self, request: v1.RollbackRequest, to_position: int | None) -> Planned:
         """What the rollback would do now. Raises as `do`."""
         await self._rows.wait_for(await self._rows.store.head())
         seen = await self._rows.query(lambda rows: _look(rows, request, to_position))
+        if not seen.held:
+            self._live.check_name(request.models)
+            raise alias_not_found(request.models, request.aliases)
         _check_expected(request, seen)
         planned = Planned(seen)
         scope = seen.held if to_position is not None else [held for held in seen.held if _key(held) in seen.before]
@@ -158,8 +171,6 @@ def _scope(request: v1.RollbackRequest) -> str:
 
 def _look(rows: sa.Connection, request: v1.RollbackRequest, to_position: int | None) -> Seen:
     held = past.assignments_in(rows, request.models, request.aliases)
-    if not held:
-        raise alias_not_found(request.models, request.aliases)
     keys = [_key(one) for one in held]
     earlier = past.previous_holders(rows, keys) if to_position is None else past.assignments_at(rows, keys, to_position)
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}

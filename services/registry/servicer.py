@@ -57,6 +57,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self._commands = commands
         self._rollbacks = rollbacks
         self._live = live
+        self._shared = watch.Shared(live)
         self._rows = rows
         self._tail = tail
         self._runs = known_runs
@@ -251,7 +252,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if not request.HasField("at"):
             return self._live.resolve(request.model, request.alias)
         position = await self._position(request.at, context)
-        return await self._rows.query(lambda rows: alias_queries.resolve(rows, request.model, request.alias, position))
+        return await self._rows.query(
+            lambda rows: alias_queries.resolve(rows, request.model, request.alias, position), small=True
+        )
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
         """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
@@ -294,5 +297,5 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self, request: v1.WatchAliasesRequest, context: Context
     ) -> AsyncIterator[v1.WatchAliasesResponse]:
         """Follows aliases: a snapshot, then every change, in order, each once."""
-        async for step in watch.steps(self._rows, self._tail, self._live, request):
+        async for step in watch.steps(self._rows, self._tail, self._live, self._shared, request):
             yield step

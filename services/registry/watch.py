@@ -20,8 +20,29 @@ from services.registry.projection import change_of
 BOOKMARK_SECONDS = 5.0
 
 
+class Shared:
+    """The steps that the last batch of events means to each filter: made once for all watches that have it."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._batch: Sequence[RecordedEvent] = ()
+        self._steps: dict[bytes, list[v1.WatchAliasesResponse]] = {}
+
+    def steps(self, events: Sequence[RecordedEvent], wanted: v1.WatchAliasesRequest) -> list[v1.WatchAliasesResponse]:
+        """A step for each append that changes a wanted alias."""
+        if events is not self._batch:
+            self._batch, self._steps = events, {}
+        key = wanted.SerializeToString(deterministic=True)
+        if key not in self._steps:
+            self._steps[key] = [
+                v1.WatchAliasesResponse(changes=changes, position=changes.changes[-1].revision)
+                for changes in _changes_by_append(events, self._live, wanted)
+            ]
+        return self._steps[key]
+
+
 async def steps(
-    rows: Projector, tail: Tail, live: Live, request: v1.WatchAliasesRequest
+    rows: Projector, tail: Tail, live: Live, shared: Shared, request: v1.WatchAliasesRequest
 ) -> AsyncIterator[v1.WatchAliasesResponse]:
     """The steps of a watch; every step's position is where to resume.
 
@@ -36,13 +57,13 @@ async def steps(
         tags = dict(request.tags)
         aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
         yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
+    wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
     told = time.monotonic()
     async with aclosing(tail.follow(after, BOOKMARK_SECONDS)) as news:
         async for events, position in news:
             await live.wait_for(position)  # it knows the names and tags that the events are matched with
-            for changes in _changes_by_append(events, live, request):
-                upto = changes.changes[-1].revision
-                yield v1.WatchAliasesResponse(changes=changes, position=upto)
+            for step in shared.steps(events, wanted):
+                yield step
                 told = time.monotonic()
             # Others' changes alone must not leave a watcher without a sign of life.
             if not events or time.monotonic() - told > BOOKMARK_SECONDS:

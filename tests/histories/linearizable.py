@@ -71,11 +71,16 @@ def check_linearizable(truth: Truth) -> Iterator[Violation]:
     calls = [call for command in truth.commands.values() for call in _calls(command, numbers)]
     stuck = unexplained(calls, State((Register(),) * len(targets)))
     if stuck:
-        yield Violation(Rule.LINEARIZABLE, "none of these can come next: " + "; ".join(call.about for call in stuck))
+        yield Violation(
+            Rule.LINEARIZABLE, "no order goes on with one of these: " + "; ".join(call.about for call in stuck)
+        )
 
 
 def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
-    """The calls at which the longest order ends; empty when there is an order of all."""
+    """The calls at which the longest order ends; empty when there is an order of all.
+
+    A search that does not end in time counts as one that found none: good histories take a few thousand steps.
+    """
     ordered = sorted(calls, key=lambda call: call.called)
     needed = sum(1 << number for number, call in enumerate(ordered) if not call.optional)
     tried, pending = {(0, initial)}, [(0, initial)]
@@ -93,7 +98,8 @@ def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
             if after is not None and (key := (done | 1 << number, after)) not in tried:
                 tried.add(key)
                 pending.append(key)
-        assert len(tried) < MOST_CONFIGURATIONS, "too much happened at once to search through"
+        if len(tried) > MOST_CONFIGURATIONS:
+            break
     return stuck
 
 
@@ -140,9 +146,11 @@ def _step_of(operation: Operation, numbers: Mapping[Target, int]) -> Step:
         after = seen(state)
         if after is None or operation.position <= after.log:
             return None
+        if not all(state.aliases[number].allows(revision) for number, revision in expected.items()):
+            return None
         aliases = list(after.aliases)
         for number, held in made.items():
-            if aliases[number].version == held.version or not aliases[number].allows(expected.get(number)):
+            if aliases[number].version == held.version:
                 return None
             aliases[number] = Register(held.version, held.revision)
         return State(tuple(aliases), operation.position)

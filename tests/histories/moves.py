@@ -29,7 +29,7 @@ def check_moves(truth: Truth) -> Iterator[Violation]:
     for request_id, command in truth.commands.items():
         events = truth.events_of.get(request_id, [])
         yield from _check_command(command, events)
-        yield from _check_whole(command, events, truth)
+        yield from _check_whole(command.operations[0], events, truth)
         for operation in command.operations:
             # A repetition is told what the first time came to.
             yield from _check_state_shown(operation, command.called if operation.moved else operation.called, truth)
@@ -55,34 +55,15 @@ def _check_command(command: Command, events: list[Event]) -> Iterator[Violation]
             yield Violation(Rule.ANSWER_IS_EVENT, f"{operation} has {events}: {broken}")
 
 
-def _check_whole(command: Command, events: list[Event], truth: Truth) -> Iterator[Violation]:
-    """All targets of a request, those too that were there already and take no part."""
-    operation = command.operations[0]
+def _check_whole(operation: Operation, events: list[Event], truth: Truth) -> Iterator[Violation]:
+    """All targets of a request stand as asked once it is appended, those too that were there already."""
     for revision in {event.revision for event in events}:
-        written = {event.model for event in events if event.revision == revision}
         for wanted in operation.wanted:
             stands = truth.timeline(wanted.target).at(revision)
-            if wanted.version in (None, stands.version):
-                continue
-            # The append is conditional on the streams that it writes: a target elsewhere was judged a little before.
-            if wanted.model in written or not _stood(wanted, command, truth):
+            if wanted.version not in (None, stands.version):
                 yield Violation(Rule.WHOLE, f"{operation} has {events}, and {stands} stands")
-    if not events and any(one.outcome == OK for one in command.operations):
-        left = [
-            wanted for wanted in operation.wanted if wanted.version is not None and not _stood(wanted, command, truth)
-        ]
-        if left:
-            yield Violation(Rule.WHOLE, f"{operation} has no event, and never was there meanwhile: {left}")
-
-
-def _stood(wanted: Wanted, command: Command, truth: Truth) -> bool:
-    """Whether a target can have been where it should be at some moment between call and return."""
-    return any(
-        held.version == wanted.version
-        and fits(wanted.expected, held)
-        and truth.could_be_seen(held, command.called, command.returned)
-        for held, _, _ in truth.timeline(wanted.target).states()
-    )
+            elif stands.revision != revision and not fits(wanted.expected, stands):
+                yield Violation(Rule.EXPECTED_REVISION, f"{operation} has {events}, and {stands} stands")
 
 
 def _differs(operation: Operation, events: list[Event]) -> str:
@@ -174,12 +155,24 @@ def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iter
     for held in observed(operation):
         if not truth.could_be_seen(held, begun, ended):
             yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {held}, {_why_not(held, truth)}")
-        if operation.outcome == OK and operation.kind == "move" and not fits(expected[held.target], held):
-            yield Violation(Rule.EXPECTED_REVISION, f"{operation} was done")
+    for wanted, held in _unmoved(operation):
+        if wanted.version != held.version:
+            yield Violation(Rule.WHOLE, f"{operation}: nothing was to be done for {wanted}, and {held} stood")
+        if not fits(wanted.expected, held):
+            yield Violation(
+                Rule.EXPECTED_REVISION, f"{operation}: nothing was to be done for {wanted}, and {held} stood"
+            )
     if operation.kind == "remove" and operation.reason == "ALIAS_NOT_FOUND":
         yield from _check_unset(operation, truth, ended)
     if operation.reason == "WRONG_REVISION" and all(fits(expected.get(held.target), held) for held in operation.told):
         yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} was refused though it had what it expected")
+
+
+def _unmoved(operation: Operation) -> Iterator[tuple[Wanted, Held]]:
+    """The targets of a request of which all were there already."""
+    if operation.outcome == OK and not operation.moved and operation.kind in {"move", "release set"}:
+        told = {held.target: held for held in operation.told}
+        yield from ((wanted, told[wanted.target]) for wanted in operation.wanted)
 
 
 def _check_unset(operation: Operation, truth: Truth, ended: float) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ class Rule(StrEnum):
     ACKNOWLEDGED_IS_WRITTEN = "an acknowledged move has its event"
     ONCE = "a request has at most one append"
     REFUSED_IS_NOT_WRITTEN = "a refused move has no event"
-    WHOLE = "a request leaves no target behind: each stands as asked with its events, or stood so without one"
+    WHOLE = "with a request's append, or where none was needed, all stands as it asks for"
     SCHEDULED_ENDS_ONCE = "a scheduled move is made, refused or called off, once"
     ASKED_FOR = "every event was asked for"
     ANSWER_IS_EVENT = "the answer to a move says what its event says"

@@ -19,8 +19,9 @@ from tests.integration.up import SECONDS, Up
 
 class TestWatch:
     def watch(self, system: Up, **fields: object) -> Any:
+        headers = (("rollforward-min-position", f"registry={system.heads()['registry']}"),)
         request = v1.WatchAliasesRequest(**fields)  # type: ignore[arg-type]
-        return system.registry.WatchAliases(request, timeout=SECONDS)
+        return system.registry.WatchAliases(request, metadata=headers, timeout=SECONDS)
 
     def test_a_snapshot_then_every_change(self, system: Up, model: str) -> None:
         first = system.move(model, 1)

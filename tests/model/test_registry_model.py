@@ -38,7 +38,8 @@ T = TypeVar("T")
 Job = Callable[[Metadata], Awaitable[object]]
 States = Mapping[str, State]
 
-NAMES = st.sampled_from(["fraud", "fraud", "fraud", "iris", "new"])
+FIRST = "the first model, whatever it is called"
+NAMES = st.sampled_from([FIRST, FIRST, FIRST, FIRST, "fraud", "iris", "new"])
 ALIASES = st.sampled_from(["champion", "champion", "candidate"])
 NUMBERS = st.integers(1, 4)
 REVISIONS = st.one_of(st.none(), st.none(), st.integers(0, 30))
@@ -113,17 +114,20 @@ class Registry(RuleBasedStateMachine):
     @rule(model=NAMES)
     def create(self, model: str) -> None:
         """A model is created."""
+        model = self._named(model)
         self._on(model, v1.CreateModelRequest(name=model, tags={"b": "1", "a": "2"}))
 
     @rule(model=NAMES, name=st.sampled_from(["fraud", "iris", "new", "other"]))
     def rename(self, model: str, name: str) -> None:
         """A model is renamed."""
+        model = self._named(model)
         request = v1.RenameModelRequest(model=model, new_name=name)
         self._do(lambda metadata: self._commands.rename(request, metadata))
 
     @rule(model=NAMES, version=st.integers(0, 4), text=st.sampled_from(["", "x", "y"]), tags=TAGS)
     def label(self, model: str, version: int, text: str, tags: dict[str, str]) -> None:
         """A model or a version is described and tagged."""
+        model = self._named(model)
         self._on(model, v1.SetDescriptionRequest(model=model, version=version, description=text))
         gone = [key for key in "abc" if key not in tags]
         self._on(model, v1.ChangeTagsRequest(model=model, version=version, set=tags, remove=gone))
@@ -131,11 +135,13 @@ class Registry(RuleBasedStateMachine):
     @rule(model=NAMES, version=NUMBERS, status=st.sampled_from([1, 1, 2, 3]))
     def set_status(self, model: str, version: int, status: v1.VersionStatus.ValueType) -> None:
         """A version gets a status."""
+        model = self._named(model)
         self._on(model, v1.SetVersionStatusRequest(model=model, version=version, status=status))
 
     @rule(model=NAMES, version=st.integers(0, 4), restore=st.booleans())
     def delete(self, model: str, version: int, restore: bool) -> None:
         """A model or a version is deleted or restored."""
+        model = self._named(model)
         kinds = (v1.DeleteVersionRequest, v1.RestoreVersionRequest)
         whole = (v1.DeleteModelRequest, v1.RestoreModelRequest)
         request = kinds[restore](model=model, version=version) if version else whole[restore](model=model)
@@ -144,23 +150,27 @@ class Registry(RuleBasedStateMachine):
     @rule(model=NAMES, expression=st.sampled_from(["", "", "true", "false"]))
     def gate(self, model: str, expression: str) -> None:
         """A model's registration gate is set or lifted."""
+        model = self._named(model)
         self._on(model, v1.SetRegistrationGateRequest(model=model, expression=expression))
 
     @rule(model=NAMES, digest=st.sampled_from(DIGESTS))
     def register(self, model: str, digest: str) -> None:
         """A version is registered."""
+        model = self._named(model)
         request = v1.RegisterVersionRequest(model=model, tags={"a": "1"})
         self._do(lambda metadata: self._commands.register(request, digest, metadata))
 
     @rule(model=NAMES, version=NUMBERS, other=NAMES)
     def copy(self, model: str, version: int, other: str) -> None:
         """A version is copied to another model."""
+        model = self._named(model)
         request = v1.CopyVersionRequest(model=model, version=version, to_model=other)
         self._do(lambda metadata: self._commands.copy(request, metadata))
 
     @rule(model=NAMES, alias=ALIASES, version=NUMBERS, expected=REVISIONS, expires=st.booleans())
     def move(self, model: str, alias: str, version: int, expected: int | None, expires: bool) -> None:
         """An alias is moved."""
+        model = self._named(model)
         request = v1.MoveAliasRequest(
             model=model,
             alias=alias,
@@ -174,19 +184,22 @@ class Registry(RuleBasedStateMachine):
     @rule(wanted=TARGETS)
     def move_together(self, wanted: Sequence[tuple[str, str, int]]) -> None:
         """A release set is moved, all at one revision."""
-        targets = [v1.AliasTarget(model=model, alias=alias, version=version) for model, alias, version in wanted]
+        named = {(self._named(model), alias): version for model, alias, version in wanted}
+        targets = [v1.AliasTarget(model=key[0], alias=key[1], version=version) for key, version in named.items()]
         request = v1.MoveAliasesRequest(targets=targets, reason="because")
         self._do(lambda metadata: self._commands.move_together(request, metadata))
 
     @rule(model=NAMES, alias=ALIASES, expected=REVISIONS)
     def remove(self, model: str, alias: str, expected: int | None) -> None:
         """An alias is removed."""
+        model = self._named(model)
         request = v1.RemoveAliasRequest(model=model, alias=alias, expected_revision=expected, reason="because")
         self._do(lambda metadata: self._commands.remove(request, metadata))
 
     @rule(model=NAMES, alias=ALIASES, version=NUMBERS, expected=REVISIONS)
     def schedule(self, model: str, alias: str, version: int, expected: int | None) -> None:
         """A move is scheduled."""
+        model = self._named(model)
         request = v1.ScheduleMoveRequest(
             model=model, alias=alias, version=version, at=EVER, expected_revision=expected, reason="because"
         )
@@ -300,6 +313,10 @@ class Registry(RuleBasedStateMachine):
         last = self.run(work())[-1]
         assert last.done
         assert last.live_digest == last.rebuilt_digest != ""
+
+    def _named(self, model: str) -> str:
+        names = [state.name for state in self._now().values() if state.name]
+        return names[0] if model == FIRST and names else "fraud" if model == FIRST else model
 
     def _outcome(self, asked: Asked) -> str:
         try:

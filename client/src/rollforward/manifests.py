@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES: Final = 1024 * 1024
+# In UTF-8: what every file system of Linux and macOS can hold.
+NAME_BYTES: Final = 255
+PATH_BYTES: Final = 1024
 
 
 class Tree(NamedTuple):
@@ -67,7 +70,10 @@ def check_manifest(manifest: v1.Manifest) -> None:
 
 
 def check_path(path: str) -> None:
-    """Refuse what is not a relative path of plain names in normal form C. Raises InvalidRequest (INVALID_PATH)."""
+    """Refuse what is not a relative path of plain names in normal form C, or too long for a file system.
+
+    Raises InvalidRequest (INVALID_PATH).
+    """
     names = path.split("/")
     if any(name in {"", ".", ".."} for name in names):
         raise _invalid_path(path, 'it is not relative, or has an empty name, "." or ".."')
@@ -75,6 +81,8 @@ def check_path(path: str) -> None:
         raise _invalid_path(path, "it has a backslash, a control character or something that is not Unicode")
     if not unicodedata.is_normalized("NFC", path):
         raise _invalid_path(path, "it is not in Unicode normal form C")
+    if len(path.encode()) > PATH_BYTES or any(len(name.encode()) > NAME_BYTES for name in names):
+        raise _invalid_path(path, f"it has more than {PATH_BYTES} bytes, or a name of more than {NAME_BYTES}")
 
 
 def build_tree(path: Path) -> Tree:

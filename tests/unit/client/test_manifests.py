@@ -50,6 +50,22 @@ def test_the_canonical_form_is_the_services(paths: list[str]) -> None:
     assert manifest_digest(parse_canonical(canonical(manifest))) == manifest_digest(manifest)
 
 
+@pytest.mark.parametrize(
+    ("path", "accepted"),
+    [
+        ("a" * 255, True),
+        ("a" * 256, False),
+        ("é" * 127, True),
+        ("é" * 128, False),
+        ("/".join(["a" * 127] * 8), True),
+        ("/".join(["a" * 127] * 8) + "/a", False),
+    ],
+)
+def test_a_path_may_be_as_long_as_the_service_takes_it(path: str, accepted: bool) -> None:
+    assert is_accepted(lambda: check_manifest(tree(path))) == accepted
+    assert is_accepted(lambda: server.check_paths([path])) == accepted
+
+
 def test_the_canonical_form_is_that_of_the_contract() -> None:
     files = [f'{{"path":"{path}","size":3,"digest":"{ANY}"}}' for path in ("B", "ä")]
     assert canonical(tree("ä", "B")) == f'{{"schemaVersion":1,"files":[{",".join(files)}]}}'.encode()

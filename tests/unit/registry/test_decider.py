@@ -10,7 +10,6 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from services.registry.policies import Judgement
 
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
@@ -18,6 +17,7 @@ from eventstore.testing import Given, given
 from rollforward import v1
 from services.registry.aliases import Expire, Fire, Move, Remove, ScheduleMove
 from services.registry.decider import DECIDER, Register, decide, refusal
+from services.registry.policies import Judgement
 from services.registry.state import State, evolve
 
 CREATED = v1.ModelCreated(model="fraud")

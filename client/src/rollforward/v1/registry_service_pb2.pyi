@@ -1127,7 +1127,9 @@ class RollbackResponse(_message.Message):
     to_position: _builtins.int
     """The position that was gone back to; 0 for the previous holders."""
     computed_at: _builtins.int
-    """The registry position that the changes were computed at: what a dry run's caller sends as `expected_position`."""
+    """Of a dry run, the registry position that the changes were computed at, which the caller sends as `expected_position`; else the position
+    just before the changes.
+    """
     position: _builtins.int
     """The registry log's position to read from."""
     @_builtins.property
@@ -1258,7 +1260,7 @@ class ResolveAliasResponse(_message.Message):
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The time of the last event up to that position."""
+        """When the last append up to that position was recorded."""
 
     def __init__(
         self,
@@ -2486,7 +2488,7 @@ class ResolveAliasesResponse(_message.Message):
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The time of the last event up to that position."""
+        """When the last append up to that position was recorded."""
 
     def __init__(
         self,
