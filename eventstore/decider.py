@@ -111,6 +111,7 @@ class CommandHandler(Generic[S]):
         self._decider = decider
         self._requests = requests
         self._cache: OrderedDict[str, _Held[S]] = OrderedDict()
+        self._across = asyncio.Lock()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def handle(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
@@ -154,6 +155,14 @@ class CommandHandler(Generic[S]):
         Raises:
             Rejected, Conflict, TooManyEvents, StoreUnavailable: As `handle`.
         """
+        async with self._across:
+            recorded, position = await self._attempt_across(plan, metadata)
+        self._raise_refusal(recorded)
+        return recorded, position
+
+    async def _attempt_across(
+        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata
+    ) -> tuple[tuple[RecordedEvent, ...], int]:
         for _ in range(ATTEMPTS):
             try:
                 planned = await plan()
@@ -174,8 +183,7 @@ class CommandHandler(Generic[S]):
             except WrongExpectedRevision:
                 continue
             except DuplicateAppend:
-                recorded, _ = await self._first_events(metadata)
-            self._raise_refusal(recorded)
+                return await self._first_events(metadata)
             return recorded, recorded[-1].position
         raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
 

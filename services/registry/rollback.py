@@ -85,6 +85,7 @@ class Rollbacks:
             Rejected, Conflict: As the contract says of Rollback.
         """
         response = v1.RollbackResponse(to_position=to_position or 0)
+        changes: Sequence[v1.RollbackChange]
         if request.dry_run:
             planned = await self.plan(request, to_position)
             changes, response.computed_at = planned.changes, planned.seen.computed_at

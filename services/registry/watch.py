@@ -55,6 +55,7 @@ async def steps(
         after = await _between_appends(rows.store, request.from_revision)
     else:
         tags = dict(request.tags)
+        await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot
         aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
         yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
     wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
