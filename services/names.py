@@ -1,9 +1,12 @@
-"""What the names in the contract may be."""
+"""What the names and texts in the contract may be."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
+
+from google.protobuf.message import Message
 
 from eventstore.errors import Kind, Rejected
 
@@ -63,3 +66,24 @@ def check_prose(value: str, what: str, longest: int, reason: str) -> None:
     else:
         return
     raise Rejected(Kind.INVALID, reason, words)
+
+
+def check_texts(request: Message) -> None:
+    """Raises `Rejected` INVALID_TEXT when a text has the character NUL, which PostgreSQL cannot hold."""
+    for name, text in _texts(request):
+        if "\0" in text:
+            raise Rejected(Kind.INVALID, "INVALID_TEXT", f"{name} has the character NUL", field=name)
+
+
+def _texts(message: Message) -> Iterator[tuple[str, str]]:
+    for field, value in message.ListFields():
+        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
+            continue
+        parts = [value] if isinstance(value, str | Message) else list(value)
+        if isinstance(value, Mapping):
+            parts += value.values()
+        for part in parts:
+            if isinstance(part, str):
+                yield field.name, part
+            elif isinstance(part, Message):
+                yield from _texts(part)

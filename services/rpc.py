@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -26,7 +26,7 @@ from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnav
 from eventstore.event import Metadata
 from eventstore.store import EventStore
 from eventstore.tail import FollowerTooSlow
-from services.names import check_prose, check_text
+from services.names import check_prose, check_text, check_texts
 
 DOMAIN = "rollforward"
 
@@ -299,24 +299,3 @@ def _positions(header: str) -> dict[str, int]:
             raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
         wanted[named[1]] = int(named[2])
     return wanted
-
-
-def check_texts(request: Message) -> None:
-    """Raises `Rejected` INVALID_TEXT when a text has the character NUL, which PostgreSQL cannot hold."""
-    for name, text in _texts(request):
-        if "\0" in text:
-            raise Rejected(Kind.INVALID, "INVALID_TEXT", f"{name} has the character NUL", field=name)
-
-
-def _texts(message: Message) -> Iterator[tuple[str, str]]:
-    for field, value in message.ListFields():
-        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
-            continue
-        parts = [value] if isinstance(value, str | Message) else list(value)
-        if isinstance(value, Mapping):
-            parts += value.values()
-        for part in parts:
-            if isinstance(part, str):
-                yield field.name, part
-            elif isinstance(part, Message):
-                yield from _texts(part)
