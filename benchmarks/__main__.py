@@ -32,11 +32,11 @@ def main() -> None:
     if any(system in PEERS for system in systems):
         with console.status("making the peers' environment (.venv-peers), once"):
             make_environment()
-    facts = machine.describe()
+    facts = {**machine.describe(), "seconds": options.seconds, "rounds": options.rounds}
 
     def write(figures: Sequence[Figure]) -> None:
         if asked.json:
-            report.as_json(asked.json, facts, options, figures)
+            report.as_json(asked.json, facts, figures)
 
     bench = Bench(console, options, write)
     try:

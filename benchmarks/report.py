@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.figures import Figure
-from benchmarks.scene import Options, Scene
+from benchmarks.scene import Scene
 from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS
 
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
@@ -77,7 +77,7 @@ def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
     return found
 
 
-def as_json(path: Path, facts: Mapping[str, Any], options: Options, figures: Sequence[Figure]) -> None:
+def as_json(path: Path, facts: Mapping[str, Any], figures: Sequence[Figure]) -> None:
     """Everything in a file."""
     keys = dict.fromkeys((one.scene, one.line, one.unit) for one in figures)
     compared = []
@@ -88,9 +88,7 @@ def as_json(path: Path, facts: Mapping[str, Any], options: Options, figures: Seq
             for other, value in found.items()
         ]
     content = {
-        "machine": dict(facts),
-        "seconds": options.seconds,
-        "rounds": options.rounds,
+        "run": dict(facts),
         "figures": [one.as_json() for one in figures],
         "times_better": compared,
     }

@@ -24,7 +24,7 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
-GATHER_SECONDS = 0.03
+GATHER_SECONDS = 0.05
 INDEX_SECONDS = 10.0
 NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)

@@ -1,6 +1,7 @@
 """Pages: the sizes and tokens of all listings.
 
-A token holds the key of the last row, so that pages stay right while writes go on.
+A token holds the key of the last row, so that pages stay right while writes go on. A page ends when it has as many rows
+as were asked for or as many bytes as fit a message, whichever comes first.
 """
 
 from __future__ import annotations
@@ -8,15 +9,26 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from eventstore.errors import Kind, Rejected
 
+
+class Sized(Protocol):
+    """What knows how many bytes it takes in an answer: a protobuf message."""
+
+    def ByteSize(self) -> int: ...  # noqa: N802 (protobuf's name)
+
+
 T = TypeVar("T")
+M = TypeVar("M", bound=Sized)
 
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
+LARGEST_BYTES = 2 * 1024 * 1024
+"""Half of what gRPC takes: one more row may be in it that is as large as an event."""
+_SHOWN_AT_ONCE = 100
 
 
 def page_size(asked: int) -> int:
@@ -46,9 +58,49 @@ def _fits(part: object) -> bool:
     return -(2**63) <= part < 2**63 if isinstance(part, int) else "\0" not in str(part)
 
 
-def cut(rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]]) -> tuple[Sequence[T], str]:
-    """A page and the token of the next one, from `size` + 1 rows or fewer."""
-    if len(rows) <= size:
-        return rows, ""
-    token = base64.urlsafe_b64encode(json.dumps(list(key(rows[size - 1]))).encode()).decode()
-    return rows[:size], token
+def cut(
+    rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]], show: Callable[[Sequence[T]], Sequence[M]]
+) -> tuple[Sequence[M], str]:
+    """A page and the token of the next one, from `size` + 1 rows or fewer.
+
+    Args:
+        rows: What the page is of, and one more row when there is one.
+        size: How many rows it has at most; LARGEST_BYTES may end it sooner, but never before its first row.
+        key: What the next page goes on behind.
+        show: Rows as they are answered, each by one message.
+    """
+    page = fitting(rows[:size], show)
+    return page, token_of(key(rows[len(page) - 1])) if len(page) < len(rows) else ""
+
+
+def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Sequence[M]]) -> list[M]:
+    """The first rows, as many as a page has room for, at least one of them."""
+    page: list[M] = []
+    room = LARGEST_BYTES
+    for start in range(0, len(rows), _SHOWN_AT_ONCE):
+        for shown in show(rows[start : start + _SHOWN_AT_ONCE]):
+            room -= shown.ByteSize()
+            if page and room < 0:
+                return page
+            page.append(shown)
+    return page
+
+
+def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
+    """Rows up to the one that a page has no more room for, which tells that there is another page.
+
+    Args:
+        rows: What a page is of, read as it is asked for.
+        size: How many bytes a row takes.
+    """
+    room = LARGEST_BYTES
+    for number, row in enumerate(rows):
+        yield row
+        room -= size(row)
+        if number and room < 0:
+            return
+
+
+def token_of(key: Sequence[object]) -> str:
+    """The token of the page that begins behind a key."""
+    return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode()

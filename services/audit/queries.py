@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from rollforward import v1
 from services.audit.projection import model_names, recorded
+from services.pages import enough
 from services.times import nanoseconds
 
 Key = tuple[int, str, int]
@@ -54,15 +55,19 @@ def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Condition
 def newest(
     rows: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
 ) -> list[tuple[Key, v1.RecordedEvent]]:
-    """The newest events of one log that match, at most `limit`, all of them before a key."""
+    """The newest events of one log that match, all of them before a key: `limit`, or what is enough for a page."""
     time, position = recorded.c.time, recorded.c.position
     question = sa.select(time, position, recorded.c.event).where(*wanted)
     if before:
         # Ordered by (time, log, position), descending: of the same moment, the logs before this one are through.
         same_moment = {-1: sa.true(), 0: position < before[2], 1: sa.false()}[_compare(log, before[1])]
         question = question.where(sa.or_(time < before[0], sa.and_(time == before[0], same_moment)))
-    found = rows.execute(question.order_by(time.desc(), position.desc()).limit(limit))
-    return [((row.time, log, row.position), v1.RecordedEvent.FromString(row.event)) for row in found]
+    question = question.order_by(time.desc(), position.desc()).limit(limit).execution_options(yield_per=20)
+    with rows.execute(question) as found:
+        return [
+            ((row.time, log, row.position), v1.RecordedEvent.FromString(row.event))
+            for row in enough(found, lambda row: len(row.event))
+        ]
 
 
 def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:

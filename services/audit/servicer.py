@@ -33,8 +33,8 @@ class AuditServicer(v1.AuditServiceServicer):
                 lambda rows, log=log: newest(rows, log, wanted, before, size + 1)  # type: ignore[misc]
             )
         found.sort(key=lambda one: one[0], reverse=True)
-        page, token = cut(found, size, lambda one: one[0])
-        return v1.ListEventsResponse(events=[event for _, event in page], next_page_token=token)
+        page, token = cut(found, size, lambda one: one[0], lambda ones: [event for _, event in ones])
+        return v1.ListEventsResponse(events=page, next_page_token=token)
 
     async def ExportEvents(
         self, request: v1.ExportEventsRequest, context: Context

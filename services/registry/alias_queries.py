@@ -165,10 +165,10 @@ def resolve_aliases(
     if key:
         question = question.where(behind(sorts, key[1:]))
     found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
-    page, token = listing_page(request, found, [sort.column for sort in sorts], at)
+    page, token = listing_page(request, found, [sort.column for sort in sorts], _alias, at)
     time = rows.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
     return v1.ResolveAliasesResponse(
-        aliases=[_alias(row) for row in page],
+        aliases=page,
         position=at,
         time=timestamp(time) if time is not None else None,
         next_page_token=token,
@@ -185,9 +185,12 @@ def list_history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1
     if key := listing_key(request, int):
         question = question.where(alias_changes.c.position < key[0])
     question = question.order_by(alias_changes.c.position.desc()).limit(page_size(request.page_size) + 1)
-    page, token = listing_page(request, rows.execute(question).all(), [alias_changes.c.position])
-    changes = [v1.AliasChange.FromString(row.change) for row in page]
-    return v1.ListAliasHistoryResponse(changes=changes, next_page_token=token)
+    page, token = listing_page(request, rows.execute(question).all(), [alias_changes.c.position], _change)
+    return v1.ListAliasHistoryResponse(changes=page, next_page_token=token)
+
+
+def _change(row: Row) -> v1.AliasChange:
+    return v1.AliasChange.FromString(row.change)
 
 
 def _history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> list[sa.ColumnElement[bool]]:
@@ -237,8 +240,8 @@ def list_intervals(
     found = rows.execute(question).all()
     if not found:
         _check_ever_set(rows, origin, request)
-    page, token = listing_page(request, found, [began.c.position])
-    return v1.ListAliasIntervalsResponse(intervals=[_interval(row, now_ns) for row in page], next_page_token=token)
+    page, token = listing_page(request, found, [began.c.position], lambda row: _interval(row, now_ns))
+    return v1.ListAliasIntervalsResponse(intervals=page, next_page_token=token)
 
 
 def _check_ever_set(rows: sa.Connection, origin: str, request: v1.ListAliasIntervalsRequest) -> None:
@@ -269,8 +272,8 @@ def list_schedules(rows: sa.Connection, request: v1.ListSchedulesRequest) -> v1.
     if key := listing_key(request, int, str):
         question = question.where(behind(sorts, key))
     found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
-    page, token = listing_page(request, found, [sort.column for sort in sorts])
-    return v1.ListSchedulesResponse(schedules=[_schedule(row) for row in page], next_page_token=token)
+    page, token = listing_page(request, found, [sort.column for sort in sorts], _schedule)
+    return v1.ListSchedulesResponse(schedules=page, next_page_token=token)
 
 
 def _schedule(row: Row) -> v1.Schedule:

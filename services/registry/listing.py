@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
@@ -16,6 +16,8 @@ from services.pages import cut, key_of, page_size
 
 Row = Any
 """A row of whatever columns."""
+
+M = TypeVar("M", bound=Message)
 
 
 class Listing(Protocol):
@@ -53,21 +55,30 @@ def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
     key = key_of(request.page_token, str, *kinds)
     if key is None:
         return None
-    if key[0] != _asked(request):
+    if key[0] != asked_by(request):
         words = "this page token is from a listing with another filter or order"
         raise Rejected(Kind.INVALID, "INVALID_PAGE", words, page_token=request.page_token[:200])
     return key[1:]
 
 
 def listing_page(
-    request: Listing, found: Sequence[Row], key: Sequence[sa.ColumnElement[Any]], *before: object
-) -> tuple[Sequence[Row], str]:
+    request: Listing,
+    found: Sequence[Row],
+    key: Sequence[sa.ColumnElement[Any]],
+    show: Callable[[Row], M],
+    *before: object,
+) -> tuple[Sequence[M], str]:
     """A page and the token of the next one, from one row more than the page has; `key` are the columns of its key."""
-    asked = _asked(request)
-    return cut(found, page_size(request.page_size), lambda row: [asked, *before, *(_in(row, one) for one in key)])
+    asked = asked_by(request)
+    return cut(
+        found,
+        page_size(request.page_size),
+        lambda row: [asked, *before, *(_in(row, one) for one in key)],
+        lambda rows: [show(row) for row in rows],
+    )
 
 
-def _asked(request: Any) -> str:
+def asked_by(request: Any) -> str:
     """A hash of everything that is asked for but which page."""
     same: Message = type(request)()
     same.CopyFrom(request)
@@ -96,8 +107,9 @@ def walk(
     question: sa.Select[Any],
     request: Listing,
     sorts: Sequence[Sort],
+    show: Callable[[Sequence[Row]], Sequence[M]],
     changed: sa.ColumnElement[int] | None = None,
-) -> tuple[Sequence[Row], str]:
+) -> tuple[Sequence[M], str]:
     """A page in the order asked for, and the token of the next one.
 
     Args:
@@ -105,6 +117,7 @@ def walk(
         question: What is listed; it selects the columns of `sorts`, and `changed`.
         request: Which page.
         sorts: The order.
+        show: Rows as they are answered.
         changed: Where a change moves a row towards the beginning, the revision of its last one: rows that were changed
             after the first page was read come at the end, again or for the first time.
     """
@@ -120,9 +133,13 @@ def walk(
         since = behind(later, [again, key[-1]]) if again else changed > began
         more = ordered(question.where(since), later).limit(size + 1 - len(found))
         found += [(row, _in(row, changed)) for row in rows.execute(more)]
-    asked = _asked(request)
-    page, token = cut(found, size, lambda one: [asked, began, one[1], *(_in(one[0], sort.column) for sort in sorts)])
-    return [row for row, _ in page], token
+    asked = asked_by(request)
+    return cut(
+        found,
+        size,
+        lambda one: [asked, began, one[1], *(_in(one[0], sort.column) for sort in sorts)],
+        lambda ones: show([row for row, _ in ones]),
+    )
 
 
 def _in(row: Row, column: sa.ColumnElement[Any]) -> Any:

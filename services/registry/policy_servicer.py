@@ -59,8 +59,8 @@ class PolicyServicer(v1.PolicyServiceServicer):
     async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
         """What a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
-        past, token = await self._rows.query(lambda rows: trials.moves_to_try(rows, request))
+        past = await self._rows.query(lambda rows: trials.moves_to_try(rows, request))
         answers = await self._judge.ask(request.expression, [one.case for one in past])
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
-        return v1.ReplayGateResponse(moves=[one.move for one in past], next_page_token=token)
+        return trials.page_of(past, request)

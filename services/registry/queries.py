@@ -71,8 +71,9 @@ def list_models(rows: sa.Connection, request: v1.ListModelsRequest) -> v1.ListMo
     if not request.show_deleted:
         question = question.where(models.c.deleted_at.is_(None))
     sorts = [*_sorts(orders, columns), Sort(models.c.origin, str)]
-    page, token = walk(rows, question, request, sorts, _if_changes_lead(orders, models.c.revision))
-    return v1.ListModelsResponse(models=_models(rows, page), next_page_token=token)
+    changed = _if_changes_lead(orders, models.c.revision)
+    page, token = walk(rows, question, request, sorts, lambda some: _models(rows, some), changed)
+    return v1.ListModelsResponse(models=page, next_page_token=token)
 
 
 def _model_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
@@ -147,9 +148,9 @@ def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.Li
         "updated": (versions.c.updated_at, int),
     }
     sorts = [*_sorts(orders, columns), Sort(versions.c.revision, descending=True)]
-    question = _VERSIONS.where(*conditions)
-    page, token = walk(rows, question, request, sorts, _if_changes_lead(orders, versions.c.changed))
-    return v1.ListVersionsResponse(versions=_versions(rows, page), next_page_token=token)
+    question, changed = _VERSIONS.where(*conditions), _if_changes_lead(orders, versions.c.changed)
+    page, token = walk(rows, question, request, sorts, lambda some: _versions(rows, some), changed)
+    return v1.ListVersionsResponse(versions=page, next_page_token=token)
 
 
 def _version_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:

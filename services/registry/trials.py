@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.pages import page_size
+from services.pages import cut, page_size
 from services.registry import queries
 from services.registry.gate import MOVE, REGISTRATION
 from services.registry.judging import CHAMPION
-from services.registry.listing import Row, listing_key, listing_page
+from services.registry.listing import Row, asked_by, listing_key
 from services.registry.policies import matcher
 from services.registry.tables import alias_changes, version_tags, versions
 from services.times import nanoseconds, timestamp
@@ -43,8 +43,7 @@ def versions_to_try(rows: sa.Connection, request: v1.TestGateRequest) -> list[Ca
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND.
     """
     model = queries.model(rows, request.model)
-    asked = v1.ListVersionsRequest(model=request.model, page_size=MOST_VERSIONS, order_by="version DESC")
-    listed = [] if request.versions else queries.list_versions(rows, asked).versions
+    listed = [] if request.versions else _newest(rows, request.model)
     named = [queries.version(rows, request.model, number) for number in dict.fromkeys(request.versions)]
     candidates = [_seen(version) for version in (*named, *listed)]
     if not request.alias:
@@ -55,20 +54,34 @@ def versions_to_try(rows: sa.Connection, request: v1.TestGateRequest) -> list[Ca
     return [dict(zip(MOVE, (candidate, *holders), strict=True)) for candidate in candidates]
 
 
+def _newest(rows: sa.Connection, model: str) -> list[v1.Version]:
+    asked = v1.ListVersionsRequest(model=model, order_by="version DESC")
+    found: list[v1.Version] = []
+    while len(found) < MOST_VERSIONS:
+        asked.page_size = MOST_VERSIONS - len(found)
+        page = queries.list_versions(rows, asked)
+        found += page.versions
+        asked.page_token = page.next_page_token
+        if not asked.page_token:
+            break
+    return found
+
+
 def _seen(version: v1.Version) -> v1.GateRun:
     return v1.GateRun(run_id=version.run_id, version=version.version, tags=version.tags)
 
 
 @dataclass(frozen=True, slots=True)
 class PastMove:
-    """A move that was made, and what a gate would have looked at."""
+    """A move that was made, where in the log, and what a gate would have looked at."""
 
+    position: int
     move: v1.ReplayedMove
     case: Case
 
 
-def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> tuple[list[PastMove], str]:
-    """A page of the moves that a request asks for, oldest first, and the token of the next one.
+def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> list[PastMove]:
+    """The moves that a request asks for, oldest first, and one more when a page does not have them all.
 
     Raises:
         Rejected: INVALID_PAGE or INVALID_TIME.
@@ -79,15 +92,21 @@ def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> tuple[li
         found.append(row)
         if len(found) > size:
             break
-    page, token = listing_page(request, found, [alias_changes.c.position])
-    held = [(row.to_version, row.from_version, _champion_before(rows, row)) for row in page]
-    keys = {(row.origin, number) for row, numbers in zip(page, held, strict=True) for number in numbers if number}
+    held = [(row.to_version, row.from_version, _champion_before(rows, row)) for row in found]
+    keys = {(row.origin, number) for row, numbers in zip(found, held, strict=True) for number in numbers if number}
     known = _versions(rows, sorted(keys))
     moves = []
-    for row, numbers in zip(page, held, strict=True):
+    for row, numbers in zip(found, held, strict=True):
         seen = (known.get((row.origin, number), v1.GateRun()) for number in numbers)
-        moves.append(PastMove(_replayed(row), dict(zip(MOVE, seen, strict=True))))
-    return moves, token
+        moves.append(PastMove(row.position, _replayed(row), dict(zip(MOVE, seen, strict=True))))
+    return moves
+
+
+def page_of(moves: Sequence[PastMove], request: v1.ReplayGateRequest) -> v1.ReplayGateResponse:
+    """A page of moves that a gate was tried on."""
+    asked, size = asked_by(request), page_size(request.page_size)
+    page, token = cut(moves, size, lambda one: [asked, one.position], lambda some: [one.move for one in some])
+    return v1.ReplayGateResponse(moves=page, next_page_token=token)
 
 
 def _moves(rows: sa.Connection, request: v1.ReplayGateRequest) -> Iterator[Row]:

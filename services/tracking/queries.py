@@ -41,8 +41,9 @@ def list_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest) ->
     question = sa.select(experiments).order_by(experiments.c.number.desc()).limit(size + 1)
     if key := key_of(request.page_token, int):
         question = question.where(experiments.c.number < key[0])
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.number])
-    return v1.ListExperimentsResponse(experiments=[_experiment(row) for row in page], next_page_token=token)
+    found = rows.execute(question).all()
+    page, token = cut(found, size, lambda row: [row.number], lambda some: [_experiment(row) for row in some])
+    return v1.ListExperimentsResponse(experiments=page, next_page_token=token)
 
 
 def _experiment(row: sa.Row[tuple[object, ...]]) -> v1.Experiment:
@@ -72,8 +73,9 @@ def list_runs(rows: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsRe
         question = question.where(runs.c.experiment_id == request.experiment_id)
     if key := key_of(request.page_token, int):
         question = question.where(runs.c.position < key[0])
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.position])
-    return v1.ListRunsResponse(runs=_runs(rows, page), next_page_token=token)
+    found = rows.execute(question).all()
+    page, token = cut(found, size, lambda row: [row.position], lambda some: _runs(rows, some))
+    return v1.ListRunsResponse(runs=page, next_page_token=token)
 
 
 def _runs(rows: sa.Connection, page: Sequence[sa.Row[tuple[object, ...]]]) -> list[v1.Run]:

@@ -29,8 +29,9 @@ def list_webhooks(rows: sa.Connection, request: v1.ListWebhooksRequest) -> v1.Li
     question = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
     if key := key_of(request.page_token, int):
         question = question.where(webhooks.c.number > key[0])
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.number])
-    return v1.ListWebhooksResponse(webhooks=[_webhook(row) for row in page], next_page_token=token)
+    found = rows.execute(question).all()
+    page, token = cut(found, size, lambda row: [row.number], lambda some: [_webhook(row) for row in some])
+    return v1.ListWebhooksResponse(webhooks=page, next_page_token=token)
 
 
 def list_deliveries(rows: sa.Connection, request: v1.ListDeliveriesRequest) -> v1.ListDeliveriesResponse:
@@ -41,9 +42,13 @@ def list_deliveries(rows: sa.Connection, request: v1.ListDeliveriesRequest) -> v
     if key := key_of(request.page_token, int):
         question = question.where(deliveries.c.revision < key[0])
     question = question.order_by(deliveries.c.revision.desc()).limit(size + 1)
-    page, token = cut(rows.execute(question).all(), size, lambda row: [row.revision])
-    steps = [v1.WebhookDelivery.FromString(row.delivery) for row in page]
-    return v1.ListDeliveriesResponse(deliveries=steps, next_page_token=token)
+    found = rows.execute(question).all()
+    page, token = cut(found, size, lambda row: [row.revision], lambda some: [_delivery(row) for row in some])
+    return v1.ListDeliveriesResponse(deliveries=page, next_page_token=token)
+
+
+def _delivery(row: sa.Row[tuple[object, ...]]) -> v1.WebhookDelivery:
+    return v1.WebhookDelivery.FromString(row.delivery)
 
 
 def all_ids(rows: sa.Connection) -> tuple[Sequence[str], int]:

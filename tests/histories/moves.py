@@ -26,6 +26,8 @@ def check_moves(truth: Truth) -> Iterator[Violation]:
     for operation in truth.history.operations:
         if operation.outcome == REFUSED and operation.reason not in REASONS[operation.kind]:
             yield Violation(Rule.REASON_FITS, f"{operation}")
+        if operation.outcome == OK and any(held.revision > operation.position for held in operation.told):
+            yield Violation(Rule.POSITION_COVERS, f"{operation}")
     for request_id, command in truth.commands.items():
         events = truth.events_of.get(request_id, [])
         yield from _check_command(command, events)

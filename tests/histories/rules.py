@@ -22,6 +22,7 @@ class Rule(StrEnum):
     REAL_TIME = "a move that was answered before another was asked for has the lower revision"
     LINEARIZABLE = "moves and their answers have an order that explains them all"
     STATE_WAS_CURRENT = "a refusal or a move to where it is shows a state that was current between call and return"
+    POSITION_COVERS = "the position that an answer names is not before what it shows"
     RESTORES = "a rollback restores an assignment that there was"
     REASON_FITS = "a refusal has a reason that this request can have"
     READ_IS_TRUE = "a resolve says what stood at the position that it names"

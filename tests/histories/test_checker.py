@@ -234,6 +234,13 @@ class TestMoves:
         story.history.schedules["r0"] = endings
         assert broken(story) == {Rule.SCHEDULED_ENDS_ONCE}
 
+    def test_a_position_before_what_is_shown(self) -> None:
+        story = Story()
+        story.move(1)
+        story.is_there()
+        story.change_last(position=FIRST - 1)
+        assert broken(story) == {Rule.POSITION_COVERS}
+
     def test_a_refusal_for_a_strange_reason(self, story: Story) -> None:
         story.change_last(outcome=REFUSED, reason="INTERNAL")
         assert Rule.REASON_FITS in broken(story)

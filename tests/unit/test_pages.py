@@ -10,7 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
-from services.pages import DEFAULT_SIZE, LARGEST_SIZE, cut, key_of, page_size
+from services.pages import DEFAULT_SIZE, LARGEST_BYTES, LARGEST_SIZE, cut, enough, key_of, page_size
+
+
+class Large(str):
+    """A row as it is answered, three of which fill a page."""
+
+    def ByteSize(self) -> int:  # noqa: N802
+        return LARGEST_BYTES // 3
+
+
+class Wide(int):
+    """A row as it is answered, as many bytes as its number says."""
+
+    def ByteSize(self) -> int:  # noqa: N802
+        return int(self)
 
 
 def token_of(text: str | bytes) -> str:
@@ -34,8 +48,8 @@ def test_a_walk_meets_every_row_once_while_others_come_and_go(names: set[str], s
     while True:
         key = key_of(token, str)
         due = sorted(row for row in rows if key is None or row > str(key[0]))
-        page, token = cut(due[: size + 1], size, lambda row: [row])
-        assert len(page) <= size
+        page, token = cut(due[: size + 1], size, lambda row: [row], lambda rows: [Large(row) for row in rows])
+        assert len(page) == min(size, 3, len(due))
         seen += page
         if not token:
             break
@@ -45,9 +59,29 @@ def test_a_walk_meets_every_row_once_while_others_come_and_go(names: set[str], s
     assert names <= set(seen)
 
 
+@given(st.lists(st.integers(0, LARGEST_BYTES * 3 // 2), max_size=300), st.integers(1, 250))
+def test_a_page_has_all_that_fits_and_at_least_one_row(sizes: list[int], size: int) -> None:
+    page, token = cut(sizes[: size + 1], size, lambda row: [row], lambda rows: [Wide(row) for row in rows])
+    assert page == sizes[: len(page)]
+    assert len(page) == 1 or sum(page) <= LARGEST_BYTES
+    assert (token == "") == (len(page) == len(sizes))
+    if len(page) < min(size, len(sizes)):
+        assert page
+        assert sum(page) + sizes[len(page)] > LARGEST_BYTES
+
+
+@given(st.lists(st.integers(0, LARGEST_BYTES * 3 // 2), max_size=20))
+def test_rows_are_read_until_it_is_known_where_a_page_ends(sizes: list[int]) -> None:
+    read = list(enough(sizes, int))
+    assert read == sizes[: len(read)]
+    whole = cut(sizes, max(len(sizes), 1), lambda row: [row], lambda rows: [Wide(row) for row in rows])
+    assert cut(read, max(len(sizes), 1), lambda row: [row], lambda rows: [Wide(row) for row in rows]) == whole
+    assert len(read) <= len(whole[0]) + 1
+
+
 @given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.text().filter(lambda text: "\0" not in text))))
 def test_a_token_gives_its_key_back(key: list[int | str]) -> None:
-    _, token = cut([0, 1], 1, lambda _: key)
+    _, token = cut([0, 1], 1, lambda _: key, lambda rows: [Wide(row) for row in rows])
     assert key_of(token, *(type(part) for part in key)) == tuple(key)
 
 
