@@ -5,14 +5,22 @@ Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.codec import EventTypes
 from eventstore.errors import EventTooLarge
-from eventstore.event import MAX_EVENT_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, Metadata, NewEvent, RecordedEvent
+from eventstore.event import (
+    MAX_APPEND_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    Metadata,
+    NewEvent,
+    RecordedEvent,
+)
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
@@ -27,12 +35,28 @@ _EXTENSIONS = {
 }
 
 
-def encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> tuple[dict[str, str], bytes]:
-    """The headers and the payload of an event on its way into the log; `time_ns` is the writer's clock.
+Encoded = tuple[dict[str, str], bytes]
+"""The headers and the payload of an event."""
+
+
+def encode_append(log: str, events: Sequence[NewEvent], types: EventTypes, time_ns: int) -> list[Encoded]:
+    """The events of one append on their way into the log; `time_ns` is the writer's clock.
 
     Raises:
         EventTooLarge, UnknownEventType: As `EventStore.append`.
     """
+    encoded = [_encode(log, event, types, time_ns) for event in events]
+    size = sum(len(payload) + _size(headers) for headers, payload in encoded)
+    if size > MAX_APPEND_BYTES:
+        raise EventTooLarge(size, MAX_APPEND_BYTES)
+    return encoded
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())
+
+
+def _encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> Encoded:
     type_name, payload = types.encode(event.data)
     time = Timestamp()
     time.FromNanoseconds(time_ns)
@@ -49,7 +73,7 @@ def encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> tuple[
     for field, header in _EXTENSIONS.items():
         if value := getattr(event.metadata, field):
             headers[header] = _quoted(value)
-    around = sum(len(name) + len(value) for name, value in headers.items()) + len(event.deduplication_key)
+    around = _size(headers) + len(event.deduplication_key)
     sizes = {MAX_EVENT_BYTES: len(payload), MAX_HEADER_BYTES: around, MAX_MESSAGE_BYTES: len(payload) + around}
     for limit, size in sizes.items():
         if size > limit:

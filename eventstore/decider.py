@@ -95,6 +95,7 @@ class Plan:
 class _Held(Generic[S]):
     state: S
     revision: int
+    end: int
 
 
 class CommandHandler(Generic[S]):
@@ -175,7 +176,8 @@ class CommandHandler(Generic[S]):
             if repeated := await self._repeated_events(metadata, at_least=seen):
                 return repeated
             if not planned.events:
-                return (), seen
+                last = await self._store.event_at(seen)
+                return (), last.append_end if last else seen
             written = {stream for stream, _ in planned.events}
             expected = {stream: revision for stream, revision in planned.seen.items() if stream in written}
             try:
@@ -208,7 +210,7 @@ class CommandHandler(Generic[S]):
             recorded = await self._append(events, None)
         except DuplicateAppend:
             return await self._first_outcome(stream, metadata)
-        return Outcome(held.state, recorded, recorded[-1].position if recorded else held.revision)
+        return Outcome(held.state, recorded, recorded[-1].position if recorded else held.end)
 
     async def held(self, stream: str) -> S:
         """A stream's state as it was when it was last looked at; looked at now if it never was."""
@@ -219,11 +221,11 @@ class CommandHandler(Generic[S]):
         if until is None:
             held = await self._refresh(stream)
             return held.state, held.revision
-        held = _Held(self._decider.initial, 0)
+        held = _Held(self._decider.initial, 0, 0)
         async for event in self._store.read(stream):
             if event.position > until:
                 break
-            held = _Held(self._decider.evolve(held.state, event), event.position)
+            held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
         return held.state, held.revision
 
     async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
@@ -234,14 +236,14 @@ class CommandHandler(Generic[S]):
             newest = await self._refresh(stream)
             if newest.revision != held.revision:
                 raise WrongExpectedRevision(stream, held.revision)
-            return Outcome(held.state, (), held.revision)
+            return Outcome(held.state, (), held.end)
         try:
             recorded = await self._append(events, {stream: held.revision})
         except DuplicateAppend:
             return await self._first_outcome(stream, metadata)
         for event in recorded:
             if event.stream == stream:
-                held = _Held(self._decider.evolve(held.state, event), event.position)
+                held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
         self._hold(stream, held)
         return Outcome(held.state, recorded, recorded[-1].position)
 
@@ -300,9 +302,9 @@ class CommandHandler(Generic[S]):
         return repeated
 
     async def _refresh(self, stream: str) -> _Held[S]:
-        held = self._cache.get(stream) or _Held(self._decider.initial, 0)
+        held = self._cache.get(stream) or _Held(self._decider.initial, 0, 0)
         async for event in self._store.read(stream, held.revision):
-            held = _Held(self._decider.evolve(held.state, event), event.position)
+            held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
         self._hold(stream, held)
         return held
 

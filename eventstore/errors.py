@@ -67,10 +67,10 @@ class DuplicateAppend(Exception):
 
 
 class EventTooLarge(Exception):
-    """An event, its metadata or its stream's name is over the log's limit, in bytes; nothing was appended."""
+    """An event, what goes with it, or all that is to be appended has too many bytes; nothing was appended."""
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the event has {size} bytes, the log takes at most {limit}")
+        super().__init__(f"{size} bytes are to be appended, the log takes at most {limit}")
         self.size = size
         self.limit = limit
 

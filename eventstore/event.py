@@ -19,6 +19,9 @@ MAX_MESSAGE_BYTES = 1_047_000
 MAX_APPEND_EVENTS = 1_000
 """The most events that one append may have."""
 
+MAX_APPEND_BYTES = 4_000_000
+"""The most that the events of one append may have together: whoever follows the log hands them on in one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -19,7 +19,6 @@ _MOVE_CHECKPOINT = (
 )
 _SET_TIME = sa.update(checkpoint).values(time=sa.bindparam("last_time"))
 _INDEX = sa.insert(events)
-_INDEXED = events.c.keys()
 
 
 class Projection(Protocol):
@@ -38,10 +37,11 @@ class Projection(Protocol):
     @property
     def tables(self) -> sa.MetaData: ...
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event means; called once for each event, in order, in the transaction of the checkpoint.
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what the next events of the log mean; called in the transaction of the checkpoint.
 
-        While rows are rebuilt it is called for two generations at once, from two threads.
+        What is written must not depend on how the log is cut into calls. While rows are rebuilt it is called for two
+        generations at once, from two threads.
         """
         ...
 
@@ -103,17 +103,10 @@ class Generations:
             time = connection.scalar(_MOVE_CHECKPOINT, moved)
             if time is None:
                 raise CheckpointMoved
-            index = []
-            opens = True
-            for event in batch:
-                self._projection.apply(connection, event)
-                # An append is seen whole, so all of it has the time of its first event.
-                time = max(time, event.time) if opens else time
-                opens = event.closes_append
-                meta = event.metadata
-                index.append((event.position, time, meta.actor, meta.request_id, meta.request_digest))
-            connection.execute(_INDEX, [dict(zip(_INDEXED, row, strict=True)) for row in index])
-            connection.execute(_SET_TIME, {"last_time": time})
+            self._projection.apply(connection, batch)
+            index = _index(time, batch)
+            connection.execute(_INDEX, index)
+            connection.execute(_SET_TIME, {"last_time": index[-1]["time"]})
 
     def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:
         """Makes `new` live in place of `old` if the two are equal; returns the digests of both.
@@ -133,3 +126,17 @@ class Generations:
 
     def _open(self, number: int) -> Rows:
         return self._database.open(self._projection.name, self.fingerprint, number, self._projection.tables)
+
+
+def _index(time: int, batch: Sequence[RecordedEvent]) -> list[dict[str, Any]]:
+    """The rows that say when each event was recorded, and which request made it; `time` is that of the one before."""
+    index = []
+    opens = True
+    for event in batch:
+        # An append is seen whole, so all of it has the time of its first event.
+        time = max(time, event.time) if opens else time
+        opens = event.closes_append
+        asked = event.metadata
+        row = {"position": event.position, "time": time, "actor": asked.actor}
+        index.append(row | {"request_id": asked.request_id, "request_digest": asked.request_digest})
+    return index

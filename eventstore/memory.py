@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from eventstore.cloudevents import decode, encode
+from eventstore.cloudevents import decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.errors import DuplicateAppend, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
@@ -35,7 +35,7 @@ class MemoryStore:
         """Appends events, all or none; see `EventStore.append`."""
         check_append(events, expected or {})
         now = time.time_ns()
-        encoded = [encode(self._log, event, self._types, now) for event in events]
+        encoded = encode_append(self._log, events, self._types, now)
         if first := self._appended(events):
             return tuple(range(first, first + len(events)))
         for stream, revision in (expected or {}).items():

@@ -35,7 +35,8 @@ class EventStore(Protocol):
             WrongExpectedRevision: A stream is at another revision.
             DuplicateAppend: Another event with one of these deduplication keys was appended lately. A store may forget
                 a key after two minutes, and may answer `WrongExpectedRevision` instead when both hold.
-            EventTooLarge: An event has more than `MAX_EVENT_BYTES`, or `MAX_HEADER_BYTES` around it.
+            EventTooLarge: An event has more than `MAX_EVENT_BYTES`, or `MAX_HEADER_BYTES` around it, or all together
+                have more than `MAX_APPEND_BYTES`.
             TooManyEvents: There are more than `MAX_APPEND_EVENTS`.
             UnknownEventType: An event is of a type that the log was not told of.
             ValueError: There is no event, or `expected` names a stream that none of the events is of.

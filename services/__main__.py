@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
+import uvloop
 from cyclopts import App, Parameter
 
 from eventstore.errors import LogRewritten, Rejected, StoreUnavailable, UnsafeStore
@@ -94,7 +95,8 @@ def _main(settings: Settings) -> int:
     _configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
     except REFUSALS as error:
         print(f"rollforward: {error}", file=sys.stderr)
         return 1

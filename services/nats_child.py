@@ -37,11 +37,13 @@ _POLL = 0.005  # seconds
 # 1 is PR_SET_PDEATHSIG, 9 is SIGKILL. A parent that died before the call is told by the changed parent pid.
 _LINUX_LEASH = """
 import ctypes, os, sys
+os.umask(0o077)
 if ctypes.CDLL(None).prctl(1, 9) != 0: sys.exit("prctl failed")
 if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])
 """
 # The subshell waits for the end of standard input, a pipe; $$ is the pid which becomes the command's.
 _PIPE_LEASH = """
+umask 077
 exec 3<&0 </dev/null
 (read -r _ <&3; kill -KILL $$) >/dev/null 2>&1 &
 exec "$@" 3<&-
@@ -141,7 +143,6 @@ class NatsChild:
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock.fd,),
-                umask=0o077,
                 start_new_session=True,
             )
         except BaseException:

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError, ServiceUnavailableError
 
-from eventstore.cloudevents import decode, encode
+from eventstore.cloudevents import decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
@@ -132,8 +132,8 @@ class JetStreamStore:
         unchecked = dict(expected)
         now = time.time_ns()
         messages = []
-        for event in events:
-            headers, payload = encode(self._log, event, self._types, now)
+        encoded = encode_append(self._log, events, self._types, now)
+        for event, (headers, payload) in zip(events, encoded, strict=True):
             subject = subject_of(self._log, event.stream)
             if len(subject) > MAX_SUBJECT_BYTES:
                 raise EventTooLarge(len(subject), MAX_SUBJECT_BYTES)

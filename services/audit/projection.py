@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
@@ -61,31 +64,35 @@ class AuditProjection:
         self.log = log
         self.name = f"audit-{log}"
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes an event down."""
-        view = recorded_view(self.log, event)
-        model, alias, cause = _subject(event.data)
-        row = {
-            "position": event.position,
-            "time": event.time,
-            "type": view.type,
-            "stream": view.stream,
-            "actor": view.actor,
-            "request_id": view.request_id,
-            "correlation_id": view.correlation_id,
-            "model": model,
-            "alias": alias,
-            "cause": cause,
-            "event": view.SerializeToString(deterministic=True),
-        }
-        rows.execute(_RECORD, row)
-        match event.data:
-            case v1.ModelCreated() as fact:
-                _name(rows, fact.model, fact.model)
-            case v1.ModelNameTaken() as fact:
-                _name(rows, fact.name, fact.origin)
-            case _:
-                pass
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes events down."""
+        rows.execute(_RECORD, [_row(self.log, event) for event in events])
+        for event in events:
+            match event.data:
+                case v1.ModelCreated() as fact:
+                    _name(rows, fact.model, fact.model)
+                case v1.ModelNameTaken() as fact:
+                    _name(rows, fact.name, fact.origin)
+                case _:
+                    pass
+
+
+def _row(log: str, event: RecordedEvent) -> dict[str, Any]:
+    view = recorded_view(log, event)
+    model, alias, cause = _subject(event.data)
+    return {
+        "position": event.position,
+        "time": event.time,
+        "type": view.type,
+        "stream": view.stream,
+        "actor": view.actor,
+        "request_id": view.request_id,
+        "correlation_id": view.correlation_id,
+        "model": model,
+        "alias": alias,
+        "cause": cause,
+        "event": view.SerializeToString(deterministic=True),
+    }
 
 
 def _name(rows: sa.Connection, name: str, origin: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
+from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
 from services.names import check_digest, check_model_name, check_prose, check_text
 from services.registry import aliases
@@ -93,6 +94,7 @@ def _change_tags(command: v1.ChangeTagsRequest, state: State) -> Sequence[Messag
     changes = _tag_changes(tags, command.set, command.remove)
     if not changes:
         return []
+    _check_room({**dict(tags.items()), **command.set}, set(command.remove))
     if command.version:
         return [v1.VersionTagsChanged(model=command.model, version=command.version, changes=changes)]
     return [v1.ModelTagsChanged(model=command.model, changes=changes)]
@@ -106,6 +108,13 @@ def _tag_changes(tags: Tags, wanted: Mapping[str, str], unwanted: Sequence[str])
     ]
     changes += [v1.TagChange(key=key, from_value=tags[key]) for key in set(unwanted) if key in tags]
     return sorted(changes, key=lambda change: change.key)
+
+
+def _check_room(tags: Mapping[str, str], unwanted: Set[str]) -> None:
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in tags.items() if key not in unwanted)
+    if size > MAX_EVENT_BYTES:
+        words = f"all tags together have at most {MAX_EVENT_BYTES} bytes, not {size}"
+        raise Rejected(Kind.INVALID, "INVALID_TAG", words)
 
 
 def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Message]:

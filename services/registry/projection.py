@@ -5,7 +5,7 @@ A model is known by its *origin*, the name that it was created with, so that a n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,18 +36,11 @@ _TOUCH = (
     .where(models.c.origin == _OF)
     .values(revision=sa.bindparam("to"), stream_revision=sa.bindparam("at"), updated_at=sa.bindparam("on"))
 )
-_MOVE = (
-    sa.update(aliases)
-    .where(aliases.c.origin == _OF, aliases.c.alias == sa.bindparam("named"))
-    .values(
-        version=sa.bindparam("holder"),
-        revision=sa.bindparam("to"),
-        position=sa.bindparam("at"),
-        expires_at=sa.bindparam("until"),
-    )
-)
+_UNSET = sa.delete(aliases).where(aliases.c.origin == _OF, aliases.c.alias == sa.bindparam("named"))
 _END_SCHEDULE = sa.delete(schedules).where(schedules.c.schedule_id == sa.bindparam("ended"))
+_LATEST = sa.update(models).where(models.c.origin == _OF).values(latest_version=sa.bindparam("newest"))
 _NUMBER, _SET, _RECORD = sa.insert(event_ids), sa.insert(aliases), sa.insert(alias_changes)
+_CREATE, _NAME, _REGISTER = sa.insert(models), sa.insert(names), sa.insert(versions)
 
 Fact = Any
 """An event of one of the types that its writer is for."""
@@ -60,16 +53,30 @@ class RegistryProjection:
     version = 2
     tables = tables
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event means."""
-        write = _WRITERS[type(event.data)]
-        if write is not _change_alias:
-            rows.execute(_NUMBER, {"position": event.position, "event_id": event.id, "revision": event.append_end})
-        if write is not None:
-            write(rows, event, event.data)
-        if event.stream != POLICIES_STREAM:
-            touched = {"of": origin_of(event.stream), "to": event.append_end, "at": event.position, "on": event.time}
-            rows.execute(_TOUCH, touched)
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what events mean: each by itself, then what all of them add, then what is left of changes."""
+        for event in events:
+            if write := _WRITERS[type(event.data)]:
+                write(rows, event, event.data)
+        changing = [event for event in events if isinstance(event.data, _CHANGES)]
+        _change_aliases(rows, changing)
+        others = [event for event in events if not isinstance(event.data, _CHANGES)]
+        _many(rows, _NUMBER, [_numbered(event) for event in others])
+        touched = {event.stream: event for event in events if event.stream != POLICIES_STREAM}
+        _many(rows, _TOUCH, [_touched(event) for event in touched.values()])
+
+
+def _many(rows: sa.Connection, statement: sa.Executable, many: Sequence[Mapping[str, object]]) -> None:
+    if many:
+        rows.execute(statement, many)
+
+
+def _numbered(event: RecordedEvent) -> dict[str, object]:
+    return {"position": event.position, "event_id": event.id, "revision": event.append_end}
+
+
+def _touched(event: RecordedEvent) -> dict[str, object]:
+    return {"of": origin_of(event.stream), "to": event.append_end, "at": event.position, "on": event.time}
 
 
 def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreated) -> None:
@@ -87,13 +94,13 @@ def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreat
         "revision": event.append_end,
         "stream_revision": event.position,
     }
-    rows.execute(sa.insert(models), row)
-    rows.execute(sa.insert(names), {"name": fact.model, "origin": origin, "position": event.position})
+    rows.execute(_CREATE, row)
+    rows.execute(_NAME, {"name": fact.model, "origin": origin, "position": event.position})
     _tag(rows, model_tags, {"origin": origin}, fact.tags)
 
 
 def _take_name(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelNameTaken) -> None:
-    rows.execute(sa.insert(names), {"name": fact.name, "origin": fact.origin, "position": event.position})
+    rows.execute(_NAME, {"name": fact.name, "origin": fact.origin, "position": event.position})
 
 
 def _of_model(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
@@ -123,10 +130,9 @@ def _register(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionRegiste
         "revision": event.position,
         "changed": event.append_end,
     }
-    rows.execute(sa.insert(versions), key | row)
+    rows.execute(_REGISTER, key | row)
     _tag(rows, version_tags, key, fact.tags)
-    this = models.c.origin == origin_of(event.stream)
-    rows.execute(sa.update(models).where(this).values(latest_version=fact.version))
+    rows.execute(_LATEST, {"of": key["origin"], "newest": fact.version})
 
 
 def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
@@ -175,10 +181,18 @@ def _change_tags(rows: sa.Connection, table: sa.Table, owner: Mapping[str, objec
     _tag(rows, table, owner, {change.key: change.to_value for change in changes if change.HasField("to_value")})
 
 
-def _change_alias(rows: sa.Connection, event: RecordedEvent, _fact: v1.AliasMoved | v1.AliasRemoved) -> None:
-    change = change_of(event)
-    key = {"origin": origin_of(event.stream), "alias": change.alias}
-    row = {
+def _change_aliases(rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    changes = [(event, origin_of(event.stream), change_of(event)) for event in events]
+    _many(rows, _RECORD, [_recorded(event, origin, change) for event, origin, change in changes])
+    newest = {(origin, change.alias): change for _, origin, change in changes}
+    _many(rows, _UNSET, [{"of": origin, "named": alias} for origin, alias in newest])
+    _many(rows, _SET, [_assigned(origin, change) for (origin, _), change in newest.items()])
+
+
+def _recorded(event: RecordedEvent, origin: str, change: v1.AliasChange) -> dict[str, object]:
+    return {
+        "origin": origin,
+        "alias": change.alias,
         "position": change.position,
         "revision": change.revision,
         "time": event.time,
@@ -189,14 +203,17 @@ def _change_alias(rows: sa.Connection, event: RecordedEvent, _fact: v1.AliasMove
         "event_id": event.id,
         "change": change.SerializeToString(deterministic=True),
     }
-    rows.execute(_RECORD, key | row)
-    ends = nanoseconds(change.expires_at) if change.HasField("expires_at") else None
-    held = {"holder": change.to_version, "to": change.revision, "at": change.position, "until": ends}
-    if not rows.execute(_MOVE, held | {"of": key["origin"], "named": change.alias}).rowcount:
-        first = {"version": change.to_version, "revision": change.revision, "position": change.position}
-        rows.execute(_SET, key | first | {"expires_at": ends})
-    if change.schedule_id:
-        rows.execute(_END_SCHEDULE, {"ended": change.schedule_id})
+
+
+def _assigned(origin: str, change: v1.AliasChange) -> dict[str, object]:
+    return {
+        "origin": origin,
+        "alias": change.alias,
+        "version": change.to_version,
+        "revision": change.revision,
+        "position": change.position,
+        "expires_at": nanoseconds(change.expires_at) if change.HasField("expires_at") else None,
+    }
 
 
 def _schedule(rows: sa.Connection, event: RecordedEvent, fact: v1.AliasMoveScheduled) -> None:
@@ -217,9 +234,10 @@ def _schedule(rows: sa.Connection, event: RecordedEvent, fact: v1.AliasMoveSched
 
 
 def _end_schedule(
-    rows: sa.Connection, _event: RecordedEvent, fact: v1.AliasScheduleCancelled | v1.AliasScheduleRefused
+    rows: sa.Connection, _: RecordedEvent, fact: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
 ) -> None:
-    rows.execute(_END_SCHEDULE, {"ended": fact.schedule_id})
+    if fact.schedule_id:
+        rows.execute(_END_SCHEDULE, {"ended": fact.schedule_id})
 
 
 def _set_policy(rows: sa.Connection, event: RecordedEvent, fact: v1.PolicySet) -> None:
@@ -237,10 +255,12 @@ def _write_policy(rows: sa.Connection, event: RecordedEvent, name: str, body: by
 
 Writer = Callable[[sa.Connection, RecordedEvent, Fact], None]
 
-# By type, what writes an event down; None for those that change no row but their model's revision.
+_CHANGES = (v1.AliasMoved, v1.AliasRemoved)
+
+# By type, what writes an event down; None for those that are written together with others only.
 _WRITERS: Mapping[type[Message], Writer | None] = {
-    v1.AliasMoved: _change_alias,
-    v1.AliasRemoved: _change_alias,
+    v1.AliasMoved: _end_schedule,
+    v1.AliasRemoved: None,
     v1.AliasMoveRefused: None,
     v1.AliasKept: None,
     v1.AliasMoveScheduled: _schedule,

@@ -96,6 +96,7 @@ def _models(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
     tags, former = tags_of_models(rows, origins), former_names(rows, origins)
     held: defaultdict[str, list[v1.Alias]] = defaultdict(list)
     for origin, alias in aliases_that_are_set(rows, aliases.c.origin.in_(origins)):
+        alias.ClearField("reason")  # a thousand long ones would be too much for one message
         held[origin].append(alias)
     return [_model(row, tags.get(row.origin, {}), former.get(row.origin, []), held[row.origin]) for row in page]
 

@@ -54,8 +54,12 @@ class RunsProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event of the tracking log means to the registry."""
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what events of the tracking log mean to the registry."""
+        for event in events:
+            self._write(rows, event)
+
+    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         match event.data:
             case v1.RunStarted() as fact:
                 rows.execute(sa.insert(runs), {"run_id": fact.run_id})

@@ -13,6 +13,7 @@ from eventstore.projection import Projector
 from eventstore.store import EventStore
 from eventstore.tail import Tail
 from rollforward import v1
+from services.pages import fitting
 from services.registry import alias_queries, origin_of
 from services.registry.live import Live
 from services.registry.projection import change_of
@@ -57,7 +58,8 @@ async def steps(
         tags = dict(request.tags)
         await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot
         aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
-        yield v1.WatchAliasesResponse(snapshot=v1.AliasSnapshot(aliases=aliases), position=after)
+        for step in _snapshot(aliases, after):
+            yield step
     wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
     told = time.monotonic()
     async with aclosing(tail.follow(after, BOOKMARK_SECONDS)) as news:
@@ -70,6 +72,16 @@ async def steps(
             if not events or time.monotonic() - told > BOOKMARK_SECONDS:
                 yield v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
                 told = time.monotonic()
+
+
+def _snapshot(aliases: Sequence[v1.Alias], position: int) -> Iterator[v1.WatchAliasesResponse]:
+    continues = True
+    while continues:
+        part = fitting(aliases, lambda some: some)
+        aliases = aliases[len(part) :]
+        continues = bool(aliases)
+        snapshot = v1.AliasSnapshot(aliases=part, continues=continues)
+        yield v1.WatchAliasesResponse(snapshot=snapshot, position=0 if continues else position)
 
 
 async def _between_appends(store: EventStore, position: int) -> int:

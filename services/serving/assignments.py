@@ -6,6 +6,7 @@ A model's *origin* is the name that it was created with. Its stream is named by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -46,26 +47,32 @@ class AssignmentsProjection:
     version = 2
     tables = tables
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event of the registry log means to serving."""
-        match event.data:
-            case v1.AliasMoved() | v1.AliasRemoved():
-                _assign(rows, event)
-            case v1.ModelNameTaken() as fact:
-                rows.execute(sa.delete(model_names).where(model_names.c.name == fact.name))
-                rows.execute(sa.insert(model_names), {"name": fact.name, "origin": fact.origin})
-            case _:
-                pass
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what events of the registry log mean to serving."""
+        newest: dict[tuple[str, str], RecordedEvent] = {}
+        for event in events:
+            match event.data:
+                case v1.AliasMoved() | v1.AliasRemoved() as fact:
+                    newest[origin_of(event), fact.alias] = event
+                case v1.ModelNameTaken() as fact:
+                    rows.execute(sa.delete(model_names).where(model_names.c.name == fact.name))
+                    rows.execute(sa.insert(model_names), {"name": fact.name, "origin": fact.origin})
+                case _:
+                    pass
+        if newest:
+            rows.execute(_FORGET, [{"of": origin, "named": alias} for origin, alias in newest])
+            rows.execute(_ASSIGN, [_row(*key, event) for key, event in newest.items()])
 
 
-def _assign(rows: sa.Connection, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
-    new = assignment_of(event, v1.Target(alias=fact.alias))
-    origin = origin_of(event)
-    rows.execute(_FORGET, {"of": origin, "named": fact.alias})
-    row = {"version": new.version, "digest": new.digest, "revision": new.revision}
-    rows.execute(_ASSIGN, {"origin": origin, "alias": fact.alias} | row)
+def _row(origin: str, alias: str, event: RecordedEvent) -> dict[str, Any]:
+    new = assignment_of(event, v1.Target(alias=alias))
+    return {
+        "origin": origin,
+        "alias": alias,
+        "version": new.version,
+        "digest": new.digest,
+        "revision": new.revision,
+    }
 
 
 def origin_of(event: RecordedEvent) -> str:

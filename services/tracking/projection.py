@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import assert_never
 
 import numpy as np
@@ -98,8 +99,12 @@ class TrackingProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event means."""
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what events mean."""
+        for event in events:
+            self._write(rows, event)
+
+    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         fact: RunEvent | v1.ExperimentCreated = event.data  # type: ignore[assignment]
         match fact:
             case v1.ExperimentCreated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import sqlalchemy as sa
@@ -44,8 +45,12 @@ class WebhooksProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        """Writes what an event means."""
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Writes what events mean."""
+        for event in events:
+            self._write(rows, event)
+
+    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         fact: WebhookEvent = event.data  # type: ignore[assignment]
         match fact:
             case v1.WebhookCreated():

@@ -32,7 +32,7 @@ from eventstore.errors import (
     UnsafeStore,
     WrongExpectedRevision,
 )
-from eventstore.event import MAX_APPEND_EVENTS, MAX_EVENT_BYTES, Metadata, NewEvent, RecordedEvent
+from eventstore.event import MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_EVENT_BYTES, Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect, subject_of
 from eventstore.jetstream.connection import check_server
 from eventstore.jetstream.delivery import Delivery
@@ -207,10 +207,14 @@ async def test_what_is_too_large_is_refused_and_nothing_appended(store: EventSto
         await store.append([replace(fits, metadata=Metadata("alice", reason="r" * 48_000))])
     with pytest.raises(TooManyEvents):
         await store.append([new("s") for _ in range(MAX_APPEND_EVENTS + 1)])
+    with pytest.raises(EventTooLarge) as together:
+        await store.append([new(f"s{number}", BytesValue(value=bytes(800_000))) for number in range(5)])
+    assert together.value.size > together.value.limit == MAX_APPEND_BYTES
     assert await store.head() == 0
     await store.append([fits])
     await store.append([replace(new("s"), metadata=Metadata("alice", reason="🦆" * 4_000))])
     await store.append([new("s") for _ in range(MAX_APPEND_EVENTS)])
+    await store.append([new(f"s{number}", BytesValue(value=bytes(799_000))) for number in range(5)])
     assert len(await everything(store, "s")) == MAX_APPEND_EVENTS + 2
 
 

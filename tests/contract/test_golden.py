@@ -145,8 +145,7 @@ def test_events_become_rows(log: str) -> None:
         engine = sa.create_engine("sqlite://")
         with engine.begin() as rows:
             projection.tables.create_all(rows)
-            for position, fact in enumerate(facts, 1):
-                projection.apply(rows, recorded(fact, position))
+            projection.apply(rows, [recorded(fact, position) for position, fact in enumerate(facts, 1)])
             counts = [sa.select(sa.func.count()).select_from(table) for table in projection.tables.sorted_tables]
             assert any(rows.scalar(number) for number in counts)
         engine.dispose()

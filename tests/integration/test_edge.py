@@ -139,10 +139,12 @@ class TestStopsInGoodOrder:
     def test_calls_that_run_are_answered_and_watches_are_told(self, tmp_path: Path) -> None:
         with up(tmp_path / "data") as services:
             model = services.new_model()
+            behind = (("rollforward-min-position", f"registry={services.heads()['registry']}"),)
             watches: list[Any] = [
-                services.registry.WatchAliases(v1.WatchAliasesRequest(model=model), timeout=SECONDS),
+                services.registry.WatchAliases(v1.WatchAliasesRequest(model=model), metadata=behind, timeout=SECONDS),
                 services.serving.WatchAssignments(
                     v1.WatchAssignmentsRequest(pod_id=new_id(), targets=[v1.Target(model=model, alias="champion")]),
+                    metadata=behind,
                     timeout=SECONDS,
                 ),
             ]

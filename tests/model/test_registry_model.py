@@ -53,4 +53,4 @@ def test_on_sqlite() -> None:
 
 
 def test_on_postgresql(postgres: PostgresServer) -> None:
-    run_state_machine_as_test(lambda: OnPostgresql(postgres), settings=examples(8))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(lambda: OnPostgresql(postgres), settings=examples(8))  # type: ignore[arg-type]

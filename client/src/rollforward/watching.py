@@ -67,7 +67,7 @@ class Watch:
         # The first answer must come in time; after that the watch lasts, whatever happens to the service.
         self._backoff = Backoff(connection.timeout)
         self._answered = False
-        if from_revision is None:
+        while self._reached is None and not self._closed.is_set():
             self._receive()
 
     @property
@@ -130,6 +130,8 @@ class Watch:
             request = v1.WatchAliasesRequest(model=model, alias=alias, from_revision=self._reached, tags=self._tags)
             stub = self._connection.registry
             self._call = stub.WatchAliases(request, metadata=self._connection.metadata())
+            if self._reached is None:
+                self.aliases = ()
             if self._closed.is_set():
                 self._call.cancel()
         return self._call
@@ -140,7 +142,9 @@ class Watch:
             self._backoff = Backoff()
         self._backoff.reset()
         if step.HasField("snapshot"):
-            self.aliases = tuple(step.snapshot.aliases)
+            self.aliases += tuple(step.snapshot.aliases)
+            if step.snapshot.continues:
+                return
         seen = self._reached or 0
         self._given = max(self._given, seen)
         self._changes.extend(change for change in step.changes.changes if change.revision > seen)

@@ -31,10 +31,11 @@ class Scripted(Service):
         yield from self.scripts[min(len(self.requests), len(self.scripts)) - 1](context)
 
 
-def snapshot(position: int) -> v1.WatchAliasesResponse:
+def snapshot(position: int, alias: str = "a") -> v1.WatchAliasesResponse:
+    """A snapshot, or at position 0 a part of one that more follows of."""
+    held = v1.Alias(model="m", alias=alias, version=1, revision=position)
     return v1.WatchAliasesResponse(
-        snapshot=v1.AliasSnapshot(aliases=[v1.Alias(model="m", alias="a", version=1, revision=position)]),
-        position=position,
+        snapshot=v1.AliasSnapshot(aliases=[held], continues=position == 0), position=position
     )
 
 
@@ -69,6 +70,19 @@ def lasting(*steps: v1.WatchAliasesResponse) -> Script:
         yield from quiet(context)
 
     return play
+
+
+def test_a_snapshot_in_parts_is_whole_before_the_watch_begins_and_begun_anew_when_it_broke(serve: Serve) -> None:
+    service = Scripted(
+        failing(grpc.StatusCode.UNAVAILABLE, snapshot(0, "gone"), snapshot(0, "b")),
+        lasting(snapshot(0, "a"), snapshot(0, "b"), snapshot(5, "c"), step(7)),
+    )
+    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with watch("", connection=link) as changes:
+        assert [alias.alias for alias in changes.aliases] == ["a", "b", "c"]
+        assert changes.position == 5
+        assert next(changes).revision == 7
+    assert not any(request.HasField("from_revision") for request in service.requests)
 
 
 def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:

@@ -66,7 +66,7 @@ class Nothing:
     version = 1
     tables = sa.MetaData()
 
-    def apply(self, rows: sa.Connection, event: RecordedEvent) -> None:
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """The kernel keeps the index of requests itself."""
 
 

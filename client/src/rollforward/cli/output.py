@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # A pipe has no width: a line of a table stays one line.
 _PIPE_COLUMNS: Final = 1000
+# In a table, the beginning of a text must do.
+_LONGEST_CELL: Final = 300
 
 
 def plain(message: Message) -> Any:
@@ -171,7 +173,7 @@ def safe(text: str) -> str:
 def grid(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> RenderableType:
     """A table without lines, a row for each of `rows`; of headers that end in ">" the columns are flush right.
 
-    Only the last column is broken into lines: what stands in the others can be copied.
+    Only the last column is broken into lines, and cut when it is very long: what stands in the others can be copied.
     """
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title or None, title_justify="left"
@@ -182,8 +184,13 @@ def grid(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = 
             header.rstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=index < len(headers)
         )
     for row in rows:
-        table.add_row(*(Text(safe(cell)) for cell in row))
+        *others, last = map(safe, row)
+        table.add_row(*(Text(cell) for cell in (*others, _beginning(last))))
     return table if table.row_count else Text("none")
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
 
 
 def pairs(facts: Mapping[str, str]) -> RenderableType:

@@ -78,7 +78,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
-        """Its aliases, by name."""
+        """Its aliases, by name, without their reasons: ResolveAliases has those."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -1434,7 +1434,7 @@ class WatchAliasesResponse(_message.Message):
     BOOKMARK_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """The position of the registry log that the step brings the watcher to."""
+    """The position of the registry log that the step brings the watcher to; 0 while more of the snapshot follows."""
     @_builtins.property
     def snapshot(self) -> Global___AliasSnapshot:
         """The aliases as they stand at the position; the first step of a watch without a revision."""
@@ -1467,11 +1467,14 @@ Global___WatchAliasesResponse: _TypeAlias = WatchAliasesResponse  # noqa: Y015
 
 @_typing.final
 class AliasSnapshot(_message.Message):
-    """The aliases that match a watch, at one position."""
+    """The aliases that match a watch, at one position, or as many of them as fit a message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALIASES_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
+    continues: _builtins.bool
+    """More of the snapshot follows in the next step."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
         """Each with its version."""
@@ -1480,10 +1483,11 @@ class AliasSnapshot(_message.Message):
         self,
         *,
         aliases: _abc.Iterable[Global___Alias] | None = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "continues", b"continues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,247 @@
+"""The registry without a network: its log in memory, its rows in a database, its commands, and what must hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from eventstore.decider import CommandHandler
+from eventstore.errors import Conflict, Rejected
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.memory import MemoryStore
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from eventstore.tail import Tail
+from rollforward import v1
+from services import registry, tracking
+from services.registry import POLICIES_STREAM, alias_queries, policies, queries
+from services.registry.commands import Commands
+from services.registry.decider import DECIDER
+from services.registry.judging import Judge
+from services.registry.live import Live
+from services.registry.policies import POLICIES
+from services.registry.projection import RegistryProjection
+from services.registry.rollback import Rollbacks
+from services.registry.runs import RunsProjection
+from services.registry.state import State, evolve
+from tests.model import registry_facts as facts
+from tests.model.registry_facts import ALIASES, States
+
+T = TypeVar("T")
+Job = Callable[[Metadata], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command that wrote events."""
+
+    job: Job
+    metadata: Metadata
+
+
+class System:
+    """A registry over an empty database, with the fold of its log at every position."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._loop = asyncio.new_event_loop()
+        self._log = MemoryStore("registry", registry.EVENTS)
+        self._runs_log = MemoryStore("tracking", tracking.EVENTS)
+        self._numbers = count(1)
+        self.done: list[Asked] = []
+        self._past: list[States] = [{}]
+        self._checked = -1
+
+    def run(self, job: Awaitable[T]) -> T:
+        """Does a job on the loop."""
+        return self._loop.run_until_complete(_awaited(job))
+
+    def start(self) -> None:
+        """Starts for the first time."""
+        self.run(self._start())
+
+    async def _start(self) -> None:
+        self._tail, runs_tail = Tail(self._log), Tail(self._runs_log)
+        await self._tail.start()
+        await runs_tail.start()
+        database = Database(self._location)
+        self._rows = Projector(self._tail, RegistryProjection(), database)
+        runs = Projector(runs_tail, RunsProjection(), database)
+        await self._rows.start()
+        await runs.start()
+        self.live = Live(self._rows, self._tail)
+        await self.live.start()
+        self.commands = Commands(CommandHandler(self._log, DECIDER, self._rows), Judge(runs), self.live)
+        self.policies = CommandHandler(self._log, POLICIES, self._rows)
+        self.rollbacks = Rollbacks(self.commands, self._rows, self.live)
+        self._parts: list[Any] = [self.live, self._rows, runs, self._tail, runs_tail]
+
+    async def _stop(self) -> None:
+        for part in self._parts:
+            await part.stop()
+
+    def restart(self) -> None:
+        """Ends and starts again, with nothing held in memory."""
+        self.run(self._stop())
+        self.run(self._start())
+        self._checked = -1
+
+    def close(self) -> None:
+        """Ends for good."""
+        self.run(self._stop())
+        self._loop.close()
+
+    def rebuild(self) -> None:
+        """Rebuilds the rows, which must be equal."""
+
+        async def work() -> Sequence[Any]:
+            return [step async for step in self._rows.rebuild()]
+
+        self.run(self._rows.wait_for(self.head))
+        last = self.run(work())[-1]
+        assert last.done
+        assert last.position == self.head
+        assert last.live_digest == last.rebuilt_digest != ""
+        self._checked = -1
+
+    def outcome(self, asked: Asked) -> str:
+        """Has a command done; the reason why it was not, if so."""
+        try:
+            self.run(asked.job(asked.metadata))
+        except (Rejected, Conflict) as refusal:
+            return refusal.reason
+        return ""
+
+    def do(self, job: Job) -> str:
+        """As `outcome`, for a new command, whose events are folded."""
+        head, request_id = self.head, str(next(self._numbers))
+        asked = Asked(job, Metadata("Zoë", "because", request_id, request_id))
+        reason = self.outcome(asked)
+        new = self.events[head:]
+        assert not new or reason in {"", "GATE_FAILED"}
+        if new:
+            self.done.append(asked)
+        for event in new:
+            self._past.append(self._folded(event))
+            if isinstance(event.data, v1.ModelRenamed):
+                self._checked = -1
+        assert len({event.append_end for event in new}) <= 1
+        self.run(self.live.wait_for(self.head))
+        return reason
+
+    def _folded(self, event: RecordedEvent) -> States:
+        before = self._past[-1]
+        if event.stream == POLICIES_STREAM:
+            return before
+        return {**before, event.stream: evolve(before.get(event.stream, State()), event)}
+
+    # What always holds.
+
+    def check(self) -> None:
+        """Rows and memory are what the log says, now and at every position in the past.
+
+        The past is looked at when it is new, and all of it again when something may have touched it.
+        """
+        self.run(self._rows.wait_for(self.head))
+        self.run(self._rows.query(self._check_rows))
+        self._check_memory()
+        self._checked = self.head
+
+    def _check_rows(self, rows: sa.Connection) -> None:
+        self._check_now(rows)
+        self._check_past(rows)
+        self._check_history(rows)
+
+    def _check_now(self, rows: sa.Connection) -> None:
+        """Models with their labels and names, versions, aliases, schedules and policies are the fold of the log."""
+        now = self.now
+        models = queries.list_models(rows, v1.ListModelsRequest(show_deleted=True)).models
+        assert facts.models_in(models) == facts.models(now)
+        former = {model.name: set(model.former_names) for model in models}
+        assert former == facts.former_names(self.events, now)
+        listed = queries.list_versions(rows, v1.ListVersionsRequest(show_deleted=True, page_size=1000)).versions
+        assert facts.versions_in(listed) == facts.versions(now)
+        waiting = alias_queries.list_schedules(rows, v1.ListSchedulesRequest()).schedules
+        assert facts.schedules_in(waiting) == facts.schedules(now)
+        said = self._said()
+        assert {one.name: one for one in alias_queries.policies(rows).policies} == dict(said.policies.items())
+
+    def _check_memory(self) -> None:
+        for state in self.now.values():
+            for alias, one in state.aliases.items():
+                found = self.live.assignment(state.name, alias)
+                digest = state.digest(one.version)
+                assert (found.version, found.revision, found.digest) == (one.version, one.revision, digest)
+        said = self._said()
+        assert dict(self.live.policies.policies.items()) == dict(said.policies.items())
+        assert self.live.policies.revision == said.revision
+
+    def _said(self) -> policies.State:
+        """The policies, by the log."""
+        said = policies.State()
+        for event in self.events:
+            if event.stream == POLICIES_STREAM:
+                said = policies.evolve(said, event)
+        return said
+
+    def _check_past(self, rows: sa.Connection) -> None:
+        """At a position, every alias is what the fold said after the last append that was whole by then."""
+        now = self.now
+        for at in range(self._checked + 1, self.head + 1):
+            past = self._past[self._whole(at)]
+            if at:
+                shown = alias_queries.resolve_aliases(rows, v1.ResolveAliasesRequest(), at).aliases
+                assert facts.held_in(shown) == facts.held(past, now)
+            for stream, state in now.items():
+                for alias in ALIASES if state.name else ():
+                    one, said = alias_queries.assignment(rows, state.name, alias, at), past.get(stream, State())
+                    held = said.alias(alias)
+                    shown_one = (one.version, one.revision, one.digest)
+                    assert shown_one == (held.version, held.revision, said.digest(held.version))
+
+    def _check_history(self, rows: sa.Connection) -> None:
+        """Every change is listed, and every stretch of time in which a version held an alias."""
+        changes = facts.alias_changes(self.events)
+        listed = alias_queries.list_history(rows, v1.ListAliasHistoryRequest(page_size=1000)).changes
+        assert [(one.position, one.revision, one.from_version, one.to_version) for one in listed] == [
+            (one.position, one.revision, one.from_version, one.to_version) for one in reversed(changes)
+        ]
+        for origin, alias in {change[:2] for change in changes}:
+            name = self.now[registry.model_stream(origin)].name
+            request = v1.ListAliasIntervalsRequest(model=name, alias=alias, page_size=1000)
+            found = alias_queries.list_intervals(rows, request, 2**62).intervals
+            assert [(one.began.position, one.ended.position) for one in found] == facts.intervals(
+                [change for change in changes if change[:2] == (origin, alias)]
+            )
+
+    def _whole(self, at: int) -> int:
+        """The last position up to which every append is whole at `at`."""
+        return next((event.position for event in reversed(self.events[:at]) if event.append_end <= at), 0)
+
+    @property
+    def now(self) -> States:
+        """The fold of the log."""
+        return self._past[-1]
+
+    @property
+    def events(self) -> Sequence[RecordedEvent]:
+        """All that was written."""
+        return self._log._events
+
+    @property
+    def head(self) -> int:
+        """The position of the last event."""
+        return len(self.events)
+
+    def state_of(self, model: str) -> State:
+        """The state of the model that is called so now; an empty one without it."""
+        return next((state for state in self.now.values() if state.name == model), State())
+
+
+async def _awaited(job: Awaitable[T]) -> T:
+    return await job
