@@ -6,6 +6,7 @@ Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -45,7 +46,10 @@ def encode_append(log: str, events: Sequence[NewEvent], types: EventTypes, time_
     Raises:
         EventTooLarge, UnknownEventType: As `EventStore.append`.
     """
-    encoded = [_encode(log, event, types, time_ns) for event in events]
+    time = Timestamp()
+    time.FromNanoseconds(time_ns)
+    written = time.ToJsonString()
+    encoded = [_encode(log, event, types, written) for event in events]
     size = sum(len(payload) + _size(headers) for headers, payload in encoded)
     if size > MAX_APPEND_BYTES:
         raise EventTooLarge(size, MAX_APPEND_BYTES)
@@ -56,29 +60,37 @@ def _size(headers: Mapping[str, str]) -> int:
     return sum(len(name) + len(value) for name, value in headers.items())
 
 
-def _encode(log: str, event: NewEvent, types: EventTypes, time_ns: int) -> Encoded:
+def _encode(log: str, event: NewEvent, types: EventTypes, time: str) -> Encoded:
     type_name, payload = types.encode(event.data)
-    time = Timestamp()
-    time.FromNanoseconds(time_ns)
     headers = {
         "ce-specversion": "1.0",
         "ce-id": _quoted(event.id),
         "ce-type": type_name,
         "ce-source": f"/rollforward/{log}",
         "ce-subject": _quoted(event.stream),
-        "ce-time": time.ToJsonString(),
+        "ce-time": time,
         "ce-dataschema": f"proto:{type_name}",
         "content-type": "application/protobuf",
     }
-    for field, header in _EXTENSIONS.items():
-        if value := getattr(event.metadata, field):
-            headers[header] = _quoted(value)
+    headers |= _headers_of(event.metadata)
     around = _size(headers) + len(event.deduplication_key)
     sizes = {MAX_EVENT_BYTES: len(payload), MAX_HEADER_BYTES: around, MAX_MESSAGE_BYTES: len(payload) + around}
     for limit, size in sizes.items():
         if size > limit:
             raise EventTooLarge(size, limit)
     return headers, payload
+
+
+# The events of one append are neighbours and have the same metadata.
+@lru_cache(maxsize=8)
+def _headers_of(metadata: Metadata) -> Mapping[str, str]:
+    values = {header: getattr(metadata, field) for field, header in _EXTENSIONS.items()}
+    return {header: _quoted(value) for header, value in values.items() if value}
+
+
+@lru_cache(maxsize=8)
+def _metadata(*values: str) -> Metadata:
+    return Metadata(**{field: unquote(value) for field, value in zip(_EXTENSIONS, values, strict=True)})
 
 
 def decode(
@@ -95,7 +107,7 @@ def decode(
         time=time_ns,
         id=unquote(headers.get("ce-id", "")),
         data=types.decode(headers.get("ce-type", ""), payload),
-        metadata=Metadata(**{field: unquote(headers.get(header, "")) for field, header in _EXTENSIONS.items()}),
+        metadata=_metadata(*[headers.get(header, "") for header in _EXTENSIONS.values()]),
         append_end=append_end,
     )
 

@@ -319,7 +319,8 @@ class CommandHandler(Generic[S]):
 
 def _numbered(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list[NewEvent]:
     ids = [uuid.uuid4().hex for _ in events]
-    keys = [f"{_request_key(metadata)}.{number}" for number in range(len(events))] if metadata.request_id else ids
+    request = _request_key(metadata)
+    keys = [f"{request}.{number}" for number in range(len(events))] if metadata.request_id else ids
     return [
         NewEvent(stream, event, metadata, event_id, key)
         for (stream, event), event_id, key in zip(events, ids, keys, strict=True)

@@ -32,6 +32,12 @@ _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 _REQUEST = sa.select(
     sa.func.min(events.c.position), sa.func.max(events.c.position), sa.func.max(events.c.request_digest)
 ).where(events.c.request_id == sa.bindparam("request"), events.c.actor == sa.bindparam("by"))
+_LAST_BY = (
+    sa.select(events.c.position, events.c.time)
+    .where(events.c.time <= sa.bindparam("by"))
+    .order_by(events.c.time.desc(), events.c.position.desc())
+    .limit(1)
+)
 
 _logger = structlog.get_logger(__name__)
 
@@ -200,9 +206,7 @@ class Projector:
 
         What one append wrote counts as recorded with its first event.
         """
-        question = sa.select(events.c.position, events.c.time).where(events.c.time <= time_ns)
-        last = question.order_by(events.c.time.desc(), events.c.position.desc()).limit(1)
-        row = await self.query(lambda rows: rows.execute(last).first(), small=True)
+        row = await self.query(lambda rows: rows.execute(_LAST_BY, {"by": time_ns}).first(), small=True)
         return (row[0], row[1]) if row else (0, 0)
 
     async def rebuild(self) -> AsyncGenerator[RebuildProgress]:

@@ -202,7 +202,8 @@ class Edge(grpc.aio.ServerInterceptor):
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_stream:
             call = self._streaming(service, method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(call, *codec)
+            once = _EncodedOnce(handler.response_serializer)
+            return grpc.unary_stream_rpc_method_handler(call, handler.request_deserializer, once)
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(self._answering(service, method, handler.stream_unary), *codec)
         return grpc.unary_unary_rpc_method_handler(self._answering(service, method, handler.unary_unary), *codec)
@@ -239,6 +240,21 @@ class Edge(grpc.aio.ServerInterceptor):
             position = wanted.get(source.store.log, 0)
             if position > source.position:
                 await wait_for(source, position, context)
+
+
+class _EncodedOnce:
+    """Encodes what many watchers are told in turn only for the first of them; it must not be changed in between."""
+
+    __slots__ = ("_encode", "_last")
+
+    def __init__(self, encode: Callable[[Any], bytes]) -> None:
+        self._encode = encode
+        self._last: tuple[Any, bytes] = (None, b"")
+
+    def __call__(self, response: Any) -> bytes:
+        if self._last[0] is not response:
+            self._last = response, self._encode(response)
+        return self._last[1]
 
 
 class _Guarded:

@@ -12,7 +12,7 @@ from eventstore.rows import checkpoint, events
 from rollforward import v1
 from services.pages import page_size
 from services.registry.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
-from services.registry.lookup import get_origin, origin_ever_called
+from services.registry.lookup import get_origin, name_now, origin_ever_called
 from services.registry.past import (
     Held,
     KnownVersion,
@@ -124,8 +124,11 @@ def resolve(rows: sa.Connection, model: str, alias: str, position: int | None = 
 
 
 def assignment(rows: sa.Connection, model: str, alias: str, position: int) -> v1.Alias:
-    """An alias as of a position that is applied; with version 0 when it was not set."""
-    row = rows.execute(_PAST, {"called": model, "named": alias, "at": position}).first()
+    """An alias, by any name of its model, as of a position that is applied; with version 0 when it was not set."""
+    asked: dict[str, object] = {"called": model, "named": alias, "at": position}
+    row = rows.execute(_PAST, asked).first()
+    if row is None and (name := name_now(rows, model)) not in (None, model):
+        row = rows.execute(_PAST, asked | {"called": name}).first()
     return alias_of(v1.AliasChange.FromString(row.change), model) if row else v1.Alias(model=model, alias=alias)
 
 

@@ -27,10 +27,11 @@ from services.times import nanoseconds
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A request to move an alias, with what the policies say that bind it."""
+    """A request to move an alias, with what the policies say that bind it, and when (ns since 1970) it came."""
 
     request: v1.MoveAliasRequest
     judgement: Judgement = UNBOUND
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,12 @@ class ScheduleMove:
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """The time of a schedule has come."""
+    """The time of a schedule has come; with `why_not`, it cannot be made in any case."""
 
     model: str
     schedule_id: str
     judgement: Judgement = UNBOUND
+    why_not: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
     check_usable(request.model, request.version, state)
     expected = request.expected_revision if request.HasField("expected_revision") else None
     held = check_revision(request.model, request.alias, expected, state)
-    expires_at = nanoseconds(request.expires_at) if request.HasField("expires_at") else None
+    expires_at = _expiry(command)
     if held.version == request.version and expires_at in (None, held.expires_at):
         return []
     check_reason(request.reason, command.judgement)
@@ -94,6 +96,15 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
         expires_at=request.expires_at if request.HasField("expires_at") else None,
     )
     return [moved if passed(command.judgement) else refused(moved)]
+
+
+def _expiry(command: Move) -> int | None:
+    if not command.request.HasField("expires_at"):
+        return None
+    expires_at = nanoseconds(command.request.expires_at)
+    if expires_at <= command.now:
+        raise Rejected(Kind.INVALID, "INVALID_TIME", "an assignment cannot end before it begins")
+    return expires_at
 
 
 def passed(judgement: Judgement) -> bool:
@@ -186,7 +197,7 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
         reason=schedule.reason,
     )
     try:
-        made = move(Move(request, command.judgement), state)
+        made = _made_at_its_time(command, request, state)
     except Rejected as refusal:
         return [_not_moved(command, schedule, state, refusal.reason, refusal.message)]
     except Conflict as conflict:
@@ -202,6 +213,14 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
         words = f"{state.name}@{schedule.alias} names version {schedule.version} already"
         return [_not_moved(command, schedule, state, "ALREADY_THERE", words)]
     return made
+
+
+def _made_at_its_time(
+    command: Fire, request: v1.MoveAliasRequest, state: State
+) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
+    if command.why_not:
+        raise command.why_not
+    return move(Move(request, command.judgement), state)
 
 
 def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, words: str) -> v1.AliasScheduleRefused:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from eventstore.decider import CommandHandler, Outcome, Plan
-from eventstore.errors import Conflict, Kind, Rejected
+from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected
 from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from rollforward import v1
 from services.names import check_model_name
@@ -65,7 +66,7 @@ class Commands:
         async def attempt() -> Outcome[State]:
             stream = await self.stream_of(request.model)
             judgement = await self.judgement(stream, request.model, request.alias, request.version)
-            return await self._handler.handle(stream, aliases.Move(request, judgement), metadata)
+            return await self._handler.handle(stream, aliases.Move(request, judgement, time.time_ns()), metadata)
 
         return await _while_stale(attempt)
 
@@ -88,7 +89,13 @@ class Commands:
             judgement = Judgement()
             if schedule:
                 judgement = await self.judgement(stream, state.name, schedule.alias, schedule.version)
-            return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, judgement), metadata)
+            try:
+                return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, judgement), metadata)
+            except EventTooLarge as error:  # all that its gates have seen: it would be so again and again
+                why_not = Rejected(Kind.INVALID, "MESSAGE_TOO_LARGE", str(error))
+                unproven = Judgement(judgement.policy_revision)
+                never = aliases.Fire(state.name, schedule_id, unproven, why_not)
+                return await self._handler.handle(stream, never, metadata)
 
         await _while_stale(attempt)
 
@@ -132,8 +139,12 @@ class Commands:
     async def copy(self, request: v1.CopyVersionRequest, metadata: Metadata) -> Outcome[State]:
         """Registers a version again under another model."""
         _, state, _ = await self.state(request.model)
-        check_model(request.model, state)
-        version = check_version(request.model, request.version, state)
+        try:
+            check_model(request.model, state)
+            version = check_version(request.model, request.version, state)
+        except Rejected as refusal:  # unless it was done before, by the same request
+            never = Register(v1.RegisterVersionRequest(model=request.to_model), "", why_not=refusal)
+            return await self._handler.handle(await self.stream_of(request.to_model), never, metadata)
         again = v1.RegisterVersionRequest(
             model=request.to_model,
             run_id=version.run_id,

@@ -31,6 +31,7 @@ class Register:
         evidence: What the model's own gate says; None when it has none.
         judgement: What policies say.
         copied_from: What it is a copy of.
+        why_not: Why it cannot be done in any case.
     """
 
     request: v1.RegisterVersionRequest
@@ -38,6 +39,7 @@ class Register:
     evidence: v1.GateEvidence | None = None
     judgement: Judgement = UNBOUND
     copied_from: v1.VersionSource | None = None
+    why_not: Rejected | None = None
 
 
 def decide(command: object, state: State) -> Sequence[Message]:
@@ -142,6 +144,8 @@ def _set_gate(command: v1.SetRegistrationGateRequest, state: State) -> Sequence[
 
 def _register(command: Register, state: State) -> Sequence[Message]:
     request = command.request
+    if command.why_not:
+        raise command.why_not
     check_model_name(request.model)
     check_digest(command.digest)
     _check_labels(request.description, request.tags)

@@ -24,6 +24,12 @@ def origin_ever_called(rows: sa.Connection, name: str) -> str | None:
     return origin
 
 
+def name_now(rows: sa.Connection, name: str) -> str | None:
+    """The name of the model that is or was called so, None when there never was one."""
+    row = rows.execute(_CALLED, {"called": name}).first()
+    return row.name if row else None
+
+
 def get_origin(rows: sa.Connection, name: str) -> str:
     """The origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
     row = rows.execute(_CALLED, {"called": name}).first()

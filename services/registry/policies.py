@@ -20,6 +20,7 @@ from services.registry.gate import check_expression
 
 LONGEST_PATTERN = 255
 MOST_POLICIES = 1000
+MOST_BYTES = 2 * 1024 * 1024  # they are listed in one answer
 MOST_RECENT_DAYS = 3650
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
@@ -78,6 +79,9 @@ def _set(policy: v1.Policy, state: State) -> Sequence[Message]:
         return []
     if before is None and len(state.policies) >= MOST_POLICIES:
         raise _invalid(policy, f"there are {MOST_POLICIES} policies already")
+    others = sum(one.ByteSize() for name, one in state.policies.items() if name != policy.name)
+    if others + policy.ByteSize() > MOST_BYTES:
+        raise _invalid(policy, f"all policies together have at most {MOST_BYTES} bytes")
     return [v1.PolicySet(to=policy, **{"from": before} if before else {})]
 
 

@@ -16,7 +16,7 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.registry import model_stream, past
+from services.registry import model_stream, past, policies
 from services.registry.aliases import passed, refused
 from services.registry.checks import alias_not_found, check_reason
 from services.registry.commands import Commands
@@ -38,7 +38,8 @@ class Seen:
         held: Every alias in the scope as it stands.
         before: By alias, the assignment to go back to; without one there is none.
         versions: By model and number, the versions to come back.
-        ended: By alias, when (ns) the version to come back last stopped holding it.
+        ended: By alias that a policy binds, when (ns) the version to come back last stopped holding it.
+        policies: Those that bind.
     """
 
     computed_at: int
@@ -46,6 +47,7 @@ class Seen:
     before: Mapping[Key, v1.AliasChange]
     versions: Mapping[tuple[str, int], past.KnownVersion]
     ended: Mapping[Key, int]
+    policies: policies.State
 
 
 @dataclass(slots=True)
@@ -117,7 +119,8 @@ class Rollbacks:
     async def plan(self, request: v1.RollbackRequest, to_position: int | None) -> Planned:
         """What the rollback would do now. Raises as `do`."""
         await self._rows.wait_for(await self._rows.store.head())
-        seen = await self._rows.query(lambda rows: _look(rows, request, to_position))
+        bound = self._live.policies
+        seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound))
         if not seen.held:
             self._live.check_name(request.models)
             raise alias_not_found(request.models, request.aliases)
@@ -152,10 +155,9 @@ class Rollbacks:
         planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
 
     async def _judgement(self, held: past.Held, version: int, seen: Seen) -> Judgement:
-        policies = self._live.policies
-        binding = binding_move(policies, held.model, held.alias)
+        binding = binding_move(seen.policies, held.model, held.alias)
         if not binding or not version:
-            return Judgement(policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
+            return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
         days = min(policy.recent_days or RECENT_DAYS for policy in binding)
         recent = time.time_ns() - seen.ended.get(_key(held), 0) <= days * DAY
         stream = model_stream(held.origin)
@@ -170,14 +172,15 @@ def _scope(request: v1.RollbackRequest) -> str:
     return f"{request.models}@{request.aliases}"
 
 
-def _look(rows: sa.Connection, request: v1.RollbackRequest, to_position: int | None) -> Seen:
+def _look(rows: sa.Connection, request: v1.RollbackRequest, to_position: int | None, bound: policies.State) -> Seen:
     held = past.assignments_in(rows, request.models, request.aliases)
     keys = [_key(one) for one in held]
     earlier = past.previous_holders(rows, keys) if to_position is None else past.assignments_at(rows, keys, to_position)
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
     versions = past.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
-    ended = past.last_held(rows, back)
-    return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended)
+    gated = {_key(one) for one in held if binding_move(bound, one.model, one.alias)}
+    ended = past.last_held(rows, {key: version for key, version in back.items() if key in gated})
+    return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended, bound)
 
 
 def _check_expected(request: v1.RollbackRequest, seen: Seen) -> None:

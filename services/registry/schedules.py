@@ -62,8 +62,6 @@ class Timekeeper:
                 seconds = await self._look()
             except StoreUnavailable as error:
                 _logger.warning("timekeeper waits", error=str(error))
-            except Exception:
-                _logger.exception("timekeeper met a defect and tries again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(seconds, 0.001), LONGEST_SLEEP)):
                     await self._news.wait()
@@ -71,22 +69,31 @@ class Timekeeper:
     async def _look(self) -> float:
         """Does what is due; in how many seconds to look again."""
         come, following = await self._rows.query(lambda rows: due(rows, time.time_ns()))
-        for one in come:
-            await self._act(one)
+        done = [await self._act(one) for one in come]
+        if not all(done):
+            return RETRY_SECONDS
         return LONGEST_SLEEP if following is None else (following - time.time_ns()) / 1e9
 
-    async def _act(self, one: Due) -> None:
-        """Does what is due, in the name of whoever asked for it."""
+    async def _act(self, one: Due) -> bool:
+        """Does what is due, in the name of whoever asked for it; tells whether that is done.
+
+        What cannot be done now must not hold up what is due after it.
+        """
         because = Metadata(actor=one.actor, reason=one.reason, causation_id=one.event_id)
         try:
             if one.schedule_id:
                 await self._commands.fire(model_stream(one.origin), one.schedule_id, because)
             else:
                 await self._commands.expire(model_stream(one.origin), one.alias, one.revision, because)
-        except Conflict as conflict:
-            _logger.warning("timekeeper tries again", origin=one.origin, alias=one.alias, error=str(conflict))
+        except (Conflict, StoreUnavailable) as error:
+            _logger.warning("timekeeper tries again", origin=one.origin, alias=one.alias, error=str(error))
+            return False
+        except Exception:
+            _logger.exception("timekeeper met a defect and tries again", origin=one.origin, alias=one.alias)
+            return False
         # The rows must have it before they are asked again what is due.
         await self._rows.wait_for(await self._rows.store.head())
+        return True
 
     async def _listen(self) -> None:
         position = self._rows.position

@@ -69,7 +69,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
             check_expression(request.registration_gate, of_move=False)
         done = await self._commands.handle(request.name, request, metadata(request, context))
         await wait_for(self._rows, done.position, context)
-        model = await self._rows.query(lambda rows: queries.model(rows, request.name))
+        model = await self._rows.query(lambda rows: queries.model(rows, done.state.name))
         return v1.CreateModelResponse(model=model, position=done.position)
 
     async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
@@ -167,8 +167,6 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
         """Moves an alias."""
-        if request.HasField("expires_at") and nanoseconds(request.expires_at) <= time.time_ns():
-            raise Rejected(Kind.INVALID, "INVALID_TIME", "an assignment cannot end before it begins")
         done = await self._told(self._commands.move(request, metadata(request, context)), context)
         alias = await self._standing(request.model, request.alias, done, context)
         return v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)

@@ -96,6 +96,26 @@ def test_a_move_that_cannot_be_made_leaves_an_event(system: Up, model: str) -> N
     assert len(changes(system, model)) == 1
 
 
+def test_a_move_whose_evidence_no_event_can_hold_is_refused_and_holds_nothing_up(system: Up) -> None:
+    model, other, digest = system.new_model(0), system.new_model(), system.upload()
+    for _ in range(2):
+        tags = {f"t{number}": "v" * 5_000 for number in range(190)}
+        version = v1.RegisterVersionRequest(model=model, digest=digest, tags=tags)
+        system.registry.RegisterVersion(version, timeout=SECONDS)
+    system.move(model, 1)
+    gate = "candidate.tags.all(key, key in current.tags)"
+    policy = v1.Policy(name=model, models=model, aliases="champion", gate=gate)
+    system.policies.SetPolicy(v1.SetPolicyRequest(policy=policy), timeout=SECONDS)
+    made = schedule(system, model, 2, 0.3)
+    schedule(system, other, 2, 0.4)
+    eventually(lambda: changes(system, other), bool)
+    [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
+    fact = v1.AliasScheduleRefused()
+    refused.data.Unpack(fact)
+    assert (fact.refusal, fact.schedule_id) == ("MESSAGE_TOO_LARGE", made.schedule_id)
+    assert waiting(system, model) == []
+
+
 def test_an_assignment_ends(system: Up, model: str) -> None:
     request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(0.4))
     assert system.registry.MoveAlias(request, timeout=SECONDS).alias.HasField("expires_at")

@@ -13,6 +13,7 @@ from eventstore.errors import Rejected
 from eventstore.testing import given
 from rollforward import v1
 from services.registry.policies import (
+    MOST_BYTES,
     MOST_POLICIES,
     POLICIES,
     State,
@@ -93,6 +94,14 @@ class TestSet:
         full.when(setting(PROTECTED)).then_rejected("INVALID_POLICY")
         other = changed(PROTECTED, name="p0", aliases="champion")
         full.when(setting(other)).then(policy_set(other, changed(PROTECTED, name="p0")))
+
+    def test_too_much_to_list(self) -> None:
+        wide = [changed(GATED, name=f"p{n}", gate=f"'{'é' * 1_900}' != '' || {GATE}") for n in range(542)]
+        full = given(POLICIES, *map(policy_set, wide))
+        assert sum(policy.ByteSize() for policy in wide) < MOST_BYTES
+        full.when(setting(changed(GATED, gate=f"{GATE} || 'r' != '{'r' * 3_900}'"))).then_rejected("INVALID_POLICY")
+        full.when(setting(GATED)).then(policy_set(GATED))
+        full.when(setting(changed(wide[0], gate=GATE))).then(policy_set(changed(wide[0], gate=GATE), wide[0]))
 
 
 class TestRemove:

@@ -1,0 +1,56 @@
+"""A repeated request is answered as it was the first time, also when it could not be done any more."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from tests.integration.up import ACTOR, SECONDS, Up, new_id
+
+
+def test_a_copy_whose_source_is_gone_since(system: Up, model: str) -> None:
+    request = v1.CopyVersionRequest(model=model, version=2, to_model=new_id(), request_id=new_id())
+    first = system.registry.CopyVersion(request, metadata=ACTOR, timeout=SECONDS)
+    system.registry.DeleteVersion(v1.DeleteVersionRequest(model=model, version=2), timeout=SECONDS)
+    heads = system.heads()
+    assert system.registry.CopyVersion(request, metadata=ACTOR, timeout=SECONDS) == first
+    system.registry.RenameModel(v1.RenameModelRequest(model=model, new_name=new_id()), timeout=SECONDS)
+    assert system.registry.CopyVersion(request, metadata=ACTOR, timeout=SECONDS) == first
+    assert system.heads()["registry"] == heads["registry"] + 2
+    request.request_id = new_id()
+    assert system.refused(system.registry.CopyVersion, request, ACTOR).reason == "MODEL_RENAMED"
+
+
+def test_a_move_whose_end_has_come_since(system: Up, model: str) -> None:
+    system.move(model, 1)
+    ends = Timestamp()
+    ends.FromNanoseconds(time.time_ns() + 500_000_000)
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=2, expires_at=ends, request_id=new_id())
+    first = system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+    watch = system.registry.WatchAliases(v1.WatchAliasesRequest(model=model, from_revision=first.position), timeout=30)
+    assert next(step for step in watch if step.HasField("changes")).changes.changes[0].cause == v1.ALIAS_CAUSE_EXPIRY
+    watch.cancel()
+    assert system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == first
+    request.request_id = new_id()
+    assert system.refused(system.registry.MoveAlias, request, ACTOR).reason == "INVALID_TIME"
+
+
+def test_what_was_done_under_a_former_name(system: Up, model: str) -> None:
+    created = v1.CreateModelRequest(name=new_id(), request_id=new_id())
+    system.registry.CreateModel(created, timeout=SECONDS)
+    move = v1.MoveAliasRequest(model=model, alias="champion", version=2, request_id=new_id())
+    targets = [v1.AliasTarget(model=model, alias="canary", version=1)]
+    release = v1.MoveAliasesRequest(targets=targets, request_id=new_id())
+    moved = system.registry.MoveAlias(move, metadata=ACTOR, timeout=SECONDS)
+    released = system.registry.MoveAliases(release, metadata=ACTOR, timeout=SECONDS)
+    system.move(model, 1)
+    for name in (created.name, model):
+        system.registry.RenameModel(v1.RenameModelRequest(model=name, new_name=f"{name}-now"), timeout=SECONDS)
+    heads = system.heads()
+    again = system.registry.CreateModel(created, timeout=SECONDS).model
+    assert (again.name, list(again.former_names)) == (f"{created.name}-now", [created.name])
+    assert system.registry.MoveAlias(move, metadata=ACTOR, timeout=SECONDS) == moved
+    assert system.registry.MoveAliases(release, metadata=ACTOR, timeout=SECONDS) == released
+    assert system.heads() == heads
