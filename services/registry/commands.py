@@ -106,15 +106,16 @@ class Commands:
     async def judgement(self, stream: str, model: str, alias: str, version: int, *, skip: bool = False) -> Judgement:
         """What the policies that bind a move say of it; `skip` their gates if a recent holder comes back."""
         policies = self._live.policies
-        if not binding_move(policies, model, alias):
+        names = self._live.names(model)
+        if not binding_move(policies, names, alias):
             return Judgement(policies.revision)
         state, _ = await self._handler.state(stream)
-        return await self._judge.move(policies, state, model, alias, version, skip=skip)
+        return await self._judge.move(policies, state, names, alias, version, skip=skip)
 
     def _reasons(self, model: str, alias: str) -> Judgement:
         policies = self._live.policies
-        names = tuple(one.name for one in binding_move(policies, model, alias) if one.reason_required)
-        return Judgement(policies.revision, names)
+        binding = binding_move(policies, self._live.names(model), alias)
+        return Judgement(policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
     async def register(
         self,
@@ -129,7 +130,7 @@ class Commands:
         async def attempt() -> Outcome[State]:
             stream, state, _ = await self.state(request.model)
             evidence, judgement = await self._judge.registration(
-                self._live.policies, request.model, state.gate, request.run_id, request.tags
+                self._live.policies, self._live.names(request.model), state.gate, request.run_id, request.tags
             )
             command = Register(request, digest, evidence, judgement, copied_from)
             return await self._handler.handle(stream, command, metadata)

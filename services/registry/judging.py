@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from eventstore.errors import StoreUnavailable
 from eventstore.projection import Projector
@@ -28,15 +28,17 @@ class Judge:
         self._runs = known_runs
 
     async def registration(
-        self, declared: policies.State, model: str, gate: str, run_id: str, tags: Mapping[str, str]
+        self, declared: policies.State, names: Collection[str], gate: str, run_id: str, tags: Mapping[str, str]
     ) -> tuple[v1.GateEvidence | None, Judgement]:
         """What a model's own gate says of a registration (None: it has none), and what policies say.
+
+        `names` are all that the model ever had.
 
         Raises:
             Rejected: RUN_NOT_FOUND when a gate is to judge a run that is not known.
             StoreUnavailable: What is known of runs is behind.
         """
-        binding = binding_registration(declared, model)
+        binding = binding_registration(declared, names)
         gates = [policy for policy in binding if policy.gate]
         run, position = v1.GateRun(), 0
         if run_id and (gate or gates):
@@ -48,14 +50,23 @@ class Judge:
         return own, Judgement(declared.revision, _reasons(binding), tuple(evidence))
 
     async def move(
-        self, declared: policies.State, state: State, model: str, alias: str, version: int, *, skip: bool = False
+        self,
+        declared: policies.State,
+        state: State,
+        names: Collection[str],
+        alias: str,
+        version: int,
+        *,
+        skip: bool = False,
     ) -> Judgement:
         """What policies say of a move in a model's state; with `skip`, their gates are named and not asked.
+
+        `names` are all that the model ever had.
 
         Raises:
             StoreUnavailable: What is known of runs is behind.
         """
-        binding = binding_move(declared, model, alias)
+        binding = binding_move(declared, names, alias)
         gates = [policy for policy in binding if policy.gate]
         if skip or not gates:
             return Judgement(declared.revision, _reasons(binding), skipped=tuple(policy.gate for policy in gates))

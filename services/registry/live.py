@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -41,6 +41,7 @@ class Live:
         self._tail = tail
         self._origins: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._all_names: dict[str, list[str]] = {}
         self._changes: dict[tuple[str, str], v1.AliasChange] = {}
         self._tags: dict[str, dict[str, str]] = {}
         self._time = 0
@@ -74,6 +75,8 @@ class Live:
         at = await self._rows.query(live_rows)
         self.policies = policies.from_rows(at.policies, at.policy_revision)
         self._origins, self._names, self._changes, self._tags = at.names, at.current, at.changes, at.tags
+        for name, origin in at.names.items():
+            self._all_names.setdefault(origin, []).append(name)
         self._time = at.time
         self._reached.advance(at.position)
 
@@ -100,12 +103,14 @@ class Live:
                 self._changes[origin, fact.alias] = change_of(event)
             case v1.ModelCreated() as fact:
                 self._origins[fact.model] = origin
+                self._all_names[origin] = [fact.model]
                 self._names[origin] = fact.model
                 self._tags[origin] = dict(fact.tags)
             case v1.ModelRenamed() as fact:
                 self._names[origin] = fact.to_name
             case v1.ModelNameTaken() as fact:
                 self._origins[fact.name] = fact.origin
+                self._all_names.setdefault(fact.origin, []).append(fact.name)
             case v1.ModelTagsChanged() as fact:
                 self._retag(origin, fact)
             case v1.PolicySet() | v1.PolicyRemoved():
@@ -124,6 +129,10 @@ class Live:
     def origin(self, name: str) -> str:
         """The name that the model was created with which is or was called so; the name itself when there is none."""
         return self._origins.get(name, name)
+
+    def names(self, model: str) -> Sequence[str]:
+        """All names that the model ever had which is or was called so; the name itself when there is none."""
+        return self._all_names.get(self.origin(model), (model,))
 
     def check_name(self, model: str) -> None:
         """Raises `Rejected` MODEL_RENAMED when this is a name that a model had before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -127,14 +127,14 @@ def from_rows(policies: Iterable[v1.Policy], revision: int) -> State:
     return State(HashTrieMap({policy.name: policy for policy in policies}), revision)
 
 
-def binding_move(state: State, model: str, alias: str) -> tuple[v1.Policy, ...]:
-    """The policies that bind a move of an alias, by name."""
-    return tuple(rule.policy for rule in _rules(state) if rule.of_alias(alias) and rule.of_model(model))
+def binding_move(state: State, names: Collection[str], alias: str) -> tuple[v1.Policy, ...]:
+    """The policies that bind a move of an alias, by name; `names` are all that its model ever had."""
+    return tuple(rule.policy for rule in _rules(state) if rule.of_alias(alias) and any(map(rule.of_model, names)))
 
 
-def binding_registration(state: State, model: str) -> tuple[v1.Policy, ...]:
-    """The policies that bind a registration, by name."""
-    return tuple(rule.policy for rule in _rules(state) if not rule.policy.aliases and rule.of_model(model))
+def binding_registration(state: State, names: Collection[str]) -> tuple[v1.Policy, ...]:
+    """The policies that bind a registration, by name; `names` are all that its model ever had."""
+    return tuple(rule.policy for rule in _rules(state) if not rule.policy.aliases and any(map(rule.of_model, names)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +120,7 @@ class Rollbacks:
         """What the rollback would do now. Raises as `do`."""
         await self._rows.wait_for(await self._rows.store.head())
         bound = self._live.policies
-        seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound))
+        seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound, self._live.names))
         if not seen.held:
             self._live.check_name(request.models)
             raise alias_not_found(request.models, request.aliases)
@@ -155,7 +155,7 @@ class Rollbacks:
         planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
 
     async def _judgement(self, held: past.Held, version: int, seen: Seen) -> Judgement:
-        binding = binding_move(seen.policies, held.model, held.alias)
+        binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
         if not binding or not version:
             return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
         days = min(policy.recent_days or RECENT_DAYS for policy in binding)
@@ -172,13 +172,19 @@ def _scope(request: v1.RollbackRequest) -> str:
     return f"{request.models}@{request.aliases}"
 
 
-def _look(rows: sa.Connection, request: v1.RollbackRequest, to_position: int | None, bound: policies.State) -> Seen:
+def _look(
+    rows: sa.Connection,
+    request: v1.RollbackRequest,
+    to_position: int | None,
+    bound: policies.State,
+    names: Callable[[str], Sequence[str]],
+) -> Seen:
     held = past.assignments_in(rows, request.models, request.aliases)
     keys = [_key(one) for one in held]
     earlier = past.previous_holders(rows, keys) if to_position is None else past.assignments_at(rows, keys, to_position)
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
     versions = past.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
-    gated = {_key(one) for one in held if binding_move(bound, one.model, one.alias)}
+    gated = {_key(one) for one in held if binding_move(bound, names(one.model), one.alias)}
     ended = past.last_held(rows, {key: version for key, version in back.items() if key in gated})
     return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended, bound)
 

@@ -194,6 +194,14 @@ class TestProtectedAliases:
         assert (list(moved.skipped_gates), list(moved.evidence)) == ([BETTER], [])
 
 
+    def test_a_rename_leads_out_of_no_policy(self, system: Up, model: str, declare: Declare) -> None:
+        declare(models=model, aliases="champion", reason_required=True)
+        asked = v1.RenameModelRequest(model=model, new_name=f"{model}-free")
+        system.registry.RenameModel(asked, timeout=SECONDS)
+        request = v1.MoveAliasRequest(model=f"{model}-free", alias="champion", version=1)
+        assert system.refused(system.registry.MoveAlias, request).reason == "REASON_REQUIRED"
+
+
 class TestRegistration:
     """A policy without aliases binds registration."""
 

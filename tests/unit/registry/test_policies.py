@@ -139,26 +139,30 @@ class TestBinding:
         ],
     )
     def test_moves_by_name(self, model: str, alias: str, names: list[str]) -> None:
-        assert [policy.name for policy in binding_move(self.ALL, model, alias)] == names
+        assert [policy.name for policy in binding_move(self.ALL, [model], alias)] == names
 
     def test_registrations(self) -> None:
-        assert binding_registration(self.ALL, "fraud") == (CHECKED,)
-        assert binding_registration(self.ALL, "churn") == ()
+        assert binding_registration(self.ALL, ["fraud"]) == (CHECKED,)
+        assert binding_registration(self.ALL, ["churn"]) == ()
+
+    def test_a_name_that_a_model_had_binds_it_still(self) -> None:
+        assert binding_registration(self.ALL, ["churn", "fraud"]) == (CHECKED,)
+        assert binding_move(declared(GATED), ["churn", "fraud"], "champion") == (GATED,)
 
     def test_as_rows_say(self) -> None:
         state = from_rows([GATED, PROTECTED], 2)
         assert state == declared(PROTECTED, GATED)
-        assert binding_move(state, "fraud", "champion") == (GATED,)
+        assert binding_move(state, ["fraud"], "champion") == (GATED,)
 
     def test_a_change_binds_from_then_on(self) -> None:
         state = declared(GATED, changed(GATED, aliases="challenger"))
-        assert (binding_move(state, "fraud", "champion"), state.revision) == ((), 2)
+        assert (binding_move(state, ["fraud"], "champion"), state.revision) == ((), 2)
 
     def test_of_a_hundred_policies_is_quick(self) -> None:
         state = declared(*(changed(PROTECTED, name=f"p{n}", models=f"team-{n}-*") for n in range(100)))
-        assert binding_move(state, "team-7-x", "prod-eu")
+        assert binding_move(state, ["team-7-x"], "prod-eu")
         began = time.process_time()
-        assert not any(binding_move(state, "fraud", "champion") for _ in range(100))
+        assert not any(binding_move(state, ["fraud"], "champion") for _ in range(100))
         assert time.process_time() - began < 0.1
 
     @for_all(st.text(st.sampled_from("*?[]!-^ab\\"), max_size=255))

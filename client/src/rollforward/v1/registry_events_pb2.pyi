@@ -1181,7 +1181,7 @@ class Policy(_message.Message):
     name: _builtins.str
     """Its name: letters, digits, "-" and "_", at most 255."""
     models: _builtins.str
-    """The models that it binds: a pattern with "*", "?" and "[...]"; "*" for all."""
+    """The models that it binds, by any name that they ever had: a pattern with "*", "?" and "[...]"; "*" for all."""
     aliases: _builtins.str
     """The aliases whose moves it binds, a pattern too; empty when it binds registration instead."""
     reason_required: _builtins.bool

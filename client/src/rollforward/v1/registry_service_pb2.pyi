@@ -923,7 +923,9 @@ class MoveAliasRequest(_message.Message):
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never."""
+        """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never, and an
+        assignment that stands already keeps its end.
+        """
 
     def __init__(
         self,
