@@ -11,7 +11,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 BIN := .venv/bin
 # Named after the tree's path: a tree that was moved or copied gets its environment made anew.
 STAMP := .venv/.ready-$(shell pwd | cksum | cut -d' ' -f1)
-CODE := eventstore services client/src/rollforward tests tools
+CODE := eventstore services client/src/rollforward tests tools benchmarks
 ARGS ?=
 export PYTHONUTF8 := 1
 
@@ -74,5 +74,5 @@ bench: $(STAMP) ## measure, beside MLflow; ARGS="--scene moves ..."
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete .venv and everything else that can be made again
-	@rm -rf .venv build dist client/build client/dist .*_cache .hypothesis
+	@rm -rf .venv .venv-peers build dist client/build client/dist .*_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -193,7 +193,6 @@ class TestProtectedAliases:
         assert (moved.to_version, moved.cause) == (1, v1.ALIAS_CAUSE_ROLLBACK)
         assert (list(moved.skipped_gates), list(moved.evidence)) == ([BETTER], [])
 
-
     def test_a_rename_leads_out_of_no_policy(self, system: Up, model: str, declare: Declare) -> None:
         declare(models=model, aliases="champion", reason_required=True)
         asked = v1.RenameModelRequest(model=model, new_name=f"{model}-free")
