@@ -20,6 +20,9 @@ from tests.integration.up import SECONDS, new_id
 
 Steps = list[v1.WatchAliasesResponse]
 
+# What they share takes long to set up.
+pytestmark = pytest.mark.xdist_group("watch")
+
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:

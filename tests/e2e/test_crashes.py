@@ -30,7 +30,7 @@ PROJECTIONS = {
     *("audit-tracking", "audit-registry", "audit-serving", "webhooks", "audit-webhooks"),
 }
 
-pytestmark = pytest.mark.timeout(100 + 40 * ROUNDS)
+pytestmark = [pytest.mark.timeout(100 + 40 * ROUNDS), pytest.mark.xdist_group("crashes")]
 
 
 @dataclass

@@ -41,6 +41,9 @@ from tests.servers.compose import (
 )
 from tests.servers.postgres import PostgresServer
 
+# What they share takes long to set up.
+pytestmark = pytest.mark.xdist_group("compose")
+
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
