@@ -18,6 +18,7 @@ from eventstore.generations import CheckpointMoved, Generations, Projection
 from eventstore.reached import Reached
 from eventstore.rows import Checkpoint, Database, Rows, events
 from eventstore.tail import Batch, FollowerTooSlow, Tail, replay
+from eventstore.tasks import end
 
 __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 
@@ -109,10 +110,7 @@ class Projector:
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
-        while self._task and not self._task.done():
-            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.2)
+        await end(self._task)
         self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:

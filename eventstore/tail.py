@@ -15,6 +15,7 @@ from eventstore.event import RecordedEvent
 from eventstore.reached import Reached
 from eventstore.requests import RecentRequests
 from eventstore.store import EventStore
+from eventstore.tasks import end
 
 Batch = Sequence[RecordedEvent]
 
@@ -99,10 +100,7 @@ class Tail:
 
     async def stop(self) -> None:
         """Stops listening; followers and waiters are told."""
-        while self._task and not self._task.done():
-            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.2)
+        await end(self._task)
         self._end_with(StoreUnavailable(f"the {self.store.log} log is not followed any more"))
 
     async def wait_for(self, position: int) -> None:

@@ -13,36 +13,9 @@ from rollforward import v1
 from services.pages import page_size
 from services.registry.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
 from services.registry.lookup import get_origin, name_now, origin_ever_called
-from services.registry.past import (
-    Held,
-    KnownVersion,
-    assignments_at,
-    assignments_in,
-    event_position,
-    last_held,
-    previous_holders,
-    versions_of,
-)
 from services.registry.projection import alias_of
-from services.registry.standing import Due, LiveRows, due, live_rows, policies
 from services.registry.tables import alias_changes, aliases, model_tags, models, schedules
 from services.times import nanoseconds, timestamp
-
-__all__ = [
-    "Due",
-    "Held",
-    "KnownVersion",
-    "LiveRows",
-    "assignments_at",
-    "assignments_in",
-    "due",
-    "event_position",
-    "last_held",
-    "live_rows",
-    "policies",
-    "previous_holders",
-    "versions_of",
-]
 
 # Made once: to make a statement takes longer than to run it.
 _ASKED = sa.and_(models.c.name == sa.bindparam("called"), alias_changes.c.alias == sa.bindparam("named"))

@@ -19,9 +19,14 @@ def check_named(model: str, state: State) -> None:
     """Raises `Rejected` INVALID_NAME, MODEL_NOT_FOUND or MODEL_RENAMED unless the model is called so now."""
     check_model_name(model)
     if not state.name:
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
+        raise model_not_found(model)
     if state.name != model:
         raise renamed(model, state.name)
+
+
+def model_not_found(model: str) -> Rejected:
+    """The refusal of a name that no model has or had."""
+    return Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
 
 
 def renamed(model: str, new_name: str) -> Rejected:

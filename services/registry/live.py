@@ -8,14 +8,15 @@ from contextlib import aclosing
 
 import structlog
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.errors import StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from eventstore.reached import Reached
 from eventstore.tail import FollowerTooSlow, Tail
+from eventstore.tasks import end
 from rollforward import v1
 from services.registry import origin_of, policies
-from services.registry.checks import alias_not_found, renamed
+from services.registry.checks import alias_not_found, model_not_found, renamed
 from services.registry.projection import alias_of, change_of
 from services.registry.standing import live_rows
 from services.times import timestamp
@@ -66,9 +67,7 @@ class Live:
 
     async def stop(self) -> None:
         """Stops."""
-        while self._task and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.2)
+        await end(self._task)
         self._reached.give_up(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
 
     async def _load(self) -> None:
@@ -155,7 +154,7 @@ class Live:
             Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
         """
         if model not in self._origins:
-            raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
+            raise model_not_found(model)
         self.check_name(model)
         change = self._changes.get((self._origins[model], alias))
         if change is None or not change.to_version:

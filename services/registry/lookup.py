@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
-from services.registry.checks import renamed
+from services.registry.checks import model_not_found, renamed
 from services.registry.tables import model_tags, models, names
 
 _CALLED = (
@@ -34,7 +33,7 @@ def get_origin(rows: sa.Connection, name: str) -> str:
     """The origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
     row = rows.execute(_CALLED, {"called": name}).first()
     if row is None:
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name!r}", model=name)
+        raise model_not_found(name)
     if row.name != name:
         raise renamed(name, row.name)
     return str(row.origin)

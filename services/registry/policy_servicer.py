@@ -6,7 +6,7 @@ from eventstore.decider import CommandHandler
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_alias
-from services.registry import POLICIES_STREAM, alias_queries, trials
+from services.registry import POLICIES_STREAM, standing, trials
 from services.registry.gate import check_expression
 from services.registry.judging import Judge
 from services.registry.live import Live
@@ -46,7 +46,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
 
     async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Context) -> v1.ListPoliciesResponse:
         """All policies, by name."""
-        return await self._rows.query(alias_queries.policies)
+        return await self._rows.query(standing.policies)
 
     async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:
         """What a gate says of versions that exist."""

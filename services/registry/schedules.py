@@ -14,6 +14,7 @@ from eventstore.errors import Conflict, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
 from eventstore.tail import FollowerTooSlow, Tail
+from eventstore.tasks import end
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands
@@ -50,9 +51,7 @@ class Timekeeper:
     async def stop(self) -> None:
         """Stops."""
         for task in self._tasks:
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=0.2)
+            await end(task)
 
     async def _keep(self) -> None:
         while True:

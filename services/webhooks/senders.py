@@ -11,6 +11,7 @@ import structlog
 from eventstore.errors import StoreUnavailable
 from eventstore.projection import Projector
 from eventstore.tail import FollowerTooSlow
+from eventstore.tasks import end
 from rollforward import v1
 from services.webhooks import webhook_stream
 from services.webhooks.queries import all_ids
@@ -131,9 +132,7 @@ class Senders:
 
     async def stop(self) -> None:
         """Ends all in good order. Stopping twice is harmless."""
-        while self._task and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.2)
+        await end(self._task)
         await asyncio.gather(*(sender.stop() for sender in self._senders.values()))
         await self.means.client.aclose()
 

@@ -19,7 +19,7 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry, tracking
-from services.registry import POLICIES_STREAM, alias_queries, policies, queries
+from services.registry import POLICIES_STREAM, alias_queries, policies, queries, standing
 from services.registry.commands import Commands
 from services.registry.decider import DECIDER
 from services.registry.judging import Judge
@@ -169,7 +169,7 @@ class System:
         waiting = alias_queries.list_schedules(rows, v1.ListSchedulesRequest()).schedules
         assert facts.schedules_in(waiting) == facts.schedules(now)
         said = self._said()
-        assert {one.name: one for one in alias_queries.policies(rows).policies} == dict(said.policies.items())
+        assert {one.name: one for one in standing.policies(rows).policies} == dict(said.policies.items())
 
     def _check_memory(self) -> None:
         for state in self.now.values():
