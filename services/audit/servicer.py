@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
 from services.audit.queries import Conditions, Key, chunk, conditions, names_of, newest
-from services.pages import cut, key_of, page_size
+from services.pages import cut, key_of, page_size, token_of
 from services.rpc import Context, wait_for
+
+
+class Reached(NamedTuple):
+    """How far an export has come: behind an event of a log; and what each log's last position was when it began."""
+
+    log: str
+    position: int
+    heads: Sequence[int]
 
 
 class AuditServicer(v1.AuditServiceServicer):
@@ -41,16 +50,22 @@ class AuditServicer(v1.AuditServiceServicer):
     ) -> AsyncIterator[v1.ExportEventsResponse]:
         """All events that match and that the logs held when it began, log by log, oldest first."""
         logs = self._logs(request.filter)
-        heads = {log: await self._projectors[log].store.head() for log in logs}
-        for log, head in heads.items():
+        reached = _reached(request.resume_token, logs)
+        heads = reached.heads if reached else [await self._projectors[log].store.head() for log in logs]
+        for log, head in zip(logs, heads, strict=True):
             await wait_for(self._projectors[log], head, context)
         wanted = await self._conditions(request.filter)
-        for log, head in heads.items():
-            async for events in self._export(log, wanted, head):
-                yield v1.ExportEventsResponse(events=events)
+        for log, head in zip(logs, heads, strict=True):
+            if reached and log < reached.log:
+                continue
+            after = reached.position if reached and log == reached.log else 0
+            async for events in self._export(log, wanted, after, head):
+                token = token_of([log, events[-1].position, *heads])
+                yield v1.ExportEventsResponse(events=events, resume_token=token)
 
-    async def _export(self, log: str, wanted: Conditions, upto: int) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
-        after = 0
+    async def _export(
+        self, log: str, wanted: Conditions, after: int, upto: int
+    ) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
         while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, upto)):  # noqa: B023
             yield events
             after = events[-1].position
@@ -69,3 +84,11 @@ class AuditServicer(v1.AuditServiceServicer):
             # What a model is called is the registry's affair, whichever log is asked.
             names = await self._projectors["registry"].query(lambda rows: names_of(rows, request.model))
         return conditions(request, names)
+
+
+def _reached(token: str, logs: Sequence[str]) -> Reached | None:
+    """What a resume token says of an export of these logs; None without a token. Raises `Rejected` INVALID_PAGE."""
+    key: tuple[Any, ...] | None = key_of(token, str, int, *(int for _ in logs))
+    if key and key[0] not in logs:
+        raise Rejected(Kind.INVALID, "INVALID_PAGE", "this token is from another export", resume_token=token[:200])
+    return Reached(key[0], key[1], key[2:]) if key else None

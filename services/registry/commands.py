@@ -120,22 +120,32 @@ class Commands:
     async def register(
         self,
         request: v1.RegisterVersionRequest,
-        digest: str,
+        digest: Callable[[], Awaitable[str]],
         metadata: Metadata,
         copied_from: v1.VersionSource | None = None,
     ) -> Outcome[State]:
-        """Registers a version, through the gates that bind it."""
+        """Registers a version, through the gates that bind it; `digest` finds its digest, or raises `Rejected`."""
         check_model_name(request.model)
 
         async def attempt() -> Outcome[State]:
             stream, state, _ = await self.state(request.model)
-            evidence, judgement = await self._judge.registration(
-                self._live.policies, self._live.names(request.model), state.gate, request.run_id, request.tags
-            )
-            command = Register(request, digest, evidence, judgement, copied_from)
+            names = self._live.names(request.model)
+            try:
+                found = await digest()
+                evidence, judgement = await self._judge.registration(
+                    self._live.policies, names, state.gate, request.run_id, request.tags
+                )
+            except Rejected as refusal:
+                return await self._refuse(request.model, refusal, metadata)
+            command = Register(request, found, evidence, judgement, copied_from)
             return await self._handler.handle(stream, command, metadata)
 
         return await _while_stale(attempt)
+
+    async def _refuse(self, model: str, why_not: Rejected, metadata: Metadata) -> Outcome[State]:
+        """Raises why a version cannot be registered, unless it was done before, by the same request."""
+        never = Register(v1.RegisterVersionRequest(model=model), "", why_not=why_not)
+        return await self._handler.handle(await self.stream_of(model), never, metadata)
 
     async def copy(self, request: v1.CopyVersionRequest, metadata: Metadata) -> Outcome[State]:
         """Registers a version again under another model."""
@@ -143,9 +153,8 @@ class Commands:
         try:
             check_model(request.model, state)
             version = check_version(request.model, request.version, state)
-        except Rejected as refusal:  # unless it was done before, by the same request
-            never = Register(v1.RegisterVersionRequest(model=request.to_model), "", why_not=refusal)
-            return await self._handler.handle(await self.stream_of(request.to_model), never, metadata)
+        except Rejected as refusal:
+            return await self._refuse(request.to_model, refusal, metadata)
         again = v1.RegisterVersionRequest(
             model=request.to_model,
             run_id=version.run_id,
@@ -155,7 +164,11 @@ class Commands:
             reason=request.reason,
         )
         source = v1.VersionSource(model=request.model, version=request.version, revision=version.revision)
-        return await self.register(again, version.digest, metadata, source)
+
+        async def digest() -> str:
+            return version.digest
+
+        return await self.register(again, digest, metadata, source)
 
     async def rename(self, request: v1.RenameModelRequest, metadata: Metadata) -> int:
         """Gives a model another name; returns the position to read from."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +11,7 @@ import sqlalchemy as sa
 from eventstore.event import MAX_APPEND_EVENTS
 from rollforward import v1
 from services.conditions import TEXT
+from services.patterns import literal_start, matcher
 from services.registry.tables import alias_changes, aliases, event_ids, models, versions
 
 T = TypeVar("T")
@@ -67,26 +66,18 @@ _HELD = (
 
 
 def assignments_in(rows: sa.Connection, models_glob: str, aliases_glob: str) -> list[Held]:
-    """Every alias that ever was set and whose name and model's name match, by model and alias.
-
-    A pattern also stands for the very name that it is.
-    """
+    """Every alias that ever was set and whose name and model's name match, by model and alias."""
     wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
-    model, alias = _matcher(models_glob), _matcher(aliases_glob)
+    model, alias = matcher(models_glob), matcher(aliases_glob)
     return [Held(*row) for row in rows.execute(wanted) if model(row[1]) and alias(row[2])]
 
 
 def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:
     """What the database can rule out, so that not every row is looked at here: all begin with what has no wildcard."""
-    start = re.split(r"[*?\[]", glob, maxsplit=1)[0]
+    start = literal_start(glob)
     if start == glob:
         return column == glob
     return sa.func.substr(column, 1, len(start)) == start if start else sa.true()
-
-
-def _matcher(glob: str) -> Any:
-    pattern = re.compile(translate(glob))
-    return lambda name: name == glob or pattern.match(name) is not None
 
 
 def assignments_at(rows: sa.Connection, keys: Iterable[Key], position: int) -> dict[Key, v1.AliasChange]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.names import check_text
+from services.patterns import matcher
 from services.registry.gate import check_expression
 
 LONGEST_PATTERN = 255
@@ -149,11 +149,6 @@ class _Rule:
 def _rules(state: State) -> tuple[_Rule, ...]:
     policies = sorted(state.policies.values(), key=lambda policy: policy.name)
     return tuple(_Rule(policy, matcher(policy.aliases), matcher(policy.models)) for policy in policies)
-
-
-def matcher(pattern: str) -> Callable[[str], object]:
-    """Tells whether a name fits a pattern with ``*``, ``?`` and ``[...]``, case and all; an empty one fits none."""
-    return re.compile(fnmatch.translate(pattern)).match
 
 
 POLICIES: Decider[State] = Decider(State(), decide, evolve)

@@ -12,7 +12,7 @@ from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from services.names import check_alias, check_digest, check_model_name
+from services.names import check_alias, check_digest
 from services.registry import alias_queries, past, queries, runs, watch
 from services.registry.commands import Commands
 from services.registry.gate import check_expression
@@ -113,11 +113,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
         """Registers a version, and the model with it when it is new."""
-        check_model_name(request.model)
-        digest = await self._digest(request)
-        done = await self._commands.register(request, digest, metadata(request, context))
-        version = await self._registered(done, context)
-        return v1.RegisterVersionResponse(version=version, position=done.position)
+        done = await self._commands.register(request, lambda: self._digest(request), metadata(request, context))
+        return v1.RegisterVersionResponse(version=await self._registered(done, context), position=done.position)
 
     async def CopyVersion(self, request: v1.CopyVersionRequest, context: Context) -> v1.CopyVersionResponse:
         """Registers a version of another model again under this one."""

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from rollforward import v1
 from services.pages import cut, page_size
+from services.patterns import matcher
 from services.registry import queries
 from services.registry.gate import MOVE, REGISTRATION
 from services.registry.judging import CHAMPION
 from services.registry.listing import Row, asked_by, listing_key
-from services.registry.policies import matcher
 from services.registry.tables import alias_changes, version_tags, versions
 from services.times import nanoseconds, timestamp
 

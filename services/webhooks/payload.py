@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from fnmatch import fnmatchcase
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
+from services.patterns import matcher
 from services.times import timestamp
 
 LOG = "registry"
@@ -21,7 +21,7 @@ def wants(settings: v1.WebhookSettings, event: RecordedEvent) -> bool:
             kind = v1.WEBHOOK_CHANGE_KIND_REMOVED
         case _:
             return False
-    return kind in settings.changes and fnmatchcase(model, settings.model) and fnmatchcase(alias, settings.alias)
+    return kind in settings.changes and bool(matcher(settings.model)(model) and matcher(settings.alias)(alias))
 
 
 def body_of(event: RecordedEvent) -> str:

@@ -168,6 +168,33 @@ def test_an_export_ends_where_the_logs_were_when_it_began(system: Up, model: str
     assert {log: sum(one.log == log for one in found) for log in heads} == heads
 
 
+def test_an_export_goes_on_behind_any_part_of_it(system: Up, model: str) -> None:
+    move_at_length(system, model)
+    system.new_run()
+    whole = list(system.audit.ExportEvents(v1.ExportEventsRequest(), timeout=SECONDS))
+    everything = [event for part in whole for event in part.events]
+    assert len({part.events[0].log for part in whole}) > 1
+    system.move(model, 1)
+    system.new_run()
+    for number, part in enumerate(whole, 1):
+        rest = system.audit.ExportEvents(v1.ExportEventsRequest(resume_token=part.resume_token), timeout=SECONDS)
+        found = [event for each in (*whole[:number], *rest) for event in each.events]
+        assert found == everything
+
+
+def test_an_export_does_not_go_on_behind_a_part_of_another(system: Up, model: str) -> None:
+    def resumed(request: v1.ExportEventsRequest, **options: Any) -> list[v1.ExportEventsResponse]:
+        return list(system.audit.ExportEvents(request, **options))
+
+    of_one = next(
+        system.audit.ExportEvents(v1.ExportEventsRequest(filter=v1.ListEventsRequest(log="registry")), timeout=SECONDS)
+    )
+    for asked in ("", "tracking"):
+        request = v1.ExportEventsRequest(filter=v1.ListEventsRequest(log=asked), resume_token=of_one.resume_token)
+        error = system.refused(resumed, request)  # type: ignore[arg-type]
+        assert (type(error), error.reason) == (InvalidRequest, "INVALID_PAGE")
+
+
 def test_an_export_is_sent_in_parts_of_bounded_size(system: Up, model: str) -> None:
     move_at_length(system, model)
     request_ = v1.ExportEventsRequest(filter=v1.ListEventsRequest(model=model))

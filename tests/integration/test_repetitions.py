@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
+from tests.integration.scored import new_run, registering, seen
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
@@ -21,6 +23,58 @@ def test_a_copy_whose_source_is_gone_since(system: Up, model: str) -> None:
     assert system.heads()["registry"] == heads["registry"] + 2
     request.request_id = new_id()
     assert system.refused(system.registry.CopyVersion, request, ACTOR).reason == "MODEL_RENAMED"
+
+
+def expect_no_more(system: Up, first: v1.RegisterVersionResponse, request: v1.RegisterVersionRequest) -> str:
+    """Fails unless a registration is answered as it was at first; the reason why one like it is refused now."""
+    heads = system.heads()
+    assert system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS) == first
+    assert system.heads() == heads
+    request.request_id = new_id()
+    return system.refused(system.registry.RegisterVersion, request, ACTOR).reason
+
+
+def test_a_registration_whose_artifact_is_gone_since(system: Up) -> None:
+    digest = system.upload(new_id().encode())
+    request = v1.RegisterVersionRequest(model=new_id(), digest=digest, request_id=new_id())
+    first = system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS)
+    stored = list((system.data / "artifacts").rglob(digest.removeprefix("sha256:")))
+    assert stored
+    for file in stored:
+        file.unlink()
+    assert expect_no_more(system, first, request) == "ARTIFACT_NOT_FOUND"
+
+
+def test_a_registration_whose_run_has_another_artifact_since(system: Up) -> None:
+    run_id, digest = new_run(system, f1=0.9), system.upload()
+    request = registering(new_id(), run_id, digest=digest, request_id=new_id())
+    first = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS)
+    other = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload(new_id().encode()))
+    system.tracking.LogArtifact(other, timeout=SECONDS)
+    assert system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS) == first
+    assert expect_no_more(system, first, request) == "INVALID_DIGEST"
+
+
+def test_a_registration_whose_run_is_gone_since(system: Up) -> None:
+    run_id, model = new_run(system, f1=0.9), new_id()
+    gated = v1.CreateModelRequest(name=model, registration_gate="run.metrics.f1 > 0.5")
+    system.registry.CreateModel(gated, timeout=SECONDS)
+    request = registering(model, run_id, request_id=new_id())
+    first = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS)
+    (file,) = system.data.rglob("rf_registry_runs_*.db")
+    with sqlite3.connect(file, timeout=SECONDS) as rows:
+        assert rows.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount == 1
+    rows.close()
+    assert expect_no_more(system, first, request) == "RUN_NOT_FOUND"
+
+
+def test_a_registration_that_was_refused_is_refused_as_it_was(system: Up) -> None:
+    request = v1.RegisterVersionRequest(model=new_id(), digest=f"sha256:{new_id() * 2}", request_id=new_id())
+    assert system.refused(system.registry.RegisterVersion, request, ACTOR).reason == "ARTIFACT_NOT_FOUND"
+    request.digest = system.upload()
+    assert system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS).version.version == 1
+    request.digest = "sha256:"
+    assert system.refused(system.registry.RegisterVersion, request, ACTOR).reason == "REQUEST_ID_REUSED"
 
 
 def test_a_move_whose_end_has_come_since(system: Up, model: str) -> None:

@@ -101,6 +101,17 @@ def test_a_family_comes_back_at_one_revision(system: Up, family: list[str]) -> N
     assert {change.revision for change in listed} == {answer.revision}
 
 
+def test_a_model_alone_whose_name_has_a_wildcard(system: Up) -> None:
+    root, digest = new_id(), system.upload()
+    for name in (f"{root}*", f"{root}-eu"):
+        for version in (1, 2):
+            system.registry.RegisterVersion(v1.RegisterVersionRequest(model=name, digest=digest), timeout=SECONDS)
+            system.move(name, version)
+    assert [one.model for one in roll_back(system, f"{root}*", dry_run=True).changes] == [f"{root}*", f"{root}-eu"]
+    assert [one.model for one in roll_back(system, f"{root}[*]").changes] == [f"{root}*"]
+    assert (resolve(system, f"{root}*"), resolve(system, f"{root}-eu")) == (1, 2)
+
+
 def test_what_was_changed_since_the_dry_run_refuses_all(system: Up, family: list[str]) -> None:
     pattern = f"{family[0][:-2]}-*"
     dry = roll_back(system, pattern, "*", dry_run=True)

@@ -149,7 +149,11 @@ class Registry(RuleBasedStateMachine):
 
     def _register(self, model: str, digest: str) -> None:
         request = v1.RegisterVersionRequest(model=model, tags={"a": "1"})
-        self.system.do(lambda metadata: self.system.commands.register(request, digest, metadata))
+
+        async def found() -> str:
+            return digest
+
+        self.system.do(lambda metadata: self.system.commands.register(request, found, metadata))
 
     @rule(model=MODELS, moves=MOVES, expire=st.booleans())
     def move(self, model: str, moves: Sequence[tuple[str, int, str | None, bool]], expire: bool) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from rollforward import v1
+from rollforward.backoff import Backoff
 from rollforward.connection import Connection, current
+from rollforward.errors import Unavailable
 from rollforward.history import alias_cause
 from rollforward.pages import collect
 from rollforward.references import timestamp
@@ -66,15 +68,30 @@ def export_events(
 ) -> Iterator[v1.RecordedEvent]:
     """All events that meet all conditions given, log by log, oldest first, as they are read: never all in memory.
 
-    Raises as list_events; Unavailable while it is read, when the connection is lost: nothing is sent twice.
+    Of each log, what it held when the export began. A lost connection is made again, with pauses that grow, and the
+    export goes on behind the last event received, as a watch does: each is given once, however long the service is
+    away. To end it meanwhile, close the connection.
+
+    Raises, as it is read, as list_events; Unavailable when there is no answer at all.
     """
     link = current(connection)
     return _exported(link, v1.ExportEventsRequest(filter=_query(conditions)))
 
 
 def _exported(link: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
-    for part in link.stream(link.audit.ExportEvents, request):
-        yield from part.events
+    # The first answer must come in time; after that the export lasts, whatever happens to the service.
+    backoff = Backoff(link.timeout)
+    whole = False
+    while not whole:
+        try:
+            for part in link.stream(link.audit.ExportEvents, request):
+                backoff = Backoff()
+                request.resume_token = part.resume_token
+                yield from part.events
+            whole = True
+        except Unavailable:
+            if not backoff.pause():
+                raise
 
 
 def _query(conditions: Conditions) -> v1.ListEventsRequest:

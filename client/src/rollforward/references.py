@@ -92,6 +92,8 @@ def parse_filter(text: str) -> AliasReference:
 def parse_scope(text: str) -> AliasReference:
     """Read what parse_aliases reads as two patterns: with "*" or "?" a name is one, without it stands for itself.
 
+    "a[*]" is a pattern for the name "a*" alone.
+
     Raises InvalidRequest (INVALID_REFERENCE).
     """
     model, alias = parse_aliases(text)

@@ -24,8 +24,9 @@ def rollback(
     """Replay past assignments as new events, at most one an alias, all at one revision or none.
 
     `scope` is "model@alias", "model" for all of its aliases, or either with "*" and "?" in it: "fraud-*@champion", "*"
-    for everything. `to` is a revision, an aware datetime or an RFC 3339 time; `before_event` is the id of an event,
-    to go back to just before it; without both, each alias goes back to its previous holder.
+    for everything; "fraud[*]" is the model "fraud*" alone. `to` is a revision, an aware datetime or an RFC 3339 time;
+    `before_event` is the id of an event, to go back to just before it; without both, each alias goes back to its
+    previous holder.
 
     The answer has the `changes`, one for each alias that is not there already, and their `revision`. With `dry_run`
     nothing is changed: send the answer's `computed_at` as `expected_position` to do exactly what it showed.

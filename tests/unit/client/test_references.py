@@ -73,6 +73,8 @@ def test_a_text_that_is_no_filter_is_refused(text: str) -> None:
         ("m@prod-?", ("m", "prod-?")),
         ("m[1]@a*", ("m[[]1]", "a*")),
         ("m[12]*", ("m[12]*", "*")),
+        ("m[*]@a", ("m[*]", "a")),
+        ("m[?]", ("m[?]", "*")),
     ],
 )
 def test_a_scope_is_a_pattern_where_it_has_one_and_else_stands_for_itself(text: str, expected: tuple[str, str]) -> None:

@@ -53,6 +53,12 @@ def test_it_hears_of_what_it_asked_for(
     assert wants(settings, recorded(MOVED)) is heard
 
 
+def test_it_may_hear_of_a_model_alone_whose_name_has_a_wildcard() -> None:
+    settings = v1.WebhookSettings(model="fraud[*]", alias="*", changes=ALL_CHANGES)
+    moved = {name: recorded(v1.AliasMoved(model=name, alias="champion")) for name in ("fraud*", "fraud-detector")}
+    assert {name: wants(settings, event) for name, event in moved.items()} == {"fraud*": True, "fraud-detector": False}
+
+
 def test_it_hears_of_nothing_but_changes_of_aliases() -> None:
     settings = v1.WebhookSettings(model="*", alias="*", changes=ALL_CHANGES)
     assert wants(settings, recorded(REMOVED))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%rollforward/v1/artifact_service.proto\x12\x0erollforward.v1\"7\n\x08Manifest\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ManifestFile\"@\n\x0cManifestFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"+\n\x18\x46indMissingBlobsResponse\x12\x0f\n\x07missing\x18\x01 \x03(\t\">\n\x11UploadBlobRequest\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"(\n\x12UploadBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"5\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"%\n\x14\x44ownloadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"C\n\x15\x43reateManifestRequest\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rollforward.v1.Manifest\"(\n\x16\x43reateManifestResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"$\n\x12GetManifestRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"A\n\x13GetManifestResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rollforward.v1.Manifest2\xe5\x03\n\x0f\x41rtifactService\x12\x65\n\x10\x46indMissingBlobs\x12\'.rollforward.v1.FindMissingBlobsRequest\x1a(.rollforward.v1.FindMissingBlobsResponse\x12U\n\nUploadBlob\x12!.rollforward.v1.UploadBlobRequest\x1a\".rollforward.v1.UploadBlobResponse(\x01\x12[\n\x0c\x44ownloadBlob\x12#.rollforward.v1.DownloadBlobRequest\x1a$.rollforward.v1.DownloadBlobResponse0\x01\x12_\n\x0e\x43reateManifest\x12%.rollforward.v1.CreateManifestRequest\x1a&.rollforward.v1.CreateManifestResponse\x12V\n\x0bGetManifest\x12\".rollforward.v1.GetManifestRequest\x1a#.rollforward.v1.GetManifestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%rollforward/v1/artifact_service.proto\x12\x0erollforward.v1\"7\n\x08Manifest\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ManifestFile\"@\n\x0cManifestFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"+\n\x18\x46indMissingBlobsResponse\x12\x0f\n\x07missing\x18\x01 \x03(\t\"l\n\x11UploadBlobRequest\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12,\n\x06upload\x18\x03 \x01(\x0b\x32\x1a.rollforward.v1.BlobUploadH\x00\x42\x06\n\x04part\"?\n\nBlobUpload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"(\n\x12UploadBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"E\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\"%\n\x14\x44ownloadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"C\n\x15\x43reateManifestRequest\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rollforward.v1.Manifest\"(\n\x16\x43reateManifestResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"$\n\x12GetManifestRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"A\n\x13GetManifestResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rollforward.v1.Manifest\"%\n\x10GetUploadRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"+\n\x11GetUploadResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"(\n\x15PresignUploadsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"J\n\x16PresignUploadsResponse\x12\x30\n\x07uploads\x18\x01 \x03(\x0b\x32\x1f.rollforward.v1.PresignedUpload\"A\n\x0fPresignedUpload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\"8\n\x13\x43ommitUploadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"*\n\x14\x43ommitUploadResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"*\n\x17PresignDownloadsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"P\n\x18PresignDownloadsResponse\x12\x34\n\tdownloads\x18\x01 \x03(\x0b\x32!.rollforward.v1.PresignedDownload\"0\n\x11PresignedDownload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\"A\n\x15\x43ollectGarbageRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x17\n\x0fmin_age_seconds\x18\x02 \x01(\x04\"\x8f\x01\n\x16\x43ollectGarbageResponse\x12\x0c\n\x04seen\x18\x01 \x01(\x04\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12\x11\n\tset_aside\x18\x03 \x01(\x04\x12\x10\n\x08put_back\x18\x04 \x01(\x04\x12\x0f\n\x07removed\x18\x05 \x01(\x04\x12\x15\n\rremoved_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x32\xbd\x07\n\x0f\x41rtifactService\x12\x65\n\x10\x46indMissingBlobs\x12\'.rollforward.v1.FindMissingBlobsRequest\x1a(.rollforward.v1.FindMissingBlobsResponse\x12U\n\nUploadBlob\x12!.rollforward.v1.UploadBlobRequest\x1a\".rollforward.v1.UploadBlobResponse(\x01\x12P\n\tGetUpload\x12 .rollforward.v1.GetUploadRequest\x1a!.rollforward.v1.GetUploadResponse\x12[\n\x0c\x44ownloadBlob\x12#.rollforward.v1.DownloadBlobRequest\x1a$.rollforward.v1.DownloadBlobResponse0\x01\x12_\n\x0ePresignUploads\x12%.rollforward.v1.PresignUploadsRequest\x1a&.rollforward.v1.PresignUploadsResponse\x12Y\n\x0c\x43ommitUpload\x12#.rollforward.v1.CommitUploadRequest\x1a$.rollforward.v1.CommitUploadResponse\x12\x65\n\x10PresignDownloads\x12\'.rollforward.v1.PresignDownloadsRequest\x1a(.rollforward.v1.PresignDownloadsResponse\x12\x61\n\x0e\x43ollectGarbage\x12%.rollforward.v1.CollectGarbageRequest\x1a&.rollforward.v1.CollectGarbageResponse0\x01\x12_\n\x0e\x43reateManifest\x12%.rollforward.v1.CreateManifestRequest\x1a&.rollforward.v1.CreateManifestResponse\x12V\n\x0bGetManifest\x12\".rollforward.v1.GetManifestRequest\x1a#.rollforward.v1.GetManifestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=224
   _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=267
   _globals['_UPLOADBLOBREQUEST']._serialized_start=269
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=331
-  _globals['_UPLOADBLOBRESPONSE']._serialized_start=333
-  _globals['_UPLOADBLOBRESPONSE']._serialized_end=373
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=375
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=428
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=430
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=467
-  _globals['_CREATEMANIFESTREQUEST']._serialized_start=469
-  _globals['_CREATEMANIFESTREQUEST']._serialized_end=536
-  _globals['_CREATEMANIFESTRESPONSE']._serialized_start=538
-  _globals['_CREATEMANIFESTRESPONSE']._serialized_end=578
-  _globals['_GETMANIFESTREQUEST']._serialized_start=580
-  _globals['_GETMANIFESTREQUEST']._serialized_end=616
-  _globals['_GETMANIFESTRESPONSE']._serialized_start=618
-  _globals['_GETMANIFESTRESPONSE']._serialized_end=683
-  _globals['_ARTIFACTSERVICE']._serialized_start=686
-  _globals['_ARTIFACTSERVICE']._serialized_end=1171
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=377
+  _globals['_BLOBUPLOAD']._serialized_start=379
+  _globals['_BLOBUPLOAD']._serialized_end=442
+  _globals['_UPLOADBLOBRESPONSE']._serialized_start=444
+  _globals['_UPLOADBLOBRESPONSE']._serialized_end=484
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=486
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=555
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=557
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=594
+  _globals['_CREATEMANIFESTREQUEST']._serialized_start=596
+  _globals['_CREATEMANIFESTREQUEST']._serialized_end=663
+  _globals['_CREATEMANIFESTRESPONSE']._serialized_start=665
+  _globals['_CREATEMANIFESTRESPONSE']._serialized_end=705
+  _globals['_GETMANIFESTREQUEST']._serialized_start=707
+  _globals['_GETMANIFESTREQUEST']._serialized_end=743
+  _globals['_GETMANIFESTRESPONSE']._serialized_start=745
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=810
+  _globals['_GETUPLOADREQUEST']._serialized_start=812
+  _globals['_GETUPLOADREQUEST']._serialized_end=849
+  _globals['_GETUPLOADRESPONSE']._serialized_start=851
+  _globals['_GETUPLOADRESPONSE']._serialized_end=894
+  _globals['_PRESIGNUPLOADSREQUEST']._serialized_start=896
+  _globals['_PRESIGNUPLOADSREQUEST']._serialized_end=936
+  _globals['_PRESIGNUPLOADSRESPONSE']._serialized_start=938
+  _globals['_PRESIGNUPLOADSRESPONSE']._serialized_end=1012
+  _globals['_PRESIGNEDUPLOAD']._serialized_start=1014
+  _globals['_PRESIGNEDUPLOAD']._serialized_end=1079
+  _globals['_COMMITUPLOADREQUEST']._serialized_start=1081
+  _globals['_COMMITUPLOADREQUEST']._serialized_end=1137
+  _globals['_COMMITUPLOADRESPONSE']._serialized_start=1139
+  _globals['_COMMITUPLOADRESPONSE']._serialized_end=1181
+  _globals['_PRESIGNDOWNLOADSREQUEST']._serialized_start=1183
+  _globals['_PRESIGNDOWNLOADSREQUEST']._serialized_end=1225
+  _globals['_PRESIGNDOWNLOADSRESPONSE']._serialized_start=1227
+  _globals['_PRESIGNDOWNLOADSRESPONSE']._serialized_end=1307
+  _globals['_PRESIGNEDDOWNLOAD']._serialized_start=1309
+  _globals['_PRESIGNEDDOWNLOAD']._serialized_end=1357
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=1359
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=1424
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=1427
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1570
+  _globals['_ARTIFACTSERVICE']._serialized_start=1573
+  _globals['_ARTIFACTSERVICE']._serialized_end=2530
 # @@protoc_insertion_point(module_scope)

@@ -46,10 +46,35 @@ class ArtifactServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.UploadBlobRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.UploadBlobResponse.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/rollforward.v1.ArtifactService/GetUpload',
+                request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
         self.DownloadBlob = channel.unary_stream(
                 '/rollforward.v1.ArtifactService/DownloadBlob',
                 request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobResponse.FromString,
+                _registered_method=True)
+        self.PresignUploads = channel.unary_unary(
+                '/rollforward.v1.ArtifactService/PresignUploads',
+                request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsResponse.FromString,
+                _registered_method=True)
+        self.CommitUpload = channel.unary_unary(
+                '/rollforward.v1.ArtifactService/CommitUpload',
+                request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.FromString,
+                _registered_method=True)
+        self.PresignDownloads = channel.unary_unary(
+                '/rollforward.v1.ArtifactService/PresignDownloads',
+                request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_stream(
+                '/rollforward.v1.ArtifactService/CollectGarbage',
+                request_serializer=rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.FromString,
                 _registered_method=True)
         self.CreateManifest = channel.unary_unary(
                 '/rollforward.v1.ArtifactService/CreateManifest',
@@ -77,7 +102,14 @@ class ArtifactServiceServicer(object):
 
     def UploadBlob(self, request_iterator, context):
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +117,38 @@ class ArtifactServiceServicer(object):
 
     def DownloadBlob(self, request, context):
         """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PresignUploads(self, request, context):
+        """Where to put blobs past this service, straight into the store; no URLs when the store takes none. What was put counts only once it is
+        committed. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitUpload(self, request, context):
+        """Verifies and stores a blob that was put past this service. Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_UPLOAD_ID, DIGEST_MISMATCH: nothing is
+        stored), NOT_FOUND (UPLOAD_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PresignDownloads(self, request, context):
+        """Where to get blobs past this service, straight from the store; no URLs when the store gives none. Errors: INVALID_ARGUMENT
+        (INVALID_DIGEST, TOO_MANY_DIGESTS), NOT_FOUND (BLOB_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
+        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,10 +182,35 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.UploadBlobRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.UploadBlobResponse.SerializeToString,
             ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.GetUploadRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.GetUploadResponse.SerializeToString,
+            ),
             'DownloadBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadBlob,
                     request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobResponse.SerializeToString,
+            ),
+            'PresignUploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresignUploads,
+                    request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsResponse.SerializeToString,
+            ),
+            'CommitUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitUpload,
+                    request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.SerializeToString,
+            ),
+            'PresignDownloads': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresignDownloads,
+                    request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_stream_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'CreateManifest': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateManifest,
@@ -201,6 +290,33 @@ class ArtifactService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.ArtifactService/GetUpload',
+            rollforward_dot_v1_dot_artifact__service__pb2.GetUploadRequest.SerializeToString,
+            rollforward_dot_v1_dot_artifact__service__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DownloadBlob(request,
             target,
             options=(),
@@ -217,6 +333,114 @@ class ArtifactService(object):
             '/rollforward.v1.ArtifactService/DownloadBlob',
             rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobRequest.SerializeToString,
             rollforward_dot_v1_dot_artifact__service__pb2.DownloadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PresignUploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.ArtifactService/PresignUploads',
+            rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsRequest.SerializeToString,
+            rollforward_dot_v1_dot_artifact__service__pb2.PresignUploadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.ArtifactService/CommitUpload',
+            rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.SerializeToString,
+            rollforward_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PresignDownloads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.ArtifactService/PresignDownloads',
+            rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsRequest.SerializeToString,
+            rollforward_dot_v1_dot_artifact__service__pb2.PresignDownloadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.ArtifactService/CollectGarbage',
+            rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.SerializeToString,
+            rollforward_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

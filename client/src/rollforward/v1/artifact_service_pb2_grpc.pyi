@@ -39,10 +39,28 @@ class ArtifactServiceStub:
     """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
     """
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]
+    """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
     DownloadBlob: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadBlobRequest, _artifact_service_pb2.DownloadBlobResponse]
     """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET)."""
+    PresignUploads: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.PresignUploadsRequest, _artifact_service_pb2.PresignUploadsResponse]
+    """Where to put blobs past this service, straight into the store; no URLs when the store takes none. What was put counts only once it is
+    committed. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS).
+    """
+    CommitUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CommitUploadRequest, _artifact_service_pb2.CommitUploadResponse]
+    """Verifies and stores a blob that was put past this service. Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_UPLOAD_ID, DIGEST_MISMATCH: nothing is
+    stored), NOT_FOUND (UPLOAD_NOT_FOUND).
+    """
+    PresignDownloads: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.PresignDownloadsRequest, _artifact_service_pb2.PresignDownloadsResponse]
+    """Where to get blobs past this service, straight from the store; no URLs when the store gives none. Errors: INVALID_ARGUMENT
+    (INVALID_DIGEST, TOO_MANY_DIGESTS), NOT_FOUND (BLOB_NOT_FOUND).
+    """
+    CollectGarbage: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]
+    """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
+    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+    """
     CreateManifest: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]
     """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
     MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
@@ -61,10 +79,28 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
     """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]  # type: ignore[assignment]
+    """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
     DownloadBlob: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadBlobRequest, _artifact_service_pb2.DownloadBlobResponse]  # type: ignore[assignment]
     """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET)."""
+    PresignUploads: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.PresignUploadsRequest, _artifact_service_pb2.PresignUploadsResponse]  # type: ignore[assignment]
+    """Where to put blobs past this service, straight into the store; no URLs when the store takes none. What was put counts only once it is
+    committed. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS).
+    """
+    CommitUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CommitUploadRequest, _artifact_service_pb2.CommitUploadResponse]  # type: ignore[assignment]
+    """Verifies and stores a blob that was put past this service. Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_UPLOAD_ID, DIGEST_MISMATCH: nothing is
+    stored), NOT_FOUND (UPLOAD_NOT_FOUND).
+    """
+    PresignDownloads: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.PresignDownloadsRequest, _artifact_service_pb2.PresignDownloadsResponse]  # type: ignore[assignment]
+    """Where to get blobs past this service, straight from the store; no URLs when the store gives none. Errors: INVALID_ARGUMENT
+    (INVALID_DIGEST, TOO_MANY_DIGESTS), NOT_FOUND (BLOB_NOT_FOUND).
+    """
+    CollectGarbage: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
+    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+    """
     CreateManifest: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]  # type: ignore[assignment]
     """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
     MANIFEST_TOO_LARGE, SIZE_MISMATCH), FAILED_PRECONDITION (BLOB_MISSING).
@@ -92,8 +128,16 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.UploadBlobResponse, _abc.Awaitable[_artifact_service_pb2.UploadBlobResponse]]:
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
         """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _artifact_service_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.GetUploadResponse, _abc.Awaitable[_artifact_service_pb2.GetUploadResponse]]:
+        """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
 
     @_abc_1.abstractmethod
     def DownloadBlob(
@@ -102,6 +146,46 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.DownloadBlobResponse], _abc.AsyncIterator[_artifact_service_pb2.DownloadBlobResponse]]:
         """A blob's bytes in order, from an offset. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET)."""
+
+    @_abc_1.abstractmethod
+    def PresignUploads(
+        self,
+        request: _artifact_service_pb2.PresignUploadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.PresignUploadsResponse, _abc.Awaitable[_artifact_service_pb2.PresignUploadsResponse]]:
+        """Where to put blobs past this service, straight into the store; no URLs when the store takes none. What was put counts only once it is
+        committed. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS).
+        """
+
+    @_abc_1.abstractmethod
+    def CommitUpload(
+        self,
+        request: _artifact_service_pb2.CommitUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.CommitUploadResponse, _abc.Awaitable[_artifact_service_pb2.CommitUploadResponse]]:
+        """Verifies and stores a blob that was put past this service. Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_UPLOAD_ID, DIGEST_MISMATCH: nothing is
+        stored), NOT_FOUND (UPLOAD_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def PresignDownloads(
+        self,
+        request: _artifact_service_pb2.PresignDownloadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.PresignDownloadsResponse, _abc.Awaitable[_artifact_service_pb2.PresignDownloadsResponse]]:
+        """Where to get blobs past this service, straight from the store; no URLs when the store gives none. Errors: INVALID_ARGUMENT
+        (INVALID_DIGEST, TOO_MANY_DIGESTS), NOT_FOUND (BLOB_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _artifact_service_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.CollectGarbageResponse], _abc.AsyncIterator[_artifact_service_pb2.CollectGarbageResponse]]:
+        """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
+        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+        """
 
     @_abc_1.abstractmethod
     def CreateManifest(

@@ -59,7 +59,8 @@ class AuditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExportEvents(self, request, context):
-        """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG).
+        """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class AuditServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
     """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
     ExportEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]
-    """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
+    """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -46,7 +48,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
     ExportEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]  # type: ignore[assignment]
-    """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
+    """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Events by filter. Every refusal carries a google.rpc.ErrorInfo with a stable reason."""
@@ -65,6 +69,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ExportEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportEventsResponse], _abc.AsyncIterator[_audit_service_pb2.ExportEventsResponse]]:
-        """All events that match, log by log, oldest first, as they are read; page size and token are passed over. Errors: INVALID_ARGUMENT (UNKNOWN_LOG)."""
+        """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

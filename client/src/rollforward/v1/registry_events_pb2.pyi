@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rollforward.v1 import tag_change_pb2 as _tag_change_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -672,14 +673,14 @@ class ModelTagsChanged(_message.Message):
     model: _builtins.str
     """The model's name."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_tag_change_pb2.TagChange]:
         """Each tag once, by key."""
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
-        changes: _abc.Iterable[Global___TagChange] | None = ...,
+        changes: _abc.Iterable[_tag_change_pb2.TagChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -825,7 +826,7 @@ class VersionTagsChanged(_message.Message):
     version: _builtins.int
     """The version's number."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_tag_change_pb2.TagChange]:
         """Each tag once, by key."""
 
     def __init__(
@@ -833,7 +834,7 @@ class VersionTagsChanged(_message.Message):
         *,
         model: _builtins.str = ...,
         version: _builtins.int = ...,
-        changes: _abc.Iterable[Global___TagChange] | None = ...,
+        changes: _abc.Iterable[_tag_change_pb2.TagChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1207,43 +1208,6 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
-
-@_typing.final
-class TagChange(_message.Message):
-    """A change of one tag."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: _builtins.int
-    FROM_VALUE_FIELD_NUMBER: _builtins.int
-    TO_VALUE_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """The tag's key."""
-    from_value: _builtins.str
-    """The value before; absent when the tag was not there."""
-    to_value: _builtins.str
-    """The value from now on; absent when the tag was removed."""
-    def __init__(
-        self,
-        *,
-        key: _builtins.str = ...,
-        from_value: _builtins.str | None = ...,
-        to_value: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_value", b"_from_value", "_to_value", b"_to_value", "from_value", b"from_value", "to_value", b"to_value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_value", b"_from_value", "_to_value", b"_to_value", "from_value", b"from_value", "key", b"key", "to_value", b"to_value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__from_value: _TypeAlias = _typing.Literal["from_value"]  # noqa: Y015
-    _WhichOneofArgType__from_value: _TypeAlias = _typing.Literal["_from_value", b"_from_value"]  # noqa: Y015
-    _WhichOneofReturnType__to_value: _TypeAlias = _typing.Literal["to_value"]  # noqa: Y015
-    _WhichOneofArgType__to_value: _TypeAlias = _typing.Literal["_to_value", b"_to_value"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_value) -> _WhichOneofReturnType__from_value | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_value) -> _WhichOneofReturnType__to_value | None: ...
-
-Global___TagChange: _TypeAlias = TagChange  # noqa: Y015
 
 @_typing.final
 class VersionSource(_message.Message):

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from rollforward.v1 import as_of_pb2 as _as_of_pb2
+from rollforward.v1 import bookmark_pb2 as _bookmark_pb2
 from rollforward.v1 import registry_events_pb2 as _registry_events_pb2
 import builtins as _builtins
 import sys
@@ -1059,7 +1060,7 @@ class RollbackRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     models: _builtins.str
-    """The models whose aliases are rolled back: a pattern with "*", "?" and "[...]", which also stands for a model of that very name."""
+    """The models whose aliases are rolled back: a pattern with "*", "?" and "[...]", so "a[*]" for the model "a*" alone."""
     aliases: _builtins.str
     """The aliases: a pattern."""
     before_event: _builtins.str
@@ -1446,7 +1447,7 @@ class WatchAliasesResponse(_message.Message):
         """The changes of one append, whole."""
 
     @_builtins.property
-    def bookmark(self) -> Global___Bookmark:
+    def bookmark(self) -> _bookmark_pb2.Bookmark:
         """Nothing new up to the position."""
 
     def __init__(
@@ -1454,7 +1455,7 @@ class WatchAliasesResponse(_message.Message):
         *,
         snapshot: Global___AliasSnapshot | None = ...,
         changes: Global___AliasChanges | None = ...,
-        bookmark: Global___Bookmark | None = ...,
+        bookmark: _bookmark_pb2.Bookmark | None = ...,
         position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
@@ -1518,23 +1519,6 @@ class AliasChanges(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AliasChanges: _TypeAlias = AliasChanges  # noqa: Y015
-
-@_typing.final
-class Bookmark(_message.Message):
-    """A sign that a quiet watch is alive and how far it has come."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015
 
 @_typing.final
 class RenameModelRequest(_message.Message):

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rollforward.v1 import tag_change_pb2 as _tag_change_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LoggedModelStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoggedModelStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoggedModelStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOGGED_MODEL_STATUS_UNSPECIFIED: _LoggedModelStatus.ValueType  # 0
+    """Never written."""
+    LOGGED_MODEL_STATUS_PENDING: _LoggedModelStatus.ValueType  # 1
+    """Created, and its files are not complete."""
+    LOGGED_MODEL_STATUS_READY: _LoggedModelStatus.ValueType  # 2
+    """Complete."""
+    LOGGED_MODEL_STATUS_FAILED: _LoggedModelStatus.ValueType  # 3
+    """Given up."""
+
+class LoggedModelStatus(_LoggedModelStatus, metaclass=_LoggedModelStatusEnumTypeWrapper):
+    """Where a logged model stands."""
+
+LOGGED_MODEL_STATUS_UNSPECIFIED: LoggedModelStatus.ValueType  # 0
+"""Never written."""
+LOGGED_MODEL_STATUS_PENDING: LoggedModelStatus.ValueType  # 1
+"""Created, and its files are not complete."""
+LOGGED_MODEL_STATUS_READY: LoggedModelStatus.ValueType  # 2
+"""Complete."""
+LOGGED_MODEL_STATUS_FAILED: LoggedModelStatus.ValueType  # 3
+"""Given up."""
+Global___LoggedModelStatus: _TypeAlias = LoggedModelStatus  # noqa: Y015
 
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -36,6 +65,10 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     """Ended by an error."""
     RUN_STATUS_KILLED: _RunStatus.ValueType  # 4
     """Ended by its user."""
+    RUN_STATUS_LOST: _RunStatus.ValueType  # 5
+    """Not ended, but its job was silent for so long that it must have died."""
+    RUN_STATUS_SCHEDULED: _RunStatus.ValueType  # 6
+    """Not started yet."""
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper):
     """Where a run stands."""
@@ -50,6 +83,10 @@ RUN_STATUS_FAILED: RunStatus.ValueType  # 3
 """Ended by an error."""
 RUN_STATUS_KILLED: RunStatus.ValueType  # 4
 """Ended by its user."""
+RUN_STATUS_LOST: RunStatus.ValueType  # 5
+"""Not ended, but its job was silent for so long that it must have died."""
+RUN_STATUS_SCHEDULED: RunStatus.ValueType  # 6
+"""Not started yet."""
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 @_typing.final
@@ -105,6 +142,108 @@ class ExperimentCreated(_message.Message):
 Global___ExperimentCreated: _TypeAlias = ExperimentCreated  # noqa: Y015
 
 @_typing.final
+class ExperimentRenamed(_message.Message):
+    """An experiment has another name; the one before is free again. Stream: experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    FROM_NAME_FIELD_NUMBER: _builtins.int
+    TO_NAME_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    from_name: _builtins.str
+    """The name before."""
+    to_name: _builtins.str
+    """The name from now on."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        from_name: _builtins.str = ...,
+        to_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "from_name", b"from_name", "to_name", b"to_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentRenamed: _TypeAlias = ExperimentRenamed  # noqa: Y015
+
+@_typing.final
+class ExperimentTagsChanged(_message.Message):
+    """Tags of an experiment were set, changed or removed. Stream: experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_tag_change_pb2.TagChange]:
+        """Each tag once, by key."""
+
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        changes: _abc.Iterable[_tag_change_pb2.TagChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "experiment_id", b"experiment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentTagsChanged: _TypeAlias = ExperimentTagsChanged  # noqa: Y015
+
+@_typing.final
+class ExperimentDeleted(_message.Message):
+    """An experiment was deleted, and with it its runs and logged models are; its name is free again. Stream: experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentDeleted: _TypeAlias = ExperimentDeleted  # noqa: Y015
+
+@_typing.final
+class ExperimentRestored(_message.Message):
+    """A deleted experiment is back, with the runs and logged models that were not deleted themselves. Stream: experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentRestored: _TypeAlias = ExperimentRestored  # noqa: Y015
+
+@_typing.final
 class RunStarted(_message.Message):
     """A run started. Stream: run/<run_id>."""
 
@@ -135,12 +274,25 @@ class RunStarted(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id: 32 hex digits."""
     experiment_id: _builtins.str
     """The experiment that it belongs to."""
     name: _builtins.str
     """Its name, for people."""
+    description: _builtins.str
+    """What it is for, in the words of whoever started it."""
+    parent_run_id: _builtins.str
+    """The run that it is a part of; empty when it is none."""
+    heartbeat: _builtins.bool
+    """Whether its job stays in touch while it lives: silence then means that it died."""
+    scheduled: _builtins.bool
+    """Whether it only waits to be executed: it stands as SCHEDULED until it is resumed."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the training job says that it started."""
@@ -148,6 +300,10 @@ class RunStarted(_message.Message):
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
+
+    @_builtins.property
+    def source(self) -> Global___RunSource:
+        """What code it runs; absent when its job did not say."""
 
     def __init__(
         self,
@@ -157,14 +313,127 @@ class RunStarted(_message.Message):
         name: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
+        source: Global___RunSource | None = ...,
+        heartbeat: _builtins.bool = ...,
+        scheduled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "name", b"name", "run_id", b"run_id", "start_time", b"start_time", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "experiment_id", b"experiment_id", "heartbeat", b"heartbeat", "name", b"name", "parent_run_id", b"parent_run_id", "run_id", b"run_id", "scheduled", b"scheduled", "source", b"source", "start_time", b"start_time", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStarted: _TypeAlias = RunStarted  # noqa: Y015
+
+@_typing.final
+class RunSource(_message.Message):
+    """What code a run executes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_POINT_FIELD_NUMBER: _builtins.int
+    GIT_COMMIT_FIELD_NUMBER: _builtins.int
+    GIT_BRANCH_FIELD_NUMBER: _builtins.int
+    GIT_URL_FIELD_NUMBER: _builtins.int
+    GIT_DIRTY_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    entry_point: _builtins.str
+    """The program: a script's path, a notebook, or a module."""
+    git_commit: _builtins.str
+    """The git commit, 40 or 64 hex digits."""
+    git_branch: _builtins.str
+    """The git branch."""
+    git_url: _builtins.str
+    """The URL of the git repository, without credentials."""
+    git_dirty: _builtins.bool
+    """Whether files differed from the commit."""
+    runtime: _builtins.str
+    """The version of the language it runs on, such as "Python 3.11.7"."""
+    host: _builtins.str
+    """The host that it runs on."""
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The installed packages, each as "name==version", by name."""
+
+    def __init__(
+        self,
+        *,
+        entry_point: _builtins.str = ...,
+        git_commit: _builtins.str = ...,
+        git_branch: _builtins.str = ...,
+        git_url: _builtins.str = ...,
+        git_dirty: _builtins.bool = ...,
+        runtime: _builtins.str = ...,
+        packages: _abc.Iterable[_builtins.str] | None = ...,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_point", b"entry_point", "git_branch", b"git_branch", "git_commit", b"git_commit", "git_dirty", b"git_dirty", "git_url", b"git_url", "host", b"host", "packages", b"packages", "runtime", b"runtime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSource: _TypeAlias = RunSource  # noqa: Y015
+
+@_typing.final
+class RunRenamed(_message.Message):
+    """A run has another name. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FROM_NAME_FIELD_NUMBER: _builtins.int
+    TO_NAME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    from_name: _builtins.str
+    """The name before."""
+    to_name: _builtins.str
+    """The name from now on."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        from_name: _builtins.str = ...,
+        to_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_name", b"from_name", "run_id", b"run_id", "to_name", b"to_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRenamed: _TypeAlias = RunRenamed  # noqa: Y015
+
+@_typing.final
+class RunDescribed(_message.Message):
+    """A run has another description. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    description: _builtins.str
+    """The description from now on."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunDescribed: _TypeAlias = RunDescribed  # noqa: Y015
 
 @_typing.final
 class RunLogged(_message.Message):
@@ -215,6 +484,7 @@ class RunLogged(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    REMOVED_TAGS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     @_builtins.property
@@ -225,20 +495,199 @@ class RunLogged(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Tags: the last value written holds."""
 
+    @_builtins.property
+    def removed_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of tags that were removed."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        removed_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "run_id", b"run_id", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "removed_tags", b"removed_tags", "run_id", b"run_id", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunLogged: _TypeAlias = RunLogged  # noqa: Y015
+
+@_typing.final
+class RunInputsLogged(_message.Message):
+    """A run read datasets. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetInput]:
+        """The datasets, each with what it was used for."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___DatasetInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunInputsLogged: _TypeAlias = RunInputsLogged  # noqa: Y015
+
+@_typing.final
+class DatasetInput(_message.Message):
+    """A dataset as a run used it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset(self) -> Global___Dataset:
+        """The dataset."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Free labels of the use, such as context: "training"."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Global___Dataset | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetInput: _TypeAlias = DatasetInput  # noqa: Y015
+
+@_typing.final
+class Dataset(_message.Message):
+    """A dataset: a name and a digest together say which."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    digest: _builtins.str
+    """A short digest of its content, as whoever made it computes it."""
+    source_type: _builtins.str
+    """The kind of place that it comes from, such as "s3" or "local"."""
+    source: _builtins.str
+    """Where it comes from, in a form that the source type defines."""
+    schema: _builtins.str
+    """Its columns, in JSON; may be empty."""
+    profile: _builtins.str
+    """Its summary, in JSON; may be empty."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        source_type: _builtins.str = ...,
+        source: _builtins.str = ...,
+        schema: _builtins.str = ...,
+        profile: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "profile", b"profile", "schema", b"schema", "source", b"source", "source_type", b"source_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class RunOutputsLogged(_message.Message):
+    """A run produced logged models. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]:
+        """The models."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        outputs: _abc.Iterable[Global___ModelOutput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOutputsLogged: _TypeAlias = RunOutputsLogged  # noqa: Y015
+
+@_typing.final
+class ModelOutput(_message.Message):
+    """A logged model as a run produced it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The logged model's id."""
+    step: _builtins.int
+    """The step at which."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOutput: _TypeAlias = ModelOutput  # noqa: Y015
 
 @_typing.final
 class MetricsLogged(_message.Message):
@@ -278,6 +727,9 @@ class Series(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TIMESTAMPS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    DATASET_NAME_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The metric's name."""
     steps: _builtins.bytes
@@ -286,6 +738,12 @@ class Series(_message.Message):
     """Times: signed 64-bit integers, milliseconds since 1970-01-01 UTC."""
     values: _builtins.bytes
     """Values: IEEE 754 binary64; NaN and infinities are allowed."""
+    model_id: _builtins.str
+    """The logged model that the points are about; empty when they are about the run alone."""
+    dataset_name: _builtins.str
+    """The name of the dataset that they were measured on; may be empty."""
+    dataset_digest: _builtins.str
+    """That dataset's digest."""
     def __init__(
         self,
         *,
@@ -293,10 +751,13 @@ class Series(_message.Message):
         steps: _builtins.bytes = ...,
         timestamps: _builtins.bytes = ...,
         values: _builtins.bytes = ...,
+        model_id: _builtins.str = ...,
+        dataset_name: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "steps", b"steps", "timestamps", b"timestamps", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_digest", b"dataset_digest", "dataset_name", b"dataset_name", "key", b"key", "model_id", b"model_id", "steps", b"steps", "timestamps", b"timestamps", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,3 +832,367 @@ class RunFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunFinished: _TypeAlias = RunFinished  # noqa: Y015
+
+@_typing.final
+class RunResumed(_message.Message):
+    """A run that had ended, was lost or was only scheduled is executed (again). Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResumed: _TypeAlias = RunResumed  # noqa: Y015
+
+@_typing.final
+class RunLost(_message.Message):
+    """A run's job that had promised to stay in touch was silent for too long. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    @_builtins.property
+    def last_heard(self) -> _timestamp_pb2.Timestamp:
+        """When it was last in touch."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        last_heard: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_heard", b"last_heard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_heard", b"last_heard", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLost: _TypeAlias = RunLost  # noqa: Y015
+
+@_typing.final
+class RunDeleted(_message.Message):
+    """A run was deleted; its history stays, and it can be restored. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunDeleted: _TypeAlias = RunDeleted  # noqa: Y015
+
+@_typing.final
+class RunRestored(_message.Message):
+    """A deleted run is back. Stream: run/<run_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRestored: _TypeAlias = RunRestored  # noqa: Y015
+
+@_typing.final
+class LoggedModelCreated(_message.Message):
+    """A logged model came into being: what a run trained, before or without being registered. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParamsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_TYPE_FIELD_NUMBER: _builtins.int
+    SOURCE_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id: "m-" and 32 hex digits."""
+    experiment_id: _builtins.str
+    """The experiment that it belongs to."""
+    name: _builtins.str
+    """Its name, which need not be unique."""
+    model_type: _builtins.str
+    """What kind of model it is, such as "sklearn"; may be empty."""
+    source_run_id: _builtins.str
+    """The run that made it; empty when none did."""
+    @_builtins.property
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Parameters: each is written once and never changes."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Free labels."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        experiment_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        model_type: _builtins.str = ...,
+        source_run_id: _builtins.str = ...,
+        params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "model_id", b"model_id", "model_type", b"model_type", "name", b"name", "params", b"params", "source_run_id", b"source_run_id", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelCreated: _TypeAlias = LoggedModelCreated  # noqa: Y015
+
+@_typing.final
+class LoggedModelParamsLogged(_message.Message):
+    """A logged model got parameters. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParamsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Parameters: each is written once and never changes."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "params", b"params"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelParamsLogged: _TypeAlias = LoggedModelParamsLogged  # noqa: Y015
+
+@_typing.final
+class LoggedModelTagsChanged(_message.Message):
+    """Tags of a logged model were set, changed or removed. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_tag_change_pb2.TagChange]:
+        """Each tag once, by key."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        changes: _abc.Iterable[_tag_change_pb2.TagChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelTagsChanged: _TypeAlias = LoggedModelTagsChanged  # noqa: Y015
+
+@_typing.final
+class LoggedModelArtifactLogged(_message.Message):
+    """A logged model's files were stored. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    digest: _builtins.str
+    """The manifest's digest."""
+    size_bytes: _builtins.int
+    """All files together, in bytes."""
+    file_count: _builtins.int
+    """How many files."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        file_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file_count", b"file_count", "model_id", b"model_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelArtifactLogged: _TypeAlias = LoggedModelArtifactLogged  # noqa: Y015
+
+@_typing.final
+class LoggedModelFinalized(_message.Message):
+    """A logged model is complete, or will not be. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    status: Global___LoggedModelStatus.ValueType
+    """READY or FAILED."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        status: Global___LoggedModelStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelFinalized: _TypeAlias = LoggedModelFinalized  # noqa: Y015
+
+@_typing.final
+class LoggedModelDeleted(_message.Message):
+    """A logged model was deleted; its history stays, and it can be restored. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelDeleted: _TypeAlias = LoggedModelDeleted  # noqa: Y015
+
+@_typing.final
+class LoggedModelRestored(_message.Message):
+    """A deleted logged model is back. Stream: logged-model/<model_id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedModelRestored: _TypeAlias = LoggedModelRestored  # noqa: Y015

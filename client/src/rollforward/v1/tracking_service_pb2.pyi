@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rollforward.v1 import bookmark_pb2 as _bookmark_pb2
 from rollforward.v1 import tracking_events_pb2 as _tracking_events_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Lifecycle:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LifecycleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lifecycle.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIFECYCLE_UNSPECIFIED: _Lifecycle.ValueType  # 0
+    """As ACTIVE."""
+    LIFECYCLE_ACTIVE: _Lifecycle.ValueType  # 1
+    """Those that are not deleted."""
+    LIFECYCLE_DELETED: _Lifecycle.ValueType  # 2
+    """Those that are deleted."""
+    LIFECYCLE_ALL: _Lifecycle.ValueType  # 3
+    """All."""
+
+class Lifecycle(_Lifecycle, metaclass=_LifecycleEnumTypeWrapper):
+    """Which of the live and the deleted ones."""
+
+LIFECYCLE_UNSPECIFIED: Lifecycle.ValueType  # 0
+"""As ACTIVE."""
+LIFECYCLE_ACTIVE: Lifecycle.ValueType  # 1
+"""Those that are not deleted."""
+LIFECYCLE_DELETED: Lifecycle.ValueType  # 2
+"""Those that are deleted."""
+LIFECYCLE_ALL: Lifecycle.ValueType  # 3
+"""All."""
+Global___Lifecycle: _TypeAlias = Lifecycle  # noqa: Y015
+
+class _MetricAxis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricAxisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricAxis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_AXIS_UNSPECIFIED: _MetricAxis.ValueType  # 0
+    """As STEP."""
+    METRIC_AXIS_STEP: _MetricAxis.ValueType  # 1
+    """Steps."""
+    METRIC_AXIS_TIME: _MetricAxis.ValueType  # 2
+    """Times, in milliseconds since 1970-01-01 UTC."""
+
+class MetricAxis(_MetricAxis, metaclass=_MetricAxisEnumTypeWrapper):
+    """What metrics are drawn over."""
+
+METRIC_AXIS_UNSPECIFIED: MetricAxis.ValueType  # 0
+"""As STEP."""
+METRIC_AXIS_STEP: MetricAxis.ValueType  # 1
+"""Steps."""
+METRIC_AXIS_TIME: MetricAxis.ValueType  # 2
+"""Times, in milliseconds since 1970-01-01 UTC."""
+Global___MetricAxis: _TypeAlias = MetricAxis  # noqa: Y015
 
 @_typing.final
 class Experiment(_message.Message):
@@ -51,12 +105,16 @@ class Experiment(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """Its id."""
     name: _builtins.str
     """Its name."""
     actor: _builtins.str
     """Who created it."""
+    deleted: _builtins.bool
+    """Whether it is deleted."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
@@ -64,6 +122,10 @@ class Experiment(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
 
     def __init__(
         self,
@@ -73,10 +135,12 @@ class Experiment(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        deleted: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "created_at", b"created_at", "experiment_id", b"experiment_id", "name", b"name", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "created_at", b"created_at", "deleted", b"deleted", "experiment_id", b"experiment_id", "name", b"name", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,6 +224,13 @@ class Run(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id: 32 hex digits."""
     experiment_id: _builtins.str
@@ -170,6 +241,12 @@ class Run(_message.Message):
     """Where it stands."""
     actor: _builtins.str
     """Who started it."""
+    description: _builtins.str
+    """What it is for."""
+    parent_run_id: _builtins.str
+    """The run that it is a part of; empty when it is none."""
+    deleted: _builtins.bool
+    """Whether it, or its experiment, is deleted."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the training job says that it started."""
@@ -194,6 +271,22 @@ class Run(_message.Message):
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunArtifact]:
         """Artifacts, by path."""
 
+    @_builtins.property
+    def source(self) -> _tracking_events_pb2.RunSource:
+        """What code it runs; absent when its job did not say."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_events_pb2.DatasetInput]:
+        """The datasets that it read."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_events_pb2.ModelOutput]:
+        """The logged models that it produced."""
+
+    @_builtins.property
+    def last_heard(self) -> _timestamp_pb2.Timestamp:
+        """For a run that is LOST: when its job was last in touch."""
+
     def __init__(
         self,
         *,
@@ -208,10 +301,17 @@ class Run(_message.Message):
         metrics: _abc.Mapping[_builtins.str, Global___MetricSummary] | None = ...,
         artifacts: _abc.Iterable[Global___RunArtifact] | None = ...,
         actor: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
+        source: _tracking_events_pb2.RunSource | None = ...,
+        inputs: _abc.Iterable[_tracking_events_pb2.DatasetInput] | None = ...,
+        outputs: _abc.Iterable[_tracking_events_pb2.ModelOutput] | None = ...,
+        deleted: _builtins.bool = ...,
+        last_heard: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "last_heard", b"last_heard", "source", b"source", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifacts", b"artifacts", "end_time", b"end_time", "experiment_id", b"experiment_id", "metrics", b"metrics", "name", b"name", "params", b"params", "run_id", b"run_id", "start_time", b"start_time", "status", b"status", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifacts", b"artifacts", "deleted", b"deleted", "description", b"description", "end_time", b"end_time", "experiment_id", b"experiment_id", "inputs", b"inputs", "last_heard", b"last_heard", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "params", b"params", "parent_run_id", b"parent_run_id", "run_id", b"run_id", "source", b"source", "start_time", b"start_time", "status", b"status", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,19 +531,33 @@ class ListExperimentsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
+    filter: _builtins.str
+    """Comparisons joined by AND: name, experiment_id, creation_time, last_update_time (milliseconds since 1970) or tags.KEY, as docs/search.md
+    defines them. Empty for all.
+    """
+    order_by: _builtins.str
+    """"name", "experiment_id", "creation_time" or "last_update_time", each with "ASC" or "DESC"; empty for newest first."""
+    lifecycle: Global___Lifecycle.ValueType
+    """Which of the live and the deleted ones."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        lifecycle: Global___Lifecycle.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "lifecycle", b"lifecycle", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,7 +575,7 @@ class ListExperimentsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]:
-        """Newest first."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -509,6 +623,11 @@ class StartRunRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, chosen by the client: 32 lower-case hex digits."""
     experiment_id: _builtins.str
@@ -517,6 +636,14 @@ class StartRunRequest(_message.Message):
     """The run's name."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    description: _builtins.str
+    """What it is for: at most 20,000 characters."""
+    parent_run_id: _builtins.str
+    """The run that it is a part of; empty when it is none."""
+    heartbeat: _builtins.bool
+    """Whether its job stays in touch by AttendRun: silence then means that it died."""
+    scheduled: _builtins.bool
+    """Whether it only waits to be executed: it stands as SCHEDULED until it is resumed."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it started."""
@@ -524,6 +651,10 @@ class StartRunRequest(_message.Message):
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
+
+    @_builtins.property
+    def source(self) -> _tracking_events_pb2.RunSource:
+        """What code it runs."""
 
     def __init__(
         self,
@@ -534,10 +665,15 @@ class StartRunRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
+        source: _tracking_events_pb2.RunSource | None = ...,
+        heartbeat: _builtins.bool = ...,
+        scheduled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "name", b"name", "request_id", b"request_id", "run_id", b"run_id", "start_time", b"start_time", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "experiment_id", b"experiment_id", "heartbeat", b"heartbeat", "name", b"name", "parent_run_id", b"parent_run_id", "request_id", b"request_id", "run_id", b"run_id", "scheduled", b"scheduled", "source", b"source", "start_time", b"start_time", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,6 +752,7 @@ class LogBatchRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REMOVED_TAGS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     request_id: _builtins.str
@@ -632,6 +769,10 @@ class LogBatchRequest(_message.Message):
     def series(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_events_pb2.Series]:
         """Metric points."""
 
+    @_builtins.property
+    def removed_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of tags to remove; those that are not there are passed over."""
+
     def __init__(
         self,
         *,
@@ -640,10 +781,11 @@ class LogBatchRequest(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         series: _abc.Iterable[_tracking_events_pb2.Series] | None = ...,
         request_id: _builtins.str = ...,
+        removed_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "request_id", b"request_id", "run_id", b"run_id", "series", b"series", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "removed_tags", b"removed_tags", "request_id", b"request_id", "run_id", b"run_id", "series", b"series", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -840,22 +982,46 @@ class ListRunsRequest(_message.Message):
     EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_IDS_FIELD_NUMBER: _builtins.int
+    BRIEF_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """One experiment, by id; empty for all."""
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
+    filter: _builtins.str
+    """Comparisons joined by AND: metrics.KEY, params.KEY, tags.KEY, datasets.name, datasets.digest, datasets.context, or an attribute such as
+    run_name, status or start_time, as docs/search.md defines them. Empty for all.
+    """
+    order_by: _builtins.str
+    """Metrics, parameters, tags and attributes, each with "ASC" or "DESC"; runs without the value come last. Empty for newest first."""
+    lifecycle: Global___Lifecycle.ValueType
+    """Which of the live and the deleted ones."""
+    brief: _builtins.bool
+    """Leave out parameters, tags, metrics, artifacts, inputs and outputs."""
+    @_builtins.property
+    def experiment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More experiments, by id."""
+
     def __init__(
         self,
         *,
         experiment_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        lifecycle: Global___Lifecycle.ValueType = ...,
+        experiment_ids: _abc.Iterable[_builtins.str] | None = ...,
+        brief: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief", "experiment_id", b"experiment_id", "experiment_ids", b"experiment_ids", "filter", b"filter", "lifecycle", b"lifecycle", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -873,7 +1039,7 @@ class ListRunsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
-        """Newest first."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -897,21 +1063,36 @@ class GetMetricHistoryRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    FROM_STEP_FIELD_NUMBER: _builtins.int
+    TO_STEP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     key: _builtins.str
     """The metric's name."""
+    from_step: _builtins.int
+    """Only points at this step and later ones."""
+    to_step: _builtins.int
+    """Only points up to this step."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         key: _builtins.str = ...,
+        from_step: _builtins.int | None = ...,
+        to_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_to_step", b"_to_step", "from_step", b"from_step", "to_step", b"to_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_to_step", b"_to_step", "from_step", b"from_step", "key", b"key", "run_id", b"run_id", "to_step", b"to_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__from_step: _TypeAlias = _typing.Literal["from_step"]  # noqa: Y015
+    _WhichOneofArgType__from_step: _TypeAlias = _typing.Literal["_from_step", b"_from_step"]  # noqa: Y015
+    _WhichOneofReturnType__to_step: _TypeAlias = _typing.Literal["to_step"]  # noqa: Y015
+    _WhichOneofArgType__to_step: _TypeAlias = _typing.Literal["_to_step", b"_to_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_step) -> _WhichOneofReturnType__from_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_step) -> _WhichOneofReturnType__to_step | None: ...
 
 Global___GetMetricHistoryRequest: _TypeAlias = GetMetricHistoryRequest  # noqa: Y015
 
@@ -938,3 +1119,1020 @@ class GetMetricHistoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMetricHistoryResponse: _TypeAlias = GetMetricHistoryResponse  # noqa: Y015
+
+@_typing.final
+class RenameExperimentRequest(_message.Message):
+    """Asks for an experiment to be renamed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    NEW_NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    new_name: _builtins.str
+    """The name from now on: 1 to 500 characters."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        new_name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "new_name", b"new_name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameExperimentRequest: _TypeAlias = RenameExperimentRequest  # noqa: Y015
+
+@_typing.final
+class RenameExperimentResponse(_message.Message):
+    """The experiment is called so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameExperimentResponse: _TypeAlias = RenameExperimentResponse  # noqa: Y015
+
+@_typing.final
+class ChangeExperimentTagsRequest(_message.Message):
+    """Asks for tags of an experiment to be set and removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The tags to set: keys of 1 to 250 characters, values of at most 20,000."""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of the tags to remove; those that are not there are passed over."""
+
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "reason", b"reason", "remove", b"remove", "request_id", b"request_id", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeExperimentTagsRequest: _TypeAlias = ChangeExperimentTagsRequest  # noqa: Y015
+
+@_typing.final
+class ChangeExperimentTagsResponse(_message.Message):
+    """The tags are so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeExperimentTagsResponse: _TypeAlias = ChangeExperimentTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteExperimentRequest(_message.Message):
+    """Asks for an experiment to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExperimentRequest: _TypeAlias = DeleteExperimentRequest  # noqa: Y015
+
+@_typing.final
+class DeleteExperimentResponse(_message.Message):
+    """The experiment is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExperimentResponse: _TypeAlias = DeleteExperimentResponse  # noqa: Y015
+
+@_typing.final
+class RestoreExperimentRequest(_message.Message):
+    """Asks for a deleted experiment to be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """Its id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreExperimentRequest: _TypeAlias = RestoreExperimentRequest  # noqa: Y015
+
+@_typing.final
+class RestoreExperimentResponse(_message.Message):
+    """The experiment is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreExperimentResponse: _TypeAlias = RestoreExperimentResponse  # noqa: Y015
+
+@_typing.final
+class ResumeRunRequest(_message.Message):
+    """Asks for a run to be executed (again)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunRequest: _TypeAlias = ResumeRunRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRunResponse(_message.Message):
+    """The run stands as RUNNING."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunResponse: _TypeAlias = ResumeRunResponse  # noqa: Y015
+
+@_typing.final
+class AttendRunRequest(_message.Message):
+    """Says that the job of a run lives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttendRunRequest: _TypeAlias = AttendRunRequest  # noqa: Y015
+
+@_typing.final
+class AttendRunResponse(_message.Message):
+    """The service knows that the job lives: sent once, at the beginning."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATIENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    patience_seconds: _builtins.int
+    """For how long a job may be silent before its run is lost, in seconds."""
+    def __init__(
+        self,
+        *,
+        patience_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patience_seconds", b"patience_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttendRunResponse: _TypeAlias = AttendRunResponse  # noqa: Y015
+
+@_typing.final
+class LogLineageRequest(_message.Message):
+    """Asks for datasets and models of a run to be logged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_events_pb2.DatasetInput]:
+        """The datasets that it reads."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_tracking_events_pb2.ModelOutput]:
+        """The logged models that it produces."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        inputs: _abc.Iterable[_tracking_events_pb2.DatasetInput] | None = ...,
+        outputs: _abc.Iterable[_tracking_events_pb2.ModelOutput] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "outputs", b"outputs", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLineageRequest: _TypeAlias = LogLineageRequest  # noqa: Y015
+
+@_typing.final
+class LogLineageResponse(_message.Message):
+    """The lineage was logged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLineageResponse: _TypeAlias = LogLineageResponse  # noqa: Y015
+
+@_typing.final
+class RenameRunRequest(_message.Message):
+    """Asks for a run to be renamed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NEW_NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    new_name: _builtins.str
+    """The name from now on: at most 500 characters."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        new_name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_name", b"new_name", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameRunRequest: _TypeAlias = RenameRunRequest  # noqa: Y015
+
+@_typing.final
+class RenameRunResponse(_message.Message):
+    """The run is called so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameRunResponse: _TypeAlias = RenameRunResponse  # noqa: Y015
+
+@_typing.final
+class DescribeRunRequest(_message.Message):
+    """Asks for a run to be described."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    description: _builtins.str
+    """The description from now on: at most 20,000 characters."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRunRequest: _TypeAlias = DescribeRunRequest  # noqa: Y015
+
+@_typing.final
+class DescribeRunResponse(_message.Message):
+    """The run is described so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRunResponse: _TypeAlias = DescribeRunResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRunRequest(_message.Message):
+    """Asks for a run to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRunRequest: _TypeAlias = DeleteRunRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRunResponse(_message.Message):
+    """The run is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRunResponse: _TypeAlias = DeleteRunResponse  # noqa: Y015
+
+@_typing.final
+class RestoreRunRequest(_message.Message):
+    """Asks for a deleted run to be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repetition harmless; chosen by the client."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRunRequest: _TypeAlias = RestoreRunRequest  # noqa: Y015
+
+@_typing.final
+class RestoreRunResponse(_message.Message):
+    """The run is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The tracking log's position to read from."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRunResponse: _TypeAlias = RestoreRunResponse  # noqa: Y015
+
+@_typing.final
+class ListMetricPointsRequest(_message.Message):
+    """Asks for a page of a metric's points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    key: _builtins.str
+    """The metric's name."""
+    page_size: _builtins.int
+    """At most so many points; 0 means 25,000, more than 100,000 means 100,000."""
+    page_token: _builtins.str
+    """From the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMetricPointsRequest: _TypeAlias = ListMetricPointsRequest  # noqa: Y015
+
+@_typing.final
+class ListMetricPointsResponse(_message.Message):
+    """A page of a metric's points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def series(self) -> _tracking_events_pb2.Series:
+        """The points, as columns, in the order of step, time and arrival."""
+
+    def __init__(
+        self,
+        *,
+        series: _tracking_events_pb2.Series | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMetricPointsResponse: _TypeAlias = ListMetricPointsResponse  # noqa: Y015
+
+@_typing.final
+class GetMetricIntervalsRequest(_message.Message):
+    """Asks for metrics in intervals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    INTERVALS_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    intervals: _builtins.int
+    """How many intervals a metric is cut into: 1 to 10,000; 0 means 320."""
+    axis: Global___MetricAxis.ValueType
+    """What is cut into intervals of equal length."""
+    to: _builtins.int
+    """Where the last interval ends; absent: at the last point of any of the runs."""
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs, at most 1,000."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The metrics, at most 100; at most 10,000 runs times metrics."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        intervals: _builtins.int = ...,
+        axis: Global___MetricAxis.ValueType = ...,
+        to: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from", b"_from", "_to", b"_to", "from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from", b"_from", "_to", b"_to", "axis", b"axis", "from", b"from", "intervals", b"intervals", "keys", b"keys", "run_ids", b"run_ids", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from: _TypeAlias = _typing.Literal["from"]  # noqa: Y015
+    _WhichOneofArgType__from: _TypeAlias = _typing.Literal["_from", b"_from"]  # noqa: Y015
+    _WhichOneofReturnType__to: _TypeAlias = _typing.Literal["to"]  # noqa: Y015
+    _WhichOneofArgType__to: _TypeAlias = _typing.Literal["_to", b"_to"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from) -> _WhichOneofReturnType__from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to) -> _WhichOneofReturnType__to | None: ...
+
+Global___GetMetricIntervalsRequest: _TypeAlias = GetMetricIntervalsRequest  # noqa: Y015
+
+@_typing.final
+class GetMetricIntervalsResponse(_message.Message):
+    """A metric of one run, as intervals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    INTERVALS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    key: _builtins.str
+    """The metric's name."""
+    to: _builtins.int
+    """Where the last interval ends; it belongs to it."""
+    intervals: _builtins.int
+    """How many intervals there are from one to the other."""
+    numbers: _builtins.bytes
+    """Which of them have points, by number from 0, in order: 4-byte little-endian numbers. The columns that follow have an element for each."""
+    counts: _builtins.bytes
+    """How many points: 8-byte little-endian numbers."""
+    min: _builtins.bytes
+    """The least value: IEEE 754 binary64, little-endian; NaN when there is no number."""
+    max: _builtins.bytes
+    """The greatest value."""
+    mean: _builtins.bytes
+    """The mean of the values that are numbers."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        to: _builtins.int = ...,
+        intervals: _builtins.int = ...,
+        numbers: _builtins.bytes = ...,
+        counts: _builtins.bytes = ...,
+        min: _builtins.bytes = ...,
+        max: _builtins.bytes = ...,
+        mean: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "from", b"from", "intervals", b"intervals", "key", b"key", "max", b"max", "mean", b"mean", "min", b"min", "numbers", b"numbers", "run_id", b"run_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMetricIntervalsResponse: _TypeAlias = GetMetricIntervalsResponse  # noqa: Y015
+
+@_typing.final
+class WatchRunsRequest(_message.Message):
+    """Asks to follow runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    FROM_POSITION_FIELD_NUMBER: _builtins.int
+    WITHOUT_METRICS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """One run; empty when an experiment is followed."""
+    experiment_id: _builtins.str
+    """All runs of an experiment; empty when a run is followed."""
+    from_position: _builtins.int
+    """Every event after this position, without a snapshot. Absent: a snapshot of now, then every event."""
+    without_metrics: _builtins.bool
+    """Leave metric points out."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        experiment_id: _builtins.str = ...,
+        from_position: _builtins.int | None = ...,
+        without_metrics: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_position", b"_from_position", "from_position", b"from_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_position", b"_from_position", "experiment_id", b"experiment_id", "from_position", b"from_position", "run_id", b"run_id", "without_metrics", b"without_metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_position: _TypeAlias = _typing.Literal["from_position"]  # noqa: Y015
+    _WhichOneofArgType__from_position: _TypeAlias = _typing.Literal["_from_position", b"_from_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_position) -> _WhichOneofReturnType__from_position | None: ...
+
+Global___WatchRunsRequest: _TypeAlias = WatchRunsRequest  # noqa: Y015
+
+@_typing.final
+class WatchRunsResponse(_message.Message):
+    """A step of a watch. Its position is where to resume: everything up to it has been received."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The position of the tracking log that the step brings the watcher to; 0 while more of the snapshot follows."""
+    @_builtins.property
+    def snapshot(self) -> Global___RunSnapshot:
+        """The runs as they stand at the position; the first step of a watch without a position."""
+
+    @_builtins.property
+    def changes(self) -> Global___RunChanges:
+        """The events of one append, whole."""
+
+    @_builtins.property
+    def bookmark(self) -> _bookmark_pb2.Bookmark:
+        """Nothing new up to the position."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___RunSnapshot | None = ...,
+        changes: Global___RunChanges | None = ...,
+        bookmark: _bookmark_pb2.Bookmark | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["snapshot", "changes", "bookmark"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___WatchRunsResponse: _TypeAlias = WatchRunsResponse  # noqa: Y015
+
+@_typing.final
+class RunSnapshot(_message.Message):
+    """The runs that match a watch, at one position, or as many of them as fit a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
+    continues: _builtins.bool
+    """More of the snapshot follows in the next step."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """Oldest first; metrics as their summaries."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___Run] | None = ...,
+        continues: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSnapshot: _TypeAlias = RunSnapshot  # noqa: Y015
+
+@_typing.final
+class RunChanges(_message.Message):
+    """What one append wrote about the runs that are followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunChange]:
+        """In the order of the log."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___RunChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunChanges: _TypeAlias = RunChanges  # noqa: Y015
+
+@_typing.final
+class RunChange(_message.Message):
+    """An event of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    LOGGED_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    RENAMED_FIELD_NUMBER: _builtins.int
+    DESCRIBED_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    position: _builtins.int
+    """Its position in the tracking log."""
+    actor: _builtins.str
+    """Who caused it."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the log recorded it."""
+
+    @_builtins.property
+    def started(self) -> _tracking_events_pb2.RunStarted:
+        """It started."""
+
+    @_builtins.property
+    def logged(self) -> _tracking_events_pb2.RunLogged:
+        """It logged parameters or tags."""
+
+    @_builtins.property
+    def metrics(self) -> _tracking_events_pb2.MetricsLogged:
+        """It logged metric points."""
+
+    @_builtins.property
+    def artifact(self) -> _tracking_events_pb2.ArtifactLogged:
+        """It logged an artifact."""
+
+    @_builtins.property
+    def inputs(self) -> _tracking_events_pb2.RunInputsLogged:
+        """It logged datasets."""
+
+    @_builtins.property
+    def outputs(self) -> _tracking_events_pb2.RunOutputsLogged:
+        """It logged models."""
+
+    @_builtins.property
+    def renamed(self) -> _tracking_events_pb2.RunRenamed:
+        """It has another name."""
+
+    @_builtins.property
+    def described(self) -> _tracking_events_pb2.RunDescribed:
+        """It has another description."""
+
+    @_builtins.property
+    def finished(self) -> _tracking_events_pb2.RunFinished:
+        """It ended."""
+
+    @_builtins.property
+    def resumed(self) -> _tracking_events_pb2.RunResumed:
+        """It is executed (again)."""
+
+    @_builtins.property
+    def lost(self) -> _tracking_events_pb2.RunLost:
+        """It was lost."""
+
+    @_builtins.property
+    def deleted(self) -> _tracking_events_pb2.RunDeleted:
+        """It was deleted."""
+
+    @_builtins.property
+    def restored(self) -> _tracking_events_pb2.RunRestored:
+        """It is back."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        started: _tracking_events_pb2.RunStarted | None = ...,
+        logged: _tracking_events_pb2.RunLogged | None = ...,
+        metrics: _tracking_events_pb2.MetricsLogged | None = ...,
+        artifact: _tracking_events_pb2.ArtifactLogged | None = ...,
+        inputs: _tracking_events_pb2.RunInputsLogged | None = ...,
+        outputs: _tracking_events_pb2.RunOutputsLogged | None = ...,
+        renamed: _tracking_events_pb2.RunRenamed | None = ...,
+        described: _tracking_events_pb2.RunDescribed | None = ...,
+        finished: _tracking_events_pb2.RunFinished | None = ...,
+        resumed: _tracking_events_pb2.RunResumed | None = ...,
+        lost: _tracking_events_pb2.RunLost | None = ...,
+        deleted: _tracking_events_pb2.RunDeleted | None = ...,
+        restored: _tracking_events_pb2.RunRestored | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "deleted", b"deleted", "described", b"described", "event", b"event", "finished", b"finished", "inputs", b"inputs", "logged", b"logged", "lost", b"lost", "metrics", b"metrics", "outputs", b"outputs", "renamed", b"renamed", "restored", b"restored", "resumed", b"resumed", "started", b"started", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifact", b"artifact", "deleted", b"deleted", "described", b"described", "event", b"event", "finished", b"finished", "inputs", b"inputs", "logged", b"logged", "lost", b"lost", "metrics", b"metrics", "outputs", b"outputs", "position", b"position", "renamed", b"renamed", "restored", b"restored", "resumed", b"resumed", "run_id", b"run_id", "started", b"started", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "logged", "metrics", "artifact", "inputs", "outputs", "renamed", "described", "finished", "resumed", "lost", "deleted", "restored"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___RunChange: _TypeAlias = RunChange  # noqa: Y015

@@ -51,15 +51,50 @@ class TrackingServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListExperimentsRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListExperimentsResponse.FromString,
                 _registered_method=True)
+        self.RenameExperiment = channel.unary_unary(
+                '/rollforward.v1.TrackingService/RenameExperiment',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentResponse.FromString,
+                _registered_method=True)
+        self.ChangeExperimentTags = channel.unary_unary(
+                '/rollforward.v1.TrackingService/ChangeExperimentTags',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteExperiment = channel.unary_unary(
+                '/rollforward.v1.TrackingService/DeleteExperiment',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentResponse.FromString,
+                _registered_method=True)
+        self.RestoreExperiment = channel.unary_unary(
+                '/rollforward.v1.TrackingService/RestoreExperiment',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentResponse.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/rollforward.v1.TrackingService/StartRun',
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.StartRunRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.StartRunResponse.FromString,
                 _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/rollforward.v1.TrackingService/ResumeRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.AttendRun = channel.unary_stream(
+                '/rollforward.v1.TrackingService/AttendRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.AttendRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.AttendRunResponse.FromString,
+                _registered_method=True)
         self.LogBatch = channel.unary_unary(
                 '/rollforward.v1.TrackingService/LogBatch',
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.LogBatchRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.LogBatchResponse.FromString,
+                _registered_method=True)
+        self.LogLineage = channel.unary_unary(
+                '/rollforward.v1.TrackingService/LogLineage',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.LogLineageRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.LogLineageResponse.FromString,
                 _registered_method=True)
         self.LogArtifact = channel.unary_unary(
                 '/rollforward.v1.TrackingService/LogArtifact',
@@ -70,6 +105,26 @@ class TrackingServiceStub(object):
                 '/rollforward.v1.TrackingService/FinishRun',
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.FinishRunRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.FinishRunResponse.FromString,
+                _registered_method=True)
+        self.RenameRun = channel.unary_unary(
+                '/rollforward.v1.TrackingService/RenameRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameRunResponse.FromString,
+                _registered_method=True)
+        self.DescribeRun = channel.unary_unary(
+                '/rollforward.v1.TrackingService/DescribeRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunResponse.FromString,
+                _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/rollforward.v1.TrackingService/DeleteRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
+        self.RestoreRun = channel.unary_unary(
+                '/rollforward.v1.TrackingService/RestoreRun',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunResponse.FromString,
                 _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/rollforward.v1.TrackingService/GetRun',
@@ -85,6 +140,21 @@ class TrackingServiceStub(object):
                 '/rollforward.v1.TrackingService/GetMetricHistory',
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListMetricPoints = channel.unary_unary(
+                '/rollforward.v1.TrackingService/ListMetricPoints',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsResponse.FromString,
+                _registered_method=True)
+        self.GetMetricIntervals = channel.unary_stream(
+                '/rollforward.v1.TrackingService/GetMetricIntervals',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsResponse.FromString,
+                _registered_method=True)
+        self.WatchRuns = channel.unary_stream(
+                '/rollforward.v1.TrackingService/WatchRuns',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsResponse.FromString,
                 _registered_method=True)
 
 
@@ -108,22 +178,77 @@ class TrackingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExperiments(self, request, context):
-        """Experiments, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE).
+        """Experiments by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameExperiment(self, request, context):
+        """Gives an experiment another name; the one before is free again. Errors: INVALID_ARGUMENT (INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+        ALREADY_EXISTS (EXPERIMENT_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeExperimentTags(self, request, context):
+        """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+        FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteExperiment(self, request, context):
+        """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreExperiment(self, request, context):
+        """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartRun(self, request, context):
-        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (RUN_EXISTS).
+        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+        NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Has a run stand as RUNNING that had ended, was lost or was scheduled; one that runs stays as it is. Errors: NOT_FOUND (RUN_NOT_FOUND),
+        FAILED_PRECONDITION (RUN_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttendRun(self, request, context):
+        """Stays in touch: as long as the call lives, so does the run's job. A run that was lost is resumed by it. Ends when the run ends.
+        Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogBatch(self, request, context):
-        """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY,
-        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED).
+        """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
+        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogLineage(self, request, context):
+        """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
+        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +268,34 @@ class TrackingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenameRun(self, request, context):
+        """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeRun(self, request, context):
+        """Describes a run. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_DESCRIPTION), FAILED_PRECONDITION (RUN_DELETED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """Deletes a run; its history stays. Deleting it again changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreRun(self, request, context):
+        """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
@@ -151,7 +304,7 @@ class TrackingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Runs, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (EXPERIMENT_NOT_FOUND).
+        """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +312,30 @@ class TrackingServiceServicer(object):
 
     def GetMetricHistory(self, request, context):
         """All points of one metric of one run, in the order of step, time and arrival, in chunks. Errors: NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMetricPoints(self, request, context):
+        """The same, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetricIntervals(self, request, context):
+        """Metrics of many runs, each in so many intervals with their least, greatest and mean value: what a chart draws. A run without a metric
+        is left out. Errors: INVALID_ARGUMENT (TOO_MANY_SERIES, INVALID_INTERVALS), NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRuns(self, request, context):
+        """Follows a run, or all runs of an experiment: a snapshot, then every event, in order, each once, what one append wrote whole.
+        Errors: INVALID_ARGUMENT (INVALID_WATCH, POSITION_AHEAD), NOT_FOUND (RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND), UNAVAILABLE (WATCHER_TOO_SLOW: resume
+        from the last position received; SHUTTING_DOWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,15 +359,50 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListExperimentsRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListExperimentsResponse.SerializeToString,
             ),
+            'RenameExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameExperiment,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentResponse.SerializeToString,
+            ),
+            'ChangeExperimentTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeExperimentTags,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsResponse.SerializeToString,
+            ),
+            'DeleteExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteExperiment,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentResponse.SerializeToString,
+            ),
+            'RestoreExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreExperiment,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentResponse.SerializeToString,
+            ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.StartRunRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.StartRunResponse.SerializeToString,
             ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'AttendRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttendRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.AttendRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.AttendRunResponse.SerializeToString,
+            ),
             'LogBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.LogBatch,
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.LogBatchRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.LogBatchResponse.SerializeToString,
+            ),
+            'LogLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogLineage,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.LogLineageRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.LogLineageResponse.SerializeToString,
             ),
             'LogArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.LogArtifact,
@@ -201,6 +413,26 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     servicer.FinishRun,
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.FinishRunRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.FinishRunResponse.SerializeToString,
+            ),
+            'RenameRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RenameRunResponse.SerializeToString,
+            ),
+            'DescribeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'RestoreRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreRun,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -216,6 +448,21 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     servicer.GetMetricHistory,
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryResponse.SerializeToString,
+            ),
+            'ListMetricPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMetricPoints,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsResponse.SerializeToString,
+            ),
+            'GetMetricIntervals': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetMetricIntervals,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsResponse.SerializeToString,
+            ),
+            'WatchRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRuns,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +559,114 @@ class TrackingService(object):
             _registered_method=True)
 
     @staticmethod
+    def RenameExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/RenameExperiment',
+            rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.RenameExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeExperimentTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/ChangeExperimentTags',
+            rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.ChangeExperimentTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/DeleteExperiment',
+            rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.DeleteExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/RestoreExperiment',
+            rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.RestoreExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StartRun(request,
             target,
             options=(),
@@ -339,6 +694,60 @@ class TrackingService(object):
             _registered_method=True)
 
     @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/ResumeRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/AttendRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.AttendRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.AttendRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def LogBatch(request,
             target,
             options=(),
@@ -355,6 +764,33 @@ class TrackingService(object):
             '/rollforward.v1.TrackingService/LogBatch',
             rollforward_dot_v1_dot_tracking__service__pb2.LogBatchRequest.SerializeToString,
             rollforward_dot_v1_dot_tracking__service__pb2.LogBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/LogLineage',
+            rollforward_dot_v1_dot_tracking__service__pb2.LogLineageRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.LogLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -409,6 +845,114 @@ class TrackingService(object):
             '/rollforward.v1.TrackingService/FinishRun',
             rollforward_dot_v1_dot_tracking__service__pb2.FinishRunRequest.SerializeToString,
             rollforward_dot_v1_dot_tracking__service__pb2.FinishRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/RenameRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.RenameRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.RenameRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/DescribeRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.DescribeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/DeleteRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/RestoreRun',
+            rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.RestoreRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -490,6 +1034,87 @@ class TrackingService(object):
             '/rollforward.v1.TrackingService/GetMetricHistory',
             rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryRequest.SerializeToString,
             rollforward_dot_v1_dot_tracking__service__pb2.GetMetricHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMetricPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/ListMetricPoints',
+            rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.ListMetricPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetricIntervals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/GetMetricIntervals',
+            rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.GetMetricIntervalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/WatchRuns',
+            rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.WatchRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

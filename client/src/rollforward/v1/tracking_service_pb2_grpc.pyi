@@ -40,23 +40,68 @@ class TrackingServiceStub:
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.GetExperimentRequest, _tracking_service_pb2.GetExperimentResponse]
     """One experiment, by id or name. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListExperimentsRequest, _tracking_service_pb2.ListExperimentsResponse]
-    """Experiments, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Experiments by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
+    RenameExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameExperimentRequest, _tracking_service_pb2.RenameExperimentResponse]
+    """Gives an experiment another name; the one before is free again. Errors: INVALID_ARGUMENT (INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+    ALREADY_EXISTS (EXPERIMENT_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    ChangeExperimentTags: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ChangeExperimentTagsRequest, _tracking_service_pb2.ChangeExperimentTagsResponse]
+    """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+    FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    DeleteExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteExperimentRequest, _tracking_service_pb2.DeleteExperimentResponse]
+    """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    RestoreExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreExperimentRequest, _tracking_service_pb2.RestoreExperimentResponse]
+    """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name)."""
     StartRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.StartRunRequest, _tracking_service_pb2.StartRunResponse]
-    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (RUN_EXISTS)."""
+    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+    NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ResumeRunRequest, _tracking_service_pb2.ResumeRunResponse]
+    """Has a run stand as RUNNING that had ended, was lost or was scheduled; one that runs stays as it is. Errors: NOT_FOUND (RUN_NOT_FOUND),
+    FAILED_PRECONDITION (RUN_DELETED).
+    """
+    AttendRun: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.AttendRunRequest, _tracking_service_pb2.AttendRunResponse]
+    """Stays in touch: as long as the call lives, so does the run's job. A run that was lost is resumed by it. Ends when the run ends.
+    Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_DELETED).
+    """
     LogBatch: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]
-    """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY,
-    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED).
+    """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
+    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+    """
+    LogLineage: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]
+    """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
+    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
     """
     LogArtifact: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogArtifactRequest, _tracking_service_pb2.LogArtifactResponse]
     """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH)."""
     FinishRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _tracking_service_pb2.FinishRunResponse]
     """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
+    RenameRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameRunRequest, _tracking_service_pb2.RenameRunResponse]
+    """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED)."""
+    DescribeRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DescribeRunRequest, _tracking_service_pb2.DescribeRunResponse]
+    """Describes a run. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_DESCRIPTION), FAILED_PRECONDITION (RUN_DELETED)."""
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteRunRequest, _tracking_service_pb2.DeleteRunResponse]
+    """Deletes a run; its history stays. Deleting it again changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    RestoreRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreRunRequest, _tracking_service_pb2.RestoreRunResponse]
+    """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.GetRunRequest, _tracking_service_pb2.GetRunResponse]
     """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunsRequest, _tracking_service_pb2.ListRunsResponse]
-    """Runs, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     GetMetricHistory: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricHistoryRequest, _tracking_service_pb2.GetMetricHistoryResponse]
     """All points of one metric of one run, in the order of step, time and arrival, in chunks. Errors: NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+    ListMetricPoints: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListMetricPointsRequest, _tracking_service_pb2.ListMetricPointsResponse]
+    """The same, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+    GetMetricIntervals: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricIntervalsRequest, _tracking_service_pb2.GetMetricIntervalsResponse]
+    """Metrics of many runs, each in so many intervals with their least, greatest and mean value: what a chart draws. A run without a metric
+    is left out. Errors: INVALID_ARGUMENT (TOO_MANY_SERIES, INVALID_INTERVALS), NOT_FOUND (RUN_NOT_FOUND).
+    """
+    WatchRuns: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.WatchRunsRequest, _tracking_service_pb2.WatchRunsResponse]
+    """Follows a run, or all runs of an experiment: a snapshot, then every event, in order, each once, what one append wrote whole.
+    Errors: INVALID_ARGUMENT (INVALID_WATCH, POSITION_AHEAD), NOT_FOUND (RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND), UNAVAILABLE (WATCHER_TOO_SLOW: resume
+    from the last position received; SHUTTING_DOWN).
+    """
 
 @_typing.type_check_only
 class TrackingServiceAsyncStub(TrackingServiceStub):
@@ -70,23 +115,68 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     GetExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.GetExperimentRequest, _tracking_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """One experiment, by id or name. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListExperimentsRequest, _tracking_service_pb2.ListExperimentsResponse]  # type: ignore[assignment]
-    """Experiments, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Experiments by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
+    RenameExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameExperimentRequest, _tracking_service_pb2.RenameExperimentResponse]  # type: ignore[assignment]
+    """Gives an experiment another name; the one before is free again. Errors: INVALID_ARGUMENT (INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+    ALREADY_EXISTS (EXPERIMENT_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    ChangeExperimentTags: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ChangeExperimentTagsRequest, _tracking_service_pb2.ChangeExperimentTagsResponse]  # type: ignore[assignment]
+    """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+    FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    DeleteExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteExperimentRequest, _tracking_service_pb2.DeleteExperimentResponse]  # type: ignore[assignment]
+    """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    RestoreExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreExperimentRequest, _tracking_service_pb2.RestoreExperimentResponse]  # type: ignore[assignment]
+    """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name)."""
     StartRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.StartRunRequest, _tracking_service_pb2.StartRunResponse]  # type: ignore[assignment]
-    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (RUN_EXISTS)."""
+    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+    NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ResumeRunRequest, _tracking_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Has a run stand as RUNNING that had ended, was lost or was scheduled; one that runs stays as it is. Errors: NOT_FOUND (RUN_NOT_FOUND),
+    FAILED_PRECONDITION (RUN_DELETED).
+    """
+    AttendRun: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.AttendRunRequest, _tracking_service_pb2.AttendRunResponse]  # type: ignore[assignment]
+    """Stays in touch: as long as the call lives, so does the run's job. A run that was lost is resumed by it. Ends when the run ends.
+    Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_DELETED).
+    """
     LogBatch: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]  # type: ignore[assignment]
-    """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY,
-    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED).
+    """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
+    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+    """
+    LogLineage: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]  # type: ignore[assignment]
+    """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
+    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
     """
     LogArtifact: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogArtifactRequest, _tracking_service_pb2.LogArtifactResponse]  # type: ignore[assignment]
     """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH)."""
     FinishRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _tracking_service_pb2.FinishRunResponse]  # type: ignore[assignment]
     """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
+    RenameRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameRunRequest, _tracking_service_pb2.RenameRunResponse]  # type: ignore[assignment]
+    """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED)."""
+    DescribeRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DescribeRunRequest, _tracking_service_pb2.DescribeRunResponse]  # type: ignore[assignment]
+    """Describes a run. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_DESCRIPTION), FAILED_PRECONDITION (RUN_DELETED)."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteRunRequest, _tracking_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """Deletes a run; its history stays. Deleting it again changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    RestoreRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreRunRequest, _tracking_service_pb2.RestoreRunResponse]  # type: ignore[assignment]
+    """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     GetRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.GetRunRequest, _tracking_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunsRequest, _tracking_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Runs, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     GetMetricHistory: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricHistoryRequest, _tracking_service_pb2.GetMetricHistoryResponse]  # type: ignore[assignment]
     """All points of one metric of one run, in the order of step, time and arrival, in chunks. Errors: NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+    ListMetricPoints: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListMetricPointsRequest, _tracking_service_pb2.ListMetricPointsResponse]  # type: ignore[assignment]
+    """The same, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+    GetMetricIntervals: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricIntervalsRequest, _tracking_service_pb2.GetMetricIntervalsResponse]  # type: ignore[assignment]
+    """Metrics of many runs, each in so many intervals with their least, greatest and mean value: what a chart draws. A run without a metric
+    is left out. Errors: INVALID_ARGUMENT (TOO_MANY_SERIES, INVALID_INTERVALS), NOT_FOUND (RUN_NOT_FOUND).
+    """
+    WatchRuns: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.WatchRunsRequest, _tracking_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
+    """Follows a run, or all runs of an experiment: a snapshot, then every event, in order, each once, what one append wrote whole.
+    Errors: INVALID_ARGUMENT (INVALID_WATCH, POSITION_AHEAD), NOT_FOUND (RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND), UNAVAILABLE (WATCHER_TOO_SLOW: resume
+    from the last position received; SHUTTING_DOWN).
+    """
 
 class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Experiments and runs. Every command may carry a request id: sent twice it is done once, and the same id with another body is refused
@@ -115,7 +205,43 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.ListExperimentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.ListExperimentsResponse, _abc.Awaitable[_tracking_service_pb2.ListExperimentsResponse]]:
-        """Experiments, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+        """Experiments by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
+
+    @_abc_1.abstractmethod
+    def RenameExperiment(
+        self,
+        request: _tracking_service_pb2.RenameExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.RenameExperimentResponse, _abc.Awaitable[_tracking_service_pb2.RenameExperimentResponse]]:
+        """Gives an experiment another name; the one before is free again. Errors: INVALID_ARGUMENT (INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+        ALREADY_EXISTS (EXPERIMENT_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeExperimentTags(
+        self,
+        request: _tracking_service_pb2.ChangeExperimentTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.ChangeExperimentTagsResponse, _abc.Awaitable[_tracking_service_pb2.ChangeExperimentTagsResponse]]:
+        """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
+        FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteExperiment(
+        self,
+        request: _tracking_service_pb2.DeleteExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.DeleteExperimentResponse, _abc.Awaitable[_tracking_service_pb2.DeleteExperimentResponse]]:
+        """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def RestoreExperiment(
+        self,
+        request: _tracking_service_pb2.RestoreExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.RestoreExperimentResponse, _abc.Awaitable[_tracking_service_pb2.RestoreExperimentResponse]]:
+        """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name)."""
 
     @_abc_1.abstractmethod
     def StartRun(
@@ -123,7 +249,29 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.StartRunResponse, _abc.Awaitable[_tracking_service_pb2.StartRunResponse]]:
-        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME), NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (RUN_EXISTS)."""
+        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+        NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _tracking_service_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.ResumeRunResponse, _abc.Awaitable[_tracking_service_pb2.ResumeRunResponse]]:
+        """Has a run stand as RUNNING that had ended, was lost or was scheduled; one that runs stays as it is. Errors: NOT_FOUND (RUN_NOT_FOUND),
+        FAILED_PRECONDITION (RUN_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def AttendRun(
+        self,
+        request: _tracking_service_pb2.AttendRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tracking_service_pb2.AttendRunResponse], _abc.AsyncIterator[_tracking_service_pb2.AttendRunResponse]]:
+        """Stays in touch: as long as the call lives, so does the run's job. A run that was lost is resumed by it. Ends when the run ends.
+        Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_DELETED).
+        """
 
     @_abc_1.abstractmethod
     def LogBatch(
@@ -131,8 +279,18 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.LogBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.LogBatchResponse, _abc.Awaitable[_tracking_service_pb2.LogBatchResponse]]:
-        """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY,
-        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED).
+        """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
+        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+        """
+
+    @_abc_1.abstractmethod
+    def LogLineage(
+        self,
+        request: _tracking_service_pb2.LogLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.LogLineageResponse, _abc.Awaitable[_tracking_service_pb2.LogLineageResponse]]:
+        """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
+        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
         """
 
     @_abc_1.abstractmethod
@@ -152,6 +310,38 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
 
     @_abc_1.abstractmethod
+    def RenameRun(
+        self,
+        request: _tracking_service_pb2.RenameRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.RenameRunResponse, _abc.Awaitable[_tracking_service_pb2.RenameRunResponse]]:
+        """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED)."""
+
+    @_abc_1.abstractmethod
+    def DescribeRun(
+        self,
+        request: _tracking_service_pb2.DescribeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.DescribeRunResponse, _abc.Awaitable[_tracking_service_pb2.DescribeRunResponse]]:
+        """Describes a run. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_DESCRIPTION), FAILED_PRECONDITION (RUN_DELETED)."""
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _tracking_service_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.DeleteRunResponse, _abc.Awaitable[_tracking_service_pb2.DeleteRunResponse]]:
+        """Deletes a run; its history stays. Deleting it again changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def RestoreRun(
+        self,
+        request: _tracking_service_pb2.RestoreRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.RestoreRunResponse, _abc.Awaitable[_tracking_service_pb2.RestoreRunResponse]]:
+        """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
     def GetRun(
         self,
         request: _tracking_service_pb2.GetRunRequest,
@@ -165,7 +355,7 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.ListRunsResponse, _abc.Awaitable[_tracking_service_pb2.ListRunsResponse]]:
-        """Runs, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+        """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def GetMetricHistory(
@@ -174,5 +364,34 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tracking_service_pb2.GetMetricHistoryResponse], _abc.AsyncIterator[_tracking_service_pb2.GetMetricHistoryResponse]]:
         """All points of one metric of one run, in the order of step, time and arrival, in chunks. Errors: NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ListMetricPoints(
+        self,
+        request: _tracking_service_pb2.ListMetricPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.ListMetricPointsResponse, _abc.Awaitable[_tracking_service_pb2.ListMetricPointsResponse]]:
+        """The same, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND, METRIC_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def GetMetricIntervals(
+        self,
+        request: _tracking_service_pb2.GetMetricIntervalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tracking_service_pb2.GetMetricIntervalsResponse], _abc.AsyncIterator[_tracking_service_pb2.GetMetricIntervalsResponse]]:
+        """Metrics of many runs, each in so many intervals with their least, greatest and mean value: what a chart draws. A run without a metric
+        is left out. Errors: INVALID_ARGUMENT (TOO_MANY_SERIES, INVALID_INTERVALS), NOT_FOUND (RUN_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRuns(
+        self,
+        request: _tracking_service_pb2.WatchRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tracking_service_pb2.WatchRunsResponse], _abc.AsyncIterator[_tracking_service_pb2.WatchRunsResponse]]:
+        """Follows a run, or all runs of an experiment: a snapshot, then every event, in order, each once, what one append wrote whole.
+        Errors: INVALID_ARGUMENT (INVALID_WATCH, POSITION_AHEAD), NOT_FOUND (RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND), UNAVAILABLE (WATCHER_TOO_SLOW: resume
+        from the last position received; SHUTTING_DOWN).
+        """
 
 def add_TrackingServiceServicer_to_server(servicer: TrackingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,73 @@
+"""An export across outages: whole, in order, nothing twice, and still of what there was when it began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from tests.e2e.processes import Services
+from tests.integration.up import SECONDS, Client
+
+# Far more than gRPC takes in before it is asked for.
+LARGE_EVENTS = 60
+EVENT_BYTES = 400_000
+
+
+def large(turn: int) -> dict[str, str]:
+    """Tags that fill an event, others each time."""
+    return {str(key): f"{turn}.{key}".ljust(5_000, "x") for key in range(EVENT_BYTES // 10_000)}
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """All services; the logs of the registry and of tracking have many large events."""
+    with Services(tmp_path / "data") as running:
+        client = Client(running.address)
+        client.registry.CreateModel(v1.CreateModelRequest(name="m"), timeout=SECONDS)
+        run_id = client.new_run()
+        for turn in range(LARGE_EVENTS):
+            client.registry.ChangeTags(v1.ChangeTagsRequest(model="m", set=large(turn)), timeout=SECONDS)
+            client.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, tags=large(turn)), timeout=SECONDS)
+        client.channel.close()
+        yield running
+
+
+def killed(services: Services) -> None:
+    """The services end as in a crash, and come back."""
+    services.kill()
+    services.start()
+
+
+def stopped(services: Services) -> None:
+    """They are stopped in good order, and come back."""
+    assert services.stop() == 0
+    services.start()
+
+
+def all_there_are(services: Services) -> list[tuple[str, int]]:
+    """The log and the position of each event that the logs hold, in the order of an export."""
+    client = Client(services.address)
+    heads = client.heads()
+    client.channel.close()
+    return [(log, position) for log in sorted(heads) for position in range(1, heads[log] + 1)]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("outage", [killed, stopped])
+def test_it_goes_on_after(services: Services, outage: Callable[[Services], None]) -> None:
+    with services.connect("reader") as link, services.connect("writer") as writer:
+        before = all_there_are(services)
+        export = rf.export_events(connection=link)
+        found = [next(export)]
+        for log in ("registry", "tracking"):
+            while found[-1].log != log:
+                found.append(next(export))
+            outage(services)
+            rf.create_model(f"after-{log}", connection=writer)
+        found += export
+        assert [(event.log, event.position) for event in found] == before
+        assert len(all_there_are(services)) == len(before) + 2

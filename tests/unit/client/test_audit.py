@@ -1,0 +1,115 @@
+"""An export gives each event once across broken streams, and says so when it cannot go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from rollforward import v1
+from rollforward.audit import export_events
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
+from tests.unit.client.conftest import Serve, Service
+
+Script = Callable[[Any], Iterator[v1.ExportEventsResponse]]
+
+
+class Scripted(Service):
+    """Plays one script a stream, the last one again and again; keeps the requests."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = scripts
+        self.requests: list[v1.ExportEventsRequest] = []
+
+    def ExportEvents(self, request: v1.ExportEventsRequest, context: Any) -> Iterator[v1.ExportEventsResponse]:  # noqa: N802
+        self.requests.append(request)
+        yield from self.scripts[min(len(self.requests), len(self.scripts)) - 1](context)
+
+
+def part(*positions: int) -> v1.ExportEventsResponse:
+    """A part of an export, whose token is its last position."""
+    events = [v1.RecordedEvent(log="registry", position=position) for position in positions]
+    return v1.ExportEventsResponse(events=events, resume_token=str(positions[-1]))
+
+
+def whole(*parts: v1.ExportEventsResponse) -> Script:
+    return lambda _context: iter(parts)
+
+
+def failing(code: grpc.StatusCode, *parts: v1.ExportEventsResponse) -> Script:
+    def play(context: Any) -> Iterator[v1.ExportEventsResponse]:
+        yield from parts
+        context.abort(code, "broken")
+
+    return play
+
+
+def test_a_broken_stream_is_resumed_behind_the_last_part_received(serve: Serve) -> None:
+    service = Scripted(
+        failing(grpc.StatusCode.UNAVAILABLE),
+        failing(grpc.StatusCode.UNAVAILABLE, part(1, 2), part(3)),
+        failing(grpc.StatusCode.CANCELLED),
+        failing(grpc.StatusCode.CANCELLED, part(5)),
+        whole(part(8, 9)),
+    )
+    link = serve(service, v1.add_AuditServiceServicer_to_server)
+    found = [event.position for event in export_events(actor="Zoë", connection=link)]
+    assert found == [1, 2, 3, 5, 8, 9]
+    assert [request.resume_token for request in service.requests] == ["", "", "3", "3", "5"]
+    assert {request.filter.actor for request in service.requests} == {"Zoë"}
+
+
+def test_once_answered_it_outlasts_the_timeout(serve: Serve) -> None:
+    back = threading.Event()
+
+    def away(context: Any) -> Iterator[v1.ExportEventsResponse]:
+        if back.is_set():
+            yield part(2)
+        else:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, part(1)), away)
+    link = serve(service, v1.add_AuditServiceServicer_to_server, timeout=0.3)
+    returns = threading.Timer(1.5, back.set)
+    returns.start()
+    assert [event.position for event in export_events(connection=link)] == [1, 2]
+    returns.join()
+
+
+def test_an_export_that_was_never_answered_gives_up(serve: Serve) -> None:
+    link = serve(Scripted(failing(grpc.StatusCode.UNAVAILABLE)), v1.add_AuditServiceServicer_to_server, timeout=0.3)
+    with pytest.raises(Unavailable):
+        list(export_events(connection=link))
+
+
+def test_a_refusal_is_raised_after_what_was_received(serve: Serve) -> None:
+    service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT, part(1)))
+    export = export_events(connection=serve(service, v1.add_AuditServiceServicer_to_server))
+    assert next(export).position == 1
+    with pytest.raises(InvalidRequest):
+        next(export)
+    assert len(service.requests) == 1
+
+
+def test_closing_the_connection_ends_an_export_that_waits(serve: Serve) -> None:
+    service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, part(1)), failing(grpc.StatusCode.UNAVAILABLE))
+    link = serve(service, v1.add_AuditServiceServicer_to_server)
+    refusals: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        try:
+            for _ in export_events(connection=link):
+                begun.set()
+        except RollforwardError as error:
+            refusals.append(error.reason)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert begun.wait(10)
+    link.close()
+    reader.join(10)
+    assert refusals == ["CONNECTION_CLOSED"]
