@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from google.protobuf.message import Message
 
 from eventstore.errors import Conflict, DuplicateAppend, Kind, Rejected, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.ids import new_id
 from eventstore.store import EventStore
 
 S = TypeVar("S")
@@ -318,7 +318,7 @@ class CommandHandler(Generic[S]):
 
 
 def _numbered(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list[NewEvent]:
-    ids = [uuid.uuid4().hex for _ in events]
+    ids = [new_id() for _ in events]
     request = _request_key(metadata)
     keys = [f"{request}.{number}" for number in range(len(events))] if metadata.request_id else ids
     return [

@@ -16,6 +16,7 @@ from eventstore.decider import Request
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.generations import CheckpointMoved, Generations, Projection
 from eventstore.reached import Reached
+from eventstore.recall import Recall
 from eventstore.rows import Checkpoint, Database, Rows, events
 from eventstore.tail import Batch, FollowerTooSlow, Tail, replay
 from eventstore.tasks import end
@@ -75,6 +76,7 @@ class Projector:
         self._rows: Rows | None = None
         self._checkpoint = 0
         self._task: asyncio.Task[None] | None = None
+        self._recall = Recall(self)
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
         self._answered = asyncio.Event()
@@ -111,6 +113,7 @@ class Projector:
     async def stop(self) -> None:
         """Stops after the batch at hand."""
         await end(self._task)
+        await self._recall.stop()
         self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         if self._rows:
@@ -188,6 +191,9 @@ class Projector:
             raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
         if recent := self.tail.requests.find(actor, request_id):
             return recent
+        if self.tail.requests.seen.is_new(actor, request_id):
+            return None
+        self._recall.begin()
         asked = {"by": actor, "request": request_id}
         if self.rows.answer_at_once:
             first, last, digest = self.rows.look_up(_REQUEST, asked)

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 from eventstore.decider import Request
 from eventstore.event import RecordedEvent
+from eventstore.seen import SeenRequests
 
 
 class RecentRequests:
-    """The requests behind the events that a tail keeps."""
+    """The requests behind the events that a tail keeps.
+
+    Attributes:
+        seen: All that were ever noted.
+    """
 
     def __init__(self) -> None:
+        self.seen = SeenRequests()
         self._by_id: dict[tuple[str, str], Request] = {}
 
     def __len__(self) -> int:
@@ -28,6 +34,8 @@ class RecentRequests:
             if meta.request_id:
                 key = meta.actor, meta.request_id
                 known = self._by_id.get(key)
+                if known is None:
+                    self.seen.add(*key)
                 first = known.first if known else event.position
                 self._by_id[key] = Request(meta.request_digest, first, event.position)
 

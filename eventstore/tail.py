@@ -65,12 +65,16 @@ class Tail:
     Args:
         store: The log.
         kept_bytes: How much of the log's end is kept, about; one batch always is.
+
+    Attributes:
+        began: What is behind this position was heard.
     """
 
     def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES) -> None:
         self.store = store
         self.failure: Exception | None = None
         self.requests = RecentRequests()
+        self.began = 0
         self._kept_bytes = kept_bytes
         self._kept: deque[tuple[Batch, int]] = deque()
         self._size = 0
@@ -94,7 +98,7 @@ class Tail:
 
     async def start(self) -> None:
         """Begins to listen at the log's head."""
-        self._kept_after = await self.store.head()
+        self.began = self._kept_after = await self.store.head()
         self._reached.advance(self._kept_after)
         self._task = asyncio.create_task(self._run(), name=f"tail-{self.store.log}")
 

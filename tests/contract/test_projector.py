@@ -21,7 +21,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore import projection
+from eventstore import projection, recall
 from eventstore.codec import EventTypes
 from eventstore.decider import Request
 from eventstore.errors import LogRewritten, Rejected, StoreUnavailable
@@ -33,7 +33,7 @@ from eventstore.rows import Database, checkpoint, events
 from eventstore.store import EventStore
 from eventstore.tail import KEPT_BYTES, Tail
 from services.nats_server import NatsAddress
-from tests.servers.nats import open_log
+from tests.servers.nats import open_log, until
 from tests.servers.postgres import PostgresServer
 
 TYPES = EventTypes([StringValue])
@@ -682,6 +682,28 @@ async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamSto
             assert await projector.find_request("alice", "r20", at_least=number + 1) is None
         assert len(tail.requests) == 1
         await projector.stop()
+
+
+async def test_a_new_request_is_not_looked_up_once_all_old_ones_were_recalled(
+    log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall, "AT_ONCE", 3)
+    for number in range(10):
+        await log.append([new("a", metadata=Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}"))])
+    async with running(log, location) as projector:
+        seen = projector.tail.requests.seen
+        for number in range(10):
+            assert await projector.find_request("alice", f"r{number}", at_least=0) == Request(
+                f"d{number}", number + 1, number + 1
+            )
+        await until(lambda: seen.whole)
+        assert not any(seen.is_new("alice", f"r{number}") for number in range(10))
+        assert seen.is_new("bob", "r1")
+        assert seen.is_new("alice", "r10")
+        await log.append([new("a", metadata=Metadata("alice", request_id="r10", request_digest="d10"))])
+        assert await projector.find_request("alice", "r10", at_least=11) == Request("d10", 11, 11)
+        assert await projector.find_request("alice", "r9", at_least=11) == Request("d9", 10, 10)
+        assert await projector.find_request("bob", "r1", at_least=11) is None
 
 
 class Clock(MemoryStore):
