@@ -12,12 +12,17 @@ from rich.console import Console
 from benchmarks import machine, report
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
+from benchmarks.registry import flaky, moves, outage, past, resolves, rollback, watch
 from benchmarks.scene import Options, Scene
-from benchmarks.scenes import flaky, moves, outage, past, points, resolves, rollback, watch
-from benchmarks.systems.names import ALL, PEERS
+from benchmarks.systems.names import ALL, PEERS, TRACKIO
 from benchmarks.systems.peers import make_environment
+from benchmarks.tracking import batches, calls, history, jobs, log_metric, runs
 
-SCENES = {module.SCENE.name: module.SCENE for module in (moves, resolves, watch, past, rollback, outage, flaky, points)}
+SUITES = {
+    "registry": [module.SCENE for module in (moves, resolves, watch, past, rollback, outage, flaky)],
+    "tracking": [module.SCENE for module in (calls, batches, jobs, runs, history, log_metric)],
+}
+SCENES = {scene.name: scene for scenes in SUITES.values() for scene in scenes}
 
 README = Path(__file__).with_name("README.md")
 
@@ -25,13 +30,14 @@ README = Path(__file__).with_name("README.md")
 def main() -> None:
     """Measure and print; ends with status 1 when something could not be measured."""
     asked = _arguments()
-    scenes = [SCENES[name] for name in asked.scene or SCENES]
+    suites = [SUITES[name] for name in asked.suite or SUITES]
+    scenes = [SCENES[name] for name in asked.scene or [scene.name for suite in suites for scene in suite]]
     systems = [system for system in asked.system or ALL if any(system in scene.systems for scene in scenes)]
     options = Options(asked.seconds, asked.rounds)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if any(system in PEERS for system in systems):
-        with console.status("making the peers' environment (.venv-peers), once"):
-            make_environment()
+    for peer in sorted({system.partition("-")[0] for system in systems if system in (*PEERS, TRACKIO)}):
+        with console.status(f"making the environment of {peer} (in .venv-peers), once"):
+            make_environment(peer)
     facts = {**machine.describe(), "seconds": options.seconds, "rounds": options.rounds}
 
     def write(figures: Sequence[Figure]) -> None:
@@ -45,7 +51,8 @@ def main() -> None:
     finally:
         _print(console, scenes, facts, bench.figures)
     if asked.readme:
-        report.write_readme(README, facts, scenes, bench.figures)
+        for name in asked.suite or SUITES:
+            report.write_readme(README, name, facts, SUITES[name], bench.figures)
     if bench.failures:
         raise SystemExit(f"failed: {'; '.join(bench.failures)}")
 
@@ -66,6 +73,7 @@ def _arguments() -> argparse.Namespace:
         epilog=f"scenes:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only its scenes; may be repeated")
     parser.add_argument("--scene", action="append", choices=SCENES, help="only this one; may be repeated")
     parser.add_argument("--system", action="append", choices=ALL, help="only this one; may be repeated")
     parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long a round takes; default 2")

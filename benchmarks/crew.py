@@ -51,15 +51,15 @@ class Crew:
 
 
 @contextmanager
-def crew(endpoint: Endpoint, clients: int) -> Iterator[Crew]:
-    """Clients of a running system, numbered from 0; their processes are gone at the end."""
+def crew(endpoint: Endpoint, clients: int, threads: int = THREADS) -> Iterator[Crew]:
+    """Clients of a running system, numbered from 0, so many in a process; their processes are gone at the end."""
     context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
     pipes: list[Connection] = []
     processes = []
     try:
-        for first in range(0, clients, THREADS):
+        for first in range(0, clients, threads):
             ours, theirs = context.Pipe()
-            numbers = range(first, min(first + THREADS, clients))
+            numbers = range(first, min(first + threads, clients))
             process = context.Process(target=_work, args=(theirs, endpoint, numbers), daemon=True)
             process.start()
             theirs.close()

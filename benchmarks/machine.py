@@ -28,7 +28,7 @@ def describe() -> dict[str, str | float]:
         "rollforward": importlib.metadata.version("rollforward-server"),
         "nats-server": _nats_version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
-        "mlflow": version_of("mlflow"),
+        **{peer: version_of(peer) for peer in ("mlflow", "trackio")},
     }
 
 

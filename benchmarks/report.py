@@ -11,11 +11,11 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 from benchmarks.scene import Scene
-from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS
+from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS, TRACKIO
 
-_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
-_MORE_IS_BETTER = "/s"
-_COMPARED = ("/s", "ms", "p50 ms", "p99 ms")
+_BEGIN, _END = "<!-- figures of the {} -->", "<!-- end of figures -->"
+_MORE_IS_BETTER = ("/s", "points/s")
+_COMPARED = (*_MORE_IS_BETTER, "ms", "p50 ms", "p99 ms", "p50 us", "p99 us", "server CPU ms a call")
 
 
 def table(figures: Sequence[Figure]) -> Table:
@@ -29,9 +29,11 @@ def table(figures: Sequence[Figure]) -> Table:
     return view
 
 
-def write_readme(path: Path, facts: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]) -> None:
-    """Puts the figures between the two marks of a Markdown file, in place of what is there."""
-    before, mark, rest = path.read_text().partition(_BEGIN)
+def write_readme(
+    path: Path, suite: str, facts: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]
+) -> None:
+    """Puts the figures of a suite between its two marks in a Markdown file, in place of what is there."""
+    before, mark, rest = path.read_text().partition(_BEGIN.format(suite))
     _, end, after = rest.partition(_END)
     if not mark or not end:
         raise ValueError(f"{path} lacks its marks")
@@ -51,7 +53,7 @@ def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
     """The headings and the rows of a table of one scene's figures."""
     systems = [system for system in ALL if any(one.system == system for one in figures)]
     compared = {key: ratios(figures, *key) for key in _rows(figures)}
-    others = [other for other in (*PEERS, LIMIT) if any(other in found for found in compared.values())]
+    others = [other for other in (*PEERS, TRACKIO, LIMIT) if any(other in found for found in compared.values())]
     headings = ["what", "unit", *systems, *[f"of {other}" if other == LIMIT else f"x {other}" for other in others]]
     rows = []
     for (line, unit), values in _rows(figures).items():
@@ -71,7 +73,7 @@ def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
     if not any(system in ours for system in OURS):
         ours = _rows(figures).get((line.partition(",")[0], unit), {})
     if unit in _COMPARED:
-        for mine, other in [*zip(OURS, PEERS, strict=True), (OURS[0], LIMIT)]:
+        for mine, other in [*zip(OURS, PEERS, strict=True), (OURS[0], LIMIT), (OURS[0], TRACKIO)]:
             if values.get(other) and ours.get(mine):
                 found[other] = _times_better(ours[mine], values[other], unit)
     return found
@@ -109,7 +111,7 @@ def _times(other: str, value: float | None) -> str:
 
 
 def _times_better(ours: float, other: float, unit: str) -> float:
-    return ours / other if unit == _MORE_IS_BETTER else other / ours
+    return ours / other if unit in _MORE_IS_BETTER else other / ours
 
 
 def _number(value: float) -> str:

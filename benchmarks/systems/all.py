@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks.clients import Endpoint
-from benchmarks.systems import limit, mlflow, ours
+from benchmarks.systems import limit, mlflow, ours, trackio
 from benchmarks.systems.names import ALL
 from tests.servers.postgres import running_postgres
 
@@ -21,7 +22,7 @@ def _on_postgres(
     run: Callable[[Path | None, str], AbstractContextManager[Endpoint]], data: Path | None
 ) -> Iterator[Endpoint]:
     with running_postgres() as server, server.database() as url, run(data, url) as endpoint:
-        yield endpoint
+        yield replace(endpoint, pids=(*endpoint.pids, server.pid) if server.pid else endpoint.pids)
 
 
 _RUNS: tuple[Run, ...] = (
@@ -30,5 +31,6 @@ _RUNS: tuple[Run, ...] = (
     partial(_on_postgres, ours.running),
     mlflow.running,
     partial(_on_postgres, mlflow.running),
+    trackio.running,
 )
 SYSTEMS: dict[str, Run] = dict(zip(ALL, _RUNS, strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 import sys
 import tempfile
 import uuid
@@ -28,7 +29,7 @@ from rollforward import v1
 from services.nats_server import EmbeddedNats
 
 _LOG = "bench"
-_TYPES = EventTypes([v1.AliasMoved])
+_TYPES = EventTypes([v1.AliasMoved, v1.MetricsLogged])
 
 
 class BareClient:
@@ -42,6 +43,11 @@ class BareClient:
         self._store: JetStreamStore | None = None
         self._numbers = itertools.count()
         self._name = uuid.uuid4().hex
+        self._folder = tempfile.TemporaryDirectory()
+        self._rows = sqlite3.connect(f"{self._folder.name}/rows.db", check_same_thread=False)
+        self._rows.execute("PRAGMA journal_mode=WAL")
+        self._rows.execute("PRAGMA synchronous=NORMAL")
+        self._rows.execute("CREATE TABLE chunks (steps BLOB, timestamps BLOB, points BLOB)")
 
     def prepare(self, model: str, versions: int) -> None:
         """Nothing is needed."""
@@ -56,11 +62,17 @@ class BareClient:
         self._health.Check(health_pb2.HealthCheckRequest())
 
     def log(self, points: int) -> None:
-        """Append one event of about the size that so many points have."""
-        self._append("points", v1.AliasMoved(to_digest="x" * 24 * points))
+        """Append one event with so many points, and insert them as one row."""
+        column = bytes(8 * points)
+        series = v1.Series(key="loss", steps=column, timestamps=column, values=column)
+        self._append("points", v1.MetricsLogged(run_id=self._name, series=[series]))
+        with self._rows:
+            self._rows.execute("INSERT INTO chunks (steps, timestamps, points) VALUES (?, ?, ?)", [column] * 3)
 
     def close(self) -> None:
         """Let go of both connections."""
+        self._rows.close()
+        self._folder.cleanup()
         self._channel.close()
         if self._store is not None:
             self._loop.run_until_complete(self._nats.close())
@@ -87,8 +99,8 @@ def running(data: Path | None = None) -> Iterator[Endpoint]:
     del data
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.systems.limit", folder]
-        with program(command) as said:
-            yield Endpoint("limit", said)
+        with program(command) as (said, pid):
+            yield Endpoint("limit", said, pids=(pid,))
 
 
 async def _serve(folder: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.clients import CallFailed, Endpoint
+from benchmarks.clients import CallFailed, Endpoint, Labels
+from benchmarks.systems import mlflow_rows
 from benchmarks.systems.peers import peers_program
 from benchmarks.systems.processes import DidNotStart, silent_program, wait_until_quiet
 
@@ -34,6 +35,8 @@ _SETTINGS = {
     "MLFLOW_WEBHOOK_CACHE_TTL": str(WEBHOOK_LIST_SECONDS),
 }
 _PREFIX = "/api/2.0/mlflow/"
+_POINTS_A_PAGE = 25_000  # the most that the server gives
+_POINTS_A_BATCH = 1_000  # the most that it takes
 
 
 @contextmanager
@@ -44,11 +47,11 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
         home = Path(folder)
         port = _free_port()
         url = database.replace("postgresql:", "postgresql+psycopg2:") or f"sqlite:///{home}/mlflow.db"
-        command = [str(peers_program("mlflow")), "server", "--backend-store-uri", url, "--port", str(port)]
+        command = [str(peers_program("mlflow", "mlflow")), "server", "--backend-store-uri", url, "--port", str(port)]
         key = base64.urlsafe_b64encode(os.urandom(32)).decode()
         environment = {**_SETTINGS, "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key, "PATH": _path()}
         with silent_program(command, home, environment) as process:
-            endpoint = Endpoint("mlflow", f"127.0.0.1:{port}")
+            endpoint = Endpoint("mlflow", f"127.0.0.1:{port}", pids=(process.pid,), database=url)
             _wait_until_healthy(endpoint, process, home / "log")
             wait_until_quiet(process.pid)
             yield endpoint
@@ -60,6 +63,7 @@ class HttpClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self._http = http.client.HTTPConnection(endpoint.address, timeout=60)
         self._quick = endpoint.quick and hasattr(socket, "TCP_QUICKACK")
+        self._database = endpoint.database
         self._run = ""
         self._used = 0.0
 
@@ -83,6 +87,55 @@ class HttpClient:
             self._run = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
         metric = {"key": "loss", "value": 0.5, "timestamp": 0, "step": 0}
         self.post("runs/log-batch", {"run_id": self._run, "metrics": [{**metric, "step": n} for n in range(points)]})
+
+    def job(self, params: int, metrics: int) -> None:
+        """A training job, one call after the other, as MLflow's client makes them. Raises CallFailed."""
+        run = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
+        for number in range(params):
+            self.post("runs/log-parameter", {"run_id": run, "key": f"param_{number}", "value": str(number)})
+        for step in range(metrics):
+            point = {"key": "loss", "value": 1 / (step + 1), "timestamp": 0, "step": step}
+            self.post("runs/log-metric", {"run_id": run, **point})
+        self.post("runs/update", {"run_id": run, "status": "FINISHED", "end_time": 1})
+
+    def search(self, metric: str, above: float, count: int) -> int:
+        """A page of runs. Raises CallFailed."""
+        question = {
+            "experiment_ids": [mlflow_rows.EXPERIMENT],
+            "filter": f"metrics.{metric} > {above}",
+            "order_by": [f"metrics.{metric} DESC"],
+            "max_results": count,
+        }
+        return len(self.post("runs/search", question)["runs"])
+
+    def history(self, run_id: str, metric: str) -> int:
+        """All points of a metric, as many at once as the server gives. Raises CallFailed."""
+        count, token = 0, ""
+        while True:
+            asked = {"run_id": run_id, "metric_key": metric, "max_results": str(_POINTS_A_PAGE), "page_token": token}
+            page = self.get("metrics/get-history", {key: value for key, value in asked.items() if value})
+            count += len(page.get("metrics", ()))
+            token = page.get("next_page_token", "")
+            if not token:
+                return count
+
+    def chart(self, run_id: str, metric: str, intervals: int) -> None:
+        """A metric in about so many points, as MLflow's own pages ask for it. Raises CallFailed."""
+        asked = {"run_ids": run_id, "metric_key": metric, "max_results": str(intervals)}
+        self.get("metrics/get-history-bulk-interval", asked)
+
+    def lay_runs(self, numbers: range, labels: Labels) -> None:
+        """Runs, written straight into the database: through the server it would take an hour."""
+        mlflow_rows.lay_runs(self._database, numbers, labels)
+
+    def lay_points(self, metric: str, points: int) -> str:
+        """A run with so many points; returns its id. Raises CallFailed."""
+        run = str(self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"])
+        for start in range(0, points, _POINTS_A_BATCH):
+            steps = range(start, min(start + _POINTS_A_BATCH, points))
+            batch = [{"key": metric, "value": step / points, "timestamp": 0, "step": step} for step in steps]
+            self.post("runs/log-batch", {"run_id": run, "metrics": batch})
+        return run
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -118,7 +171,7 @@ class HttpClient:
 
 def _path() -> str:
     # The server starts helpers by name.
-    return f"{peers_program('mlflow').parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return f"{peers_program('mlflow', 'mlflow').parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def _free_port() -> int:

@@ -3,4 +3,6 @@
 LIMIT = "limit"
 OURS = ("rollforward", "rollforward-postgres")
 PEERS = ("mlflow", "mlflow-postgres")
-ALL = (LIMIT, *OURS, *PEERS)
+TRACKIO = "trackio"
+SERVERS = (LIMIT, *OURS, *PEERS)
+ALL = (*SERVERS, TRACKIO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rollforward as rf
-from benchmarks.clients import CallFailed, Endpoint
+from benchmarks.clients import CallFailed, Endpoint, Labels
 from benchmarks.systems.processes import DidNotStart, program
 from rollforward import v1
 
@@ -23,10 +24,10 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
         command = [sys.executable, "-m", "services", "up", "--data", str(data or folder), "--grpc", "127.0.0.1:0"]
         if database:
             command += ["--database", database]
-        with program(command, {"ROLLFORWARD_LOG": "error"}) as said:
+        with program(command, {"ROLLFORWARD_LOG": "error"}) as (said, pid):
             if not (found := re.search(r"127\.0\.0\.1:\d+", said)):
                 raise DidNotStart(said)
-            yield Endpoint("rollforward", found[0])
+            yield Endpoint("rollforward", found[0], pids=(pid,))
 
 
 class SdkClient:
@@ -71,9 +72,67 @@ class SdkClient:
         batch = v1.LogBatchRequest(run_id=self._run, series=[series], request_id=rf.new_request_id())
         self._connection.call(self._connection.tracking.LogBatch, batch)
 
+    def job(self, params: int, metrics: int) -> None:
+        """A training job. Raises CallFailed when something of it was not delivered."""
+        try:
+            with rf.start_run("bench", connection=self._connection) as run:
+                for number in range(params):
+                    run.log_param(f"param_{number}", number)
+                for step in range(metrics):
+                    run.log_metric("loss", 1 / (step + 1), step)
+        except rf.RollforwardError as error:
+            raise CallFailed(str(error)) from error
+
+    def search(self, metric: str, above: float, count: int) -> int:
+        """A page of runs. Raises CallFailed."""
+        request = v1.ListRunsRequest(
+            page_size=count,
+            experiment_id=self._experiment(),
+            filter=f"metrics.{metric} > {above}",
+            order_by=f"metrics.{metric} DESC",
+        )
+        return len(self._connection.call(self._connection.tracking.ListRuns, request).runs)
+
+    def history(self, run_id: str, metric: str) -> int:
+        """All points of a metric."""
+        return len(rf.metric_history(run_id, metric, connection=self._connection).steps)
+
+    def chart(self, run_id: str, metric: str, intervals: int) -> None:
+        """A metric in intervals."""
+        request = v1.GetMetricIntervalsRequest(run_ids=[run_id], keys=[metric], intervals=intervals)
+        for _ in self._connection.stream(self._connection.tracking.GetMetricIntervals, request):
+            pass
+
+    def lay_runs(self, numbers: range, labels: Labels) -> None:
+        """Runs with what `labels` says of each number."""
+        for number in numbers:
+            metrics, params, tags = labels(number)
+            run_id = rf.new_request_id()
+            start = v1.StartRunRequest(run_id=run_id, experiment_id=self._experiment(), name=f"run {number}", tags=tags)
+            self._connection.call(self._connection.tracking.StartRun, start)
+            series = [
+                v1.Series(key=key, steps=bytes(8), timestamps=bytes(8), values=struct.pack("<d", value))
+                for key, value in metrics.items()
+            ]
+            batch = v1.LogBatchRequest(run_id=run_id, params=params, series=series, request_id=rf.new_request_id())
+            self._connection.call(self._connection.tracking.LogBatch, batch)
+
+    def lay_points(self, metric: str, points: int) -> str:
+        """A run with so many points; returns its id."""
+        with rf.start_run("bench", connection=self._connection) as run:
+            for step in range(points):
+                run.log_metric(metric, step / points, step)
+        return run.run_id
+
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+    def _experiment(self) -> str:
+        try:
+            return rf.create_experiment("many", connection=self._connection)
+        except rf.AlreadyExists:
+            return rf.get_experiment("many", connection=self._connection).experiment_id
 
     def _started_run(self) -> str:
         with rf.start_run("bench", connection=self._connection) as run:

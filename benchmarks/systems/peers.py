@@ -1,4 +1,7 @@
-"""The peers' own virtual environment, made from `peers.txt` when it is not there or was made from another one."""
+"""The peers' own virtual environments, each made from its pins when it is not there or was made from other ones.
+
+One for each peer: what one of them brings along would change how another one runs.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,44 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _HOME = _ROOT / ".venv-peers"
-_PINS = _ROOT / "benchmarks" / "peers.txt"
-_STAMP = _HOME / ".made-from"
+_PINS = _ROOT / "benchmarks" / "peers"
 
 
-def peers_program(name: str) -> Path:
-    """A program of the environment."""
-    return _HOME / "bin" / name
+def peers_program(peer: str, name: str) -> Path:
+    """A program of a peer's environment."""
+    return _HOME / peer / "bin" / name
 
 
-def version_of(package: str) -> str:
-    """What the pins say of a package."""
-    pins = dict(line.split(" ")[0].split("==") for line in _PINS.read_text().splitlines() if "==" in line)
-    return pins[package]
+def version_of(peer: str) -> str:
+    """What the pins of a peer say of itself."""
+    pins = dict(line.split(" ")[0].split("==") for line in _pins(peer).read_text().splitlines() if "==" in line)
+    return pins[peer]
 
 
-def make_environment() -> None:
-    """Makes the environment unless it is as the pins say; the first time it takes a minute and a gigabyte."""
-    if _STAMP.exists() and _STAMP.read_text() == _identity():
+def make_environment(peer: str) -> None:
+    """Makes an environment unless it is as the pins say; the first time it may take a minute and a gigabyte."""
+    home = _HOME / peer
+    stamp = home / ".made-from"
+    if stamp.exists() and stamp.read_text() == _identity(peer):
         return
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    shutil.rmtree(_HOME, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
+    python = peers_program(peer, "python")
     if uv:
-        _run(uv, "venv", "--quiet", "--python", sys.executable, _HOME)
-        _run(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", peers_program("python"), "-r", _PINS)
+        _run(uv, "venv", "--quiet", "--python", sys.executable, home)
+        _run(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "-r", _pins(peer))
     else:
-        _run(sys.executable, "-m", "venv", _HOME)
-        _run(peers_program("python"), "-m", "pip", "install", "--quiet", "-r", _PINS)
-    _STAMP.write_text(_identity())
+        _run(sys.executable, "-m", "venv", home)
+        _run(python, "-m", "pip", "install", "--quiet", "-r", _pins(peer))
+    stamp.write_text(_identity(peer))
 
 
-def _identity() -> str:
-    return f"{_HOME}\n{sys.version}\n{_PINS.read_text()}"
+def _pins(peer: str) -> Path:
+    return _PINS / f"{peer}.txt"
+
+
+def _identity(peer: str) -> str:
+    return f"{_HOME}\n{sys.version}\n{_pins(peer).read_text()}"
 
 
 def _run(*command: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,8 +23,8 @@ class DidNotStart(Exception):
 
 
 @contextmanager
-def program(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Runs a program that says one line when it is ready; gives that line."""
+def program(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """Runs a program that says one line when it is ready; gives that line and the program's id."""
     with subprocess.Popen(
         leashed(command),
         stdin=subprocess.PIPE,
@@ -37,7 +37,7 @@ def program(command: list[str], environment: Mapping[str, str] | None = None) ->
             said = process.stdout.readline() if process.stdout else ""
             if not said:
                 raise DidNotStart(" ".join(command))
-            yield said.strip()
+            yield said.strip(), process.pid
         finally:
             end(process)
 
@@ -69,22 +69,35 @@ def wait_until_quiet(pid: int) -> None:
     Raises DidNotStart.
     """
     deadline = time.monotonic() + _SETTLING_LIMIT
-    used, quiet = _cpu_seconds(pid), 0
+    used, quiet = cpu_seconds([pid]), 0
     while quiet < 3:
         if time.monotonic() > deadline:
             raise DidNotStart(f"process {pid} did not come to rest")
         time.sleep(1.0)
-        before, used = used, _cpu_seconds(pid)
+        before, used = used, cpu_seconds([pid])
         quiet = quiet + 1 if used - before < _QUIET else 0
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """What programs, with all that they started, have used of the processors."""
     total = 0.0
-    root = psutil.Process(pid)
-    for process in (root, *root.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
+    for pid in pids:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What programs, with all that they started, hold in memory."""
+    total = 0
+    for pid in pids:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
     return total
 
 

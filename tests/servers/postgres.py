@@ -41,6 +41,11 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Its process, while it runs and is ours."""
+        return self._process.pid if self._process else None
+
+    @property
     def ours(self) -> bool:
         """Whether it may be killed."""
         return self._programs is not None

@@ -8,7 +8,7 @@ from benchmarks.clients import ALIAS, Client, Endpoint, connect
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene
-from benchmarks.systems.names import ALL, PEERS
+from benchmarks.systems.names import PEERS, SERVERS
 
 CROWD = 16
 
@@ -36,4 +36,4 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             yield from calls("resolves", "1 client, quick ack", system, rounds)
 
 
-SCENE = Scene("resolves", "which version an alias names, asked by 1 and by 16 clients", ALL, measure)
+SCENE = Scene("resolves", "which version an alias names, asked by 1 and by 16 clients", SERVERS, measure)

@@ -1,0 +1,29 @@
+"""Trackio's log: so many calls, as a training loop makes them. Prints how long each took, in seconds.
+
+usage: trackio_log.py CALLS
+"""
+
+import contextlib
+import io
+import json
+import sys
+import time
+
+import trackio
+
+
+def main(calls: int) -> None:
+    """Logs one metric a call."""
+    durations: list[float] = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        trackio.init(project="bench", name="run")
+        for step in range(calls):
+            before = time.perf_counter()
+            trackio.log({"loss": 1 / (step + 1)}, step=step)
+            durations.append(time.perf_counter() - before)
+        trackio.finish()
+    print(json.dumps(durations))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,1 +1,0 @@
-"""The scenes: one module each, that says what it measures on which systems, and does it."""

@@ -1,0 +1,34 @@
+"""The peers' own clients, each in a program of its own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from benchmarks.clients import Endpoint
+from benchmarks.figures import Round
+from benchmarks.systems.peers import peers_program
+
+_PROGRAMS = Path(__file__).parents[1] / "peers"
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+
+
+def own_client(endpoint: Endpoint, what: str, seconds: float) -> Round:
+    """What MLflow's client does in so many seconds, at least once: "job" or "metric"."""
+    return _round("mlflow", "mlflow_client.py", endpoint.address, what, str(seconds))
+
+
+def trackio_log(calls: int, home: Path) -> Round:
+    """So many calls of Trackio's log, which keeps what it is told in `home`."""
+    return _round("trackio", "trackio_log.py", str(calls), TRACKIO_DIR=str(home))
+
+
+def _round(peer: str, name: str, *arguments: str, **environment: str) -> Round:
+    command = [str(peers_program(peer, "python")), str(_PROGRAMS / name), *arguments]
+    said = subprocess.run(
+        command, env={**os.environ, **_QUIET, **environment}, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    durations = json.loads(said.splitlines()[-1])
+    return Round(sum(durations), durations)

@@ -1,0 +1,25 @@
+"""Rounds of calls, with what each call took of something that is counted beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.crew import Crew, Task
+from benchmarks.figures import Round
+from benchmarks.scene import Options
+
+_WARM_UP = 1.0  # seconds
+
+
+def measured(
+    several: Crew, task: Task, options: Options, count: Callable[[], float]
+) -> tuple[list[Round], list[float]]:
+    """Rounds after one that does not count, and by how much `count` grew in each, for each call."""
+    several.round(task, _WARM_UP)
+    rounds, costs = [], []
+    for _ in range(options.rounds):
+        before = count()
+        one = several.round(task, options.seconds)
+        rounds.append(one)
+        costs.append((count() - before) / max(len(one.durations), 1))
+    return rounds, costs

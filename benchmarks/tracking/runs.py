@@ -1,0 +1,54 @@
+"""Runs found by a metric: a page of the best hundred out of ten thousand, each with all its labels and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from benchmarks.clients import Client, Endpoint, connect
+from benchmarks.crew import crew
+from benchmarks.figures import Figure, calls
+from benchmarks.scene import Options, Scene
+from benchmarks.systems.names import OURS, PEERS
+
+RUNS = 10_000
+PAGE = 100
+ABOVE = 0.9
+
+
+def labels(number: int) -> tuple[Mapping[str, float], Mapping[str, str], Mapping[str, str]]:
+    """Five metrics, ten parameters and four tags, the same for the same number."""
+    spread = (number * 7919 % RUNS) / RUNS
+    metrics = {"acc": spread, **{f"metric_{n}": spread * n for n in range(4)}}
+    params = {f"param_{n}": str(number % (n + 2)) for n in range(10)}
+    return metrics, params, {f"tag_{n}": str(number % (n + 3)) for n in range(4)}
+
+
+def ask(client: Client, number: int, call: int) -> None:
+    """The best page of those above."""
+    del number, call
+    if (found := client.search("acc", ABOVE, PAGE)) != PAGE:
+        raise AssertionError(found)
+
+
+def lay(count: int, client: Client, number: int, call: int) -> None:
+    """A client's share of the runs, in its first call."""
+    if not call:
+        share = RUNS // count
+        client.lay_runs(range(number * share, (number + 1) * share), labels)
+
+
+def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
+    """One client."""
+    if system in PEERS:
+        connect(endpoint).lay_runs(range(RUNS), labels)
+    else:
+        with crew(endpoint, 8) as several:
+            several.round(partial(lay, 8), 0.001)
+    with crew(endpoint.quickened(), 1) as one:
+        yield from calls("runs", "1 client", system, one.rounds(ask, options.seconds, options.rounds))
+
+
+SCENE = Scene(
+    "runs", f"the best {PAGE} of {RUNS:,} runs by a metric, with all that they have", (*OURS, *PEERS), measure
+)
