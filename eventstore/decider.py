@@ -7,6 +7,7 @@ import hashlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -156,38 +157,54 @@ class CommandHandler(Generic[S]):
         Raises:
             Rejected, Conflict, TooManyEvents, StoreUnavailable: As `handle`.
         """
-        async with self._across:
-            recorded, position = await self._attempt_across(plan, metadata)
+        recorded, position = await self._done_across(plan, metadata)
         self._raise_refusal(recorded)
         return recorded, position
 
-    async def _attempt_across(
+    async def _done_across(
         self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata
     ) -> tuple[tuple[RecordedEvent, ...], int]:
-        for _ in range(ATTEMPTS):
-            try:
-                planned = await plan()
-            except (Rejected, Conflict):
-                # A repetition finds that what it asks for is not possible any more, because it was done.
-                if repeated := await self._repeated_events(metadata, at_least=await self._store.head()):
-                    return repeated
-                raise
-            seen = max(planned.seen.values(), default=0)
-            if repeated := await self._repeated_events(metadata, at_least=seen):
-                return repeated
-            if not planned.events:
-                last = await self._store.event_at(seen)
-                return (), last.append_end if last else seen
-            written = {stream for stream, _ in planned.events}
-            expected = {stream: revision for stream, revision in planned.seen.items() if stream in written}
-            try:
-                recorded = await self._append(_numbered(planned.events, metadata), expected)
-            except WrongExpectedRevision:
-                continue
-            except DuplicateAppend:
-                return await self._first_events(metadata)
-            return recorded, recorded[-1].position
+        written: set[str] = set()
+        if not self._across.locked():
+            # To plan may take long: as long as nobody is in the way, nobody waits for it.
+            with suppress(WrongExpectedRevision):
+                return await self._attempt_across(plan, metadata, written)
+        async with self._across, AsyncExitStack() as held:
+            locked: set[str] = set()
+            for _ in range(ATTEMPTS):
+                # Whoever writes to one of these streams only is quicker, and would be again and again.
+                for stream in sorted(written - locked):
+                    await held.enter_async_context(self._locks.setdefault(stream, asyncio.Lock()))
+                locked |= written
+                with suppress(WrongExpectedRevision):
+                    return await self._attempt_across(plan, metadata, written)
         raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
+
+    async def _attempt_across(
+        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata, written: set[str]
+    ) -> tuple[tuple[RecordedEvent, ...], int]:
+        """Plans and appends once; the streams that it writes to are put into `written`."""
+        try:
+            planned = await plan()
+        except (Rejected, Conflict):
+            # A repetition finds that what it asks for is not possible any more, because it was done.
+            if repeated := await self._repeated_events(metadata, at_least=await self._store.head()):
+                return repeated
+            raise
+        seen = max(planned.seen.values(), default=0)
+        if repeated := await self._repeated_events(metadata, at_least=seen):
+            return repeated
+        if not planned.events:
+            last = await self._store.event_at(seen)
+            return (), last.append_end if last else seen
+        streams = {stream for stream, _ in planned.events}
+        written |= streams
+        expected = {stream: revision for stream, revision in planned.seen.items() if stream in streams}
+        try:
+            recorded = await self._append(_numbered(planned.events, metadata), expected)
+        except DuplicateAppend:
+            return await self._first_events(metadata)
+        return recorded, recorded[-1].position
 
     async def handle_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
         """Does a command whose events commute with all others of the stream and leave its state as it is.
@@ -238,7 +255,9 @@ class CommandHandler(Generic[S]):
                 raise WrongExpectedRevision(stream, held.revision)
             return Outcome(held.state, (), held.end)
         try:
-            recorded = await self._append(events, {stream: held.revision})
+            # What commutes with all that others do may be all that is left of a command.
+            judged = any(event.stream == stream for event in events)
+            recorded = await self._append(events, {stream: held.revision} if judged else None)
         except DuplicateAppend:
             return await self._first_outcome(stream, metadata)
         for event in recorded:

@@ -88,6 +88,16 @@ class UnknownEventType(Exception):
     """The log holds an event that this program was not told of: it is older than the one that wrote it."""
 
 
+class CannotApply(Exception):
+    """A projection cannot take an append in; `first` to `last` are its positions, and `about` says what it is."""
+
+    def __init__(self, projection: str, first: int, last: int, about: str) -> None:
+        where = f"position {first}" if first == last else f"positions {first} to {last}"
+        super().__init__(f"projection {projection} cannot apply {where}: {about}")
+        self.first = first
+        self.last = last
+
+
 class LogRewritten(Exception):
     """The log no longer holds an event that it gave: it lost its tail, and what was computed from that is void."""
 

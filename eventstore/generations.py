@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from eventstore.dumps import Part, load
 from eventstore.event import RecordedEvent
 from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
 
@@ -19,6 +20,7 @@ _MOVE_CHECKPOINT = (
 )
 _SET_TIME = sa.update(checkpoint).values(time=sa.bindparam("last_time"))
 _INDEX = sa.insert(events)
+_SET_ALL = sa.update(checkpoint).values(live=True)
 
 
 class Projection(Protocol):
@@ -54,9 +56,16 @@ class Generations:
     """The generations of one projection in one database. Every call blocks."""
 
     def __init__(self, projection: Projection, database: Database) -> None:
+        self.name = projection.name
         self.fingerprint = fingerprint(projection.tables, projection.version)
+        self.kind = database.kind
+        self.tables = [events, *projection.tables.sorted_tables]
         self._projection = projection
         self._database = database
+
+    def claim(self) -> Callable[[], None] | None:
+        """The right to begin rows of this projection; see `Database.claim`."""
+        return self._database.claim(self.name)
 
     def live(self, newer_than: int = 0) -> Rows | None:
         """The newest live generation with our fingerprint."""
@@ -78,6 +87,28 @@ class Generations:
         """A new, empty generation that nobody reads."""
         numbers = [number for _, number in self._database.generations(self._projection.name)]
         return self._open(max(numbers, default=0) + 1)
+
+    def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int) -> Rows:
+        """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
+        if self.kind == "sqlite":
+            return self._adopted(next(parts))
+        rows = self.beside()
+        try:
+            with rows.writing(durably=True) as connection:
+                load(connection, self.tables, parts)
+                connection.execute(_SET_ALL, {"position": position, "event_id": event_id, "time": time})
+        except BaseException:
+            self.discard(rows)
+            raise
+        return rows
+
+    def _adopted(self, file: Part) -> Rows:
+        number = self._database.adopt(self.name, self.fingerprint, file)
+        try:
+            return self._open(number)
+        except sa.exc.DBAPIError:
+            self._database.drop(self.name, self.fingerprint, number)
+            raise
 
     def discard(self, rows: Rows) -> None:
         """Drops a generation."""

@@ -13,11 +13,13 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.decider import Request
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.generations import CheckpointMoved, Generations, Projection
+from eventstore.opening import opened
 from eventstore.reached import Reached
 from eventstore.recall import Recall
 from eventstore.rows import Checkpoint, Database, Rows, events
+from eventstore.snapshots import Objects, Snapshots
 from eventstore.tail import Batch, FollowerTooSlow, Tail, replay
 from eventstore.tasks import end
 
@@ -64,14 +66,16 @@ class Projector:
         tail: What follows the log; it must be started first and stopped last.
         projection: What the rows are.
         database: Where they live.
+        objects: Where their snapshots are kept; without it they are computed from the log alone.
     """
 
-    def __init__(self, tail: Tail, projection: Projection, database: Database) -> None:
+    def __init__(self, tail: Tail, projection: Projection, database: Database, objects: Objects | None = None) -> None:
         self.tail = tail
         self.store = tail.store
         self.name = projection.name
         self.failure: BaseException | None = None
         self._generations = Generations(projection, database)
+        self.snapshots = Snapshots(self._generations, objects) if objects else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self._rows: Rows | None = None
         self._checkpoint = 0
@@ -102,8 +106,9 @@ class Projector:
 
     async def start(self) -> None:
         """Opens the rows, checks them against the log, and comes up to the log's head."""
-        self._rows = await self._in_writer(self._generations.live) or await self._in_writer(self._generations.fresh)
-        await self._check_against_log()
+        self._rows = await opened(self._generations, self.snapshots, self.store, self._writer)
+        self._checkpoint = (await self._in_writer(self.rows.checkpoint)).position
+        self._reached.advance(self._checkpoint)
         self._task = asyncio.create_task(self._run(), name=f"projection-{self.name}")
         head = await self.store.head()
         await self.wait_for(head)
@@ -112,6 +117,8 @@ class Projector:
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
+        if self.snapshots:
+            self.snapshots.abandon()
         await end(self._task)
         await self._recall.stop()
         self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
@@ -132,7 +139,11 @@ class Projector:
 
     def _refuse_when_failed(self) -> None:
         if self.failure:
-            raise StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED") from self.failure
+            raise StoreUnavailable(self._words(self.failure), "PROJECTION_FAILED") from self.failure
+
+    def _words(self, failure: BaseException) -> str:
+        # What an operator must know, and nothing of what other defects may say.
+        return str(failure) if isinstance(failure, CannotApply) else f"projection {self.name} failed"
 
     async def query(self, question: Callable[[sa.Connection], T], *, small: bool = False) -> T:
         """Answers a question from rows of one moment, in a thread; a `small` one, of a row or two, at once if it can.
@@ -283,12 +294,12 @@ class Projector:
                 _logger.warning("projection waits", projection=self.name, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                _logger.exception("projection failed", projection=self.name, position=self.position)
+                _logger.exception("projection failed", projection=self.name, position=self.position, why=str(error))
                 return self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
-        self._reached.give_up(StoreUnavailable(f"projection {self.name} failed", "PROJECTION_FAILED"))
+        self._reached.give_up(StoreUnavailable(self._words(error), "PROJECTION_FAILED"))
 
     async def _follow(self) -> None:
         async with self._applying:
@@ -326,6 +337,15 @@ class Projector:
                 await self._read_checkpoint()
                 if self._checkpoint < self.position or (self.rows, self._checkpoint) == (rows, before):
                     raise
+            except _DATABASE_AWAY:
+                raise
+            except Exception as error:
+                # One by one: the rows come as far as they can, and it is known what stands in their way.
+                appends = _by_append(new)
+                if len(appends) == 1:
+                    raise _cannot_apply(self.name, new) from error
+                for append in appends:
+                    await self._apply_new(append)
 
     async def _read_checkpoint(self) -> None:
         """Finds how far the rows are, going over to those that another process has rebuilt in their place."""
@@ -346,22 +366,19 @@ class Projector:
                 await self._read_checkpoint()
         return rows is not self._rows
 
-    async def _check_against_log(self) -> None:
-        """Rows of another log, or of a tail that the log lost, must never be added to: they are computed anew."""
-        at = await self._in_writer(self.rows.checkpoint)
-        event = await self.store.event_at(at.position)
-        if at.position and (event is None or event.id != at.event_id):
-            _logger.error("rows do not match the log and are computed anew", projection=self.name, position=at.position)
-            old = self.rows
-            self._rows = await self._in_writer(self._generations.fresh)
-            await self._in_writer(lambda: self._generations.discard(old))
-            self._checkpoint = 0
-        else:
-            self._checkpoint = at.position
-        self._reached.advance(self._checkpoint)
-
     async def _in_writer(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
+
+
+def _by_append(batch: Batch) -> list[Batch]:
+    ends = [number for number, event in enumerate(batch, start=1) if event.closes_append or number == len(batch)]
+    return [batch[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _cannot_apply(projection: str, append: Batch) -> CannotApply:
+    types = ", ".join(type(event.data).__name__ for event in append[:10])
+    about = f"{types} in {append[0].stream}, event {append[0].id}"
+    return CannotApply(projection, append[0].position, append[-1].position, about)
 
 
 def _live_checkpoint(rows: Rows) -> Checkpoint | None:

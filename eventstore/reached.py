@@ -36,11 +36,11 @@ class Reached:
                 future.set_result(None)
 
     async def wait_for(self, position: int) -> None:
-        """Returns once `position` is reached. Raises the `StoreUnavailable` of `give_up`."""
+        """Returns once `position` is reached. Raises a `StoreUnavailable` as `give_up` was told."""
         if self.position >= position:
             return
         if self._end:
-            raise self._end
+            raise _again(self._end)
         waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiters, waiter)
         try:
@@ -57,5 +57,12 @@ class Reached:
         self._end = error
         for _, _, future in self._waiters:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(_again(error))
         self._waiters.clear()
+
+
+def _again(error: StoreUnavailable) -> StoreUnavailable:
+    """A new error each time: a traceback grows with every call that raises the same one."""
+    new = StoreUnavailable(str(error), error.reason)
+    new.__cause__ = error.__cause__
+    return new

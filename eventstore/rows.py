@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateTable
+
+from eventstore.files import locked, take_name, write_durably
 
 SQLITE_BUSY_SECONDS = 30
 
@@ -75,6 +78,25 @@ class Database:
             self._directory = Path(location)
             self._directory.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def kind(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return "sqlite" if self._directory else "postgresql"
+
+    def claim(self, name: str) -> Callable[[], None] | None:
+        """Makes this process the only one that may begin rows of a projection, until it calls what is returned or ends.
+
+        None: another one has the claim.
+        """
+        if self._directory:
+            return locked(self._directory / f"rf_{_word(name)}.lock")
+        connection = self._server.connect().execution_options(isolation_level="AUTOCOMMIT")
+        key = int.from_bytes(hashlib.sha256(f"claim {name}".encode()).digest()[:8], "big", signed=True)
+        if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
+            return connection.close
+        connection.close()
+        return None
+
     def generations(self, name: str) -> list[tuple[str, int]]:
         """The (fingerprint, number) of every generation of a projection that is there, oldest first."""
         pattern = re.compile(rf"^rf_{re.escape(_word(name))}_([0-9a-f]{{10}})_(\d+)$")
@@ -96,6 +118,28 @@ class Database:
         url = self._url.update_query_dict({"options": options})
         engine = sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
         return Rows(engine, label, generation, tables)
+
+    def adopt(self, name: str, mark: str, file: Iterable[bytes]) -> int:
+        """Makes a generation of the bytes of a SQLite file, whole or not at all; only for who has the claim.
+
+        Raises:
+            OSError: The directory cannot hold it.
+        """
+        directory = self._directory or Path()
+        new = directory / f"rf_{_word(name)}.restoring"
+        numbers = itertools.count(max((number for _, number in self.generations(name)), default=0) + 1)
+        try:
+            write_durably(new, file)
+            return next(
+                number for number in numbers if self._takes(directory, f"rf_{_word(name)}_{mark}_{number}", new)
+            )
+        finally:
+            new.unlink(missing_ok=True)
+
+    @staticmethod
+    def _takes(directory: Path, label: str, file: Path) -> bool:
+        # A log of changes that a crash left behind would be taken for one of this file.
+        return not any(directory.glob(f"{label}.db*")) and take_name(file, directory / f"{label}.db")
 
     def drop(self, name: str, mark: str, generation: int) -> None:
         """Removes a generation; questions that are being answered from it may fail."""
@@ -134,6 +178,8 @@ class Rows:
             if connection.scalar(sa.select(checkpoint.c.id)) is None:
                 first = {"id": 1, "position": 0, "event_id": "", "time": 0, "live": False}
                 connection.execute(sa.insert(checkpoint).values(first))
+                if self._on_postgresql:
+                    _leave_uncompressed(connection, tables)
 
     @property
     def answer_at_once(self) -> bool:
@@ -218,6 +264,14 @@ _WRITING: dict[str, dict[str, Any]] = {
     # A writer waits for the one before it and goes on from there; REPEATABLE READ would have it fail.
     "postgresql": {"isolation_level": "READ COMMITTED"},
 }
+
+
+def _leave_uncompressed(connection: sa.Connection, tables: sa.MetaData) -> None:
+    """What is packed already takes PostgreSQL twenty times as long to compress as to write."""
+    for column in (column for table in tables.sorted_tables for column in table.columns):
+        if isinstance(column.type, sa.LargeBinary):
+            name = connection.dialect.identifier_preparer.quote(column.name)
+            connection.execute(sa.text(f"ALTER TABLE {column.table.name} ALTER {name} SET STORAGE EXTERNAL"))
 
 
 def _postgresql(location: str) -> sa.URL:

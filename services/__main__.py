@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import structlog
 import uvloop
@@ -141,8 +142,25 @@ def _configure_logging() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping().get(os.environ.get("ROLLFORWARD_LOG", "info").upper(), logging.INFO)
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
     )
+
+
+class _Steadfast(io.TextIOBase):
+    """Writes where it can: that the log's own disk is full must not end what is logged about."""
+
+    def __init__(self, place: TextIO) -> None:
+        super().__init__()
+        self._place = place
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._place.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._place.flush()
 
 
 if __name__ == "__main__":

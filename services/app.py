@@ -12,24 +12,26 @@ import grpc
 import grpc.aio
 import sqlalchemy as sa
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
+from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
 from eventstore.tail import Tail
+from eventstore.tasks import end
 from rollforward import v1
 from services import registry, serving, tracking, webhooks
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
+from services.grpc_server import add_health_and_reflection, listen, open_server
 from services.http import serving_http
-from services.listen import AddressInUse, address_of, bound_socket, host_and_port
+from services.nats_recovery import keep_writable
 from services.nats_server import EmbeddedNats, NatsServerError
+from services.objects import ObjectPlace, open_objects
 from services.registry.commands import Commands as RegistryCommands
 from services.registry.decider import DECIDER as MODELS
 from services.registry.judging import Judge
@@ -49,10 +51,18 @@ from services.serving.servicer import ServingServicer
 from services.settings import Settings
 from services.system import SystemServicer
 from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.blobs import open_blob_store
-from services.tracking.decider import EXPERIMENTS, RUNS
+from services.tracking.attendance import Attendance
+from services.tracking.blobs import BlobStore
+from services.tracking.commands import Commands as TrackingCommands
+from services.tracking.experiments import EXPERIMENTS
+from services.tracking.garbage import Collector
+from services.tracking.logged_model_servicer import LoggedModelServicer
+from services.tracking.logged_models import LOGGED_MODELS
 from services.tracking.manifests import describe
+from services.tracking.named import Named, NamedArtifactsProjection
+from services.tracking.places import open_blob_store
 from services.tracking.projection import TrackingProjection
+from services.tracking.runs import RUNS
 from services.tracking.servicer import TrackingServicer
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.projection import WebhooksProjection
@@ -62,7 +72,6 @@ from services.webhooks.sending import ATTEMPTS, Means
 from services.webhooks.servicer import WebhooksServicer
 from services.webhooks.signing import Signer, master_key
 
-MESSAGE_BYTES = 4 * 1024 * 1024
 GRACE_SECONDS = 5.0
 
 LOGS: Mapping[str, EventTypes] = {
@@ -73,7 +82,7 @@ LOGS: Mapping[str, EventTypes] = {
 }
 
 NEEDED_LOGS: Mapping[str, Sequence[str]] = {
-    "tracking": ["tracking"],
+    "tracking": ["tracking", "registry"],
     "registry": ["registry", "tracking"],
     "serving": ["serving", "registry"],
     "audit": list(LOGS),
@@ -107,15 +116,20 @@ class _Parts:
     stores: dict[str, JetStreamStore]
     tails: dict[str, Tail]
     database: Database
+    objects: ObjectPlace
     edge: Edge
     server: grpc.aio.Server
     projectors: dict[str, Projector] = field(default_factory=dict)
+    keepers: dict[str, SnapshotKeeper] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
 
     def projector(self, log: str, projection: Projection, service: str) -> Projector:
         """Adds a projection that a service answers from."""
-        projector = Projector(self.tails[log], projection, self.database)
+        projector = Projector(self.tails[log], projection, self.database, self.objects)
         self.projectors[projector.name] = projector
+        keeper = SnapshotKeeper(projector, self.settings.snapshot_interval, self.settings.snapshot_events)
+        self.keepers[projector.name] = keeper
+        self.workers.append(keeper)
         self.edge.rows.setdefault(f"rollforward.v1.{service}", []).append(projector)
         return projector
 
@@ -140,17 +154,19 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stores = await _open_logs(settings, stack, failed)
         tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
         edge = Edge()
-        server = _server(edge)
+        server = open_server(edge, settings.attendance_patience)
         with _naming_settings():
-            parts = _Parts(settings, stores, tails, Database(settings.database_location), edge, server)
+            database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
+            parts = _Parts(settings, stores, tails, database, objects, edge, server)
             for service in settings.services:
                 _ADD[service](parts)
         v1.add_SystemServiceServicer_to_server(
-            SystemServicer(settings.services, list(stores.values()), parts.projectors), server
+            SystemServicer(settings.services, list(stores.values()), parts.projectors, parts.keepers), server
         )
         await _start_all(parts, stack)
-        checks = await _add_health_and_reflection(server, settings)
-        address = _listen(server, settings.grpc)
+        names = [name for service in settings.services for name in _NAMES[service]]
+        checks = await add_health_and_reflection(server, [*names, "SystemService"])
+        address = listen(server, settings.grpc)
         ready = asyncio.Event()
         http = ""
         if settings.http:
@@ -205,8 +221,8 @@ async def _open_logs(
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
-        watcher = asyncio.create_task(_end_with(nats.failed, failed))
-        stack.callback(watcher.cancel)
+        for looking_after in (_end_with(nats.failed, failed), keep_writable(nats)):
+            stack.push_async_callback(end, asyncio.create_task(looking_after))
     client = await connect(url, user or None, password or None)
     stack.push_async_callback(client.close)
     stores = {}
@@ -240,55 +256,33 @@ async def _end_with(ending: Callable[[], Awaitable[None]], failed: asyncio.Futur
         return
 
 
-def _server(edge: Edge) -> grpc.aio.Server:
-    options = [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        # Without this a second process could take half of the calls of the first.
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 0),
-    ]
-    return grpc.aio.server(interceptors=[edge], options=options)
-
-
-def _listen(server: grpc.aio.Server, address: str) -> str:
-    host, port = host_and_port(address)
-    with bound_socket(address):  # gRPC would say why this fails in a line of its own
-        pass
-    try:
-        port = server.add_insecure_port(address_of(host, port))
-    except RuntimeError as error:
-        raise AddressInUse(f"cannot listen on {address}: another program does, or it is not of this machine") from error
-    return address_of(host, port)
-
-
-async def _add_health_and_reflection(server: grpc.aio.Server, settings: Settings) -> health.aio.HealthServicer:
-    names = [name for service in settings.services for name in _NAMES[service]] + ["SystemService"]
-    full = [f"rollforward.v1.{name}" for name in names]
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in ["", *full]:
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([*full, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return checks
+def _blobs(settings: Settings) -> BlobStore:
+    direct = settings.direct_transfers != 0
+    return open_blob_store(settings.artifacts_location, settings.data / "uploads", direct=direct)
 
 
 def _add_tracking(parts: _Parts) -> None:
     store = parts.stores["tracking"]
     rows = parts.projector("tracking", TrackingProjection(), "TrackingService")
-    blobs = open_blob_store(parts.settings.artifacts_location)
-    experiments = CommandHandler(store, EXPERIMENTS, rows)
-    servicer = TrackingServicer(experiments, CommandHandler(store, RUNS, rows), rows, blobs)
-    v1.add_TrackingServiceServicer_to_server(servicer, parts.server)
-    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs), parts.server)
+    parts.edge.rows["rollforward.v1.LoggedModelService"] = [rows]
+    blobs = _blobs(parts.settings)
+    runs = CommandHandler(store, RUNS, rows)
+    attendance = Attendance(runs, rows, parts.tails["tracking"], parts.settings.attendance_patience)
+    parts.workers.append(attendance)
+    experiments, models = CommandHandler(store, EXPERIMENTS, rows), CommandHandler(store, LOGGED_MODELS, rows)
+    commands = TrackingCommands(experiments, runs, models, attendance.heard)
+    v1.add_TrackingServiceServicer_to_server(TrackingServicer(commands, attendance, rows, blobs), parts.server)
+    v1.add_LoggedModelServiceServicer_to_server(LoggedModelServicer(commands, rows, blobs), parts.server)
+    named = parts.projector("registry", NamedArtifactsProjection(), "ArtifactService")
+    parts.edge.rows["rollforward.v1.ArtifactService"] = []  # a collection waits for them itself
+    collector = Collector(blobs, Named(rows, named).digests)
+    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, collector), parts.server)
 
 
 def _add_registry(parts: _Parts) -> None:
     rows = parts.projector("registry", RegistryProjection(), "RegistryService")
     runs = parts.projector("tracking", RunsProjection(), "RegistryService")
-    blobs = open_blob_store(parts.settings.artifacts_location)
+    blobs = _blobs(parts.settings)
 
     async def artifact_exists(digest: str) -> bool:
         try:
@@ -350,7 +344,7 @@ _ADD = {
 }
 
 _NAMES = {
-    "tracking": ["TrackingService", "ArtifactService"],
+    "tracking": ["TrackingService", "LoggedModelService", "ArtifactService"],
     "registry": ["RegistryService", "PolicyService"],
     "serving": ["ServingService"],
     "audit": ["AuditService"],

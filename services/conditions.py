@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,6 +61,47 @@ def compared_tag(
     return tag.exists() if how.operator == "IS NOT NULL" else tag.where(compared(rows, tags.c.value, how)).exists()
 
 
+def compared_metric(value: sa.ColumnElement[float], how: Comparison) -> sa.ColumnElement[bool]:
+    """A comparison of a metric's value, in which NULL is NaN: different from every number."""
+    condition: sa.ColumnElement[bool] = _SIGNS[how.operator](value, sa.literal(float(_number(how)), sa.Double()))
+    return sa.or_(condition, value.is_(None)) if how.operator == "!=" else condition
+
+
+def compared_time(column: sa.ColumnElement[int], how: Comparison) -> sa.ColumnElement[bool]:
+    """A comparison of a column of nanoseconds, by its whole milliseconds, such that an index of it can be used."""
+    # More than any time has, and not infinite.
+    number = max(-_FAR, min(_number(how), _FAR))
+    up, down = math.ceil(number) * MILLISECOND, (math.floor(number) + 1) * MILLISECOND
+    match how.operator:
+        case "<":
+            return _before(column, up)
+        case "<=":
+            return _before(column, down)
+        case ">":
+            return _since(column, down)
+        case ">=":
+            return _since(column, up)
+        case "=":
+            return sa.and_(_since(column, up), _before(column, down))
+        case _:
+            return sa.or_(_before(column, up), _since(column, down))
+
+
+_FAR = 2**63
+
+
+def _before(column: sa.ColumnElement[int], bound: int) -> sa.ColumnElement[bool]:
+    if bound <= -_FAR:
+        return sa.false()
+    return column < sa.literal(bound, sa.BigInteger) if bound < _FAR else column.is_not(None)
+
+
+def _since(column: sa.ColumnElement[int], bound: int) -> sa.ColumnElement[bool]:
+    if bound >= _FAR:
+        return sa.false()
+    return column >= sa.literal(bound, sa.BigInteger) if bound > -_FAR else column.is_not(None)
+
+
 def milliseconds(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """A column of nanoseconds as the whole milliseconds that filters speak of."""
     return column // sa.literal(MILLISECOND, sa.BigInteger)
@@ -70,6 +112,12 @@ def _bound(how: Comparison) -> sa.ColumnElement[Any]:
     if isinstance(how.value, str):
         return sa.literal(how.value, TEXT)
     return sa.literal(how.value, sa.BigInteger() if isinstance(how.value, int) else sa.Double())
+
+
+def _number(how: Comparison) -> int | float:
+    if not isinstance(how.value, int | float):
+        raise TypeError(f"not a number: {how.value!r}")
+    return how.value
 
 
 def _listed(how: Comparison) -> tuple[str, ...]:

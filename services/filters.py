@@ -1,8 +1,9 @@
 """Filters and orders of listings: what a listing may be asked by, parsed, with the place in the text of what is wrong.
 
 A filter is comparisons joined by AND: ``name LIKE 'fraud%' AND tags.team = 'risk' AND created >= 1700000000000``. A key
-is a field, bare or quoted (`"name"`), or a tag: ``tags.team``, ``tags."the team"``. A text is quoted; a quote within it
-is doubled. In a pattern "%" is any text and "_" any character, each of them itself behind a backslash.
+is a field, bare or quoted (`"name"`), or one of a kind of field: ``tags.team``, ``metrics."val acc"``. A text is
+quoted; a quote within it is doubled. In a pattern "%" is any text and "_" any character, each of them itself behind a
+backslash.
 """
 
 from __future__ import annotations
@@ -21,29 +22,46 @@ MOST_COMPARISONS = 100
 Scalar = str | int | float
 
 
-class Holds(enum.Enum):
-    """What a field holds, and with it how it can be compared."""
+_TEXTS = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
+_NUMBERS = ("=", "!=", "<", "<=", ">", ">=")
 
-    TEXT = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
-    NUMBER = ("=", "!=", "<", "<=", ">", ">=")
-    TAGS = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL")
+
+class Holds(enum.Enum):
+    """What a field holds: how it can be compared, and whether a key behind a dot says which of many values."""
+
+    TEXT = (_TEXTS, False)
+    ID = (("=", "!=", "IN", "NOT IN"), False)
+    NUMBER = (_NUMBERS, False)
+    TAGS = ((*_TEXTS, "IS NULL", "IS NOT NULL"), True)
+    METRICS = (_NUMBERS, True)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The comparisons that there are."""
+        operators: tuple[str, ...] = self.value[0]
+        return operators
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there are many values, each with its key."""
+        return bool(self.value[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a listing knows a key as; of TAGS, there is one more key behind the dot."""
+    """What a listing knows a key as."""
 
     name: str
     holds: Holds
 
 
 Fields = Mapping[str, Field]
-"""The fields of a listing by every name that they go by."""
+"""The fields of a listing by every name that they go by; a name may have a dot in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One condition: a field, of tags the `key`, an operator of the field's kind, and what it is compared with."""
+    """One condition: a field, its `key` if it has one, an operator of its kind, and what it is compared with."""
 
     field: str
     operator: str
@@ -53,10 +71,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One field to sort by."""
+    """One field to sort by, with its `key` if it has one."""
 
     field: str
     descending: bool = False
+    key: str = ""
 
 
 def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
@@ -80,20 +99,20 @@ def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
     while not reader.at_end():
         if found and not reader.take(_COMMA):
             reader.refuse("a comma")
-        field, _ = _field(reader, fields)
-        if field.name in {one.field for one in found}:
+        field, key = _field(reader, fields)
+        if (field.name, key) in {(one.field, one.key) for one in found}:
             reader.refuse("a field that was not named before", at=reader.began)
         descending = bool(reader.take(_DESC))
         if not descending:
             reader.take(_ASC)
-        found.append(Order(field.name, descending))
+        found.append(Order(field.name, descending, key))
     if not found and text.strip():
         reader.refuse("a field")
     return tuple(found)
 
 
 _PART = r"""(?:(?P<{0}>{1})|"(?P<{0}_in_quotes>(?:[^"]|"")+)"|`(?P<{0}_in_ticks>(?:[^`]|``)+)`)"""
-_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + r"(?:\." + _PART.format("key", r"[\w.-]*\w") + ")?")
+_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + r"(?:\." + _PART.format("key", r"[\w./-]*\w") + ")?")
 _TEXT = re.compile(r"""'(?P<single>(?:[^']|'')*)'|"(?P<double>(?:[^"]|"")*)\"""")
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)", re.ASCII)
 _OPERATOR = re.compile(
@@ -102,7 +121,7 @@ _OPERATOR = re.compile(
 _OPEN, _CLOSE, _COMMA = (re.compile(re.escape(sign)) for sign in "(),")
 _ASC, _DESC = (re.compile(rf"{word}(?!\w)", re.IGNORECASE) for word in ("ASC", "DESC"))
 _BLANKS = re.compile(r"\s*")
-_ATTRIBUTE = {"attribute", "attributes", "attr"}
+_ATTRIBUTE = {"attribute", "attributes", "attr", "run"}
 
 
 class _Reader:
@@ -153,7 +172,7 @@ class _Reader:
 
 def _comparison(reader: _Reader, fields: Fields) -> Comparison:
     field, key = _field(reader, fields)
-    operators = field.holds.value
+    operators = field.holds.operators
     sign = reader.need(_OPERATOR, f"one of {', '.join(operators)}")
     operator = " ".join(sign[0].upper().split())
     if operator not in operators:
@@ -162,19 +181,25 @@ def _comparison(reader: _Reader, fields: Fields) -> Comparison:
 
 
 def _field(reader: _Reader, fields: Fields) -> tuple[Field, str]:
-    expected = f"one of {', '.join(_spelled(name, field) for name, field in fields.items())}"
+    expected = _expected(fields)
     parts = reader.need(_KEY, expected)
     name, key = _unquoted(parts, "name", '"`'), _unquoted(parts, "key", '"`')
     if name in _ATTRIBUTE and name not in fields and key:
         name, key = key, ""
+    elif f"{name}.{key}" in fields:
+        name, key = f"{name}.{key}", ""
     field = fields.get(name)
-    if field is None or bool(key) != (field.holds is Holds.TAGS):
+    if field is None or bool(key) != field.holds.keyed:
         reader.refuse(expected, at=reader.began)
     return field, key
 
 
-def _spelled(name: str, field: Field) -> str:
-    return f"{name}.KEY" if field.holds is Holds.TAGS else name
+def _expected(fields: Fields) -> str:
+    """Every field by the first of its names."""
+    first: dict[Field, str] = {}
+    for name, field in fields.items():
+        first.setdefault(field, f"{name}.KEY" if field.holds.keyed else name)
+    return f"one of {', '.join(first.values())}"
 
 
 def _value(reader: _Reader, field: Field, operator: str) -> Scalar | tuple[str, ...] | None:
@@ -182,7 +207,7 @@ def _value(reader: _Reader, field: Field, operator: str) -> Scalar | tuple[str, 
         return None
     if operator.endswith("IN"):
         return _texts(reader)
-    return _number(reader) if field.holds is Holds.NUMBER else _text(reader)
+    return _number(reader) if field.holds in {Holds.NUMBER, Holds.METRICS} else _text(reader)
 
 
 def _texts(reader: _Reader) -> tuple[str, ...]:

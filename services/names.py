@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -14,6 +16,11 @@ _ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _LIKE_A_VERSION = re.compile(r"[vV]?[0-9]+|latest", re.IGNORECASE)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{32}")
+_LOGGED_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
+_KEY = re.compile(r"[/\w.\- :]+")
+
+LONGEST_KEY = 250
+"""Characters of the key of a parameter, metric or tag of a run, an experiment or a logged model."""
 
 
 def check_model_name(name: str) -> None:
@@ -42,6 +49,35 @@ def check_id(value: str, reason: str) -> None:
     """Raises `Rejected` with this reason unless the id is 32 lower-case hex digits."""
     if not _ID.fullmatch(value):
         raise Rejected(Kind.INVALID, reason, f"an id has 32 lower-case hex digits: {value[:100]!r}", id=value[:100])
+
+
+def check_logged_model_id(value: str) -> None:
+    """Raises `Rejected` INVALID_MODEL_ID unless the id is "m-" and 32 lower-case hex digits."""
+    if not _LOGGED_MODEL_ID.fullmatch(value):
+        words = f"a logged model's id is 'm-' and 32 lower-case hex digits: {value[:100]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_MODEL_ID", words, id=value[:100])
+
+
+def check_key(key: str, what: str) -> None:
+    """Raises `Rejected` INVALID_KEY unless the key of a parameter, metric or tag is what MLflow allows, too.
+
+    That is 1 to 250 letters and digits of any script, blanks and ``/ . - _ :``, which as a path is relative and in its
+    shortest form.
+    """
+    if not (len(key) <= LONGEST_KEY and _is_key(key)):
+        words = (
+            f"{what} has 1 to {LONGEST_KEY} letters, digits, blanks and / . - _ :, and does not climb as a path: "
+            f"{key[:300]!r}"
+        )
+        raise Rejected(Kind.INVALID, "INVALID_KEY", words, key=key[:300])
+
+
+# A job logs the same few keys again and again.
+@lru_cache(maxsize=10_000)
+def _is_key(key: str) -> bool:
+    if not _KEY.fullmatch(key) or key == "." or key.startswith(("/", "..")):
+        return False
+    return posixpath.normpath(key) == key
 
 
 def check_text(value: str, what: str, longest: int, reason: str, *, shortest: int = 1) -> None:

@@ -78,6 +78,7 @@ class EmbeddedNats:
         self._supervisor: asyncio.Task[None] | None = None
         self._address: NatsAddress | None = None
         self._restarts = 0
+        self._renewing = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -94,6 +95,11 @@ class EmbeddedNats:
         if self._address is None:
             raise RuntimeError("the embedded NATS server was not started")
         return self._address
+
+    @property
+    def data(self) -> Path:
+        """Its directory."""
+        return self._data
 
     @property
     def pid(self) -> int | None:
@@ -143,6 +149,12 @@ class EmbeddedNats:
             raise
         lock.release()
 
+    async def renew(self) -> None:
+        """End the server in good order, if one runs; a new one takes its place."""
+        if (child := self._child) is not None:
+            self._renewing = True
+            await child.end()
+
     async def failed(self) -> None:
         """Wait until supervision ends: return when stopped, raise the last error when the server was given up."""
         if self._supervisor is None:
@@ -157,6 +169,9 @@ class EmbeddedNats:
         while quick <= _QUICK_FAILURES:
             since = time.monotonic()
             error = await self._life(binary, lock, config)
+            if self._renewing:
+                self._renewing = False
+                continue
             quick = 1 if time.monotonic() - since >= _STABLE else quick + 1
             _log.error("nats-server is down", quick_failures=quick, error=str(error))
             if quick > _QUICK_FAILURES:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -47,7 +48,11 @@ _POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})\s*")
 
 WITHOUT_ROWS = frozenset(
     {
-        *("LogBatch", "LogArtifact", "FinishRun", "StartPod", "AcknowledgeAssignment", "StopPod"),
+        *("CreateExperiment", "RenameExperiment", "ChangeExperimentTags", "DeleteExperiment", "RestoreExperiment"),
+        *("StartRun", "ResumeRun", "AttendRun", "LogBatch", "LogLineage", "LogArtifact", "FinishRun"),
+        *("RenameRun", "DescribeRun", "DeleteRun", "RestoreRun"),
+        *("CreateLoggedModel", "LogLoggedModel", "LogLoggedModelArtifact", "FinalizeLoggedModel"),
+        *("DeleteLoggedModel", "RestoreLoggedModel", "StartPod", "AcknowledgeAssignment", "StopPod"),
         *("MoveAlias", "MoveAliases", "RemoveAlias", "ScheduleMove", "CancelSchedule", "Rollback", "ResolveAlias"),
         *("RenameModel", "SetDescription", "ChangeTags", "DeleteModel", "RestoreModel", "SetRegistrationGate"),
         *("SetVersionStatus", "DeleteVersion", "RestoreVersion", "SetPolicy", "RemovePolicy"),
@@ -76,14 +81,14 @@ class Follows(Protocol):
     def position(self) -> int: ...
     @property
     def store(self) -> EventStore: ...
+    @property
+    def failure(self) -> BaseException | None: ...
     async def wait_for(self, position: int) -> None: ...
 
 
 class Command(Protocol):
-    """What every command request has."""
+    """What every command request has; most also have a request id, many a reason."""
 
-    @property
-    def request_id(self) -> str: ...
     def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
 
 
@@ -95,19 +100,23 @@ def metadata(request: Command, context: Context) -> Metadata:
     """
     headers = _headers(context)
     actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
-    reason = str(getattr(request, "reason", ""))
+    reason, request_id = (str(getattr(request, name, "")) for name in ("reason", "request_id"))
     check_text(actor, "the actor", 255, "INVALID_ACTOR")
     check_prose(reason, "the reason", 4000, "INVALID_REASON")
-    check_text(request.request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
-    body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
+    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
     return Metadata(
         actor=actor,
         reason=reason,
-        request_id=request.request_id,
-        request_digest=hashlib.sha256(body).hexdigest() if request.request_id else "",
+        request_id=request_id,
+        request_digest=_digest(request) if request_id else "",
         correlation_id=headers.get("rollforward-correlation-id", "")[:128],
         traceparent=headers.get("traceparent", "")[:128],
     )
+
+
+def _digest(request: Command) -> str:
+    body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
+    return hashlib.sha256(body).hexdigest()
 
 
 def _headers(context: Context) -> dict[str, str]:
@@ -173,7 +182,8 @@ class Edge(grpc.aio.ServerInterceptor):
     """Stands before every method of every service.
 
     Attributes:
-        rows: By full service name, the projections that its answers come from.
+        rows: By full service name, the projections that its answers come from; the first is of the log that its
+            commands write to.
         memory: By full service name, what methods `WITHOUT_ROWS` answer from.
     """
 
@@ -210,11 +220,14 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         name = service.rpartition(".")[2]
+        writes = _is_command(service, method)
 
         async def call(request: Any, context: Context) -> Any:
             async with _Guarded(name, method, context):
                 if isinstance(request, Message):
                     check_texts(request)
+                if writes:
+                    self._check_writable(service)
                 await self._wait(service, method, context)
                 return await inner(request, context)
 
@@ -233,6 +246,13 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _check_writable(self, service: str) -> None:
+        """Refuses a command when nobody could see what it did, nor whether it was done before."""
+        for source in (*self.rows.get(service, ())[:1], *self.memory.get(service, ())):
+            if source.failure:
+                words = f"{source.name} failed: commands are refused"
+                raise StoreUnavailable(words, "PROJECTION_FAILED") from source.failure
+
     async def _wait(self, service: str, method: str, context: Context) -> None:
         """Read your writes: waits until what answers has come to the positions that the caller has seen."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
@@ -240,6 +260,12 @@ class Edge(grpc.aio.ServerInterceptor):
             position = wanted.get(source.store.log, 0)
             if position > source.position:
                 await wait_for(source, position, context)
+
+
+def _is_command(service: str, method: str) -> bool:
+    """Whether a method writes events: it is given a request id, and tells a position."""
+    found = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
+    return "request_id" in found.input_type.fields_by_name and "position" in found.output_type.fields_by_name
 
 
 class _EncodedOnce:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,12 @@ from numpy.typing import NDArray
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+
+Point = tuple[int, int, float]
+"""A step, a time (ms since 1970) and a value."""
+
+Columns = tuple[bytes, bytes, bytes]
+"""Steps, times and values, each 8-byte little-endian numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +27,52 @@ class Points:
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
 
-    def latest(self) -> tuple[int, int, float]:
+    def latest(self) -> Point:
         """The point with the highest step, then time, then value; NaN is the lowest value."""
-        rank = np.where(np.isnan(self.values), -np.inf, self.values)
-        last = np.lexsort((rank, ~np.isnan(self.values), self.timestamps, self.steps))[-1]
-        return int(self.steps[last]), int(self.timestamps[last]), float(self.values[last])
+        return latest_of(self, [0])[0]
+
+
+def latest_of(points: Points, starts: Sequence[int]) -> list[Point]:
+    """The latest point of each part; parts begin at `starts`, and none is empty. A value of -0.0 is given as 0.0."""
+    owners = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(points.steps)))
+    places = np.arange(len(points.steps))
+    # Few points are left to sort once those with a lower step or time are out.
+    for column in (points.steps, points.timestamps):
+        held = column[places]
+        highest = np.maximum.reduceat(held, np.searchsorted(owners, np.arange(len(starts))))
+        left = held == highest[owners]
+        places, owners = places[left], owners[left]
+    values = points.values[places] + 0.0
+    numbers = ~np.isnan(values)
+    order = np.lexsort((np.where(numbers, values, 0.0), numbers, owners))
+    last = order[np.searchsorted(owners, np.arange(len(starts)), "right") - 1]
+    at = places[last]
+    return list(zip(points.steps[at].tolist(), points.timestamps[at].tolist(), values[last].tolist(), strict=True))
+
+
+def columns(series: v1.Series) -> Columns:
+    """The columns of a chunk.
+
+    Raises:
+        Rejected: INVALID_SERIES when it is empty, or they are not of one length of whole 8-byte numbers.
+    """
+    steps, timestamps, values = series.steps, series.timestamps, series.values
+    size = len(values)
+    if not size or size % 8 or len(steps) != size or len(timestamps) != size:
+        lengths = f"{len(steps)}, {len(timestamps)} and {size} bytes"
+        words = f"the columns of {series.key!r} are not of one length of whole 8-byte numbers: {lengths}"
+        raise Rejected(Kind.INVALID, "INVALID_SERIES", words, key=series.key)
+    return steps, timestamps, values
 
 
 def unpack(series: v1.Series) -> Points:
-    """The points of a chunk.
+    """The points of a chunk. Raises `Rejected` INVALID_SERIES as `columns`."""
+    return columns_of(*columns(series))
 
-    Raises:
-        Rejected: INVALID_SERIES when it is empty, or its columns are not of one length of whole 8-byte numbers.
-    """
-    size = len(series.values)
-    if not size or size % 8 or len(series.steps) != size or len(series.timestamps) != size:
-        lengths = f"{len(series.steps)}, {len(series.timestamps)} and {size} bytes"
-        words = f"the columns of {series.key!r} are not of one length of whole 8-byte numbers: {lengths}"
-        raise Rejected(Kind.INVALID, "INVALID_SERIES", words, key=series.key)
-    return Points(
-        np.frombuffer(series.steps, "<i8"),
-        np.frombuffer(series.timestamps, "<i8"),
-        np.frombuffer(series.values, "<f8"),
-    )
+
+def columns_of(steps: bytes, timestamps: bytes, values: bytes) -> Points:
+    """Columns of 8-byte little-endian numbers as points."""
+    return Points(np.frombuffer(steps, "<i8"), np.frombuffer(timestamps, "<i8"), np.frombuffer(values, "<f8"))
 
 
 def pack(key: str, points: Points) -> v1.Series:
@@ -55,11 +85,8 @@ def pack(key: str, points: Points) -> v1.Series:
     )
 
 
-def is_later(one: tuple[int, int, float], other: tuple[int, int, float]) -> bool:
+def is_later(one: Point, other: Point) -> bool:
     """Whether a point is later than another: by step, then time, then value; NaN is the lowest value."""
-    return _order(one) > _order(other)
-
-
-def _order(point: tuple[int, int, float]) -> tuple[int, int, bool, float]:
-    step, timestamp, value = point
-    return (step, timestamp, not math.isnan(value), 0.0 if math.isnan(value) else value)
+    if one[:2] != other[:2]:
+        return one[:2] > other[:2]
+    return one[2] > other[2] or (math.isnan(other[2]) and not math.isnan(one[2]))

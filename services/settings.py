@@ -11,7 +11,15 @@ from eventstore.errors import Kind, Rejected
 SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
 
 _TEXTS = ("grpc", "http", "nats", "nats_user", "nats_password", "nats_monitor", "database", "artifacts", "webhook_key")
-_NUMBERS = ("nats_port", "replicas", "webhook_patience")
+_NUMBERS = (
+    "nats_port",
+    "replicas",
+    "webhook_patience",
+    "attendance_patience",
+    "direct_transfers",
+    "snapshot_interval",
+    "snapshot_events",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,10 @@ class Settings:
         artifacts: A directory or ``s3://bucket/prefix``; empty for a place in `data`.
         webhook_key: What the secrets of webhooks are derived from; empty for a file in `data`.
         webhook_patience: For how many seconds a change is sent to an endpoint that does not take it.
+        attendance_patience: For how many seconds the job of a run may be silent before the run is lost; at least 1.
+        snapshot_interval: How often it is seen to whether a snapshot of rows is due, in seconds; 0 for never.
+        snapshot_events: How many events must have come since the last snapshot, at least.
+        direct_transfers: Whether clients may transfer artifacts straight to and from an S3 store; 0 for no.
     """
 
     services: tuple[str, ...] = SERVICES
@@ -48,6 +60,10 @@ class Settings:
     artifacts: str = ""
     webhook_key: str = field(default="", repr=False)
     webhook_patience: int = 72 * 3600
+    attendance_patience: int = 60
+    direct_transfers: int = 1
+    snapshot_interval: int = 600
+    snapshot_events: int = 10_000
 
     @property
     def database_location(self) -> str:
@@ -76,6 +92,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         for name in _NUMBERS
         if environment.get(f"ROLLFORWARD_{name.upper()}")
     }
+    if numbers.get("attendance_patience", 1) < 1:
+        words = "ROLLFORWARD_ATTENDANCE_PATIENCE is a number of seconds from 1 on"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name="ROLLFORWARD_ATTENDANCE_PATIENCE")
     data = Path(environment.get("ROLLFORWARD_DATA") or "rollforward-data")
     return Settings(data=data, **text, **numbers)  # type: ignore[arg-type]
 

@@ -1,16 +1,20 @@
-"""The system service: what runs, how far it is, and how to rebuild a projection."""
+"""The system service: what runs, how far it is, rebuilds and snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
+from typing import TypeVar
 
 from eventstore.errors import Kind, Rejected
+from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projector
 from eventstore.store import EventStore
 from rollforward import v1
 from services.rpc import Context
+
+T = TypeVar("T")
 
 
 class SystemServicer(v1.SystemServiceServicer):
@@ -20,14 +24,20 @@ class SystemServicer(v1.SystemServiceServicer):
         services: The services in it.
         stores: Their logs.
         projectors: Their projections, by name.
+        keepers: What takes snapshots of these, by the same names.
     """
 
     def __init__(
-        self, services: Sequence[str], stores: Sequence[EventStore], projectors: Mapping[str, Projector]
+        self,
+        services: Sequence[str],
+        stores: Sequence[EventStore],
+        projectors: Mapping[str, Projector],
+        keepers: Mapping[str, SnapshotKeeper],
     ) -> None:
         self._services = services
         self._stores = stores
         self._projectors = projectors
+        self._keepers = keepers
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         """The state of the logs and projections of this process."""
@@ -47,11 +57,7 @@ class SystemServicer(v1.SystemServiceServicer):
         self, request: v1.RebuildProjectionRequest, context: Context
     ) -> AsyncIterator[v1.RebuildProjectionResponse]:
         """Rebuilds a projection beside the live one, compares, and switches."""
-        projector = self._projectors.get(request.name)
-        if projector is None:
-            words = f"no projection {request.name!r}; there are {', '.join(self._projectors)}"
-            raise Rejected(Kind.NOT_FOUND, "PROJECTION_NOT_FOUND", words, projection=request.name)
-        async with aclosing(projector.rebuild()) as rebuild:
+        async with aclosing(_named(self._projectors, request.name).rebuild()) as rebuild:
             async for step in rebuild:
                 yield v1.RebuildProjectionResponse(
                     position=step.position,
@@ -60,6 +66,21 @@ class SystemServicer(v1.SystemServiceServicer):
                     live_digest=step.live_digest,
                     rebuilt_digest=step.rebuilt_digest,
                 )
+
+    async def CreateSnapshot(
+        self, request: v1.CreateSnapshotRequest, context: Context
+    ) -> AsyncIterator[v1.CreateSnapshotResponse]:
+        """Keeps a snapshot of a projection's rows."""
+        async with aclosing(_named(self._keepers, request.name).take()) as steps:
+            async for step in steps:
+                yield v1.CreateSnapshotResponse(size_bytes=step.size, done=step.done, position=step.position)
+
+
+def _named(parts: Mapping[str, T], name: str) -> T:
+    if name not in parts:
+        words = f"no projection {name!r}; there are {', '.join(parts)}"
+        raise Rejected(Kind.NOT_FOUND, "PROJECTION_NOT_FOUND", words, projection=name)
+    return parts[name]
 
 
 def _projection(projector: Projector) -> v1.ProjectionStatus:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +16,11 @@ from tests.servers.nats import running_cluster, running_nats
 from tests.servers.postgres import PostgresServer, running_postgres
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Makes the tests independent of how they are run."""
+    # What runs log goes through journals: not through those of the user who tests.
+    os.environ["ROLLFORWARD_JOURNAL"] = journal = tempfile.mkdtemp(prefix="rollforward-journal-")
+    config.add_cleanup(lambda: shutil.rmtree(journal, ignore_errors=True))
     # A shell that runs them in the background has Ctrl-C ignored, here and in every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

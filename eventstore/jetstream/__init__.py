@@ -2,6 +2,15 @@
 
 from eventstore.jetstream.connection import connect
 from eventstore.jetstream.durability import FlushQuestion, ask_monitor, ask_system_account
+from eventstore.jetstream.health import ask_write_error
 from eventstore.jetstream.store import JetStreamStore, subject_of
 
-__all__ = ["FlushQuestion", "JetStreamStore", "ask_monitor", "ask_system_account", "connect", "subject_of"]
+__all__ = [
+    "FlushQuestion",
+    "JetStreamStore",
+    "ask_monitor",
+    "ask_system_account",
+    "ask_write_error",
+    "connect",
+    "subject_of",
+]

@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from eventstore.errors import Kind, Rejected
 from eventstore.rows import checkpoint, events
 from rollforward import v1
+from services.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
 from services.pages import page_size
-from services.registry.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
 from services.registry.lookup import get_origin, name_now, origin_ever_called
 from services.registry.projection import alias_of
 from services.registry.tables import alias_changes, aliases, model_tags, models, schedules

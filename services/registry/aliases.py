@@ -24,6 +24,8 @@ from services.registry.policies import Judgement
 from services.registry.state import Assignment, Schedule, State
 from services.times import nanoseconds
 
+MOST_REVISION = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -71,7 +73,7 @@ class Expire:
 
 
 def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
-    """What a move makes happen: that it is made, that a gate refuses it, or nothing when the alias is there already."""
+    """What a move makes happen: that it is made, that a gate refuses it, or nothing when it stands so, its end too."""
     request = command.request
     check_alias(request.alias)
     check_model(request.model, state)
@@ -79,7 +81,7 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
     expected = request.expected_revision if request.HasField("expected_revision") else None
     held = check_revision(request.model, request.alias, expected, state)
     expires_at = _expiry(command)
-    if held.version == request.version and expires_at in (None, held.expires_at):
+    if (held.version, held.expires_at) == (request.version, expires_at):
         return []
     check_reason(request.reason, command.judgement)
     check_fresh(command.judgement, request.alias, request.version, state)
@@ -160,6 +162,8 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
     nanoseconds(request.at)
     if not request.HasField("at"):
         raise Rejected(Kind.INVALID, "INVALID_TIME", "a time is needed")
+    if request.expected_revision > MOST_REVISION:
+        raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MOST_REVISION}")
     check_reason(request.reason, command.judgement)
     return [
         v1.AliasMoveScheduled(

@@ -35,6 +35,12 @@ def renamed(model: str, new_name: str) -> Rejected:
     return Rejected(Kind.PRECONDITION, "MODEL_RENAMED", words, model=model, renamed_to=new_name)
 
 
+def check_free(model: str, state: State) -> None:
+    """Raises `Conflict` NAME_TAKEN when another model was given the name since its stream was chosen."""
+    if state.origin_of_name:
+        raise Conflict("NAME_TAKEN", f"another model was called {model!r} meanwhile", model=model)
+
+
 def check_model(model: str, state: State) -> None:
     """As `check_named`, and raises `Rejected` MODEL_DELETED when it is deleted."""
     check_named(model, state)
@@ -55,7 +61,7 @@ def check_version(model: str, version: int, state: State, *, deleted: bool = Fal
     return found
 
 
-def check_usable(model: str, version: int, state: State) -> None:
+def check_usable(model: str, version: int, state: State) -> Version:
     """As `check_version`, and raises `Rejected` VERSION_NOT_READY unless its status is READY."""
     found = check_version(model, version, state)
     if found.status != v1.VERSION_STATUS_READY:
@@ -63,6 +69,7 @@ def check_usable(model: str, version: int, state: State) -> None:
         words = f"version {version} of {model!r} is {status}, not READY"
         about: dict[str, Any] = {"model": model, "version": str(version), "status": status}
         raise Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", words, **about)
+    return found
 
 
 def check_revision(model: str, alias: str, expected: int | None, state: State) -> Assignment:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -15,9 +15,9 @@ from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from rollforward import v1
 from services.names import check_model_name
 from services.registry import aliases, model_stream
-from services.registry.checks import check_model, check_version
+from services.registry.checks import check_model, check_usable
 from services.registry.decider import Register, exists
-from services.registry.judging import Judge
+from services.registry.judging import Case, Judge
 from services.registry.live import Live
 from services.registry.policies import Judgement, binding_move
 from services.registry.state import State
@@ -26,7 +26,16 @@ Events = tuple[RecordedEvent, ...]
 T = TypeVar("T")
 
 ATTEMPTS = 16
-_STALE = {"EVIDENCE_STALE", "GATE_CHANGED"}
+_STALE = {"EVIDENCE_STALE", "GATE_CHANGED", "NAME_TAKEN"}
+
+
+class Target(NamedTuple):
+    """A move to be judged; `skip` the gates that bind it if a recent holder comes back."""
+
+    model: str
+    alias: str
+    version: int
+    skip: bool = False
 
 
 class Commands:
@@ -53,7 +62,11 @@ class Commands:
 
     async def handle(self, model: str, command: object, metadata: Metadata) -> Outcome[State]:
         """Does a command on one model."""
-        return await self._handler.handle(await self.stream_of(model), command, metadata)
+
+        async def attempt() -> Outcome[State]:
+            return await self._handler.handle(await self.stream_of(model), command, metadata)
+
+        return await _while_stale(attempt)
 
     async def state(self, model: str) -> tuple[str, State, int]:
         """The stream of a model, its newest state and revision."""
@@ -65,7 +78,7 @@ class Commands:
 
         async def attempt() -> Outcome[State]:
             stream = await self.stream_of(request.model)
-            judgement = await self.judgement(stream, request.model, request.alias, request.version)
+            [judgement] = await self.judgements([Target(request.model, request.alias, request.version)])
             return await self._handler.handle(stream, aliases.Move(request, judgement, time.time_ns()), metadata)
 
         return await _while_stale(attempt)
@@ -88,7 +101,7 @@ class Commands:
             schedule = state.schedules.get(schedule_id)
             judgement = Judgement()
             if schedule:
-                judgement = await self.judgement(stream, state.name, schedule.alias, schedule.version)
+                [judgement] = await self.judgements([Target(state.name, schedule.alias, schedule.version)])
             try:
                 return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, judgement), metadata)
             except EventTooLarge as error:  # all that its gates have seen: it would be so again and again
@@ -103,14 +116,19 @@ class Commands:
         """Ends an assignment whose time has come, if it still stands."""
         await self._handler.handle(stream, aliases.Expire("", alias, revision), metadata)
 
-    async def judgement(self, stream: str, model: str, alias: str, version: int, *, skip: bool = False) -> Judgement:
-        """What the policies that bind a move say of it; `skip` their gates if a recent holder comes back."""
+    async def judgements(self, targets: Sequence[Target]) -> list[Judgement]:
+        """What the policies that bind moves say of each, by what each model and all runs are at one moment."""
         policies = self._live.policies
-        names = self._live.names(model)
-        if not binding_move(policies, names, alias):
-            return Judgement(policies.revision)
-        state, _ = await self._handler.state(stream)
-        return await self._judge.move(policies, state, names, alias, version, skip=skip)
+        names = {target.model: self._live.names(target.model) for target in targets}
+        bound = {target.model for target in targets if binding_move(policies, names[target.model], target.alias)}
+        if not bound:
+            return [Judgement(policies.revision)] * len(targets)
+        states = {model: (await self.state(model))[1] for model in bound}
+        cases = [
+            Case(states.get(model, State()), names[model], alias, version, skip)
+            for model, alias, version, skip in targets
+        ]
+        return await self._judge.moves(policies, cases)
 
     def _reasons(self, model: str, alias: str) -> Judgement:
         policies = self._live.policies
@@ -152,7 +170,7 @@ class Commands:
         _, state, _ = await self.state(request.model)
         try:
             check_model(request.model, state)
-            version = check_version(request.model, request.version, state)
+            version = check_usable(request.model, request.version, state)
         except Rejected as refusal:
             return await self._refuse(request.to_model, refusal, metadata)
         again = v1.RegisterVersionRequest(
@@ -195,15 +213,20 @@ class Commands:
     async def move_together(self, request: v1.MoveAliasesRequest, metadata: Metadata) -> tuple[Events, int]:
         """Moves a release set; returns its events and the position to read from."""
         _check_release_set(request)
-        return await _while_stale(lambda: self._handler.handle_across(lambda: self._release(request), metadata))
+        targets = [Target(target.model, target.alias, target.version) for target in request.targets]
 
-    async def _release(self, request: v1.MoveAliasesRequest) -> Plan:
+        async def attempt() -> tuple[Events, int]:
+            judged = await self.judgements(targets)
+            return await self._handler.handle_across(lambda: self._release(request, judged), metadata)
+
+        return await _while_stale(attempt)
+
+    async def _release(self, request: v1.MoveAliasesRequest, judged: Sequence[Judgement]) -> Plan:
         models = await self._states(request)
         moves: list[tuple[str, Message]] = []
         kept: list[tuple[str, Message]] = []
-        for target in request.targets:
+        for target, judgement in zip(request.targets, judged, strict=True):
             stream, state, _ = models[target.model]
-            judgement = await self.judgement(stream, target.model, target.alias, target.version)
             made = aliases.move(aliases.Move(_single(target, request), judgement), state)
             moves += [(stream, event) for event in made]
             kept += [] if made else [(stream, _kept(target, state))]
@@ -214,7 +237,7 @@ class Commands:
             # What stays is written down too, so that the append is refused when it did not.
             return Plan(moves + kept, seen)
         if seen != {stream: revision for stream, _, revision in (await self._states(request)).values()}:
-            return await self._release(request)  # they may never have stood so at one time
+            return await self._release(request, judged)  # they may never have stood so at one time
         return Plan((), seen)
 
     async def _states(self, request: v1.MoveAliasesRequest) -> dict[str, tuple[str, State, int]]:

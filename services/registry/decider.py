@@ -14,7 +14,15 @@ from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
 from services.names import check_digest, check_model_name, check_prose, check_text
 from services.registry import aliases
-from services.registry.checks import UNBOUND, check_model, check_named, check_reason, check_version, gate_failed
+from services.registry.checks import (
+    UNBOUND,
+    check_free,
+    check_model,
+    check_named,
+    check_reason,
+    check_version,
+    gate_failed,
+)
 from services.registry.policies import Judgement
 from services.registry.state import State, Tags, Version, evolve
 
@@ -53,6 +61,7 @@ def decide(command: object, state: State) -> Sequence[Message]:
 def _create(command: v1.CreateModelRequest, state: State) -> Sequence[Message]:
     check_model_name(command.name)
     _check_labels(command.description, command.tags)
+    check_free(command.name, state)
     if state.name:
         check_named(command.name, state)
         raise exists(command.name)
@@ -150,6 +159,7 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
     check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", shortest=0)
+    check_free(request.model, state)
     if state.name:
         check_model(request.model, state)
     check_reason(request.reason, command.judgement)

@@ -130,10 +130,14 @@ def evaluate(
 
 def recompute(evidence: v1.GateEvidence) -> bool:
     """Whether a gate's answer follows from what the evidence says that it saw."""
+    return evaluate_again(evidence).passed == evidence.passed
+
+
+def evaluate_again(evidence: v1.GateEvidence) -> v1.GateEvidence:
+    """What a gate says of nothing but what the evidence says that it saw."""
     first = MOVE[0] if evidence.others else REGISTRATION[0]
     variables = {first: evidence.run} | dict(evidence.others)
-    again = evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy)
-    return again.passed == evidence.passed
+    return evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy)
 
 
 def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:

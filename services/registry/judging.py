@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from eventstore.errors import StoreUnavailable
 from eventstore.projection import Projector
@@ -15,6 +16,20 @@ from services.registry.state import State
 
 CHAMPION = "champion"
 LONGEST_WAIT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A move to be judged: in a model's state, by all names that the model ever had.
+
+    With `skip`, gates are named and not asked.
+    """
+
+    state: State
+    names: Collection[str]
+    alias: str
+    version: int
+    skip: bool = False
 
 
 class Judge:
@@ -49,34 +64,31 @@ class Judge:
         evidence = [evaluate(policy.gate, {"run": run}, position, policy.name) for policy in gates]
         return own, Judgement(declared.revision, _reasons(binding), tuple(evidence))
 
-    async def move(
-        self,
-        declared: policies.State,
-        state: State,
-        names: Collection[str],
-        alias: str,
-        version: int,
-        *,
-        skip: bool = False,
-    ) -> Judgement:
-        """What policies say of a move in a model's state; with `skip`, their gates are named and not asked.
-
-        `names` are all that the model ever had.
+    async def moves(self, declared: policies.State, cases: Sequence[Case]) -> list[Judgement]:
+        """What policies say of moves, all by what is known of runs at one moment.
 
         Raises:
             StoreUnavailable: What is known of runs is behind.
         """
-        binding = binding_move(declared, names, alias)
-        gates = [policy for policy in binding if policy.gate]
-        if skip or not gates:
-            return Judgement(declared.revision, _reasons(binding), skipped=tuple(policy.gate for policy in gates))
-        held = (version, state.alias(alias).version, state.alias(CHAMPION).version)
-        case = dict(zip(MOVE, (_run(state, number) for number in held), strict=True))
-        known, position = await self._known([case])
-        variables = _with_measurements(case, known)
-        evidence = [evaluate(policy.gate, variables, position, policy.name) for policy in gates]
-        candidate = case[MOVE[0]].version
-        return Judgement(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held[1:])
+        binding = [binding_move(declared, case.names, case.alias) for case in cases]
+        gated = [
+            number
+            for number, case in enumerate(cases)
+            if not case.skip and any(policy.gate for policy in binding[number])
+        ]
+        seen = {number: _variables(cases[number]) for number in gated}
+        known, position = await self._known(list(seen.values())) if gated else ({}, 0)
+
+        def judged() -> list[Judgement]:
+            return [
+                _judged(declared, policies, case, _with_measurements(seen[number], known), position)
+                if number in seen
+                else _unasked(declared, policies)
+                for number, (case, policies) in enumerate(zip(cases, binding, strict=True))
+            ]
+
+        # Many gates take their time: the loop has others to serve.
+        return await asyncio.to_thread(judged) if len(gated) > 1 else judged()
 
     async def ask(self, expression: str, cases: Sequence[Mapping[str, v1.GateRun]]) -> list[v1.GateEvidence]:
         """What a gate says of each of many cases, by the metrics and parameters that their runs have now.
@@ -109,6 +121,29 @@ class Judge:
 
 def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:
     return tuple(policy.name for policy in binding if policy.reason_required)
+
+
+def _variables(case: Case) -> dict[str, v1.GateRun]:
+    held = (case.version, case.state.alias(case.alias).version, case.state.alias(CHAMPION).version)
+    return dict(zip(MOVE, (_run(case.state, number) for number in held), strict=True))
+
+
+def _judged(
+    declared: policies.State,
+    binding: Sequence[v1.Policy],
+    case: Case,
+    variables: Mapping[str, v1.GateRun],
+    position: int,
+) -> Judgement:
+    evidence = [evaluate(policy.gate, variables, position, policy.name) for policy in binding if policy.gate]
+    held = case.state.alias(case.alias).version, case.state.alias(CHAMPION).version
+    candidate = variables[MOVE[0]].version
+    return Judgement(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held)
+
+
+def _unasked(declared: policies.State, binding: Sequence[v1.Policy]) -> Judgement:
+    gates = tuple(policy.gate for policy in binding if policy.gate)
+    return Judgement(declared.revision, _reasons(binding), skipped=gates)
 
 
 def _run(state: State, number: int) -> v1.GateRun:

@@ -21,6 +21,8 @@ from services.registry.projection import alias_of, change_of
 from services.registry.standing import live_rows
 from services.times import timestamp
 
+RETRY_SECONDS = 0.5
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -32,11 +34,15 @@ class Live:
     Args:
         rows: The registry's rows.
         tail: The registry log's.
+
+    Attributes:
+        failure: The defect that it met, until it has started again from the rows: meanwhile it answers nothing.
     """
 
     def __init__(self, rows: Projector, tail: Tail) -> None:
         self.name = "registry-live"
         self.store = rows.store
+        self.failure: Exception | None = None
         self.policies = policies.State()
         self._rows = rows
         self._tail = tail
@@ -74,6 +80,7 @@ class Live:
         at = await self._rows.query(live_rows)
         self.policies = policies.from_rows(at.policies, at.policy_revision)
         self._origins, self._names, self._changes, self._tags = at.names, at.current, at.changes, at.tags
+        self._all_names, self._opens = {}, True
         for name, origin in at.names.items():
             self._all_names.setdefault(origin, []).append(name)
         self._time = at.time
@@ -82,6 +89,8 @@ class Live:
     async def _follow(self) -> None:
         while True:
             try:
+                if self.failure:
+                    await self._start_again()
                 async with aclosing(self._tail.events(self.position)) as news:
                     async for events, position in news:
                         for event in events:
@@ -91,7 +100,18 @@ class Live:
                 _logger.info("the live view starts again from where it was")
             except StoreUnavailable as error:
                 self._reached.give_up(error)
+                self.failure = error
                 return
+            except Exception as error:
+                _logger.exception("the live view met a defect and starts again from the rows", position=self.position)
+                self.failure = error
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _start_again(self) -> None:
+        """Takes over what the rows say of all that was heard up to now, the event that could not be taken in too."""
+        await self._rows.wait_for(self._tail.position)
+        await self._load()
+        self.failure = None
 
     def _hear(self, event: RecordedEvent) -> None:
         self._time = max(self._time, event.time) if self._opens else self._time
@@ -152,7 +172,10 @@ class Live:
 
         Raises:
             Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
+            StoreUnavailable: It is not known, because of a defect.
         """
+        if self.failure:
+            raise StoreUnavailable("the registry's live view failed", "PROJECTION_FAILED") from self.failure
         if model not in self._origins:
             raise model_not_found(model)
         self.check_name(model)

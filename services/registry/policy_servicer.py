@@ -6,7 +6,7 @@ from eventstore.decider import CommandHandler
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_alias
-from services.registry import POLICIES_STREAM, standing, trials
+from services.registry import POLICIES_STREAM, proofs, standing, trials
 from services.registry.gate import check_expression
 from services.registry.judging import Judge
 from services.registry.live import Live
@@ -64,3 +64,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
         return trials.page_of(past, request)
+
+    async def CheckEvidence(self, request: v1.CheckEvidenceRequest, context: Context) -> v1.CheckEvidenceResponse:
+        """Computes recorded gate decisions again."""
+        return await proofs.check(self._rows.store, request.after)

@@ -12,8 +12,8 @@ from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.conditions import compared, compared_tag, milliseconds
 from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
+from services.listing import Row, Sort, walk
 from services.registry.alias_queries import aliases_that_are_set
-from services.registry.listing import Row, Sort, walk
 from services.registry.lookup import former_names, get_origin, tags_of_models
 from services.registry.tables import aliases, model_tags, models, version_tags, versions
 from services.times import timestamp

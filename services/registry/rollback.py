@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from eventstore.decider import Plan
-from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.event import Metadata, RecordedEvent
+from eventstore.errors import Conflict, Kind, Rejected, TooManyEvents
+from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from eventstore.projection import Projector
 from eventstore.rows import checkpoint
 from rollforward import v1
 from services.registry import model_stream, past, policies
 from services.registry.aliases import passed, refused
 from services.registry.checks import alias_not_found, check_reason
-from services.registry.commands import Commands
+from services.registry.commands import Commands, Target
 from services.registry.live import Live
 from services.registry.policies import Judgement, binding_move
 
@@ -130,38 +130,52 @@ class Rollbacks:
         if not scope:
             words = "no alias in the scope has had another version"
             raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, scope=_scope(request))
-        for held in scope:
-            await self._restore(request, held, planned)
+        due = [(held, change) for held in scope if (change := _restored(request, held, planned))]
+        for (held, change), judgement in zip(due, await self._judgements(due, seen), strict=True):
+            check_reason(request.reason, judgement)
+            change.skipped_gates.extend(judgement.skipped)
+            change.evidence.extend(judgement.evidence)
+            planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
+        if len(planned.plan.events) > MAX_APPEND_EVENTS:
+            raise TooManyEvents(len(planned.plan.events), MAX_APPEND_EVENTS)
         return planned
 
-    async def _restore(self, request: v1.RollbackRequest, held: past.Held, planned: Planned) -> None:
-        before = planned.seen.before.get(_key(held), v1.AliasChange())
-        version = before.to_version
-        if version == held.version:
-            return
-        change = v1.RollbackChange(model=held.model, alias=held.alias, from_version=held.version, to_version=version)
-        if version:
-            change.to_digest, change.restored_revision = before.to_digest, before.revision
-        planned.changes.append(change)
-        if version and (why := _unusable(held, version, planned.seen)):
-            if not request.skip_missing:
-                raise why
-            change.skipped = True
-            return
-        judgement = await self._judgement(held, version, planned.seen)
-        check_reason(request.reason, judgement)
-        change.skipped_gates.extend(judgement.skipped)
-        change.evidence.extend(judgement.evidence)
-        planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
+    async def _judgements(self, due: Sequence[tuple[past.Held, v1.RollbackChange]], seen: Seen) -> Sequence[Judgement]:
+        moves = [
+            Target(held.model, held.alias, change.to_version, self._is_recent(held, seen))
+            for held, change in due
+            if change.to_version
+        ]
+        judged = iter(await self._commands.judgements(moves))
+        return [next(judged) if change.to_version else self._of_removal(held, seen) for held, change in due]
 
-    async def _judgement(self, held: past.Held, version: int, seen: Seen) -> Judgement:
+    def _of_removal(self, held: past.Held, seen: Seen) -> Judgement:
         binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
-        if not binding or not version:
-            return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
-        days = min(policy.recent_days or RECENT_DAYS for policy in binding)
-        recent = time.time_ns() - seen.ended.get(_key(held), 0) <= days * DAY
-        stream = model_stream(held.origin)
-        return await self._commands.judgement(stream, held.model, held.alias, version, skip=recent)
+        return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
+
+    def _is_recent(self, held: past.Held, seen: Seen) -> bool:
+        """Whether the version to come back held the alias lately enough for every policy that binds it."""
+        binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
+        days = min((policy.recent_days or RECENT_DAYS for policy in binding), default=0)
+        return time.time_ns() - seen.ended.get(_key(held), 0) <= days * DAY
+
+
+def _restored(request: v1.RollbackRequest, held: past.Held, planned: Planned) -> v1.RollbackChange | None:
+    """Notes the change that a rollback makes to an alias; None when it makes none, or none that can be made."""
+    before = planned.seen.before.get(_key(held), v1.AliasChange())
+    version = before.to_version
+    if version == held.version:
+        return None
+    change = v1.RollbackChange(model=held.model, alias=held.alias, from_version=held.version, to_version=version)
+    if version:
+        change.to_digest, change.restored_revision = before.to_digest, before.revision
+    planned.changes.append(change)
+    if version and (why := _unusable(held, version, planned.seen)):
+        if not request.skip_missing:
+            raise why
+        change.skipped = True
+        return None
+    return change
 
 
 def _key(held: past.Held) -> Key:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.series import is_later, unpack
+from services.latest import Latest, number
+from services.pending import Pending
 
 _CHUNK = 500
 
@@ -51,46 +52,32 @@ class RunsProjection:
     """Keeps the latest metrics, the parameters and the artifacts of every run."""
 
     name = "registry-runs"
-    version = 1
+    version = 2
     tables = tables
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events of the tracking log mean to the registry."""
+        pending, latest = Pending(), Latest()
         for event in events:
-            self._write(rows, event)
-
-    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        match event.data:
-            case v1.RunStarted() as fact:
-                rows.execute(sa.insert(runs), {"run_id": fact.run_id})
-            case v1.RunLogged() as fact if fact.params:
-                pairs = [{"run_id": fact.run_id, "key": key, "value": text} for key, text in fact.params.items()]
-                rows.execute(sa.insert(params), pairs)
-            case v1.MetricsLogged() as fact:
-                for series in fact.series:
-                    _keep_latest(rows, fact.run_id, series)
-            case v1.ArtifactLogged() as fact:
-                same = sa.and_(artifacts.c.run_id == fact.run_id, artifacts.c.path == fact.path)
-                rows.execute(sa.delete(artifacts).where(same))
-                rows.execute(sa.insert(artifacts), {"run_id": fact.run_id, "path": fact.path, "digest": fact.digest})
-            case _:
-                pass
+            _add(pending, latest, event.data)
+        pending.write(rows)
+        latest.write(rows, metrics)
 
 
-def _keep_latest(rows: sa.Connection, run_id: str, series: v1.Series) -> None:
-    latest = unpack(series).latest()
-    same = sa.and_(metrics.c.run_id == run_id, metrics.c.key == series.key)
-    held = rows.execute(sa.select(metrics).where(same)).first()
-    if held and not is_later(latest, (held.step, held.timestamp, _number(held.value))):
-        return
-    step, timestamp, value = latest
-    rows.execute(sa.delete(metrics).where(same))
-    point = {"step": step, "timestamp": timestamp, "value": None if math.isnan(value) else value}
-    rows.execute(sa.insert(metrics), {"run_id": run_id, "key": series.key} | point)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _add(pending: Pending, latest: Latest, fact: Message) -> None:
+    match fact:
+        case v1.MetricsLogged():
+            for series in fact.series:
+                latest.add((fact.run_id, series.key), series)
+        case v1.RunStarted():
+            pending.put(runs, (fact.run_id,), {})
+        case v1.RunLogged():
+            for key, text in fact.params.items():
+                pending.put(params, (fact.run_id, key), {"value": text})
+        case v1.ArtifactLogged():
+            pending.put(artifacts, (fact.run_id, fact.path), {"digest": fact.digest})
+        case _:
+            pass
 
 
 def evidence(rows: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
@@ -107,7 +94,7 @@ def known_runs(rows: sa.Connection, run_ids: Sequence[str]) -> tuple[dict[str, v
         chunk = run_ids[start : start + _CHUNK]
         known |= {run_id: v1.GateRun(run_id=run_id) for run_id in rows.scalars(_of(runs, chunk))}
         for row in rows.execute(_of(metrics, chunk)):
-            known[row.run_id].metrics[row.key] = _number(row.value)
+            known[row.run_id].metrics[row.key] = number(row.value)
         for row in rows.execute(_of(params, chunk)):
             known[row.run_id].params[row.key] = row.value
     return known, rows.scalar(sa.select(checkpoint.c.position)) or 0

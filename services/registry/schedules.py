@@ -61,6 +61,8 @@ class Timekeeper:
                 seconds = await self._look()
             except StoreUnavailable as error:
                 _logger.warning("timekeeper waits", error=str(error))
+            except Exception:
+                _logger.exception("timekeeper met a defect and looks again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(seconds, 0.001), LONGEST_SLEEP)):
                     await self._news.wait()
@@ -106,8 +108,13 @@ class Timekeeper:
                             self._news.set()
             except FollowerTooSlow:
                 self._news.set()
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                # What is due is still looked for, now and then, as long as the rows can tell.
+                _logger.warning("timekeeper hears of nothing new", error=str(error))
                 return
+            except Exception:
+                _logger.exception("timekeeper met a defect and listens again", position=position)
+                await asyncio.sleep(RETRY_SECONDS)
 
 
 def schedule_of(event: RecordedEvent) -> v1.Schedule:

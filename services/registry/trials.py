@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from rollforward import v1
+from services.listing import Row, asked_by, listing_key
 from services.pages import cut, page_size
 from services.patterns import matcher
 from services.registry import queries
 from services.registry.gate import MOVE, REGISTRATION
 from services.registry.judging import CHAMPION
-from services.registry.listing import Row, asked_by, listing_key
 from services.registry.tables import alias_changes, version_tags, versions
 from services.times import nanoseconds, timestamp
 

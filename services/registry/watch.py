@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -10,9 +9,9 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
-from eventstore.store import EventStore
 from eventstore.tail import Tail
 from rollforward import v1
+from services.following import between_appends, with_bookmarks
 from services.pages import fitting
 from services.registry import alias_queries, origin_of
 from services.registry.live import Live
@@ -53,7 +52,7 @@ async def steps(
         StoreUnavailable: The service stops.
     """
     if request.HasField("from_revision"):
-        after = await _between_appends(rows.store, request.from_revision)
+        after = await between_appends(rows.store, request.from_revision)
     else:
         tags = dict(request.tags)
         await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot
@@ -61,17 +60,19 @@ async def steps(
         for step in _snapshot(aliases, after):
             yield step
     wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
-    told = time.monotonic()
-    async with aclosing(tail.follow(after, BOOKMARK_SECONDS)) as news:
-        async for events, position in news:
-            await live.wait_for(position)  # it knows the names and tags that the events are matched with
-            for step in shared.steps(events, wanted):
-                yield step
-                told = time.monotonic()
-            # Others' changes alone must not leave a watcher without a sign of life.
-            if not events or time.monotonic() - told > BOOKMARK_SECONDS:
-                yield v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
-                told = time.monotonic()
+
+    async def told(events: Sequence[RecordedEvent], position: int) -> Sequence[v1.WatchAliasesResponse]:
+        await live.wait_for(position)  # it knows the names and tags that the events are matched with
+        return shared.steps(events, wanted)
+
+    heard = tail.follow(after, BOOKMARK_SECONDS)
+    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, _bookmark)) as watched:
+        async for step in watched:
+            yield step
+
+
+def _bookmark(position: int) -> v1.WatchAliasesResponse:
+    return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
 
 
 def _snapshot(aliases: Sequence[v1.Alias], position: int) -> Iterator[v1.WatchAliasesResponse]:
@@ -82,13 +83,6 @@ def _snapshot(aliases: Sequence[v1.Alias], position: int) -> Iterator[v1.WatchAl
         continues = bool(aliases)
         snapshot = v1.AliasSnapshot(aliases=part, continues=continues)
         yield v1.WatchAliasesResponse(snapshot=snapshot, position=0 if continues else position)
-
-
-async def _between_appends(store: EventStore, position: int) -> int:
-    """A position that is in the middle of an append: the one before it, so that it comes whole."""
-    while (event := await store.event_at(position)) and not event.closes_append:
-        position -= 1
-    return position
 
 
 def _changes_by_append(

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Iterable
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.tracking.blobs import BlobStore, hex_of
+from services.tracking.blobs import BlobStore
+from services.tracking.digests import hex_of
 
 MAX_BYTES = 4_000_000
 """Bytes of a manifest's canonical form; as a message it is smaller still, and fits gRPC's 4 MiB."""
@@ -35,28 +36,41 @@ async def save(store: BlobStore, manifest: v1.Manifest) -> str:
     Raises `Rejected`: as `canonical_bytes`, and BLOB_MISSING or SIZE_MISMATCH.
     """
     data = await asyncio.to_thread(canonical_bytes, manifest)
-    stored = await store.sizes({file.digest for file in manifest.files})
+    stored = await store.keep({file.digest for file in manifest.files})
     for file in manifest.files:
         _check_blob(file, stored.get(file.digest))
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     await store.put(digest, _once(data))
-    await _manifests(store).put(digest, _once(data))
+    # The last step: a manifest is there only while all that it mentions is.
+    await within(store).put(digest, _once(data))
     return digest
 
 
 async def load(store: BlobStore, digest: str) -> v1.Manifest:
     """The manifest of this digest. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
-    manifests = _manifests(store)
-    if digest not in await manifests.sizes([digest]):
-        raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", f"there is no artifact {digest}", digest=digest)
-    data = b"".join([chunk async for chunk in manifests.open(digest)])
+    try:
+        data = b"".join([chunk async for chunk in within(store).open(digest)])
+    except Rejected as refusal:
+        if refusal.kind is Kind.NOT_FOUND:
+            raise _not_found(digest) from refusal
+        raise
     return await asyncio.to_thread(_parse, data)
 
 
 async def describe(store: BlobStore, digest: str) -> tuple[int, int]:
-    """The bytes and the number of an artifact's files. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
+    """The bytes and the number of an artifact's files, which stay for whoever names it now.
+
+    Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND.
+    """
+    if digest not in await within(store).keep([digest]):
+        raise _not_found(digest)
     files = (await load(store, digest)).files
     return sum(file.size_bytes for file in files), len(files)
+
+
+def within(store: BlobStore) -> BlobStore:
+    """Where the manifests that `save` has checked are kept."""
+    return store.within("manifests")
 
 
 def canonical_bytes(manifest: v1.Manifest) -> bytes:
@@ -151,8 +165,8 @@ def _check_blob(file: v1.ManifestFile, size: int | None) -> None:
         raise Rejected(Kind.INVALID, "SIZE_MISMATCH", message, path=path, digest=file.digest, size_bytes=str(size))
 
 
-def _manifests(store: BlobStore) -> BlobStore:
-    return store.within("manifests")
+def _not_found(digest: str) -> Rejected:
+    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", f"there is no artifact {digest}", digest=digest)
 
 
 def _parse(data: bytes) -> v1.Manifest:

@@ -1,211 +1,265 @@
-"""The rows of tracking: experiments, runs, parameters, tags, artifacts, and metrics in packed chunks."""
+"""The rows of tracking: what each event of the log means for them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import assert_never
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import sqlalchemy as sa
+from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.series import Points, is_later, unpack
 from services.times import nanoseconds
-from services.tracking.decider import RunEvent
-
-tables = sa.MetaData()
-
-experiments = sa.Table(
-    "experiments",
+from services.tracking.batch import Batch, Memory
+from services.tracking.tables import (
+    HEAD_CHARACTERS,
+    artifacts,
+    experiment_tags,
+    experiments,
+    inputs,
+    model_params,
+    model_tags,
+    models,
+    outputs,
+    params,
+    runs,
     tables,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("tags", sa.JSON, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
+    tags,
 )
 
-runs = sa.Table(
-    "runs",
-    tables,
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("position", sa.BigInteger, nullable=False, unique=True),
-    sa.Column("experiment_id", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("status", sa.Integer, nullable=False),
-    sa.Column("start_time", sa.BigInteger, nullable=False),
-    sa.Column("end_time", sa.BigInteger),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Index("runs_by_experiment", "experiment_id", "position"),
-)
-
-
-def _pairs(name: str) -> sa.Table:
-    return sa.Table(
-        name,
-        tables,
-        sa.Column("run_id", sa.Text, primary_key=True),
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
-    )
-
-
-params = _pairs("params")
-tags = _pairs("tags")
-
-artifacts = sa.Table(
-    "artifacts",
-    tables,
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("file_count", sa.Integer, nullable=False),
-)
-
-# NULL is NaN, which SQLite cannot hold.
-metrics = sa.Table(
-    "metrics",
-    tables,
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("step", sa.BigInteger, nullable=False),
-    sa.Column("timestamp", sa.BigInteger, nullable=False),
-    sa.Column("value", sa.Double),
-    sa.Column("least", sa.Double),
-    sa.Column("greatest", sa.Double),
-    sa.Column("points", sa.BigInteger, nullable=False),
-)
-
-chunks = sa.Table(
-    "metric_chunks",
-    tables,
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("steps", sa.LargeBinary, nullable=False),
-    sa.Column("timestamps", sa.LargeBinary, nullable=False),
-    sa.Column("values", sa.LargeBinary, nullable=False),
-)
+Fact = Any
+"""An event of the type that its writer is for."""
 
 
 class TrackingProjection:
     """Computes the rows of tracking."""
 
     name = "tracking"
-    version = 1
+    version = 2
     tables = tables
+
+    def __init__(self) -> None:
+        self._memories: WeakKeyDictionary[sa.Engine, Memory] = WeakKeyDictionary()
+        self._finding = threading.Lock()
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
+        memory = self._memory(rows, events[0].position)
+        batch = Batch(rows, memory, events)
         for event in events:
-            self._write(rows, event)
+            _WRITERS[type(event.data)](batch, event, event.data)
+        batch.write()
+        memory.position = events[-1].position
 
-    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        fact: RunEvent | v1.ExperimentCreated = event.data  # type: ignore[assignment]
-        match fact:
-            case v1.ExperimentCreated():
-                _create_experiment(rows, event, fact)
-            case v1.RunStarted():
-                _start(rows, event, fact)
-            case v1.RunLogged():
-                _put(rows, params, fact.run_id, dict(fact.params))
-                _put(rows, tags, fact.run_id, dict(fact.tags))
-            case v1.MetricsLogged():
-                _log_metrics(rows, event, fact)
-            case v1.ArtifactLogged():
-                _log_artifact(rows, fact)
-            case v1.RunFinished():
-                end_time = nanoseconds(fact.end_time) if fact.HasField("end_time") else event.time
-                end = {"status": fact.status, "end_time": end_time}
-                rows.execute(sa.update(runs).where(runs.c.run_id == fact.run_id).values(end))
-            case _:
-                assert_never(fact)
+    def _memory(self, rows: sa.Connection, position: int) -> Memory:
+        """What is known of these rows without asking them, if they stand where the event before `position` left them.
+
+        Each generation has an engine of its own. What a transaction did that was rolled back, or another process, is
+        found by the position: the rows at a position are always the same.
+        """
+        with self._finding:
+            memory = self._memories.get(rows.engine)
+            if memory is None or memory.position + 1 != position:
+                memory = self._memories[rows.engine] = Memory()
+        memory.leave()
+        return memory
 
 
-def _create_experiment(rows: sa.Connection, event: RecordedEvent, fact: v1.ExperimentCreated) -> None:
+def _create_experiment(batch: Batch, event: RecordedEvent, fact: v1.ExperimentCreated) -> None:
+    number = int(fact.experiment_id)
     row = {
-        "number": int(fact.experiment_id),
         "name": fact.name,
-        "tags": dict(sorted(fact.tags.items())),
         "created_at": event.time,
+        "updated_at": event.time,
         "actor": event.metadata.actor,
+        "deleted": False,
     }
-    rows.execute(sa.insert(experiments), row)
+    batch.pending.put(experiments, (number,), row)
+    _label(batch, experiment_tags, number, fact.tags)
 
 
-def _start(rows: sa.Connection, event: RecordedEvent, fact: v1.RunStarted) -> None:
+def _of_experiment(values: Callable[[Fact], Mapping[str, object]]) -> Writer:
+    """Writes some columns of the event's experiment."""
+
+    def write(batch: Batch, event: RecordedEvent, fact: Fact) -> None:
+        changed = {"updated_at": event.time, **values(fact)}
+        batch.pending.change(experiments, (int(fact.experiment_id),), changed)
+
+    return write
+
+
+_touch_experiment = _of_experiment(lambda _: {})
+
+
+def _change_experiment_tags(batch: Batch, event: RecordedEvent, fact: v1.ExperimentTagsChanged) -> None:
+    _change_labels(batch, experiment_tags, int(fact.experiment_id), fact.changes)
+    _touch_experiment(batch, event, fact)
+
+
+def _start(batch: Batch, event: RecordedEvent, fact: v1.RunStarted) -> None:
+    experiment = int(fact.experiment_id)
     row = {
         "run_id": fact.run_id,
-        "position": event.position,
-        "experiment_id": fact.experiment_id,
+        "experiment": experiment,
         "name": fact.name,
-        "status": v1.RUN_STATUS_RUNNING,
+        "status": v1.RUN_STATUS_SCHEDULED if fact.scheduled else v1.RUN_STATUS_RUNNING,
         "start_time": nanoseconds(fact.start_time) if fact.HasField("start_time") else event.time,
+        "end_time": None,
         "actor": event.metadata.actor,
+        "description": fact.description,
+        "parent_run_id": fact.parent_run_id,
+        "heartbeat": fact.heartbeat,
+        "last_heard": None,
+        "deleted": False,
+        "source": fact.source.SerializeToString(deterministic=True),
     }
-    rows.execute(sa.insert(runs), row)
-    _put(rows, tags, fact.run_id, dict(fact.tags))
+    batch.add_run(fact.run_id, event.position, experiment)
+    batch.pending.put(runs, (event.position,), row)
+    _label(batch, tags, event.position, fact.tags)
 
 
-def _put(rows: sa.Connection, table: sa.Table, run_id: str, pairs: dict[str, str]) -> None:
-    if pairs:
-        rows.execute(sa.delete(table).where(table.c.run_id == run_id, table.c.key.in_(pairs)))
-        rows.execute(sa.insert(table), [{"run_id": run_id, "key": key, "value": pairs[key]} for key in sorted(pairs)])
+def _of_run(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
+    """Writes some columns of the event's run."""
+
+    def write(batch: Batch, event: RecordedEvent, fact: Fact) -> None:
+        if number := batch.run(fact.run_id):
+            batch.pending.change(runs, (number,), values(event, fact))
+
+    return write
 
 
-def _log_artifact(rows: sa.Connection, fact: v1.ArtifactLogged) -> None:
+def _finished(event: RecordedEvent, fact: v1.RunFinished) -> Mapping[str, object]:
+    end_time = nanoseconds(fact.end_time) if fact.HasField("end_time") else event.time
+    return {"status": fact.status, "end_time": end_time, "last_heard": None}
+
+
+def _resumed(_event: RecordedEvent, _fact: v1.RunResumed) -> Mapping[str, object]:
+    return {"status": v1.RUN_STATUS_RUNNING, "end_time": None, "last_heard": None}
+
+
+def _lost(_event: RecordedEvent, fact: v1.RunLost) -> Mapping[str, object]:
+    return {"status": v1.RUN_STATUS_LOST, "last_heard": nanoseconds(fact.last_heard)}
+
+
+def _log(batch: Batch, _event: RecordedEvent, fact: v1.RunLogged) -> None:
+    if number := batch.run(fact.run_id):
+        _label(batch, params, number, fact.params)
+        for key in fact.removed_tags:
+            batch.pending.remove(tags, (number, key))
+        _label(batch, tags, number, fact.tags)
+
+
+def _log_inputs(batch: Batch, _event: RecordedEvent, fact: v1.RunInputsLogged) -> None:
+    if number := batch.run(fact.run_id):
+        for one in fact.inputs:
+            row = {"context": one.tags.get("context", ""), "input": one.SerializeToString(deterministic=True)}
+            batch.pending.put(inputs, (number, one.dataset.name, one.dataset.digest), row)
+
+
+def _log_outputs(batch: Batch, _event: RecordedEvent, fact: v1.RunOutputsLogged) -> None:
+    if number := batch.run(fact.run_id):
+        for one in fact.outputs:
+            batch.pending.put(outputs, (number, one.model_id), {"step": one.step})
+
+
+def _log_artifact(batch: Batch, _event: RecordedEvent, fact: v1.ArtifactLogged) -> None:
+    if number := batch.run(fact.run_id):
+        row = {"digest": fact.digest, "size_bytes": fact.size_bytes, "file_count": fact.file_count}
+        batch.pending.put(artifacts, (number, fact.path), row)
+
+
+def _create_model(batch: Batch, event: RecordedEvent, fact: v1.LoggedModelCreated) -> None:
     row = {
-        "run_id": fact.run_id,
-        "path": fact.path,
-        "digest": fact.digest,
-        "size_bytes": fact.size_bytes,
-        "file_count": fact.file_count,
+        "model_id": fact.model_id,
+        "experiment": int(fact.experiment_id),
+        "name": fact.name,
+        "model_type": fact.model_type,
+        "source_run_id": fact.source_run_id,
+        "status": v1.LOGGED_MODEL_STATUS_PENDING,
+        "digest": "",
+        "size_bytes": 0,
+        "file_count": 0,
+        "created_at": event.time,
+        "updated_at": event.time,
+        "actor": event.metadata.actor,
+        "deleted": False,
     }
-    rows.execute(sa.delete(artifacts).where(artifacts.c.run_id == fact.run_id, artifacts.c.path == fact.path))
-    rows.execute(sa.insert(artifacts), row)
+    batch.add_model(fact.model_id, event.position)
+    batch.pending.put(models, (event.position,), row)
+    _label(batch, model_params, event.position, fact.params)
+    _label(batch, model_tags, event.position, fact.tags)
 
 
-def _log_metrics(rows: sa.Connection, event: RecordedEvent, fact: v1.MetricsLogged) -> None:
-    held = {row.key: row for row in rows.execute(sa.select(metrics).where(metrics.c.run_id == fact.run_id))}
-    for number, series in enumerate(fact.series):
-        chunk = {
-            "run_id": fact.run_id,
-            "key": series.key,
-            "position": event.position,
-            "number": number,
-            "steps": series.steps,
-            "timestamps": series.timestamps,
-            "values": series.values,
-        }
-        rows.execute(sa.insert(chunks), chunk)
-        summary = _summary(held.get(series.key), unpack(series))
-        same = sa.and_(metrics.c.run_id == fact.run_id, metrics.c.key == series.key)
-        rows.execute(sa.delete(metrics).where(same))
-        rows.execute(sa.insert(metrics), {"run_id": fact.run_id, "key": series.key} | summary)
-        held[series.key] = rows.execute(sa.select(metrics).where(same)).one()
+def _of_model(values: Callable[[Fact], Mapping[str, object]]) -> Writer:
+    """Writes some columns of the event's logged model."""
+
+    def write(batch: Batch, event: RecordedEvent, fact: Fact) -> None:
+        if number := batch.model(fact.model_id):
+            batch.pending.change(models, (number,), {"updated_at": event.time, **values(fact)})
+
+    return write
 
 
-def _summary(held: sa.Row[tuple[object, ...]] | None, points: Points) -> dict[str, float | int | None]:
-    step, timestamp, value = points.latest()
-    if held and not is_later((step, timestamp, value), (held.step, held.timestamp, number(held.value))):
-        step, timestamp, value = held.step, held.timestamp, number(held.value)
-    numbers = points.values[~np.isnan(points.values)]
-    known = [held.least, held.greatest] if held and held.least is not None else []
-    both = [*known, float(numbers.min()), float(numbers.max())] if numbers.size else known
-    return {
-        "step": step,
-        "timestamp": timestamp,
-        "value": None if math.isnan(value) else value,
-        "least": min(both) if both else None,
-        "greatest": max(both) if both else None,
-        "points": (held.points if held else 0) + len(points.values),
-    }
+_touch_model = _of_model(lambda _: {})
 
 
-def number(value: float | None) -> float:
-    """A value as its row holds it: NULL is NaN."""
-    return float("nan") if value is None else value
+def _stored(fact: v1.LoggedModelArtifactLogged) -> Mapping[str, object]:
+    return {"digest": fact.digest, "size_bytes": fact.size_bytes, "file_count": fact.file_count}
+
+
+def _log_model_params(batch: Batch, event: RecordedEvent, fact: v1.LoggedModelParamsLogged) -> None:
+    if number := batch.model(fact.model_id):
+        _label(batch, model_params, number, fact.params)
+        _touch_model(batch, event, fact)
+
+
+def _change_model_tags(batch: Batch, event: RecordedEvent, fact: v1.LoggedModelTagsChanged) -> None:
+    if number := batch.model(fact.model_id):
+        _change_labels(batch, model_tags, number, fact.changes)
+        _touch_model(batch, event, fact)
+
+
+def _label(batch: Batch, table: sa.Table, owner: int, labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        batch.pending.put(table, (owner, key), {"value": value, "head": value[:HEAD_CHARACTERS]})
+
+
+def _change_labels(batch: Batch, table: sa.Table, owner: int, changes: Iterable[v1.TagChange]) -> None:
+    for change in changes:
+        batch.pending.remove(table, (owner, change.key))
+        if change.HasField("to_value"):
+            _label(batch, table, owner, {change.key: change.to_value})
+
+
+Writer = Callable[[Batch, RecordedEvent, Fact], None]
+
+_WRITERS: Mapping[type[Message], Writer] = {
+    v1.ExperimentCreated: _create_experiment,
+    v1.ExperimentRenamed: _of_experiment(lambda fact: {"name": fact.to_name}),
+    v1.ExperimentTagsChanged: _change_experiment_tags,
+    v1.ExperimentDeleted: _of_experiment(lambda _: {"deleted": True}),
+    v1.ExperimentRestored: _of_experiment(lambda _: {"deleted": False}),
+    v1.RunStarted: _start,
+    v1.RunRenamed: _of_run(lambda _, fact: {"name": fact.to_name}),
+    v1.RunDescribed: _of_run(lambda _, fact: {"description": fact.description}),
+    v1.RunLogged: _log,
+    v1.RunInputsLogged: _log_inputs,
+    v1.RunOutputsLogged: _log_outputs,
+    v1.MetricsLogged: lambda batch, event, fact: batch.add_points(event.position, fact),
+    v1.ArtifactLogged: _log_artifact,
+    v1.RunFinished: _of_run(_finished),
+    v1.RunResumed: _of_run(_resumed),
+    v1.RunLost: _of_run(_lost),
+    v1.RunDeleted: _of_run(lambda *_: {"deleted": True}),
+    v1.RunRestored: _of_run(lambda *_: {"deleted": False}),
+    v1.LoggedModelCreated: _create_model,
+    v1.LoggedModelParamsLogged: _log_model_params,
+    v1.LoggedModelTagsChanged: _change_model_tags,
+    v1.LoggedModelArtifactLogged: _of_model(_stored),
+    v1.LoggedModelFinalized: _of_model(lambda fact: {"status": fact.status}),
+    v1.LoggedModelDeleted: _of_model(lambda _: {"deleted": True}),
+    v1.LoggedModelRestored: _of_model(lambda _: {"deleted": False}),
+}

@@ -1,49 +1,43 @@
-"""The gRPC methods of tracking."""
+"""The gRPC methods of tracking: experiments and runs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
-from eventstore.decider import CommandHandler
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_digest, check_id
-from services.rpc import Context, metadata
-from services.tracking import EXPERIMENTS_STREAM, queries, run_stream
+from services.rpc import Command, Context, metadata
+from services.tracking import points, queries, watch
+from services.tracking.attendance import Attendance
 from services.tracking.blobs import BlobStore
-from services.tracking.decider import Experiments, LogArtifact, RunState
+from services.tracking.commands import Commands
 from services.tracking.manifests import describe
-
-HISTORY_POINTS = 50_000
+from services.tracking.runs import LogArtifact
 
 
 class TrackingServicer(v1.TrackingServiceServicer):
     """Experiments and runs.
 
     Args:
-        experiments: The commands of experiments.
-        runs: The commands of runs.
-        projector: The rows of tracking.
+        commands: The commands of tracking.
+        attendance: Whether the jobs of runs live.
+        rows: The rows of tracking.
         blobs: Where artifacts are stored.
     """
 
-    def __init__(
-        self,
-        experiments: CommandHandler[Experiments],
-        runs: CommandHandler[RunState],
-        projector: Projector,
-        blobs: BlobStore,
-    ) -> None:
-        self._experiments = experiments
-        self._runs = runs
-        self._rows = projector
+    def __init__(self, commands: Commands, attendance: Attendance, rows: Projector, blobs: BlobStore) -> None:
+        self._commands = commands
+        self._attendance = attendance
+        self._rows = rows
         self._blobs = blobs
 
     async def CreateExperiment(
         self, request: v1.CreateExperimentRequest, context: Context
     ) -> v1.CreateExperimentResponse:
         """Creates an experiment."""
-        done = await self._experiments.handle(EXPERIMENTS_STREAM, request, metadata(request, context))
+        done = await self._commands.on_experiments(request, metadata(request, context))
         created = done.events[0].data
         assert isinstance(created, v1.ExperimentCreated)  # noqa: S101
         return v1.CreateExperimentResponse(experiment_id=created.experiment_id, position=done.position)
@@ -54,52 +48,124 @@ class TrackingServicer(v1.TrackingServiceServicer):
         return v1.GetExperimentResponse(experiment=found)
 
     async def ListExperiments(self, request: v1.ListExperimentsRequest, context: Context) -> v1.ListExperimentsResponse:
-        """Experiments, newest first."""
+        """Experiments by filter."""
         return await self._rows.query(lambda rows: queries.list_experiments(rows, request))
+
+    async def RenameExperiment(
+        self, request: v1.RenameExperimentRequest, context: Context
+    ) -> v1.RenameExperimentResponse:
+        """Gives an experiment another name."""
+        return v1.RenameExperimentResponse(position=await self._on_experiments(request, context))
+
+    async def ChangeExperimentTags(
+        self, request: v1.ChangeExperimentTagsRequest, context: Context
+    ) -> v1.ChangeExperimentTagsResponse:
+        """Sets and removes tags of an experiment."""
+        return v1.ChangeExperimentTagsResponse(position=await self._on_experiments(request, context))
+
+    async def DeleteExperiment(
+        self, request: v1.DeleteExperimentRequest, context: Context
+    ) -> v1.DeleteExperimentResponse:
+        """Deletes an experiment."""
+        return v1.DeleteExperimentResponse(position=await self._on_experiments(request, context))
+
+    async def RestoreExperiment(
+        self, request: v1.RestoreExperimentRequest, context: Context
+    ) -> v1.RestoreExperimentResponse:
+        """Restores a deleted experiment."""
+        return v1.RestoreExperimentResponse(position=await self._on_experiments(request, context))
+
+    async def _on_experiments(self, request: Command, context: Context) -> int:
+        return (await self._commands.on_experiments(request, metadata(request, context))).position
 
     async def StartRun(self, request: v1.StartRunRequest, context: Context) -> v1.StartRunResponse:
         """Starts a run."""
-        check_id(request.run_id, "INVALID_RUN_ID")
-        of = v1.GetExperimentRequest(experiment_id=request.experiment_id)
-        await self._rows.query(lambda rows: queries.experiment(rows, of))
-        done = await self._runs.handle(run_stream(request.run_id), request, metadata(request, context))
+        done = await self._commands.start_run(request, metadata(request, context))
         return v1.StartRunResponse(position=done.position)
+
+    async def ResumeRun(self, request: v1.ResumeRunRequest, context: Context) -> v1.ResumeRunResponse:
+        """Has a run stand as RUNNING."""
+        return v1.ResumeRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def AttendRun(self, request: v1.AttendRunRequest, context: Context) -> AsyncIterator[v1.AttendRunResponse]:
+        """Stays in touch, until the run ends."""
+        async with self._attendance.attended(request.run_id, metadata(request, context)) as call:
+            yield v1.AttendRunResponse(patience_seconds=round(self._attendance.patience))
+            await call.ended()
 
     async def LogBatch(self, request: v1.LogBatchRequest, context: Context) -> v1.LogBatchResponse:
         """Logs parameters, tags and metric points, all or nothing."""
-        check_id(request.run_id, "INVALID_RUN_ID")
-        # Only parameters depend on what others wrote: points and tags need no expected revision.
-        handle = self._runs.handle if request.params else self._runs.handle_concurrently
-        done = await handle(run_stream(request.run_id), request, metadata(request, context))
+        done = await self._commands.log(request, metadata(request, context))
         return v1.LogBatchResponse(position=done.position)
+
+    async def LogLineage(self, request: v1.LogLineageRequest, context: Context) -> v1.LogLineageResponse:
+        """Logs the datasets that a run reads and the logged models that it produces."""
+        done = await self._commands.log_lineage(request, metadata(request, context))
+        return v1.LogLineageResponse(position=done.position)
 
     async def LogArtifact(self, request: v1.LogArtifactRequest, context: Context) -> v1.LogArtifactResponse:
         """Logs an artifact whose manifest was uploaded."""
         check_id(request.run_id, "INVALID_RUN_ID")
         check_digest(request.digest)
-        size, count = await describe(self._blobs, request.digest)
-        command = LogArtifact(request, size, count)
-        done = await self._runs.handle(run_stream(request.run_id), command, metadata(request, context))
+        command = LogArtifact(request, *await describe(self._blobs, request.digest))
+        done = await self._commands.on_run(request.run_id, command, metadata(request, context))
         return v1.LogArtifactResponse(position=done.position)
 
     async def FinishRun(self, request: v1.FinishRunRequest, context: Context) -> v1.FinishRunResponse:
         """Ends a run."""
-        check_id(request.run_id, "INVALID_RUN_ID")
-        done = await self._runs.handle(run_stream(request.run_id), request, metadata(request, context))
-        return v1.FinishRunResponse(position=done.position)
+        return v1.FinishRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def RenameRun(self, request: v1.RenameRunRequest, context: Context) -> v1.RenameRunResponse:
+        """Gives a run another name."""
+        return v1.RenameRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def DescribeRun(self, request: v1.DescribeRunRequest, context: Context) -> v1.DescribeRunResponse:
+        """Describes a run."""
+        return v1.DescribeRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def DeleteRun(self, request: v1.DeleteRunRequest, context: Context) -> v1.DeleteRunResponse:
+        """Deletes a run."""
+        return v1.DeleteRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def RestoreRun(self, request: v1.RestoreRunRequest, context: Context) -> v1.RestoreRunResponse:
+        """Restores a deleted run."""
+        return v1.RestoreRunResponse(position=await self._on_run(request.run_id, request, context))
+
+    async def _on_run(self, run_id: str, request: Command, context: Context) -> int:
+        return (await self._commands.on_run(run_id, request, metadata(request, context))).position
 
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
         """One run."""
         return v1.GetRunResponse(run=await self._rows.query(lambda rows: queries.run(rows, request.run_id)))
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
-        """Runs, newest first."""
+        """Runs by filter."""
         return await self._rows.query(lambda rows: queries.list_runs(rows, request))
 
     async def GetMetricHistory(
         self, request: v1.GetMetricHistoryRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricHistoryResponse]:
         """All points of one metric, in chunks."""
-        points = await self._rows.query(lambda rows: queries.metric_history(rows, request.run_id, request.key))
-        for series in queries.history_chunks(request.key, points, HISTORY_POINTS):
-            yield v1.GetMetricHistoryResponse(series=series)
+        async with aclosing(points.history(self._rows, request)) as chunks:
+            async for series in chunks:
+                yield v1.GetMetricHistoryResponse(series=series)
+
+    async def ListMetricPoints(
+        self, request: v1.ListMetricPointsRequest, context: Context
+    ) -> v1.ListMetricPointsResponse:
+        """All points of one metric, a page at a time."""
+        return await self._rows.query(lambda rows: points.page(rows, request))
+
+    async def GetMetricIntervals(
+        self, request: v1.GetMetricIntervalsRequest, context: Context
+    ) -> AsyncIterator[v1.GetMetricIntervalsResponse]:
+        """Metrics of many runs in intervals."""
+        async with aclosing(points.intervals(self._rows, request)) as found:
+            async for intervals in found:
+                yield intervals
+
+    async def WatchRuns(self, request: v1.WatchRunsRequest, context: Context) -> AsyncIterator[v1.WatchRunsResponse]:
+        """Follows a run, or all runs of an experiment."""
+        async with aclosing(watch.steps(self._rows, request)) as steps:
+            async for step in steps:
+                yield step

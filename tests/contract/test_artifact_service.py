@@ -18,7 +18,9 @@ from grpc import aio
 from rollforward import v1
 from services.rpc import Edge
 from services.tracking.artifact_servicer import MAX_DIGESTS, ArtifactServicer
-from services.tracking.blobs import CHUNK, open_blob_store
+from services.tracking.digests import CHUNK
+from services.tracking.garbage import Collector
+from services.tracking.places import open_directory
 from tests.servers.nats import until
 
 MIB = 1024 * 1024
@@ -28,7 +30,8 @@ HELLO = b"hello"
 @pytest.fixture
 async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub]:
     server = aio.server(interceptors=[Edge()])
-    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(open_blob_store(str(tmp_path))), server)
+    blobs = open_directory(tmp_path)
+    v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, Collector(blobs, nothing)), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -36,6 +39,10 @@ async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub
             yield v1.ArtifactServiceStub(channel)
     finally:
         await server.stop(None)
+
+
+async def nothing() -> set[str]:
+    return set()
 
 
 @contextmanager

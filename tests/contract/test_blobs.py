@@ -10,67 +10,18 @@ import socket
 import sys
 import time
 import tracemalloc
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import obstore
 import pytest
-from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.tracking.blobs import CHUNK, BlobStore, open_blob_store
-from tests.servers.seaweedfs import SeaweedFS, running_seaweedfs
+from services.tracking.digests import CHUNK
+from services.tracking.places import open_blob_store
+from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
+from tests.servers.seaweedfs import SeaweedFS
 
-MIB = 1024 * 1024
 EMPTY = hashlib.sha256(b"").hexdigest()
-
-
-@dataclass(frozen=True)
-class Place:
-    """A store under test; `keys` lists all that is kept there, unfinished uploads too."""
-
-    url: str
-    store: BlobStore
-    keys: Callable[[], list[str]]
-
-
-@pytest.fixture(scope="module")
-def seaweedfs() -> Iterator[SeaweedFS]:
-    with running_seaweedfs() as server:
-        yield server
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    if request.param == "local":
-        root = tmp_path / "blobs"
-        store = open_blob_store(str(root))
-        return Place(
-            str(root), store, lambda: sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-        )
-    server: SeaweedFS = request.getfixturevalue("seaweedfs")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    url = f"s3://{server.bucket}/{uuid.uuid4().hex}"
-    listed = S3Store.from_url(url, client_options={"allow_http": True})
-    return Place(url, open_blob_store(url), lambda: sorted(meta["path"] for meta in obstore.list(listed).collect()))
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-async def pieces(data: bytes, size: int = CHUNK) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
-async def read(store: BlobStore, digest: str, offset: int = 0) -> bytes:
-    chunks = [chunk async for chunk in store.open(digest, offset)]
-    assert all(0 < len(chunk) <= CHUNK for chunk in chunks)
-    return b"".join(chunks)
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 8 * MIB, 8 * MIB + 1, 21 * MIB])
@@ -80,12 +31,12 @@ async def test_a_blob_comes_back_as_it_was_put(place: Place, size: int) -> None:
     assert await place.store.put(digest, pieces(data)) == size
     assert await read(place.store, digest) == data
     assert await place.store.sizes([digest]) == {digest: size}
-    assert place.keys() == [f"sha256/{digest[7:9]}/{digest[7:]}"]
+    assert place.listed() == [f"sha256/{digest[7:9]}/{digest[7:]}"]
 
 
 async def test_a_blob_outlives_its_store(place: Place) -> None:
     await place.store.put(digest_of(b"kept"), pieces(b"kept"))
-    assert await read(open_blob_store(place.url), digest_of(b"kept")) == b"kept"
+    assert await read(open_blob_store(place.url, place.spool), digest_of(b"kept")) == b"kept"
 
 
 @pytest.mark.parametrize("offset", [1, CHUNK, 8 * MIB - 1, 8 * MIB, 9 * MIB + 5, 10 * MIB - 1, 10 * MIB])
@@ -93,6 +44,15 @@ async def test_a_blob_is_read_from_an_offset(place: Place, offset: int) -> None:
     data = random.Random(7).randbytes(10 * MIB)
     await place.store.put(digest_of(data), pieces(data))
     assert await read(place.store, digest_of(data), offset) == data[offset:]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 1), (5, CHUNK), (8 * MIB - 3, 6), (9 * MIB, 3 * MIB), (10 * MIB, 1)]
+)
+async def test_a_range_of_a_blob_is_read(place: Place, offset: int, length: int) -> None:
+    data = random.Random(8).randbytes(10 * MIB)
+    await place.store.put(digest_of(data), pieces(data))
+    assert await read(place.store, digest_of(data), offset, length) == data[offset : offset + length]
 
 
 @pytest.mark.parametrize("offset", [5, -1])
@@ -124,7 +84,7 @@ async def test_bytes_of_another_digest_leave_nothing(place: Place, size: int) ->
     with pytest.raises(Rejected) as refused:
         await place.store.put(digest, pieces(bytes(size)))
     assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "DIGEST_MISMATCH")
-    assert place.keys() == []
+    assert place.listed() == []
     assert await place.store.sizes([digest]) == {}
 
 
@@ -152,7 +112,7 @@ async def test_what_is_no_digest_is_refused(place: Place, digest: str) -> None:
         with pytest.raises(Rejected) as refused:
             await call
         assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "INVALID_DIGEST")
-    assert place.keys() == []
+    assert place.listed() == []
 
 
 @pytest.mark.parametrize("size", [1000, 9 * MIB])
@@ -163,7 +123,7 @@ async def test_one_blob_put_by_many_at_once_is_stored_once(place: Place, size: i
     assert sizes == [size] * 4
     assert await place.store.put(digest, pieces(data)) == size
     assert await read(place.store, digest) == data
-    assert len(place.keys()) == 1
+    assert len(place.listed()) == 1
 
 
 async def test_stores_within_a_store_keep_apart(place: Place) -> None:
@@ -171,7 +131,7 @@ async def test_stores_within_a_store_keep_apart(place: Place) -> None:
     await place.store.within("manifests").put(digest, pieces(b"apart"))
     assert await place.store.sizes([digest]) == {}
     assert await read(place.store.within("manifests"), digest) == b"apart"
-    assert place.keys() == [f"manifests/sha256/{digest[7:9]}/{digest[7:]}"]
+    assert place.listed() == [f"manifests/sha256/{digest[7:9]}/{digest[7:]}"]
 
 
 async def test_an_upload_that_is_cancelled_or_fails_leaves_nothing(place: Place) -> None:
@@ -193,7 +153,7 @@ async def test_an_upload_that_is_cancelled_or_fails_leaves_nothing(place: Place)
         await upload
     with pytest.raises(ConnectionResetError):
         await place.store.put(digest_of(b"begun"), broken())
-    assert place.keys() == []
+    assert place.listed() == []
 
 
 async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
@@ -220,7 +180,8 @@ async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
 
 KILLED = """
 import asyncio, sys
-from services.tracking.blobs import open_blob_store
+from pathlib import Path
+from services.tracking.places import open_blob_store
 
 async def stuck():
     yield b"half"
@@ -228,42 +189,48 @@ async def stuck():
     print("begun", flush=True)
     await asyncio.Event().wait()
 
-asyncio.run(open_blob_store(sys.argv[1]).put("sha256:" + "0" * 64, stuck()))
+asyncio.run(open_blob_store(sys.argv[1], Path(sys.argv[2])).put("sha256:" + "0" * 64, stuck()))
 """
 
 
 async def test_a_killed_upload_is_never_seen(place: Place) -> None:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", KILLED, place.url, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        sys.executable,
+        "-c",
+        KILLED,
+        place.url,
+        str(place.spool),
+        stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
     )
     assert child.stdout is not None
     assert await child.stdout.readline() == b"begun\n"
     child.kill()
     await child.wait()
-    again = open_blob_store(place.url)
+    again = open_blob_store(place.url, place.spool)
     assert await again.sizes([f"sha256:{'0' * 64}"]) == {}
     await again.put(digest_of(b"next"), pieces(b"next"))
     assert await read(again, digest_of(b"next")) == b"next"
 
 
 async def test_opening_removes_abandoned_uploads_and_leaves_those_under_way(tmp_path: Path) -> None:
-    open_blob_store(str(tmp_path))
+    open_blob_store(str(tmp_path), tmp_path)
     abandoned, fresh = tmp_path / "tmp" / "abandoned", tmp_path / "tmp" / "fresh"
     for path in (abandoned, fresh):
         path.write_bytes(b"part")
     two_days_ago = time.time() - 2 * 24 * 60 * 60
     os.utime(abandoned, (two_days_ago, two_days_ago))
-    open_blob_store(tmp_path.as_uri())
+    open_blob_store(tmp_path.as_uri(), tmp_path)
     assert (abandoned.exists(), fresh.exists()) == (False, True)
 
 
-async def test_a_server_out_of_reach_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_out_of_reach_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:  # bound, but nobody listens
         closed.bind(("127.0.0.1", 0))
         settings = SeaweedFS(f"http://127.0.0.1:{closed.getsockname()[1]}", "artifacts", 0, "any").environment()
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        store = open_blob_store("s3://artifacts")
+        store = open_blob_store("s3://artifacts", tmp_path)
         digest = digest_of(b"lost")
         for call in (store.sizes([digest]), store.put(digest, pieces(b"lost")), read(store, digest)):
             with pytest.raises(StoreUnavailable) as refused:
@@ -272,6 +239,6 @@ async def test_a_server_out_of_reach_is_unavailable(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/prefix", "http://127.0.0.1/blobs", "file://elsewhere/blobs"])
-def test_another_place_is_refused(url: str) -> None:
+def test_another_place_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError):
-        open_blob_store(url)
+        open_blob_store(url, tmp_path)

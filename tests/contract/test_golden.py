@@ -30,8 +30,11 @@ from services.registry.runs import RunsProjection
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
-from services.tracking.decider import EXPERIMENTS, RUNS
+from services.tracking import EXPERIMENTS_STREAM, logged_model_stream
+from services.tracking.experiments import EXPERIMENTS
+from services.tracking.logged_models import LOGGED_MODELS
 from services.tracking.projection import TrackingProjection
+from services.tracking.runs import RUNS
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.projection import WebhooksProjection
 
@@ -46,7 +49,14 @@ PROJECTIONS: Mapping[str, list[Projection]] = {
 }
 
 
-WITHOUT_EFFECT = (v1.AliasKept, v1.MetricsLogged, v1.VersionRefused, v1.AliasMoveRefused)
+WITHOUT_EFFECT = (
+    v1.AliasKept,
+    v1.MetricsLogged,
+    v1.RunInputsLogged,
+    v1.RunOutputsLogged,
+    v1.VersionRefused,
+    v1.AliasMoveRefused,
+)
 """Events that change nothing that is decided on."""
 
 VERSION = ("ModelCreated", "VersionRegistered")
@@ -62,8 +72,17 @@ BEFORE = {
     "AliasScheduleCancelled": (*VERSION, "AliasMoveScheduled"),
     "AliasScheduleRefused": (*VERSION, "AliasMoveScheduled"),
     "PolicyRemoved": ("PolicySet",),
+    "ExperimentRenamed": ("ExperimentCreated",),
+    "ExperimentTagsChanged": ("ExperimentCreated",),
+    "ExperimentDeleted": ("ExperimentCreated",),
+    "ExperimentRestored": ("ExperimentCreated", "ExperimentDeleted"),
+    "RunRestored": ("RunDeleted",),
+    "LoggedModelRestored": ("LoggedModelDeleted",),
 }
-"""By event, those whose samples come before it."""
+"""By event, those of its log whose samples come before it."""
+
+BEGINNINGS = (v1.ExperimentCreated, v1.RunStarted, v1.LoggedModelCreated)
+"""What comes before all else about what it is of."""
 
 
 def samples(file: Path) -> list[Message]:
@@ -84,6 +103,10 @@ def stream_of(fact: Message) -> str:
             return POLICIES_STREAM
         case v1.ModelNameTaken():
             return model_stream(fact.name)
+        case _ if decider_of(fact) is EXPERIMENTS:
+            return EXPERIMENTS_STREAM
+        case _ if decider_of(fact) is LOGGED_MODELS:
+            return logged_model_stream(fact.model_id)  # type: ignore[attr-defined]
         case _:
             by_fact = decider_of(fact).stream_of
             return by_fact(fact) if by_fact else model_stream(fact.model)  # type: ignore[attr-defined]
@@ -91,10 +114,12 @@ def stream_of(fact: Message) -> str:
 
 def decider_of(fact: Message) -> Decider[Any]:
     """Whose rules an event is of."""
-    if isinstance(fact, v1.ExperimentCreated):
-        return EXPERIMENTS
     if isinstance(fact, v1.PolicySet | v1.PolicyRemoved):
         return POLICIES
+    if fact.DESCRIPTOR.name.startswith("Experiment"):
+        return EXPERIMENTS
+    if fact.DESCRIPTOR.name.startswith("LoggedModel"):
+        return LOGGED_MODELS
     name = fact.DESCRIPTOR.full_name
     if name in LOGS["webhooks"].names:
         return WEBHOOKS
@@ -127,20 +152,21 @@ def test_events_fold(file: Path) -> None:
     for fact in samples(file):
         decider = decider_of(fact)
         before = decider.initial
-        for position, earlier in enumerate(facts_before(file.stem), 1):
+        for position, earlier in enumerate(facts_before(file), 1):
             before = decider.evolve(before, recorded(earlier, position))
         state = decider.evolve(before, recorded(fact, 1000))
         assert (state == before) == isinstance(fact, WITHOUT_EFFECT)
 
 
-def facts_before(event: str) -> list[Message]:
-    """What must have happened for an event of the registry to change anything."""
-    return [fact for name in BEFORE.get(event, ()) for fact in samples(GOLDEN / "registry" / f"{name}.json")]
+def facts_before(file: Path) -> list[Message]:
+    """What must have happened for an event to change anything."""
+    return [fact for name in BEFORE.get(file.stem, ()) for fact in samples(file.with_name(f"{name}.json"))]
 
 
 @pytest.mark.parametrize("log", LOGS)
 def test_events_become_rows_however_they_are_cut(log: str) -> None:
     facts = [fact for file in FILES if file.parent.name == log for fact in samples(file)]
+    facts.sort(key=lambda fact: not isinstance(fact, BEGINNINGS))
     # Once more, so that an event also finds what one of its kind has written, in its own call or in one before.
     facts += [fact for fact in facts if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))]
     happened = [recorded(fact, position) for position, fact in enumerate(facts, 1)]

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from eventstore import projection, recall
 from eventstore.codec import EventTypes
 from eventstore.decider import Request
-from eventstore.errors import LogRewritten, Rejected, StoreUnavailable
+from eventstore.errors import CannotApply, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
@@ -211,18 +211,21 @@ def fails_at(position: int) -> Hook:
 
 
 async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
+    """Rows come as far as they can, and what stands in their way is named."""
     await write(log, 1)
     await log.append([new(f"s{number}") for number in range(5)])
+    await write(log, 1)
     async with following(log) as tail:
         projector = Projector(tail, Notes(hook=fails_at(4)), Database(location))
         with pytest.raises(StoreUnavailable) as caught:
             await projector.start()
         assert caught.value.reason == "PROJECTION_FAILED"
-        assert isinstance(projector.failure, ArithmeticError)
+        assert isinstance(projector.failure, CannotApply)
+        assert (projector.failure.first, projector.failure.last) == (2, 6)
+        assert isinstance(projector.failure.__cause__, ArithmeticError)
         with projector.rows.transaction() as rows:
-            at = rows.execute(sa.select(checkpoint)).one()
-            assert at.position in (0, 1)
-            assert sum(row[2] for row in all_notes(rows)) == at.position
+            assert rows.execute(sa.select(checkpoint)).one().position == 1
+            assert sum(row[2] for row in all_notes(rows)) == 1
         await projector.stop()
     async with running(log, location) as mended:
         assert await mended.query(all_notes) == await folded(log)
@@ -241,7 +244,8 @@ async def test_a_failure_is_told_to_all_who_wait(log: JetStreamStore, location: 
             with pytest.raises(StoreUnavailable) as caught:
                 await outcome
             assert caught.value.reason == "PROJECTION_FAILED"
-        assert isinstance(projector.failure, ArithmeticError)
+        assert isinstance(projector.failure, CannotApply)
+        assert isinstance(projector.failure.__cause__, ArithmeticError)
         assert projector.position == 1
         await projector.wait_for(1)
 

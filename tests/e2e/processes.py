@@ -34,11 +34,13 @@ def start_service(service: str, home: Path, nats: NatsAddress, number: int = 0) 
 class Services:
     """All services and NATS over one data directory, as `up` runs them, always at the same address.
 
-    As a context manager it is started, and killed at the end unless it was stopped before.
+    As a context manager it is started, and killed at the end unless it was stopped before. Its rows are in SQLite, or
+    in a `database` that a URL names.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, database: str = "") -> None:
         self.data = data
+        self.database = database
         self.address = f"127.0.0.1:{free_port()}"
         self._program: Program | None = None
         self._nats: set[int] = set()
@@ -68,6 +70,8 @@ class Services:
         self.data.mkdir(exist_ok=True)
         command = [ROLLFORWARD, "up", "--data", str(self.data)]
         command += ["--grpc", self.address, "--http", "127.0.0.1:0"]
+        if self.database:
+            command += ["--database", self.database]
         self._program = Program(command, self.data.with_suffix(".log"))
         return self._program
 

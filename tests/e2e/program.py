@@ -85,6 +85,11 @@ class Program:
         assert entry, f"no line {pattern!r} but {self._lines}; {self._log.name} ends with: {self.errors[-3000:]}"
         return entry
 
+    def lines(self) -> list[tuple[float, str]]:
+        """All lines so far, each with when (monotonic seconds) it came."""
+        with self._changed:
+            return list(self._lines)
+
     def kill(self) -> None:
         """Ends it as a crash would, whatever it is doing; harmless when it has ended."""
         self._process.kill()

@@ -140,7 +140,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def test_runs_are_tracked(story: Story) -> None:
-    runs = rf.list_runs("breast-cancer", connection=story.link)
+    runs = rf.search_runs("breast-cancer", connection=story.link)
     assert [run.name for run in reversed(runs)] == list(ESTIMATORS)
     for run in runs:
         assert run.status == v1.RUN_STATUS_FINISHED

@@ -51,7 +51,7 @@ def shown(link: Connection) -> list[object]:
         *rf.list_models(connection=link),
         *rf.list_versions("m", connection=link),
         *rf.alias_history("m", connection=link),
-        *rf.list_runs(connection=link),
+        *rf.search_runs(connection=link),
         *rf.list_events(limit=None, connection=link),
     ]
 

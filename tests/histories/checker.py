@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tests.histories.linearizable import check_linearizable
 from tests.histories.moves import check_moves
+from tests.histories.names import check_names
 from tests.histories.reads import check_reads
 from tests.histories.recording import History
 from tests.histories.rules import Violation
@@ -21,4 +22,5 @@ def check(history: History) -> Sequence[Violation]:
         *check_linearizable(truth),
         *check_reads(truth),
         *check_watches(truth),
+        *check_names(history),
     ]

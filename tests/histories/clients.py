@@ -14,6 +14,7 @@ from tests.histories.recording import OK, REFUSED, UNKNOWN, Held, Operation, Tar
 
 VERSIONS = 3
 PATIENCE_SECONDS = 20.0
+FAILED = "PROJECTION_FAILED"
 KINDS = {
     "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "schedule": 3,
     "resolve": 28, "resolve as of": 8, "repeat": 6,
@@ -26,13 +27,14 @@ Asking = tuple[Operation, str, Any]
 class Client:
     """One client. It does one thing after another, at one registry or another, and knows what it has seen.
 
-    `began` is a position at which its models were there already.
+    `began` is a position at which its models were there already; `stuck` is what it was told if nothing can go on.
     """
 
     def __init__(
         self, name: str, addresses: Sequence[str], targets: Sequence[Target], began: int, dice: random.Random
     ) -> None:
         self.operations: list[Operation] = []
+        self.stuck = ""
         self._name, self._targets, self._dice = name, targets, dice
         self._links = [Connection(address, actor=name) for address in addresses]
         self._link = dice.choice(self._links)
@@ -153,7 +155,10 @@ class Client:
                 response = self._link.call(
                     getattr(self._link.registry, method), request, timeout=self._dice.choice([0.2, 1.0, 5.0])
                 )
-            except Unavailable:
+            except Unavailable as error:
+                if error.reason == FAILED:
+                    self.stuck = str(error)
+                    return operation
                 if stopping.is_set() or self._dice.random() < 0.3 or time.monotonic() > deadline:
                     return operation
             except RollforwardError as error:

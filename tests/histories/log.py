@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import aclosing
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services import registry
 from services.nats_server import NatsAddress
-from tests.histories.recording import Event
+from tests.histories.recording import Event, Named
 from tests.servers.nats import open_log
 
 ENDINGS = (v1.AliasMoved, v1.AliasScheduleCancelled, v1.AliasScheduleRefused)
@@ -36,6 +37,31 @@ async def read_log(address: NatsAddress, after: int, models: set[str]) -> tuple[
         if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)):
             changes.append(_change(event, fact, requests.get(schedule_id, event.metadata.request_id)))
     return changes, endings
+
+
+async def read_names(address: NatsAddress, after: int, prefix: str) -> list[Named]:
+    """What happened behind a position to the names of models whose streams begin so."""
+    found = list[Named]()
+    for event in await _read(address, after):
+        if event.stream.startswith(registry.model_stream(prefix)):
+            found += _named(event)
+    return found
+
+
+def _named(event: RecordedEvent) -> Iterator[Named]:
+    about = (event.position, event.append_end)
+    origin, request_id = registry.origin_of(event.stream), event.metadata.request_id
+    match event.data:
+        case v1.ModelCreated() as fact:
+            yield Named(*about, "created", origin, fact.model, "", 0, request_id)
+        case v1.ModelRenamed() as fact:
+            yield Named(*about, "renamed", origin, fact.to_name, fact.model, 0, request_id)
+        case v1.ModelNameTaken() as fact:
+            yield Named(*about, "taken", fact.origin, fact.name, "", 0, request_id)
+        case v1.VersionRegistered() as fact:
+            yield Named(*about, "registered", origin, fact.model, fact.model, fact.version, request_id)
+        case _:
+            pass
 
 
 async def _read(address: NatsAddress, after: int) -> list[RecordedEvent]:

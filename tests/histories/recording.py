@@ -119,6 +119,40 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Naming:
+    """A model that a client created, renamed or registered a version of, and what it was told; times as `Operation`."""
+
+    client: str
+    kind: str
+    name: str
+    to_name: str
+    request_id: str
+    called: int = 0
+    returned: int | None = None
+    outcome: str = UNKNOWN
+    reason: str = ""
+    version: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An event about a model's name, as the log holds it: its kind is `created`, `renamed`, `taken` or `registered`.
+
+    `name` is the model's after it, `was` the one before; `origin` is what the model was created with, of `taken` too.
+    """
+
+    position: int
+    revision: int
+    kind: str
+    origin: str
+    name: str
+    was: str
+    version: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A step of a watch: kind `snapshot` (with what stands), `changes` or `bookmark`, and the position it brings to."""
 
@@ -153,22 +187,38 @@ class History:
     """One recorded history.
 
     `goal` is the position that every watcher was let come to before it was ended; `schedules` are, by the request that
-    asked for it, the events that ended a scheduled move.
+    asked for it, the events that ended a scheduled move; `stuck` is what clients were told if the services could not go
+    on.
     """
 
     name: str
     operations: list[Operation] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    namings: list[Naming] = field(default_factory=list)
+    named: list[Named] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     schedules: dict[str, list[str]] = field(default_factory=dict)
     goal: int = 0
+    stuck: str = ""
 
     def write(self, path: Path) -> None:
         """Writes it as JSON Lines."""
-        about = {"name": self.name, "goal": self.goal, "faults": self.faults, "schedules": self.schedules}
+        about = {
+            "name": self.name,
+            "goal": self.goal,
+            "faults": self.faults,
+            "schedules": self.schedules,
+            "stuck": self.stuck,
+        }
         lines = [{"record": "history", **about}]
-        for kind, records in (("operation", self.operations), ("stream", self.streams), ("event", self.events)):
+        for kind, records in (
+            ("operation", self.operations),
+            ("stream", self.streams),
+            ("event", self.events),
+            ("naming", self.namings),
+            ("named", self.named),
+        ):
             lines += [{"record": kind, **asdict(record)} for record in records]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
@@ -187,6 +237,10 @@ def read(path: Path) -> History:
                 history.streams.append(_stream(line))
             case "event":
                 history.events.append(Event(**line))
+            case "naming":
+                history.namings.append(Naming(**line))
+            case "named":
+                history.named.append(Named(**line))
             case other:
                 raise ValueError(f"not a record of a history: {other}")
     return history

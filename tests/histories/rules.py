@@ -19,6 +19,8 @@ class Rule(StrEnum):
     REPEATED_ALIKE = "a repeated request is answered as it was before"
     CHAIN = "every event starts from what stood before it"
     EXPECTED_REVISION = "a conditional move succeeds only at the revision that it expects"
+    GOES_ON = "the services can take in whatever they have written"
+    NAME_IS_ONES = "a name is one model's for ever"
     REAL_TIME = "a move that was answered before another was asked for has the lower revision"
     LINEARIZABLE = "moves and their answers have an order that explains them all"
     STATE_WAS_CURRENT = "a refusal or a move to where it is shows a state that was current between call and return"

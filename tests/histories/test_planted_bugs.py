@@ -24,6 +24,7 @@ CAUGHT_AS: Mapping[str, set[Rule]] = {
     bugs.read_answers_stale_state.__name__: {Rule.READ_IS_TRUE},
     bugs.request_id_is_ignored.__name__: {Rule.ONCE},
     bugs.watch_splits_an_append.__name__: {Rule.WATCH_ATOMIC},
+    bugs.names_are_taken_twice.__name__: {Rule.NAME_IS_ONES, Rule.GOES_ON},
 }
 
 

@@ -17,9 +17,30 @@ from tests.integration.up import Up, new_id
 ROOT = Path(__file__).parents[2]
 LEAVES = (
     "experiments list",
+    "experiments show",
+    "experiments create",
+    "experiments rename",
+    "experiments tag",
+    "experiments untag",
+    "experiments delete",
+    "experiments restore",
     "runs list",
     "runs show",
     "runs compare",
+    "runs watch",
+    "runs metrics",
+    "runs rename",
+    "runs describe",
+    "runs tag",
+    "runs untag",
+    "runs delete",
+    "runs restore",
+    "logged-models list",
+    "logged-models show",
+    "logged-models tag",
+    "logged-models untag",
+    "logged-models delete",
+    "logged-models restore",
     "models list",
     "models show",
     "models create",
@@ -58,13 +79,18 @@ LEAVES = (
     "gate replay",
     "audit list",
     "audit export",
+    "audit recompute",
     "serving status",
     "rollback",
     "watch",
     "blame",
     "diff",
     "download",
+    "artifacts ls",
+    "artifacts get",
+    "artifacts gc",
     "rebuild",
+    "snapshot",
     "status",
 )
 SERVER_LEAVES = ("up", "run", "serve", "demo")
@@ -143,14 +169,6 @@ def test_a_run_as_a_table(cli: Cli, facts: Facts) -> None:
     assert re.search(r"tag +team +é\n", text)
 
 
-def test_runs_side_by_side(cli: Cli, facts: Facts) -> None:
-    text = done(cli("runs", "compare", *facts.runs))
-    assert re.search(r"^ +first +second$", text, re.MULTILINE)
-    assert re.search(r"^accuracy +0\.96 +0\.99$", text, re.MULTILINE)
-    runs = answer(cli("runs", "compare", *facts.runs, "-o", "json"))
-    assert tuple(run["run_id"] for run in runs) == facts.runs
-
-
 def test_models(cli: Cli, facts: Facts) -> None:
     assert facts.model in done(cli("models", "list", "--limit", "1000"))
     listed = [
@@ -209,6 +227,14 @@ def test_status_and_rebuild(cli: Cli) -> None:
     assert rebuilt["live_digest"] == rebuilt["rebuilt_digest"] != ""
     assert re.search(r"equal +yes", done(cli("rebuild", "tracking")))
     assert refused(cli("rebuild", "nothing")) == "PROJECTION_NOT_FOUND"
+
+
+def test_snapshot(cli: Cli) -> None:
+    taken = answer(cli("snapshot", "registry", "-o", "json"))
+    assert taken["done"]
+    assert int(taken["size_bytes"]) > 0
+    assert re.search(r"position +[0-9]+", done(cli("snapshot", "tracking")))
+    assert refused(cli("snapshot", "nothing")) == "PROJECTION_NOT_FOUND"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from tests.integration.up import Up, new_id, up
 from tests.servers.postgres import PostgresServer
 
 FILES = [
-    f"{name}_service_pb2" for name in ("registry", "tracking", "serving", "artifact", "audit", "system", "webhook")
+    f"{name}_service_pb2"
+    for name in ("registry", "policy", "tracking", "serving", "artifact", "audit", "system", "webhook")
 ]
 METHODS: list[MethodDescriptor] = [
     method

@@ -36,7 +36,8 @@ from services.serving.decider import DECIDER
 from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.blobs import open_blob_store
+from services.tracking.garbage import Collector
+from services.tracking.places import open_directory
 
 if TYPE_CHECKING:
     from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceAsyncStub
@@ -51,6 +52,11 @@ sys.exit(command(*targets, server=server, grpc="127.0.0.1:0", cache=Path(cache))
 TARGET = "iris@champion"
 
 
+async def nothing() -> set[str]:
+    """Names no artifact."""
+    return set()
+
+
 class Services:
     """What a pod talks to, over logs in memory. It can go away and come back where it was."""
 
@@ -61,7 +67,7 @@ class Services:
         self.tails = [Tail(self.serving), Tail(self.registry)]
         self.pods = Projector(self.tails[0], ServingProjection(), database)
         self.assignments = Projector(self.tails[1], AssignmentsProjection(), database)
-        self.blobs = open_blob_store(str(root / "blobs"))
+        self.blobs = open_directory(root / "blobs")
         self.port = 0
         self._server: aio.Server | None = None
 
@@ -73,7 +79,7 @@ class Services:
     async def come(self) -> None:
         """Answer calls."""
         server = aio.server(interceptors=[Edge()])
-        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs), server)
+        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs, Collector(self.blobs, nothing)), server)
         commands = CommandHandler(self.serving, DECIDER, self.pods)
         servicer = ServingServicer(commands, self.pods, self.assignments)
         v1.add_ServingServiceServicer_to_server(servicer, server)

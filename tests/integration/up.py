@@ -55,6 +55,7 @@ _LOGS = {
     "rollforward.v1.RegistryService": "registry",
     "rollforward.v1.PolicyService": "registry",
     "rollforward.v1.TrackingService": "tracking",
+    "rollforward.v1.LoggedModelService": "tracking",
 }
 
 
@@ -67,6 +68,7 @@ class Client:
         self.policies = v1.PolicyServiceStub(self.channel)
         self.registry = v1.RegistryServiceStub(self.channel)
         self.tracking = v1.TrackingServiceStub(self.channel)
+        self.logged_models = v1.LoggedModelServiceStub(self.channel)
         self.serving = v1.ServingServiceStub(self.channel)
         self.artifacts = v1.ArtifactServiceStub(self.channel)
         self.audit = v1.AuditServiceStub(self.channel)

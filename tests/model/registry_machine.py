@@ -175,7 +175,11 @@ class Registry(RuleBasedStateMachine):
         request = v1.MoveAliasRequest(
             model=model, alias=alias, version=version, expected_revision=expected, expires_at=expires_at, reason="r"
         )
-        self.system.do(lambda metadata: self.system.commands.move(request, metadata))
+        before = self.system.state_of(model).alias(alias)
+        if not self.system.do(lambda metadata: self.system.commands.move(request, metadata)):
+            now = self.system.state_of(model).alias(alias)
+            assert (now.version, now.expires_at) == (version, expires_at and expires_at.ToNanoseconds())
+            assert (now == before) == (now.revision == before.revision)
 
     @rule(sets=st.lists(TARGETS, min_size=1, max_size=2), back=st.integers(0, 3))
     def release(self, sets: Sequence[Sequence[tuple[str, str, int]]], back: int) -> None:

@@ -51,7 +51,7 @@ class System:
         self._location = location
         self._loop = asyncio.new_event_loop()
         self._log = MemoryStore("registry", registry.EVENTS)
-        self._runs_log = MemoryStore("tracking", tracking.EVENTS)
+        self.runs_log = MemoryStore("tracking", tracking.EVENTS)
         self._numbers = count(1)
         self.done: list[Asked] = []
         self._past: list[States] = [{}]
@@ -66,7 +66,7 @@ class System:
         self.run(self._start())
 
     async def _start(self) -> None:
-        self._tail, runs_tail = Tail(self._log), Tail(self._runs_log)
+        self._tail, runs_tail = Tail(self._log), Tail(self.runs_log)
         await self._tail.start()
         await runs_tail.start()
         database = Database(self._location)

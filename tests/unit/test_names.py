@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Kind, Rejected
 from eventstore.jetstream import subject_of
-from services.names import check_alias, check_digest, check_id, check_model_name, check_prose
+from services.names import (
+    check_alias,
+    check_digest,
+    check_id,
+    check_key,
+    check_logged_model_id,
+    check_model_name,
+    check_prose,
+)
 
 ODD = st.text(st.sampled_from("abV019 -_/:@.*>%\0\n\u00e9\u0301\u200d\U0001f600"), max_size=8)
 
@@ -29,6 +37,11 @@ def refusal(check: Callable[[str], None], value: str) -> str:
 def check_run_id(value: str) -> None:
     """Checks a run's id."""
     check_id(value, "INVALID_RUN_ID")
+
+
+def check_metric(key: str) -> None:
+    """Checks a metric's name."""
+    check_key(key, "a metric's name")
 
 
 def check_reason(value: str) -> None:
@@ -101,3 +114,49 @@ def test_an_id_is_32_lower_case_hex_digits(value: str) -> None:
 def test_prose_is_anything_without_control_characters(value: str) -> None:
     control = {char for char in value if unicodedata.category(char) == "Cc"} - set("\t\r\n")
     assert refusal(check_reason, value) == ("INVALID_REASON" if control or len(value) > 40 else "")
+
+
+@pytest.mark.parametrize(
+    "key", ["a", "loss", "eval/f1 macro", "a:b", "x" * 250, " ", "a.b-c_d", "Größe", "模型", "a..b", ".a"]
+)
+def test_a_key_may_be(key: str) -> None:
+    assert refusal(check_metric, key) == ""
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "x" * 251,
+        "a,b",
+        "a\n",
+        "a\0",
+        ".",
+        "..",
+        "../a",
+        "..a",
+        "/a",
+        "//a",
+        "a/",
+        "a//b",
+        "a/./b",
+        "a/../b",
+        "./a",
+        "e\u0301",
+    ],
+)
+def test_a_key_may_not_be(key: str) -> None:
+    assert refusal(check_metric, key) == "INVALID_KEY"
+
+
+@given(st.text("a./: ,\n", max_size=8))
+def test_a_key_is_a_path_in_its_shortest_form(key: str) -> None:
+    parts = key.split("/")
+    good = "" not in parts and "." not in parts and not key.startswith("..") and ".." not in parts
+    assert refusal(check_metric, key) == ("" if good and not set(key) & set(",\n") else "INVALID_KEY")
+
+
+@pytest.mark.parametrize("value", ["", "m-", "a" * 32, "m-" + "A" * 32, "m-" + "a" * 31, "m-" + "a" * 32 + "\n"])
+def test_a_logged_models_id_is_written_in_one_way(value: str) -> None:
+    assert refusal(check_logged_model_id, "m-" + "a" * 32) == ""
+    assert refusal(check_logged_model_id, value) == "INVALID_MODEL_ID"

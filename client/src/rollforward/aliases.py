@@ -28,7 +28,8 @@ def move_alias(
     """Move "model@alias" to a version and return the alias as it stands; moving it to where it is changes nothing.
 
     `expected_revision` is the alias's revision that you saw, 0 for "not set"; without it the move is unconditional. At
-    `expires_at`, an aware datetime or an RFC 3339 time, the alias is removed again unless it was changed before.
+    `expires_at`, an aware datetime or an RFC 3339 time, the alias is removed again unless it was changed before. A move
+    to where it is with another `expires_at`, or with none where it had one, changes when it ends.
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_VERSION, INVALID_REVISION, INVALID_ALIAS, INVALID_TIME,
     REQUEST_ID_REUSED), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND), PreconditionFailed (REASON_REQUIRED, with
     `policy`; GATE_FAILED, with `evidence`; VERSION_DELETED, VERSION_NOT_READY, MODEL_RENAMED, MODEL_DELETED), Conflict

@@ -5,30 +5,27 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from rollforward import v1
+from rollforward import transfers_grpc, transfers_http, v1
 from rollforward.connection import Connection, current
-from rollforward.errors import InternalError, InvalidRequest
+from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.manifests import CHUNK_BYTES, Tree, build_tree, check_manifest, manifest_digest
 from rollforward.references import is_digest
+from rollforward.transfers import RESUMED, Transfer, mismatch
+from rollforward.transfers_grpc import BlobUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from os import PathLike
 
 Progress = Callable[[int, int], None]
 """Called as progress(done, total), in bytes, one call at a time, from the threads that transfer."""
 
-_THREADS: Final = 4
 _DIGESTS_PER_CALL: Final = 10_000
-# A transfer may take a call's time, and what it would take at this many bytes a second.
-_SLOWEST: Final = 256 * 1024
 
 
 def upload(
@@ -48,10 +45,7 @@ def upload(
     if only_file and not source.is_file():
         raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
     link = current(connection)
-    tree = build_tree(source)
-    _upload_blobs(link, tree, progress)
-    request = v1.CreateManifestRequest(manifest=tree.manifest)
-    return link.call(link.artifacts.CreateManifest, request).digest, source.name
+    return _store(link, build_tree(source), progress), source.name
 
 
 def get_manifest(digest: str, *, connection: Connection | None = None) -> v1.Manifest:
@@ -65,9 +59,25 @@ def get_manifest(digest: str, *, connection: Connection | None = None) -> v1.Man
     link = current(connection)
     manifest = link.call(link.artifacts.GetManifest, v1.GetManifestRequest(digest=digest)).manifest
     if manifest_digest(manifest) != digest:
-        raise _mismatch(digest)
+        raise mismatch(digest)
     check_manifest(manifest)
     return manifest
+
+
+def collect_garbage(
+    *, dry_run: bool = False, min_age: int | None = None, connection: Connection | None = None
+) -> Iterator[v1.CollectGarbageResponse]:
+    """Set aside the blobs that nothing names, and remove those set aside long enough ago; yields how far it is.
+
+    What is younger than `min_age` seconds stays, a day unless it is given: no upload may take longer. With `dry_run` it
+    only says what would be done. Raises, while it is iterated, InvalidRequest (INVALID_AGE), PreconditionFailed
+    (COLLECTION_RUNNING, ARTIFACT_LOST), Unavailable.
+    """
+    if min_age is not None and min_age < 1:
+        raise InvalidRequest("INVALID_AGE", f"an age is at least a second, not {min_age}")
+    link = current(connection)
+    request = v1.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age or 0)
+    yield from link.stream(link.artifacts.CollectGarbage, request)
 
 
 def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progress: Progress | None) -> None:
@@ -100,41 +110,26 @@ def hash_blob(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-class _Transfer:
-    """What the threads of one transfer share: the bytes done so far, and whether to stop."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.stopped = threading.Event()
-        self._total = total
-        self._progress = progress
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            if self._progress is not None:
-                self._progress(self._done, self._total)
-
-    def run(self, work: Callable[[str], None], digests: Iterable[str]) -> None:
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="rollforward-transfer") as pool:
-            futures = [pool.submit(work, digest) for digest in digests]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                # On Ctrl-C too: what has not begun does not begin, and what has stops at its next chunk.
-                self.stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+def _store(link: Connection, tree: Tree, progress: Progress | None) -> str:
+    """Send what is missing, and the manifest; its digest."""
+    request = v1.CreateManifestRequest(manifest=tree.manifest)
+    _upload_blobs(link, tree, progress)
+    try:
+        return link.call(link.artifacts.CreateManifest, request).digest
+    except PreconditionFailed as error:
+        if error.reason != "BLOB_MISSING":
+            raise
+    # What was there when a very long upload began was collected as garbage before it ended.
+    _upload_blobs(link, tree, progress)
+    return link.call(link.artifacts.CreateManifest, request).digest
 
 
 def _upload_blobs(link: Connection, tree: Tree, progress: Progress | None) -> None:
     sizes = {file.digest: file.size_bytes for file in tree.manifest.files}
     missing = _find_missing(link, list(sizes))
-    transfer = _Transfer(sum(sizes.values()), progress)
+    transfer = Transfer(link, sum(sizes.values()), progress)
     transfer.add(sum(size for digest, size in sizes.items() if digest not in missing))
-    transfer.run(lambda digest: _upload_blob(link, digest, tree.sources[digest], sizes[digest], transfer), missing)
+    transfer.run(lambda digest: _upload_blob(transfer, digest, tree.sources[digest], sizes[digest]), missing)
 
 
 def _find_missing(link: Connection, digests: Sequence[str]) -> dict[str, None]:
@@ -145,26 +140,9 @@ def _find_missing(link: Connection, digests: Sequence[str]) -> dict[str, None]:
     return missing
 
 
-def _upload_blob(link: Connection, digest: str, source: Path, size: int, transfer: _Transfer) -> None:
-    sent = 0
-
-    def parts(file: BinaryIO) -> Iterator[v1.UploadBlobRequest]:
-        nonlocal sent
-        yield v1.UploadBlobRequest(digest=digest)
-        while not transfer.stopped.is_set() and (chunk := file.read(CHUNK_BYTES)):
-            yield v1.UploadBlobRequest(chunk=chunk)
-            sent += len(chunk)
-            transfer.add(len(chunk))
-
-    def attempt(seconds: float | None) -> v1.UploadBlobResponse:
-        nonlocal sent
-        if sent:
-            transfer.add(-sent)
-        sent = 0
-        with source.open("rb") as file:
-            return link.artifacts.UploadBlob(parts(file), timeout=seconds, metadata=link.metadata())
-
-    link.retry(attempt, timeout=_allowance(link, size))
+def _upload_blob(transfer: Transfer, digest: str, source: Path, size: int) -> None:
+    if size < RESUMED or not transfers_http.upload(transfer, digest, source, size):
+        BlobUpload(transfer, digest, source, size).run()
 
 
 def _download_blobs(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
@@ -175,59 +153,49 @@ def _download_blobs(manifest: v1.Manifest, tree: Path, link: Connection, progres
         sizes[file.digest] = file.size_bytes
     for place in {path.parent for places in paths.values() for path in places}:
         place.mkdir(parents=True, exist_ok=True)
-    transfer = _Transfer(sum(sizes.values()), progress)
+    transfer = Transfer(link, sum(sizes.values()), progress)
 
     def receive(digest: str) -> None:
         first, *others = paths[digest]
-        _download_blob(link, digest, first, sizes[digest], transfer)
+        # Never over a file that is there: where case does not count, another of the tree could have this name.
+        with first.open("xb") as file:
+            _BlobDownload(transfer, digest, sizes[digest], file).run()
         for other in others:
             _copy(first, other)
 
     transfer.run(receive, paths)
 
 
-def _download_blob(link: Connection, digest: str, target: Path, size: int, transfer: _Transfer) -> None:
-    # Never over a file that is there: where case does not count, another of the tree could have this name.
-    target.touch(exist_ok=False)
-    found = hashlib.sha256()
-    # What arrived stays: the next attempt goes on from there.
-    with target.open("wb") as file:
+class _BlobDownload:
+    """The download of one blob into a file; what arrived stays, and the next attempt goes on from there."""
 
-        def attempt(seconds: float | None) -> None:
-            for chunk in _chunks(link, digest, file.tell(), seconds):
-                if file.tell() + len(chunk) > size:
-                    raise _mismatch(digest)
-                if transfer.stopped.is_set():
-                    return
-                file.write(chunk)
-                found.update(chunk)
-                transfer.add(len(chunk))
+    def __init__(self, transfer: Transfer, digest: str, size: int, file: BinaryIO) -> None:
+        self._transfer = transfer
+        self._digest = digest
+        self._size = size
+        self._file = file
+        self._sha256 = hashlib.sha256()
 
-        link.retry(attempt, timeout=_allowance(link, size))
-        if file.tell() != size or f"sha256:{found.hexdigest()}" != digest:
-            raise _mismatch(digest)
+    def run(self) -> None:
+        if self._size >= RESUMED and self._transfer.direct:
+            self._take(transfers_http.download(self._transfer, self._digest, 0))
+        if self._file.tell() < self._size or not self._size:
+            self._transfer.link.retry(self._attempt, timeout=self._transfer.allowance(self._size))
+        if self._file.tell() != self._size or f"sha256:{self._sha256.hexdigest()}" != self._digest:
+            raise mismatch(self._digest)
 
+    def _attempt(self, seconds: float | None) -> None:
+        self._take(transfers_grpc.download(self._transfer, self._digest, self._file.tell(), seconds))
 
-def _chunks(link: Connection, digest: str, offset: int, seconds: float | None) -> Iterator[bytes]:
-    request = v1.DownloadBlobRequest(digest=digest, offset=offset)
-    call = link.artifacts.DownloadBlob(request, timeout=seconds, metadata=link.metadata())
-    try:
-        for response in call:
-            yield response.chunk
-    finally:
-        call.cancel()
+    def _take(self, chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            if self._file.tell() + len(chunk) > self._size:
+                raise mismatch(self._digest)
+            self._file.write(chunk)
+            self._sha256.update(chunk)
+            self._transfer.add(len(chunk))
 
 
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as original, target.open("xb") as copy:
         shutil.copyfileobj(original, copy, CHUNK_BYTES)
-
-
-def _allowance(link: Connection, size: int) -> float:
-    return link.timeout + size / _SLOWEST
-
-
-def _mismatch(digest: str) -> InternalError:
-    return InternalError(
-        "DIGEST_MISMATCH", f"what is stored as {digest} is not what that digest names", {"digest": digest}
-    )

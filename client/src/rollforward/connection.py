@@ -27,7 +27,11 @@ DEFAULT_TIMEOUT: Final = 30.0
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
-} | {"rollforward/v1/webhook_service.proto": "webhooks", "rollforward/v1/policy_service.proto": "registry"}
+} | {
+    "rollforward/v1/webhook_service.proto": "webhooks",
+    "rollforward/v1/policy_service.proto": "registry",
+    "rollforward/v1/logged_model_service.proto": "tracking",
+}
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -76,6 +80,11 @@ class Connection:
     def tracking(self) -> v1.TrackingServiceStub:
         """The raw stub of the tracking service."""
         return v1.TrackingServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def logged_models(self) -> v1.LoggedModelServiceStub:
+        """The raw stub of the logged models' service, which is part of tracking."""
+        return v1.LoggedModelServiceStub(self._channel("tracking"))
 
     @cached_property
     def artifacts(self) -> v1.ArtifactServiceStub:

@@ -12,7 +12,7 @@ from rollforward.aliases import resolve
 from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, refuse_occupied
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
-from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical
+from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
 from rollforward.references import (
     AliasReference,
     DigestReference,
@@ -33,10 +33,13 @@ def download(
     reference: str,
     dst: str | PathLike[str] | None = None,
     *,
+    path: str = "",
     progress: Progress | None = None,
     connection: Connection | None = None,
 ) -> Path:
     """Download an artifact, verify every byte, and return the directory that holds its files.
+
+    With `path` only the file there, or what is below the directory there, under the same paths.
 
     `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. `dst` must be
     missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
@@ -44,16 +47,38 @@ def download(
     the service.
 
     Raises InvalidRequest (INVALID_REFERENCE, DESTINATION_NOT_EMPTY), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND,
-    ALIAS_NOT_FOUND, RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), InternalError (DIGEST_MISMATCH) for damaged bytes,
-    Unavailable, OSError.
+    ALIAS_NOT_FOUND, RUN_NOT_FOUND, ARTIFACT_NOT_FOUND, PATH_NOT_FOUND), InternalError (DIGEST_MISMATCH) for damaged
+    bytes, Unavailable, OSError.
     """
     link = current(connection)
+    if dst is not None:
+        refuse_occupied(Path(dst))
+    digest = resolve_digest(reference, connection=link)
+    if dst is None and not path:
+        return _cached(digest, link, progress)
+    manifest = _part(get_manifest(digest, connection=link), digest, path)
     if dst is None:
-        return _cached(resolve_digest(reference, connection=link), link, progress)
-    target = Path(dst)
-    refuse_occupied(target)
-    download_tree(get_manifest(resolve_digest(reference, connection=link), connection=link), target, link, progress)
-    return target
+        return _cached(manifest_digest(manifest), link, progress, manifest)
+    download_tree(manifest, Path(dst), link, progress)
+    return Path(dst)
+
+
+def list_files(reference: str, path: str = "", *, connection: Connection | None = None) -> list[v1.ManifestFile]:
+    """The files of an artifact, by path, or only the one at `path` or those below it, each with its size and digest.
+
+    Raises InvalidRequest (INVALID_REFERENCE), NotFound (as download), Unavailable.
+    """
+    link = current(connection)
+    digest = resolve_digest(reference, connection=link)
+    return list(_part(get_manifest(digest, connection=link), digest, path).files)
+
+
+def _part(manifest: v1.Manifest, digest: str, path: str) -> v1.Manifest:
+    part = part_of(manifest, path)
+    if not part.files:
+        message = f"the artifact {digest} has nothing at {path!r}"
+        raise NotFound("PATH_NOT_FOUND", message, {"digest": digest, "path": path})
+    return part
 
 
 def resolve_digest(reference: str, *, connection: Connection | None = None) -> str:
@@ -90,13 +115,13 @@ def _run_digest(run_id: str, path: str, connection: Connection | None) -> str:
     return artifacts[path]
 
 
-def _cached(digest: str, link: Connection, progress: Progress | None) -> Path:
+def _cached(digest: str, link: Connection, progress: Progress | None, manifest: v1.Manifest | None = None) -> Path:
     entry = _cache() / digest.removeprefix("sha256:")
     if entry.is_dir():
         if _is_whole(entry, digest):
             return entry / "files"
         _remove(entry)
-    _fill(entry, get_manifest(digest, connection=link), link, progress)
+    _fill(entry, manifest or get_manifest(digest, connection=link), link, progress)
     return entry / "files"
 
 

@@ -69,6 +69,17 @@ def check_manifest(manifest: v1.Manifest) -> None:
     _refuse_collisions([file.path for file in manifest.files])
 
 
+def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
+    """The file at a path of a tree, or all below a directory of it, under their own paths; empty when nothing is there.
+
+    An empty path is the whole tree.
+    """
+    inside = f"{path.rstrip('/')}/"
+    return v1.Manifest(
+        files=[file for file in manifest.files if not path or file.path == path or file.path.startswith(inside)]
+    )
+
+
 def check_path(path: str) -> None:
     """Refuse what is not a relative path of plain names in normal form C, or too long for a file system.
 

@@ -8,7 +8,7 @@ from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.references import UINT32_MAX, timestamp, version_number
+from rollforward.references import UINT32_MAX, revision, timestamp, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,6 +87,24 @@ def try_gate(
     numbers = [version_number(model, version) for version in versions]
     request = v1.TestGateRequest(expression=expression, model=model, versions=numbers, alias=alias)
     return list(link.call(link.policies.TestGate, request).evidence)
+
+
+def check_evidence(*, after: int = 0, connection: Connection | None = None) -> v1.CheckEvidenceResponse:
+    """Have every recorded gate decision computed again from the evidence in its event; nothing is written.
+
+    Only of events behind position `after` of the registry log. The answer counts events and evidence up to its
+    `position`, the log's end, and lists under `unfounded` what does not follow: empty in an honest log.
+    Raises InvalidRequest (INVALID_REVISION, POSITION_AHEAD), Unavailable.
+    """
+    link = current(connection)
+    total = v1.CheckEvidenceResponse(position=revision(after) or 0)
+    while not total.done:
+        part = link.call(link.policies.CheckEvidence, v1.CheckEvidenceRequest(after=total.position))
+        total.events += part.events
+        total.evidence += part.evidence
+        total.unfounded.extend(part.unfounded)
+        total.position, total.done = part.position, part.done
+    return total
 
 
 def replay_gate(

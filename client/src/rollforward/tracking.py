@@ -1,4 +1,4 @@
-"""Experiments and runs: create, get and list them, and read their metrics."""
+"""Runs that are there: find them, and change what is said of them."""
 
 from __future__ import annotations
 
@@ -6,55 +6,18 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
+from rollforward.experiments import ExperimentLike, Lifecycle, experiment_id_of, lifecycle_of
 from rollforward.pages import collect
 from rollforward.references import RunLike, run_id_of
-from rollforward.series import MetricHistory, unpack
-from rollforward.values import checked_tags
+from rollforward.values import checked_run_tags, checked_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-# Runs carry all their metrics' summaries: a thousand of them may not fit into one message.
-_RUNS_PER_PAGE = 100
-
-
-def create_experiment(
-    name: str,
-    *,
-    tags: Mapping[str, object] | None = None,
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> str:
-    """Create an experiment and return its id. `name` has 1 to 500 characters.
-
-    Raises InvalidRequest (INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), AlreadyExists
-    (EXPERIMENT_EXISTS), Unavailable.
-    """
-    link = current(connection)
-    request = v1.CreateExperimentRequest(name=name, tags=checked_tags(tags), request_id=request_id or new_request_id())
-    return link.call(link.tracking.CreateExperiment, request).experiment_id
-
-
-def get_experiment(name: str, *, connection: Connection | None = None) -> v1.Experiment:
-    """One experiment by name. Raises NotFound (EXPERIMENT_NOT_FOUND), Unavailable."""
-    link = current(connection)
-    return link.call(link.tracking.GetExperiment, v1.GetExperimentRequest(name=name)).experiment
-
-
-def list_experiments(*, limit: int | None = None, connection: Connection | None = None) -> list[v1.Experiment]:
-    """Experiments, newest first; `limit` None for all. Raises Unavailable."""
-    link = current(connection)
-
-    def fetch(size: int, token: str) -> tuple[Iterable[v1.Experiment], str]:
-        request = v1.ListExperimentsRequest(page_size=size, page_token=token)
-        page = link.call(link.tracking.ListExperiments, request)
-        return page.experiments, page.next_page_token
-
-    return collect(fetch, limit)
+    from typing import SupportsIndex
 
 
 def get_run(run: RunLike, *, connection: Connection | None = None) -> v1.Run:
-    """One run with its parameters, tags, artifacts and each metric's summary.
+    """One run with its parameters, tags, artifacts, inputs and outputs, and each metric's summary.
 
     Raises NotFound (RUN_NOT_FOUND), Unavailable.
     """
@@ -62,34 +25,160 @@ def get_run(run: RunLike, *, connection: Connection | None = None) -> v1.Run:
     return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run_id_of(run))).run
 
 
-def list_runs(
-    experiment: str | None = None, *, limit: int | None = None, connection: Connection | None = None
+def search_runs(
+    experiments: ExperimentLike | Iterable[ExperimentLike] = (),
+    filter: str = "",  # noqa: A002 - the contract's word
+    *,
+    order_by: str = "",
+    lifecycle: Lifecycle = "active",
+    limit: int | None = None,
+    brief: bool = False,
+    connection: Connection | None = None,
 ) -> list[v1.Run]:
-    """Runs, newest first: of one experiment, by name, or of all. `limit` None for all.
+    """Runs of some experiments, by name, or of all; newest first or in the order asked for. `limit` None for all.
 
-    Raises NotFound (EXPERIMENT_NOT_FOUND), Unavailable.
+    `filter` such as "metrics.auc > 0.9 AND params.depth = '3' AND status = 'FINISHED'", `order_by` such as
+    "metrics.auc DESC, start_time": see docs/search.md. A `brief` answer leaves out what the runs logged.
+    Raises InvalidRequest (INVALID_FILTER, INVALID_ORDER, INVALID_LIFECYCLE, INVALID_LIMIT), NotFound
+    (EXPERIMENT_NOT_FOUND), Unavailable.
     """
     link = current(connection)
-    experiment_id = "" if experiment is None else get_experiment(experiment, connection=link).experiment_id
+    some = [experiments] if isinstance(experiments, str | v1.Experiment) else experiments
+    query = v1.ListRunsRequest(
+        experiment_ids=[experiment_id_of(link, one) for one in some],
+        filter=filter,
+        order_by=order_by,
+        lifecycle=lifecycle_of(lifecycle),
+        brief=brief,
+    )
 
     def fetch(size: int, token: str) -> tuple[Iterable[v1.Run], str]:
-        request = v1.ListRunsRequest(experiment_id=experiment_id, page_size=size, page_token=token)
-        page = link.call(link.tracking.ListRuns, request)
+        query.page_size, query.page_token = size, token
+        page = link.call(link.tracking.ListRuns, query)
         return page.runs, page.next_page_token
 
-    return collect(fetch, limit, page=_RUNS_PER_PAGE)
+    return collect(fetch, limit)
 
 
-def metric_history(run: RunLike, key: str, *, connection: Connection | None = None) -> MetricHistory:
-    """All points of one metric of one run as arrays: steps, timestamps (milliseconds since 1970-01-01 UTC), values.
+def rename_run(
+    run: RunLike, new_name: str, *, request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Give a run another name, of at most 500 characters.
 
-    Raises NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
+    Raises InvalidRequest (INVALID_NAME, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND), PreconditionFailed (RUN_DELETED),
+    Unavailable.
     """
     link = current(connection)
-    request = v1.GetMetricHistoryRequest(run_id=run_id_of(run), key=key)
+    request = v1.RenameRunRequest(run_id=run_id_of(run), new_name=new_name, request_id=request_id or new_request_id())
+    link.call(link.tracking.RenameRun, request)
 
-    def attempt(seconds: float | None) -> MetricHistory:
-        call = link.tracking.GetMetricHistory(request, timeout=seconds, metadata=link.metadata())
-        return unpack(response.series for response in call)
 
-    return link.retry(attempt)
+def describe_run(
+    run: RunLike, description: str, *, request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Say what a run is for, in at most 20,000 characters.
+
+    Raises InvalidRequest (INVALID_DESCRIPTION, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND), PreconditionFailed
+    (RUN_DELETED), Unavailable.
+    """
+    link = current(connection)
+    chosen = request_id or new_request_id()
+    request = v1.DescribeRunRequest(run_id=run_id_of(run), description=description, request_id=chosen)
+    link.call(link.tracking.DescribeRun, request)
+
+
+def set_run_tags(
+    run: RunLike,
+    tags: Mapping[str, object],
+    *,
+    request_id: str | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Set tags of a run; its other tags stay. A live run does it with its own `set_tags`, without waiting.
+
+    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND), PreconditionFailed
+    (RUN_DELETED), Unavailable.
+    """
+    link = current(connection)
+    labels = checked_run_tags(tags)
+    request = v1.LogBatchRequest(run_id=run_id_of(run), tags=labels, request_id=request_id or new_request_id())
+    link.call(link.tracking.LogBatch, request)
+
+
+def remove_run_tags(
+    run: RunLike, keys: Iterable[str], *, request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Remove tags of a run; keys that are not there are passed over. Raises as set_run_tags."""
+    link = current(connection)
+    removed = [keys] if isinstance(keys, str) else keys
+    request = v1.LogBatchRequest(run_id=run_id_of(run), removed_tags=removed, request_id=request_id or new_request_id())
+    link.call(link.tracking.LogBatch, request)
+
+
+def log_input(
+    run: RunLike,
+    dataset: v1.Dataset,
+    *,
+    context: str = "",
+    tags: Mapping[str, object] | None = None,
+    request_id: str | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Log a dataset that a run has read; `context` says what for, such as "training".
+
+    A live run does it with its own `log_input`; get_run shows the `inputs`.
+    Raises InvalidRequest (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND),
+    PreconditionFailed (RUN_DELETED), Unavailable.
+    """
+    link = current(connection)
+    labels = checked_run_tags({**({"context": context} if context else {}), **(tags or {})})
+    request = v1.LogLineageRequest(
+        run_id=run_id_of(run),
+        inputs=[v1.DatasetInput(dataset=dataset, tags=labels)],
+        request_id=request_id or new_request_id(),
+    )
+    link.call(link.tracking.LogLineage, request)
+
+
+def log_output(
+    run: RunLike,
+    model: v1.LoggedModel | str,
+    step: SupportsIndex = 0,
+    *,
+    request_id: str | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Log a logged model that a run has produced, at a step. A live run does it with its own `log_output`.
+
+    Raises InvalidRequest (INVALID_MODEL_ID, INVALID_STEP, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND),
+    PreconditionFailed (RUN_DELETED), Unavailable.
+    """
+    link = current(connection)
+    model_id = model if isinstance(model, str) else model.model_id
+    request = v1.LogLineageRequest(
+        run_id=run_id_of(run),
+        outputs=[v1.ModelOutput(model_id=model_id, step=checked_step(step))],
+        request_id=request_id or new_request_id(),
+    )
+    link.call(link.tracking.LogLineage, request)
+
+
+def delete_run(
+    run: RunLike, *, reason: str = "", request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Delete a run; its history stays, and it can be restored.
+
+    Raises InvalidRequest (REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND), Unavailable.
+    """
+    link = current(connection)
+    request = v1.DeleteRunRequest(run_id=run_id_of(run), reason=reason, request_id=request_id or new_request_id())
+    link.call(link.tracking.DeleteRun, request)
+
+
+def restore_run(
+    run: RunLike, *, reason: str = "", request_id: str | None = None, connection: Connection | None = None
+) -> None:
+    """Restore a deleted run. Raises as delete_run."""
+    link = current(connection)
+    request = v1.RestoreRunRequest(run_id=run_id_of(run), reason=reason, request_id=request_id or new_request_id())
+    link.call(link.tracking.RestoreRun, request)

@@ -1,6 +1,8 @@
 """What a run may log, checked at the call that logs it and not later in the background."""
 
 import operator
+import posixpath
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Final, SupportsFloat, SupportsIndex
@@ -11,6 +13,9 @@ INT64_MAX: Final = 2**63 - 1
 KEY_CHARACTERS: Final = 250
 PARAM_CHARACTERS: Final = 6_000
 TAG_CHARACTERS: Final = 8_000
+EXPERIMENT_TAG_CHARACTERS: Final = 20_000
+
+_RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
 
 
 def checked_key(key: str) -> str:
@@ -23,6 +28,19 @@ def checked_key(key: str) -> str:
         raise InvalidRequest("INVALID_KEY", message)
     if not unicodedata.is_normalized("NFC", key):
         raise InvalidRequest("INVALID_KEY", f"a key is in Unicode normal form C, {key!r} is not", {"key": key})
+    return key
+
+
+def checked_run_key(key: str) -> str:
+    """A name of a parameter, tag or metric of a run: 1 to 250 letters, digits and "_-. :/", as a path in normal form.
+
+    Raises InvalidRequest (INVALID_KEY).
+    """
+    if not (isinstance(key, str) and len(key) <= KEY_CHARACTERS and _RUN_KEY.fullmatch(key)):
+        message = f'a key has 1 to {KEY_CHARACTERS} letters, digits and "_-. :/": not {repr(key)[:80]}'
+        raise InvalidRequest("INVALID_KEY", message)
+    if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
+        raise InvalidRequest("INVALID_KEY", f"a key is no path that leads elsewhere, {key!r} does", {"key": key})
     return key
 
 
@@ -53,7 +71,21 @@ def checked_step(step: SupportsIndex, name: str = "step") -> int:
 
 def checked_params(params: Mapping[str, object]) -> dict[str, str]:
     """Parameters as texts of at most 6,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
-    return {checked_key(key): _checked_text(key, str(value), PARAM_CHARACTERS) for key, value in params.items()}
+    return {checked_run_key(key): _checked_text(key, str(value), PARAM_CHARACTERS) for key, value in params.items()}
+
+
+def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
+    """Tags of a run as texts of at most 8,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
+    return {checked_run_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
+
+
+def checked_experiment_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
+    """Tags of an experiment as texts of at most 20,000 characters.
+
+    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    """
+    most = EXPERIMENT_TAG_CHARACTERS
+    return {checked_run_key(key): _checked_text(key, str(value), most) for key, value in (tags or {}).items()}
 
 
 def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:

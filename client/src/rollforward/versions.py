@@ -73,7 +73,7 @@ def copy_version(
     """Register a version again under another model, which is created when it is new; `copied_from` names the original.
 
     Raises as register_model, and InvalidRequest (INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
-    PreconditionFailed (VERSION_DELETED).
+    PreconditionFailed (VERSION_DELETED, VERSION_NOT_READY: only what can be used is copied).
     """
     link = current(connection)
     request = v1.CopyVersionRequest(

@@ -17,7 +17,9 @@ from rollforward import v1
 from rollforward.connection import Connection
 from services.rpc import Edge
 from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.blobs import LocalBlobs, open_blob_store
+from services.tracking.garbage import Collector
+from services.tracking.local_blobs import LocalBlobs
+from services.tracking.places import open_directory
 
 Serve = Callable[..., Connection]
 
@@ -56,9 +58,12 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobs:
-    store = open_blob_store(str(tmp_path / "blobs"))
-    assert isinstance(store, LocalBlobs)
-    return store
+    return open_directory(tmp_path / "blobs")
+
+
+async def nothing() -> set[str]:
+    """Names no artifact."""
+    return set()
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
 
     async def work() -> None:
         server = grpc.aio.server(interceptors=[Edge()])
-        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs), server)
+        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, Collector(blobs, nothing)), server)
         started.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
         ready.set()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+import rollforward as rf
 from rollforward import v1
-from rollforward.buffer import Buffer
 from rollforward.connection import Connection
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
-from rollforward.run import Run, start_run
+from rollforward.journal import Head
+from rollforward.journal_records import Count, point
+from rollforward.run import Run
 from rollforward.series import unpack
 from rollforward.writer import Writer
 from tests.unit.client.conftest import Serve, Service
@@ -35,6 +38,8 @@ class Tracking(Service):
         self.endings: list[v1.FinishRunRequest] = []
         self.started: list[v1.StartRunRequest] = []
         self.experiments: dict[str, str] = {}
+        self.attended: list[str] = []
+        self.others: list[Any] = []
         self.away = False
         self.lock = threading.Lock()
         self.arrived = threading.Event()
@@ -52,7 +57,32 @@ class Tracking(Service):
         self.endings.append(request)
         return v1.FinishRunResponse()
 
+    def LogLineage(self, request: v1.LogLineageRequest, _context: Any) -> v1.LogLineageResponse:  # noqa: N802
+        self.others.append(request)
+        return v1.LogLineageResponse()
+
+    def DescribeRun(self, request: v1.DescribeRunRequest, _context: Any) -> v1.DescribeRunResponse:  # noqa: N802
+        self.others.append(request)
+        return v1.DescribeRunResponse()
+
+    def ResumeRun(self, request: v1.ResumeRunRequest, _context: Any) -> v1.ResumeRunResponse:  # noqa: N802
+        self.others.append(request)
+        return v1.ResumeRunResponse()
+
+    def GetRun(self, request: v1.GetRunRequest, _context: Any) -> v1.GetRunResponse:  # noqa: N802
+        return v1.GetRunResponse(run=v1.Run(run_id=request.run_id, experiment_id="7", name="known"))
+
+    def AttendRun(self, request: v1.AttendRunRequest, context: Any) -> Iterator[v1.AttendRunResponse]:  # noqa: N802
+        self.attended.append(request.run_id)
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        yield v1.AttendRunResponse(patience_seconds=60)
+        ended.wait()
+        self.attended.remove(request.run_id)
+
     def GetExperiment(self, request: v1.GetExperimentRequest, context: Any) -> v1.GetExperimentResponse:  # noqa: N802
+        if self.away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
         if request.name not in self.experiments:
             context.abort(grpc.StatusCode.NOT_FOUND, "no")
         found = v1.Experiment(experiment_id=self.experiments[request.name])
@@ -70,6 +100,13 @@ class Tracking(Service):
         return list(unpack(series for batch in self.batches for series in batch.series if series.key == key).values)
 
 
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's journals are."""
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "journal"))
+    return tmp_path / "journal"
+
+
 @pytest.fixture
 def tracking() -> Tracking:
     return Tracking()
@@ -80,39 +117,33 @@ def link(serve: Serve, tracking: Tracking) -> Connection:
     return serve(tracking, v1.add_TrackingServiceServicer_to_server)
 
 
+def open_run(link: Connection, **options: Any) -> Run:
+    """A run that the service is taken to know."""
+    return Run(open_writer(link, **options), link, RUN, experiment_id="1", name="rf-1")
+
+
+def open_writer(link: Connection, **options: Any) -> Writer:
+    return Writer(link, Head(RUN, link.address, link.actor), **options)
+
+
 @pytest.fixture
 def run(link: Connection) -> Iterator[Run]:
-    live = Run(link, RUN, "1", "rf-1")
+    live = open_run(link)
     yield live
     live.finish()
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60),
-    st.dictionaries(st.sampled_from("pqrs"), st.text(max_size=30), max_size=4),
-    st.integers(1, 400),
-)
-def test_batches_are_small_and_lose_nothing(points: list[tuple[str, int]], labels: dict[str, str], limit: int) -> None:
-    buffer = Buffer(RUN)
-    for key, value in points:
-        buffer.add_point(key, 1, 2, value)
-    buffer.add_params(labels)
-    buffer.add_tags(labels)
-    params: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    series: list[v1.Series] = []
-    while buffer.count.total:
-        batch = buffer.take(limit)
-        assert batch.content.total > 0
-        assert batch.content.total == 1 or batch.request.ByteSize() <= limit + len(RUN) * 2 + 16
-        params.update(batch.request.params)
-        tags.update(batch.request.tags)
-        series.extend(batch.request.series)
-    assert buffer.size == 0
-    assert params == tags == labels
-    for key in "abc":
-        sent = unpack(chunk for chunk in series if chunk.key == key)
-        assert list(sent.values) == [value for name, value in points if name == key]
+def until(condition: Any, seconds: float = 20.0) -> None:
+    """Returns once a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def left(place: Path) -> list[Path]:
+    """What journals have left behind."""
+    return list(place.rglob("*"))
 
 
 def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> None:
@@ -130,13 +161,14 @@ def test_a_quiet_run_sends_what_it_has_after_a_while(run: Run, tracking: Trackin
     assert tracking.arrived.wait(20)
 
 
-def test_large_logs_are_cut_into_batches(link: Connection, tracking: Tracking) -> None:
-    writer = Writer(link, RUN, batch_bytes=5_000, buffer_bytes=20_000)
-    for step in range(5_000):
-        writer.add_points([("loss", float(step))], step, 0)
-    writer.close()
-    assert tracking.values("loss") == [float(step) for step in range(5_000)]
-    assert all(batch.ByteSize() <= 5_200 for batch in tracking.batches)
+def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Path) -> None:
+    for step in range(50_000):
+        run.log_metric("loss", step, step)
+    run.finish()
+    assert tracking.values("loss") == [float(step) for step in range(50_000)]
+    assert 1 < len(tracking.batches) < 20
+    assert all(batch.ByteSize() <= 500_100 for batch in tracking.batches)
+    assert left(place) == []
 
 
 def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Tracking) -> None:
@@ -151,7 +183,7 @@ def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
     link: Connection, tracking: Tracking
 ) -> None:
     tracking.away = True
-    run = Run(link, RUN, "1", "rf-1")
+    run = open_run(link)
     run.log_metrics({"loss": 1.0, "accuracy": 2.0})
     run.log_params({"p": 1})
     with pytest.raises(Unavailable) as late:
@@ -164,17 +196,28 @@ def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
 
 
-def test_what_is_refused_is_raised_at_the_end_and_the_run_failed(link: Connection, tracking: Tracking) -> None:
+def test_what_is_refused_is_raised_by_flush(run: Run, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.NOT_FOUND]
-    with pytest.raises(NotFound) as refused, Run(link, RUN, "1", "rf-1") as run:
-        run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    with pytest.raises(NotFound) as refused:
+        run.flush()
     assert (refused.value.metadata["points"], refused.value.metadata["labels"]) == ("2", "0")
-    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED]
+    run.flush()
+
+
+def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(link: Connection, tracking: Tracking) -> None:
+    tracking.failures = [grpc.StatusCode.NOT_FOUND]
+    with pytest.warns(RuntimeWarning), open_run(link) as run:
+        run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert [dict(batch.tags) for batch in tracking.batches] == [
+        {"rollforward.not_logged": "2 points, 0 labels, 0 calls"}
+    ]
 
 
 def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION]
-    run = Run(link, RUN, "1", "rf-1")
+    run = open_run(link)
     run.log_params({"p": 1})
     run.log_metric("loss", 1.0)
     with pytest.raises(PreconditionFailed):
@@ -184,35 +227,68 @@ def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking:
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
 
 
+def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(link: Connection, tracking: Tracking) -> None:
+    tracking.failures = [grpc.StatusCode.INTERNAL] * 6
+    writer = open_writer(link, interval=0.01)
+    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    until(lambda: not tracking.failures)
+    writer.add_points(point(0, 0, 2.0, b"loss"), 1)
+    outcome = writer.close()
+    assert (outcome.missing, outcome.lost) == (Count(0, 0), Count(1, 0))
+    assert tracking.values("loss") == [2.0]
+
+
+def test_who_may_not_write_keeps_what_he_has(link: Connection, tracking: Tracking, place: Path) -> None:
+    tracking.failures = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED]
+    run = open_run(link)
+    run.log_metric("loss", 1.0)
+    run.finish()
+    assert tracking.values("loss") == [1.0]
+    assert len({batch.request_id for batch in [*tracking.failed, *tracking.batches]}) == 1
+    assert left(place) == []
+
+
 def train(run: Run, error: BaseException | None) -> None:
     run.log_metric("loss", 1)
     if error is not None:
         raise error
 
 
-def fill(writer: Writer) -> None:
-    for step in range(1000):
-        writer.add_points([("loss", 1.0)], step, 0)
+def log_steps(run: Run, count: int) -> None:
+    """Logs the points 0, 1, 2..."""
+    for step in range(count):
+        run.log_metric("loss", step, step)
 
 
-def test_a_full_buffer_makes_logging_wait_and_then_refuse(serve: Serve, tracking: Tracking) -> None:
+def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
     tracking.away = True
     link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
-    writer = Writer(link, RUN, buffer_bytes=100)
+    run = open_run(link, disk_bytes=100_000)
+    with pytest.warns(RuntimeWarning):
+        log_steps(run, 10_000)
     with pytest.raises(Unavailable) as full:
-        fill(writer)
-    assert full.value.reason == "BUFFER_FULL"
-    with pytest.raises(Unavailable):
-        writer.close()
+        run.flush(timeout=0.1)
+    assert full.value.reason == "JOURNAL_FULL"
+    dropped = int(full.value.metadata["points"])
+    assert 5_000 < dropped < 10_000
+    tracking.away = False
+    run.finish()
+    assert tracking.values("loss")[: 10_000 - dropped] == [float(step) for step in range(10_000 - dropped)]
 
 
-def test_a_connection_that_is_closed_below_a_run_loses_nothing_silently(link: Connection) -> None:
-    writer = Writer(link, RUN)
+def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    writer = open_writer(link)
     link.close()
-    writer.add_points([("loss", 1.0)], 0, 0)
-    with pytest.raises(InvalidRequest) as closed:
-        writer.close()
-    assert (closed.value.reason, closed.value.metadata["points"]) == ("CONNECTION_CLOSED", "1")
+    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    outcome = writer.close(0.3)
+    assert outcome.missing == Count(1, 0)
+    assert outcome.failure is not None
+    assert outcome.failure.reason == "CONNECTION_CLOSED"
+    (synced,) = rf.sync(place)
+    assert (synced.state, synced.delivered, tracking.values("loss")) == ("delivered", Count(1, 0), [1.0])
+    assert left(place) == []
 
 
 @pytest.mark.parametrize(
@@ -228,24 +304,32 @@ def test_a_connection_that_is_closed_below_a_run_loses_nothing_silently(link: Co
 def test_a_run_ends_as_its_block_does(
     error: BaseException | None, status: v1.RunStatus.ValueType, link: Connection, tracking: Tracking
 ) -> None:
-    run = start_run("fraud", name="rf-100", tags={"n": 1}, connection=link)
+    run = rf.start_run("fraud", name="rf-100", tags={"n": 1}, description="why", connection=link)
     with nullcontext() if error is None else pytest.raises(type(error)), run:
         train(run, error)
     assert [ending.status for ending in tracking.endings] == [status]
     assert tracking.values("loss") == [1.0]
     assert tracking.started[0].experiment_id == tracking.experiments["fraud"]
     assert tracking.started[0].tags == {"n": "1"}
-    with pytest.raises(InvalidRequest) as ended:
+    assert tracking.started[0].description == "why"
+    assert tracking.started[0].source.runtime
+    with pytest.warns(RuntimeWarning):
         run.log_metric("loss", 1)
+    with pytest.raises(InvalidRequest) as ended:
+        run.set_tags({"t": 1})
     assert ended.value.reason == "RUN_ENDED"
 
 
-def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking) -> None:
+def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, place: Path) -> None:
     tracking.away = True
     link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
-    run = Run(link, RUN, "1", "rf-1")
+    run = open_run(link)
     with pytest.raises(ZeroDivisionError), pytest.warns(RuntimeWarning), run:
         train(run, ZeroDivisionError())
+    tracking.away = False
+    until(lambda: rf.sync(place) == [] or tracking.endings)
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED]
+    assert tracking.values("loss") == [1.0]
 
 
 def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
@@ -294,16 +378,30 @@ def test_whatever_is_a_number_is_a_value(run: Run, tracking: Tracking) -> None:
         ("", 1.0, 0, "INVALID_KEY"),
         ("k" * 251, 1.0, 0, "INVALID_KEY"),
         (7, 1.0, 0, "INVALID_KEY"),
+        ("../a", 1.0, 0, "INVALID_KEY"),
+        ("/a", 1.0, 0, "INVALID_KEY"),
+        ("a//b", 1.0, 0, "INVALID_KEY"),
+        ("a/", 1.0, 0, "INVALID_KEY"),
+        (".", 1.0, 0, "INVALID_KEY"),
+        ("a%", 1.0, 0, "INVALID_KEY"),
         ("\udc80", 1.0, 0, "INVALID_KEY"),
-        ("loss ", 1.0, 0, "INVALID_KEY"),
         ("lo\nss", 1.0, 0, "INVALID_KEY"),
         ("e\u0301", 1.0, 0, "INVALID_KEY"),
     ],
 )
-def test_a_wrong_point_is_refused_at_once(key: Any, value: Any, step: Any, reason: str, run: Run) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+def test_a_wrong_point_is_counted_and_never_raised(
+    key: Any, value: Any, step: Any, reason: str, run: Run, tracking: Tracking
+) -> None:
+    with pytest.warns(RuntimeWarning):
         run.log_metric(key, value, step=step)
-    assert refused.value.reason == reason
+    with pytest.warns(RuntimeWarning) if reason == "INVALID_STEP" else nullcontext():
+        run.log_metrics({"good": 1.0, key: value}, step=step)
+    with pytest.raises(InvalidRequest) as refused:
+        run.flush()
+    good = 0 if reason == "INVALID_STEP" else 1
+    assert (refused.value.reason, refused.value.metadata["points"]) == (reason, str(3 - good))
+    assert tracking.values("good") == [1.0] * good
+    assert tracking.values("m") == []
 
 
 def test_wrong_labels_are_refused_at_once_and_whole(run: Run, tracking: Tracking) -> None:
@@ -326,3 +424,196 @@ def test_wrong_labels_are_refused_at_once_and_whole(run: Run, tracking: Tracking
     logged = [dict(batch.params) for batch in tracking.batches if batch.params]
     assert all(params == {"p": "1"} for params in logged)
     assert [dict(batch.tags) for batch in tracking.batches if batch.tags][-1] == {"t": "2"}
+    run.remove_tag("t")
+    run.flush()
+    assert list(tracking.batches[-1].removed_tags) == ["t"]
+
+
+class Broken:
+    """A number of a library that fails in a way of its own."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("the device is gone")
+
+
+def test_no_number_raises_into_training(run: Run) -> None:
+    with pytest.warns(RuntimeWarning):
+        run.log_metric("m", Broken())
+    with pytest.warns(RuntimeWarning):
+        run.log_metric([], 1.0)  # type: ignore[arg-type]
+    with pytest.warns(RuntimeWarning):
+        run.log_metrics(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest) as refused:
+        run.flush()
+    assert (refused.value.reason, refused.value.metadata["points"]) == ("INVALID_VALUE", "3")
+
+
+def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
+    serve: Serve, tracking: Tracking, place: Path
+) -> None:
+    tracking.away = True
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
+    run = rf.start_run("fraud", connection=link)
+    run.log_params({"p": 1})
+    run.log_metric("loss", 0.5)
+    with pytest.warns(RuntimeWarning):
+        run.finish()
+    assert (tracking.started, tracking.batches) == ([], [])
+    tracking.away = False
+    until(lambda: rf.sync(place) == [] or tracking.endings)
+    assert [start.run_id for start in tracking.started] == [run.run_id]
+    assert tracking.started[0].experiment_id == tracking.experiments["fraud"]
+    assert tracking.values("loss") == [0.5]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert left(place) == []
+
+
+def test_an_outage_during_the_job_is_bridged(link: Connection, tracking: Tracking, place: Path) -> None:
+    tracking.away = True
+    run = open_run(link)
+    for step in range(100):
+        run.log_metric("loss", step, step)
+    until(lambda: tracking.failed)
+    tracking.away = False
+    run.finish()
+    assert tracking.values("loss") == [float(step) for step in range(100)]
+    assert left(place) == []
+
+
+def test_an_offline_run_sends_nothing_until_it_is_synced(link: Connection, tracking: Tracking, place: Path) -> None:
+    with rf.start_run("fraud", offline=True, connection=link) as run:
+        run.log_params({"p": 1})
+        run.log_metric("loss", 0.5)
+        run.flush()
+    assert (tracking.started, tracking.batches, tracking.endings, tracking.experiments) == ([], [], [], {})
+    (synced,) = rf.sync(place)
+    assert (synced.run_id, synced.state, synced.delivered) == (run.run_id, "delivered", Count(1, 1, 2))
+    assert not tracking.started[0].heartbeat
+    assert tracking.values("loss") == [0.5]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert rf.sync(place) == []
+    assert left(place) == []
+
+
+def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    with rf.start_run("fraud", offline=True, connection=link) as run:
+        run.log_metric("loss", 0.5)
+    tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
+    (broken,) = rf.sync(place)
+    assert (broken.state, broken.reason) == ("undelivered", "UNAUTHENTICATED")
+    assert broken.waiting_bytes > 0
+    (synced,) = rf.sync(place)
+    assert synced.state == "delivered"
+    assert tracking.failed == tracking.batches
+    assert len(tracking.started) == 1
+
+
+def test_what_lives_is_left_alone_by_sync(run: Run, place: Path) -> None:
+    run.log_metric("loss", 1.0)
+    (synced,) = rf.sync(place)
+    assert (synced.run_id, synced.state) == (RUN, "alive")
+
+
+@pytest.mark.parametrize(("heartbeat", "worker", "ends"), [(False, False, 1), (True, False, 0), (False, True, 0)])
+def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
+    heartbeat: bool, worker: bool, ends: int, link: Connection, tracking: Tracking, place: Path
+) -> None:
+    writer = Writer(link, Head(RUN, link.address, link.actor, worker, heartbeat), offline=True)
+    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    writer.close()
+    (synced,) = rf.sync(place)
+    assert synced.state == "delivered"
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED] * ends
+
+
+def test_lineage_and_descriptions_are_logged_in_order(run: Run, tracking: Tracking) -> None:
+    data = v1.Dataset(name="transactions", digest="abc")
+    run.log_input(data, context="training")
+    run.log_output("m-1", step=3)
+    run.describe("why")
+    run.log_metric("loss", 1.0, model_id="m-1", dataset=data)
+    run.flush()
+    read, made, described = tracking.others
+    assert read.inputs[0] == v1.DatasetInput(dataset=data, tags={"context": "training"})
+    assert made.outputs[0] == v1.ModelOutput(model_id="m-1", step=3)
+    assert (described.description, described.run_id) == ("why", RUN)
+    (series,) = tracking.batches[0].series
+    assert (series.model_id, series.dataset_name, series.dataset_digest) == ("m-1", "transactions", "abc")
+    with pytest.raises(InvalidRequest) as nameless:
+        run.log_input(v1.Dataset(name="transactions"))
+    assert nameless.value.reason == "INVALID_DATASET"
+
+
+def test_the_job_is_in_touch_as_long_as_it_runs(link: Connection, tracking: Tracking) -> None:
+    with rf.start_run("fraud", connection=link) as run:
+        until(lambda: tracking.attended == [run.run_id])
+        assert tracking.started[0].heartbeat
+    until(lambda: not tracking.attended)
+    with rf.start_run("fraud", heartbeat=False, connection=link):
+        assert not tracking.started[1].heartbeat
+
+
+def test_a_nested_run_names_its_parent(link: Connection, tracking: Tracking) -> None:
+    with rf.start_run("fraud", connection=link) as outer, rf.start_run("fraud", nested=True, connection=link) as inner:
+        assert rf.current_run() is inner
+        assert tracking.started[1].parent_run_id == outer.run_id
+    assert rf.current_run() is None
+    with pytest.raises(InvalidRequest) as alone:
+        rf.start_run("fraud", nested=True, connection=link)
+    assert alone.value.reason == "INVALID_ARGUMENTS"
+
+
+def test_a_worker_delivers_and_lets_the_run_go_on(link: Connection, tracking: Tracking) -> None:
+    with rf.resume_run(RUN, worker=True, connection=link) as run:
+        run.log_metric("loss", 1.0)
+        assert (run.name, run.experiment_id) == ("known", "7")
+    assert tracking.values("loss") == [1.0]
+    assert tracking.endings == []
+    with rf.resume_run(RUN, connection=link):
+        pass
+    assert len(tracking.endings) == 1
+
+
+def test_a_run_that_is_handed_to_another_process_is_a_workers_there(
+    run: Run, link: Connection, tracking: Tracking
+) -> None:
+    with pickle.loads(pickle.dumps(run)) as other:  # noqa: S301 - its own
+        other.log_metric("loss", 1.0)
+        assert (other.run_id, other.worker) == (RUN, True)
+    assert tracking.values("loss") == [1.0]
+    assert tracking.endings == []
+    other.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ROLLFORWARD_OFFLINE", "maybe"),
+        ("ROLLFORWARD_SYSTEM_METRICS", "2"),
+        ("ROLLFORWARD_JOURNAL_BYTES", "1 GiB"),
+    ],
+)
+def test_settings_are_read_strictly(
+    variable: str, value: str, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidRequest) as wrong:
+        rf.start_run("fraud", connection=link)
+    assert wrong.value.reason == "INVALID_SETTING"
+
+
+def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
+    link: Connection, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "file"))
+    with pytest.warns(RuntimeWarning):
+        run = rf.start_run("fraud", connection=link)
+    run.log_metric("loss", 1.0)
+    run.log_params({"p": 1})
+    run.finish()
+    assert tracking.values("loss") == [1.0]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

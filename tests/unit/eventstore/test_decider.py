@@ -351,6 +351,15 @@ async def test_all_or_nothing(store: SlowMemory) -> None:
     assert await store.head() == 0
 
 
+async def test_what_is_left_of_a_command_may_be_of_another_stream(
+    store: SlowMemory, handler: CommandHandler[int]
+) -> None:
+    await handler.handle("a", add(1), by())
+    outcome = await handler.handle("a", Move({"b": 5}), by())
+    assert [event.stream for event in outcome.events] == ["b"]
+    assert (outcome.state, outcome.position) == (1, 2)
+
+
 # Commands that commute.
 
 
@@ -450,6 +459,41 @@ class TestAcrossStreams:
         store.before_append = lambda: other.handle("b", add(5, "b"), by())
         await handler.handle_across(transfer(handler, 4), by("r"))
         assert (await balance(store, "a"), await balance(store, "b")) == (6, 9)
+
+    async def test_is_done_though_others_of_its_process_never_rest(
+        self, store: SlowMemory, handler: CommandHandler[int]
+    ) -> None:
+        await handler.handle("a", add(10), by())
+        busy: list[asyncio.Task[object]] = []
+        plan = transfer(handler, 4)
+
+        async def overtaken() -> Plan:
+            planned = await plan()
+            busy.append(asyncio.create_task(handler.handle("b", add(1, "b"), by())))
+            await asyncio.wait(busy[-1:], timeout=0.1)
+            return planned
+
+        await handler.handle_across(overtaken, by("r"))
+        await asyncio.gather(*busy)
+        assert (await balance(store, "a"), await balance(store, "b")) == (6, 4 + len(busy))
+        assert len(busy) == 2
+
+    async def test_others_go_on_while_it_is_planned(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+        await handler.handle("a", add(10), by())
+        planning, go_on, plan = asyncio.Event(), asyncio.Event(), transfer(handler, 4)
+
+        async def slow() -> Plan:
+            planning.set()
+            await go_on.wait()
+            return await plan()
+
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+            first = tasks.create_task(handler.handle_across(slow, by("slow")))
+            await planning.wait()
+            await handler.handle_across(transfer(handler, 1), by("quick"))
+            assert not first.done()
+            go_on.set()
+        assert (await balance(store, "a"), await balance(store, "b")) == (5, 5)
 
     async def test_judged_again_when_another_was_faster(
         self, store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]

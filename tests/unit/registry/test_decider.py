@@ -81,6 +81,13 @@ class TestCreateModel:
         assert refusal.kind is Kind.EXISTS
         assert refusal.metadata == {"model": "fraud"}
 
+    def test_not_in_the_stream_of_a_name_that_another_was_given(self) -> None:
+        taken = v1.ModelNameTaken(name="fraud", origin="other")
+        refusal = given(DECIDER, taken).when(v1.CreateModelRequest(name="fraud")).then_rejected("NAME_TAKEN")
+        assert isinstance(refusal, Conflict)
+        register = Register(v1.RegisterVersionRequest(model="fraud"), D1)
+        given(DECIDER, taken).when(register).then_rejected("NAME_TAKEN")
+
     @pytest.mark.parametrize(
         ("command", "reason"),
         [
@@ -438,6 +445,16 @@ class TestSchedules:
         assert fact.refusal == "ALREADY_THERE"
 
 
+@pytest.mark.parametrize("expected", [2**63, 2**64 - 1])
+def test_no_schedule_expects_what_no_revision_is(expected: int) -> None:
+    request = v1.ScheduleMoveRequest(
+        model="fraud", alias="champion", version=1, at=Timestamp(seconds=1), expected_revision=expected
+    )
+    after().when(ScheduleMove(request, "s")).then_rejected("INVALID_REVISION")
+    request.expected_revision = 2**63 - 1
+    assert after().when(ScheduleMove(request, "s")).events
+
+
 class TestExpiry:
     def until(self, seconds: int, before: int = 0) -> v1.AliasMoved:
         fact = moved(before, 1)
@@ -458,7 +475,11 @@ class TestExpiry:
         ask = v1.MoveAliasRequest(model="fraud", alias="champion", version=1, expires_at=Timestamp(seconds=200))
         after(self.until(100)).when(Move(ask)).then(self.until(200, before=1))
         after(self.until(200)).when(Move(ask)).then()
-        after(self.until(200)).when(move(1)).then()
+
+    def test_it_can_be_lifted(self) -> None:
+        after(self.until(200)).when(move(1)).then(moved(1, 1))
+        after(self.until(200), moved(1, 1)).when(move(1)).then()
+        after(self.until(200), moved(1, 1)).when(Expire("fraud", "champion", 4)).then()
 
 
 def test_only_commands_are_decided() -> None:

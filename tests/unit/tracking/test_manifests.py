@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.tracking import manifests
-from services.tracking.blobs import BlobStore, open_blob_store
+from services.tracking.blobs import BlobStore
+from services.tracking.places import open_directory
 
 ANY = f"sha256:{'a' * 64}"
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=12).map(
@@ -37,7 +38,7 @@ def refusal(manifest: v1.Manifest) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> BlobStore:
-    return open_blob_store(str(tmp_path))
+    return open_directory(tmp_path)
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:

@@ -58,7 +58,10 @@ def move(
     ],
     reason: Reason = "",
     expires_at: Annotated[
-        str | None, Parameter(help="When the alias is removed again, unless it was changed before; for one alias.")
+        str | None,
+        Parameter(
+            help="When the alias is removed again, unless it was changed before; for one alias. Without it, never."
+        ),
     ] = None,
     expect_revision: ExpectedRevision = None,
     expect: Annotated[

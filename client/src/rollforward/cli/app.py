@@ -14,8 +14,9 @@ _SERVER: Final = Group("Commands of the server", sort_key=2)
 
 # Name, home, group, and what the list of commands says of it.
 COMMANDS: Final = (
-    ("experiments", "rollforward.cli.runs:experiments", None, "Experiments: list."),
-    ("runs", "rollforward.cli.runs:app", None, "Runs: list, show, compare."),
+    ("experiments", "rollforward.cli.experiments:app", None, "Experiments: list, show, create, tag, delete, ..."),
+    ("runs", "rollforward.cli.runs:app", None, "Runs: list, show, compare, watch, metrics, tag, delete, ..."),
+    ("logged-models", "rollforward.cli.logged_models:app", None, "Logged models: list, show, tag, delete, restore."),
     ("models", "rollforward.cli.models:app", None, "Models: list, show, create, register, gate, rename, ..."),
     ("versions", "rollforward.cli.versions:app", None, "Versions: list, show, diff, tag, status, copy, delete, ..."),
     (
@@ -31,10 +32,13 @@ COMMANDS: Final = (
     ("policy", "rollforward.cli.policies:policy", None, "Policies: set, protect, list, remove."),
     ("gate", "rollforward.cli.policies:gate", None, "Gates: test one on versions, replay one over past moves."),
     ("download", "rollforward.cli.downloads:download", None, "Download an artifact, every byte verified."),
+    ("sync", "rollforward.cli.sync:sync", None, "Deliver what jobs logged offline, or left behind."),
+    ("artifacts", "rollforward.cli.artifacts:artifacts", None, "Artifacts: list files, get them, collect garbage."),
     ("serving", "rollforward.cli.operations:serving", None, "Serving: which pod serves which version."),
     ("webhooks", "rollforward.cli.webhooks:app", None, "Webhooks: tell an HTTP endpoint of every change."),
-    ("audit", "rollforward.cli.audit:app", None, "Audit: list the recorded events, export them."),
+    ("audit", "rollforward.cli.audit:app", None, "Audit: list recorded events, export them, recompute gates."),
     ("rebuild", "rollforward.cli.operations:rebuild", None, "Compute a read model from its log again, and compare."),
+    ("snapshot", "rollforward.cli.operations:snapshot", None, "Keep a snapshot of a read model in the object store."),
     ("status", "rollforward.cli.operations:status", None, "The state of the logs and the read models."),
     ("version", "rollforward.cli.operations:version", None, "The version of this client."),
     ("up", "rollforward.cli.server:up", _SERVER, "Start NATS and all services in one process."),

@@ -1,4 +1,4 @@
-"""The commands about recorded events: search them, export them."""
+"""The commands about recorded events: search them, export them, compute again what they say of gates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 from cyclopts import App, Parameter
 
 import rollforward as rf
+from rollforward.cli.evidence import verdict
 from rollforward.cli.exports import WRITERS
+from rollforward.cli.failures import REFUSED
 from rollforward.cli.options import READING, Cause, Limit, Reading, Since, Until, examples
 from rollforward.cli.output import grid, moment, print_json
 from rollforward.cli.progress import bar
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="audit", help="Audit: list the recorded events, export them.")
+app: Final = App(name="audit", help="Audit: list recorded events, export them, recompute gates.")
 
 # A bar that moves with every event would cost more than the events.
 _EVENTS_PER_STEP = 100
@@ -103,6 +105,39 @@ def export(
         print_json({"file": str(file), "events": counted.count})
     else:
         print(f"{counted.count} events in {file}")
+
+
+@app.command(
+    help_epilogue=examples("audit recompute", "audit recompute --after 1200 -o json"),
+)
+def recompute(
+    *,
+    after: Annotated[int, Parameter(help="Only events behind this position of the registry log.")] = 0,
+    options: Reading = READING,
+) -> int:
+    """Compute every recorded gate decision again, from its evidence; exits with 1 if one does not follow."""
+    options.connect()
+    found = rf.check_evidence(after=after)
+    options.show(found, lambda: _unfounded(found))
+    return REFUSED if found.unfounded else 0
+
+
+def _unfounded(found: v1.CheckEvidenceResponse) -> RenderableType:
+    looked = f"{found.evidence} decisions of gates in {found.events} events, up to position {found.position}"
+    if not found.unfounded:
+        return f"{looked}: each follows from its evidence"
+    rows = [
+        (
+            str(one.position),
+            one.type,
+            f"{one.model}@{one.alias}" if one.alias else one.model,
+            one.recorded.expression or "all of its gates",
+            verdict(one.recorded) if one.HasField("recorded") else "not what they say",
+            verdict(one.computed) if one.HasField("computed") else "-",
+        )
+        for one in found.unfounded
+    ]
+    return grid(("POSITION>", "TYPE", "ABOUT", "GATE", "RECORDED", "COMPUTED"), rows)
 
 
 class _Counted:

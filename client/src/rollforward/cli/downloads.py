@@ -12,18 +12,18 @@ from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output import print_json
 from rollforward.cli.progress import bar
 
+Reference = Annotated[
+    str,
+    Parameter(
+        name="REFERENCE", help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:... of an artifact."
+    ),
+]
+Target = Annotated[
+    Path | None, Parameter(name="TARGET", help="A new or empty directory; default a cache, do not write there.")
+]
 
-def download(
-    reference: Annotated[
-        str, Parameter(help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:... of an artifact.")
-    ],
-    target: Annotated[
-        Path | None, Parameter(help="A new or empty directory; default a cache, do not write there.")
-    ] = None,
-    /,
-    *,
-    options: Options = DEFAULTS,
-) -> None:
+
+def download(reference: Reference, target: Target = None, /, *, options: Options = DEFAULTS) -> None:
     """Download an artifact, verify every byte, and print the directory that holds its files.
 
     For example:
@@ -31,11 +31,20 @@ def download(
         rollforward download fraud-detector@champion ./model
         rollforward download models:/fraud-detector/3 ./model
     """
+    fetch(reference, target, "", options)
+
+
+def fetch(reference: str, target: Path | None, path: str, options: Options) -> None:
+    """Download an artifact or the part of it at a path, with a bar, and print where it is."""
     options.connect()
-    known = reference.startswith(("models:", "runs:", "sha256:"))
     with bar(reference, in_bytes=True) as progress:
-        path = rf.download(reference if known else f"models:/{reference}", target, progress=progress)
+        place = rf.download(full(reference), target, path=path, progress=progress)
     if options.json:
-        print_json({"path": str(path)})
+        print_json({"path": str(place)})
     else:
-        print(path)
+        print(place)
+
+
+def full(reference: str) -> str:
+    """A reference as the SDK reads it: what has no scheme is a model's."""
+    return reference if reference.startswith(("models:", "runs:", "sha256:")) else f"models:/{reference}"

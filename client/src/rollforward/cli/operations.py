@@ -57,6 +57,27 @@ def rebuild(
     options.show(last, lambda: _rebuilt(projection, last))
 
 
+def snapshot(
+    projection: Annotated[str, Parameter(help="A read model, as `rollforward status` names it.")],
+    /,
+    *,
+    options: Options = DEFAULTS,
+) -> None:
+    """Keep a snapshot of a read model in the object store: where its rows are lost, a start begins with it.
+
+    For example:
+
+        rollforward snapshot tracking
+    """
+    options.connect()
+    last = rf.v1.CreateSnapshotResponse()
+    with bar(f"snapshot {projection}", in_bytes=True) as advance:
+        for last in rf.snapshot(projection):
+            advance(last.size_bytes, None)
+    facts = {"projection": projection, "position": str(last.position), "bytes": str(last.size_bytes)}
+    options.show(last, lambda: pairs(facts))
+
+
 def status(*, options: Options = DEFAULTS) -> None:
     """The state of the system: its logs and its read models.
 

@@ -96,6 +96,11 @@ def _version_number(_hint: type, tokens: Sequence[Token]) -> int:
 VersionNumber = Annotated[int, Parameter(name="VERSION", converter=_version_number, help="3 or v3.")]
 ModelName = Annotated[str, Parameter(name="MODEL", help="The model's name.")]
 AliasName = Annotated[str, Parameter(name="MODEL@ALIAS", help="Such as fraud-detector@champion.")]
+RunId = Annotated[str, Parameter(name="RUN", help="The run's id, as `runs list` shows it.")]
+Experiments = Annotated[
+    tuple[str, ...],
+    Parameter(name="--experiment", negative="", show_default=False, help="By name, or id:NUMBER; may be repeated."),
+]
 At = Annotated[str | None, Parameter(help="A revision, or a time with its zone: 17, 2026-11-03T14:00Z.")]
 Time = Annotated[str | None, Parameter(help="A time with its zone, such as 2026-11-03T14:00Z.")]
 Since = Annotated[str | None, Parameter(help="Recorded then or later: a time with its zone, 2026-11-03T14:00Z.")]

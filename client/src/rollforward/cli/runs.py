@@ -1,115 +1,151 @@
-"""The commands about experiments and runs."""
+"""The commands about runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
-from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.options import DEFAULTS, Limit, Options, examples
-from rollforward.cli.output import grid, moment, number, pairs, word
+from rollforward.cli.comparing import compare
+from rollforward.cli.experiments import named
+from rollforward.cli.metrics import metrics
+from rollforward.cli.options import (
+    DEFAULTS,
+    Deleted,
+    Experiments,
+    Filter,
+    Limit,
+    Options,
+    OrderBy,
+    Reason,
+    RequestId,
+    RunId,
+    examples,
+    pairs_of,
+)
+from rollforward.cli.run_tables import run_facts, runs_table
+from rollforward.cli.watching_runs import watch
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from rollforward import v1
-
-experiments: Final = App(name="experiments", help="Experiments: list.")
-app: Final = App(name="runs", help="Runs: list, show, compare.")
-
-RunId = Annotated[str, Parameter(help="The run's id, as `runs list` shows it.")]
+app: Final = App(
+    name="runs", help="Runs: list, show, compare, watch, metrics, rename, describe, tag, untag, delete, restore."
+)
+for _command in (compare, watch, metrics):
+    app.command(_command)
 
 
-@experiments.command(name="list", help_epilogue=examples("experiments list"))
-def list_experiments(*, limit: Limit = 100, options: Options = DEFAULTS) -> None:
-    """List experiments, newest first."""
-    options.connect()
-    found = rf.list_experiments(limit=limit)
-    options.show(found, lambda: _experiments(found))
-
-
-@app.command(name="list", help_epilogue=examples("runs list", "runs list --experiment fraud --limit 20 -o json"))
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "runs list",
+        "runs list --experiment fraud --filter \"metrics.auc > 0.9 AND tags.team = 'risk'\" --order-by start_time",
+    ),
+)
 def list_runs(
     *,
-    experiment: Annotated[str | None, Parameter(help="One experiment, by name.")] = None,
+    experiment: Experiments = (),
+    where: Annotated[
+        Filter, Parameter(name="--filter", help="Such as \"metrics.auc > 0.9 AND tags.team = 'risk'\".")
+    ] = "",
+    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    deleted: Deleted = False,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first or in the order asked for."""
     options.connect()
-    found = rf.list_runs(experiment, limit=limit)
-    options.show(found, lambda: _runs(found))
+    found = rf.search_runs(
+        [named(one) for one in experiment],
+        where,
+        order_by=order_by,
+        lifecycle="all" if deleted else "active",
+        limit=limit,
+    )
+    options.show(found, lambda: runs_table(found))
 
 
 @app.command(help_epilogue=examples("runs show 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 -o json"))
 def show(run: RunId, /, *, options: Options = DEFAULTS) -> None:
-    """Show one run: parameters, tags, metrics, artifacts."""
+    """Show one run: parameters, tags, metrics, datasets, logged models, artifacts."""
     options.connect()
-    found = rf.get_run(run)
-    options.show(found, lambda: _run(found))
+    _show(run, options)
 
 
-@app.command(help_epilogue=examples("runs compare RUN_ID RUN_ID RUN_ID"))
-def compare(first: RunId, second: RunId, /, *others: RunId, options: Options = DEFAULTS) -> None:
-    """Show runs side by side: their parameters and the last value of each metric."""
+@app.command(help_epilogue=examples("runs rename RUN_ID 'deeper trees'"))
+def rename(
+    run: RunId,
+    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
+    /,
+    *,
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Give a run another name."""
     options.connect()
-    found = [rf.get_run(run) for run in (first, second, *others)]
-    options.show(found, lambda: _side_by_side(found))
+    rf.rename_run(run, new_name, request_id=request_id)
+    _show(run, options)
 
 
-def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
-    rows = [(one.name, one.experiment_id, moment(one.created_at), one.actor) for one in found]
-    return grid(("NAME", "EXPERIMENT", "CREATED", "BY"), rows)
+@app.command(help_epilogue=examples("runs describe RUN_ID 'Trees of depth 7 on a year of payments'"))
+def describe(
+    run: RunId,
+    text: Annotated[str, Parameter(help="The description from now on.")],
+    /,
+    *,
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Describe a run otherwise."""
+    options.connect()
+    rf.describe_run(run, text, request_id=request_id)
+    _show(run, options)
 
 
-def _runs(found: Sequence[v1.Run]) -> RenderableType:
-    rows = []
-    for run in found:
-        metrics = " ".join(f"{key}={number(run.metrics[key].last)}" for key in sorted(run.metrics))
-        rows.append((run.run_id, run.name, _status(run), moment(run.start_time), metrics))
-    return grid(("RUN", "NAME", "STATUS", "STARTED", "METRICS"), rows)
+@app.command(help_epilogue=examples("runs tag RUN_ID team=risk checked=yes"))
+def tag(
+    run: RunId,
+    /,
+    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Set tags of a run; its other tags stay."""
+    chosen = pairs_of(tags)
+    options.connect()
+    rf.set_run_tags(run, chosen, request_id=request_id)
+    _show(run, options)
 
 
-def _run(run: v1.Run) -> RenderableType:
-
-    facts = pairs(
-        {"run": run.run_id, "name": run.name, "status": _status(run), "by": run.actor}
-        | {"started": moment(run.start_time), "ended": moment(run.end_time)}
-    )
-    labels = [("param", key, run.params[key]) for key in sorted(run.params)]
-    labels += [("tag", key, run.tags[key]) for key in sorted(run.tags)]
-    metrics = [
-        (key, number(one.last), str(one.last_step), number(one.min), number(one.max), str(one.count))
-        for key, one in sorted(run.metrics.items())
-    ]
-    artifacts = [(one.path or "/", str(one.file_count), str(one.size_bytes), one.digest) for one in run.artifacts]
-    tables = (
-        (("KIND", "KEY", "VALUE"), labels),
-        (("METRIC", "LAST>", "STEP>", "MIN>", "MAX>", "POINTS>"), metrics),
-        (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), artifacts),
-    )
-    return Group(facts, *(part for headers, rows in tables if rows for part in ("", grid(headers, rows))))
+@app.command(help_epilogue=examples("runs untag RUN_ID checked"))
+def untag(
+    run: RunId,
+    /,
+    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Remove tags of a run."""
+    options.connect()
+    rf.remove_run_tags(run, keys, request_id=request_id)
+    _show(run, options)
 
 
-def _side_by_side(runs: Sequence[v1.Run]) -> RenderableType:
-    params = sorted({key for run in runs for key in run.params})
-    metrics = sorted({key for run in runs for key in run.metrics})
-    rows = [
-        ("run", *(run.run_id[:8] for run in runs)),
-        ("status", *(_status(run) for run in runs)),
-        *((key, *(run.params.get(key, "-") for run in runs)) for key in params),
-        *((key, *(_last(run, key) for run in runs)) for key in metrics),
-    ]
-    return grid(("", *(run.name for run in runs)), rows)
+@app.command(help_epilogue=examples("runs delete RUN_ID --reason 'the data was wrong'"))
+def delete(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
+    """Delete a run; its history stays, and it can be restored."""
+    options.connect()
+    rf.delete_run(run, reason=reason, request_id=request_id)
+    _show(run, options)
 
 
-def _last(run: v1.Run, key: str) -> str:
-    return number(run.metrics[key].last) if key in run.metrics else "-"
+@app.command(help_epilogue=examples("runs restore RUN_ID"))
+def restore(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
+    """Restore a deleted run."""
+    options.connect()
+    rf.restore_run(run, reason=reason, request_id=request_id)
+    _show(run, options)
 
 
-def _status(run: v1.Run) -> str:
-    return word(rf.v1.RunStatus.Name(run.status), "RUN_STATUS_")
+def _show(run_id: str, options: Options) -> None:
+    found = rf.get_run(run_id)
+    options.show(found, lambda: run_facts(found))

@@ -78,6 +78,8 @@ from .logged_model_service_pb2_grpc import (
     add_LoggedModelServiceServicer_to_server as add_LoggedModelServiceServicer_to_server,
 )
 from .policy_service_pb2 import (
+    CheckEvidenceRequest as CheckEvidenceRequest,
+    CheckEvidenceResponse as CheckEvidenceResponse,
     ListPoliciesRequest as ListPoliciesRequest,
     ListPoliciesResponse as ListPoliciesResponse,
     RemovePolicyRequest as RemovePolicyRequest,
@@ -89,6 +91,7 @@ from .policy_service_pb2 import (
     SetPolicyResponse as SetPolicyResponse,
     TestGateRequest as TestGateRequest,
     TestGateResponse as TestGateResponse,
+    Unfounded as Unfounded,
 )
 from .policy_service_pb2_grpc import (
     PolicyServiceServicer as PolicyServiceServicer,
@@ -248,6 +251,8 @@ from .status_pb2 import (
     Status as Status,
 )
 from .system_service_pb2 import (
+    CreateSnapshotRequest as CreateSnapshotRequest,
+    CreateSnapshotResponse as CreateSnapshotResponse,
     GetStatusRequest as GetStatusRequest,
     GetStatusResponse as GetStatusResponse,
     LogStatus as LogStatus,

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rollforward.v1 import registry_events_pb2 as rollforward_dot_v1_dot_registry__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/policy_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$rollforward/v1/registry_events.proto\"^\n\x10SetPolicyRequest\x12&\n\x06policy\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Policy\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x11SetPolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"G\n\x13RemovePolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x14RemovePolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x15\n\x13ListPoliciesRequest\"R\n\x14ListPoliciesResponse\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.rollforward.v1.Policy\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x0fTestGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"B\n\x10TestGateResponse\x12.\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.GateEvidence\"\x9a\x01\n\x11ReplayGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"Z\n\x12ReplayGateResponse\x12+\n\x05moves\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ReplayedMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x01\n\x0cReplayedMove\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x06 \x01(\r\x12\x12\n\nto_version\x18\x07 \x01(\r\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence2\xbb\x03\n\rPolicyService\x12P\n\tSetPolicy\x12 .rollforward.v1.SetPolicyRequest\x1a!.rollforward.v1.SetPolicyResponse\x12Y\n\x0cRemovePolicy\x12#.rollforward.v1.RemovePolicyRequest\x1a$.rollforward.v1.RemovePolicyResponse\x12Y\n\x0cListPolicies\x12#.rollforward.v1.ListPoliciesRequest\x1a$.rollforward.v1.ListPoliciesResponse\x12M\n\x08TestGate\x12\x1f.rollforward.v1.TestGateRequest\x1a .rollforward.v1.TestGateResponse\x12S\n\nReplayGate\x12!.rollforward.v1.ReplayGateRequest\x1a\".rollforward.v1.ReplayGateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/policy_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$rollforward/v1/registry_events.proto\"^\n\x10SetPolicyRequest\x12&\n\x06policy\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Policy\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x11SetPolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"G\n\x13RemovePolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x14RemovePolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x15\n\x13ListPoliciesRequest\"%\n\x14\x43heckEvidenceRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x87\x01\n\x15\x43heckEvidenceResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\x12\x10\n\x08\x65vidence\x18\x03 \x01(\x04\x12,\n\tunfounded\x18\x04 \x03(\x0b\x32\x19.rollforward.v1.Unfounded\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xbb\x01\n\tUnfounded\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12.\n\x08recorded\x18\x06 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\x12.\n\x08\x63omputed\x18\x07 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\"R\n\x14ListPoliciesResponse\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.rollforward.v1.Policy\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x0fTestGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"B\n\x10TestGateResponse\x12.\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.GateEvidence\"\x9a\x01\n\x11ReplayGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"Z\n\x12ReplayGateResponse\x12+\n\x05moves\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ReplayedMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x01\n\x0cReplayedMove\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x06 \x01(\r\x12\x12\n\nto_version\x18\x07 \x01(\r\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence2\x99\x04\n\rPolicyService\x12P\n\tSetPolicy\x12 .rollforward.v1.SetPolicyRequest\x1a!.rollforward.v1.SetPolicyResponse\x12Y\n\x0cRemovePolicy\x12#.rollforward.v1.RemovePolicyRequest\x1a$.rollforward.v1.RemovePolicyResponse\x12Y\n\x0cListPolicies\x12#.rollforward.v1.ListPoliciesRequest\x1a$.rollforward.v1.ListPoliciesResponse\x12M\n\x08TestGate\x12\x1f.rollforward.v1.TestGateRequest\x1a .rollforward.v1.TestGateResponse\x12S\n\nReplayGate\x12!.rollforward.v1.ReplayGateRequest\x1a\".rollforward.v1.ReplayGateResponse\x12\\\n\rCheckEvidence\x12$.rollforward.v1.CheckEvidenceRequest\x1a%.rollforward.v1.CheckEvidenceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,18 +43,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVEPOLICYRESPONSE']._serialized_end=374
   _globals['_LISTPOLICIESREQUEST']._serialized_start=376
   _globals['_LISTPOLICIESREQUEST']._serialized_end=397
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=399
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=481
-  _globals['_TESTGATEREQUEST']._serialized_start=483
-  _globals['_TESTGATEREQUEST']._serialized_end=568
-  _globals['_TESTGATERESPONSE']._serialized_start=570
-  _globals['_TESTGATERESPONSE']._serialized_end=636
-  _globals['_REPLAYGATEREQUEST']._serialized_start=639
-  _globals['_REPLAYGATEREQUEST']._serialized_end=793
-  _globals['_REPLAYGATERESPONSE']._serialized_start=795
-  _globals['_REPLAYGATERESPONSE']._serialized_end=885
-  _globals['_REPLAYEDMOVE']._serialized_start=888
-  _globals['_REPLAYEDMOVE']._serialized_end=1097
-  _globals['_POLICYSERVICE']._serialized_start=1100
-  _globals['_POLICYSERVICE']._serialized_end=1543
+  _globals['_CHECKEVIDENCEREQUEST']._serialized_start=399
+  _globals['_CHECKEVIDENCEREQUEST']._serialized_end=436
+  _globals['_CHECKEVIDENCERESPONSE']._serialized_start=439
+  _globals['_CHECKEVIDENCERESPONSE']._serialized_end=574
+  _globals['_UNFOUNDED']._serialized_start=577
+  _globals['_UNFOUNDED']._serialized_end=764
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=766
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=848
+  _globals['_TESTGATEREQUEST']._serialized_start=850
+  _globals['_TESTGATEREQUEST']._serialized_end=935
+  _globals['_TESTGATERESPONSE']._serialized_start=937
+  _globals['_TESTGATERESPONSE']._serialized_end=1003
+  _globals['_REPLAYGATEREQUEST']._serialized_start=1006
+  _globals['_REPLAYGATEREQUEST']._serialized_end=1160
+  _globals['_REPLAYGATERESPONSE']._serialized_start=1162
+  _globals['_REPLAYGATERESPONSE']._serialized_end=1252
+  _globals['_REPLAYEDMOVE']._serialized_start=1255
+  _globals['_REPLAYEDMOVE']._serialized_end=1464
+  _globals['_POLICYSERVICE']._serialized_start=1467
+  _globals['_POLICYSERVICE']._serialized_end=2004
 # @@protoc_insertion_point(module_scope)

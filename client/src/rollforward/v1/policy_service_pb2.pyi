@@ -144,6 +144,118 @@ class ListPoliciesRequest(_message.Message):
 Global___ListPoliciesRequest: _TypeAlias = ListPoliciesRequest  # noqa: Y015
 
 @_typing.final
+class CheckEvidenceRequest(_message.Message):
+    """Asks for recorded gate decisions to be computed again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """Only of events behind this position of the registry log."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckEvidenceRequest: _TypeAlias = CheckEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class CheckEvidenceResponse(_message.Message):
+    """What some events say of gates, computed again from nothing but the evidence in them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    UNFOUNDED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """All events up to this position have been looked at: where to go on."""
+    events: _builtins.int
+    """How many of them have evidence."""
+    evidence: _builtins.int
+    """How many pieces of evidence they have."""
+    done: _builtins.bool
+    """Whether that is the end of the log."""
+    @_builtins.property
+    def unfounded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unfounded]:
+        """Those that do not follow."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        events: _builtins.int = ...,
+        evidence: _builtins.int = ...,
+        unfounded: _abc.Iterable[Global___Unfounded] | None = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "evidence", b"evidence", "position", b"position", "unfounded", b"unfounded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckEvidenceResponse: _TypeAlias = CheckEvidenceResponse  # noqa: Y015
+
+@_typing.final
+class Unfounded(_message.Message):
+    """Evidence whose answer does not follow from what it says that it saw, or an event that does not follow from its evidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    COMPUTED_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The event's position."""
+    event_id: _builtins.str
+    """The event's id."""
+    type: _builtins.str
+    """The event's type, such as AliasMoved."""
+    model: _builtins.str
+    """The model's name at the time."""
+    alias: _builtins.str
+    """The alias; empty for a registration."""
+    @_builtins.property
+    def recorded(self) -> _registry_events_pb2.GateEvidence:
+        """What is recorded; absent when it is the event that does not follow from all of its evidence."""
+
+    @_builtins.property
+    def computed(self) -> _registry_events_pb2.GateEvidence:
+        """What comes out now; absent with `recorded`."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        recorded: _registry_events_pb2.GateEvidence | None = ...,
+        computed: _registry_events_pb2.GateEvidence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computed", b"computed", "recorded", b"recorded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "computed", b"computed", "event_id", b"event_id", "model", b"model", "position", b"position", "recorded", b"recorded", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unfounded: _TypeAlias = Unfounded  # noqa: Y015
+
+@_typing.final
 class ListPoliciesResponse(_message.Message):
     """All policies."""
 

@@ -60,6 +60,11 @@ class PolicyServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_policy__service__pb2.ReplayGateRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_policy__service__pb2.ReplayGateResponse.FromString,
                 _registered_method=True)
+        self.CheckEvidence = channel.unary_unary(
+                '/rollforward.v1.PolicyService/CheckEvidence',
+                request_serializer=rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -102,6 +107,14 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckEvidence(self, request, context):
+        """Computes recorded gate decisions again, from nothing but the evidence in their events, a part of the log with each call. Errors: INVALID_ARGUMENT
+        (POSITION_AHEAD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +142,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReplayGate,
                     request_deserializer=rollforward_dot_v1_dot_policy__service__pb2.ReplayGateRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_policy__service__pb2.ReplayGateResponse.SerializeToString,
+            ),
+            'CheckEvidence': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckEvidence,
+                    request_deserializer=rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +285,33 @@ class PolicyService(object):
             '/rollforward.v1.PolicyService/ReplayGate',
             rollforward_dot_v1_dot_policy__service__pb2.ReplayGateRequest.SerializeToString,
             rollforward_dot_v1_dot_policy__service__pb2.ReplayGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.PolicyService/CheckEvidence',
+            rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceRequest.SerializeToString,
+            rollforward_dot_v1_dot_policy__service__pb2.CheckEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

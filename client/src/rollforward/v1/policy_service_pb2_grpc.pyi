@@ -45,6 +45,10 @@ class PolicyServiceStub:
     """What a gate says of versions that exist; nothing is written. Errors: INVALID_ARGUMENT (INVALID_GATE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
     ReplayGate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayGateRequest, _policy_service_pb2.ReplayGateResponse]
     """What a gate would have said of past moves; nothing is written. Errors: INVALID_ARGUMENT (INVALID_GATE, INVALID_PAGE)."""
+    CheckEvidence: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.CheckEvidenceRequest, _policy_service_pb2.CheckEvidenceResponse]
+    """Computes recorded gate decisions again, from nothing but the evidence in their events, a part of the log with each call. Errors: INVALID_ARGUMENT
+    (POSITION_AHEAD).
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -63,6 +67,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """What a gate says of versions that exist; nothing is written. Errors: INVALID_ARGUMENT (INVALID_GATE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
     ReplayGate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayGateRequest, _policy_service_pb2.ReplayGateResponse]  # type: ignore[assignment]
     """What a gate would have said of past moves; nothing is written. Errors: INVALID_ARGUMENT (INVALID_GATE, INVALID_PAGE)."""
+    CheckEvidence: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CheckEvidenceRequest, _policy_service_pb2.CheckEvidenceResponse]  # type: ignore[assignment]
+    """Computes recorded gate decisions again, from nothing but the evidence in their events, a part of the log with each call. Errors: INVALID_ARGUMENT
+    (POSITION_AHEAD).
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Policies and their gates; they are part of the registry and stand in its log. What is said of commands and errors there holds here."""
@@ -108,5 +116,15 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ReplayGateResponse, _abc.Awaitable[_policy_service_pb2.ReplayGateResponse]]:
         """What a gate would have said of past moves; nothing is written. Errors: INVALID_ARGUMENT (INVALID_GATE, INVALID_PAGE)."""
+
+    @_abc_1.abstractmethod
+    def CheckEvidence(
+        self,
+        request: _policy_service_pb2.CheckEvidenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.CheckEvidenceResponse, _abc.Awaitable[_policy_service_pb2.CheckEvidenceResponse]]:
+        """Computes recorded gate decisions again, from nothing but the evidence in their events, a part of the log with each call. Errors: INVALID_ARGUMENT
+        (POSITION_AHEAD).
+        """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -924,8 +924,8 @@ class MoveAliasRequest(_message.Message):
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never, and an
-        assignment that stands already keeps its end.
+        """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never; the end
+        of an assignment that stands already is lifted.
         """
 
     def __init__(
@@ -2117,7 +2117,7 @@ class MoveAliasesRequest(_message.Message):
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasTarget]:
-        """At most 1,000, each alias once. One that is there already keeps its revision."""
+        """At most 1,000, each alias once. One that is there already, without an end, keeps its revision."""
 
     def __init__(
         self,

@@ -263,7 +263,7 @@ class RegistryServiceServicer(object):
 
     def CopyVersion(self, request, context):
         """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
-        FAILED_PRECONDITION (VERSION_DELETED).
+        FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -305,7 +305,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def MoveAlias(self, request, context):
-        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+        """Moves an alias; to where it is already, with the same end or none as before: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
         (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
         not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
         """

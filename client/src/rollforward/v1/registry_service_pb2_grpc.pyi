@@ -66,7 +66,7 @@ class RegistryServiceStub:
     """
     CopyVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _registry_service_pb2.CopyVersionResponse]
     """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
-    FAILED_PRECONDITION (VERSION_DELETED).
+    FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY).
     """
     SetVersionStatus: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetVersionStatusRequest, _registry_service_pb2.SetVersionStatusResponse]
     """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS)."""
@@ -79,7 +79,7 @@ class RegistryServiceStub:
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
     """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
     MoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]
-    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+    """Moves an alias; to where it is already, with the same end or none as before: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
     (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
     not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
     """
@@ -154,7 +154,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
     CopyVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _registry_service_pb2.CopyVersionResponse]  # type: ignore[assignment]
     """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
-    FAILED_PRECONDITION (VERSION_DELETED).
+    FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY).
     """
     SetVersionStatus: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetVersionStatusRequest, _registry_service_pb2.SetVersionStatusResponse]  # type: ignore[assignment]
     """Says whether a version can be used. Errors: INVALID_ARGUMENT (INVALID_STATUS)."""
@@ -167,7 +167,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Versions of a model or of all, newest first unless ordered otherwise. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER)."""
     MoveAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.MoveAliasRequest, _registry_service_pb2.MoveAliasResponse]  # type: ignore[assignment]
-    """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+    """Moves an alias; to where it is already, with the same end or none as before: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
     (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
     not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
     """
@@ -305,7 +305,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.CopyVersionResponse, _abc.Awaitable[_registry_service_pb2.CopyVersionResponse]]:
         """Registers a version of another model again under this one, as what it is a copy of. Errors: as RegisterVersion, and NOT_FOUND (VERSION_NOT_FOUND),
-        FAILED_PRECONDITION (VERSION_DELETED).
+        FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY).
         """
 
     @_abc_1.abstractmethod
@@ -354,7 +354,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.MoveAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.MoveAliasResponse, _abc.Awaitable[_registry_service_pb2.MoveAliasResponse]]:
-        """Moves an alias; to where it is already: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
+        """Moves an alias; to where it is already, with the same end or none as before: no event, the same revision. Errors: INVALID_ARGUMENT (INVALID_ALIAS, INVALID_TIME), NOT_FOUND
         (VERSION_NOT_FOUND), FAILED_PRECONDITION (VERSION_DELETED, VERSION_NOT_READY, REASON_REQUIRED; GATE_FAILED, with the first GateEvidence that did
         not pass in the details), ABORTED (WRONG_REVISION, with the current Alias in the details).
         """

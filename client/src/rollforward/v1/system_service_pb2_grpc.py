@@ -45,6 +45,11 @@ class SystemServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionResponse.FromString,
                 _registered_method=True)
+        self.CreateSnapshot = channel.unary_stream(
+                '/rollforward.v1.SystemService/CreateSnapshot',
+                request_serializer=rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer(object):
@@ -66,6 +71,15 @@ class SystemServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSnapshot(self, request, context):
+        """Keeps a snapshot of a projection's rows in the object store: where there are no rows, a start begins with it instead of with the
+        first event of the log. It goes on to its end if the caller goes away. Errors: NOT_FOUND (PROJECTION_NOT_FOUND),
+        FAILED_PRECONDITION (SNAPSHOT_RUNNING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +92,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.RebuildProjection,
                     request_deserializer=rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +154,33 @@ class SystemService(object):
             '/rollforward.v1.SystemService/RebuildProjection',
             rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionRequest.SerializeToString,
             rollforward_dot_v1_dot_system__service__pb2.RebuildProjectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rollforward.v1.SystemService/CreateSnapshot',
+            rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotRequest.SerializeToString,
+            rollforward_dot_v1_dot_system__service__pb2.CreateSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

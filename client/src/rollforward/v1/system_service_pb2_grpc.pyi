@@ -39,6 +39,11 @@ class SystemServiceStub:
     """Rebuilds a projection from its log beside the live one, compares the two, and switches when they are equal. Errors: NOT_FOUND
     (PROJECTION_NOT_FOUND), FAILED_PRECONDITION (REBUILD_RUNNING, REBUILD_DIFFERS: the live rows stay, as evidence).
     """
+    CreateSnapshot: _grpc.UnaryStreamMultiCallable[_system_service_pb2.CreateSnapshotRequest, _system_service_pb2.CreateSnapshotResponse]
+    """Keeps a snapshot of a projection's rows in the object store: where there are no rows, a start begins with it instead of with the
+    first event of the log. It goes on to its end if the caller goes away. Errors: NOT_FOUND (PROJECTION_NOT_FOUND),
+    FAILED_PRECONDITION (SNAPSHOT_RUNNING).
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -50,6 +55,11 @@ class SystemServiceAsyncStub(SystemServiceStub):
     RebuildProjection: _aio.UnaryStreamMultiCallable[_system_service_pb2.RebuildProjectionRequest, _system_service_pb2.RebuildProjectionResponse]  # type: ignore[assignment]
     """Rebuilds a projection from its log beside the live one, compares the two, and switches when they are equal. Errors: NOT_FOUND
     (PROJECTION_NOT_FOUND), FAILED_PRECONDITION (REBUILD_RUNNING, REBUILD_DIFFERS: the live rows stay, as evidence).
+    """
+    CreateSnapshot: _aio.UnaryStreamMultiCallable[_system_service_pb2.CreateSnapshotRequest, _system_service_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
+    """Keeps a snapshot of a projection's rows in the object store: where there are no rows, a start begins with it instead of with the
+    first event of the log. It goes on to its end if the caller goes away. Errors: NOT_FOUND (PROJECTION_NOT_FOUND),
+    FAILED_PRECONDITION (SNAPSHOT_RUNNING).
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,6 +81,17 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_system_service_pb2.RebuildProjectionResponse], _abc.AsyncIterator[_system_service_pb2.RebuildProjectionResponse]]:
         """Rebuilds a projection from its log beside the live one, compares the two, and switches when they are equal. Errors: NOT_FOUND
         (PROJECTION_NOT_FOUND), FAILED_PRECONDITION (REBUILD_RUNNING, REBUILD_DIFFERS: the live rows stay, as evidence).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSnapshot(
+        self,
+        request: _system_service_pb2.CreateSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_system_service_pb2.CreateSnapshotResponse], _abc.AsyncIterator[_system_service_pb2.CreateSnapshotResponse]]:
+        """Keeps a snapshot of a projection's rows in the object store: where there are no rows, a start begins with it instead of with the
+        first event of the log. It goes on to its end if the caller goes away. Errors: NOT_FOUND (PROJECTION_NOT_FOUND),
+        FAILED_PRECONDITION (SNAPSHOT_RUNNING).
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,69 @@
+"""A metric drawn with characters: a column for each interval, from its least to its greatest value, with its mean."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Final
+
+from rollforward.cli.output import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rollforward.metrics import MetricIntervals
+
+_LINES: Final = 12
+
+
+def chart(series: MetricIntervals, first: str, last: str) -> str:
+    """A chart as wide as the series has intervals; `first` and `last` say where it begins and ends."""
+    bottom, top = _range(series)
+    if math.isnan(bottom):
+        return "no value is a finite number"
+    columns = _columns(series, bottom, top)
+    names = [""] * _LINES
+    names[0], names[-1] = number(top), number(bottom)
+    width = max(map(len, names))
+    lines = [
+        f"{name:>{width}} {_axis()}{''.join(column[at] for column in columns).rstrip()}"
+        for at, name in enumerate(names)
+    ]
+    room = max(1, series.intervals - len(first) - len(last))
+    return "\n".join([*lines, f"{'':{width}}  {first}{' ' * room}{last}"])
+
+
+def _range(series: MetricIntervals) -> tuple[float, float]:
+    finite = [value for value in (*series.min, *series.max) if math.isfinite(value)]
+    return (min(finite), max(finite)) if finite else (math.nan, math.nan)
+
+
+def _columns(series: MetricIntervals, bottom: float, top: float) -> Sequence[Sequence[str]]:
+    span, point = ("│", "•") if _unicode() else ("|", "*")
+    columns = [[" "] * _LINES for _ in range(series.intervals)]
+    for at, least, greatest, mean in zip(series.numbers, series.min, series.max, series.mean, strict=True):
+        if math.isnan(least):
+            continue
+        low, high = _line(least, bottom, top), _line(greatest, bottom, top)
+        for line in range(high, low + 1):
+            columns[at][line] = span
+        # Of infinities of both signs there is no mean.
+        middle = (low + high) // 2 if math.isnan(mean) else _line(mean, bottom, top)
+        columns[at][middle] = point
+    return columns
+
+
+def _line(value: float, bottom: float, top: float) -> int:
+    """Which line a value is on, from the top; halves, because the difference of large numbers may be infinite."""
+    if top == bottom:
+        return _LINES // 2
+    share = (min(max(value, bottom), top) / 2 - bottom / 2) / (top / 2 - bottom / 2)
+    return _LINES - 1 - round(share * (_LINES - 1))
+
+
+def _axis() -> str:
+    return "┤" if _unicode() else "|"
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().startswith("utf")

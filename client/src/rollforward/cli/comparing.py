@@ -1,0 +1,86 @@
+"""The command that compares runs."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+import rollforward as rf
+from rollforward.cli.experiments import named
+from rollforward.cli.failures import UsageError
+from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy
+from rollforward.cli.output import grid, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+_SUMMARY = ("last", "min", "max", "count")
+
+
+def compare(
+    *runs: Annotated[str, Parameter(name="RUN", help="Two or more, by id.")],
+    experiment: Experiments = (),
+    where: Annotated[Filter, Parameter(name="--filter", help='Instead: runs such as "metrics.auc > 0.9".')] = "",
+    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    limit: Limit = 10,
+    equal: Annotated[bool, Parameter(negative="", help="Also parameters and attributes that do not differ.")] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="As CSV, a line for each run.")] = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Show runs side by side: the parameters that differ, and each metric's last value, least and greatest.
+
+    For example:
+
+        rollforward runs compare RUN_ID RUN_ID RUN_ID
+        rollforward runs compare --experiment fraud --filter "status = 'FINISHED'" --order-by 'metrics.auc DESC'
+        rollforward runs compare --experiment fraud --limit 100 --equal --csv > fraud.csv
+    """
+    searched = bool(experiment or where or order_by)
+    if searched == bool(runs):
+        raise UsageError("compare takes either RUN ... or --experiment NAME, --filter or --order-by")
+    if as_csv and options.json:
+        raise UsageError("compare prints CSV or JSON")
+    options.connect()
+    if searched:
+        found = rf.search_runs([named(one) for one in experiment], where, order_by=order_by, limit=limit)
+        compared = rf.side_by_side(found, with_equal=equal)
+    else:
+        compared = rf.compare_runs(runs, with_equal=equal)
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(_lines(compared))
+        return
+    answer = {**compared._asdict(), "runs": [run.run_id for run in compared.runs]}
+    options.show(answer, lambda: _side_by_side(compared))
+
+
+def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:
+    facts = [*compared.attributes, *(one._replace(key=f"params.{one.key}") for one in compared.params)]
+    metrics = [f"metrics.{one.key}.{part}" for one in compared.metrics for part in _SUMMARY]
+    yield ["run_id", *(one.key.replace(" ", "_") if one in compared.attributes else one.key for one in facts), *metrics]
+    for at, run in enumerate(compared.runs):
+        summaries = (one.summaries[at] for one in compared.metrics)
+        values = [getattr(one, part) if one else None for one in summaries for part in _SUMMARY]
+        yield [run.run_id, *(one.values[at] for one in facts), *values]
+
+
+def _side_by_side(compared: rf.RunsComparison) -> RenderableType:
+    rows: list[tuple[str, ...]] = [("run", *(run.run_id[:8] for run in compared.runs))]
+    rows += [(one.key, *(value or "-" for value in one.values)) for one in compared.attributes if one.key != "name"]
+    rows += [(one.key, *("-" if value is None else value for value in one.values)) for one in compared.params]
+    rows += [(one.key, *map(_measured, one.summaries)) for one in compared.metrics]
+    return grid(("", *(run.name for run in compared.runs)), rows)
+
+
+def _measured(summary: v1.MetricSummary | None) -> str:
+    if summary is None:
+        return "-"
+    if summary.count == 1:
+        return number(summary.last)
+    return f"{number(summary.last)} ({number(summary.min)} to {number(summary.max)})"

@@ -1,0 +1,192 @@
+"""The commands about experiments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import App, Parameter
+from rich.console import Group
+
+import rollforward as rf
+from rollforward.cli.options import (
+    DEFAULTS,
+    Deleted,
+    Filter,
+    Limit,
+    Options,
+    OrderBy,
+    Reason,
+    RequestId,
+    examples,
+    pairs_of,
+)
+from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table
+from rollforward.cli.run_tables import runs_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+app: Final = App(name="experiments", help="Experiments: list, show, create, rename, tag, untag, delete, restore.")
+
+Name = Annotated[str, Parameter(name="EXPERIMENT", help="The experiment's name, or id:NUMBER.")]
+
+
+def named(text: str) -> v1.Experiment:
+    """The experiment that a command line names. Raises NotFound (EXPERIMENT_NOT_FOUND)."""
+    if text.startswith("id:"):
+        return rf.get_experiment(experiment_id=text.removeprefix("id:"))
+    return rf.get_experiment(text)
+
+
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "experiments list",
+        "experiments list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'last_update_time DESC'",
+    ),
+)
+def list_experiments(
+    *,
+    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    order_by: OrderBy = "",
+    deleted: Deleted = False,
+    limit: Limit = 100,
+    options: Options = DEFAULTS,
+) -> None:
+    """List experiments, newest first or in the order asked for."""
+    options.connect()
+    found = rf.list_experiments(filter=where, order_by=order_by, lifecycle="all" if deleted else "active", limit=limit)
+    options.show(found, lambda: _experiments(found))
+
+
+@app.command(help_epilogue=examples("experiments show fraud", "experiments show id:7 --limit 5 -o json"))
+def show(experiment: Name, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
+    """Show an experiment, and its newest runs."""
+    options.connect()
+    found = named(experiment)
+    runs = rf.search_runs(found, lifecycle="all" if found.deleted else "active", limit=limit)
+    if options.json:
+        print_json({**plain(found), "runs": runs})
+    else:
+        print_table(Group(_facts(found), "", runs_table(runs)))
+
+
+@app.command(help_epilogue=examples("experiments create fraud --tag team=risk --tag tier=1"))
+def create(
+    name: Annotated[str, Parameter(name="NAME", help="Its name.")],
+    /,
+    *,
+    tag: Annotated[
+        tuple[str, ...], Parameter(negative="", show_default=False, help="KEY=VALUE; may be repeated.")
+    ] = (),
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Create an experiment; a run that starts in one that is missing does it too."""
+    tags = pairs_of(tag) if tag else {}
+    options.connect()
+    _show(rf.create_experiment(name, tags=tags, request_id=request_id), options)
+
+
+@app.command(help_epilogue=examples("experiments rename fraud card-fraud"))
+def rename(
+    experiment: Name,
+    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
+    /,
+    *,
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Give an experiment another name; the one before is free again."""
+    options.connect()
+    found = named(experiment)
+    rf.rename_experiment(found, new_name, reason=reason, request_id=request_id)
+    _show(found.experiment_id, options)
+
+
+@app.command(help_epilogue=examples("experiments tag fraud team=risk tier=1"))
+def tag(
+    experiment: Name,
+    /,
+    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Set tags of an experiment; its other tags stay."""
+    chosen = pairs_of(tags)
+    options.connect()
+    found = named(experiment)
+    rf.set_experiment_tags(found, chosen, reason=reason, request_id=request_id)
+    _show(found.experiment_id, options)
+
+
+@app.command(help_epilogue=examples("experiments untag fraud tier"))
+def untag(
+    experiment: Name,
+    /,
+    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    reason: Reason = "",
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Remove tags of an experiment."""
+    options.connect()
+    found = named(experiment)
+    rf.remove_experiment_tags(found, keys, reason=reason, request_id=request_id)
+    _show(found.experiment_id, options)
+
+
+@app.command(help_epilogue=examples("experiments delete fraud --reason 'card-fraud took over'"))
+def delete(
+    experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Delete an experiment, and with it its runs and logged models; history stays, and it can be restored."""
+    options.connect()
+    found = named(experiment)
+    rf.delete_experiment(found, reason=reason, request_id=request_id)
+    _show(found.experiment_id, options)
+
+
+@app.command(help_epilogue=examples("experiments restore fraud", "experiments restore id:7"))
+def restore(
+    experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Restore a deleted experiment; of a name, the last one that was deleted with it."""
+    options.connect()
+    found = named(experiment)
+    rf.restore_experiment(found, reason=reason, request_id=request_id)
+    _show(found.experiment_id, options)
+
+
+def _show(experiment_id: str, options: Options) -> None:
+    found = rf.get_experiment(experiment_id=experiment_id)
+    options.show(found, lambda: _facts(found))
+
+
+def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
+    rows = [
+        (
+            one.name + (" (deleted)" if one.deleted else ""),
+            one.experiment_id,
+            moment(one.created_at),
+            moment(one.updated_at),
+            one.actor,
+            labels(one.tags),
+        )
+        for one in found
+    ]
+    return grid(("NAME", "EXPERIMENT", "CREATED", "UPDATED", "BY", "TAGS"), rows)
+
+
+def _facts(one: v1.Experiment) -> RenderableType:
+    return pairs(
+        {"experiment": one.name, "id": one.experiment_id, "tags": labels(one.tags)}
+        | {"created": f"{moment(one.created_at)} by {one.actor}", "updated": moment(one.updated_at)}
+        | {"deleted": "yes" if one.deleted else ""}
+    )

@@ -1,0 +1,165 @@
+"""The commands about logged models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import App, Parameter
+from rich.console import Group
+
+import rollforward as rf
+from rollforward.cli.experiments import named
+from rollforward.cli.options import (
+    DEFAULTS,
+    Deleted,
+    Experiments,
+    Filter,
+    Limit,
+    Options,
+    OrderBy,
+    Reason,
+    RequestId,
+    examples,
+    pairs_of,
+)
+from rollforward.cli.output import grid, moment, number, pairs, word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+app: Final = App(name="logged-models", help="Logged models: list, show, tag, untag, delete, restore.")
+
+ModelId = Annotated[str, Parameter(name="MODEL-ID", help="The logged model's id, as `logged-models list` shows it.")]
+
+
+@app.command(
+    name="list",
+    help_epilogue=examples(
+        "logged-models list --experiment fraud",
+        "logged-models list --filter \"metrics.auc > 0.9 AND model_type = 'sklearn'\" --order-by 'metrics.auc DESC'",
+    ),
+)
+def list_logged_models(
+    *,
+    experiment: Experiments = (),
+    where: Annotated[Filter, Parameter(name="--filter", help="Such as \"metrics.auc > 0.9 AND name = 'trees'\".")] = "",
+    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    deleted: Deleted = False,
+    limit: Limit = 100,
+    options: Options = DEFAULTS,
+) -> None:
+    """List logged models, newest first or in the order asked for."""
+    options.connect()
+    found = rf.search_logged_models(
+        [named(one) for one in experiment],
+        where,
+        order_by=order_by,
+        lifecycle="all" if deleted else "active",
+        limit=limit,
+    )
+    options.show(found, lambda: _models(found))
+
+
+@app.command(help_epilogue=examples("logged-models show MODEL_ID -o json"))
+def show(model: ModelId, /, *, options: Options = DEFAULTS) -> None:
+    """Show one logged model: parameters, tags, metrics, files."""
+    options.connect()
+    _show(model, options)
+
+
+@app.command(help_epilogue=examples("logged-models tag MODEL_ID stage=candidate"))
+def tag(
+    model: ModelId,
+    /,
+    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Set tags of a logged model; its other tags stay."""
+    chosen = pairs_of(tags)
+    options.connect()
+    rf.set_logged_model_tags(model, chosen, request_id=request_id)
+    _show(model, options)
+
+
+@app.command(help_epilogue=examples("logged-models untag MODEL_ID stage"))
+def untag(
+    model: ModelId,
+    /,
+    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    request_id: RequestId = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Remove tags of a logged model."""
+    options.connect()
+    rf.remove_logged_model_tags(model, keys, request_id=request_id)
+    _show(model, options)
+
+
+@app.command(help_epilogue=examples("logged-models delete MODEL_ID --reason 'the data was wrong'"))
+def delete(
+    model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Delete a logged model; its history stays, and it can be restored."""
+    options.connect()
+    rf.delete_logged_model(model, reason=reason, request_id=request_id)
+    _show(model, options)
+
+
+@app.command(help_epilogue=examples("logged-models restore MODEL_ID"))
+def restore(
+    model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
+) -> None:
+    """Restore a deleted logged model."""
+    options.connect()
+    rf.restore_logged_model(model, reason=reason, request_id=request_id)
+    _show(model, options)
+
+
+def _show(model_id: str, options: Options) -> None:
+    found = rf.get_logged_model(model_id)
+    options.show(found, lambda: _model(found))
+
+
+def _models(found: Sequence[v1.LoggedModel]) -> RenderableType:
+    rows = [
+        (
+            one.model_id,
+            one.name + (" (deleted)" if one.deleted else ""),
+            one.model_type,
+            _status(one),
+            moment(one.created_at),
+            one.source_run_id or "-",
+            " ".join(f"{metric.key}={number(metric.value)}" for metric in one.metrics),
+        )
+        for one in found
+    ]
+    return grid(("LOGGED MODEL", "NAME", "TYPE", "STATUS", "CREATED", "RUN", "METRICS"), rows)
+
+
+def _model(one: v1.LoggedModel) -> RenderableType:
+    facts = pairs(
+        {"logged model": one.model_id, "name": one.name, "type": one.model_type, "status": _status(one)}
+        | {"experiment": f"id:{one.experiment_id}", "run": one.source_run_id, "digest": one.digest}
+        | {"files": f"{one.file_count}, {one.size_bytes} bytes" if one.digest else ""}
+        | {"created": f"{moment(one.created_at)} by {one.actor}", "deleted": "yes" if one.deleted else ""}
+    )
+    labels = [("param", key, one.params[key]) for key in sorted(one.params)]
+    labels += [("tag", key, one.tags[key]) for key in sorted(one.tags)]
+    metrics = [
+        (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric)) for metric in one.metrics
+    ]
+    tables = ((("KIND", "KEY", "VALUE"), labels), (("METRIC", "VALUE>", "STEP>", "RUN", "DATASET"), metrics))
+    return Group(facts, *(part for headers, rows in tables if rows for part in ("", grid(headers, rows))))
+
+
+def _status(one: v1.LoggedModel) -> str:
+    return word(rf.v1.LoggedModelStatus.Name(one.status), "LOGGED_MODEL_STATUS_")
+
+
+def _dataset(metric: v1.LoggedModelMetric) -> str:
+    return " ".join(part for part in (metric.dataset_name, metric.dataset_digest) if part) or "-"

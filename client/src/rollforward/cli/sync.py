@@ -1,0 +1,84 @@
+"""The command that delivers what jobs left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+import rollforward as rf
+from rollforward.cli.failures import REFUSED
+from rollforward.cli.options import READING, Reading, examples
+from rollforward.cli.output import document, grid, print_json_line
+from rollforward.cli.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+EPILOGUE = examples("sync", "sync --watch", "sync /scratch/journals -o json")
+
+
+def sync(
+    directory: Annotated[
+        Path | None, Parameter(name="DIR", help="Where journals are; default ROLLFORWARD_JOURNAL, else this user's.")
+    ] = None,
+    /,
+    *,
+    watch: Annotated[bool, Parameter(negative="", help="Look again and again, until it is interrupted.")] = False,
+    every: Annotated[float, Parameter(help="Seconds between two looks.")] = 10.0,
+    options: Reading = READING,
+) -> int:
+    """Deliver what runs logged while the service was out of reach, or before their job died, or offline.
+
+    Each goes to the service that its job meant, or to --server, in the name of who logged it. Exit code 0: nothing is
+    left but what living jobs deliver themselves. 1: something could not be delivered, or was refused.
+    """
+    while watch:
+        for one in _sync(directory, options):
+            _say(one, options)
+        time.sleep(every)
+    found = _sync(directory, options)
+    options.show([_plain(one) for one in found], lambda: _table(found))
+    return REFUSED if any(_failed(one) for one in found) else 0
+
+
+def _sync(directory: Path | None, options: Reading) -> list[rf.Synced]:
+    # The variable says where new runs go; what is in a journal was meant for where its own job was sent.
+    address = None if options.server == os.environ.get("ROLLFORWARD_URI") else options.server
+    with bar("sync", in_bytes=True) as advance:
+        return rf.sync(directory, address=address, timeout=options.timeout, progress=advance)
+
+
+def _failed(one: rf.Synced) -> bool:
+    return one.state == "undelivered" or one.refused.total > 0
+
+
+def _plain(one: rf.Synced) -> dict[str, Any]:
+    return {**document(one), "folder": str(one.folder)}
+
+
+def _say(one: rf.Synced, options: Reading) -> None:
+    if options.json:
+        print_json_line(_plain(one))
+    elif one.state != "alive" or one.delivered.total:
+        print(" ".join(_row(one)).rstrip(), flush=True)
+
+
+def _row(one: rf.Synced) -> tuple[str, ...]:
+    return (
+        one.run_id,
+        one.state,
+        str(one.delivered.points),
+        str(one.refused.total),
+        str(one.waiting_bytes),
+        one.reason,
+    )
+
+
+def _table(found: Sequence[rf.Synced]) -> RenderableType:
+    return grid(("RUN", "STATE", "POINTS>", "REFUSED>", "WAITING BYTES>", "REASON"), map(_row, found))

@@ -1,0 +1,182 @@
+"""The command that follows runs."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+
+import rollforward as rf
+from rollforward.cli.experiments import named
+from rollforward.cli.failures import UsageError
+from rollforward.cli.options import DEFAULTS, Options
+from rollforward.cli.output import document, labels, moment, number, plain, print_json_line, safe, word
+from rollforward.cli.run_tables import latest, run_facts, runs_table, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+_REFRESH_SECONDS: Final = 0.25
+_CODES: Final = {"RUN_STATUS_FINISHED": 0, "RUN_STATUS_FAILED": 1, "RUN_STATUS_KILLED": 1}
+
+
+def watch(
+    run: Annotated[str, Parameter(name="RUN", help="One run, by id; it is followed until it ends.")] = "",
+    /,
+    *,
+    experiment: Annotated[
+        str | None, Parameter(help="Instead: all runs of an experiment, by name or id:NUMBER, until Ctrl-C.")
+    ] = None,
+    from_position: Annotated[
+        int | None, Parameter(name="--from", help="Every event after this position of the tracking log.")
+    ] = None,
+    points: Annotated[bool, Parameter(name="--metrics", help="Metric points too.")] = True,
+    options: Options = DEFAULTS,
+) -> int:
+    """Follow a run or the runs of an experiment: what stands now, then every event.
+
+    On a terminal a table that changes with the runs, else a line for each event; with -o json each line is an object
+    with either `snapshot` or `change`. With --from the events since that position come first, instead of what stands.
+    Whoever follows a run is done when it ends: exit code 0 when it finished, 1 when it failed or was killed.
+
+    For example:
+
+        rollforward runs watch RUN_ID
+        rollforward runs watch --experiment fraud
+        rollforward runs watch --experiment fraud --from 1742 --no-metrics -o json
+    """
+    if bool(run) == (experiment is not None):
+        raise UsageError("watch takes either RUN or --experiment NAME")
+    options.connect()
+    try:
+        followed = rf.watch_runs(
+            run or None,
+            experiment=None if experiment is None else named(experiment),
+            from_position=from_position,
+            metrics=points,
+        )
+        with followed:
+            if sys.stdout.isatty() and not options.json:
+                return _draw(followed, run)
+            return _print(followed, run, options)
+    except KeyboardInterrupt:
+        # There is no other way to have seen enough.
+        return 0
+
+
+def _print(followed: rf.RunsWatch, run_id: str, options: Options) -> int:
+    runs = {run.run_id: run for run in followed.runs}
+    for run in runs.values():
+        _print_step("snapshot", plain(run), _standing(run), options)
+    if (code := _code(runs, run_id)) is not None:
+        return code
+    for change in followed:
+        rf.apply_change(runs, change)
+        _print_step("change", _plain_change(change), _line(change, runs), options)
+        if change.HasField("finished") and (code := _code(runs, run_id, change)) is not None:
+            return code
+    return 0
+
+
+def _draw(followed: rf.RunsWatch, run_id: str) -> int:
+    """Redraws a table a few times a second, if there is something new."""
+    runs = {run.run_id: run for run in followed.runs}
+    news: queue.SimpleQueue[v1.RunChange | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_hear, args=(followed, news), daemon=True).start()
+    with Live(_table(runs, run_id), console=Console(highlight=False), auto_refresh=False) as live:
+        while (code := _code(runs, run_id)) is None:
+            changes = [news.get()]
+            time.sleep(_REFRESH_SECONDS)
+            while not news.empty():
+                changes.append(news.get())
+            for change in changes:
+                if isinstance(change, Exception):
+                    raise change
+                rf.apply_change(runs, change)
+            live.update(_table(runs, run_id), refresh=True)
+    return code
+
+
+def _hear(followed: rf.RunsWatch, news: queue.SimpleQueue[v1.RunChange | Exception]) -> None:
+    try:
+        for change in followed:
+            news.put(change)
+    except Exception as error:  # noqa: BLE001 - it is raised where the table is drawn
+        news.put(error)
+
+
+def _table(runs: dict[str, v1.Run], run_id: str) -> RenderableType:
+    if run_id in runs:
+        return run_facts(runs[run_id])
+    # The newest first, as many as a screen has room for.
+    room = max(1, Console().height - 2)
+    return runs_table(list(runs.values())[: -room - 1 : -1])
+
+
+def _code(runs: dict[str, v1.Run], run_id: str, change: v1.RunChange | None = None) -> int | None:
+    """The exit code once the run that is followed has ended."""
+    if not run_id:
+        return None
+    status = change.finished.status if change else runs[run_id].status if run_id in runs else None
+    return None if status is None else _CODES.get(rf.v1.RunStatus.Name(status))
+
+
+def _print_step(kind: str, step: Any, line: str, options: Options) -> None:
+    if options.json:
+        print_json_line({kind: step})
+    else:
+        print(safe(line), flush=True)
+
+
+def _plain_change(change: v1.RunChange) -> Any:
+    found = plain(change)
+    if change.HasField("metrics"):
+        # As numbers, not as packed bytes.
+        found["metrics"] = document(rf.points_of(change))
+    return found
+
+
+def _standing(run: v1.Run) -> str:
+    return f"{moment(run.start_time)}  {run.run_id} {run.name} is {status_of(run)}  {latest(run)}".rstrip()
+
+
+def _line(change: v1.RunChange, runs: dict[str, v1.Run]) -> str:
+    name = runs[change.run_id].name if change.run_id in runs else ""
+    head = " ".join(part for part in (change.run_id, name) if part)
+    return f"{moment(change.time)}  position {change.position}  {head}  {_words(change)}".rstrip()
+
+
+def _words(change: v1.RunChange) -> str:
+    kind = change.WhichOneof("event") or "changed"
+    return _WORDS[kind](change) if kind in _WORDS else f"{kind} by {change.actor}"
+
+
+def _logged(change: v1.RunChange) -> str:
+    removed = [f"-{key}" for key in change.logged.removed_tags]
+    return " ".join(part for part in (labels(change.logged.params), labels(change.logged.tags), *removed) if part)
+
+
+_WORDS: Final[Mapping[str, Callable[[v1.RunChange], str]]] = {
+    "metrics": lambda change: " ".join(_points(key, points) for key, points in rf.points_of(change).items()),
+    "logged": _logged,
+    "finished": lambda change: word(rf.v1.RunStatus.Name(change.finished.status), "RUN_STATUS_"),
+    "artifact": lambda change: f"artifact {change.artifact.path or '/'} {change.artifact.digest}",
+    "renamed": lambda change: f"renamed, was {change.renamed.from_name}",
+    "inputs": lambda change: "reads " + " ".join(one.dataset.name for one in change.inputs.inputs),
+    "outputs": lambda change: "produced " + " ".join(one.model_id for one in change.outputs.outputs),
+}
+
+
+def _points(key: str, points: rf.MetricHistory) -> str:
+    more = f" ({len(points.values)} points)" if len(points.values) > 1 else ""
+    return f"{key}={number(points.values[-1])} at step {points.steps[-1]}{more}"

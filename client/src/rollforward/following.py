@@ -1,0 +1,149 @@
+"""Follow a log over a stream that is made again whenever it breaks: every change once, in order."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+import grpc
+
+from rollforward.backoff import Backoff
+from rollforward.channel import AnswerStream, is_out_of_reach
+from rollforward.errors import from_rpc_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from rollforward.connection import Connection
+
+
+class Step(Protocol):
+    """What a watch is told at once, and the position that it is brought to."""
+
+    @property
+    def position(self) -> int: ...
+
+
+_Step = TypeVar("_Step", bound=Step)
+_Change = TypeVar("_Change")
+
+
+class Following(ABC, Generic[_Step, _Change]):
+    """An endless iterator over changes.
+
+    A lost connection is made again, with pauses that grow, and resumes where it stopped.
+
+    Leaving the loop, leaving its `with` block, or close() from any thread ends the stream.
+    """
+
+    def __init__(self, connection: Connection, log: str, position: int | None) -> None:
+        """Begin behind a position of a log; without one, take in the snapshot of now first."""
+        self._connection = connection
+        self._log = log
+        self._changes: deque[tuple[int, _Change]] = deque()
+        self._reached = position
+        self._given = position or 0
+        self._call: AnswerStream[_Step] | None = None
+        self._closed = threading.Event()
+        # The first answer must come in time; after that the watch lasts, whatever happens to the service.
+        self._backoff = Backoff(connection.timeout)
+        self._answered = False
+        while self._reached is None and not self._closed.is_set():
+            self._receive()
+
+    @abstractmethod
+    def _open(self, position: int | None) -> AnswerStream[_Step]:
+        """A stream that begins behind a position, or with a snapshot that replaces what there is of one."""
+
+    @abstractmethod
+    def _take_snapshot(self, step: _Step) -> bool:
+        """Takes in what a step has of the snapshot; whether more of it follows."""
+
+    @abstractmethod
+    def _changes_of(self, step: _Step) -> Iterable[tuple[int, _Change]]:
+        """The changes that a step tells of, each with the end of the append that it belongs to."""
+
+    @property
+    def position(self) -> int:
+        """Where to resume: every change up to it was given out."""
+        return self._given if self._changes else max(self._given, self._reached or 0)
+
+    def close(self) -> None:
+        """End the watch; a loop over it ends too. Closing twice is harmless."""
+        self._closed.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Change:
+        while not self._closed.is_set():
+            if self._changes:
+                end, change = self._changes.popleft()
+                # None of the changes of an append counts as given before the last one is.
+                if not self._changes or self._changes[0][0] > end:
+                    self._given = end
+                return change
+            self._receive()
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A loop that was left by break drops its iterator: the stream must not stay open.
+        if hasattr(self, "_closed"):
+            self.close()
+
+    def _receive(self) -> None:
+        """Take in the next step, over a new stream if the old one broke; nothing once the watch is closed."""
+        while not self._closed.is_set():
+            try:
+                step = next(self._stream(), None)
+            except grpc.RpcError as error:
+                self._call = None
+                self._pause_or_raise(error)
+                continue
+            if step is not None:
+                self._take(step)
+                return
+            # The service ended the stream in good order, as it does when it stops.
+            self._call = None
+            self._closed.wait(self._backoff.next_pause() or 0)
+
+    def _stream(self) -> AnswerStream[_Step]:
+        if self._call is None:
+            self._call = self._open(self._reached)
+            if self._closed.is_set():
+                self._call.cancel()
+        return self._call
+
+    def _take(self, step: _Step) -> None:
+        if not self._answered:
+            self._answered = True
+            self._backoff = Backoff()
+        self._backoff.reset()
+        if self._take_snapshot(step):
+            return
+        seen = self._reached or 0
+        self._given = max(self._given, seen)
+        self._changes.extend(one for one in self._changes_of(step) if one[0] > seen)
+        self._reached = max(seen, step.position)
+        self._connection.note_position(self._log, step.position)
+
+    def _pause_or_raise(self, error: grpc.RpcError) -> None:
+        if self._closed.is_set():
+            return
+        pause = self._backoff.next_pause() if is_out_of_reach(error) else None
+        if pause is None:
+            raise from_rpc_error(error) from error
+        self._closed.wait(pause)

@@ -1,0 +1,70 @@
+"""What a run's calls become in its journal, and what is said of that which could not be delivered."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from rollforward import journal_records as records
+from rollforward import v1
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
+from rollforward.journal_records import Count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rollforward.journal_records import About
+    from rollforward.writer import Outcome
+
+# So many fit into a batch, whatever their names.
+_POINTS: Final = 1_000
+
+
+def point_records(
+    step: int, timestamp: int, values: Sequence[tuple[bytes, float]], about: About
+) -> Iterator[tuple[bytes, int]]:
+    """Records of points of one moment, each with how many it has."""
+    for at in range(0, len(values), _POINTS):
+        some = values[at : at + _POINTS]
+        yield records.points(step, timestamp, some, about), len(some)
+
+
+def label_records(
+    params: Mapping[str, str], tags: Mapping[str, str], removed: Sequence[str]
+) -> Iterator[tuple[bytes, int]]:
+    """Records of parameters and tags, each with how many it has."""
+    yield from _label_records("params", params)
+    yield from _label_records("tags", tags)
+    if removed:
+        yield records.labels(v1.LogBatchRequest(removed_tags=removed)), len(removed)
+
+
+def undelivered(outcome: Outcome, run_id: str) -> RollforwardError:
+    """The error that says what could not be logged, else what was not delivered yet."""
+    cause = outcome.failure or Unavailable("NOT_DELIVERED", "there was no time for it")
+    about = outcome.lost if outcome.lost.total else outcome.missing
+    kind, reason = (type(cause), cause.reason) if outcome.lost.total else (Unavailable, "NOT_DELIVERED")
+    names = ("points", "labels", "calls")
+    counts = {name: str(count) for name, count in zip(names, about, strict=True)}
+    metadata = {**cause.metadata, "run_id": run_id, **counts}
+    return kind(reason, f"{in_words(about)} of run {run_id} were not delivered: {cause}", metadata, cause.details)
+
+
+def in_words(count: Count) -> str:
+    """How much, for people."""
+    labels = f"{count.labels} parameters and tags"
+    return f"{count.points} metric points, {labels}" + (f" and {count.calls} other calls" if count.calls else "")
+
+
+def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[bytes, int]]:
+    waiting = iter(labels.items())
+    # A label has at most 8,000 characters of 4 bytes: so many fit into a record.
+    while some := dict(islice(waiting, records.RECORD_BYTES // 33_000)):
+        yield records.labels(v1.LogBatchRequest(**{field: some})), len(some)  # type: ignore[arg-type]
+
+
+def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
+    """A dataset with a name and a digest. Raises InvalidRequest (INVALID_DATASET)."""
+    if not dataset.name or not dataset.digest:
+        raise InvalidRequest("INVALID_DATASET", "a dataset has a name and a digest", {"dataset": dataset.name[:100]})
+    return dataset

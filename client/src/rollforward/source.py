@@ -1,0 +1,112 @@
+"""What code a run executes: its program, its git commit, its packages and its host."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from rollforward import v1
+
+_GIT_SECONDS: Final = 2.0
+_SEPARATORS: Final = re.compile(r"[-_.]+")
+
+
+def source() -> v1.RunSource:
+    """What this process executes; what cannot be found out is left empty."""
+    found = v1.RunSource()
+    found.CopyFrom(_of_process())
+    return found
+
+
+@cache
+def _of_process() -> v1.RunSource:
+    program = _entry_point()
+    found = v1.RunSource(
+        entry_point=program,
+        runtime=f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}",
+        packages=_packages(),
+        host=socket.gethostname(),
+    )
+    folder = Path(program).parent if Path(program).is_file() else Path.cwd()
+    _describe_commit(found, folder)
+    return found
+
+
+def _entry_point() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        # Started as python -m: the name says more than the path.
+        return str(spec.name.removesuffix(".__main__"))
+    file = getattr(main, "__file__", None)
+    return str(Path(file).resolve()) if file else ""
+
+
+def _packages() -> list[str]:
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name, version = _name_and_version(distribution)
+        # The first on the path is the one that is imported.
+        found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
+
+
+def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    # The folder of an installed wheel is named NAME-VERSION.dist-info: reading hundreds of files would take long.
+    folder = getattr(distribution, "_path", None)
+    if folder is not None and folder.name.endswith(".dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").partition("-")
+        if version:
+            return name, version
+    return str(distribution.metadata["Name"] or ""), distribution.version
+
+
+def _describe_commit(found: v1.RunSource, folder: Path) -> None:
+    # One command tells all: the commit, the branch, and then a line for each file that differs.
+    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    lines = status.splitlines()
+    facts = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch.") and line.count(" ") > 1)
+    commit = facts.get("branch.oid", "")
+    if commit in {"", "(initial)"}:
+        return
+    found.git_commit = commit
+    branch = facts.get("branch.head", "")
+    found.git_branch = "" if branch == "(detached)" else branch
+    found.git_dirty = any(not line.startswith("#") for line in lines)
+    found.git_url = without_credentials(_git(folder, "config", "--get", "remote.origin.url").strip())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        # There is no git, or the repository is on a disk that does not answer.
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def without_credentials(url: str) -> str:
+    """A repository's URL without the name and password that may stand in it; "git@host:path" stays as it is."""
+    parts = urlsplit(url)
+    if not parts.scheme or "@" not in parts.netloc:
+        return url
+    if parts.scheme == "ssh" and ":" not in parts.netloc.rpartition("@")[0]:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -1,0 +1,206 @@
+"""Delivers what jobs left behind in their journals, and says how those runs ended that nobody else will end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from rollforward.connection import DEFAULT_TIMEOUT, Connection
+from rollforward.delivery import Delivery
+from rollforward.errors import InvalidRequest, RollforwardError
+from rollforward.journal import FIRST_STRAND, Head, Journal, home, journals
+from rollforward.journal_records import Count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from os import PathLike
+
+    from rollforward.batches import Step
+
+State = Literal["delivered", "alive", "undelivered"]
+
+# A new run looks no further for what others left behind.
+_LOOK: Final = 100
+_NOBODY: Final = Head("", "", "")
+
+
+class Synced(NamedTuple):
+    """What became of one journal."""
+
+    run_id: str
+    state: State
+    """"delivered": it is gone; "alive": a process still writes or delivers it; "undelivered": `reason` says why."""
+    delivered: Count
+    refused: Count
+    waiting_bytes: int
+    reason: str
+    message: str
+    folder: Path
+
+
+def sync(
+    directory: str | PathLike[str] | None = None,
+    *,
+    address: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Synced]:
+    """Deliver the journals whose process is gone, below `directory` (else where journals are kept by default).
+
+    Each goes to the service that its job meant, else to `address`, in the name of who logged it, exactly once, however
+    often this is tried. A run that its job neither ended nor promised to stay in touch for ends as FAILED, at its last
+    record. `progress` is called with the bytes done and in all.
+    """
+    found = list(_open_journals(Path(directory) if directory is not None else home()))
+    total = sum(journal.size() for journal in found)
+    done = 0
+    results: list[Synced] = []
+    for journal in found:
+        before = journal.size()
+
+        def advance(left: int, begun: int = done, size: int = before) -> None:
+            if progress is not None:
+                progress(begun + max(0, size - left), max(total, begun + size))
+
+        results.append(_sync(journal, address, timeout, advance))
+        done += before
+        advance(0)
+    return results
+
+
+def waiting(directory: Path | None = None) -> int:
+    """How many journals wait whose process is gone, as far as a quick look tells."""
+    try:
+        return sum(map(_is_left, islice(journals(directory or home()), _LOOK)))
+    except (OSError, RuntimeError):
+        return 0
+
+
+def _is_left(folder: Path) -> bool:
+    journal = Journal(folder, _NOBODY)
+    try:
+        return journal.lock()
+    except OSError:
+        return False
+    finally:
+        journal.unlock()
+
+
+def _open_journals(directory: Path) -> Iterator[Journal]:
+    opened = []
+    for folder in journals(directory):
+        try:
+            opened.append(Journal.open(folder))
+        except FileNotFoundError:
+            # Whoever delivers it has just removed it.
+            continue
+        except (OSError, ValueError):
+            opened.append(Journal(folder, replace(_NOBODY, run_id=folder.parent.name)))
+    # A worker's goes after the one that may start the run.
+    yield from sorted(opened, key=lambda journal: (journal.head.run_id, journal.head.worker, journal.folder))
+
+
+def _sync(journal: Journal, address: str | None, timeout: float, advance: Callable[[int], None]) -> Synced:
+    tally = _Tally(journal)
+    try:
+        if not journal.lock():
+            return tally.result("alive")
+    except FileNotFoundError:
+        return tally.result("delivered")
+    except OSError as error:
+        return tally.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
+    head = journal.head
+    try:
+        if not head.actor:
+            words = f"{journal.folder} does not say, or not to this user, whose it is"
+            raise InvalidRequest("INVALID_JOURNAL", words)
+        with Connection(address or head.address, actor=head.actor, timeout=timeout) as link:
+            return _deliver(journal, link, tally, advance)
+    except RollforwardError as error:
+        return tally.result("undelivered", error)
+    except (OSError, ValueError) as error:
+        return tally.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
+    finally:
+        journal.unlock()
+
+
+def _deliver(journal: Journal, link: Connection, tally: _Tally, advance: Callable[[int], None]) -> Synced:
+    delivery = Delivery(journal, link, settled=tally.note)
+    status = _status(link, journal.head.run_id)
+    last = _last_written(journal)
+    while delivery.round():
+        advance(sum(reader.waiting_bytes() for reader in delivery.readers.values()))
+    first = delivery.readers.get(FIRST_STRAND)
+    ended = first is None or first.cursor.ended
+    if not ended and not journal.head.worker and (not journal.head.heartbeat or status == v1.RUN_STATUS_LOST):
+        _end(link, journal, last)
+    if not delivery.sweep():
+        return tally.result("alive")
+    journal.remove()
+    return tally.result("delivered")
+
+
+def _end(link: Connection, journal: Journal, last: float) -> None:
+    """End the run as one whose job died."""
+    moment = Timestamp()
+    moment.FromNanoseconds(int(last * 1e9))
+    request = v1.FinishRunRequest(
+        run_id=journal.head.run_id,
+        status=v1.RUN_STATUS_FAILED,
+        end_time=moment,
+        request_id=hashlib.sha256(f"{journal.folder.name}/end".encode()).hexdigest()[:32],
+    )
+    link.call(link.tracking.FinishRun, request)
+
+
+def _status(link: Connection, run_id: str) -> v1.RunStatus.ValueType:
+    try:
+        return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run_id)).run.status
+    except RollforwardError as error:
+        if error.reason != "RUN_NOT_FOUND":
+            raise
+        return v1.RUN_STATUS_UNSPECIFIED
+
+
+def _last_written(journal: Journal) -> float:
+    paths = [path for strand in journal.strands() for path in journal.segments(strand).values()]
+    return max((path.stat().st_mtime for path in paths), default=time.time())
+
+
+class _Tally:
+    """Counts what a delivery settles."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._size = journal.size()
+        self._delivered = self._refused = Count(0, 0)
+        self._failure: RollforwardError | None = None
+
+    def note(self, step: Step, failure: RollforwardError | None) -> None:
+        if failure is None:
+            self._delivered = self._delivered.plus(step.content)
+        else:
+            self._refused = self._refused.plus(step.content)
+            self._failure = self._failure or failure
+
+    def result(self, state: State, failure: RollforwardError | None = None) -> Synced:
+        failure = failure or self._failure
+        reason, message = (failure.reason, failure.message) if failure else ("", "")
+        journal = self._journal
+        waiting_bytes = self._size if state == "alive" else self._left()
+        return Synced(
+            journal.head.run_id, state, self._delivered, self._refused, waiting_bytes, reason, message, journal.folder
+        )
+
+    def _left(self) -> int:
+        try:
+            return self._journal.size()
+        except FileNotFoundError:
+            return 0

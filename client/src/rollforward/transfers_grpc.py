@@ -1,0 +1,110 @@
+"""Blobs to and from the artifact service: calls that go on where the one before broke off."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import TYPE_CHECKING
+
+import grpc
+
+from rollforward import v1
+from rollforward.errors import RollforwardError, from_rpc_error
+from rollforward.manifests import CHUNK_BYTES
+from rollforward.transfers import RESUMED, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+
+class BlobUpload:
+    """The upload of one blob, which goes on after a lost connection, and after an end of this process.
+
+    Its id follows from the digest and the actor, so that whoever begins the same upload again goes on with it. When two
+    do so at once, the later one goes on with it and the other one begins anew, under an id of its own.
+    """
+
+    def __init__(self, transfer: Transfer, digest: str, source: Path, size: int) -> None:
+        self._transfer = transfer
+        self._link = transfer.link
+        self._digest = digest
+        self._source = source
+        self._size = size
+        self._sent = 0
+        self._attempts = 0
+        self._upload_id = hashlib.sha256(f"{digest}\0{self._link.actor}".encode()).hexdigest()[:32]
+
+    def run(self) -> None:
+        """Send the blob. Raises InvalidRequest (DIGEST_MISMATCH) when the file changed meanwhile, OSError,
+        Unavailable.
+        """
+        self._link.retry(self._attempt, timeout=self._transfer.allowance(self._size))
+
+    def _attempt(self, seconds: float | None) -> None:
+        self._attempts += 1
+        if self._size < RESUMED:
+            return self._send(None, seconds)
+        if self._attempts > 1 and self._is_stored(seconds):
+            return self._count(self._size)
+        offset = self._received(seconds)
+        try:
+            self._send(offset, seconds)
+        except grpc.RpcError as error:
+            refusal = from_rpc_error(error)
+            if refusal.reason in {"INVALID_OFFSET", "DIGEST_MISMATCH"} and offset:
+                # What was received before is not what was sent: a machine lost power, or somebody meddled.
+                return self._send(0, seconds)
+            self._judge(refusal)
+            raise
+
+    def _judge(self, refusal: RollforwardError) -> None:
+        if refusal.reason == "BLOB_STORE_FULL":
+            raise refusal
+        if refusal.reason == "UPLOAD_TAKEN":
+            self._upload_id = uuid.uuid4().hex
+
+    def _send(self, offset: int | None, seconds: float | None) -> None:
+        self._count(offset or 0)
+        first = v1.UploadBlobRequest(digest=self._digest)
+        if offset is not None:
+            upload = v1.BlobUpload(digest=self._digest, upload_id=self._upload_id, offset=offset)
+            first = v1.UploadBlobRequest(upload=upload)
+        with self._source.open("rb") as file:
+            file.seek(offset or 0)
+            parts = self._parts(first, file)
+            self._link.artifacts.UploadBlob(parts, timeout=seconds, metadata=self._link.metadata())
+
+    def _parts(self, first: v1.UploadBlobRequest, file: BinaryIO) -> Iterator[v1.UploadBlobRequest]:
+        yield first
+        while chunk := file.read(CHUNK_BYTES):
+            yield v1.UploadBlobRequest(chunk=chunk)
+            self._count(self._sent + len(chunk))
+
+    def _count(self, sent: int) -> None:
+        self._transfer.add(sent - self._sent)
+        self._sent = sent
+
+    def _received(self, seconds: float | None) -> int:
+        request = v1.GetUploadRequest(upload_id=self._upload_id)
+        answer = self._link.artifacts.GetUpload(request, timeout=seconds, metadata=self._link.metadata())
+        return answer.received_bytes if answer.received_bytes <= self._size else 0
+
+    def _is_stored(self, seconds: float | None) -> bool:
+        request = v1.FindMissingBlobsRequest(digests=[self._digest])
+        return not self._link.artifacts.FindMissingBlobs(
+            request, timeout=seconds, metadata=self._link.metadata()
+        ).missing
+
+
+def download(transfer: Transfer, digest: str, offset: int, seconds: float | None) -> Iterator[bytes]:
+    """A blob's bytes from an offset on. Raises grpc.RpcError."""
+    link = transfer.link
+    request = v1.DownloadBlobRequest(digest=digest, offset=offset)
+    call = link.artifacts.DownloadBlob(request, timeout=seconds, metadata=link.metadata())
+    try:
+        for response in call:
+            yield response.chunk
+    finally:
+        call.cancel()

@@ -1,0 +1,102 @@
+"""Rows as bytes and back: the file of SQLite, or PostgreSQL's own binary form of each table."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+BLOCK = 1024 * 1024
+
+Part = Iterator[bytes]
+"""The bytes of a file or a table, in pieces."""
+
+
+def dump(rows: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
+    """All that the transaction sees, in parts: SQLite's file, or PostgreSQL's tables in order.
+
+    Each part must be read to its end before the next. SQLite's file is copied beside itself first, as long as it takes
+    to read: nobody who writes waits for it, or for who reads the parts.
+
+    Raises:
+        sa.exc.OperationalError: The database cannot be read, or the copy not written.
+    """
+    if rows.dialect.name == "sqlite":
+        yield _file(rows)
+    else:
+        yield from (_copied(rows, table) for table in tables)
+
+
+def load(rows: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part]) -> None:
+    """Fills empty tables of PostgreSQL with what `dump` gave.
+
+    Raises:
+        sa.exc.OperationalError: The database does not take them.
+    """
+    for table, part in zip(tables, parts, strict=True):
+        # To keep an index while a table is filled takes longer than to make it afterwards.
+        for index in table.indexes:
+            index.drop(rows)
+        with _driver(rows) as driver, driver.cursor() as cursor, cursor.copy(_copy(rows, table, "FROM STDIN")) as into:
+            for block in part:
+                into.write(block)
+        for index in table.indexes:
+            index.create(rows)
+    rows.execute(sa.text(f"ANALYZE {', '.join(_name(rows, table) for table in tables)}"))
+
+
+def blocks(part: Iterable[bytes]) -> Part:
+    """The same bytes in pieces of about `BLOCK`."""
+    held = bytearray()
+    for piece in part:
+        held += piece
+        if len(held) >= BLOCK:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _file(rows: sa.Connection) -> Part:
+    descriptor, name = tempfile.mkstemp(dir=Path(rows.engine.url.database or "").parent, prefix="snapshot-")
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            with _driver(rows) as driver, closing(sqlite3.connect(name)) as copy:
+                for pragma in ("journal_mode=OFF", "synchronous=OFF"):
+                    copy.execute(f"PRAGMA {pragma}")
+                # It has its file open now; without a name not even a crash leaves it behind.
+                Path(name).unlink()
+                driver.backup(copy)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _copied(rows: sa.Connection, table: sa.Table) -> Part:
+    with _driver(rows) as driver, driver.cursor() as cursor, cursor.copy(_copy(rows, table, "TO STDOUT")) as out:
+        yield from out
+
+
+def _copy(rows: sa.Connection, table: sa.Table, direction: str) -> str:
+    columns = ", ".join(rows.dialect.identifier_preparer.quote(column.name) for column in table.columns)
+    return f"COPY {_name(rows, table)} ({columns}) {direction} (FORMAT BINARY)"
+
+
+def _name(rows: sa.Connection, table: sa.Table) -> str:
+    return rows.dialect.identifier_preparer.format_table(table)
+
+
+@contextmanager
+def _driver(rows: sa.Connection) -> Iterator[Any]:
+    """The driver's own connection, for what SQLAlchemy has no words for; its errors become SQLAlchemy's."""
+    try:
+        yield rows.connection.driver_connection
+    except rows.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.OperationalError("a copy of all rows", None, error) from error

@@ -1,0 +1,39 @@
+"""Files of a directory that several processes share: one has a lock, and what is there is there whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def locked(path: Path) -> Callable[[], None] | None:
+    """Locks a file, made when it is missing, until what is returned is called or the process ends.
+
+    None: another one has the lock.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file.close
+
+
+def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file; on return its bytes are on disk."""
+    with path.open("wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def take_name(file: Path, name: Path) -> bool:
+    """Gives a file a second name; False when there is a file of that name."""
+    try:
+        name.hardlink_to(file)
+    except FileExistsError:
+        return False
+    return True

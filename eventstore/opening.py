@@ -1,0 +1,92 @@
+"""How a projection comes by its rows at start: those that it had, else those of a snapshot, else none."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from concurrent.futures import Executor
+
+import sqlalchemy as sa
+import structlog
+
+from eventstore.errors import StoreUnavailable
+from eventstore.generations import Generations
+from eventstore.rows import Rows
+from eventstore.snapshots import Snapshots, SnapshotUnusable, mark_of
+from eventstore.store import EventStore
+
+POLL_SECONDS = 0.1
+_WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, zlib.error, sa.exc.DBAPIError)
+
+_logger = structlog.get_logger(__name__)
+
+
+async def opened(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
+    """The live rows, which match the log: what they are computed from further is its tail.
+
+    Of several processes one makes them, and the others wait for it.
+
+    Raises:
+        StoreUnavailable, sa.exc.OperationalError: The log or the database is out of reach.
+    """
+    run = asyncio.get_running_loop().run_in_executor
+    while not (release := await run(executor, generations.claim)):  # noqa: ASYNC110 - another process has it
+        await asyncio.sleep(POLL_SECONDS)
+    try:
+        rows = await run(executor, generations.live)
+        if rows and await _are_of_log(rows, store, executor):
+            return rows
+        new = await _made(generations, snapshots, store, executor)
+        if rows:
+            await run(executor, generations.discard, rows)
+        return new
+    finally:
+        # Behind what it may be doing for us still.
+        executor.submit(release)
+
+
+async def _are_of_log(rows: Rows, store: EventStore, executor: Executor) -> bool:
+    """Rows of another log, or of a tail that the log lost, must never be added to."""
+    at = await asyncio.get_running_loop().run_in_executor(executor, rows.checkpoint)
+    if await _holds(store, at.position, mark_of(at.event_id)):
+        return True
+    _logger.error("rows do not match the log and are made anew", rows=rows.label, position=at.position)
+    return False
+
+
+async def _holds(store: EventStore, position: int, mark: str) -> bool:
+    if not position:
+        return True
+    event = await store.event_at(position)
+    return event is not None and mark_of(event.id) == mark
+
+
+async def _made(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
+    if snapshots and (restored := await _restored(generations, snapshots, store, executor)):
+        return restored
+    return await asyncio.get_running_loop().run_in_executor(executor, generations.fresh)
+
+
+async def _restored(
+    generations: Generations, snapshots: Snapshots, store: EventStore, executor: Executor
+) -> Rows | None:
+    """The rows of the newest snapshot that is of this log and sound; whatever is wrong with one, the log has it all."""
+    run = asyncio.get_running_loop().run_in_executor
+    name = generations.name
+    try:
+        kept = await run(executor, snapshots.kept)
+    except (StoreUnavailable, OSError) as error:
+        _logger.warning("no snapshot can be looked for", projection=name, error=str(error))
+        return None
+    for snapshot in kept:
+        if not await _holds(store, snapshot.position, snapshot.mark):
+            _logger.warning("snapshot is not of this log", projection=name, snapshot=snapshot.name)
+            continue
+        try:
+            rows = await run(executor, snapshots.restore, snapshot)
+        except _WRONG as error:
+            _logger.warning("snapshot cannot be used", projection=name, snapshot=snapshot.name, error=str(error))
+        else:
+            _logger.info("rows are those of a snapshot", projection=name, position=snapshot.position)
+            return rows
+    return None

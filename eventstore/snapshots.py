@@ -1,0 +1,219 @@
+"""Snapshots: a projection's rows of one moment, kept outside of its database, so that they need not be computed anew.
+
+A snapshot is one object, `snapshots/<projection>/<fingerprint>/<position>-<mark>.<database>`; the mark is of the event
+at the position. In it stand what it is of, in JSON, and the parts of a dump, all in compressed frames with a length
+before each, an empty one at the end of each part, and last the sha256 of everything before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import IO, Protocol
+
+import sqlalchemy as sa
+
+from eventstore.dumps import Part, blocks, dump
+from eventstore.generations import Generations
+from eventstore.rows import Rows, checkpoint
+
+KEPT = 2
+"""How many snapshots of a projection are kept."""
+
+_FORM = b"rollforward snapshot 1\n"
+_LEVEL = 1  # of compression: more of it takes longer and gains nothing
+_DIGEST_BYTES = 32
+_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.(sqlite|postgresql)")
+
+
+class Objects(Protocol):
+    """Where named bytes are kept. Every call blocks, and raises `StoreUnavailable` when the place is out of reach."""
+
+    def names(self, under: str) -> list[str]:
+        """The names that begin with `under` and a slash."""
+        ...
+
+    def put(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Keeps bytes under a name, in place of what was there: all of them, or, if an iteration fails, nothing."""
+        ...
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """The bytes under a name. Raises `LookupError` when there are none."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Drops the bytes under a name, if there are any."""
+        ...
+
+
+class SnapshotUnusable(Exception):
+    """A snapshot is damaged, of another form or of other rows, or is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot that is kept: of the log up to `position`, where the event has this `mark`."""
+
+    name: str
+    position: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    projection: str
+    fingerprint: str
+    position: int
+    event_id: str
+    time: int
+
+
+class Snapshots:
+    """The snapshots of one projection that its database can take in. Every call blocks.
+
+    Args:
+        generations: Those of the projection.
+        objects: Where the snapshots are kept.
+    """
+
+    def __init__(self, generations: Generations, objects: Objects) -> None:
+        self._generations = generations
+        self._objects = objects
+        self._home = f"snapshots/{generations.name}"
+        self._folder = f"{self._home}/{generations.fingerprint}"
+        self._abandoned = threading.Event()
+
+    def abandon(self) -> None:
+        """Has all that is under way, and is still to come, raise `SnapshotUnusable` soon."""
+        self._abandoned.set()
+
+    def kept(self) -> list[Snapshot]:
+        """Those that are there, newest first."""
+        found = []
+        for name in self._objects.names(self._folder):
+            match = _NAME.fullmatch(name.removeprefix(f"{self._folder}/"))
+            if match and match[3] == self._generations.kind:
+                found.append(Snapshot(name, int(match[1]), match[2]))
+        return sorted(found, key=lambda one: (one.position, one.mark), reverse=True)
+
+    def take(self, rows: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
+        """Keeps what a transaction sees; of the other snapshots only the newest before it stays.
+
+        Args:
+            rows: A transaction in which nothing has been asked yet.
+            progress: Is told after each piece how many bytes were kept.
+        """
+        at = rows.execute(sa.select(checkpoint)).one()
+        header = _Header(self._generations.name, self._generations.fingerprint, at.position, at.event_id, at.time)
+        mark = mark_of(at.event_id)
+        taken = Snapshot(f"{self._folder}/{at.position:020}-{mark}.{self._generations.kind}", at.position, mark)
+        pieces = _sealed(_encoded(header, dump(rows, self._generations.tables)))
+        self._objects.put(taken.name, self._counted(pieces, progress))
+        self._forget_others(taken)
+        return taken
+
+    def restore(self, snapshot: Snapshot) -> Rows:
+        """A new, live generation with the rows of a snapshot; its digest is verified before the database sees it.
+
+        Raises:
+            SnapshotUnusable, LookupError, OSError, sa.exc.DBAPIError: There is something wrong with it.
+            StoreUnavailable: It is out of reach.
+        """
+        # The file has no name, so that not even a crash leaves it behind.
+        with tempfile.TemporaryFile() as file:
+            self._fetch(snapshot, file)
+            header = _read_header(file)
+            if (header.projection, header.fingerprint) != (self._generations.name, self._generations.fingerprint):
+                raise SnapshotUnusable(f"{snapshot.name} is of {header.projection} {header.fingerprint}")
+            parts = (self._going_on(part) for part in _parts(file))
+            rows = self._generations.filled(parts, header.position, header.event_id, header.time)
+        at = rows.checkpoint()
+        if (at.position, mark_of(at.event_id), at.live) != (snapshot.position, snapshot.mark, True):
+            self._generations.discard(rows)
+            raise SnapshotUnusable(f"{snapshot.name} has rows of position {at.position}")
+        return rows
+
+    def _forget_others(self, taken: Snapshot) -> None:
+        """What is ahead of the one just taken is of a tail that the log lost: rows never go back."""
+        before = [one for one in self.kept() if one.position < taken.position]
+        stay = {taken.name, *(one.name for one in before[: KEPT - 1])}
+        for name in self._objects.names(self._home):
+            of_our_version = name.startswith(f"{self._folder}/")
+            if name not in stay and (name.endswith(f".{self._generations.kind}") or not of_our_version):
+                self._objects.delete(name)
+
+    def _fetch(self, snapshot: Snapshot, file: IO[bytes]) -> None:
+        digest, last = hashlib.sha256(), b""
+        for piece in self._going_on(self._objects.get(snapshot.name)):
+            file.write(piece)
+            known = last + piece
+            digest.update(memoryview(known)[:-_DIGEST_BYTES])
+            last = known[-_DIGEST_BYTES:]
+        if digest.digest() != last:
+            raise SnapshotUnusable(f"{snapshot.name} is damaged")
+        file.seek(0)
+
+    def _counted(self, pieces: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+        size = 0
+        for piece in self._going_on(pieces):
+            yield piece
+            size += len(piece)
+            progress(size)
+
+    def _going_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            if self._abandoned.is_set():
+                raise SnapshotUnusable("it is not wanted any more")
+            yield piece
+
+
+def mark_of(event_id: str) -> str:
+    """What stands for an event in a snapshot's name."""
+    return hashlib.sha256(event_id.encode()).hexdigest()[:16]
+
+
+def _encoded(header: _Header, parts: Iterable[Part]) -> Iterator[bytes]:
+    yield _FORM
+    yield _frame(json.dumps(asdict(header)).encode())
+    for part in parts:
+        for block in blocks(part):
+            yield _frame(block)
+        yield _frame(b"")
+
+
+def _sealed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+    yield digest.digest()
+
+
+def _frame(block: bytes) -> bytes:
+    packed = zlib.compress(block, _LEVEL) if block else b""
+    return len(packed).to_bytes(4, "big") + packed
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    if file.read(len(_FORM)) != _FORM:
+        raise SnapshotUnusable("it is of another form")
+    return _Header(**json.loads(next(_frames(file))))
+
+
+def _parts(file: IO[bytes]) -> Iterator[Part]:
+    end = file.seek(-_DIGEST_BYTES, 2)
+    file.seek(len(_FORM))
+    next(_frames(file))
+    while file.tell() < end:
+        yield _frames(file)
+
+
+def _frames(file: IO[bytes]) -> Iterator[bytes]:
+    while size := int.from_bytes(file.read(4), "big"):
+        yield zlib.decompress(file.read(size))

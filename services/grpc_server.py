@@ -1,0 +1,57 @@
+"""The gRPC server of a process: how it treats its connections, where it listens, and what it tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.listen import AddressInUse, address_of, bound_socket, host_and_port
+
+MESSAGE_BYTES = 4 * 1024 * 1024
+LONGEST_PING_MS = 20_000
+
+
+def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Server:
+    """A server, which notices within `patience` seconds that a client's host is gone."""
+    ping_ms = patience * 500
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        # Without this a second process could take half of the calls of the first.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", min(ping_ms, LONGEST_PING_MS)),
+        ("grpc.http2.ping_timeout_ms", min(ping_ms, LONGEST_PING_MS)),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+    return grpc.aio.server(interceptors=[edge], options=options)
+
+
+def listen(server: grpc.aio.Server, address: str) -> str:
+    """Has a server listen at ``host:port``; where it does. Raises `AddressInUse`."""
+    host, port = host_and_port(address)
+    with bound_socket(address):  # gRPC would say why this fails in a line of its own
+        pass
+    try:
+        port = server.add_insecure_port(address_of(host, port))
+    except RuntimeError as error:
+        raise AddressInUse(f"cannot listen on {address}: another program does, or it is not of this machine") from error
+    return address_of(host, port)
+
+
+async def add_health_and_reflection(server: grpc.aio.Server, names: Sequence[str]) -> health.aio.HealthServicer:
+    """Tells of the services of these names that they are there and well."""
+    full = [f"rollforward.v1.{name}" for name in names]
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ["", *full]:
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*full, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return checks

@@ -1,0 +1,35 @@
+"""Has an embedded NATS server write again after its disk was full: it does only once it is started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import structlog
+
+from eventstore.errors import StoreUnavailable
+from eventstore.jetstream import ask_write_error
+from services.nats_server import EmbeddedNats
+
+LOOK_SECONDS = 2.0
+ROOM_BYTES = 8 * 1024 * 1024
+"""What must be free before the server is started anew: it would soon be where it was."""
+
+_logger = structlog.get_logger(__name__)
+
+
+async def keep_writable(nats: EmbeddedNats) -> None:
+    """Looks after a server for as long as it runs."""
+    told = ""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        address = nats.address
+        try:
+            error = await ask_write_error(address.url, address.system_user, address.system_password)
+        except StoreUnavailable:
+            continue  # it is down or busy: its supervisor sees to that
+        if error and error != told:
+            _logger.error("nats-server cannot write", error=error)
+        told = error
+        if error and shutil.disk_usage(nats.data).free >= ROOM_BYTES:
+            await nats.renew()

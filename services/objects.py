@@ -1,0 +1,114 @@
+"""Where named objects are kept: a directory or an S3 bucket, as the artifacts are, and beside them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from eventstore.errors import StoreUnavailable
+
+PART = 8 * 1024 * 1024
+"""Bytes that go up or come down in one request."""
+
+_ABANDONED = 24 * 60 * 60  # seconds since anything was written to an unfinished file
+
+
+class ObjectPlace:
+    """Objects by name; see `eventstore.snapshots.Objects`."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def names(self, under: str) -> list[str]:
+        """The names below a folder."""
+        with _in_reach():
+            return [found["path"] for batch in obstore.list(self._store, under) for found in batch]
+
+    def put(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Keeps an object, whole or not at all, in parts that go up as they come."""
+        with _in_reach():
+            obstore.put(self._store, name, pieces, use_multipart=True, chunk_size=PART, max_concurrency=2)
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """The bytes of an object, a request for each part: a slow reader runs into no request's timeout."""
+        with _in_reach():
+            try:
+                size = obstore.head(self._store, name)["size"]
+            except FileNotFoundError:
+                raise LookupError(f"there is no {name}") from None
+        for start in range(0, size, PART):
+            with _in_reach():
+                part = obstore.get_range(self._store, name, start=start, end=min(start + PART, size))
+            yield bytes(part)
+
+    def delete(self, name: str) -> None:
+        """Drops an object, if it is there."""
+        with _in_reach(), suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
+
+
+def open_objects(url: str) -> ObjectPlace:
+    """The objects at a place; see `place_of`. Raises `ValueError` for none of these, `OSError` if it cannot be used."""
+    place = place_of(url)
+    if isinstance(place, S3Store):
+        return ObjectPlace(place)
+    place.mkdir(parents=True, exist_ok=True)
+    _tidy(place / "snapshots")
+    return ObjectPlace(LocalStore(place))
+
+
+def place_of(url: str) -> S3Store | Path:
+    """A directory's path or `file:` URL, or `s3://BUCKET/PREFIX`.
+
+    S3 reads its endpoint and credentials from the usual AWS_* variables; plain HTTP is for an AWS_ENDPOINT_URL of this
+    machine, or if AWS_ALLOW_HTTP says so. Raises `ValueError` for another scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        return _bucket(url)
+    if "://" in url and (parts.scheme != "file" or parts.netloc not in {"", "localhost"}):
+        raise ValueError(f"{parts.scheme}://{parts.netloc} is no place for objects: use a path or s3://BUCKET/PREFIX")
+    return Path(unquote(parts.path) if parts.scheme == "file" else url).absolute()
+
+
+def _bucket(url: str) -> S3Store:
+    return S3Store.from_url(
+        url,
+        client_options={"allow_http": True} if _endpoint_is_here() else {},  # {} leaves it to AWS_ALLOW_HTTP
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+    )
+
+
+def _endpoint_is_here() -> bool:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tidy(folder: Path) -> None:
+    """Rids a directory of the unfinished files of processes that were killed: those that have a "#" in their names."""
+    for path in folder.glob("**/*#*"):
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+
+
+@contextmanager
+def _in_reach() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise StoreUnavailable("the blob store cannot be reached", "BLOB_STORE_UNAVAILABLE") from error

@@ -1,0 +1,113 @@
+"""What a batch of events does to rows, gathered in memory by key, so that each row is written once.
+
+Statements go past most of what SQLAlchemy does for a row: it takes longer than the database.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+Key = tuple[Any, ...]
+Row = dict[str, Any]
+
+
+def put_all(rows: sa.Connection, table: sa.Table, many: Sequence[tuple[Any, ...]]) -> None:
+    """Writes whole rows, in place of those with the same primary keys; columns in the order of the table's."""
+    if many:
+        rows.exec_driver_sql(_upsert(table, rows.dialect.name), list(many))
+
+
+def remove_all(rows: sa.Connection, table: sa.Table, keys: Sequence[Key]) -> None:
+    """Removes rows, which need not be there, by their primary keys."""
+    if keys:
+        rows.exec_driver_sql(_delete(table, rows.dialect.name), list(keys))
+
+
+class Pending:
+    """Rows to put, to change and to remove; a row is known by its table and its primary key, in the key's order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[sa.Table, dict[Key, Row | None]] = defaultdict(dict)
+        self._changes: dict[sa.Table, dict[Key, Row]] = defaultdict(dict)
+
+    def put(self, table: sa.Table, key: Key, row: Row) -> None:
+        """A whole row, in place of what there is; `row` has the other columns."""
+        self._rows[table][key] = row
+        self._changes[table].pop(key, None)
+
+    def change(self, table: sa.Table, key: Key, values: Mapping[str, Any]) -> None:
+        """Some columns of a row; one that is not there stays away."""
+        held = self._rows[table].get(key, ...)
+        if held is ...:
+            self._changes[table].setdefault(key, {}).update(values)
+        elif held is not None:
+            held.update(values)
+
+    def remove(self, table: sa.Table, key: Key) -> None:
+        """A row, which need not be there."""
+        self._rows[table][key] = None
+        self._changes[table].pop(key, None)
+
+    def write(self, rows: sa.Connection) -> None:
+        """Writes all of it."""
+        for table, pending in self._rows.items():
+            others = table.columns.keys()[len(table.primary_key) :]
+            remove_all(rows, table, [key for key, row in pending.items() if row is None])
+            put = [(*key, *(row[name] for name in others)) for key, row in pending.items() if row is not None]
+            put_all(rows, table, put)
+        for table, changes in self._changes.items():
+            _write_changes(rows, table, changes)
+
+
+def _write_changes(rows: sa.Connection, table: sa.Table, changes: Mapping[Key, Row]) -> None:
+    alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    for key, values in changes.items():
+        names = tuple(column.name for column in table.columns if column.name in values)
+        alike[names].append((*(values[name] for name in names), *key))
+    for names, many in alike.items():
+        rows.exec_driver_sql(_update(table, names, rows.dialect.name), many)
+
+
+# Made once: to make a statement takes longer than to run it.
+@lru_cache(maxsize=256)
+def _upsert(table: sa.Table, dialect: str) -> str:
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    index = list(table.primary_key.columns)
+    if others := {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}:
+        return _text(insert.on_conflict_do_update(index_elements=index, set_=others), dialect, table.columns.keys())
+    return _text(insert.on_conflict_do_nothing(index_elements=index), dialect, table.columns.keys())
+
+
+@lru_cache(maxsize=256)
+def _delete(table: sa.Table, dialect: str) -> str:
+    return _text(sa.delete(table).where(*_is_row(table)), dialect, _key(table))
+
+
+@lru_cache(maxsize=1024)
+def _update(table: sa.Table, names: tuple[str, ...], dialect: str) -> str:
+    changed = sa.update(table).where(*_is_row(table)).values({name: sa.bindparam(name) for name in names})
+    return _text(changed, dialect, [*names, *_key(table)])
+
+
+def _is_row(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    return [column == sa.bindparam(name) for column, name in zip(table.primary_key, _key(table), strict=True)]
+
+
+def _key(table: sa.Table) -> list[str]:
+    """The names of the parameters that say which row."""
+    return [f"key_{column.name}" for column in table.primary_key]
+
+
+def _text(statement: Any, dialect: str, order: Iterable[str]) -> str:
+    """A statement for the driver, with a placeholder for each parameter in the order given."""
+    engine = postgresql.psycopg.dialect(paramstyle="format") if dialect == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
+    compiled = statement.compile(dialect=engine)
+    if compiled.positiontup != list(order):
+        raise ValueError(f"parameters are in the order {compiled.positiontup}")
+    return str(compiled)

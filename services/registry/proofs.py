@@ -1,0 +1,105 @@
+"""What events say of gates, computed again from nothing but the evidence in them, for those who trust nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+
+from google.protobuf.message import Message
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from eventstore.store import EventStore
+from eventstore.tail import replay
+from rollforward import v1
+from services.registry.gate import evaluate_again
+
+MOST_SECONDS = 2.0
+MOST_BYTES = 1_000_000
+
+
+async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
+    """Looks at the events of the registry's log behind a position, for so long, or until enough is unfounded.
+
+    Raises:
+        Rejected: POSITION_AHEAD when the log has not come to `after`.
+    """
+    head = await store.head()
+    if after > head:
+        words = f"the log has not come to position {after}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
+    response = v1.CheckEvidenceResponse(position=after)
+    until = time.monotonic() + MOST_SECONDS
+    async with aclosing(replay(store, after, head)) as past:
+        async for batch in past:
+            await asyncio.to_thread(_look_at, batch, response)
+            if response.position < batch[-1].position or time.monotonic() > until:
+                return response
+    response.position, response.done = head, True
+    return response
+
+
+def _look_at(events: Sequence[RecordedEvent], response: v1.CheckEvidenceResponse) -> None:
+    for event in events:
+        if response.ByteSize() > MOST_BYTES:  # one event more doubles or triples it at most
+            return
+        evidence = evidence_of(event.data)
+        response.position = event.position
+        response.events += bool(evidence)
+        response.evidence += len(evidence)
+        response.unfounded.extend(_unfounded(event, evidence))
+
+
+def evidence_of(fact: Message) -> Sequence[v1.GateEvidence]:
+    """All the evidence in an event."""
+    match fact:
+        case v1.VersionRegistered():
+            return [*([fact.evidence] if fact.HasField("evidence") else []), *fact.policy_evidence]
+        case v1.AliasMoved() | v1.AliasMoveRefused() | v1.AliasScheduleRefused() | v1.VersionRefused():
+            return fact.evidence
+        case _:
+            return ()
+
+
+def _unfounded(event: RecordedEvent, evidence: Sequence[v1.GateEvidence]) -> Iterator[v1.Unfounded]:
+    def about(recorded: v1.GateEvidence | None = None, computed: v1.GateEvidence | None = None) -> v1.Unfounded:
+        return v1.Unfounded(
+            position=event.position,
+            event_id=event.id,
+            type=event.data.DESCRIPTOR.name,
+            model=event.data.model,  # type: ignore[attr-defined]
+            alias=getattr(event.data, "alias", ""),
+            recorded=recorded,
+            computed=computed,
+        )
+
+    for recorded in evidence:
+        computed = evaluate_again(recorded)
+        if computed.passed != recorded.passed:
+            yield about(recorded, computed)
+    if not _follows(event.data, evidence):
+        yield about()
+
+
+def _follows(fact: Message, evidence: Sequence[v1.GateEvidence]) -> bool:
+    """Whether an event may have come of its evidence: by what that says of itself, and of what was judged."""
+    passed = all(one.passed for one in evidence)
+    match fact:
+        case v1.VersionRegistered():
+            return passed and all(one.run.run_id == fact.run_id for one in evidence)
+        case v1.VersionRefused():
+            return not passed and all(one.run.run_id == fact.run_id for one in evidence)
+        case v1.AliasMoved():
+            return passed and all(_is_of(one, fact.from_version, fact.to_version) for one in evidence)
+        case v1.AliasMoveRefused():
+            return not passed and all(_is_of(one, fact.from_version, fact.to_version) for one in evidence)
+        case v1.AliasScheduleRefused():
+            return passed != (fact.refusal == "GATE_FAILED")
+        case _:
+            return True
+
+
+def _is_of(evidence: v1.GateEvidence, from_version: int, to_version: int) -> bool:
+    return (evidence.others["current"].version, evidence.run.version) == (from_version, to_version)

@@ -1,0 +1,78 @@
+"""The open calls of jobs, which say by being open that the jobs live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from eventstore.errors import StoreUnavailable
+
+
+class Call:
+    """One open call. `position` is what its job knows: the run may have ended, and been resumed, before."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self._end = 0
+        self._error: StoreUnavailable | None = None
+        self._news = asyncio.Event()
+
+    async def ended(self) -> None:
+        """Returns once the run has ended behind the call's position.
+
+        Raises:
+            StoreUnavailable: Nothing more will be heard of the run.
+        """
+        while self._end <= self.position:
+            if self._error:
+                raise StoreUnavailable(str(self._error), self._error.reason)
+            self._news.clear()
+            await self._news.wait()
+
+    def end(self, position: int) -> None:
+        """The run ended there."""
+        self._end = position
+        self._news.set()
+
+    def refuse(self, error: StoreUnavailable) -> None:
+        """Nothing more will be heard of the run."""
+        self._error = error
+        self._news.set()
+
+
+class Calls:
+    """All open calls, by run."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, set[Call]] = {}
+        self._error: StoreUnavailable | None = None
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._open
+
+    @contextmanager
+    def opened(self, run_id: str) -> Iterator[Call]:
+        """A call that is open for as long as this lasts."""
+        call = Call()
+        if self._error:
+            call.refuse(self._error)
+        self._open.setdefault(run_id, set()).add(call)
+        try:
+            yield call
+        finally:
+            self._open[run_id].remove(call)
+            if not self._open[run_id]:
+                del self._open[run_id]
+
+    def end(self, run_id: str, position: int) -> None:
+        """A run ended."""
+        for call in self._open.get(run_id, ()):
+            call.end(position)
+
+    def refuse(self, error: StoreUnavailable) -> None:
+        """Nothing more will be heard of any run."""
+        self._error = error
+        for calls in self._open.values():
+            for call in calls:
+                call.refuse(error)

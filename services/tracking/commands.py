@@ -1,0 +1,90 @@
+"""The commands of tracking: what each is decided on, and over which stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eventstore.decider import CommandHandler, Outcome
+from eventstore.errors import Rejected
+from eventstore.event import Metadata
+from rollforward import v1
+from services.names import check_id, check_logged_model_id
+from services.tracking import EXPERIMENTS_STREAM, logged_model_stream, run_stream
+from services.tracking.experiments import Experiments, not_open
+from services.tracking.logged_models import Create, LoggedModelState
+from services.tracking.run_state import RunState
+from services.tracking.runs import Start, run_not_found
+
+
+class Commands:
+    """Does the commands of experiments, runs and logged models.
+
+    All raise what `CommandHandler.handle` raises.
+
+    Args:
+        experiments: The commands of experiments.
+        runs: Those of runs.
+        models: Those of logged models.
+        heard: Told of each run whose job is in touch by a command.
+    """
+
+    def __init__(
+        self,
+        experiments: CommandHandler[Experiments],
+        runs: CommandHandler[RunState],
+        models: CommandHandler[LoggedModelState],
+        heard: Callable[[str], None],
+    ) -> None:
+        self._experiments = experiments
+        self._runs = runs
+        self._models = models
+        self._heard = heard
+
+    async def on_experiments(self, command: object, because: Metadata) -> Outcome[Experiments]:
+        """Does a command on experiments."""
+        return await self._experiments.handle(EXPERIMENTS_STREAM, command, because)
+
+    async def start_run(self, request: v1.StartRunRequest, because: Metadata) -> Outcome[RunState]:
+        """Starts a run."""
+        why_not = await self._why_not(request.experiment_id, request.parent_run_id)
+        return await self.on_run(request.run_id, Start(request, why_not), because)
+
+    async def on_run(self, run_id: str, command: object, because: Metadata) -> Outcome[RunState]:
+        """Does a command on a run."""
+        check_id(run_id, "INVALID_RUN_ID")
+        self._heard(run_id)
+        return await self._runs.handle(run_stream(run_id), command, because)
+
+    async def log(self, request: v1.LogBatchRequest, because: Metadata) -> Outcome[RunState]:
+        """Logs a batch; only parameters, and points of a run that is lost, depend on what others do meanwhile."""
+        check_id(request.run_id, "INVALID_RUN_ID")
+        self._heard(request.run_id)
+        stream = run_stream(request.run_id)
+        if request.params or (await self._runs.held(stream)).status == v1.RUN_STATUS_LOST:
+            return await self._runs.handle(stream, request, because)
+        return await self._runs.handle_concurrently(stream, request, because)
+
+    async def log_lineage(self, request: v1.LogLineageRequest, because: Metadata) -> Outcome[RunState]:
+        """Logs what a run reads and produces."""
+        check_id(request.run_id, "INVALID_RUN_ID")
+        self._heard(request.run_id)
+        return await self._runs.handle_concurrently(run_stream(request.run_id), request, because)
+
+    async def create_model(self, request: v1.CreateLoggedModelRequest, because: Metadata) -> Outcome[LoggedModelState]:
+        """Creates a logged model."""
+        why_not = await self._why_not(request.experiment_id, request.source_run_id)
+        return await self.on_model(request.model_id, Create(request, why_not), because)
+
+    async def on_model(self, model_id: str, command: object, because: Metadata) -> Outcome[LoggedModelState]:
+        """Does a command on a logged model."""
+        check_logged_model_id(model_id)
+        return await self._models.handle(logged_model_stream(model_id), command, because)
+
+    async def _why_not(self, experiment_id: str, run_id: str) -> Rejected | None:
+        """Why nothing can be added to an experiment, as a part or the work of a run, if it is of one."""
+        experiments, _ = await self._experiments.state(EXPERIMENTS_STREAM)
+        if refusal := not_open(experiments, experiment_id):
+            return refusal
+        if run_id and (await self._runs.held(run_stream(run_id))).status == v1.RUN_STATUS_UNSPECIFIED:
+            return run_not_found(run_id)
+        return None

@@ -1,0 +1,185 @@
+"""The rules of experiments, which have one stream together: what may happen to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.message import Message
+from rpds import HashTrieMap
+
+from eventstore.decider import Decider
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.names import check_text
+from services.tracking import EXPERIMENTS_STREAM
+from services.tracking.labels import (
+    LONGEST_EXPERIMENT_TAG,
+    Labels,
+    added,
+    changed,
+    check_removed,
+    check_room,
+    check_tags,
+    tag_changes,
+)
+
+LONGEST_NAME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What deciding about an experiment takes."""
+
+    name: str
+    tags: Labels = field(default_factory=HashTrieMap)
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experiments:
+    """All experiments by id, and the ids of those that are not deleted by name."""
+
+    by_id: HashTrieMap[str, Experiment] = field(default_factory=HashTrieMap)
+    names: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
+
+
+def decide(command: object, state: Experiments) -> Sequence[Message]:
+    """What a command makes happen."""
+    rule = _RULES.get(type(command))
+    if rule is None:
+        raise TypeError(f"not a command of experiments: {type(command).__name__}")
+    return rule(command, state)
+
+
+def not_open(state: Experiments, experiment_id: str) -> Rejected | None:
+    """Why nothing can be added to an experiment: EXPERIMENT_NOT_FOUND or EXPERIMENT_DELETED; None when it can."""
+    about = experiment_id[:100]
+    found = state.by_id.get(experiment_id)
+    if found is None:
+        return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", f"no experiment {about!r}", experiment=about)
+    if found.deleted:
+        words = f"experiment {found.name!r} is deleted"
+        return Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", words, experiment=about)
+    return None
+
+
+def _open(state: Experiments, experiment_id: str) -> Experiment:
+    if refusal := not_open(state, experiment_id):
+        raise refusal
+    return state.by_id[experiment_id]
+
+
+def _known(state: Experiments, experiment_id: str) -> Experiment:
+    if experiment_id not in state.by_id:
+        _open(state, experiment_id)
+    return state.by_id[experiment_id]
+
+
+def _check_free(state: Experiments, name: str) -> None:
+    if name in state.names:
+        raise Rejected(Kind.EXISTS, "EXPERIMENT_EXISTS", f"experiment {name!r} exists", experiment=name)
+
+
+def _check_name(name: str) -> None:
+    check_text(name, "the experiment's name", LONGEST_NAME, "INVALID_NAME")
+
+
+def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence[Message]:
+    _check_name(command.name)
+    check_tags(command.tags, LONGEST_EXPERIMENT_TAG)
+    _check_free(state, command.name)
+    check_room(added(HashTrieMap(), command.tags), "tags of an experiment")
+    number = str(len(state.by_id) + 1)
+    return [v1.ExperimentCreated(experiment_id=number, name=command.name, tags=command.tags)]
+
+
+def _rename(command: v1.RenameExperimentRequest, state: Experiments) -> Sequence[Message]:
+    _check_name(command.new_name)
+    held = _open(state, command.experiment_id)
+    if command.new_name == held.name:
+        return []
+    _check_free(state, command.new_name)
+    of = command.experiment_id
+    return [v1.ExperimentRenamed(experiment_id=of, from_name=held.name, to_name=command.new_name)]
+
+
+def _change_tags(command: v1.ChangeExperimentTagsRequest, state: Experiments) -> Sequence[Message]:
+    check_tags(command.set, LONGEST_EXPERIMENT_TAG)
+    check_removed(command.remove, command.set)
+    held = _open(state, command.experiment_id)
+    changes = tag_changes(held.tags, command.set, command.remove)
+    if not changes:
+        return []
+    check_room(changed(held.tags, changes), "tags of an experiment")
+    return [v1.ExperimentTagsChanged(experiment_id=command.experiment_id, changes=changes)]
+
+
+def _delete(command: v1.DeleteExperimentRequest, state: Experiments) -> Sequence[Message]:
+    held = _known(state, command.experiment_id)
+    return [] if held.deleted else [v1.ExperimentDeleted(experiment_id=command.experiment_id)]
+
+
+def _restore(command: v1.RestoreExperimentRequest, state: Experiments) -> Sequence[Message]:
+    held = _known(state, command.experiment_id)
+    if not held.deleted:
+        return []
+    _check_free(state, held.name)
+    return [v1.ExperimentRestored(experiment_id=command.experiment_id)]
+
+
+_RULES: Mapping[type, Callable[[Any, Experiments], Sequence[Message]]] = {
+    v1.CreateExperimentRequest: _create,
+    v1.RenameExperimentRequest: _rename,
+    v1.ChangeExperimentTagsRequest: _change_tags,
+    v1.DeleteExperimentRequest: _delete,
+    v1.RestoreExperimentRequest: _restore,
+}
+
+
+def evolve(state: Experiments, event: RecordedEvent) -> Experiments:
+    """The experiments after an event."""
+    return _EVOLVE[type(event.data)](state, event.data)
+
+
+def _created(state: Experiments, fact: v1.ExperimentCreated) -> Experiments:
+    return _put(state, fact.experiment_id, Experiment(fact.name, added(HashTrieMap(), fact.tags)))
+
+
+def _renamed(state: Experiments, fact: v1.ExperimentRenamed) -> Experiments:
+    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], name=fact.to_name))
+
+
+def _retagged(state: Experiments, fact: v1.ExperimentTagsChanged) -> Experiments:
+    held = state.by_id[fact.experiment_id]
+    return _put(state, fact.experiment_id, replace(held, tags=changed(held.tags, fact.changes)))
+
+
+def _deleted(state: Experiments, fact: v1.ExperimentDeleted) -> Experiments:
+    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], deleted=True))
+
+
+def _restored(state: Experiments, fact: v1.ExperimentRestored) -> Experiments:
+    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], deleted=False))
+
+
+def _put(state: Experiments, experiment_id: str, new: Experiment) -> Experiments:
+    names = state.names
+    if (old := state.by_id.get(experiment_id)) and not old.deleted:
+        names = names.discard(old.name)
+    if not new.deleted:
+        names = names.insert(new.name, experiment_id)
+    return Experiments(state.by_id.insert(experiment_id, new), names)
+
+
+_EVOLVE: Mapping[type[Message], Callable[[Experiments, Any], Experiments]] = {
+    v1.ExperimentCreated: _created,
+    v1.ExperimentRenamed: _renamed,
+    v1.ExperimentTagsChanged: _retagged,
+    v1.ExperimentDeleted: _deleted,
+    v1.ExperimentRestored: _restored,
+}
+
+EXPERIMENTS: Decider[Experiments] = Decider(Experiments(), decide, evolve, lambda _: EXPERIMENTS_STREAM)

@@ -1,0 +1,155 @@
+"""How series grow in rows: by a rule that knows how many points there are, and not how they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from services.latest import cell
+from services.pending import put_all, remove_all
+from services.series import Columns, Points, columns_of, is_later, latest_of
+from services.tracking.open_series import Open, OpenSeries, SeriesKey
+from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, chunks, metrics
+
+_BYTES = 8
+
+ChunkKey = tuple[int, str, int]
+
+
+class _Written:
+    """All that is written anew: columns, one series behind the other, and where series and chunks begin in them."""
+
+    def __init__(self) -> None:
+        self.columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+        self.series: list[int] = []
+        self.chunks: list[int] = []
+        self.keys: list[ChunkKey] = []
+        self.gone: list[ChunkKey] = []
+        self.size = 0
+
+    def add(self, key: SeriesKey, first: int, columns: Columns) -> None:
+        """Adds the points of a series from the number `first` on, where a chunk begins."""
+        count = len(columns[0]) // _BYTES
+        self.series.append(self.size)
+        for place, column in zip(self.columns, columns, strict=True):
+            place.append(column)
+        for start in _cuts(first, first + count):
+            self.chunks.append(self.size + start - first)
+            self.keys.append((*key, start))
+        self.size += count
+
+
+def _cuts(first: int, end: int) -> Sequence[int]:
+    """Where chunks begin between two points: whole ones, then pieces of what is not yet a whole one."""
+    whole = end - end % CHUNK_POINTS
+    if first >= whole:
+        return range(first, end, PIECE_POINTS)
+    return [*range(first, whole, CHUNK_POINTS), *range(whole, end, PIECE_POINTS)]
+
+
+def grow(
+    rows: sa.Connection,
+    memory: OpenSeries,
+    added: Mapping[SeriesKey, Sequence[Columns]],
+    experiments: Mapping[int, int],
+) -> None:
+    """Adds points to the ends of series; `experiments` are those of the runs."""
+    held = memory.take(rows, added)
+    written = _Written()
+    for key, news in added.items():
+        _extend(written, key, held[key], news)
+    columns = tuple(b"".join(column) for column in written.columns)
+    points = columns_of(*columns)
+    _summarize(held, points, written.series)
+    put_all(rows, metrics, [_summary(key, series, experiments[key[0]]) for key, series in held.items()])
+    remove_all(rows, chunks, written.gone)
+    put_all(rows, chunks, _chunks(written, points, columns))
+    memory.give_back(held)
+
+
+def _extend(written: _Written, key: SeriesKey, series: Open, news: Sequence[Columns]) -> None:
+    """Adds points to a series; what was there and stands behind the last whole piece is written again."""
+    joined = [b"".join(columns) for columns in zip(series.columns, *news, strict=True)]
+    held = series.points % CHUNK_POINTS
+    begin, total = series.points - held, len(joined[0]) // _BYTES
+    if total < CHUNK_POINTS:
+        stays = held - held % PIECE_POINTS
+        rest = 0
+    else:
+        stays = 0
+        rest = (total - total % CHUNK_POINTS) * _BYTES
+        written.gone += [(*key, piece) for piece in range(begin + PIECE_POINTS, series.points, PIECE_POINTS)]
+    again = stays * _BYTES
+    steps, timestamps, values = joined
+    written.add(key, begin + stays, (steps[again:], timestamps[again:], values[again:]))
+    series.points = begin + total
+    series.columns = (steps[rest:], timestamps[rest:], values[rest:])
+
+
+def _summarize(held: Mapping[SeriesKey, Open], points: Points, starts: Sequence[int]) -> None:
+    """Brings summaries up to date. That old points are among the new ones does no harm."""
+    latest = latest_of(points, starts)
+    least = (np.fmin.reduceat(points.values, starts) + 0.0).tolist()
+    greatest = (np.fmax.reduceat(points.values, starts) + 0.0).tolist()
+    for series, last, low, high in zip(held.values(), latest, least, greatest, strict=True):
+        if series.latest is None or is_later(last, series.latest):
+            series.latest = last
+        # Not the other way round: what is held may be NaN, and then gives way.
+        if not low >= series.least:
+            series.least = low
+        if not high <= series.greatest:
+            series.greatest = high
+
+
+def _summary(key: SeriesKey, series: Open, experiment: int) -> tuple[Any, ...]:
+    step, timestamp, value = series.latest or (0, 0, 0.0)
+    figures = (cell(value), cell(series.least), cell(series.greatest))
+    return (*key, experiment, step, timestamp, *figures, series.points)
+
+
+def _chunks(written: _Written, points: Points, columns: Sequence[bytes]) -> Sequence[tuple[Any, ...]]:
+    """The rows of all chunks."""
+    starts = written.chunks
+    ends = [*starts[1:], written.size]
+    spans = [slice(start * _BYTES, end * _BYTES) for start, end in zip(starts, ends, strict=True)]
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    figures = zip(
+        sizes, *_figures(points, starts), *([column[span] for span in spans] for column in columns), strict=True
+    )
+    return [(*key, *row) for key, row in zip(written.keys, figures, strict=True)]
+
+
+def _figures(points: Points, starts: Sequence[int]) -> Sequence[Sequence[Any]]:
+    """What rows say of chunks between their size and their points, in the order of the table's columns."""
+    steps, timestamps, values = points.steps, points.timestamps, points.values
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.add.reduceat(np.where(known, values, 0.0), starts)
+    return (
+        np.logical_and.reduceat(_in_order(points, starts), starts).tolist(),
+        np.minimum.reduceat(steps, starts).tolist(),
+        np.maximum.reduceat(steps, starts).tolist(),
+        np.minimum.reduceat(timestamps, starts).tolist(),
+        np.maximum.reduceat(timestamps, starts).tolist(),
+        np.add.reduceat(known, starts, dtype=np.int64).tolist(),
+        _cells(np.fmin.reduceat(values, starts)),
+        _cells(np.fmax.reduceat(values, starts)),
+        _cells(total),
+    )
+
+
+def _in_order(points: Points, starts: Sequence[int]) -> NDArray[np.bool_]:
+    """Of each point, whether it is not before the one before it; nothing is before the first of a chunk."""
+    steps, times = points.steps, points.timestamps
+    result = np.ones(len(steps), np.bool_)
+    result[1:] = (steps[1:] > steps[:-1]) | ((steps[1:] == steps[:-1]) & (times[1:] >= times[:-1]))
+    result[starts] = True
+    return result
+
+
+def _cells(values: NDArray[np.float64]) -> list[float | None]:
+    return [cell(value) for value in (values + 0.0).tolist()]

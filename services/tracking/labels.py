@@ -1,0 +1,91 @@
+"""Parameters and tags of experiments, runs and logged models: what they may be, and what changing them means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from rpds import HashTrieMap
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import MAX_EVENT_BYTES
+from rollforward import v1
+from services.names import LONGEST_KEY, check_key, check_text
+
+LONGEST_PARAM = 6000
+LONGEST_TAG = 8000
+LONGEST_EXPERIMENT_TAG = 20_000
+
+Labels: TypeAlias = "HashTrieMap[str, str]"
+
+
+def check_params(params: Mapping[str, str]) -> None:
+    """Raises `Rejected` INVALID_KEY or INVALID_VALUE."""
+    for key, value in params.items():
+        check_key(key, "a parameter's key")
+        _check_length(key, value, "parameter", LONGEST_PARAM)
+
+
+def check_tags(tags: Mapping[str, str], longest: int = LONGEST_TAG) -> None:
+    """Raises `Rejected` INVALID_KEY or INVALID_VALUE."""
+    for key, value in tags.items():
+        check_key(key, "a tag's key")
+        _check_length(key, value, "tag", longest)
+
+
+def _check_length(key: str, value: str, what: str, longest: int) -> None:
+    if len(value) > longest:
+        words = f"the {what} {key!r} has {len(value)} characters, {longest} are allowed"
+        raise Rejected(Kind.INVALID, "INVALID_VALUE", words, key=key)
+
+
+def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
+    """Raises `Rejected` INVALID_KEY when tags to be removed are no tags, or are to be set at once."""
+    for key in removed:
+        # Logs may hold tags whose keys could not be set today.
+        check_text(key, "a tag's key", LONGEST_KEY, "INVALID_KEY")
+        if key in wanted:
+            raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
+
+
+def new_params(params: Mapping[str, str], held: Labels, **about: str) -> dict[str, str]:
+    """The parameters that are not there yet. Raises `Rejected` PARAM_CHANGED when one is there with another value."""
+    for key, value in params.items():
+        was = held.get(key)
+        if was is not None and was != value:
+            words = f"parameter {key!r} is {was[:200]!r} and cannot become {value[:200]!r}"
+            raise Rejected(Kind.PRECONDITION, "PARAM_CHANGED", words, key=key, **about)
+    return {key: value for key, value in params.items() if key not in held}
+
+
+def tag_changes(tags: Labels, wanted: Mapping[str, str], removed: Sequence[str]) -> list[v1.TagChange]:
+    """What setting and removing tags changes, by key."""
+    changes = [
+        v1.TagChange(key=key, from_value=tags.get(key), to_value=value)
+        for key, value in wanted.items()
+        if tags.get(key) != value
+    ]
+    changes += [v1.TagChange(key=key, from_value=tags[key]) for key in set(removed) if key in tags]
+    return sorted(changes, key=lambda change: change.key)
+
+
+def changed(tags: Labels, changes: Iterable[v1.TagChange]) -> Labels:
+    """Tags after changes."""
+    for change in changes:
+        tags = tags.insert(change.key, change.to_value) if change.HasField("to_value") else tags.discard(change.key)
+    return tags
+
+
+def added(labels: Labels, more: Mapping[str, str]) -> Labels:
+    """Labels and more of them."""
+    for key, value in more.items():
+        labels = labels.insert(key, value)
+    return labels
+
+
+def check_room(labels: Labels, what: str) -> None:
+    """Raises `Rejected` INVALID_VALUE when labels that are shown together are too large for an answer."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in labels.items())
+    if size > MAX_EVENT_BYTES:
+        words = f"all {what} together have at most {MAX_EVENT_BYTES} bytes, not {size}"
+        raise Rejected(Kind.INVALID, "INVALID_VALUE", words)

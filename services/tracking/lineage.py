@@ -1,0 +1,72 @@
+"""What a run comes from and leads to: which sources, datasets and model outputs may be told of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from eventstore.errors import Kind, Rejected
+from rollforward import v1
+from services.names import check_logged_model_id, check_prose
+from services.tracking.labels import check_tags
+
+LONGEST_DATASET_NAME = 500
+LONGEST_DATASET_DIGEST = 36
+LONGEST_DATASET_SOURCE = 65_535
+LONGEST_SOURCE_TYPE = 100
+LONGEST_INPUT_TAG = 500
+MOST_PACKAGES = 10_000
+
+_COMMIT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
+_SOURCE_TEXTS = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
+
+
+def check_source(source: v1.RunSource) -> None:
+    """Raises `Rejected` INVALID_SOURCE."""
+    for name, longest in _SOURCE_TEXTS.items():
+        check_prose(getattr(source, name), f"a source's {name}", longest, "INVALID_SOURCE")
+    if not _COMMIT.fullmatch(source.git_commit):
+        raise _invalid_source(f"a commit has 40 or 64 lower-case hex digits: {source.git_commit[:100]!r}")
+    if _has_credentials(source.git_url):
+        raise _invalid_source("the repository's URL has credentials")
+    if len(source.packages) > MOST_PACKAGES:
+        raise _invalid_source(f"at most {MOST_PACKAGES} packages are named, not {len(source.packages)}")
+    for package in source.packages:
+        check_prose(package, "a package", 500, "INVALID_SOURCE")
+
+
+def _has_credentials(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _invalid_source(f"not a URL: {url[:300]!r}") from error
+    # A name alone is part of how a repository is reached by SSH; over HTTP it is a token.
+    return parts.password is not None or (parts.scheme in {"http", "https"} and parts.username is not None)
+
+
+def _invalid_source(words: str) -> Rejected:
+    return Rejected(Kind.INVALID, "INVALID_SOURCE", words)
+
+
+def check_inputs(inputs: Iterable[v1.DatasetInput]) -> None:
+    """Raises `Rejected` INVALID_DATASET, INVALID_KEY or INVALID_VALUE."""
+    for one in inputs:
+        check_dataset_named(one.dataset.name, one.dataset.digest)
+        check_prose(one.dataset.source_type, "a dataset's source type", LONGEST_SOURCE_TYPE, "INVALID_DATASET")
+        check_prose(one.dataset.source, "a dataset's source", LONGEST_DATASET_SOURCE, "INVALID_DATASET")
+        check_tags(one.tags, LONGEST_INPUT_TAG)
+
+
+def check_dataset_named(name: str, digest: str) -> None:
+    """Raises `Rejected` INVALID_DATASET unless both are there and not too long."""
+    if not (name and digest):
+        raise Rejected(Kind.INVALID, "INVALID_DATASET", "a dataset has a name and a digest", dataset=name[:300])
+    check_prose(name, "a dataset's name", LONGEST_DATASET_NAME, "INVALID_DATASET")
+    check_prose(digest, "a dataset's digest", LONGEST_DATASET_DIGEST, "INVALID_DATASET")
+
+
+def check_outputs(outputs: Iterable[v1.ModelOutput]) -> None:
+    """Raises `Rejected` INVALID_MODEL_ID."""
+    for one in outputs:
+        check_logged_model_id(one.model_id)

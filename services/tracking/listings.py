@@ -1,0 +1,164 @@
+"""What experiments and logged models can be asked for and ordered by, and the pages of their listings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.conditions import compared, compared_metric, compared_tag, compared_time
+from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
+from services.listing import Sort, walk
+from services.tracking.scope import scope_of
+from services.tracking.search import LOGGED, MISSING, NAN
+from services.tracking.tables import experiment_tags, experiments, model_metrics, model_params, model_tags, models
+from services.tracking.views import experiments_of, models_of
+
+_CREATED, _UPDATED, _TAGS = Field("created", Holds.NUMBER), Field("updated", Holds.NUMBER), LOGGED["tags"]
+
+EXPERIMENT_ORDERS: Fields = {
+    "name": Field("name", Holds.TEXT),
+    "experiment_id": Field("experiment_id", Holds.ID),
+    **dict.fromkeys(("creation_time", "created"), _CREATED),
+    **dict.fromkeys(("last_update_time", "updated"), _UPDATED),
+}
+EXPERIMENT_FIELDS: Fields = {**EXPERIMENT_ORDERS, "tags": _TAGS, "tag": _TAGS}
+_MODEL_TEXTS = ("model_id", "name", "model_type", "status", "source_run_id")
+MODEL_FIELDS: Fields = {
+    **LOGGED,
+    **{name: Field(name, Holds.TEXT) for name in _MODEL_TEXTS},
+    **dict.fromkeys(("creation_timestamp", "creation_time", "created"), _CREATED),
+    **dict.fromkeys(("last_updated_timestamp", "last_updated_time", "updated"), _UPDATED),
+}
+
+_MODEL_STATUSES = {number: name.removeprefix("LOGGED_MODEL_STATUS_") for name, number in v1.LoggedModelStatus.items()}
+_EXPERIMENT_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "name": experiments.c.name,
+    "experiment_id": experiments.c.number,
+    "created": experiments.c.created_at,
+    "updated": experiments.c.updated_at,
+}
+_MODEL_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "model_id": models.c.model_id,
+    "name": models.c.name,
+    "model_type": models.c.model_type,
+    "status": sa.case(_MODEL_STATUSES, value=models.c.status),
+    "source_run_id": models.c.source_run_id,
+    "created": models.c.created_at,
+    "updated": models.c.updated_at,
+}
+_MODEL_LABELS = {"params": model_params, "tags": model_tags}
+
+
+def page_of_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest) -> tuple[Sequence[v1.Experiment], str]:
+    """A page of experiments, and the token of the next one.
+
+    Raises:
+        Rejected: INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
+    """
+    conditions = [_experiment(rows, how) for how in parse_filter(request.filter, EXPERIMENT_FIELDS)]
+    orders = parse_order(request.order_by, EXPERIMENT_ORDERS)
+    number = Sort(experiments.c.number, int, _last_descends(orders))
+    sorts = [*(_plain(at, _EXPERIMENT_COLUMNS[order.field], order) for at, order in enumerate(orders)), number]
+    question = sa.select(*(sort.column for sort in sorts)).where(*conditions)
+    question = question.where(*_alive(request.lifecycle, experiments.c.deleted))
+    return walk(rows, question, request, sorts, lambda some: experiments_of(rows, [row.number for row in some]))
+
+
+def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> tuple[Sequence[v1.LoggedModel], str]:
+    """A page of logged models, and the token of the next one.
+
+    Raises:
+        Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
+    """
+    comparisons = parse_filter(request.filter, MODEL_FIELDS)
+    orders = parse_order(request.order_by, MODEL_FIELDS)
+    scope = scope_of(rows, set(request.experiment_ids), request.lifecycle)
+    sorts = [sort for at, order in enumerate(orders) for sort in _model_sorts(at, order, request.datasets)]
+    sorts.append(Sort(models.c.model, int, _last_descends(orders)))
+    question = sa.select(*(sort.column for sort in sorts))
+    question = question.join_from(models, experiments, experiments.c.number == models.c.experiment)
+    question = question.where(scope.holds(models.c.experiment), *_model_conditions(rows, request, comparisons))
+    question = question.where(*_alive(request.lifecycle, sa.or_(models.c.deleted, experiments.c.deleted)))
+    return walk(rows, question, request, sorts, lambda some: models_of(rows, [row.model for row in some]))
+
+
+def _alive(lifecycle: v1.Lifecycle.ValueType, deleted: sa.ColumnElement[bool]) -> list[sa.ColumnElement[bool]]:
+    if lifecycle == v1.LIFECYCLE_ALL:
+        return []
+    return [deleted if lifecycle == v1.LIFECYCLE_DELETED else ~deleted]
+
+
+def _last_descends(orders: Sequence[Order]) -> bool:
+    return orders[-1].descending if orders else True
+
+
+def _plain(at: int, column: sa.ColumnElement[Any], order: Order) -> Sort:
+    kind = int if isinstance(column.type, sa.Integer) else str
+    return Sort(column.label(f"value{at}"), kind, order.descending)
+
+
+def _experiment(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+    match how.field:
+        case "tags":
+            return compared_tag(rows, experiment_tags, [experiment_tags.c.number == experiments.c.number], how)
+        case "created" | "updated":
+            return compared_time(_EXPERIMENT_COLUMNS[how.field], how)
+        case "experiment_id":
+            return compared(rows, sa.cast(experiments.c.number, sa.Text), how)
+        case _:
+            return compared(rows, _EXPERIMENT_COLUMNS[how.field], how)
+
+
+def _model_conditions(
+    rows: sa.Connection, request: v1.ListLoggedModelsRequest, comparisons: Sequence[Comparison]
+) -> list[sa.ColumnElement[bool]]:
+    found = [_model(rows, how, request.datasets) for how in comparisons]
+    if request.datasets and not any(how.field == "metrics" for how in comparisons):
+        found.append(_measured(request.datasets).exists())
+    return found
+
+
+def _model(rows: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset]) -> sa.ColumnElement[bool]:
+    match how.field:
+        case "params" | "tags":
+            table = _MODEL_LABELS[how.field]
+            return compared_tag(rows, table, [table.c.model == models.c.model], how)
+        case "metrics":
+            named = _measured(datasets).where(model_metrics.c.key == how.key)
+            return named.where(compared_metric(model_metrics.c.value, how)).exists()
+        case "created" | "updated":
+            return compared_time(_MODEL_COLUMNS[how.field], how)
+        case _:
+            return compared(rows, _MODEL_COLUMNS[how.field], how)
+
+
+def _measured(datasets: Sequence[v1.Dataset]) -> sa.Select[Any]:
+    """The metrics of a logged model that were measured on some datasets; all without any."""
+    question = sa.select(model_metrics.c.value).where(model_metrics.c.model == models.c.model)
+    ways = []
+    for dataset in datasets:
+        same = model_metrics.c.dataset_name == dataset.name
+        ways.append(sa.and_(same, model_metrics.c.dataset_digest == dataset.digest) if dataset.digest else same)
+    return question.where(sa.or_(*ways)) if ways else question
+
+
+def _model_sorts(at: int, order: Order, datasets: Sequence[v1.Dataset]) -> list[Sort]:
+    if not order.key:
+        return [_plain(at, _MODEL_COLUMNS[order.field], order)]
+    if order.field == "metrics":
+        of = _measured(datasets).where(model_metrics.c.key == order.key)
+        latest = (model_metrics.c.timestamp.desc(), model_metrics.c.step.desc())
+        value = of.order_by(*latest, *model_metrics.primary_key.columns).limit(1)
+    else:
+        table = _MODEL_LABELS[order.field]
+        of = sa.select(table.c.value).where(table.c.model == models.c.model, table.c.key == order.key)
+        value = of
+    found = value.correlate(models).scalar_subquery()
+    rank = sa.case((~of.exists(), MISSING), (found.is_(None), NAN), else_=0)
+    kind = float if order.field == "metrics" else str
+    nothing = sa.literal(0.0, sa.Double()) if kind is float else sa.literal("")
+    shown = sa.func.coalesce(found, nothing)
+    return [Sort(rank.label(f"rank{at}")), Sort(shown.label(f"value{at}"), kind, order.descending)]

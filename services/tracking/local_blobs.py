@@ -1,0 +1,208 @@
+"""Blobs as files of a directory, which one machine's processes may share.
+
+`put` returns when the file and the entries that lead to it are on disk. Setting aside and putting back rename, so that
+a blob is in one place at each moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from services.tracking.blobs import Entry
+from services.tracking.digests import (
+    CHUNK,
+    check_upload_id,
+    collection_running,
+    digest_at,
+    end_of,
+    hex_of,
+    key_of,
+    not_found,
+    room,
+    upload_not_found,
+)
+from services.tracking.uploads import Received, Spool, Upload
+
+_LISTED = 500  # blobs listed at a time
+
+
+class Locked:
+    """The turn of the collection that holds a directory's lock: it ends with the process."""
+
+    resolution = 0.05
+
+    def __init__(self) -> None:
+        self.began = time.time()
+
+    def lasts(self) -> bool:
+        return True
+
+
+class LocalBlobs:
+    """Blobs below the directory `root`; `folder` is "" or ends in "/"."""
+
+    def __init__(self, root: Path, spool: Spool, folder: str = "") -> None:
+        self._root = root
+        self._spool = spool
+        self._folder = folder
+
+    async def sizes(self, digests: Collection[str]) -> dict[str, int]:
+        return await asyncio.to_thread(self._sizes, digests, self._find)
+
+    async def keep(self, digests: Collection[str]) -> dict[str, int]:
+        return await asyncio.to_thread(self._sizes, digests, self._put_back)
+
+    async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
+        path = self._path(digest)
+        async with self._spool.receive(digest, chunks, upload) as received:
+            await asyncio.to_thread(self._publish, received, path)
+            return received.size
+
+    async def received(self, upload_id: str) -> int:
+        return await self._spool.received(upload_id)
+
+    async def open(self, digest: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        file = await asyncio.to_thread(self._open, digest)
+        with file:
+            left = end_of(digest, offset, length, os.fstat(file.fileno()).st_size) - offset
+            file.seek(offset)
+            while chunk := await asyncio.to_thread(file.read, min(CHUNK, left)):
+                left -= len(chunk)
+                yield chunk
+
+    def within(self, name: str) -> LocalBlobs:
+        return LocalBlobs(self._root, self._spool, f"{self._folder}{name}/")
+
+    async def sign_uploads(self, upload_ids: Sequence[str]) -> list[str]:  # noqa: ARG002 - files have no URLs
+        return []
+
+    async def commit(self, digest: str, upload_id: str) -> int:
+        hex_of(digest)
+        check_upload_id(upload_id)
+        raise upload_not_found(upload_id)
+
+    async def sign_downloads(self, digests: Sequence[str]) -> list[str]:
+        stored = await self.sizes(digests)
+        for digest in digests:
+            if digest not in stored:
+                raise not_found(digest)
+        return []
+
+    @asynccontextmanager
+    async def collecting(self) -> AsyncGenerator[Locked]:
+        fd = os.open(self._root / "collection.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(fd)
+            yield Locked()
+        finally:
+            os.close(fd)
+
+    async def entries(self, *, aside: bool) -> AsyncGenerator[list[Entry], None]:
+        found = _walk((self._trash if aside else self._root) / self._folder)
+        while page := await asyncio.to_thread(lambda: list(islice(found, _LISTED))):
+            yield page
+
+    async def set_aside(self, digest: str, still: Callable[[], bool]) -> bool:
+        return await asyncio.to_thread(self._set_aside, digest, still)
+
+    async def remove(self, digest: str) -> None:
+        await asyncio.to_thread(self._aside(digest).unlink, missing_ok=True)
+
+    async def discard_abandoned(self) -> None:
+        await asyncio.to_thread(self._spool.prepare)
+
+    @property
+    def _trash(self) -> Path:
+        return self._root / "trash"
+
+    def _path(self, digest: str) -> Path:
+        return self._root / f"{self._folder}{key_of(digest)}"
+
+    def _aside(self, digest: str) -> Path:
+        return self._trash / f"{self._folder}{key_of(digest)}"
+
+    def _sizes(self, digests: Collection[str], find: Callable[[str], int | None]) -> dict[str, int]:
+        return {digest: size for digest in digests if (size := find(digest)) is not None}
+
+    def _find(self, digest: str) -> int | None:
+        for path in self._places(digest):
+            with suppress(FileNotFoundError):
+                return path.stat().st_size
+        return None
+
+    def _open(self, digest: str) -> IO[bytes]:
+        for path in self._places(digest):
+            with suppress(FileNotFoundError):
+                return path.open("rb")
+        raise not_found(digest)
+
+    def _places(self, digest: str) -> tuple[Path, Path, Path]:
+        """Where a blob may be. The first place twice: it may be put back there after one has looked."""
+        return self._path(digest), self._aside(digest), self._path(digest)
+
+    def _put_back(self, digest: str) -> int | None:
+        """The size of a blob that is in its place now; only of such a one can be said that it stays."""
+        path, aside = self._path(digest), self._aside(digest)
+        for _ in range(2):  # another may set it aside, or put it back, while one looks
+            with suppress(FileNotFoundError):
+                return path.stat().st_size
+            with suppress(FileNotFoundError):
+                os.utime(aside)
+                self._move(aside, path)
+        with suppress(FileNotFoundError):
+            return path.stat().st_size
+        return None
+
+    def _set_aside(self, digest: str, still: Callable[[], bool]) -> bool:
+        path, aside = self._path(digest), self._aside(digest)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(path)  # before it moves: it must never be there with an older time
+        if not still():
+            return False
+        self._move(path, aside)
+        return True
+
+    def _publish(self, received: Received, path: Path) -> None:
+        with room():
+            os.fsync(received.fd)
+            os.utime(received.fd)
+            # Also over a blob that is there: its writer may not have come to the syncs yet.
+            self._move(received.path, path)
+
+    def _move(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+        for folder in target.relative_to(self._root).parents:
+            _sync_directory(self._root / folder)
+
+
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise collection_running() from error
+
+
+def _walk(folder: Path) -> Iterator[Entry]:
+    for path in folder.glob("sha256/*/*"):
+        digest = digest_at(path.relative_to(folder).as_posix())
+        if digest:
+            with suppress(FileNotFoundError):  # it was moved meanwhile
+                status = path.stat()
+                yield Entry(digest, status.st_size, status.st_mtime)
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

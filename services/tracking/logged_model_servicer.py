@@ -1,0 +1,82 @@
+"""The gRPC methods of logged models."""
+
+from __future__ import annotations
+
+from eventstore.projection import Projector
+from rollforward import v1
+from services.names import check_digest, check_logged_model_id
+from services.rpc import Context, metadata
+from services.tracking import queries
+from services.tracking.blobs import BlobStore
+from services.tracking.commands import Commands
+from services.tracking.logged_models import LogFiles
+from services.tracking.manifests import describe
+
+
+class LoggedModelServicer(v1.LoggedModelServiceServicer):
+    """Logged models.
+
+    Args:
+        commands: The commands of tracking.
+        rows: The rows of tracking.
+        blobs: Where artifacts are stored.
+    """
+
+    def __init__(self, commands: Commands, rows: Projector, blobs: BlobStore) -> None:
+        self._commands = commands
+        self._rows = rows
+        self._blobs = blobs
+
+    async def CreateLoggedModel(
+        self, request: v1.CreateLoggedModelRequest, context: Context
+    ) -> v1.CreateLoggedModelResponse:
+        """Creates a logged model."""
+        done = await self._commands.create_model(request, metadata(request, context))
+        return v1.CreateLoggedModelResponse(position=done.position)
+
+    async def LogLoggedModel(self, request: v1.LogLoggedModelRequest, context: Context) -> v1.LogLoggedModelResponse:
+        """Logs parameters, and sets and removes tags."""
+        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
+        return v1.LogLoggedModelResponse(position=done.position)
+
+    async def LogLoggedModelArtifact(
+        self, request: v1.LogLoggedModelArtifactRequest, context: Context
+    ) -> v1.LogLoggedModelArtifactResponse:
+        """Logs the files of a logged model."""
+        check_logged_model_id(request.model_id)
+        check_digest(request.digest)
+        command = LogFiles(request, *await describe(self._blobs, request.digest))
+        done = await self._commands.on_model(request.model_id, command, metadata(request, context))
+        return v1.LogLoggedModelArtifactResponse(position=done.position)
+
+    async def FinalizeLoggedModel(
+        self, request: v1.FinalizeLoggedModelRequest, context: Context
+    ) -> v1.FinalizeLoggedModelResponse:
+        """Says that a logged model is READY, or FAILED."""
+        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
+        return v1.FinalizeLoggedModelResponse(position=done.position)
+
+    async def DeleteLoggedModel(
+        self, request: v1.DeleteLoggedModelRequest, context: Context
+    ) -> v1.DeleteLoggedModelResponse:
+        """Deletes a logged model."""
+        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
+        return v1.DeleteLoggedModelResponse(position=done.position)
+
+    async def RestoreLoggedModel(
+        self, request: v1.RestoreLoggedModelRequest, context: Context
+    ) -> v1.RestoreLoggedModelResponse:
+        """Restores a deleted logged model."""
+        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
+        return v1.RestoreLoggedModelResponse(position=done.position)
+
+    async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:
+        """One logged model."""
+        model = await self._rows.query(lambda rows: queries.logged_model(rows, request.model_id))
+        return v1.GetLoggedModelResponse(model=model)
+
+    async def ListLoggedModels(
+        self, request: v1.ListLoggedModelsRequest, context: Context
+    ) -> v1.ListLoggedModelsResponse:
+        """Logged models by filter."""
+        return await self._rows.query(lambda rows: queries.list_logged_models(rows, request))

@@ -1,0 +1,209 @@
+"""The rules of a logged model: what may happen to it, and what it may log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.message import Message
+from rpds import HashTrieMap
+
+from eventstore.decider import Decider
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from rollforward import v1
+from services.names import check_digest, check_id, check_logged_model_id, check_text
+from services.tracking.labels import (
+    Labels,
+    added,
+    changed,
+    check_params,
+    check_removed,
+    check_room,
+    check_tags,
+    new_params,
+    tag_changes,
+)
+
+LONGEST_NAME = 500
+LONGEST_TYPE = 500
+ENDINGS = (v1.LOGGED_MODEL_STATUS_READY, v1.LOGGED_MODEL_STATUS_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModelState:
+    """What deciding about a logged model takes.
+
+    Attributes:
+        status: Where it stands; UNSPECIFIED before it was created.
+        deleted: Whether it was deleted itself; its experiment does not count.
+        digest: Its files' digest; empty when none were logged.
+        params, tags: Its labels.
+    """
+
+    status: v1.LoggedModelStatus.ValueType = v1.LOGGED_MODEL_STATUS_UNSPECIFIED
+    deleted: bool = False
+    digest: str = ""
+    params: Labels = field(default_factory=HashTrieMap)
+    tags: Labels = field(default_factory=HashTrieMap)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A request to create a logged model, and why it cannot be done in any case."""
+
+    request: v1.CreateLoggedModelRequest
+    why_not: Rejected | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """A request to log a model's files, with what their manifest says: all bytes together, and how many files."""
+
+    request: v1.LogLoggedModelArtifactRequest
+    size_bytes: int
+    file_count: int
+
+
+def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
+    """What a command makes happen."""
+    rule = _RULES.get(type(command))
+    if rule is None:
+        raise TypeError(f"not a command of a logged model: {type(command).__name__}")
+    return rule(command, state)
+
+
+def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
+    request = command.request
+    check_logged_model_id(request.model_id)
+    _check_name(request.name)
+    check_text(request.model_type, "a model's type", LONGEST_TYPE, "INVALID_NAME", shortest=0)
+    if request.source_run_id:
+        check_id(request.source_run_id, "INVALID_RUN_ID")
+    _check_labels(added(HashTrieMap(), request.params), added(HashTrieMap(), request.tags))
+    if state.status != v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
+        words = f"logged model {request.model_id} exists"
+        raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", words, model_id=request.model_id)
+    if command.why_not:
+        raise command.why_not
+    created = v1.LoggedModelCreated(
+        model_id=request.model_id,
+        experiment_id=request.experiment_id,
+        name=request.name,
+        model_type=request.model_type,
+        source_run_id=request.source_run_id,
+        params=request.params,
+        tags=request.tags,
+    )
+    return [created]
+
+
+def _check_name(name: str) -> None:
+    check_text(name, "a logged model's name", LONGEST_NAME, "INVALID_NAME")
+    if bad := sorted(set(name) & set("/:.%\"'")):
+        words = f"a logged model's name cannot have {' '.join(bad)}: {name[:300]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_NAME", words, name=name[:300])
+
+
+def _check_labels(params: Labels, tags: Labels) -> None:
+    check_params(dict(params.items()))
+    check_tags(dict(tags.items()))
+    check_room(params, "parameters of a logged model")
+    check_room(tags, "tags of a logged model")
+
+
+def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+    check_params(command.params)
+    check_tags(command.set_tags)
+    check_removed(command.removed_tags, command.set_tags)
+    _check_live(command.model_id, state)
+    events: list[Message] = []
+    if new := new_params(command.params, state.params, model_id=command.model_id):
+        check_room(added(state.params, new), "parameters of a logged model")
+        events.append(v1.LoggedModelParamsLogged(model_id=command.model_id, params=new))
+    if changes := tag_changes(state.tags, command.set_tags, command.removed_tags):
+        check_room(changed(state.tags, changes), "tags of a logged model")
+        events.append(v1.LoggedModelTagsChanged(model_id=command.model_id, changes=changes))
+    return events
+
+
+def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[Message]:
+    request = command.request
+    check_digest(request.digest)
+    _check_live(request.model_id, state)
+    if request.digest == state.digest:
+        return []
+    logged = v1.LoggedModelArtifactLogged(
+        model_id=request.model_id,
+        digest=request.digest,
+        size_bytes=command.size_bytes,
+        file_count=command.file_count,
+    )
+    return [logged]
+
+
+def _finalize(command: v1.FinalizeLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+    _check_live(command.model_id, state)
+    if command.status not in ENDINGS:
+        words = "a logged model becomes READY or FAILED"
+        raise Rejected(Kind.INVALID, "INVALID_STATUS", words, status=str(command.status))
+    if command.status == state.status:
+        return []
+    return [v1.LoggedModelFinalized(model_id=command.model_id, status=command.status)]
+
+
+def _delete(command: v1.DeleteLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+    _check_created(command.model_id, state)
+    return [] if state.deleted else [v1.LoggedModelDeleted(model_id=command.model_id)]
+
+
+def _restore(command: v1.RestoreLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+    _check_created(command.model_id, state)
+    return [v1.LoggedModelRestored(model_id=command.model_id)] if state.deleted else []
+
+
+def _check_created(model_id: str, state: LoggedModelState) -> None:
+    if state.status == v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
+        words = f"no logged model {model_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", words, model_id=model_id[:100])
+
+
+def _check_live(model_id: str, state: LoggedModelState) -> None:
+    _check_created(model_id, state)
+    if state.deleted:
+        words = f"logged model {model_id} is deleted"
+        raise Rejected(Kind.PRECONDITION, "LOGGED_MODEL_DELETED", words, model_id=model_id)
+
+
+_RULES: Mapping[type, Callable[[Any, LoggedModelState], Sequence[Message]]] = {
+    Create: _create,
+    v1.LogLoggedModelRequest: _log,
+    LogFiles: _log_files,
+    v1.FinalizeLoggedModelRequest: _finalize,
+    v1.DeleteLoggedModelRequest: _delete,
+    v1.RestoreLoggedModelRequest: _restore,
+}
+
+
+def evolve(state: LoggedModelState, event: RecordedEvent) -> LoggedModelState:
+    """The logged model after an event."""
+    return _EVOLVE[type(event.data)](state, event.data)
+
+
+def _created(_: LoggedModelState, fact: v1.LoggedModelCreated) -> LoggedModelState:
+    params, tags = added(HashTrieMap(), fact.params), added(HashTrieMap(), fact.tags)
+    return LoggedModelState(v1.LOGGED_MODEL_STATUS_PENDING, params=params, tags=tags)
+
+
+_EVOLVE: Mapping[type[Message], Callable[[LoggedModelState, Any], LoggedModelState]] = {
+    v1.LoggedModelCreated: _created,
+    v1.LoggedModelParamsLogged: lambda state, fact: replace(state, params=added(state.params, fact.params)),
+    v1.LoggedModelTagsChanged: lambda state, fact: replace(state, tags=changed(state.tags, fact.changes)),
+    v1.LoggedModelArtifactLogged: lambda state, fact: replace(state, digest=fact.digest),
+    v1.LoggedModelFinalized: lambda state, fact: replace(state, status=fact.status),
+    v1.LoggedModelDeleted: lambda state, _: replace(state, deleted=True),
+    v1.LoggedModelRestored: lambda state, _: replace(state, deleted=False),
+}
+
+LOGGED_MODELS: Decider[LoggedModelState] = Decider(LoggedModelState(), decide, evolve)

@@ -1,0 +1,107 @@
+"""The series that grow, as rows have them, kept in memory so that a new point need not read what is there."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from services.latest import number
+from services.series import Columns, Point
+from services.tracking.tables import CHUNK_POINTS, chunks, metrics
+
+SeriesKey = tuple[int, str]
+"""A run's number and a metric's name."""
+
+OPEN_POINTS = 2_000_000
+"""How many points of open chunks are kept in memory: 48 MB."""
+
+_OVERHEAD = 32  # what a series takes besides its points, in points
+_ASKED = 500
+
+_OPEN = (
+    sa.select(metrics, chunks.c.steps, chunks.c.timestamps, chunks.c["values"].label("column"))
+    .outerjoin(
+        chunks,
+        sa.and_(
+            chunks.c.run == metrics.c.run,
+            chunks.c.key == metrics.c.key,
+            chunks.c.number >= metrics.c.points - metrics.c.points % CHUNK_POINTS,
+        ),
+    )
+    .where(metrics.c.run.in_(sa.bindparam("of", expanding=True)))
+    .where(metrics.c.key.in_(sa.bindparam("named", expanding=True)))
+    .order_by(metrics.c.run, metrics.c.key, chunks.c.number)
+)
+
+
+@dataclass(slots=True)
+class Open:
+    """A series as rows have it: how many points, its summary, and the columns of its last chunk if that is not full."""
+
+    points: int = 0
+    latest: Point | None = None
+    least: float = float("nan")
+    greatest: float = float("nan")
+    columns: Columns = (b"", b"", b"")
+
+    @property
+    def weight(self) -> int:
+        """What it takes in memory, in points."""
+        return self.points % CHUNK_POINTS + _OVERHEAD
+
+
+@dataclass(slots=True)
+class OpenSeries:
+    """The series that grew last, up to `OPEN_POINTS` points."""
+
+    kept: OrderedDict[SeriesKey, Open] = field(default_factory=OrderedDict)
+    weight: int = 0
+
+    def take(self, rows: sa.Connection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, Open]:
+        """These series, in this order, out of memory or rows; they are kept only once they are given back."""
+        found: dict[SeriesKey, Open] = {}
+        missing = []
+        for key in keys:
+            if series := self.kept.pop(key, None):
+                self.weight -= series.weight
+            else:
+                series = Open()
+                missing.append(key)
+            found[key] = series
+        for names, runs in _alike(missing):
+            for at in range(0, len(runs), _ASKED):
+                _read(rows, found, runs[at : at + _ASKED], names)
+        return found
+
+    def give_back(self, grown: Mapping[SeriesKey, Open]) -> None:
+        """Keeps them, and drops those that have not grown for longest."""
+        self.kept.update(grown)
+        self.weight += sum(series.weight for series in grown.values())
+        while self.weight > OPEN_POINTS:
+            _, dropped = self.kept.popitem(last=False)
+            self.weight -= dropped.weight
+
+
+def _alike(keys: Iterable[SeriesKey]) -> Iterable[tuple[frozenset[str], list[int]]]:
+    """Runs of which series with the same names are wanted, together."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for run, name in keys:
+        names[run].append(name)
+    alike: dict[frozenset[str], list[int]] = defaultdict(list)
+    for run, those in names.items():
+        alike[frozenset(those)].append(run)
+    return alike.items()
+
+
+def _read(rows: sa.Connection, found: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]) -> None:
+    for row in rows.execute(_OPEN, {"of": runs, "named": sorted(names)}):
+        series = found[row.run, row.key]
+        if series.latest is None:
+            series.points, series.latest = row.points, (row.step, row.timestamp, number(row.value))
+            series.least, series.greatest = number(row.least), number(row.greatest)
+        if row.steps is not None:
+            steps, timestamps, values = series.columns
+            series.columns = (steps + row.steps, timestamps + row.timestamps, values + row.column)

@@ -1,0 +1,175 @@
+"""The points of a series in the order of step, time and arrival, so many at a time, in bounded memory.
+
+Chunks stand as their points arrived. Those that cannot hold any of the next points are not read; when chunks are in
+order, as they almost always are, each is read once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from services.series import Points, columns_of
+from services.tracking.tables import CHUNK_POINTS, chunks
+
+Place = tuple[int, int, int]
+"""Where a point stands in the order: its step, its time, and how many points of its series came before it."""
+
+Ints = NDArray[np.int64]
+
+_AT_ONCE = 256  # chunks
+_BYTES = 8
+_OUTLINE = (
+    sa.select(
+        chunks.c.number,
+        chunks.c.points,
+        chunks.c.first_step,
+        chunks.c.last_step,
+        chunks.c.first_time,
+        chunks.c.last_time,
+    )
+    .where(chunks.c.run == sa.bindparam("of"), chunks.c.key == sa.bindparam("named"))
+    .where(chunks.c.last_step >= sa.bindparam("low"), chunks.c.first_step <= sa.bindparam("high"))
+)
+_READ = sa.select(chunks.c.number, chunks.c.steps, chunks.c.timestamps, chunks.c["values"]).where(
+    chunks.c.run == sa.bindparam("of"),
+    chunks.c.key == sa.bindparam("named"),
+    chunks.c.number.in_(sa.bindparam("wanted", expanding=True)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A series as it was at one moment: its chunks, by the least place that a point of theirs may have.
+
+    `lower` and `upper` are three columns each: between these places are all points of a chunk.
+    """
+
+    run: int
+    key: str
+    low: int
+    high: int
+    points: Ints
+    lower: tuple[Ints, Ints, Ints]
+    upper: tuple[Ints, Ints, Ints]
+
+    def behind(self, after: Place) -> Ints:
+        """The chunks that may have points behind a place."""
+        return np.flatnonzero(_is_behind(self.upper, after))
+
+    def begins_behind(self, at: int, place: Place) -> bool:
+        """Whether all points of a chunk, and of those that follow it, are behind a place."""
+        step, time, number = self.lower
+        return (int(step[at]), int(time[at]), int(number[at])) > place
+
+
+def outline(rows: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
+    """The outline of a series, of the chunks that may have points with steps from `low` to `high`."""
+    found = rows.execute(_OUTLINE, {"of": run, "named": key, "low": low, "high": high}).all()
+    columns = np.array([tuple(row) for row in found], np.int64).reshape(-1, 6).T
+    number, points, first_step, last_step, first_time, last_time = columns
+    order = np.lexsort((number, first_time, first_step))
+    number, points = number[order], points[order]
+    lower = (first_step[order], first_time[order], number)
+    upper = (last_step[order], last_time[order], number + points - 1)
+    return Outline(run, key, low, high, points, lower, upper)
+
+
+@dataclass(slots=True)
+class Ordered:
+    """Points in order, and the number of each by arrival."""
+
+    points: Points
+    numbers: Ints
+
+    def place(self, at: int) -> Place:
+        """The place of one of them."""
+        return int(self.points.steps[at]), int(self.points.timestamps[at]), int(self.numbers[at])
+
+    def only(self, chosen: Any) -> Ordered:
+        """Some of them."""
+        points = self.points
+        some = Points(points.steps[chosen], points.timestamps[chosen], points.values[chosen])
+        return Ordered(some, self.numbers[chosen])
+
+    def sorted(self) -> Ordered:
+        """All of them, in order."""
+        steps, times, numbers = self.points.steps, self.points.timestamps, self.numbers
+        before = (steps[:-1], times[:-1], numbers[:-1])
+        if _is_behind((steps[1:], times[1:], numbers[1:]), before).all():
+            return self
+        return self.only(np.lexsort((numbers, times, steps)))
+
+
+def next_points(rows: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
+    """The next points behind a place, `count` of them or all that are left; about twice as many are in memory."""
+    found, last = _NONE, None
+    todo = series.behind(after) if after else np.arange(len(series.points))
+    while todo.size and not (last and series.begins_behind(int(todo[0]), last)):
+        some = _AT_ONCE if last else _enough(series.points[todo], count - len(found.numbers))
+        found = _joined(found, _wanted(series, _read(rows, series, todo[:some]), after, last))
+        todo = todo[some:]
+        if len(found.numbers) >= (2 * count if last else count):
+            found = found.sorted().only(slice(count))
+            last = found.place(-1)
+    return found.sorted().only(slice(count))
+
+
+def _enough(points: Ints, count: int) -> int:
+    """How many chunks it takes to have so many points, within what is read at once."""
+    return min(_AT_ONCE, int(np.searchsorted(np.cumsum(points), count)) + 1)
+
+
+def _wanted(series: Outline, some: Ordered, after: Place | None, last: Place | None) -> Ordered:
+    points = some.points
+    chosen = (points.steps >= series.low) & (points.steps <= series.high)
+    columns = (points.steps, points.timestamps, some.numbers)
+    if after:
+        chosen &= _is_behind(columns, after)
+    if last:
+        chosen &= ~_is_behind(columns, last)
+    return some if chosen.all() else some.only(chosen)
+
+
+def _read(rows: sa.Connection, series: Outline, which: Ints) -> Ordered:
+    """The points that chunks had when the outline was made: they may have grown, and pieces have become a whole."""
+    wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
+    numbers = {number for number, _ in wanted}
+    asked = numbers | {number - number % CHUNK_POINTS for number in numbers}
+    found = {row[0]: row for row in rows.execute(_READ, {"of": series.run, "named": series.key, "wanted": asked})}
+    columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+    for number, points in wanted:
+        row = found.get(number) or found[number - number % CHUNK_POINTS]
+        start = (number - row[0]) * _BYTES
+        for column, held in zip(columns, row[1:], strict=True):
+            column.append(held[start : start + points * _BYTES])
+    steps, timestamps, values = (b"".join(column) for column in columns)
+    numbered = [np.arange(number, number + points) for number, points in wanted]
+    return Ordered(columns_of(steps, timestamps, values), np.concatenate(numbered))
+
+
+def _joined(one: Ordered, other: Ordered) -> Ordered:
+    if not len(one.numbers):
+        return other
+    points = Points(
+        np.concatenate([one.points.steps, other.points.steps]),
+        np.concatenate([one.points.timestamps, other.points.timestamps]),
+        np.concatenate([one.points.values, other.points.values]),
+    )
+    return Ordered(points, np.concatenate([one.numbers, other.numbers]))
+
+
+def _is_behind(columns: tuple[Ints, Ints, Ints], place: tuple[Any, Any, Any]) -> NDArray[np.bool_]:
+    (step, time, number), (at_step, at_time, at_number) = columns, place
+    same = step == at_step
+    result: NDArray[np.bool_] = (step > at_step) | (
+        same & ((time > at_time) | ((time == at_time) & (number > at_number)))
+    )
+    return result
+
+
+_NONE = Ordered(Points(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)), np.empty(0, np.int64))

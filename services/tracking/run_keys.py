@@ -1,0 +1,104 @@
+"""Which runs a listing has, in its order: by a walk along an index, or gathered from the rarest thing asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.filters import Comparison, Order, parse_filter, parse_order
+from services.listing import behind, listing_key, ordered
+from services.tracking.scope import Scope, scope_of
+from services.tracking.search import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
+from services.tracking.tables import experiments, runs
+from services.tracking.walk import Walk, Way, leads, way_of
+
+_NEWEST = Order("start_time", descending=True)
+_RARE = 20_000
+"""Where no index has the order, what no more runs than this have is looked for first."""
+
+
+def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
+    """The keys of the first runs of a page, each of which ends with the run's number; `wanted` if there are so many.
+
+    Raises:
+        Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
+    """
+    comparisons = parse_filter(request.filter, RUN_FIELDS)
+    orders = parse_order(request.order_by, RUN_ORDERS) or (_NEWEST,)
+    after = listing_key(request, *kinds_of(orders))
+    scope = scope_of(rows, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
+    conditions = [(how, condition(rows, how, scope)) for how in comparisons]
+    asked = _Asked(rows, orders, scope, _alive(request.lifecycle), conditions, after, wanted)
+    way = way_of(orders, comparisons)
+    return _walked(asked, way) if way else _gathered(asked, _rarest(asked, _RARE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a listing is asked for."""
+
+    rows: sa.Connection
+    orders: Sequence[Order]
+    scope: Scope
+    alive: Sequence[sa.ColumnElement[bool]]
+    conditions: Sequence[tuple[Comparison, Condition]]
+    after: tuple[Any, ...] | None
+    wanted: int
+
+
+def _alive(lifecycle: v1.Lifecycle.ValueType) -> list[sa.ColumnElement[bool]]:
+    if lifecycle == v1.LIFECYCLE_ALL:
+        return []
+    if lifecycle == v1.LIFECYCLE_DELETED:
+        gone = sa.select(experiments.c.number).where(experiments.c.deleted)
+        return [sa.or_(runs.c.deleted, runs.c.experiment.in_(gone))]
+    return [~runs.c.deleted]
+
+
+def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
+    """Walks, unless what is rarest among what is asked for turns out to be less than there is to read."""
+    rare: Condition | None = None
+
+    def go_on(expected: int) -> bool:
+        nonlocal rare
+        rare = _rarest(asked, expected)
+        return rare is None
+
+    after = asked.after and (asked.after if way.ranked else (0, *asked.after))
+    where = [one.where for how, one in asked.conditions if not leads(asked.orders[0], how)]
+    keys = Walk(asked.rows, way, asked.scope, [*asked.alive, *where]).keys(after, asked.wanted, go_on)
+    if keys is None:
+        return _gathered(asked, rare)
+    return keys if way.ranked else [key[1:] for key in keys]
+
+
+def _rarest(asked: _Asked, most: int) -> Condition | None:
+    """The condition that the fewest runs fulfil, if they are no more than `most`."""
+    found: Condition | None = None
+    for _, one in asked.conditions:
+        if one.among is not None:
+            many = asked.rows.scalar(sa.select(sa.func.count()).select_from(one.among.limit(most + 1).subquery())) or 0
+            if many <= most:
+                found, most = one, many
+    return found
+
+
+def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
+    """The keys of all that is asked for, sorted; looked for among those of a rare condition if one is given."""
+    source: sa.FromClause = runs
+    experiment: sa.ColumnElement[int] = runs.c.experiment
+    if rare and rare.among is not None:
+        some = rare.among.subquery("rare")
+        # An expression that no index has: the rare ones are to be looked up, not the experiment's.
+        source, experiment = some.join(runs, runs.c.run == some.c.run), runs.c.experiment + 0
+    sorts, source = sorts_of(asked.orders, source)
+    question = sa.select(*(sort.column for sort in sorts)).select_from(source)
+    where = [one.where for _, one in asked.conditions if not (one is rare and one.exact)]
+    question = question.where(asked.scope.holds(experiment), *asked.alive, *where)
+    if asked.after:
+        question = question.where(behind(sorts, asked.after))
+    return [tuple(row) for row in asked.rows.execute(ordered(question, sorts).limit(asked.wanted))]

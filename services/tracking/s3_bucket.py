@@ -1,0 +1,117 @@
+"""Objects of an S3 bucket, by key: read, written, copied and listed in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING, Literal
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.store import S3Store
+
+from eventstore.errors import StoreUnavailable
+from services.tracking.digests import CHUNK
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+URL_LIFE = timedelta(hours=1)
+
+_PART = 8 * CHUNK  # an object up to this size goes up in one request
+_PARTS = 10_000  # S3 takes no more in one upload
+_COPIED = 5 * 1024**3  # S3 copies no larger object by itself
+_CONCURRENCY = 4
+_LISTED = 500
+
+
+class Bucket:
+    """The objects below a bucket's prefix.
+
+    Every method raises `StoreUnavailable` if the bucket is out of reach.
+    """
+
+    def __init__(self, store: S3Store) -> None:
+        self.store = store
+
+    async def size(self, key: str) -> int | None:
+        """An object's size in bytes; None when there is none."""
+        with in_reach():
+            try:
+                return (await obstore.head_async(self.store, key))["size"]
+            except FileNotFoundError:
+                return None
+
+    async def create(self, key: str, file: IO[bytes], size: int) -> None:
+        """Write an object from a file, unless one of this size is there: under one key there is ever one content."""
+        with in_reach():
+            if size <= _PART:
+                with suppress(AlreadyExistsError):
+                    data = await asyncio.to_thread(file.read)
+                    await obstore.put_async(self.store, key, data, mode="create")
+            # To create it conditionally, obstore would hold all of it. Two that find it missing write the same.
+            elif await self.size(key) != size:
+                part = _part_of(size)
+                await obstore.put_async(
+                    self.store, key, file, use_multipart=True, chunk_size=part, max_concurrency=_CONCURRENCY
+                )
+
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """An object's bytes between two offsets, at most `CHUNK` at once. Raises `FileNotFoundError`."""
+        # A request per part, not one for all: a slow reader would run into the request's timeout.
+        for at in range(start, end, _PART):
+            with in_reach():
+                part = await obstore.get_range_async(self.store, key, start=at, end=min(at + _PART, end))
+            view = memoryview(part)
+            for offset in range(0, len(view), CHUNK):
+                yield bytes(view[offset : offset + CHUNK])
+
+    async def copy(self, source: str, target: str) -> bool:
+        """Copy an object over what is at the target; False when there is none."""
+        size = await self.size(source)
+        if size is None:
+            return False
+        try:
+            with in_reach():
+                if size <= _COPIED:
+                    await obstore.copy_async(self.store, source, target)
+                else:
+                    through = self.read(source, 0, size)
+                    await obstore.put_async(self.store, target, through, use_multipart=True, chunk_size=_part_of(size))
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def delete(self, key: str) -> None:
+        """Remove an object if it is there."""
+        with in_reach():
+            await obstore.delete_async(self.store, key)
+
+    async def below(self, prefix: str) -> AsyncGenerator[Sequence[ObjectMeta], None]:
+        """All objects whose keys begin with a prefix, many at a time."""
+        pages = obstore.list(self.store, prefix, chunk_size=_LISTED)
+        while True:
+            with in_reach():
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield page
+
+    async def sign(self, method: Literal["GET", "PUT"], keys: Sequence[str]) -> list[str]:
+        """A URL for each object that lets whoever has it do this for an hour."""
+        return list(await obstore.sign_async(self.store, method, list(keys), URL_LIFE)) if keys else []
+
+
+@contextmanager
+def in_reach() -> Iterator[None]:
+    """Raises `StoreUnavailable` for what the bucket does not answer."""
+    try:
+        yield
+    except GenericError as error:
+        raise StoreUnavailable("the blob store cannot be reached", "BLOB_STORE_UNAVAILABLE") from error
+
+
+def _part_of(size: int) -> int:
+    return max(_PART, -(-size // _PARTS))

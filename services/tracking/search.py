@@ -1,0 +1,194 @@
+"""What runs can be asked for and ordered by, as conditions on their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.conditions import compared, compared_metric, compared_tag, compared_time
+from services.filters import Comparison, Field, Fields, Holds, Order
+from services.listing import Sort
+from services.tracking.scope import Scope
+from services.tracking.tables import HEAD_CHARACTERS, inputs, metrics, params, runs, tags
+
+_METRICS, _PARAMS, _TAGS = (
+    Field("metrics", Holds.METRICS),
+    Field("params", Holds.TAGS),
+    Field("tags", Holds.TAGS),
+)
+LOGGED: Fields = {
+    "metrics": _METRICS,
+    "metric": _METRICS,
+    "params": _PARAMS,
+    "param": _PARAMS,
+    "parameters": _PARAMS,
+    "parameter": _PARAMS,
+    "tags": _TAGS,
+    "tag": _TAGS,
+}
+"""What runs and logged models log."""
+
+_NAME, _USER, _START = Field("run_name", Holds.TEXT), Field("user_id", Holds.TEXT), Field("start_time", Holds.NUMBER)
+RUN_ORDERS: Fields = {
+    **LOGGED,
+    "run_id": Field("run_id", Holds.TEXT),
+    **dict.fromkeys(("run_name", "run name", "Run name", "Run Name"), _NAME),
+    "status": Field("status", Holds.TEXT),
+    **dict.fromkeys(("user_id", "actor"), _USER),
+    "parent_run_id": Field("parent_run_id", Holds.TEXT),
+    **dict.fromkeys(("start_time", "created", "Created"), _START),
+    "end_time": Field("end_time", Holds.NUMBER),
+}
+_DATASETS = {part: Field(f"datasets.{part}", Holds.TEXT) for part in ("name", "digest", "context")}
+RUN_FIELDS: Fields = {
+    **RUN_ORDERS,
+    **{f"{names}.{part}": field for names in ("datasets", "dataset") for part, field in _DATASETS.items()},
+}
+
+STATUSES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.RunStatus.items()}
+_TEXTS: dict[str, sa.ColumnElement[str]] = {
+    "run_id": runs.c.run_id,
+    "run_name": runs.c.name,
+    "status": sa.case(STATUSES, value=runs.c.status),
+    "user_id": runs.c.actor,
+    "parent_run_id": runs.c.parent_run_id,
+}
+_TIMES: dict[str, sa.ColumnElement[int]] = {"start_time": runs.c.start_time, "end_time": runs.c.end_time}
+_TAGS_IN_COLUMNS: dict[str, sa.ColumnElement[str]] = {
+    "mlflow.runName": runs.c.name,
+    "mlflow.parentRunId": runs.c.parent_run_id,
+}
+_INDEXED = {"run_id": runs.c.run_id, "parent_run_id": runs.c.parent_run_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold of a run; `among` finds, by an index, all that it holds for, or more unless it is `exact`."""
+
+    where: sa.ColumnElement[bool]
+    among: sa.Select[Any] | None = None
+    exact: bool = True
+
+
+def condition(rows: sa.Connection, how: Comparison, scope: Scope) -> Condition:
+    """A comparison as a condition on runs."""
+    match how.field:
+        case "metrics":
+            return _metric(how, scope)
+        case "params":
+            return _label(rows, params, how)
+        case "tags":
+            return _tag(rows, how)
+        case "start_time" | "end_time":
+            return _time(how, scope)
+        case "datasets.name" | "datasets.digest" | "datasets.context":
+            return _dataset(rows, how)
+        case _:
+            return _text(rows, how)
+
+
+def _metric(how: Comparison, scope: Scope) -> Condition:
+    named = sa.and_(metrics.c.key == how.key, compared_metric(metrics.c.value, how))
+    where = sa.select(sa.literal(1)).select_from(metrics).where(metrics.c.run == runs.c.run, named).exists()
+    among = sa.select(metrics.c.run).where(scope.holds(metrics.c.experiment), named)
+    return Condition(where, None if how.operator == "!=" else among)
+
+
+def _time(how: Comparison, scope: Scope) -> Condition:
+    within = compared_time(_TIMES[how.field], how)
+    among = sa.select(runs.c.run).where(scope.holds(runs.c.experiment), within)
+    return Condition(within, among if how.field == "start_time" and how.operator != "!=" else None)
+
+
+def _label(rows: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
+    where = compared_tag(rows, table, [table.c.run == runs.c.run], how)
+    named = sa.select(table.c.run).where(table.c.key == how.key)
+    match how.operator, how.value:
+        case "IS NOT NULL", _:
+            return Condition(where, named)
+        case "=", str(text):
+            texts: tuple[str, ...] = (text,)
+        case "IN", tuple(texts):
+            pass
+        case _:
+            return Condition(where)
+    among = named.where(table.c.head.in_({text[:HEAD_CHARACTERS] for text in texts}))
+    return Condition(where, among, exact=all(len(text) < HEAD_CHARACTERS for text in texts))
+
+
+def _tag(rows: sa.Connection, how: Comparison) -> Condition:
+    column = _TAGS_IN_COLUMNS.get(how.key)
+    if column is None:
+        return _label(rows, tags, how)
+    if how.operator == "IS NULL":
+        return Condition(column == "")
+    there = column != ""
+    return Condition(there if how.operator == "IS NOT NULL" else sa.and_(there, compared(rows, column, how)))
+
+
+def _text(rows: sa.Connection, how: Comparison) -> Condition:
+    where = compared(rows, _TEXTS[how.field], how)
+    indexed = how.field in _INDEXED and how.operator in {"=", "IN"} and how.value != ""
+    return Condition(where, sa.select(runs.c.run).where(where) if indexed else None)
+
+
+def _dataset(rows: sa.Connection, how: Comparison) -> Condition:
+    column = inputs.c[how.field.removeprefix("datasets.")]
+    within = compared(rows, column, how)
+    if column is inputs.c.context:
+        within = sa.and_(column != "", within)
+    where = sa.select(sa.literal(1)).select_from(inputs).where(inputs.c.run == runs.c.run, within).exists()
+    among = sa.select(inputs.c.run).where(within).distinct()
+    return Condition(where, among if column is inputs.c.name and how.operator in {"=", "IN"} else None)
+
+
+def kinds_of(orders: Sequence[Order]) -> list[type]:
+    """The kinds of what `sorts_of` sorts by."""
+    kinds: list[type] = []
+    for order in orders:
+        if order.key or order.field == "end_time":
+            kinds.append(int)
+        kinds.append(float if order.field == "metrics" else int if order.field in _TIMES else str)
+    return [*kinds, int]
+
+
+def sorts_of(orders: Sequence[Order], source: sa.FromClause) -> tuple[list[Sort], sa.FromClause]:
+    """What rows are sorted by, and where they come from then: `source` is of runs.
+
+    Where there may be no value, there are two columns to sort by: whether there is one, and the value.
+    """
+    sorts: list[Sort] = []
+    for number, order in enumerate(orders):
+        table = {"metrics": metrics, "params": params, "tags": tags}.get(order.field)
+        if table is not None and order.key not in _TAGS_IN_COLUMNS:
+            logged = table.alias(f"logged{number}")
+            source = source.outerjoin(logged, sa.and_(logged.c.run == runs.c.run, logged.c.key == order.key))
+            rank = sa.case((logged.c.run.is_(None), MISSING), (logged.c.value.is_(None), NAN), else_=0)
+            value = sa.func.coalesce(logged.c.value, 0.0 if table is metrics else "")
+            sorts += _ranked(number, order, rank, value, float if table is metrics else str)
+        elif order.field in _TIMES:
+            column = _TIMES[order.field]
+            rank = sa.case((column.is_(None), MISSING), else_=0)
+            sorts += _ranked(number, order, rank, sa.func.coalesce(column, 0), int)[order.field != "end_time" :]
+        else:
+            sorts += _by_text(number, order)
+    descending = orders[-1].descending
+    return [*sorts, Sort(runs.c.run, int, descending)], source
+
+
+NAN, MISSING = 1, 2
+"""How what is no number, and what is not there, are ranked behind all other values, which have 0."""
+
+
+def _ranked(number: int, order: Order, rank: Any, value: Any, kind: type) -> list[Sort]:
+    return [Sort(rank.label(f"rank{number}")), Sort(value.label(f"value{number}"), kind, order.descending)]
+
+
+def _by_text(number: int, order: Order) -> list[Sort]:
+    column = _TAGS_IN_COLUMNS[order.key] if order.key else _TEXTS[order.field]
+    by_text = _ranked(number, order, sa.case((column == "", MISSING), else_=0), column, str)
+    return by_text if order.key else by_text[1:]

@@ -1,0 +1,183 @@
+"""Runs in the order of an index, read no further than a page takes: nothing is sorted whole."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.conditions import compared_metric, compared_time
+from services.filters import Comparison, Order
+from services.tracking.scope import FEW, Scope
+from services.tracking.tables import experiments, metrics, runs
+
+Place = tuple[int | float, int]
+"""Where a run stands in a phase: its value, and its own number."""
+
+Key = tuple[int, int | float, int]
+"""Where a run stands: the number of its phase, and its place there."""
+
+_FIRST_READ = 256
+
+_METRIC, _RUN = metrics.alias("walked"), runs.alias("walked")
+"""What is walked along; the same tables stand in conditions under their own names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of the order: rows of `source` for which `where` holds, by `value` if it is not always the same, then run.
+
+    `within` are what else must hold of the value, by operator, and `besides` what must hold of their runs.
+    """
+
+    source: sa.FromClause
+    value: sa.ColumnElement[Any]
+    where: tuple[sa.ColumnElement[bool], ...] = ()
+    within: tuple[tuple[str, sa.ColumnElement[bool]], ...] = ()
+    besides: tuple[sa.ColumnElement[bool], ...] = ()
+    by_value: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """An order that indexes have, phase by phase; `ranked` if keys name the phase."""
+
+    phases: tuple[Phase, ...]
+    descending: bool
+    ranked: bool
+
+
+def leads(order: Order, how: Comparison) -> bool:
+    """Whether a comparison is of what a way in this order leads along: it need not be checked there."""
+    return (how.field, how.key) == (order.field, order.key)
+
+
+def way_of(orders: Sequence[Order], comparisons: Sequence[Comparison]) -> Way | None:
+    """The way to walk in an order, as far as the comparisons let it lead; None when no index has the order."""
+    if len(orders) != 1:
+        return None
+    (order,) = orders
+    about = [how for how in comparisons if leads(order, how)]
+    if order.field == "start_time":
+        within = tuple((how.operator, compared_time(_RUN.c.start_time, how)) for how in about)
+        return Way((Phase(_RUN, _RUN.c.start_time, within=within),), order.descending, ranked=False)
+    if order.field != "metrics":
+        return None
+    return Way(_phases(order, about), order.descending, ranked=True)
+
+
+def _phases(order: Order, about: Sequence[Comparison]) -> tuple[Phase, ...]:
+    value, named = _METRIC.c.value, _METRIC.c.key == order.key
+    nothing: sa.ColumnElement[float] = sa.literal(0.0, sa.Double())
+    within = tuple((how.operator, compared_metric(value, how)) for how in about)
+    different = tuple(value.is_not(None) for how in about if how.operator == "!=")
+    numbers = Phase(_METRIC, value, (named, *different), within)
+    nan = Phase(_METRIC, nothing, (named, value.is_(None)), within, by_value=False)
+    logged = sa.select(sa.literal(1)).where(metrics.c.run == runs.c.run, metrics.c.key == order.key).exists()
+    missing = Phase(_RUN, nothing, (sa.false(),) if about else (), besides=(~logged,), by_value=False)
+    return numbers, nan, missing
+
+
+class Walk:
+    """A walk through the runs of some experiments that fulfil conditions."""
+
+    def __init__(self, rows: sa.Connection, way: Way, scope: Scope, where: Sequence[sa.ColumnElement[bool]]) -> None:
+        self._rows = rows
+        self._way = way
+        self._scope = scope
+        self._where = where
+        self._behind, self._upto = (operator.lt, operator.ge) if way.descending else (operator.gt, operator.le)
+
+    def keys(self, after: Key | None, wanted: int, go_on: Callable[[int], bool]) -> list[Key] | None:
+        """The next keys, as many as are wanted if there are.
+
+        Args:
+            after: The key that they come behind.
+            wanted: How many.
+            go_on: Told how many more rows it may take, says whether to read them; if not, None is returned.
+        """
+        found: list[Key] = []
+        read, size = 0, _FIRST_READ
+        for rank, phase in enumerate(self._way.phases):
+            if after and rank < after[0]:
+                continue
+            at = after[1:] if after and after[0] == rank else None
+            while True:
+                keys, at = self._step(phase, at, size, wanted - len(found))
+                found += [(rank, *key) for key in keys]
+                if len(found) == wanted:
+                    return found
+                if at is None:
+                    break
+                read += size
+                expected = (wanted - len(found)) * read // (len(found) + 1)
+                if not go_on(expected):
+                    return None
+                size = max(_FIRST_READ, min(expected, read * 8))
+        return found
+
+    def _step(self, phase: Phase, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
+        """What is found among the next rows, and the last one of them; None when that was the end of the phase."""
+        numbers, last = self._ahead(phase, after)
+        if not numbers:
+            return [], None
+        end = self._merged(phase, numbers, after, last).offset(size - 1).limit(1)
+        last = next(((value, run) for value, run in self._rows.execute(end)), last)
+        some = self._merged(phase, numbers, after, last, self._fulfil(phase)).limit(wanted)
+        return [(value, run) for value, run in self._rows.execute(some)], last
+
+    def _ahead(self, phase: Phase, after: Place | None) -> tuple[Sequence[int], Place | None]:
+        """The experiments that the next rows are of, and where rows of others come in."""
+        if self._scope.few is not None:
+            return self._scope.few, None
+        run = phase.source.c.run
+        first = self._part(phase, experiments.c.number, after, None).with_only_columns(run)
+        first = first.order_by(*self._order(phase, phase.value, run)).limit(1).correlate(experiments)
+        of_each = sa.select(experiments.c.number, first.scalar_subquery().label("run"))
+        heads = of_each.where(self._scope.where).subquery("heads")
+        question = sa.select(heads.c.number, phase.value.label("value"), heads.c.run)
+        question = question.join(phase.source, run == heads.c.run).where(*phase.where)
+        found = self._rows.execute(question.order_by(*self._order(phase, phase.value, run)).limit(FEW + 1)).all()
+        last = (found[-1].value, found[-1].run) if len(found) > FEW else None
+        return [row.number for row in found], last
+
+    def _fulfil(self, phase: Phase) -> sa.ColumnElement[bool]:
+        same = runs.c.run == phase.source.c.run
+        return sa.select(sa.literal(1)).select_from(runs).where(same, *self._where, *phase.besides).exists()
+
+    def _merged(
+        self, phase: Phase, numbers: Sequence[int], after: Place | None, last: Place | None, *where: Any
+    ) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+        """The places of some experiments in order; both databases merge what indexes have in order as it is read."""
+        parts = [self._part(phase, number, after, last).where(*where) for number in numbers]
+        whole: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
+        return whole.order_by(*self._order(phase, *whole.selected_columns))
+
+    def _part(self, phase: Phase, number: Any, after: Place | None, last: Place | None) -> sa.Select[Any]:
+        part = sa.select(phase.value.label("value"), phase.source.c.run.label("run"))
+        part = part.where(phase.source.c.experiment == number, *phase.where)
+        # Only one bound to begin at: SQLite might use another one and read all that comes before a page.
+        passed = {"<", "<="} if self._way.descending else {">", ">="}
+        within = [condition for sign, condition in phase.within if not (after and sign in passed)]
+        if after:
+            within.append(self._compared(phase, after, self._behind))
+        if last:
+            within.append(self._compared(phase, last, self._upto))
+        if phase.by_value and not within:
+            within.append(phase.value.is_not(None))
+        return part.where(*within)
+
+    @staticmethod
+    def _compared(phase: Phase, place: Place, sign: Callable[[Any, Any], Any]) -> Any:
+        run = sa.literal(place[1], sa.BigInteger())
+        if not phase.by_value:
+            return sign(phase.source.c.run, run)
+        value = sa.literal(place[0], phase.value.type)
+        return sign(sa.tuple_(phase.value, phase.source.c.run), sa.tuple_(value, run))
+
+    def _order(self, phase: Phase, value: Any, run: Any) -> list[Any]:
+        columns = [value, run] if phase.by_value else [run]
+        return [column.desc() if self._way.descending else column for column in columns]

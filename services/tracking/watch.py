@@ -1,0 +1,167 @@
+"""The watch of runs: a snapshot, then every append's events, whole, in order, each once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import RecordedEvent
+from eventstore.projection import Projector
+from eventstore.rows import checkpoint
+from rollforward import v1
+from services.following import between_appends, with_bookmarks
+from services.pages import fitting
+from services.times import timestamp
+from services.tracking.queries import run_number, runs_of
+from services.tracking.scope import experiment_number
+from services.tracking.tables import runs
+
+BOOKMARK_SECONDS = 5.0
+KNOWN_RUNS = 50_000
+"""Of so many runs a watch remembers whether it follows them."""
+
+_FIELDS: Mapping[type[Message], str] = {
+    v1.RunStarted: "started",
+    v1.RunLogged: "logged",
+    v1.MetricsLogged: "metrics",
+    v1.ArtifactLogged: "artifact",
+    v1.RunInputsLogged: "inputs",
+    v1.RunOutputsLogged: "outputs",
+    v1.RunRenamed: "renamed",
+    v1.RunDescribed: "described",
+    v1.RunFinished: "finished",
+    v1.RunResumed: "resumed",
+    v1.RunLost: "lost",
+    v1.RunDeleted: "deleted",
+    v1.RunRestored: "restored",
+}
+
+
+async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGenerator[v1.WatchRunsResponse]:
+    """The steps of a watch; every step's position is where to resume.
+
+    Raises:
+        Rejected: INVALID_WATCH unless it is of one run or one experiment; RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND;
+            POSITION_AHEAD when the log has not come to `from_position`.
+        FollowerTooSlow: The watcher did not keep up.
+        StoreUnavailable: The service stops, or the database does not answer.
+    """
+    if bool(request.run_id) == bool(request.experiment_id):
+        raise Rejected(Kind.INVALID, "INVALID_WATCH", "a watch follows one run, or the runs of one experiment")
+    await projector.wait_for(projector.tail.position)  # what was answered before this watch is in its snapshot
+    parts, after = await projector.query(lambda rows: _begin(rows, request))
+    if request.HasField("from_position"):
+        after = await between_appends(projector.store, request.from_position)
+    while parts:
+        part, position = parts.popleft(), 0 if parts else after
+        yield v1.WatchRunsResponse(snapshot=part, position=position)
+    followed = _Followed(projector, request)
+
+    async def told(events: Sequence[RecordedEvent], position: int) -> Iterator[v1.WatchRunsResponse]:
+        return _changes_by_append(events, await followed.among(events, position), request.without_metrics)
+
+    heard = projector.follow(after, BOOKMARK_SECONDS)
+    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, _bookmark)) as watched:
+        async for step in watched:
+            yield step
+
+
+def _bookmark(position: int) -> v1.WatchRunsResponse:
+    return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position)
+
+
+def _begin(rows: sa.Connection, request: v1.WatchRunsRequest) -> tuple[deque[v1.RunSnapshot], int]:
+    """The snapshot in parts, none when it is not asked for, and the position that it holds at."""
+    if request.run_id:
+        numbers: Sequence[int] = [run_number(rows, request.run_id)]
+    else:
+        experiment = experiment_number(rows, request.experiment_id)
+        numbers = () if request.HasField("from_position") else _runs_in(rows, experiment)
+    if request.HasField("from_position"):
+        return deque(), 0
+    return deque(_parts(rows, numbers)), rows.scalar(sa.select(checkpoint.c.position)) or 0
+
+
+def _runs_in(rows: sa.Connection, experiment: int) -> Sequence[int]:
+    return rows.scalars(sa.select(runs.c.run).where(runs.c.experiment == experiment).order_by(runs.c.run)).all()
+
+
+def _parts(rows: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.RunSnapshot]:
+    continues = True
+    while continues:
+        part = fitting(numbers, lambda some: runs_of(rows, some))
+        numbers = numbers[len(part) :]
+        continues = bool(numbers)
+        yield v1.RunSnapshot(runs=part, continues=continues)
+
+
+class _Followed:
+    """Which runs a watch follows."""
+
+    def __init__(self, projector: Projector, request: v1.WatchRunsRequest) -> None:
+        self._projector = projector
+        self._run_id = request.run_id
+        self._experiment_id = request.experiment_id
+        self._known: OrderedDict[str, bool] = OrderedDict()
+
+    async def among(self, events: Sequence[RecordedEvent], position: int) -> Collection[str]:
+        """The ids of those that events are of; the events are those up to a position."""
+        if self._run_id:
+            return (self._run_id,)
+        found: dict[str, bool] = {}
+        unknown: set[str] = set()
+        for event in events:
+            run_id = _run_of(event)
+            if isinstance(event.data, v1.RunStarted):
+                found[run_id] = event.data.experiment_id == self._experiment_id
+            elif run_id and run_id not in found:
+                found[run_id] = self._known.get(run_id, False)
+                if run_id not in self._known:
+                    unknown.add(run_id)
+        if unknown:
+            await self._projector.wait_for(position)  # a run that started before is in the rows then
+            found.update(await self._projector.query(lambda rows: self._ask(rows, unknown)))
+        self._remember(found)
+        return {run_id for run_id, mine in found.items() if mine}
+
+    def _ask(self, rows: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
+        question = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))
+        mine = set(rows.scalars(question.where(runs.c.experiment == int(self._experiment_id))))
+        return {run_id: run_id in mine for run_id in run_ids}
+
+    def _remember(self, found: Mapping[str, bool]) -> None:
+        for run_id, mine in found.items():
+            self._known[run_id] = mine
+            self._known.move_to_end(run_id)
+        while len(self._known) > KNOWN_RUNS:
+            self._known.popitem(last=False)
+
+
+def _run_of(event: RecordedEvent) -> str:
+    """The run that an event is of; none for one of an experiment or a logged model."""
+    return event.data.run_id if type(event.data) in _FIELDS else ""  # type: ignore[attr-defined]
+
+
+def _changes_by_append(
+    events: Sequence[RecordedEvent], followed: Collection[str], without_metrics: bool
+) -> Iterator[v1.WatchRunsResponse]:
+    changes = v1.RunChanges()
+    for event in events:
+        if _run_of(event) in followed and not (without_metrics and isinstance(event.data, v1.MetricsLogged)):
+            changes.changes.append(_change_of(event))
+        if event.closes_append and changes.changes:
+            yield v1.WatchRunsResponse(changes=changes, position=event.position)
+            changes = v1.RunChanges()
+
+
+def _change_of(event: RecordedEvent) -> v1.RunChange:
+    change = v1.RunChange(
+        run_id=_run_of(event), position=event.position, time=timestamp(event.time), actor=event.metadata.actor
+    )
+    getattr(change, _FIELDS[type(event.data)]).CopyFrom(event.data)
+    return change

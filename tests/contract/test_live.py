@@ -1,0 +1,150 @@
+"""What keeps up with the registry's log in memory outlives a defect of ours: it says nothing, then starts again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from eventstore.errors import StoreUnavailable
+from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.ids import new_id
+from eventstore.memory import MemoryStore
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from eventstore.tail import Tail
+from rollforward import v1
+from services import registry
+from services.registry import live as live_module
+from services.registry import schedules
+from services.registry.live import Live
+from services.registry.projection import RegistryProjection
+from services.registry.schedules import Timekeeper
+from tests.servers.nats import until
+
+DIGEST = f"sha256:{'1' * 64}"
+
+
+class Defective(Live):
+    """Cannot take in one event."""
+
+    bad_at = 0
+
+    def _hear(self, event: RecordedEvent) -> None:
+        if event.position == self.bad_at:
+            raise ArithmeticError("a bug")
+        super()._hear(event)
+
+
+@dataclass
+class Registry:
+    """A log, what follows it, its rows, and a view of it that is defective at a position."""
+
+    log: MemoryStore
+    tail: Tail
+    rows: Projector
+    live: Defective
+
+    async def append(self, *facts: object) -> int:
+        """Appends to the model's stream."""
+        events = [NewEvent("model/m", fact, Metadata("Ann"), key := new_id(), key) for fact in facts]  # type: ignore[arg-type]
+        return (await self.log.append(events))[-1]
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Registry]:
+    """A model with a version; the view is started."""
+    log = MemoryStore("registry", registry.EVENTS)
+    tail = Tail(log)
+    rows = Projector(tail, RegistryProjection(), Database(str(tmp_path)))
+    parts = Registry(log, tail, rows, Defective(rows, tail))
+    await parts.append(v1.ModelCreated(model="m"), v1.VersionRegistered(model="m", version=1, digest=DIGEST))
+    for part in (tail, rows, parts.live):
+        await part.start()
+    yield parts
+    for part in (parts.live, rows, tail):
+        await part.stop()
+
+
+def moved(to: int) -> v1.AliasMoved:
+    """The alias moved."""
+    return v1.AliasMoved(model="m", alias="a", to_version=to, to_digest=DIGEST)
+
+
+async def test_a_view_that_met_a_defect_answers_nothing_until_it_has_started_again(
+    running: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_again, go_on = running.live._start_again, asyncio.Event()
+
+    async def held_up() -> None:
+        await go_on.wait()
+        await start_again()
+
+    monkeypatch.setattr(running.live, "_start_again", held_up)
+    monkeypatch.setattr(live_module, "RETRY_SECONDS", 0.0)
+    running.live.bad_at = 4
+    with structlog.testing.capture_logs() as logged:
+        await running.append(moved(1))
+        await running.live.wait_for(3)
+        assert running.live.resolve("m", "a").alias.version == 1
+        await running.append(moved(1))
+        await until(lambda: running.live.failure is not None)
+        with pytest.raises(StoreUnavailable) as caught:
+            running.live.resolve("m", "a")
+        assert caught.value.reason == "PROJECTION_FAILED"
+        go_on.set()
+        await asyncio.wait_for(running.live.wait_for(4), 20)
+    assert running.live.resolve("m", "a").alias.revision == 4
+    assert [entry["log_level"] for entry in logged] == ["error"]
+    last = await running.append(moved(1))
+    await asyncio.wait_for(running.live.wait_for(last), 20)
+    assert running.live.resolve("m", "a").alias.revision == last
+
+
+class Overdue(Timekeeper):
+    """Cannot look at what is due the first time."""
+
+    looks = 0
+
+    async def _look(self) -> float:
+        self.looks += 1
+        if self.looks == 1:
+            raise ArithmeticError("a bug")
+        return await super()._look()
+
+
+async def test_a_timekeeper_that_met_a_defect_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "RETRY_SECONDS", 0.0)
+    keeper = Overdue(None, running.rows, running.tail)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as logged:
+        await keeper.start()
+        await until(lambda: keeper.looks > 1)
+        await keeper.stop()
+    assert [entry["log_level"] for entry in logged] == ["error"]
+
+
+async def test_a_timekeeper_that_met_a_defect_listens_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = 0
+
+    def defective(events: object) -> bool:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise ArithmeticError("a bug")
+        return True
+
+    monkeypatch.setattr(schedules, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(schedules, "_sets_a_time", defective)
+    keeper = Timekeeper(None, running.rows, running.tail)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as logged:
+        await keeper.start()
+        await running.append(moved(1))
+        await until(lambda: times > 0)
+        await running.append(moved(1))
+        await until(lambda: times > 1)
+        await keeper.stop()
+    assert [entry["log_level"] for entry in logged] == ["error"]

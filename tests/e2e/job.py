@@ -1,0 +1,114 @@
+"""A training job that logs the points 0, 1, 2... of a metric and tells how far it came; several kinds of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rollforward as rf
+
+STEPS = 1_000_000
+
+
+def tell(text: str) -> None:
+    """One line, at once, whole."""
+    os.write(1, f"{text}\n".encode())
+
+
+def log_forever(run: rf.Run, key: str, pause: float = 0.0) -> None:
+    """Logs points, and tells of every fiftieth, until it is killed."""
+    for step in range(STEPS):
+        run.log_metric(key, step, step)
+        if step % 50 == 49:
+            tell(f"{key} {step + 1}")
+        time.sleep(pause)
+
+
+def killed(run: rf.Run) -> None:
+    """Logs until it is killed."""
+    run.log_params({"kind": "killed"})
+    log_forever(run, "loss", 0.0002)
+
+
+def ending(run: rf.Run) -> None:
+    """Logs a while and ends when it is told to."""
+    for step in range(500):
+        run.log_metric("loss", step, step)
+    tell("logged")
+    while not Path(os.environ["JOB_MAY_END"]).exists():
+        time.sleep(0.01)
+    run.finish()
+    tell("finished")
+
+
+def forking(run: rf.Run) -> None:
+    """Four threads log, and two forked processes that go on after their parent is killed."""
+    # While threads log: what they hold at that moment is held for ever in the child.
+    threads = [threading.Thread(target=log_forever, args=(run, f"thread-{n}", 0.001), daemon=True) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(2):
+        if os.fork() == 0:
+            log_forever(run, f"child-{number}", 0.001)
+    threads[0].join()
+
+
+def flushing(run: rf.Run) -> None:
+    """A forked process logs, waits for the delivery, and leaves the block; then the parent does."""
+    run.log_metric("loss", 0, 0)
+    child = os.fork()
+    run.log_metric("loss" if child else "child", 1, 1)
+    if child == 0:
+        run.flush()
+        tell("child delivered")
+        run.finish()
+        os._exit(0)
+    os.waitpid(child, 0)
+    run.finish()
+    tell("finished")
+
+
+def work(run: rf.Run, number: int) -> None:
+    """What a spawned worker does with the run that it was handed."""
+    with run:
+        for step in range(100):
+            run.log_metric(f"worker-{number}", step, step)
+
+
+def spawning(run: rf.Run) -> None:
+    """Hands the run to two processes that are spawned."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work, args=(run, number)) for number in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    run.finish()
+    tell("finished")
+
+
+def forgetful(run: rf.Run) -> None:
+    """Logs, and just ends."""
+    run.log_metric("loss", 1.0)
+
+
+KINDS: dict[str, Callable[[rf.Run], None]] = {
+    one.__name__: one for one in (killed, ending, forking, flushing, spawning, forgetful)
+}
+
+
+def main(kind: str, address: str) -> None:
+    """Starts a run and does what this kind of job does."""
+    rf.connect(address, actor="job", timeout=20.0)
+    run = rf.start_run("jobs", name=kind)
+    tell(f"run {run.run_id}")
+    KINDS[kind](run)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

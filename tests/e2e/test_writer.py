@@ -1,0 +1,273 @@
+"""What a training job has journaled ends in its run, once, whatever is killed on the way.
+
+ROLLFORWARD_CRASH_ROUNDS and ROLLFORWARD_CRASH_SEED make other and longer schedules of kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from rollforward import Connection, v1
+from rollforward.journal import Journal, journals
+from tests.e2e.processes import ROLLFORWARD, Services
+from tests.e2e.program import Program, until
+
+ROUNDS = int(os.environ.get("ROLLFORWARD_CRASH_ROUNDS", "2"))
+SEED = int(os.environ.get("ROLLFORWARD_CRASH_SEED", "20"))
+
+pytestmark = [pytest.mark.timeout(100 + 40 * ROUNDS), pytest.mark.xdist_group("writer")]
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """A running system."""
+    with Services(tmp_path_factory.mktemp("services") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def link(services: Services) -> Iterator[Connection]:
+    with services.connect("job") as connection:
+        yield connection
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the jobs' journals are."""
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def jobs(services: Services, tmp_path: Path, place: Path) -> Iterator[Jobs]:
+    started = Jobs(services.address, tmp_path, place)
+    yield started
+    started.kill()
+
+
+class Jobs:
+    """Training jobs as processes of their own."""
+
+    def __init__(self, address: str, folder: Path, place: Path) -> None:
+        self._address = address
+        self._folder = folder
+        self._place = place
+        self._programs: list[Program] = []
+
+    def start(self, kind: str, **environment: str) -> tuple[Program, str]:
+        """A job of a kind, and its run's id."""
+        command = [sys.executable, "-m", "tests.e2e.job", kind, self._address]
+        log = self._folder / f"{kind}-{len(self._programs)}.log"
+        program = Program(command, log, {"ROLLFORWARD_JOURNAL": str(self._place), **environment})
+        self._programs.append(program)
+        return program, program.line("^run ")[1].split()[1]
+
+    def kill(self) -> None:
+        for program in self._programs:
+            kill_family(program)
+
+
+def kill_family(program: Program) -> None:
+    """Kills a job with the processes that it forked, whose group it leads."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.kill()
+
+
+def catch_up(link: Connection) -> None:
+    """Has reads show what is in the log now: they follow what their own connection wrote."""
+    rf.create_experiment(uuid.uuid4().hex, connection=link)
+
+
+def values(link: Connection, run_id: str, key: str) -> list[float]:
+    """The points of a metric in the log."""
+    catch_up(link)
+    return list(rf.metric_history(run_id, key, connection=link).values)
+
+
+def told(program: Program, key: str) -> int:
+    """How many points of a metric the job said that it had logged."""
+    lines = [line.split() for _, line in program.lines()]
+    return max((int(line[1]) for line in lines if line[0] == key), default=0)
+
+
+def expect_exactly(link: Connection, run_id: str, key: str, at_least: int) -> None:
+    """Fails unless the points are 0, 1, 2..., each once, as far as the job told and at most what it logged since."""
+    found = values(link, run_id, key)
+    assert found == [float(step) for step in range(len(found))]
+    assert at_least <= len(found) <= at_least + 50
+
+
+def sync(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs `rollforward sync` on the journals."""
+    command = [ROLLFORWARD, "sync", str(place), "-o", "json", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def left(place: Path) -> list[Path]:
+    """What is left of the journals."""
+    return [path for path in place.rglob("*") if path.is_file()]
+
+
+def await_death(program: Program, place: Path) -> None:
+    """Kills a job, and waits until the system has let go of its locks."""
+    program.kill()
+
+    def is_free(folder: Path) -> bool:
+        journal = Journal.open(folder)
+        free = journal.lock()
+        journal.unlock()
+        return free
+
+    until(lambda: all(map(is_free, journals(place))), "the journals are free")
+
+
+def test_killed_jobs_services_and_syncs_end_with_each_journaled_point_once(
+    services: Services, jobs: Jobs, link: Connection, place: Path
+) -> None:
+    dice = random.Random(SEED)
+    runs: dict[str, int] = {}
+    for number in range(2 * ROUNDS):
+        program, run_id = jobs.start("killed")
+        goal = dice.randrange(50, 4_000)
+        program.line(f"^loss {goal // 50 * 50}$")
+        if number % 2:
+            services.kill()
+            goal = told(program, "loss") + dice.randrange(100, 2_000)
+            program.line(f"^loss {goal // 50 * 50}$")
+        await_death(program, place)
+        runs[run_id] = told(program, "loss")
+        if number % 2:
+            assert sync(place, "--timeout", "1").returncode == 1
+            services.start()
+        kill_some_syncs(dice, place)
+    done = sync(place)
+    assert done.returncode == 0, done.stderr
+    assert left(place) == []
+    for run_id, count in runs.items():
+        expect_exactly(link, run_id, "loss", count)
+        assert dict(rf.get_run(run_id, connection=link).params) == {"kind": "killed"}
+
+
+def kill_some_syncs(dice: random.Random, place: Path) -> None:
+    """Starts to sync and kills that, here and there."""
+    for _ in range(3):
+        command = [sys.executable, "-c", "import sys, rollforward as rf; rf.sync(sys.argv[1])", str(place)]
+        process = subprocess.Popen(command)
+        try:
+            process.wait(dice.uniform(0.2, 0.8))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+
+
+def test_a_job_lives_through_an_outage_of_the_services(
+    services: Services, jobs: Jobs, link: Connection, place: Path, tmp_path: Path
+) -> None:
+    services.kill()
+    program, run_id = jobs.start("ending", JOB_MAY_END=str(tmp_path / "end"))
+    program.line("^logged")
+    services.start()
+    (tmp_path / "end").touch()
+    program.line("^finished")
+    assert values(link, run_id, "loss") == [float(step) for step in range(500)]
+    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert program.wait() == 0
+    assert left(place) == []
+
+
+def test_a_forked_process_logs_and_its_parent_delivers(jobs: Jobs, link: Connection, place: Path) -> None:
+    program, run_id = jobs.start("flushing")
+    program.line("^child delivered")
+    program.line("^finished")
+    assert (values(link, run_id, "loss"), values(link, run_id, "child")) == ([0.0, 1.0], [1.0])
+    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert program.wait() == 0
+    assert left(place) == []
+
+
+def test_threads_and_forked_processes_of_a_killed_job_lose_nothing(jobs: Jobs, link: Connection, place: Path) -> None:
+    program, run_id = jobs.start("forking")
+    for key in ("thread-0", "thread-3", "child-0", "child-1"):
+        program.line(f"^{key} 200$")
+    os.kill(program.pid, signal.SIGKILL)
+    before = told(program, "child-0")
+    program.line(f"^child-0 {before + 200}$")
+    assert sync(place).returncode == 0
+    assert len(values(link, run_id, "child-0")) >= before
+    assert left(place)
+    kill_family(program)
+    until(lambda: sync(place).returncode == 0 and not left(place), "everything is delivered")
+    for key in ("thread-0", "thread-1", "thread-2", "thread-3", "child-0", "child-1"):
+        expect_exactly(link, run_id, key, told(program, key))
+
+
+def test_spawned_workers_write_the_run_that_they_were_handed(jobs: Jobs, link: Connection, place: Path) -> None:
+    program, run_id = jobs.start("spawning")
+    program.line("^finished")
+    for number in range(2):
+        assert values(link, run_id, f"worker-{number}") == [float(step) for step in range(100)]
+    assert program.wait() == 0
+    assert left(place) == []
+
+
+def test_a_run_that_its_program_forgot_is_ended_with_it(jobs: Jobs, link: Connection, place: Path) -> None:
+    program, run_id = jobs.start("forgetful")
+    assert program.wait() == 0
+    assert values(link, run_id, "loss") == [1.0]
+    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert left(place) == []
+
+
+def test_an_offline_run_is_synced_with_its_artifacts(
+    services: Services, link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    model = tmp_path / "model"
+    (model / "deep").mkdir(parents=True)
+    (model / "deep/weights.bin").write_bytes(os.urandom(100_000))
+    with rf.start_run("offline", offline=True, connection=link) as run:
+        run.log_params({"depth": 3})
+        run.log_metric("loss", 0.5)
+        digest = run.log_artifacts(model, "model")
+        run.log_artifact(model / "deep/weights.bin", "raw")
+    (model / "deep/weights.bin").write_bytes(b"changed since")
+    with pytest.raises(rf.NotFound):
+        rf.get_run(run, connection=link)
+    done = sync(place)
+    assert done.returncode == 0, done.stderr
+    (synced,) = json.loads(done.stdout)
+    assert (synced["run_id"], synced["state"], synced["refused"]["points"]) == (run.run_id, "delivered", 0)
+    found = rf.get_run(run, connection=link)
+    assert {one.path: one.digest for one in found.artifacts}["model"] == digest
+    assert {one.path for one in found.artifacts} == {"model", "raw/weights.bin"}
+    assert (dict(found.params), found.status) == ({"depth": "3"}, v1.RUN_STATUS_FINISHED)
+    assert left(place) == []
+
+
+def test_an_artifact_logged_during_an_outage_follows(
+    services: Services, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    (tmp_path / "notes.txt").write_text("all is well")
+    with services.connect("job", timeout=2.0) as link:
+        run = rf.start_run("outage", connection=link)
+        services.kill()
+        digest = run.log_artifact(tmp_path / "notes.txt")
+        services.start()
+        run.flush(timeout=20.0)
+        (artifact,) = rf.get_run(run, connection=link).artifacts
+        assert (artifact.path, artifact.digest) == ("notes.txt", digest)
+        run.finish()
+    assert left(place) == []

@@ -1,0 +1,116 @@
+"""Tracking's rows in a real database, filled append by append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, RecordedEvent
+from eventstore.generations import Generations
+from eventstore.rows import Database
+from rollforward import v1
+from services.series import Points, pack
+from services.times import timestamp
+from services.tracking.projection import TrackingProjection
+
+T = TypeVar("T")
+
+SECOND = 1_000_000_000
+"""In nanoseconds."""
+
+BEGAN = 1_700_000_000 * SECOND
+"""When the first append was recorded; each later one a second after the one before."""
+
+BEGAN_MS = BEGAN // 1_000_000
+
+
+class TrackingRows:
+    """Rows and the log that they are of."""
+
+    def __init__(self, location: str) -> None:
+        self._generations = Generations(TrackingProjection(), Database(location))
+        self._rows = self._generations.fresh()
+        self._experiments = 0
+        self._runs = 0
+        self._models = 0
+        self.position = 0
+        self.appends = 0
+
+    def append(self, *facts: Message, actor: str = "Zoë") -> None:
+        """Applies one append."""
+        end, time = self.position + len(facts), BEGAN + self.appends * SECOND
+        batch = [
+            RecordedEvent("a stream", position, time, f"event-{position}", fact, Metadata(actor, ""), end)
+            for position, fact in enumerate(facts, self.position + 1)
+        ]
+        self._generations.apply(self._rows, self.position, batch)
+        self.position, self.appends = end, self.appends + 1
+
+    def experiment(self, name: str, **tags: str) -> str:
+        """Creates an experiment; returns its id."""
+        self._experiments += 1
+        experiment_id = str(self._experiments)
+        self.append(v1.ExperimentCreated(experiment_id=experiment_id, name=name, tags=tags))
+        return experiment_id
+
+    def run(self, experiment_id: str, *, start_ms: int | None = None, actor: str = "Zoë", **known: object) -> str:
+        """Starts a run; returns its id."""
+        self._runs += 1
+        run_id = f"{self._runs:032x}"
+        fact = v1.RunStarted(run_id=run_id, experiment_id=experiment_id, **known)  # type: ignore[arg-type]
+        if start_ms is not None:
+            fact.start_time.CopyFrom(timestamp(start_ms * 1_000_000))
+        self.append(fact, actor=actor)
+        return run_id
+
+    def log(self, run_id: str, metrics: Mapping[str, float] = {}, **params: str) -> None:
+        """Logs metrics, one point each, and parameters."""
+        facts: list[Message] = []
+        if metrics:
+            facts.append(v1.MetricsLogged(run_id=run_id, series=[point(*one) for one in metrics.items()]))
+        if params:
+            facts.append(v1.RunLogged(run_id=run_id, params=params))
+        self.append(*facts)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run."""
+        self.append(v1.RunLogged(run_id=run_id, tags=tags))
+
+    def model(self, experiment_id: str, name: str, **known: object) -> str:
+        """Creates a logged model; returns its id."""
+        self._models += 1
+        model_id = f"m-{self._models:032x}"
+        fact = v1.LoggedModelCreated(model_id=model_id, experiment_id=experiment_id, name=name, **known)  # type: ignore[arg-type]
+        self.append(fact)
+        return model_id
+
+    def ask(self, question: Callable[[sa.Connection], T]) -> T:
+        """Answers a question."""
+        with self._rows.transaction() as connection:
+            return question(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._rows.close()
+
+
+def point(key: str, value: float, *, step: int = 0, time_ms: int = 0, **about: str) -> v1.Series:
+    """A series of one point."""
+    series = pack(key, Points(np.array([step]), np.array([time_ms]), np.array([value])))
+    series.MergeFrom(v1.Series(**about))  # type: ignore[arg-type]
+    return series
+
+
+@contextmanager
+def tracking_rows(location: str) -> Iterator[TrackingRows]:
+    """New rows in a directory or a database."""
+    rows = TrackingRows(location)
+    try:
+        yield rows
+    finally:
+        rows.close()

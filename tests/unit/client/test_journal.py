@@ -1,0 +1,354 @@
+"""A journal keeps what it was given, however its process ends, and says honestly what it could not keep."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforward import journal_records as records
+from rollforward import v1
+from rollforward.batches import Batch, read_batch
+from rollforward.errors import InvalidRequest
+from rollforward.journal import Head, Journal, journals, take_lock
+from rollforward.journal_cursor import Cursor, Place, read_cursor, write_cursor
+from rollforward.journal_reader import MemoryReader, Reader
+from rollforward.journal_records import PLAIN, About, Call, Count, Points
+from rollforward.journal_strand import Strand
+from rollforward.run_records import label_records, point_records
+from rollforward.series import unpack
+
+RUN = "0123456789abcdef" * 2
+HEAD = Head(RUN, "localhost:1", "Zoë")
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+numbers = st.integers(-(2**63), 2**63 - 1)
+values = st.floats(allow_nan=True, allow_infinity=True, width=64)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal.create(HEAD, tmp_path)
+
+
+def kept(journal: Journal, strand: str = "0") -> list[float]:
+    """The values of all points that a reader finds and settles."""
+    reader = Reader(journal, strand)
+    found: list[float] = []
+    while (batch := reader.next()) is not None:
+        found += points_of(batch)
+        for step in batch.steps:
+            reader.note(step, None)
+        reader.settle()
+    return found
+
+
+def points_of(batch: Batch) -> list[float]:
+    requests = [step.action.request for step in batch.steps]
+    return [
+        value
+        for request in requests
+        if isinstance(request, v1.LogBatchRequest)
+        for series in request.series
+        for value in unpack([series]).values
+    ]
+
+
+def fill(strand: Strand, count: int, start: int = 0) -> int:
+    """Logs so many points, of the values 0, 1, 2...; how many were kept."""
+    return sum(strand.append_points(records.point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count))
+
+
+@given(numbers, numbers, st.lists(st.tuples(names.map(str.encode), values), min_size=1), st.tuples(names, names, names))
+def test_points_are_read_as_they_were_written(
+    step: int, moment: int, entries: list[tuple[bytes, float]], about: tuple[str, str, str]
+) -> None:
+    for what in (PLAIN, About(*about)):
+        found = records.parse(records.points(step, moment, entries, what))
+        assert isinstance(found, Points)
+        assert (found.step, found.timestamp, found.about) == (step, moment, what)
+        assert [name for name, _ in found.values] == [name for name, _ in entries]
+        assert all(is_same(one, other) for (_, one), (_, other) in zip(found.values, entries, strict=True))
+    name, value = entries[0]
+    assert records.point(step, moment, value, name) == records.points(step, moment, entries[:1])
+
+
+def is_same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def test_all_else_is_read_as_it_was_written() -> None:
+    start = v1.StartRunRequest(run_id=RUN, name="é", tags={"a": "b"}, heartbeat=True)
+    assert records.parse(records.start("fraud", start, resume=True)) == records.Start("fraud", True, start)
+    finish = v1.FinishRunRequest(run_id=RUN, status=v1.RUN_STATUS_KILLED)
+    assert records.parse(records.call("FinishRun", finish)) == Call("FinishRun", finish)
+    artifact = v1.LogArtifactRequest(run_id=RUN, path="model")
+    assert records.parse(records.artifact(artifact)) == records.Artifact(artifact)
+    labels = v1.LogBatchRequest(params={"p": "1"}, removed_tags=["t"])
+    assert records.parse(records.labels(labels)) == labels
+
+
+@pytest.mark.parametrize("payload", [b"\x63", b"\x04\x03\x00abc", b"\x01\x00", b"\x03\xff\xff"])
+def test_what_a_later_version_wrote_is_not_guessed_at(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        records.parse(payload)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), st.data())
+def test_a_torn_or_damaged_tail_ends_what_is_read_and_nothing_before_it(
+    payloads: list[bytes], data: st.DataObject
+) -> None:
+    whole = b"".join(map(records.frame, payloads))
+    ends = [end for _, end in records.frames(whole)]
+    assert [payload for payload, _ in records.frames(whole)] == payloads
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    assert [end for _, end in records.frames(whole[:cut])] == [end for end in ends if end <= cut]
+    damaged = bytearray(whole)
+    damaged[cut] ^= data.draw(st.integers(1, 255))
+    assert [end for _, end in records.frames(bytes(damaged))] == [end for end in ends if end <= cut]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=80), st.integers(1, 400))
+def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]], most: int) -> None:
+    data = b"".join(records.frame(records.point(i, 2, v, k.encode())) for i, (k, v) in enumerate(points))
+    at, found = 0, []
+    while (batch := read_batch(data[at:], RUN, f"seed/{at}", most=most)) is not None:
+        again = read_batch(data[at : at + batch.end], RUN, f"seed/{at}", most=1, whole=True)
+        assert again == batch
+        assert len(batch.steps) == 1
+        found.append(batch.steps[0].action.request)
+        at += batch.end
+    assert at == len(data)
+    ids = [request.request_id for request in found]  # type: ignore[attr-defined]
+    assert len(set(ids)) == len(ids)
+    for key in "abc":
+        series = [one for request in found for one in request.series if one.key == key]  # type: ignore[attr-defined]
+        assert list(unpack(series).values) == [value for name, value in points if name == key]
+
+
+def test_labels_are_cut_into_records_that_fit_a_batch() -> None:
+    params = {f"p{i}": "ü" * 6_000 for i in range(30)}
+    data = b"".join(records.frame(payload) for payload, _ in label_records(params, {"t": "1"}, ["u"]))
+    at, found = 0, v1.LogBatchRequest()
+    while (batch := read_batch(data[at:], RUN, str(at))) is not None:
+        (step,) = batch.steps
+        assert step.action.request.ByteSize() < 1_000_000
+        found.MergeFrom(step.action.request)  # type: ignore[arg-type]
+        at += batch.end
+    assert dict(found.params) == params
+    assert (dict(found.tags), list(found.removed_tags)) == ({"t": "1"}, ["u"])
+
+
+def test_the_last_word_about_a_tag_holds_within_a_batch() -> None:
+    words = [v1.LogBatchRequest(tags={"a": "1", "b": "1"}), v1.LogBatchRequest(removed_tags=["a", "b"])]
+    words.append(v1.LogBatchRequest(tags={"b": "2"}))
+    batch = read_batch(b"".join(records.frame(records.labels(word)) for word in words), RUN, "seed")
+    assert batch is not None
+    (step,) = batch.steps
+    request = step.action.request
+    assert isinstance(request, v1.LogBatchRequest)
+    assert (dict(request.tags), list(request.removed_tags), step.content) == ({"b": "2"}, ["a"], Count(0, 5))
+
+
+def test_points_about_different_things_stay_apart() -> None:
+    abouts = [PLAIN, About("m-1", "", ""), About("m-1", "d", "x")]
+    payloads = [p for about in abouts for p, _ in point_records(1, 2, [(b"loss", 1.0)], about)]
+    batch = read_batch(b"".join(map(records.frame, payloads)), RUN, "seed")
+    assert batch is not None
+    request = batch.steps[0].action.request
+    assert isinstance(request, v1.LogBatchRequest)
+    assert [(one.model_id, one.dataset_name, one.dataset_digest) for one in request.series] == [*map(tuple, abouts)]
+
+
+def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
+    path = tmp_path / "cursor"
+    assert read_cursor(path) == Cursor()
+    cursor = Cursor()
+    for number in range(5):
+        cursor = cursor.next(place=Place(1, number), settled=Count(number, 2, 3), refused=Count(1, 0, 0), ended=True)
+        write_cursor(path, cursor)
+        assert read_cursor(path) == cursor
+    newest = cursor.number % 2 * 128
+    with path.open("r+b") as file:
+        file.seek(newest + 20)
+        file.write(b"torn")
+    assert read_cursor(path).number == cursor.number - 1
+
+
+def test_a_range_once_begun_stays_the_same_after_a_crash(journal: Journal) -> None:
+    strand = Strand(journal)
+    fill(strand, 10)
+    first = Reader(journal, "0").next()
+    fill(strand, 10, start=10)
+    second = Reader(journal, "0").next()
+    assert first == second
+    assert first is not None
+    assert points_of(first) == [float(i) for i in range(10)]
+    assert kept(journal) == [float(i) for i in range(20)]
+
+
+def test_segments_follow_one_another_and_go_when_they_are_delivered(journal: Journal) -> None:
+    strand = Strand(journal, disk_bytes=1_000_000)
+    assert fill(strand, 10_000) == 10_000
+    assert len(journal.segments("0")) > 2
+    assert kept(journal) == [float(i) for i in range(10_000)]
+    assert len(journal.segments("0")) == 1
+    assert Reader(journal, "0").cursor.settled == strand.kept == Count(10_000, 0, 0)
+
+
+def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -> None:
+    strand = Strand(journal, disk_bytes=1_000_000)
+    fill(strand, 10_000)
+    first = journal.segments("0")[1]
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    found = kept(journal)
+    assert found == sorted(found)
+    assert found[-1] == 9_999.0
+    assert 0.75 < len(found) / 10_000 < 1
+
+
+def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_room(journal: Journal) -> None:
+    said: list[str] = []
+    strand = Strand(journal, disk_bytes=100_000, memory_bytes=0, complain=said.append)
+    count = fill(strand, 5_000)
+    assert journal.size() <= 100_000
+    assert 1_000 < count < 5_000
+    assert strand.append(records.call("FinishRun", v1.FinishRunRequest(run_id=RUN)), Count(0, 0, 1))
+    assert (strand.kept, strand.take_dropped()) == (Count(count, 0, 1), Count(5_000 - count, 0, 0))
+    assert len(said) == 1
+    assert len(kept(journal)) == count
+    # A full journal is left alone for a while.
+    strand._again = 0.0
+    assert fill(strand, 10) == 10
+    assert len(kept(journal)) == 10
+
+
+def test_a_directory_that_is_gone_is_bridged_in_memory(journal: Journal) -> None:
+    shutil.rmtree(journal.folder)
+    journal.folder.write_text("in the way")
+    strand = Strand(journal)
+    assert fill(strand, 10) == 10
+    journal.folder.unlink()
+    strand._again = 0.0
+    strand.recover()
+    assert kept(journal) == [float(i) for i in range(10)]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from rollforward import journal_records as records
+from rollforward.journal import Head, Journal
+from rollforward.journal_strand import Strand
+
+said = []
+journal = Journal.create(Head("0" * 32, "localhost:1", "a"), Path(sys.argv[1]))
+strand = Strand(journal, complain=said.append)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+kept = sum(strand.append_points(records.point(i, 0, float(i), b"loss"), 1) for i in range(1000))
+assert kept == 1000, kept
+assert len(said) == 1, said
+size = journal.size()
+assert size <= 10_000
+strand._again = 0.0
+first = strand.take_memory(100)
+assert len(first) <= 100
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+strand._again = 0.0
+strand.recover()
+assert strand.append_points(records.point(1000, 0, 1000.0, b"loss"), 1)
+print(journal.folder, len(list(records.frames(first))))
+"""
+
+
+def test_a_full_disk_loses_nothing_that_fits_into_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    journal = Journal.open(Path(said[0]))
+    found = kept(journal)
+    missing = set(map(float, range(1001))) - set(found)
+    assert len(missing) == int(said[1]) > 0
+    assert found == sorted(found)
+
+
+def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
+    strand = Strand(None, memory_bytes=4_500)
+    assert 80 < fill(strand, 1_000) < 120
+    assert strand.take_dropped().points == 1_000 - strand.kept.points
+    reader = MemoryReader(strand, RUN)
+    found: list[float] = []
+    while (batch := reader.next()) is not None:
+        assert reader.next() is batch
+        found += points_of(batch)
+        for step in batch.steps:
+            reader.note(step, None)
+        reader.settle()
+    assert found == [float(i) for i in range(strand.kept.points)]
+    assert reader.settled == strand.kept
+    assert fill(strand, 10) == 10
+
+
+def test_many_threads_may_append(journal: Journal) -> None:
+    strand = Strand(journal, disk_bytes=1_000_000)
+    threads = [threading.Thread(target=fill, args=(strand, 1_000, 1_000 * number)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(kept(journal)) == [float(i) for i in range(4_000)]
+    assert strand.kept.points == 4_000
+
+
+def test_a_strand_is_removed_only_when_nobody_writes_it_and_all_is_delivered(journal: Journal) -> None:
+    strand = Strand(journal)
+    fill(strand, 1)
+    assert not journal.remove_strand("0", lambda: True)
+    strand.close()
+    assert not journal.remove_strand("0", lambda: False)
+    assert journal.remove_strand("0", lambda: True)
+    assert journal.strands() == []
+    journal.remove()
+    assert not journal.folder.parent.exists()
+    assert fill(strand, 1) == 0
+
+
+def test_a_journal_has_one_deliverer(journal: Journal, tmp_path: Path) -> None:
+    (folder,) = journals(tmp_path)
+    other = Journal.open(folder)
+    assert other.head == HEAD
+    assert not other.lock()
+    journal.unlock()
+    assert other.lock()
+    assert not journal.lock()
+    assert list(journals(folder)) == list(journals(folder.parent)) == [folder]
+
+
+def test_a_lock_is_not_held_on_a_file_that_somebody_removed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = take_lock(path)
+    assert first is not None
+    path.unlink()
+    second = take_lock(path)
+    assert second is not None
+    assert take_lock(path) is None
+    os.close(first)
+    os.close(second)
+
+
+def test_what_cannot_be_read_is_kept_and_named(journal: Journal) -> None:
+    strand = Strand(journal)
+    strand.append(b"\x63later", Count(0, 0, 1))
+    with pytest.raises(InvalidRequest) as unreadable:
+        Reader(journal, "0").next()
+    assert unreadable.value.reason == "INVALID_JOURNAL"
+    assert journal.size() > 0

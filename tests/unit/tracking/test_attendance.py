@@ -1,0 +1,308 @@
+"""Which runs are lost, and which never are: over a log in memory and rows in SQLite, with little patience."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+
+from eventstore.decider import CommandHandler
+from eventstore.errors import Rejected, StoreUnavailable
+from eventstore.event import Metadata, NewEvent
+from eventstore.memory import MemoryStore
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from eventstore.tail import Tail
+from rollforward import v1
+from services import tracking
+from services.tracking import run_stream
+from services.tracking.attendance import ACTOR, Attendance
+from services.tracking.projection import TrackingProjection
+from services.tracking.run_state import RunState
+from services.tracking.runs import RUNS
+
+PATIENCE = 0.4
+ZOE = Metadata("Zoë")
+RUNNING, LOST = v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_LOST
+POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(8))
+
+
+class Log(MemoryStore):
+    """A log that can be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__("tracking", tracking.EVENTS)
+        self.away = False
+
+    async def head(self) -> int:
+        if self.away:
+            raise StoreUnavailable("the log does not answer")
+        return await super().head()
+
+
+class Clock:
+    """The monotonic clock, which may jump."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Process:
+    """What a process of tracking has."""
+
+    def __init__(self, log: Log, home: Path) -> None:
+        self.log = log
+        self.clock = Clock()
+        self.tail = Tail(log)
+        self.rows = Projector(self.tail, TrackingProjection(), Database(str(home)))
+        self.commands = CommandHandler(log, RUNS, self.rows)
+        self.attendance = Attendance(self.commands, self.rows, self.tail, PATIENCE, self.clock)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Process]:
+        """Runs it."""
+        async with AsyncExitStack() as stack:
+            for part in (self.tail, self.rows, self.attendance):
+                await part.start()
+                stack.push_async_callback(part.stop)
+            yield self
+
+    async def append(self, fact: Message) -> None:
+        """Something that another process wrote."""
+        event_id = uuid.uuid4().hex
+        assert RUNS.stream_of
+        await self.log.append([NewEvent(RUNS.stream_of(fact), fact, ZOE, event_id, event_id)])
+
+    async def do(self, run_id: str, command: object) -> None:
+        """Does a command here."""
+        self.attendance.heard(run_id)
+        await self.commands.handle(run_stream(run_id), command, ZOE)
+
+    async def start(self, *, heartbeat: bool = True, scheduled: bool = False) -> str:
+        """A run; its id."""
+        run_id = uuid.uuid4().hex
+        await self.append(v1.RunStarted(run_id=run_id, experiment_id="1", heartbeat=heartbeat, scheduled=scheduled))
+        return run_id
+
+    async def state(self, run_id: str) -> RunState:
+        """A run as the log says."""
+        return (await CommandHandler(self.log, RUNS, self.rows).state(run_stream(run_id)))[0]
+
+    async def life(self, run_id: str) -> list[str]:
+        """What happened to a run, by attendance."""
+        events = [event async for event in self.log.read(run_stream(run_id)) if event.metadata.actor == ACTOR]
+        return [event.data.DESCRIPTOR.name for event in events]
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[Process]:
+    """A process over a log of its own."""
+    async with Process(Log(), tmp_path / "rows").running() as one:
+        yield one
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Returns once a condition holds that no event tells of."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def lost(process: Process, run_id: str) -> v1.RunLost:
+    """Waits until a run is lost; the event."""
+    async with asyncio.timeout(20):
+        async for events in process.log.subscribe():
+            for event in events:
+                if isinstance(event.data, v1.RunLost) and event.data.run_id == run_id:
+                    return event.data
+    raise AssertionError
+
+
+async def outlived(process: Process) -> None:
+    """Waits until a run that begins now was lost: who was silent before could have been lost too."""
+    for _ in range(2):
+        await lost(process, await process.start())
+
+
+async def test_silence_loses_a_run_and_says_when_it_was_last_heard_of(process: Process) -> None:
+    before = time.time_ns()
+    run_id = await process.start()
+    began = time.monotonic()
+    await process.do(run_id, v1.RenameRunRequest(run_id=run_id, new_name="new"))
+    after = time.time_ns()
+    event = await lost(process, run_id)
+    assert time.monotonic() - began >= PATIENCE
+    assert before <= event.last_heard.ToNanoseconds() <= after
+    assert (await process.state(run_id)).status == LOST
+
+
+async def test_only_what_promised_to_stay_in_touch_and_runs_is_lost(process: Process) -> None:
+    silent = [await process.start(heartbeat=False), await process.start(scheduled=True)]
+    ended, deleted = await process.start(), await process.start()
+    await process.do(ended, v1.FinishRunRequest(run_id=ended, status=v1.RUN_STATUS_FINISHED))
+    await process.do(deleted, v1.DeleteRunRequest(run_id=deleted))
+    await outlived(process)
+    assert [await process.life(run_id) for run_id in (*silent, ended, deleted)] == [[], [], [], []]
+
+
+async def test_who_comes_back_is_watched_over_anew(process: Process) -> None:
+    scheduled, deleted = await process.start(scheduled=True), await process.start()
+    await process.do(deleted, v1.DeleteRunRequest(run_id=deleted))
+    await outlived(process)
+    await process.do(scheduled, v1.ResumeRunRequest(run_id=scheduled))
+    await process.do(deleted, v1.RestoreRunRequest(run_id=deleted))
+    await lost(process, scheduled)
+    await lost(process, deleted)
+
+
+async def test_an_open_call_is_a_sign_of_life(process: Process) -> None:
+    run_id = await process.start()
+    async with process.attendance.attended(run_id, ZOE):
+        await outlived(process)
+        assert await process.life(run_id) == []
+        closed = time.time_ns()
+    assert (await lost(process, run_id)).last_heard.ToNanoseconds() >= closed
+
+
+async def test_a_command_is_a_sign_of_life_even_when_it_changes_nothing(process: Process) -> None:
+    run_id = await process.start()
+    others = asyncio.create_task(outlived(process))
+    while not others.done():
+        await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
+        await asyncio.wait([others], timeout=PATIENCE / 8)
+    assert await process.life(run_id) == []
+
+
+async def test_so_are_points_that_another_process_took(process: Process) -> None:
+    run_id = await process.start()
+    others = asyncio.create_task(outlived(process))
+    while not others.done():
+        await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
+        await asyncio.wait([others], timeout=PATIENCE / 8)
+    assert await process.life(run_id) == []
+
+
+async def test_a_job_that_comes_back_resumes_its_run(process: Process) -> None:
+    run_id = await process.start()
+    await lost(process, run_id)
+    async with process.attendance.attended(run_id, ZOE):
+        assert (await process.state(run_id)).status == RUNNING
+        await outlived(process)
+    assert await process.life(run_id) == ["RunLost"]
+
+
+async def test_points_that_were_on_their_way_resume_a_lost_run(process: Process) -> None:
+    run_id = await process.start()
+    await lost(process, run_id)
+    await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
+    await until(lambda: process.tail.position == len(process.log._events))
+    async with asyncio.timeout(20):
+        async for events in process.log.subscribe():
+            if any(isinstance(event.data, v1.RunResumed) and event.data.run_id == run_id for event in events):
+                break
+    assert (await process.life(run_id))[:2] == ["RunLost", "RunResumed"]
+
+
+async def test_what_commands_are_decided_on_knows_of_a_loss_elsewhere(process: Process) -> None:
+    run_id = await process.start()
+    await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
+    await process.append(v1.RunLost(run_id=run_id))
+    async with asyncio.timeout(20):
+        while (await process.commands.held(run_stream(run_id))).status != LOST:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_silence_does_not_count_while_the_log_is_away(process: Process) -> None:
+    run_id, other = await process.start(), await process.start(heartbeat=False)
+    process.log.away = True
+    began = process.clock()
+    await until(lambda: process.clock() - began > 3 * PATIENCE)
+    assert await process.life(run_id) == []
+    process.log.away = False
+    back = process.clock()
+    await lost(process, run_id)
+    assert process.clock() - back >= PATIENCE
+    assert await process.life(other) == []
+
+
+async def test_silence_does_not_count_while_the_process_stands_still(process: Process) -> None:
+    run_id = await process.start()
+    await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
+    process.clock.ahead += 100 * PATIENCE
+    jumped = time.monotonic()
+    await lost(process, run_id)
+    assert time.monotonic() - jumped >= PATIENCE
+
+
+async def test_a_new_process_gives_the_whole_patience_anew(tmp_path: Path) -> None:
+    log = Log()
+    async with Process(log, tmp_path / "rows").running() as first:
+        runs = [await first.start(), await first.start(heartbeat=False)]
+    assert await first.life(runs[0]) == []
+    began = time.monotonic()
+    async with Process(log, tmp_path / "rows").running() as second:
+        event = await lost(second, runs[0])
+        assert time.monotonic() - began >= PATIENCE
+        assert not event.HasField("last_heard")
+        await outlived(second)
+        assert await second.life(runs[1]) == []
+
+
+async def test_a_call_ends_with_its_run_and_not_with_an_earlier_end_of_it(process: Process) -> None:
+    run_id = await process.start()
+    finish = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
+    await process.do(run_id, finish)
+    async with process.attendance.attended(run_id, ZOE) as call:
+        await asyncio.wait_for(call.ended(), 20)
+    await process.do(run_id, v1.ResumeRunRequest(run_id=run_id))
+    async with process.attendance.attended(run_id, ZOE) as call:
+        await process.tail.wait_for(await process.log.head())
+        ending = asyncio.create_task(call.ended())
+        await outlived(process)
+        assert not ending.done()
+        await process.do(run_id, finish)
+        await asyncio.wait_for(ending, 20)
+
+
+async def test_a_call_ends_when_the_service_stops(process: Process) -> None:
+    run_id = await process.start()
+    async with process.attendance.attended(run_id, ZOE) as call:
+        process.tail.dismiss(StoreUnavailable("the service stops", "SHUTTING_DOWN"))
+        with pytest.raises(StoreUnavailable) as caught:
+            await asyncio.wait_for(call.ended(), 20)
+    assert caught.value.reason == "SHUTTING_DOWN"
+
+
+@pytest.mark.parametrize(("run_id", "reason"), [("x", "INVALID_RUN_ID"), ("f" * 32, "RUN_NOT_FOUND")])
+async def test_only_runs_are_attended(process: Process, run_id: str, reason: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        async with process.attendance.attended(run_id, ZOE):
+            pass
+    assert caught.value.reason == reason
+
+
+async def test_two_processes_watch_over_the_same_runs(tmp_path: Path) -> None:
+    """One cannot know who is attended by the other: it is corrected, and is more patient then."""
+    log = Log()
+    async with (
+        Process(log, tmp_path / "one").running() as one,
+        Process(log, tmp_path / "two").running() as two,
+    ):
+        run_id = await one.start()
+        async with one.attendance.attended(run_id, ZOE):
+            for _ in range(6):
+                await outlived(two)
+            await until(lambda: not one.attendance._alive)
+            assert (await one.state(run_id)).status == RUNNING
+            losses = (await one.life(run_id)).count("RunLost")
+            assert 1 <= losses <= 4
+        await lost(one, await one.start())
