@@ -5,6 +5,7 @@ Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import quote, unquote
@@ -24,6 +25,7 @@ from eventstore.event import (
 )
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_PLAIN = re.compile(r"[!#$&-~]*")  # nothing but these
 
 _EXTENSIONS = {
     "actor": "ce-actor",
@@ -113,4 +115,4 @@ def decode(
 
 
 def _quoted(text: str) -> str:
-    return quote(text, safe=_PRINTABLE)
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_PRINTABLE)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,10 +25,21 @@ _ABANDONED = 24 * 60 * 60  # seconds since anything was written to an unfinished
 
 
 class ObjectPlace:
-    """Objects by name; see `eventstore.snapshots.Objects`."""
+    """Objects by name; see `eventstore.snapshots.Objects`.
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    The place is opened when it is first needed: a process may run that has none it can use.
+    """
+
+    def __init__(self, place: S3Store | Path) -> None:
+        self._place = place
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        if isinstance(self._place, S3Store):
+            return self._place
+        self._place.mkdir(parents=True, exist_ok=True)
+        _tidy(self._place / "snapshots")
+        return LocalStore(self._place)
 
     def names(self, under: str) -> list[str]:
         """The names below a folder."""
@@ -58,13 +70,8 @@ class ObjectPlace:
 
 
 def open_objects(url: str) -> ObjectPlace:
-    """The objects at a place; see `place_of`. Raises `ValueError` for none of these, `OSError` if it cannot be used."""
-    place = place_of(url)
-    if isinstance(place, S3Store):
-        return ObjectPlace(place)
-    place.mkdir(parents=True, exist_ok=True)
-    _tidy(place / "snapshots")
-    return ObjectPlace(LocalStore(place))
+    """The objects at a place; see `place_of`. Raises `ValueError` for another scheme."""
+    return ObjectPlace(place_of(url))
 
 
 def place_of(url: str) -> S3Store | Path:

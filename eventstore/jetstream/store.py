@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -49,6 +50,7 @@ _TOO_MANY_BATCHES = 429
 _logger = structlog.get_logger(__name__)
 
 
+@lru_cache(maxsize=4096)
 def subject_of(log: str, stream: str) -> str:
     """The NATS subject of a stream: a token for each "/"-separated part; no name can escape its token."""
     # An empty token is not allowed; "%" alone is what no other part is encoded as.

@@ -27,6 +27,7 @@ recorded = sa.Table(
     sa.Column("model", sa.Text),
     sa.Column("alias", sa.Text),
     sa.Column("cause", sa.Integer, nullable=False),
+    sa.Column("left_out", sa.BigInteger, nullable=False),  # so many bytes of the fact stand in the log only
     sa.Column("event", sa.LargeBinary, nullable=False),
     sa.Index("recorded_by_stream", "stream", "position"),
     sa.Index("recorded_by_actor", "actor", "position"),
@@ -55,9 +56,9 @@ _RECORD = sa.insert(recorded)
 
 
 class AuditProjection:
-    """Keeps every event of one log."""
+    """Keeps every event of one log; of metric points, which are many, all but the points themselves."""
 
-    version = 2
+    version = 3
     tables = tables
 
     def __init__(self, log: str) -> None:
@@ -80,6 +81,10 @@ class AuditProjection:
 def _row(log: str, event: RecordedEvent) -> dict[str, Any]:
     view = recorded_view(log, event)
     model, alias, cause = _subject(event.data)
+    left_out = 0
+    if isinstance(event.data, v1.MetricsLogged):
+        left_out = len(view.data.value)
+        view.data.value = b""
     return {
         "position": event.position,
         "time": event.time,
@@ -91,6 +96,7 @@ def _row(log: str, event: RecordedEvent) -> dict[str, Any]:
         "model": model,
         "alias": alias,
         "cause": cause,
+        "left_out": left_out,
         "event": view.SerializeToString(deterministic=True),
     }
 

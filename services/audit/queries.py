@@ -55,9 +55,12 @@ def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Condition
 def newest(
     rows: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
 ) -> list[tuple[Key, v1.RecordedEvent]]:
-    """The newest events of one log that match, all of them before a key: `limit`, or what is enough for a page."""
+    """The newest events of one log that match, all of them before a key: `limit`, or what is enough for a page.
+
+    Metric points are left out of them.
+    """
     time, position = recorded.c.time, recorded.c.position
-    question = sa.select(time, position, recorded.c.event).where(*wanted)
+    question = sa.select(time, position, recorded.c.event, recorded.c.left_out).where(*wanted)
     if before:
         # Ordered by (time, log, position), descending: of the same moment, the logs before this one are through.
         same_moment = {-1: sa.true(), 0: position < before[2], 1: sa.false()}[_compare(log, before[1])]
@@ -66,24 +69,25 @@ def newest(
     with rows.execute(question) as found:
         return [
             ((row.time, log, row.position), v1.RecordedEvent.FromString(row.event))
-            for row in enough(found, lambda row: len(row.event))
+            for row in enough(found, lambda row: len(row.event) + row.left_out)
         ]
 
 
 def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:
     """The next events of one log that match, oldest first, behind one position and up to another.
 
-    It ends with the event that makes it CHUNK_BYTES or CHUNK_EVENTS; empty when there are no more.
+    It ends with the event that makes it CHUNK_BYTES or CHUNK_EVENTS; empty when there are no more. Metric points are
+    left out of them.
     """
     position = recorded.c.position
-    question = sa.select(recorded.c.event).where(position > after, position <= upto, *wanted)
+    question = sa.select(recorded.c.event, recorded.c.left_out).where(position > after, position <= upto, *wanted)
     question = question.order_by(position).limit(CHUNK_EVENTS).execution_options(yield_per=20)
     found: list[v1.RecordedEvent] = []
     size = 0
     with rows.execute(question) as result:
-        for body in result.scalars():
-            found.append(v1.RecordedEvent.FromString(body))
-            size += len(body)
+        for row in result:
+            found.append(v1.RecordedEvent.FromString(row.event))
+            size += len(row.event) + row.left_out
             if size >= CHUNK_BYTES:
                 break
     return found

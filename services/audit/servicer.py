@@ -38,9 +38,11 @@ class AuditServicer(v1.AuditServiceServicer):
         before: Key | None = key_of(request.page_token, int, str, int)  # type: ignore[assignment]
         found: list[tuple[Key, v1.RecordedEvent]] = []
         for log in logs:
-            found += await self._projectors[log].query(
+            newer = await self._projectors[log].query(
                 lambda rows, log=log: newest(rows, log, wanted, before, size + 1)  # type: ignore[misc]
             )
+            await self._complete([event for _, event in newer])
+            found += newer
         found.sort(key=lambda one: one[0], reverse=True)
         page, token = cut(found, size, lambda one: one[0], lambda ones: [event for _, event in ones])
         return v1.ListEventsResponse(events=page, next_page_token=token)
@@ -67,8 +69,17 @@ class AuditServicer(v1.AuditServiceServicer):
         self, log: str, wanted: Conditions, after: int, upto: int
     ) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
         while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, upto)):  # noqa: B023
+            await self._complete(events)
             yield events
             after = events[-1].position
+
+    async def _complete(self, events: Sequence[v1.RecordedEvent]) -> None:
+        """Puts in what the rows leave out: metric points are many, and stand in the log."""
+        for event in events:
+            if event.data.Is(v1.MetricsLogged.DESCRIPTOR):
+                held = await self._projectors[event.log].store.event_at(event.position)
+                if held is not None:
+                    event.data.Pack(held.data, deterministic=True)
 
     def _logs(self, request: v1.ListEventsRequest) -> Sequence[str]:
         if not request.log:

@@ -689,8 +689,18 @@ def test_unfinished_files_are_removed_once_they_are_old(tmp_path: Path) -> None:
         (home / name).touch()
         written = (home / name).stat().st_mtime - age
         os.utime(home / name, (written, written))
-    open_objects(str(tmp_path))
+    assert open_objects(str(tmp_path)).names("snapshots/notes") == ["snapshots/notes/0123456789/c"]
     assert sorted(path.name for path in home.iterdir()) == ["a#1", "c"]
+
+
+async def test_a_place_that_cannot_be_used_keeps_nobody_from_starting(log: JetStreamStore, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    await write(log, 5)
+    async with running(log, str(tmp_path / "rows"), open_objects(str(tmp_path / "file"))) as projector:
+        assert await projector.query(all_notes) == await folded(log)
+        with pytest.raises(StoreUnavailable) as caught:
+            await take(projector)
+        assert caught.value.reason == "BLOB_STORE_UNAVAILABLE"
 
 
 def test_objects_live_in_a_directory_or_in_a_bucket() -> None:

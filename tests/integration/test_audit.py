@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from itertools import count
 from typing import Any
@@ -53,6 +54,21 @@ def test_an_event_is_shown_with_all_that_is_known_of_it(system: Up, model: str) 
         correlation_id="together",
         traceparent=headers[-1][1],
     )
+
+
+def test_metric_points_are_shown_as_the_log_holds_them(system: Up) -> None:
+    run_id, request_id = system.new_run(), new_id()
+    columns = [struct.pack("<3q", 1, 2, 3), struct.pack("<3q", 4, 5, 6), struct.pack("<3d", 0.5, float("nan"), 7.0)]
+    series = v1.Series(key="loss", steps=columns[0], timestamps=columns[1], values=columns[2])
+    batch = v1.LogBatchRequest(run_id=run_id, series=[series], request_id=request_id)
+    system.tracking.LogBatch(batch, metadata=ACTOR, timeout=SECONDS)
+    (listed,) = events(system, request_id=request_id)
+    request = v1.ExportEventsRequest(filter=v1.ListEventsRequest(request_id=request_id))
+    (exported,) = [one for part in system.audit.ExportEvents(request, timeout=SECONDS) for one in part.events]
+    assert listed == exported
+    fact = v1.MetricsLogged()
+    assert listed.data.Unpack(fact)
+    assert fact == v1.MetricsLogged(run_id=run_id, series=[series])
 
 
 def test_conditions_narrow_what_is_found(system: Up) -> None:
