@@ -42,7 +42,9 @@ class TrackingRows:
         self.appends = 0
 
     def append(self, *facts: Message, actor: str = "Zoë") -> None:
-        """Applies one append."""
+        """Applies one append, if anything is in it."""
+        if not facts:
+            return
         end, time = self.position + len(facts), BEGAN + self.appends * SECOND
         batch = [
             RecordedEvent("a stream", position, time, f"event-{position}", fact, Metadata(actor, ""), end)

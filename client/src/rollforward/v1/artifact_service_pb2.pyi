@@ -167,22 +167,26 @@ class BlobUpload(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """The blob's digest."""
     upload_id: _builtins.str
     """Which upload, chosen by the client: 32 lower-case hex digits."""
     offset: _builtins.int
     """The byte that the chunks begin with: what GetUpload answered, or 0 to begin anew."""
+    size_bytes: _builtins.int
+    """The blob's size in bytes: when the chunks end before it, the upload broke off."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         upload_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "size_bytes", b"size_bytes", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,8 @@ class ArtifactServiceServicer(object):
 
     def UploadBlob(self, request_iterator, context):
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
+        UPLOAD_INCOMPLETE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +149,8 @@ class ArtifactServiceServicer(object):
 
     def CollectGarbage(self, request, context):
         """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
-        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING, ARTIFACT_LOST), INVALID_ARGUMENT
+        (INVALID_AGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,8 @@ class ArtifactServiceStub:
     """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
+    UPLOAD_INCOMPLETE).
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]
     """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
@@ -59,7 +60,8 @@ class ArtifactServiceStub:
     """
     CollectGarbage: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]
     """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
-    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING, ARTIFACT_LOST), INVALID_ARGUMENT
+    (INVALID_AGE).
     """
     CreateManifest: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]
     """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
@@ -79,7 +81,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """Which of these blobs are not stored. Errors: INVALID_ARGUMENT (INVALID_DIGEST, TOO_MANY_DIGESTS)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
+    CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
+    UPLOAD_INCOMPLETE).
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]  # type: ignore[assignment]
     """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
@@ -99,7 +102,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """
     CollectGarbage: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
     """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
-    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+    removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING, ARTIFACT_LOST), INVALID_ARGUMENT
+    (INVALID_AGE).
     """
     CreateManifest: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateManifestRequest, _artifact_service_pb2.CreateManifestResponse]  # type: ignore[assignment]
     """Stores a manifest, all of whose blobs are stored. Errors: INVALID_ARGUMENT (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY,
@@ -128,7 +132,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.UploadBlobResponse, _abc.Awaitable[_artifact_service_pb2.UploadBlobResponse]]:
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
-        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL).
+        CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
+        UPLOAD_INCOMPLETE).
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +189,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.CollectGarbageResponse], _abc.AsyncIterator[_artifact_service_pb2.CollectGarbageResponse]]:
         """Removes blobs that nothing names: no version ever registered, no artifact of a run or logged model. What is found is set aside first, and
-        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING), INVALID_ARGUMENT (INVALID_AGE).
+        removed by a later collection if still nothing names it. Errors: FAILED_PRECONDITION (COLLECTION_RUNNING, ARTIFACT_LOST), INVALID_ARGUMENT
+        (INVALID_AGE).
         """
 
     @_abc_1.abstractmethod

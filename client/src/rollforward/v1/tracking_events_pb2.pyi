@@ -867,7 +867,7 @@ class RunLost(_message.Message):
     """The run's id."""
     @_builtins.property
     def last_heard(self) -> _timestamp_pb2.Timestamp:
-        """When it was last in touch."""
+        """When it was last in touch; absent when the process that noticed had not heard of it."""
 
     def __init__(
         self,

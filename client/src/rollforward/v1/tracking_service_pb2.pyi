@@ -285,7 +285,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def last_heard(self) -> _timestamp_pb2.Timestamp:
-        """For a run that is LOST: when its job was last in touch."""
+        """For a run that is LOST: when its job was last in touch; absent when that is not known."""
 
     def __init__(
         self,

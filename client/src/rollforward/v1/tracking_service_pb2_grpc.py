@@ -215,7 +215,7 @@ class TrackingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartRun(self, request, context):
-        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE, INVALID_TIME),
         NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,7 +240,7 @@ class TrackingServiceServicer(object):
 
     def LogBatch(self, request, context):
         """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

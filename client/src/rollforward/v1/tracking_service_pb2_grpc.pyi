@@ -54,7 +54,7 @@ class TrackingServiceStub:
     RestoreExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreExperimentRequest, _tracking_service_pb2.RestoreExperimentResponse]
     """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name)."""
     StartRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.StartRunRequest, _tracking_service_pb2.StartRunResponse]
-    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE, INVALID_TIME),
     NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ResumeRunRequest, _tracking_service_pb2.ResumeRunResponse]
@@ -67,7 +67,7 @@ class TrackingServiceStub:
     """
     LogBatch: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]
     """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
     """
     LogLineage: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]
     """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
@@ -129,7 +129,7 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     RestoreExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreExperimentRequest, _tracking_service_pb2.RestoreExperimentResponse]  # type: ignore[assignment]
     """Restores a deleted experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), ALREADY_EXISTS (EXPERIMENT_EXISTS: another one took its name)."""
     StartRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.StartRunRequest, _tracking_service_pb2.StartRunResponse]  # type: ignore[assignment]
-    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+    """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE, INVALID_TIME),
     NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ResumeRunRequest, _tracking_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
@@ -142,7 +142,7 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     """
     LogBatch: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]  # type: ignore[assignment]
     """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-    INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
     """
     LogLineage: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]  # type: ignore[assignment]
     """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
@@ -249,7 +249,7 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.StartRunResponse, _abc.Awaitable[_tracking_service_pb2.StartRunResponse]]:
-        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE),
+        """Starts a run. Errors: INVALID_ARGUMENT (INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION, INVALID_SOURCE, INVALID_TIME),
         NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND: the parent), ALREADY_EXISTS (RUN_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
         """
 
@@ -280,7 +280,7 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.LogBatchResponse, _abc.Awaitable[_tracking_service_pb2.LogBatchResponse]]:
         """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-        INVALID_SERIES, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED).
+        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
         """
 
     @_abc_1.abstractmethod
