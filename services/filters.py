@@ -112,7 +112,8 @@ def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
 
 
 _PART = r"""(?:(?P<{0}>{1})|"(?P<{0}_in_quotes>(?:[^"]|"")+)"|`(?P<{0}_in_ticks>(?:[^`]|``)+)`)"""
-_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + r"(?:\." + _PART.format("key", r"[\w./-]*\w") + ")?")
+_BEHIND_DOT = _PART.format("key", r"[\w./-]*\w") + r"""|'(?P<key_in_apostrophes>(?:[^']|'')+)'"""
+_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + rf"(?:\.(?:{_BEHIND_DOT}))?")
 _TEXT = re.compile(r"""'(?P<single>(?:[^']|'')*)'|"(?P<double>(?:[^"]|"")*)\"""")
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)", re.ASCII)
 _OPERATOR = re.compile(
@@ -183,7 +184,7 @@ def _comparison(reader: _Reader, fields: Fields) -> Comparison:
 def _field(reader: _Reader, fields: Fields) -> tuple[Field, str]:
     expected = _expected(fields)
     parts = reader.need(_KEY, expected)
-    name, key = _unquoted(parts, "name", '"`'), _unquoted(parts, "key", '"`')
+    name, key = _unquoted(parts, "name"), _unquoted(parts, "key")
     if name in _ATTRIBUTE and name not in fields and key:
         name, key = key, ""
     elif f"{name}.{key}" in fields:
@@ -235,13 +236,18 @@ def _number(reader: _Reader) -> int | float:
     return number if -(2**63) <= number < 2**63 else float(digits)
 
 
-def _unquoted(parts: re.Match[str], group: str, quotes: str) -> str:
-    plain: str | None = parts[group]
+_QUOTES = {"_in_quotes": '"', "_in_ticks": "`", "_in_apostrophes": "'"}
+
+
+def _unquoted(parts: re.Match[str], group: str) -> str:
+    found = parts.groupdict()
+    plain: str | None = found[group]
     if plain is not None:
         return plain
-    for quote, quoted in zip(quotes, (parts[f"{group}_in_quotes"], parts[f"{group}_in_ticks"]), strict=True):
+    for kind, quote in _QUOTES.items():
+        quoted: str | None = found.get(group + kind)
         if quoted is not None:
-            return str(quoted).replace(quote * 2, quote)
+            return quoted.replace(quote * 2, quote)
     return ""
 
 

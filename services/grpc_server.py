@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from services.listen import AddressInUse, address_of, bound_socket, host_and_port
 
 MESSAGE_BYTES = 4 * 1024 * 1024
+AHEAD_BYTES = 4 * 1024 * 1024
 LONGEST_PING_MS = 20_000
 
 
@@ -30,6 +31,9 @@ def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Ser
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
+        # What an upload may be ahead of the disk: left to itself, gRPC holds far more when the machine is busy.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
     ]
     return grpc.aio.server(interceptors=[edge], options=options)
 

@@ -47,7 +47,7 @@ class ArtifactServicer(v1.ArtifactServiceServicer):
         chunks = _chunks(request_iterator)
         if first.WhichOneof("part") != "upload":
             return v1.UploadBlobResponse(size_bytes=await self._blobs.put(first.digest, chunks))
-        upload = Upload(first.upload.upload_id, first.upload.offset)
+        upload = Upload(first.upload.upload_id, first.upload.offset, first.upload.size_bytes)
         return v1.UploadBlobResponse(size_bytes=await self._blobs.put(first.upload.digest, chunks, upload))
 
     @override

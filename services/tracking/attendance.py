@@ -28,7 +28,7 @@ from services.tracking import run_stream
 from services.tracking.calls import Call, Calls
 from services.tracking.run_state import RunState
 from services.tracking.runs import ENDINGS, Lose
-from services.tracking.tables import runs
+from services.tracking.tables import WATCHED_OVER, runs
 
 ACTOR = "tracking"
 LONGEST_ROUND = 2.0
@@ -289,5 +289,5 @@ class Attendance:
 
 
 def _watched_over(rows: sa.Connection) -> tuple[list[str], int]:
-    found = sa.select(runs.c.run_id).where(runs.c.heartbeat, runs.c.status == v1.RUN_STATUS_RUNNING, ~runs.c.deleted)
-    return list(rows.scalars(found)), rows.scalar(sa.select(checkpoint.c.position)) or 0
+    found = rows.scalars(sa.select(runs.c.run_id).where(WATCHED_OVER))
+    return list(found), rows.scalar(sa.select(checkpoint.c.position)) or 0

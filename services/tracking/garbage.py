@@ -172,7 +172,7 @@ class _Sweep:
         if entry.digest in live or entry.since > self._young:
             self.done.kept += 1
             return
-        deadline = time.monotonic() + self._step
+        deadline = time.monotonic() + self._step / 2  # the rest is for the last request
 
         def still() -> bool:
             return self._turn.lasts() and time.monotonic() < deadline

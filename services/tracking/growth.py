@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -98,10 +99,10 @@ def _summarize(held: Mapping[SeriesKey, Open], points: Points, starts: Sequence[
     for series, last, low, high in zip(held.values(), latest, least, greatest, strict=True):
         if series.latest is None or is_later(last, series.latest):
             series.latest = last
-        # Not the other way round: what is held may be NaN, and then gives way.
-        if not low >= series.least:
+        # NaN stands for no number on either side.
+        if low < series.least or isnan(series.least):
             series.least = low
-        if not high <= series.greatest:
+        if high > series.greatest or isnan(series.greatest):
             series.greatest = high
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rpds import HashTrieMap
 
@@ -48,7 +48,7 @@ def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
             raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
 
 
-def new_params(params: Mapping[str, str], held: Labels, **about: str) -> dict[str, str]:
+def new_params(params: Mapping[str, str], held: Labels, **about: Any) -> dict[str, str]:
     """The parameters that are not there yet. Raises `Rejected` PARAM_CHANGED when one is there with another value."""
     for key, value in params.items():
         was = held.get(key)

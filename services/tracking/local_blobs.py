@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
@@ -39,8 +38,9 @@ class Locked:
 
     resolution = 0.05
 
-    def __init__(self) -> None:
-        self.began = time.time()
+    def __init__(self, fd: int) -> None:
+        os.utime(fd)
+        self.began = os.fstat(fd).st_mtime  # by the clock of the file system, which may be another machine's
 
     def lasts(self) -> bool:
         return True
@@ -101,7 +101,7 @@ class LocalBlobs:
         fd = os.open(self._root / "collection.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(fd)
-            yield Locked()
+            yield Locked(fd)
         finally:
             os.close(fd)
 

@@ -103,13 +103,9 @@ async def intervals(
     """
     _check(request)
     run_ids = list(dict.fromkeys(request.run_ids))
-    numbers = await projector.query(lambda rows: _run_numbers(rows, run_ids))
-    count = request.intervals or DEFAULT_INTERVALS
-    together = max(1, TALLIED_INTERVALS // count)
-    for key in dict.fromkeys(request.keys):
-        axis = await projector.query(lambda rows, key=key: _axis(rows, request, numbers, key))  # type: ignore[misc]
-        if axis is None:
-            continue
+    numbers, axes = await projector.query(lambda rows: _axes(rows, request, run_ids))
+    together = max(1, TALLIED_INTERVALS // (request.intervals or DEFAULT_INTERVALS))
+    for key, axis in axes.items():
         for at in range(0, len(numbers), together):
             some = numbers[at : at + together]
             found = await projector.query(lambda rows, axis=axis, some=some, key=key: tally(rows, axis, some, key))  # type: ignore[misc]
@@ -133,13 +129,18 @@ def _check(request: v1.GetMetricIntervalsRequest) -> None:
         raise Rejected(Kind.INVALID, "INVALID_INTERVALS", words)
 
 
-def _axis(rows: sa.Connection, request: v1.GetMetricIntervalsRequest, numbers: Sequence[int], key: str) -> Axis | None:
-    found = extent(rows, request.axis, numbers, key)
-    if found is None:
-        return None
-    low = getattr(request, "from") if request.HasField("from") else found[0]
-    high = request.to if request.HasField("to") else found[1]
-    return Axis(request.axis, low, high, request.intervals or DEFAULT_INTERVALS) if low <= high else None
+def _axes(
+    rows: sa.Connection, request: v1.GetMetricIntervalsRequest, run_ids: Sequence[str]
+) -> tuple[list[int], dict[str, Axis]]:
+    """The numbers of the runs, and what each metric is drawn over; those are left out that have nothing to draw."""
+    numbers = _run_numbers(rows, run_ids)
+    axes: dict[str, Axis] = {}
+    for key in dict.fromkeys(request.keys):
+        if found := extent(rows, request.axis, numbers, key):
+            low = getattr(request, "from") if request.HasField("from") else found[0]
+            high = request.to if request.HasField("to") else found[1]
+            axes[key] = Axis(request.axis, low, high, request.intervals or DEFAULT_INTERVALS)
+    return numbers, {key: axis for key, axis in axes.items() if axis.low <= axis.high}
 
 
 def _run_numbers(rows: sa.Connection, run_ids: Sequence[str]) -> list[int]:

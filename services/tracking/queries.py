@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.listing import asked_by
 from services.pages import cut, page_size
-from services.series import Points, pack
 from services.tracking import views
 from services.tracking.listings import page_of_experiments, page_of_models
 from services.tracking.run_keys import run_keys
 from services.tracking.scope import experiment_number, no_experiment
-from services.tracking.tables import chunks, experiments, models, runs
+from services.tracking.tables import experiments, models, runs
 
 
 def run_number(rows: sa.Connection, run_id: str) -> int:
@@ -89,29 +87,3 @@ def list_runs(rows: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsRe
         lambda keys: views.runs_of(rows, [key[-1] for key in keys], brief=request.brief),
     )
     return v1.ListRunsResponse(runs=page, next_page_token=token)
-
-
-def metric_history(rows: sa.Connection, run_id: str, key: str) -> Points:
-    """All points of a metric, by step, time and arrival. Raises `Rejected` RUN_NOT_FOUND or METRIC_NOT_FOUND."""
-    question = sa.select(chunks.c.steps, chunks.c.timestamps, chunks.c["values"])
-    question = question.where(chunks.c.run == run_number(rows, run_id), chunks.c.key == key)
-    found = rows.execute(question.order_by(chunks.c.number)).all()
-    if not found:
-        words = f"run {run_id} has no metric {key!r}"
-        raise Rejected(Kind.NOT_FOUND, "METRIC_NOT_FOUND", words, run_id=run_id, key=key)
-    steps = np.frombuffer(b"".join(row[0] for row in found), "<i8")
-    timestamps = np.frombuffer(b"".join(row[1] for row in found), "<i8")
-    values = np.frombuffer(b"".join(row[2] for row in found), "<f8")
-    order = np.lexsort((timestamps, steps))
-    return Points(steps[order], timestamps[order], values[order])
-
-
-def history_chunks(key: str, points: Points, size: int) -> list[v1.Series]:
-    """Points in chunks of at most `size`."""
-    cuts = range(0, len(points.steps), size)
-    return [
-        pack(
-            key, Points(points.steps[at : at + size], points.timestamps[at : at + size], points.values[at : at + size])
-        )
-        for at in cuts
-    ]

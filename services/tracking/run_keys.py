@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +20,12 @@ _NEWEST = Order("start_time", descending=True)
 _RARE = 20_000
 """Where no index has the order, what no more runs than this have is looked for first."""
 
+# All that is asked here is for few rows that an index has; guesses at how many there are lead PostgreSQL elsewhere.
+_BY_INDEX = sa.select(
+    *(sa.func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan", "jit")),
+    sa.func.set_config("max_parallel_workers_per_gather", "0", True),
+)
+
 
 def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
     """The keys of the first runs of a page, each of which ends with the run's number; `wanted` if there are so many.
@@ -27,6 +33,8 @@ def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> S
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
     """
+    if rows.dialect.name == "postgresql":
+        rows.execute(_BY_INDEX)
     comparisons = parse_filter(request.filter, RUN_FIELDS)
     orders = parse_order(request.order_by, RUN_ORDERS) or (_NEWEST,)
     after = listing_key(request, *kinds_of(orders))
@@ -48,6 +56,8 @@ class _Asked:
     conditions: Sequence[tuple[Comparison, Condition]]
     after: tuple[Any, ...] | None
     wanted: int
+    at_least: dict[int, int] = field(default_factory=dict)
+    """How many runs fulfil a condition, by its place among them, as far as they were counted."""
 
 
 def _alive(lifecycle: v1.Lifecycle.ValueType) -> list[sa.ColumnElement[bool]]:
@@ -79,9 +89,10 @@ def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
 def _rarest(asked: _Asked, most: int) -> Condition | None:
     """The condition that the fewest runs fulfil, if they are no more than `most`."""
     found: Condition | None = None
-    for _, one in asked.conditions:
-        if one.among is not None:
-            many = asked.rows.scalar(sa.select(sa.func.count()).select_from(one.among.limit(most + 1).subquery())) or 0
+    for place, (_, one) in enumerate(asked.conditions):
+        if one.among is not None and asked.at_least.get(place, 0) <= most:
+            some = one.among.limit(most + 1).subquery()
+            many = asked.at_least[place] = asked.rows.scalar(sa.select(sa.func.count()).select_from(some)) or 0
             if many <= most:
                 found, most = one, many
     return found
@@ -92,7 +103,8 @@ def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
     source: sa.FromClause = runs
     experiment: sa.ColumnElement[int] = runs.c.experiment
     if rare and rare.among is not None:
-        some = rare.among.subquery("rare")
+        # PostgreSQL, which does not know how few they are, is not to begin elsewhere.
+        some = rare.among.cte("rare").prefix_with("MATERIALIZED", dialect="postgresql")
         # An expression that no index has: the rare ones are to be looked up, not the experiment's.
         source, experiment = some.join(runs, runs.c.run == some.c.run), runs.c.experiment + 0
     sorts, source = sorts_of(asked.orders, source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Literal
@@ -23,7 +23,7 @@ URL_LIFE = timedelta(hours=1)
 _PART = 8 * CHUNK  # an object up to this size goes up in one request
 _PARTS = 10_000  # S3 takes no more in one upload
 _COPIED = 5 * 1024**3  # S3 copies no larger object by itself
-_CONCURRENCY = 4
+_CONCURRENCY = 2  # parts that are held in memory
 _LISTED = 500
 
 
@@ -53,10 +53,7 @@ class Bucket:
                     await obstore.put_async(self.store, key, data, mode="create")
             # To create it conditionally, obstore would hold all of it. Two that find it missing write the same.
             elif await self.size(key) != size:
-                part = _part_of(size)
-                await obstore.put_async(
-                    self.store, key, file, use_multipart=True, chunk_size=part, max_concurrency=_CONCURRENCY
-                )
+                await self._put_in_parts(key, _chunks(file), size)
 
     async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """An object's bytes between two offsets, at most `CHUNK` at once. Raises `FileNotFoundError`."""
@@ -78,8 +75,7 @@ class Bucket:
                 if size <= _COPIED:
                     await obstore.copy_async(self.store, source, target)
                 else:
-                    through = self.read(source, 0, size)
-                    await obstore.put_async(self.store, target, through, use_multipart=True, chunk_size=_part_of(size))
+                    await self._put_in_parts(target, self.read(source, 0, size), size)
         except FileNotFoundError:
             return False
         return True
@@ -103,6 +99,13 @@ class Bucket:
         """A URL for each object that lets whoever has it do this for an hour."""
         return list(await obstore.sign_async(self.store, method, list(keys), URL_LIFE)) if keys else []
 
+    async def _put_in_parts(self, key: str, chunks: AsyncIterator[bytes], size: int) -> None:
+        # Of a file, obstore would hold twice as much.
+        part = max(_PART, -(-size // _PARTS))
+        await obstore.put_async(
+            self.store, key, chunks, use_multipart=True, chunk_size=part, max_concurrency=_CONCURRENCY
+        )
+
 
 @contextmanager
 def in_reach() -> Iterator[None]:
@@ -113,5 +116,6 @@ def in_reach() -> Iterator[None]:
         raise StoreUnavailable("the blob store cannot be reached", "BLOB_STORE_UNAVAILABLE") from error
 
 
-def _part_of(size: int) -> int:
-    return max(_PART, -(-size // _PARTS))
+async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
+    while chunk := await asyncio.to_thread(file.read, CHUNK):
+        yield chunk

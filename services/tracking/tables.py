@@ -38,6 +38,10 @@ experiments = sa.Table(
     sa.Index("experiments_by_name", "name"),
 )
 
+# Written out, so that both databases see that the index answers the question.
+WATCHED_OVER = sa.text("heartbeat AND status = 1 AND NOT deleted")
+"""What holds of the runs whose jobs are watched over: they are RUNNING, and promised to stay in touch."""
+
 runs = sa.Table(
     "runs",
     tables,
@@ -59,6 +63,7 @@ runs = sa.Table(
     sa.Index("runs_by_experiment", "experiment", "run"),
     sa.Index("runs_by_start", "experiment", "start_time", "run"),
     sa.Index("runs_by_parent", "parent_run_id"),
+    sa.Index("runs_watched_over", "run_id", sqlite_where=WATCHED_OVER, postgresql_where=WATCHED_OVER),
 )
 
 

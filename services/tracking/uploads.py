@@ -27,10 +27,11 @@ ABANDONED = 24 * 60 * 60
 
 
 class Upload(NamedTuple):
-    """Which upload a call goes on with, and from which byte."""
+    """Which upload a call goes on with, from which byte, and of how many in all, as far as it was said."""
 
     upload_id: str
     offset: int
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Spool:
         async with self._taken(upload.upload_id) as call, _held(path) as fd:
             try:
                 async with call.wanted():
-                    size = await _go_on(fd, digest, chunks, upload.offset)
+                    size = await _go_on(fd, digest, chunks, upload)
             except (Rejected, StoreUnavailable) as error:
                 if error.reason in {"DIGEST_MISMATCH", "BLOB_STORE_FULL"}:
                     _remove(fd, path)
@@ -164,18 +165,22 @@ async def _held(path: Path) -> AsyncGenerator[int]:
         os.close(fd)
 
 
-async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], offset: int) -> int:
+async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload) -> int:
     held = os.fstat(fd).st_size
-    if offset == 0:
+    if upload.offset == 0:
         os.ftruncate(fd, 0)
-    elif offset != held:
-        message = f"{held} bytes of this upload were received, not {offset}"
+    elif upload.offset != held:
+        message = f"{held} bytes of this upload were received, not {upload.offset}"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(held))
-    return await _fill(fd, digest, chunks)
+    return await _fill(fd, digest, chunks, upload.size)
 
 
-async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes]) -> int:
-    """Append the chunks to a file, and return how many bytes it has. Raises `Rejected` DIGEST_MISMATCH."""
+async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], least: int = 0) -> int:
+    """Append the chunks to a file, and return how many bytes it has.
+
+    Raises `Rejected` DIGEST_MISMATCH, `StoreUnavailable` UPLOAD_INCOMPLETE when there are fewer than `least`: a client
+    that died may look like one that has said all.
+    """
     sha256 = hashlib.sha256()
 
     def reread() -> None:
@@ -193,6 +198,8 @@ async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes]) -> int:
         async for chunk in chunks:
             await _to_its_end(partial(absorb, chunk))
     size = os.fstat(fd).st_size
+    if size < least:
+        raise StoreUnavailable(f"{size} of {least} bytes were received", "UPLOAD_INCOMPLETE")
     check_digest_is(digest, f"sha256:{sha256.hexdigest()}", size)
     return size
 

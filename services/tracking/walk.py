@@ -116,7 +116,7 @@ class Walk:
                 expected = (wanted - len(found)) * read // (len(found) + 1)
                 if not go_on(expected):
                     return None
-                size = max(_FIRST_READ, min(expected, read * 8))
+                size = max(_FIRST_READ, min(expected * 5 // 4, read * 8))
         return found
 
     def _step(self, phase: Phase, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
@@ -124,9 +124,10 @@ class Walk:
         numbers, last = self._ahead(phase, after)
         if not numbers:
             return [], None
-        end = self._merged(phase, numbers, after, last).offset(size - 1).limit(1)
+        lot = self._merged(phase, numbers, after, last, size).subquery("lot")
+        end = sa.select(lot).order_by(*self._order(phase, *lot.c)).offset(size - 1).limit(1)
         last = next(((value, run) for value, run in self._rows.execute(end)), last)
-        some = self._merged(phase, numbers, after, last, self._fulfil(phase)).limit(wanted)
+        some = self._merged(phase, numbers, after, last, wanted, self._fulfil(phase))
         return [(value, run) for value, run in self._rows.execute(some)], last
 
     def _ahead(self, phase: Phase, after: Place | None) -> tuple[Sequence[int], Place | None]:
@@ -149,12 +150,17 @@ class Walk:
         return sa.select(sa.literal(1)).select_from(runs).where(same, *self._where, *phase.besides).exists()
 
     def _merged(
-        self, phase: Phase, numbers: Sequence[int], after: Place | None, last: Place | None, *where: Any
-    ) -> sa.Select[Any] | sa.CompoundSelect[Any]:
-        """The places of some experiments in order; both databases merge what indexes have in order as it is read."""
+        self, phase: Phase, numbers: Sequence[int], after: Place | None, last: Place | None, many: int, *where: Any
+    ) -> sa.Select[Any]:
+        """The first places of some experiments, in order."""
         parts = [self._part(phase, number, after, last).where(*where) for number in numbers]
-        whole: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
-        return whole.order_by(*self._order(phase, *whole.selected_columns))
+        if len(parts) == 1:
+            return parts[0].order_by(*self._order(phase, *parts[0].selected_columns)).limit(many)
+        if self._rows.dialect.name == "postgresql":  # SQLite merges parts as it reads them
+            ends = [part.order_by(*self._order(phase, *part.selected_columns)).limit(many) for part in parts]
+            parts = [sa.select(end.subquery()) for end in ends]
+        merged = sa.union_all(*parts).subquery("merged")
+        return sa.select(merged).order_by(*self._order(phase, *merged.c)).limit(many)
 
     def _part(self, phase: Phase, number: Any, after: Place | None, last: Place | None) -> sa.Select[Any]:
         part = sa.select(phase.value.label("value"), phase.source.c.run.label("run"))

@@ -17,7 +17,7 @@ from grpc import aio
 
 from rollforward import v1
 from services.rpc import Edge
-from services.tracking.artifact_servicer import MAX_DIGESTS, ArtifactServicer
+from services.tracking.artifact_servicer import MAX_DIGESTS, MAX_URLS, ArtifactServicer
 from services.tracking.digests import CHUNK
 from services.tracking.garbage import Collector
 from services.tracking.places import open_directory
@@ -192,3 +192,88 @@ async def test_a_manifest_is_refused_with_its_reason(artifacts: v1.ArtifactServi
         await create(artifacts, v1.ManifestFile(path="a", size_bytes=6, digest=blob))
     with refused("BLOB_MISSING", grpc.StatusCode.FAILED_PRECONDITION):
         await create(artifacts, v1.ManifestFile(path="a", size_bytes=5, digest=digest_of(b"absent")))
+
+
+ID = "0123456789abcdef" * 2
+
+
+async def upload_part(
+    artifacts: v1.ArtifactServiceAsyncStub, data: bytes, offset: int, end: int, digest: str = ""
+) -> v1.UploadBlobResponse:
+    """The bytes of a blob from an offset up to another, in an upload that can go on."""
+    named = v1.BlobUpload(digest=digest or digest_of(data), upload_id=ID, offset=offset, size_bytes=len(data))
+
+    async def parts() -> AsyncIterator[v1.UploadBlobRequest]:
+        yield v1.UploadBlobRequest(upload=named)
+        for start in range(offset, end, CHUNK):
+            yield v1.UploadBlobRequest(chunk=data[start : min(start + CHUNK, end)])
+
+    response: v1.UploadBlobResponse = await artifacts.UploadBlob(parts())
+    return response
+
+
+async def received(artifacts: v1.ArtifactServiceAsyncStub, upload_id: str = ID) -> int:
+    return (await artifacts.GetUpload(v1.GetUploadRequest(upload_id=upload_id))).received_bytes
+
+
+async def test_an_upload_goes_on(artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(3 * MIB + 1)
+    assert await received(artifacts) == 0
+    with refused("UPLOAD_INCOMPLETE", grpc.StatusCode.UNAVAILABLE):
+        await upload_part(artifacts, data, 0, 2 * MIB)
+    assert await received(artifacts) == 2 * MIB
+    with refused("INVALID_OFFSET"):
+        await upload_part(artifacts, data, MIB, len(data))
+    assert (await upload_part(artifacts, data, 2 * MIB, len(data))).size_bytes == len(data)
+    assert await received(artifacts) == 0
+    assert await download(artifacts, digest_of(data)) == data
+    assert len(files_below(tmp_path)) == 1
+
+
+async def test_an_upload_of_other_bytes_is_refused_and_leaves_nothing(
+    artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path
+) -> None:
+    with refused("DIGEST_MISMATCH"):
+        await upload_part(artifacts, HELLO, 0, 5, digest_of(b"other"))
+    for wrong in ("", "a", ID.upper(), "../../../../../../../etc/passwd_"):
+        with refused("INVALID_UPLOAD_ID"):
+            await received(artifacts, wrong)
+    assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(("offset", "length", "expected"), [(0, 2, b"he"), (1, 3, b"ell"), (4, 9, b"o"), (5, 1, b"")])
+async def test_a_range_comes_down(
+    artifacts: v1.ArtifactServiceAsyncStub, offset: int, length: int, expected: bytes
+) -> None:
+    digest = await upload(artifacts, HELLO)
+    call = artifacts.DownloadBlob(v1.DownloadBlobRequest(digest=digest, offset=offset, length=length))
+    assert b"".join([response.chunk async for response in call]) == expected
+
+
+async def test_a_directory_gives_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    digest = await upload(artifacts, HELLO)
+    assert not (await artifacts.PresignUploads(v1.PresignUploadsRequest(digests=[digest]))).uploads
+    assert not (await artifacts.PresignDownloads(v1.PresignDownloadsRequest(digests=[digest]))).downloads
+    with refused("BLOB_NOT_FOUND", grpc.StatusCode.NOT_FOUND):
+        await artifacts.PresignDownloads(v1.PresignDownloadsRequest(digests=[digest_of(b"absent")]))
+    with refused("UPLOAD_NOT_FOUND", grpc.StatusCode.NOT_FOUND):
+        await artifacts.CommitUpload(v1.CommitUploadRequest(digest=digest_of(b"absent"), upload_id=ID))
+    with refused("INVALID_UPLOAD_ID"):
+        await artifacts.CommitUpload(v1.CommitUploadRequest(digest=digest, upload_id="x"))
+
+
+async def test_too_many_or_wrong_digests_get_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    for digests, reason in (([digest_of(HELLO)] * (MAX_URLS + 1), "TOO_MANY_DIGESTS"), (["sha256:"], "INVALID_DIGEST")):
+        with refused(reason):
+            await artifacts.PresignUploads(v1.PresignUploadsRequest(digests=digests))
+        with refused(reason):
+            await artifacts.PresignDownloads(v1.PresignDownloadsRequest(digests=digests))
+
+
+async def test_garbage_is_collected_step_by_step(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    await upload(artifacts, HELLO)
+    steps = [step async for step in artifacts.CollectGarbage(v1.CollectGarbageRequest())]
+    assert [step.done for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert (steps[-1].seen, steps[-1].kept) == (1, 1)
+    with refused("INVALID_AGE"):
+        await anext(aiter(artifacts.CollectGarbage(v1.CollectGarbageRequest(min_age_seconds=2**63))))

@@ -175,7 +175,7 @@ async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
     finally:
         tracemalloc.stop()
     assert sum(back) == 64 * MIB
-    assert peak < 16 * MIB
+    assert peak < 32 * MIB  # two parts that S3 is sent, and the one that is gathered, of 8 MiB each
 
 
 KILLED = """

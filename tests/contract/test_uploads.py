@@ -76,6 +76,14 @@ async def test_an_upload_goes_on_from_what_was_received_or_anew(place: Place, up
     assert await place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0)) == len(DATA)
 
 
+async def test_an_upload_whose_chunks_end_early_goes_on(place: Place, upload_id: str) -> None:
+    with pytest.raises(StoreUnavailable) as refused:
+        await place.store.put(DIGEST, pieces(DATA[: 3 * MIB]), Upload(upload_id, 0, len(DATA)))
+    assert refused.value.reason == "UPLOAD_INCOMPLETE"
+    assert await place.store.received(upload_id) == 3 * MIB
+    assert await place.store.put(DIGEST, pieces(DATA[3 * MIB :]), Upload(upload_id, 3 * MIB, len(DATA))) == len(DATA)
+
+
 async def test_what_was_received_of_another_blob_is_refused_whole(place: Place, upload_id: str) -> None:
     await break_off(place.store, upload_id, 3 * MIB, digest_of(b"another"))
     with pytest.raises(Rejected) as refused:

@@ -5,15 +5,20 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ["test_watch_guarantees.py", "test_watch_outages.py"]
+TESTS = [
+    "tests/contract/test_watch_guarantees.py",
+    "tests/contract/test_watch_outages.py",
+    "tests/integration/test_watch_runs.py",
+    "tests/integration/test_watch_runs_outages.py",
+]
 
 
 def held() -> dict[str, str]:
     """The tests of guarantees, each with its file's path as the page writes it."""
     return {
-        node.name: f"../tests/contract/{name}"
-        for name in TESTS
-        for node in ast.parse((ROOT / "tests/contract" / name).read_text()).body
+        node.name: f"../{path}"
+        for path in TESTS
+        for node in ast.parse((ROOT / path).read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
 import threading
 import time
@@ -97,8 +98,21 @@ def forgetful(run: rf.Run) -> None:
     run.log_metric("loss", 1.0)
 
 
+def full(run: rf.Run) -> None:
+    """Logs while its journal's file cannot grow, as on a full disk, and when it can again."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    for step in range(20_000):
+        run.log_metric("loss", step, step)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    for step in range(20_000, 21_000):
+        run.log_metric("loss", step, step)
+    run.finish()
+    tell("finished")
+
+
 KINDS: dict[str, Callable[[rf.Run], None]] = {
-    one.__name__: one for one in (killed, ending, forking, flushing, spawning, forgetful)
+    one.__name__: one for one in (killed, ending, forking, flushing, spawning, forgetful, full)
 }
 
 

@@ -26,7 +26,7 @@ ROUNDS = int(os.environ.get("ROLLFORWARD_CRASH_ROUNDS", "2"))
 SEED = int(os.environ.get("ROLLFORWARD_CRASH_SEED", "20"))
 TARGET = "served@champion"
 PROJECTIONS = {
-    *("tracking", "registry", "registry-runs", "serving", "serving-assignments"),
+    *("tracking", "registry", "registry-runs", "named-artifacts", "serving", "serving-assignments"),
     *("audit-tracking", "audit-registry", "audit-serving", "webhooks", "audit-webhooks"),
 }
 

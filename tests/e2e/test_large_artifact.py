@@ -151,8 +151,8 @@ def test_an_upload_goes_on_after_the_client_was_killed(tmp_path: Path) -> None:
         again = client(tmp_path / "again.log", "up", services.address, str(source))
         again.line(r"^stored ", 60)
         assert again.wait() == 0
-        assert len(began_at(again)) > 0
-        assert min(began_at(again)[1:]) >= 8 * MIB
+        # It says 0 before it has asked what is there.
+        assert next(number for number in began_at(again) if number) >= 8 * MIB
     finally:
         services.channel.close()
         services.program.terminate()
@@ -171,7 +171,8 @@ def test_an_upload_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
     upload.line(r"^at \d{8,}")
     services.program.kill()
     services.channel.close()
-    again = Up(tmp_path / "data", "--grpc", services.address)
+    command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--grpc", services.address]
+    again = Program(command, tmp_path / "data.log")
     try:
         upload.line(r"^stored ", 90)
         assert upload.wait() == 0
@@ -179,5 +180,4 @@ def test_an_upload_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
         assert numbers == sorted(numbers)
         until(lambda: not list((tmp_path / "data" / "artifacts" / "tmp").iterdir()), "no upload is left")
     finally:
-        again.channel.close()
-        again.program.terminate()
+        again.terminate()

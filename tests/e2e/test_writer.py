@@ -213,6 +213,14 @@ def test_threads_and_forked_processes_of_a_killed_job_lose_nothing(jobs: Jobs, l
         expect_exactly(link, run_id, key, told(program, key))
 
 
+def test_a_full_disk_costs_a_job_nothing(jobs: Jobs, link: Connection, place: Path) -> None:
+    program, run_id = jobs.start("full")
+    program.line("^finished")
+    assert values(link, run_id, "loss") == [float(step) for step in range(21_000)]
+    assert program.wait() == 0
+    assert left(place) == []
+
+
 def test_spawned_workers_write_the_run_that_they_were_handed(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("spawning")
     program.line("^finished")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from services import tracking
 from services.series import Points, pack, unpack
 from services.tracking import points as questions
 from services.tracking.projection import TrackingProjection
-from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS
+from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, metrics, runs
 from tests.servers.postgres import PostgresServer
 
 T = TypeVar("T")
@@ -323,3 +324,13 @@ def test_a_range_without_points_has_an_empty_history(system: Tracking) -> None:
     system.log(run_id, "loss", [(0, 0, 1.0), (9, 0, 1.0)])
     assert system.history(run_id, "loss", from_step=1, to_step=8) == []
     assert system.intervals([run_id], ["loss"], **{"from": 1, "to": 8}) == []
+
+
+def test_points_that_are_no_numbers_leave_the_least_and_the_greatest_as_they_are(system: Tracking) -> None:
+    run_id = system.start_run()
+    numbers = [(at, 0, float(at)) for at in range(1, PIECE_POINTS)]
+    for points in ([(0, 0, NAN)], numbers, [(0, 0, NAN)]):  # the last one is a piece of its own
+        system.log(run_id, "loss", points)
+    question = sa.select(metrics.c.least, metrics.c.greatest, metrics.c.points).join(runs, runs.c.run == metrics.c.run)
+    found = system.do(system.rows.query(lambda rows: rows.execute(question.where(runs.c.run_id == run_id)).one()))
+    assert tuple(found) == (1.0, PIECE_POINTS - 1, PIECE_POINTS + 1)

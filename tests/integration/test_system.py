@@ -23,6 +23,7 @@ PROJECTIONS = {
     "tracking": "tracking",
     "registry": "registry",
     "registry-runs": "tracking",
+    "named-artifacts": "registry",
     "serving": "serving",
     "serving-assignments": "registry",
     "audit-tracking": "tracking",

@@ -1,4 +1,4 @@
-"""The same runs, experiments and logged models in MLflow's own store and in our rows, and the same questions to both."""
+"""The same runs, experiments and logged models in MLflow's store and in our rows, and the same questions to both."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BothStores:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         (folder / "rows").mkdir()
-        self._theirs = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"))
+        self._theirs: Any = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"))
         self._ours = TrackingRows(str(folder / "rows"))
         self._homes: dict[str, str] = {}
         self._lots = 0
@@ -167,9 +167,7 @@ class BothStores:
             return [experiment.name for experiment in found]
 
         def page(token: str) -> tuple[list[str], str]:
-            request = v1.ListExperimentsRequest(
-                filter=asked, order_by=", ".join(orders), page_size=2, page_token=token
-            )
+            request = v1.ListExperimentsRequest(filter=asked, order_by=", ".join(orders), page_size=2, page_token=token)
             answer = self._ours.ask(lambda rows: queries.list_experiments(rows, request))
             return [experiment.name for experiment in answer.experiments], answer.next_page_token
 

@@ -67,7 +67,7 @@ class Fold:
                 begins(self, event, fact)
                 return
             if hasattr(fact, name):
-                if view := known.get(getattr(fact, name)):  # type: ignore[attr-defined]
+                if view := known.get(getattr(fact, name)):
                     _CHANGES[type(fact)](self, view, event, fact)
                 return
 
@@ -90,7 +90,7 @@ class Fold:
             if of == model_id:
                 step, time, value = latest(points)
                 which = {"run_id": run_id, "dataset_name": name, "dataset_digest": digest}
-                view.metrics.add(key=key, value=value, step=step, timestamp=time, **which)
+                view.metrics.add(key=key, value=value + 0.0, step=step, timestamp=time, **which)
         return shown(view)
 
 
@@ -106,8 +106,9 @@ def shown(view: Message) -> dict[str, Any]:
 
 
 def _summary(points: Sequence[Point]) -> v1.MetricSummary:
+    """Rows have no -0.0: it is 0.0."""
     step, time, value = latest(points)
-    numbers = [point[2] for point in points if not math.isnan(point[2])] or [math.nan]
+    numbers = [point[2] + 0.0 for point in points if not math.isnan(point[2])] or [math.nan]
     return v1.MetricSummary(
         last=value + 0.0, last_step=step, last_timestamp=time, min=min(numbers), max=max(numbers), count=len(points)
     )

@@ -110,6 +110,7 @@ class Tracking(RuleBasedStateMachine):
         self._log = MemoryStore("tracking", tracking.EVENTS)
         self._fold = Fold()
         self._folded = 0
+        self._begun: set[str] = set()
 
     def run(self, job: Awaitable[T]) -> T:
         """Does a job on the loop."""
@@ -149,7 +150,7 @@ class Tracking(RuleBasedStateMachine):
 
     @rule(run_id=run_ids, experiment_id=experiment_ids, tags=labels, scheduled=st.booleans(), known=st.booleans())
     def start_run(self, run_id: str, experiment_id: str, tags: dict[str, str], scheduled: bool, known: bool) -> None:
-        """A run starts, after what was logged about it too early."""
+        """A run starts."""
         if run_id not in self._fold.runs:
             source = v1.RunSource(git_commit="1" * 40, packages=["numpy==2.0"]) if known else None
             begun = {"tags": tags, "scheduled": scheduled, "parent_run_id": RUN_IDS[0], "source": source}
@@ -267,12 +268,20 @@ class Tracking(RuleBasedStateMachine):
             self._folded = head
 
     def _append(self, facts: Sequence[Message]) -> None:
+        """Appends events, but for those of runs that have not begun: no command makes them."""
+        facts = [fact for fact in facts if self._is_due(fact)]
         ids = [uuid.uuid4().hex for _ in facts]
         events = [
             NewEvent(_stream(fact), fact, Metadata("Zoë"), event_id, event_id)
             for fact, event_id in zip(facts, ids, strict=True)
         ]
-        self.run(self._log.append(events))
+        if events:
+            self.run(self._log.append(events))
+
+    def _is_due(self, fact: Message) -> bool:
+        if isinstance(fact, v1.RunStarted):
+            self._begun.add(fact.run_id)
+        return not hasattr(fact, "run_id") or fact.run_id in self._begun
 
 
 def _stream(fact: Any) -> str:

@@ -25,7 +25,11 @@ FIELDS = {
     "creation_timestamp": Field("created", Holds.NUMBER),
     "tags": Field("tags", Holds.TAGS),
     "tag": Field("tags", Holds.TAGS),
+    "metrics": Field("metrics", Holds.METRICS),
+    "data.name": Field("data", Holds.TEXT),
+    "id": Field("id", Holds.ID),
 }
+EVERY = "one of name, created, tags.KEY, metrics.KEY, data.name, id"
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 KEYS = TEXTS.filter(bool)
@@ -59,6 +63,14 @@ TAGGED_AND = Comparison("tags", "IS NOT NULL", None, "AND")
         ("tag.a.b-c = 'x'", [Comparison("tags", "=", "x", "a.b-c")]),
         ("tags.\"the team\" = 'x'", [Comparison("tags", "=", "x", "the team")]),
         ("tags.`a``b` = 'x'", [Comparison("tags", "=", "x", "a`b")]),
+        ("tags.'it''s' = 'x'", [Comparison("tags", "=", "x", "it's")]),
+        ("tag.a/b-c = 'x'", [Comparison("tags", "=", "x", "a/b-c")]),
+        ("metrics.`val acc` >= 0.5", [Comparison("metrics", ">=", 0.5, "val acc")]),
+        ("metrics.a.b<-2", [Comparison("metrics", "<", -2, "a.b")]),
+        ("data.name = 'x'", [Comparison("data", "=", "x")]),
+        ("`data`.\"name\" LIKE 'x'", [Comparison("data", "LIKE", "x")]),
+        ("run.id NOT IN ('1')", [Comparison("id", "NOT IN", ("1",))]),
+        ("attr.`name` = 'x'", [Comparison("name", "=", "x")]),
         ("tags.größe IS NULL", [Comparison("tags", "IS NULL", None, "größe")]),
         ("tags.AND IS NOT NULL AND tags.x='AND'", [TAGGED_AND, Comparison("tags", "=", "AND", "x")]),
     ],
@@ -118,10 +130,18 @@ def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
         ("name > 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
         ("name LIKELY 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
         ("created LIKE '1'", 9, "one of =, !=, <, <=, >, >="),
-        ("nam = 'x'", 1, "one of name, created, tags.KEY"),
-        ("name.x = 'x'", 1, "one of name, created, tags.KEY"),
-        ("tags = 'x'", 1, "one of name, created, tags.KEY"),
-        ("= 'x'", 1, "one of name, created, tags.KEY"),
+        ("nam = 'x'", 1, EVERY),
+        ("name.x = 'x'", 1, EVERY),
+        ("tags = 'x'", 1, EVERY),
+        ("= 'x'", 1, EVERY),
+        ("'name' = 'x'", 1, EVERY),
+        ("metrics = 1", 1, EVERY),
+        ("data = 'x'", 1, EVERY),
+        ("data.digest = 'x'", 1, EVERY),
+        ("metrics.a LIKE 'x'", 11, "one of =, !=, <, <=, >, >="),
+        ("metrics.a = '1'", 13, "a number"),
+        ("id LIKE 'x'", 4, "one of =, !=, IN, NOT IN"),
+        ("id = 1", 6, "a text in quotes"),
         ("name = x", 8, "a text in quotes"),
         ("name = 'x", 8, "a text in quotes"),
         ("name = 1", 8, "a text in quotes"),
@@ -135,8 +155,8 @@ def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
         ("name = 'x' OR name = 'y'", 12, "AND"),
         ("name = 'x' name = 'y'", 12, "AND"),
         ("name = 'x' ANDname = 'y'", 12, "AND"),
-        ("name = 'x' AND", 15, "one of name, created, tags.KEY"),
-        ("(name = 'x')", 1, "one of name, created, tags.KEY"),
+        ("name = 'x' AND", 15, EVERY),
+        ("(name = 'x')", 1, EVERY),
         ("name = 'a\0'", 10, "no NUL"),
         ("x" * (LONGEST + 1), LONGEST + 1, f"at most {LONGEST} characters"),
     ],
@@ -173,21 +193,30 @@ def test_any_text_is_a_filter_or_refused_as_one(text: str) -> None:
         ("name ASC", [Order("name")]),
         ("creation_timestamp desc", [Order("created", descending=True)]),
         ("`created` DESC,name", [Order("created", descending=True), Order("name")]),
+        ("tags.a, metrics.a DESC", [Order("tags", key="a"), Order("metrics", descending=True, key="a")]),
+        ("tags.a,tag.`b c` asc", [Order("tags", key="a"), Order("tags", key="b c")]),
     ],
 )
 def test_orders(text: str, expected: list[Order]) -> None:
-    fields = {name: field for name, field in FIELDS.items() if field.holds is not Holds.TAGS}
-    assert list(parse_order(text, fields)) == expected
+    assert list(parse_order(text, FIELDS)) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("nam", 1), ("name UP", 6), ("name name", 6), ("name,", 6), (",name", 1), ("name, name DESC", 7), ("tags.x", 1)],
+    [
+        ("nam", 1),
+        ("name UP", 6),
+        ("name name", 6),
+        ("name,", 6),
+        (",name", 1),
+        ("name, name DESC", 7),
+        ("tags", 1),
+        ("tags.x, tag.`x` DESC", 9),
+    ],
 )
 def test_what_is_no_order_is_shown_its_place(text: str, place: int) -> None:
-    fields = {name: field for name, field in FIELDS.items() if field.holds is not Holds.TAGS}
     with pytest.raises(Rejected) as refused:
-        parse_order(text, fields)
+        parse_order(text, FIELDS)
     assert refused.value.reason == "INVALID_ORDER"
     assert refused.value.metadata["place"] == str(place)
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE: Final = 5.0
 # What no later attempt changes.
-_FINAL: Final = frozenset({"UNIMPLEMENTED", "RUN_DELETED", "EXPERIMENT_DELETED", "CONNECTION_CLOSED", "INVALID_RUN_ID"})
+_FINAL: Final = frozenset(
+    {grpc.StatusCode.UNIMPLEMENTED.name, "RUN_DELETED", "EXPERIMENT_DELETED", "CONNECTION_CLOSED", "INVALID_RUN_ID"}
+)
 
 _log: Final = logging.getLogger("rollforward")
 

@@ -17,13 +17,12 @@ from rollforward.journal_records import (
     Start,
     frames,
     parse,
+    single_point,
 )
 from rollforward.series import POINT_BYTES, Columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from google.protobuf.message import Message
 
 # Half of what one event may hold, so that names and frames always fit.
 BATCH_BYTES: Final = 500_000
@@ -56,6 +55,13 @@ def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, 
     gathered = _Gathered(run_id)
     end = 0
     for payload, after in frames(data):
+        # Most records by far.
+        if (found := single_point(payload)) is not None:
+            gathered.add_point(*found)
+            end = after
+            if gathered.size >= most and not whole:
+                break
+            continue
         record = parse(payload)
         if isinstance(record, Points | v1.LogBatchRequest):
             gathered.add(record)
@@ -73,13 +79,28 @@ class _Gathered:
     """Labels and points that travel together."""
 
     def __init__(self, run_id: str) -> None:
-        self.size = 0
         self._run_id = run_id
+        self._size = 0
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._removed: dict[str, None] = {}
         self._columns: dict[tuple[bytes, About], Columns] = {}
+        self._plain: dict[bytes, Columns] = {}
         self._points = self._labels = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes to send them."""
+        return self._size + self._points * POINT_BYTES
+
+    def add_point(self, step: int, timestamp: int, value: float, name: bytes) -> None:
+        columns = self._plain.get(name)
+        if columns is None:
+            columns = self._plain[name] = self._columns_of(name, PLAIN)
+        columns.steps.append(step)
+        columns.timestamps.append(timestamp)
+        columns.values.append(value)
+        self._points += 1
 
     def add(self, record: Points | v1.LogBatchRequest) -> None:
         if isinstance(record, Points):
@@ -104,15 +125,16 @@ class _Gathered:
         return Step(Call("LogBatch", request), content)
 
     def _add_points(self, record: Points) -> None:
-        step, timestamp, about = record.step, record.timestamp, record.about
         for name, value in record.values:
-            columns = self._columns.get((name, about))
-            if columns is None:
-                columns = self._columns[name, about] = Columns()
-                self.size += len(name) + _FRAME_BYTES + (0 if about is PLAIN else sum(map(len, about)))
-            columns.append(step, timestamp, value)
+            self._columns_of(name, record.about).append(record.step, record.timestamp, value)
         self._points += len(record.values)
-        self.size += len(record.values) * POINT_BYTES
+
+    def _columns_of(self, name: bytes, about: About) -> Columns:
+        columns = self._columns.get((name, about))
+        if columns is None:
+            columns = self._columns[name, about] = Columns()
+            self._size += len(name) + _FRAME_BYTES + sum(map(len, about))
+        return columns
 
     def _add_labels(self, record: v1.LogBatchRequest) -> None:
         self._params.update(record.params)
@@ -123,7 +145,7 @@ class _Gathered:
             self._tags.pop(key, None)
             self._removed[key] = None
         self._labels += len(record.params) + len(record.tags) + len(record.removed_tags)
-        self.size += record.ByteSize() + (len(record.params) + len(record.tags)) * _FRAME_BYTES
+        self._size += record.ByteSize() + (len(record.params) + len(record.tags)) * _FRAME_BYTES
 
 
 def _single(record: Record) -> Step:
@@ -137,6 +159,23 @@ def _series(columns: Columns, name: bytes, about: About) -> v1.Series:
     return series
 
 
-def request_of(step: Step) -> Message:
-    """What a step sends in the end."""
-    return step.action.request
+def apart(step: Step) -> list[Step]:
+    """What a step that was refused logs, each label and each series by itself; nothing when it is one thing only."""
+    request = step.action.request
+    if not isinstance(request, v1.LogBatchRequest):
+        return []
+    parts = [
+        *(v1.LogBatchRequest(params={key: value}) for key, value in request.params.items()),
+        *(v1.LogBatchRequest(tags={key: value}) for key, value in request.tags.items()),
+        *(v1.LogBatchRequest(removed_tags=[key]) for key in request.removed_tags),
+        *(v1.LogBatchRequest(series=[series]) for series in request.series),
+    ]
+    return [_part(part, request) for part in parts] if len(parts) > 1 else []
+
+
+def _part(part: v1.LogBatchRequest, whole: v1.LogBatchRequest) -> Step:
+    points = sum(len(series.values) // 8 for series in part.series)
+    what = part.SerializeToString(deterministic=True)
+    part.run_id = whole.run_id
+    part.request_id = hashlib.sha256(whole.request_id.encode() + what).hexdigest()[:32]
+    return Step(Call("LogBatch", part), Count(points, 0 if points else 1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
+import grpc
+
 from rollforward import v1
 from rollforward.artifacts import upload
+from rollforward.batches import apart
 from rollforward.beginnings import begin
 from rollforward.errors import (
     Conflict,
@@ -18,7 +20,7 @@ from rollforward.errors import (
     Unavailable,
 )
 from rollforward.journal_reader import Reader
-from rollforward.journal_records import Artifact, Call, Start
+from rollforward.journal_records import Artifact, Call, Count, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +34,9 @@ _FIRST_PATIENCE: Final = 5.0
 # A defect of the service may pass; one that stays shall not hold up all that comes after.
 _TRIES: Final = 6
 # What is no fault of what was logged: it waits until somebody has mended it.
+_UNKNOWN_CALL: Final = grpc.StatusCode.UNIMPLEMENTED.name
 _NOT_YET: Final = frozenset({"CONNECTION_CLOSED", "SERVICE_UNKNOWN", "RUN_NOT_FOUND", "UNKNOWN"})
-
-_log: Final = logging.getLogger("rollforward")
+_NOTHING: Final = Count(0, 0)
 
 
 class Delivery:
@@ -46,13 +48,15 @@ class Delivery:
         connection: Connection,
         *,
         memory: Source | None = None,
-        settled: Callable[[Step, RollforwardError | None], None],
+        refused: Callable[[Count, RollforwardError], None],
+        settled: Callable[[Count], None] = lambda _: None,
     ) -> None:
-        """`memory` is delivered after the journal; `settled` is told of each step that was done or refused for good."""
+        """`memory` is delivered after the journal; the others are told how much was delivered, or refused for good."""
         self._journal = journal
         self._connection = connection
         self._memory = memory
         self._settled = settled
+        self._refused = refused
         self._patience = min(_FIRST_PATIENCE, connection.timeout)
         self.readers: dict[str, Reader] = {}
 
@@ -69,7 +73,7 @@ class Delivery:
     def sweep(self) -> bool:
         """Remove the strands that are delivered and nobody writes any more; whether none is left. Raises OSError."""
         for strand, reader in list(self.readers.items()):
-            if self._journal and self._journal.remove_strand(strand, lambda: reader.next() is None):  # noqa: B023
+            if self._journal and self._journal.remove_strand(strand, reader.is_through):
                 del self.readers[strand]
         return not self.readers
 
@@ -86,12 +90,24 @@ class Delivery:
             return False
         for step in batch.steps[source.done :]:
             source.tries += 1
-            failure = self._failure_of(step, source.tries)
-            source.note(step, failure)
-            self._settled(step, failure)
+            refused = self._do(step, source.tries)
+            source.note(step, refused)
+            self._settled(step.content.minus(refused))
             self._clean_up(step)
         source.settle()
         return True
+
+    def _do(self, step: Step, tries: int) -> Count:
+        """Do a step, and of one that is refused all that can be done by itself; how much was refused for good."""
+        failure = self._failure_of(step, tries)
+        if failure is None:
+            return _NOTHING
+        parts = apart(step)
+        if not parts:
+            self._refused(step.content, failure)
+            return step.content
+        refused = [self._do(part, tries) for part in parts]
+        return Count(sum(one.points for one in refused), sum(one.labels for one in refused))
 
     def _failure_of(self, step: Step, tries: int) -> RollforwardError | None:
         try:
@@ -131,7 +147,7 @@ class Delivery:
 
     def _be_more_patient(self, error: RollforwardError) -> None:
         # A batch that takes longer than this on a slow line would never arrive.
-        if error.reason == "DEADLINE_EXCEEDED":
+        if error.reason == grpc.StatusCode.DEADLINE_EXCEEDED.name:
             self._patience = min(self._patience * 2, self._connection.timeout)
 
 
@@ -141,4 +157,4 @@ def _may_pass(error: RollforwardError, step: Step, tries: int) -> bool:
     if isinstance(step.action, Start):
         # Without it nothing else may be delivered: it would end up in another's run.
         return True
-    return isinstance(error, InternalError) and error.reason != "UNIMPLEMENTED" and tries < _TRIES
+    return isinstance(error, InternalError) and error.reason != _UNKNOWN_CALL and tries < _TRIES

@@ -149,7 +149,7 @@ class Journal:
 
     def size(self) -> int:
         """How many bytes wait in its strands."""
-        return sum(path.stat().st_size for strand in self.strands() for path in self.segments(strand).values())
+        return sum(_size_of(path) for strand in self.strands() for path in self.segments(strand).values())
 
     def remove_strand(self, strand: str, is_delivered: Callable[[], bool]) -> bool:
         """Remove a strand if no process writes it any more and then, still, all of it is delivered; whether it was."""
@@ -198,9 +198,7 @@ def used_bytes(run: Path) -> int:
         if ARTIFACTS in names:
             names.remove(ARTIFACTS)
         for name in files:
-            # Whoever delivers may just have removed it.
-            with contextlib.suppress(FileNotFoundError):
-                total += Path(folder, name).stat().st_size
+            total += _size_of(Path(folder, name))
     return total
 
 
@@ -211,6 +209,14 @@ def journals(directory: Path) -> Iterator[Path]:
         return
     for pattern in (f"*/{_HEAD}", f"*/*/{_HEAD}"):
         yield from (head.parent for head in directory.glob(pattern))
+
+
+def _size_of(path: Path) -> int:
+    # Whoever delivers may just have removed it.
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

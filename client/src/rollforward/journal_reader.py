@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rollforward.batches import BATCH_BYTES, Batch, read_batch
-from rollforward.errors import InvalidRequest, RollforwardError
+from rollforward.errors import InvalidRequest
 from rollforward.journal_cursor import Cursor, Place, read_cursor, write_cursor
 from rollforward.journal_records import Call, Count, wanted
 
@@ -39,8 +39,8 @@ class Source(Protocol):
         """The batch under way, else a new one; None when nothing waits."""
 
     @abstractmethod
-    def note(self, step: Step, failure: RollforwardError | None) -> None:
-        """A step of the batch under way was done, or refused for good."""
+    def note(self, step: Step, refused: Count) -> None:
+        """A step of the batch under way was done, but for what was refused for good."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -79,14 +79,21 @@ class Reader(Source):
                 self._advance(following, len(data))
         return self._batch
 
-    def note(self, step: Step, failure: RollforwardError | None) -> None:
+    def note(self, step: Step, refused: Count) -> None:
         """See Source."""
         self.done += 1
         self.tries = 0
-        if failure is not None:
-            self._refused = self._refused.plus(step.content)
-        elif isinstance(step.action, Call) and step.action.method == "FinishRun":
+        self._refused = self._refused.plus(refused)
+        if not refused.total and isinstance(step.action, Call) and step.action.method == "FinishRun":
             self._ended = True
+
+    def is_through(self) -> bool:
+        """Whether all is settled of a strand that nobody writes any more. Raises as next."""
+        if self.next() is not None:
+            return False
+        if left := self.waiting_bytes():
+            _log.warning("%s: its last %d bytes are no whole record", self._file(self.cursor.place.segment), left)
+        return True
 
     def waiting_bytes(self) -> int:
         """How many bytes are not delivered."""
@@ -181,7 +188,7 @@ class MemoryReader(Source):
             self.done = self.tries = 0
         return self._batch
 
-    def note(self, step: Step, failure: RollforwardError | None) -> None:  # noqa: ARG002 - it is counted as settled
+    def note(self, step: Step, refused: Count) -> None:  # noqa: ARG002 - it is counted as settled
         """See Source."""
         self.done += 1
         self.tries = 0

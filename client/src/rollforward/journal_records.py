@@ -142,9 +142,19 @@ def wanted(data: bytes) -> int:
     return _FRAME.size + length if 0 < length <= _LONGEST else 0
 
 
-def point(step: int, timestamp: int, value: float, name: bytes) -> bytes:
-    """One point of a metric; its name in UTF-8."""
-    return _POINT.pack(POINTS, step, timestamp, value, len(name)) + name
+def framed_point(step: int, timestamp: int, value: float, name: bytes) -> bytes:
+    """One point of a metric as it stands in the file."""
+    payload = _POINT.pack(POINTS, step, timestamp, value, len(name)) + name
+    return _FRAME.pack(len(payload), crc32(payload)) + payload
+
+
+def single_point(payload: bytes) -> tuple[int, int, float, bytes] | None:
+    """Step, time, value and name of a record of one point about its run alone; None for any other record."""
+    if payload[0] != POINTS or len(payload) < _POINT.size:
+        return None
+    _, step, timestamp, value, length = _POINT.unpack_from(payload)
+    name = payload[_POINT.size :]
+    return (step, timestamp, value, name) if len(name) == length else None
 
 
 def points(step: int, timestamp: int, values: Iterable[tuple[bytes, float]], about: About = PLAIN) -> bytes:

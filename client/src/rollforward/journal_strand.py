@@ -77,10 +77,10 @@ class Strand:
             self._dropped_points, self._dropped_others = 0, Count(0, 0)
             return dropped
 
-    def append_points(self, payload: bytes, count: int) -> bool:
+    def append_points(self, framed: bytes, count: int) -> bool:
         """Keep a record of points; False, and they are counted, when there is no room for it."""
         with self._guard:
-            kept = self._append(frame(payload), always=False)
+            kept = self._append(framed, always=False)
             if kept:
                 self._points += count
             else:
@@ -136,11 +136,12 @@ class Strand:
         return self._write(data) or self._remember(data, always=always)
 
     def _write(self, data: bytes) -> bool:
-        assert self._file is not None  # noqa: S101 - _make_way has seen to it
+        file = self._file
+        assert file is not None  # noqa: S101 - _make_way has seen to it
         try:
-            written = os.write(self._file, data)
+            written = os.write(file, data)
             if written != len(data):
-                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                os.ftruncate(file, os.fstat(file).st_size - written)
                 return self._fail("the disk took a part of a record only")
         except OSError as error:
             return self._fail(str(error))

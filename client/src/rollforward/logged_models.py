@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.artifacts import upload
 from rollforward.connection import Connection, current, new_request_id
-from rollforward.errors import InvalidRequest
 from rollforward.experiments import ExperimentLike, Lifecycle, experiment_id_of, lifecycle_of
 from rollforward.pages import collect
 from rollforward.references import RunLike, run_id_of
@@ -175,22 +174,20 @@ def log_logged_model_artifact(
 
 def finalize_logged_model(
     model: LoggedModelLike,
-    status: Literal["READY", "FAILED"] = "READY",
     *,
+    failed: bool = False,
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> None:
-    """Say that a logged model is complete, or will not be.
+    """Say that a logged model is complete, or that it `failed` and will not be.
 
-    Raises InvalidRequest (INVALID_STATUS, REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND), PreconditionFailed
+    Raises InvalidRequest (REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND), PreconditionFailed
     (LOGGED_MODEL_DELETED), Unavailable.
     """
-    if status not in {"READY", "FAILED"}:
-        raise InvalidRequest("INVALID_STATUS", f"a logged model becomes READY or FAILED, not {status!r}")
     link = current(connection)
     request = v1.FinalizeLoggedModelRequest(
         model_id=_id_of(model),
-        status=v1.LoggedModelStatus.Value(f"LOGGED_MODEL_STATUS_{status}"),
+        status=v1.LOGGED_MODEL_STATUS_FAILED if failed else v1.LOGGED_MODEL_STATUS_READY,
         request_id=request_id or new_request_id(),
     )
     link.call(link.logged_models.FinalizeLoggedModel, request)

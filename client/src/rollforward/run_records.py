@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from rollforward import journal_records as records
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
-from rollforward.journal_records import Count
+from rollforward.journal_records import About, Count
+from rollforward.values import checked_model_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rollforward.journal_records import About
     from rollforward.writer import Outcome
 
 # So many fit into a batch, whatever their names.
@@ -64,7 +64,21 @@ def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[byte
 
 
 def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
-    """A dataset with a name and a digest. Raises InvalidRequest (INVALID_DATASET)."""
-    if not dataset.name or not dataset.digest:
-        raise InvalidRequest("INVALID_DATASET", "a dataset has a name and a digest", {"dataset": dataset.name[:100]})
+    """A dataset with a name of at most 500 characters and a digest of at most 36. Raises InvalidRequest
+    (INVALID_DATASET).
+    """
+    name, digest = dataset.name, dataset.digest
+    if not (1 <= len(name) <= 500 and 1 <= len(digest) <= 36 and name.isprintable() and digest.isprintable()):
+        words = "a dataset has a printable name of 1 to 500 characters, and a digest of 1 to 36"
+        raise InvalidRequest("INVALID_DATASET", words, {"dataset": name[:100]})
     return dataset
+
+
+def about(model_id: str, dataset: v1.Dataset | None) -> About:
+    """What points are about. Raises InvalidRequest (INVALID_MODEL_ID, INVALID_DATASET)."""
+    named = checked_model_id(model_id) if model_id else ""
+    return About(named, "", "") if dataset is None else About(named, *_named(checked_dataset(dataset)))
+
+
+def _named(dataset: v1.Dataset) -> tuple[str, str]:
+    return dataset.name, dataset.digest

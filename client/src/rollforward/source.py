@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import socket
 import subprocess
 import sys
+import unicodedata
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 from rollforward import v1
 
 _GIT_SECONDS: Final = 2.0
+# What the service takes, in characters: an odd name of a branch shall not keep a job from starting.
+_LONGEST: Final = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
+_PACKAGES: Final = 10_000
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 
 
@@ -23,6 +28,8 @@ def source() -> v1.RunSource:
     """What this process executes; what cannot be found out is left empty."""
     found = v1.RunSource()
     found.CopyFrom(_of_process())
+    for name, longest in _LONGEST.items():
+        setattr(found, name, _plain(getattr(found, name), longest))
     return found
 
 
@@ -30,7 +37,7 @@ def source() -> v1.RunSource:
 def _of_process() -> v1.RunSource:
     program = _entry_point()
     found = v1.RunSource(
-        entry_point=program,
+        entry_point=os.fsencode(program).decode(errors="replace"),
         runtime=f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}",
         packages=_packages(),
         host=socket.gethostname(),
@@ -56,7 +63,7 @@ def _packages() -> list[str]:
         name, version = _name_and_version(distribution)
         # The first on the path is the one that is imported.
         found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name][:_PACKAGES]
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
@@ -104,9 +111,16 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def without_credentials(url: str) -> str:
     """A repository's URL without the name and password that may stand in it; "git@host:path" stays as it is."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     if not parts.scheme or "@" not in parts.netloc:
         return url
     if parts.scheme == "ssh" and ":" not in parts.netloc.rpartition("@")[0]:
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _plain(text: str, longest: int) -> str:
+    return "".join(one for one in text if unicodedata.category(one) != "Cc")[:longest]

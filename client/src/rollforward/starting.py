@@ -22,7 +22,7 @@ from rollforward.run import Run, current_run, now
 from rollforward.source import source
 from rollforward.syncing import waiting
 from rollforward.system_metrics import Machine, SystemMetrics
-from rollforward.values import checked_run_tags
+from rollforward.values import checked_description, checked_name, checked_run_tags
 from rollforward.writer import Writer
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def start_run(
     ROLLFORWARD_OFFLINE) sends nothing: `rollforward sync` does later. A service out of reach makes it go on likewise,
     with a warning, and it is tried again in the background.
 
-    Raises InvalidRequest (INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_ARGUMENTS, INVALID_SETTING,
-    NOT_INSTALLED), AlreadyExists (RUN_EXISTS), NotFound (RUN_NOT_FOUND: the parent).
+    Raises InvalidRequest (INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
+    INVALID_ARGUMENTS, INVALID_SETTING, NOT_INSTALLED), AlreadyExists (RUN_EXISTS), NotFound (RUN_NOT_FOUND: the
+    parent).
     """
     if resume and run_id is None:
         raise InvalidRequest("INVALID_ARGUMENTS", "to resume a run takes its run_id")
@@ -68,16 +69,16 @@ def start_run(
     chosen = run_id or uuid.uuid4().hex
     request = v1.StartRunRequest(
         run_id=_checked_run_id(chosen),
-        name=name or f"run-{chosen[:8]}",
+        name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
         start_time=now(),
         tags=checked_run_tags(tags),
-        description=description,
+        description=checked_description(description),
         parent_run_id=_parent(parent, nested=nested),
         source=source(),
         heartbeat=heartbeat and not settings.offline,
         request_id=new_request_id(),
     )
-    start = Start(_checked_experiment(experiment), resume, request)
+    start = Start(checked_name(experiment, "an experiment's name"), resume, request)
     payload = records.start(experiment, request, resume=resume)
     experiment_id = None if settings.offline else _try_to_begin(link, start)
     run = Run(
@@ -119,6 +120,7 @@ def resume_run(
         run_id,
         experiment_id=found.experiment_id if found else "",
         name=found.name if found else "",
+        params=found.params if found else None,
         begin=None if found else records.call("ResumeRun", request),
         worker=worker,
     )
@@ -197,12 +199,6 @@ def _checked_run_id(run_id: str) -> str:
     if len(run_id) != 32 or not set(run_id) <= set("0123456789abcdef"):
         raise InvalidRequest("INVALID_RUN_ID", f"a run's id has 32 lower-case hex digits, not {repr(run_id)[:80]}")
     return run_id
-
-
-def _checked_experiment(name: str) -> str:
-    if not isinstance(name, str) or not 1 <= len(name) <= 500:
-        raise InvalidRequest("INVALID_NAME", "an experiment's name has 1 to 500 characters")
-    return name
 
 
 def _switch(variable: str, chosen: bool | None) -> bool:

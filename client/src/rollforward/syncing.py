@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rollforward import v1
 from rollforward.connection import DEFAULT_TIMEOUT, Connection
 from rollforward.delivery import Delivery
-from rollforward.errors import InvalidRequest, RollforwardError
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
 from rollforward.journal import FIRST_STRAND, Head, Journal, home, journals
 from rollforward.journal_records import Count
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from os import PathLike
 
-    from rollforward.batches import Step
-
 State = Literal["delivered", "alive", "undelivered"]
 
 # A new run looks no further for what others left behind.
 _LOOK: Final = 100
+_OPEN: Final = {v1.RUN_STATUS_UNSPECIFIED, v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_SCHEDULED, v1.RUN_STATUS_LOST}
 _NOBODY: Final = Head("", "", "")
 
 
@@ -62,6 +61,7 @@ def sync(
     total = sum(journal.size() for journal in found)
     done = 0
     results: list[Synced] = []
+    away: dict[str, Unavailable] = {}
     for journal in found:
         before = journal.size()
 
@@ -69,7 +69,7 @@ def sync(
             if progress is not None:
                 progress(begun + max(0, size - left), max(total, begun + size))
 
-        results.append(_sync(journal, address, timeout, advance))
+        results.append(_sync(journal, _Way(address or journal.head.address, timeout, away), advance))
         done += before
         advance(0)
     return results
@@ -107,44 +107,67 @@ def _open_journals(directory: Path) -> Iterator[Journal]:
     yield from sorted(opened, key=lambda journal: (journal.head.run_id, journal.head.worker, journal.folder))
 
 
-def _sync(journal: Journal, address: str | None, timeout: float, advance: Callable[[int], None]) -> Synced:
+class _Way(NamedTuple):
+    """Where to."""
+
+    address: str
+    timeout: float
+    away: dict[str, Unavailable]
+    """What did not answer: it is not waited for again, for each journal."""
+
+
+def _sync(journal: Journal, way: _Way, advance: Callable[[int], None]) -> Synced:
     tally = _Tally(journal)
     try:
-        if not journal.lock():
-            return tally.result("alive")
-    except FileNotFoundError:
-        return tally.result("delivered")
-    except OSError as error:
-        return tally.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
-    head = journal.head
-    try:
-        if not head.actor:
-            words = f"{journal.folder} does not say, or not to this user, whose it is"
-            raise InvalidRequest("INVALID_JOURNAL", words)
-        with Connection(address or head.address, actor=head.actor, timeout=timeout) as link:
-            return _deliver(journal, link, tally, advance)
+        state = _try(journal, way, tally, advance)
     except RollforwardError as error:
+        if isinstance(error, Unavailable):
+            way.away[way.address] = error
         return tally.result("undelivered", error)
+    except FileNotFoundError:
+        # Somebody else has just delivered it.
+        return tally.result("delivered")
     except (OSError, ValueError) as error:
         return tally.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
     finally:
         journal.unlock()
+    return tally.result(state)
 
 
-def _deliver(journal: Journal, link: Connection, tally: _Tally, advance: Callable[[int], None]) -> Synced:
-    delivery = Delivery(journal, link, settled=tally.note)
+def _try(journal: Journal, way: _Way, tally: _Tally, advance: Callable[[int], None]) -> State:
+    if not journal.lock():
+        return "alive"
+    if not journal.head.actor:
+        words = f"{journal.folder} does not say, or not to this user, whose it is"
+        raise InvalidRequest("INVALID_JOURNAL", words)
+    if way.address in way.away:
+        raise way.away[way.address]
+    with Connection(way.address, actor=journal.head.actor, timeout=way.timeout) as link:
+        return _deliver(journal, link, tally, advance)
+
+
+def _deliver(journal: Journal, link: Connection, tally: _Tally, advance: Callable[[int], None]) -> State:
+    delivery = Delivery(journal, link, refused=tally.refuse, settled=tally.settle)
     status = _status(link, journal.head.run_id)
     last = _last_written(journal)
     while delivery.round():
         advance(sum(reader.waiting_bytes() for reader in delivery.readers.values()))
     first = delivery.readers.get(FIRST_STRAND)
-    ended = first is None or first.cursor.ended
-    if not ended and not journal.head.worker and (not journal.head.heartbeat or status == v1.RUN_STATUS_LOST):
+    if first is not None and not first.cursor.ended and _is_abandoned(journal, status):
         _end(link, journal, last)
     if not delivery.sweep():
-        return tally.result("alive")
+        return "alive"
     journal.remove()
-    return tally.result("delivered")
+    return "delivered"
+
+
+def _is_abandoned(journal: Journal, status: v1.RunStatus.ValueType) -> bool:
+    """Whether nobody else will end the run, as it stood before its journal was delivered."""
+    if journal.head.worker or status not in _OPEN or (journal.head.heartbeat and status != v1.RUN_STATUS_LOST):
+        return False
+    # Its job may have been started again here, and go on.
+    others = (folder for folder in journals(journal.folder.parent) if folder != journal.folder)
+    return all(map(_is_left, others))
 
 
 def _end(link: Connection, journal: Journal, last: float) -> None:
@@ -183,12 +206,12 @@ class _Tally:
         self._delivered = self._refused = Count(0, 0)
         self._failure: RollforwardError | None = None
 
-    def note(self, step: Step, failure: RollforwardError | None) -> None:
-        if failure is None:
-            self._delivered = self._delivered.plus(step.content)
-        else:
-            self._refused = self._refused.plus(step.content)
-            self._failure = self._failure or failure
+    def settle(self, content: Count) -> None:
+        self._delivered = self._delivered.plus(content)
+
+    def refuse(self, content: Count, failure: RollforwardError) -> None:
+        self._refused = self._refused.plus(content)
+        self._failure = self._failure or failure
 
     def result(self, state: State, failure: RollforwardError | None = None) -> Synced:
         failure = failure or self._failure

@@ -53,11 +53,12 @@ class BlobUpload:
             self._send(offset, seconds)
         except grpc.RpcError as error:
             refusal = from_rpc_error(error)
-            if refusal.reason in {"INVALID_OFFSET", "DIGEST_MISMATCH"} and offset:
-                # What was received before is not what was sent: a machine lost power, or somebody meddled.
-                return self._send(0, seconds)
-            self._judge(refusal)
-            raise
+            if not offset or refusal.reason not in {"INVALID_OFFSET", "DIGEST_MISMATCH"}:
+                self._judge(refusal)
+                raise
+            # More was on its way from the call that broke off; or what was received before is not what was sent,
+            # because a machine lost power.
+            self._send(self._received(seconds) if refusal.reason == "INVALID_OFFSET" else 0, seconds)
 
     def _judge(self, refusal: RollforwardError) -> None:
         if refusal.reason == "BLOB_STORE_FULL":
@@ -69,8 +70,9 @@ class BlobUpload:
         self._count(offset or 0)
         first = v1.UploadBlobRequest(digest=self._digest)
         if offset is not None:
-            upload = v1.BlobUpload(digest=self._digest, upload_id=self._upload_id, offset=offset)
-            first = v1.UploadBlobRequest(upload=upload)
+            named = v1.BlobUpload(digest=self._digest, upload_id=self._upload_id)
+            named.offset, named.size_bytes = offset, self._size
+            first = v1.UploadBlobRequest(upload=named)
         with self._source.open("rb") as file:
             file.seek(offset or 0)
             parts = self._parts(first, file)

@@ -13,8 +13,11 @@ INT64_MAX: Final = 2**63 - 1
 KEY_CHARACTERS: Final = 250
 PARAM_CHARACTERS: Final = 6_000
 TAG_CHARACTERS: Final = 8_000
+NAME_CHARACTERS: Final = 500
+DESCRIPTION_CHARACTERS: Final = 20_000
 EXPERIMENT_TAG_CHARACTERS: Final = 20_000
 
+_MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
 
 
@@ -44,6 +47,40 @@ def checked_run_key(key: str) -> str:
     return key
 
 
+def checked_name(name: str, what: str) -> str:
+    """A name: 1 to 500 printable characters in normal form C, no blanks at its ends.
+
+    Raises InvalidRequest (INVALID_NAME).
+    """
+    if not (
+        isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS and name.isprintable() and name == name.strip()
+    ):
+        message = (
+            f"{what} has 1 to {NAME_CHARACTERS} printable characters, no blanks at its ends: not {repr(name)[:80]}"
+        )
+        raise InvalidRequest("INVALID_NAME", message)
+    if not unicodedata.is_normalized("NFC", name):
+        raise InvalidRequest("INVALID_NAME", f"{what} is in Unicode normal form C, {name!r} is not")
+    return name
+
+
+def checked_description(text: str) -> str:
+    """A description of at most 20,000 characters. Raises InvalidRequest (INVALID_DESCRIPTION)."""
+    if len(text) > DESCRIPTION_CHARACTERS or "\0" in text or not _is_unicode(text):
+        message = f"a description has at most {DESCRIPTION_CHARACTERS} characters, none NUL; this one has {len(text)}"
+        raise InvalidRequest("INVALID_DESCRIPTION", message)
+    return text
+
+
+def checked_model_id(model_id: str) -> str:
+    """A logged model's id: "m-" and 32 hex digits. Raises InvalidRequest (INVALID_MODEL_ID)."""
+    if not _MODEL_ID.fullmatch(model_id):
+        raise InvalidRequest(
+            "INVALID_MODEL_ID", f'a logged model\'s id is "m-" and 32 hex digits, not {model_id[:80]!r}'
+        )
+    return model_id
+
+
 def checked_value(key: str, value: SupportsFloat) -> float:
     """A metric's value: any real number, NaN and infinities too. Raises InvalidRequest (INVALID_VALUE)."""
     if type(value) is float:
@@ -58,6 +95,8 @@ def checked_value(key: str, value: SupportsFloat) -> float:
 
 def checked_step(step: SupportsIndex, name: str = "step") -> int:
     """A step or a timestamp: a whole number of 64 bits. Raises InvalidRequest (INVALID_STEP)."""
+    if type(step) is int and -INT64_MAX <= step <= INT64_MAX:
+        return step
     try:
         number = None if isinstance(step, bool) else operator.index(step)
     except TypeError:
@@ -94,8 +133,8 @@ def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def _checked_text(key: str, text: str, most: int) -> str:
-    if len(text) > most or not _is_unicode(text):
-        message = f"the value of {key!r} is a text of at most {most} characters; this one has {len(text)}"
+    if len(text) > most or "\0" in text or not _is_unicode(text):
+        message = f"the value of {key!r} is a text of at most {most} characters, none NUL; this one has {len(text)}"
         raise InvalidRequest("INVALID_VALUE", message, {"key": key})
     return text
 

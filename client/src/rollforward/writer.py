@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rollforward.batches import Step
     from rollforward.connection import Connection
     from rollforward.journal import Head
 
@@ -39,7 +38,6 @@ _WORDS_SECONDS: Final = 60.0
 _SAYINGS: Final = 1_000
 # How a forked process looks whether its parent has delivered what it logged.
 _LOOK_SECONDS: Final = 0.02
-# For a call under way to come back.
 _STOP_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger("rollforward")
@@ -86,7 +84,7 @@ class Writer:
         self._strand = self._new_strand(FIRST_STRAND)
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._settled = self._lost = NOTHING
+        self._settled = self._on_disk = self._lost = NOTHING
         self._failure: RollforwardError | None = None
         self._obstacle: RollforwardError | None = None
         self._wanted = self._idle = self._stopping = False
@@ -110,9 +108,9 @@ class Writer:
         """Whether nothing can be delivered at the moment, as far as is known, or shall be."""
         return self.offline or self.forked or self._obstacle is not None
 
-    def add_points(self, payload: bytes, count: int) -> None:
-        """Take a record of points."""
-        if not self._strand.append_points(payload, count):
+    def add_points(self, framed: bytes, count: int) -> None:
+        """Take a record of points, in its frame."""
+        if not self._strand.append_points(framed, count):
             self.complain("there is no room for more points: they are dropped, and counted")
 
     def add(self, payload: bytes, content: Count) -> None:
@@ -131,9 +129,7 @@ class Writer:
         connection's). Offline there is nothing to wait for.
         """
         goal = self._strand.kept
-        seconds = self._connection.timeout if timeout is None else timeout
-        if not self.offline:
-            self._await(lambda: self._settled_here().total >= goal.total, seconds)
+        self._await_settled(goal, self._connection.timeout if timeout is None else timeout)
         return self._outcome(goal)
 
     def close(self, timeout: float | None = None) -> Outcome:
@@ -143,9 +139,7 @@ class Writer:
         """
         seconds = self._connection.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        goal = self._strand.kept
-        if not self.offline:
-            self._await(lambda: self._settled_here().total >= goal.total, seconds)
+        self._await_settled(self._strand.kept, seconds)
         if self._thread is not None:
             self._idle = False
             self._await(lambda: self._idle, max(0.0, deadline - time.monotonic()))
@@ -156,14 +150,13 @@ class Writer:
 
     def _stop(self) -> None:
         _writers.discard(self)
-        if self._thread is None:
-            if self._journal is not None and not self.forked:
-                self._journal.unlock()
-            return
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join(_STOP_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
+        elif self._journal is not None:
+            self._journal.unlock()
 
     def _open_journal(self, directory: Path | None) -> Journal | None:
         try:
@@ -174,9 +167,8 @@ class Writer:
 
     def _new_strand(self, name: str) -> Strand:
         disk_bytes, memory_bytes = self._limits
-        return Strand(
-            self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, complain=self.complain
-        )
+        say = self.complain
+        return Strand(self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, complain=say)
 
     def complain(self, why: str, more: str = "") -> None:
         """Say something, the same thing once a minute; in the program's own threads as a warning too."""
@@ -198,6 +190,10 @@ class Writer:
             return self._settled
         return read_cursor(self._journal.cursor(self._strand.name)).settled if self._journal else NOTHING
 
+    def _await_settled(self, goal: Count, seconds: float) -> None:
+        if not self.offline:
+            self._await(lambda: self._settled_here().total >= goal.total, seconds)
+
     def _await(self, condition: Callable[[], bool], seconds: float) -> None:
         if self.forked:
             deadline = time.monotonic() + seconds
@@ -207,7 +203,7 @@ class Writer:
         with self._changed:
             self._wanted = True
             self._changed.notify_all()
-            self._changed.wait_for(condition, seconds)
+            self._changed.wait_for(lambda: condition() or self._stopping, seconds)
 
     def _outcome(self, goal: Count) -> Outcome:
         settled = goal if self.offline else self._settled_here()
@@ -223,7 +219,7 @@ class Writer:
 
     def _work(self) -> None:
         memory = MemoryReader(self._strand, self._head.run_id)
-        delivery = Delivery(self._journal, self._connection, memory=memory, settled=self._note)
+        delivery = Delivery(self._journal, self._connection, memory=memory, refused=self._refused)
         backoff = Backoff(first=0.1, longest=_LONGEST_PAUSE)
         pause = self._interval
         while self._wait(pause):
@@ -238,7 +234,9 @@ class Writer:
     def _publish(self, delivery: Delivery, memory: MemoryReader) -> None:
         first = delivery.readers.get(FIRST_STRAND)
         with self._changed:
-            self._settled = memory.settled.plus(first.cursor.settled if first else NOTHING)
+            # Once all is delivered and the strand is closed, it is gone.
+            self._on_disk = first.cursor.settled if first else self._on_disk
+            self._settled = memory.settled.plus(self._on_disk)
             self._changed.notify_all()
 
     def _wait(self, seconds: float) -> bool:
@@ -278,12 +276,9 @@ class Writer:
         self._obstacle = obstacle
         self.complain(f"nothing can be delivered now, the journal keeps it: {obstacle.reason}")
 
-    def _note(self, step: Step, failure: RollforwardError | None) -> None:
-        if failure is not None:
-            _log.warning(
-                "run %s: refused are %d points, %d labels, %d calls: %s", self._head.run_id, *step.content, failure
-            )
-            self.lose(failure, step.content)
+    def _refused(self, content: Count, failure: RollforwardError) -> None:
+        _log.warning("run %s: refused are %d points, %d labels, %d calls: %s", self._head.run_id, *content, failure)
+        self.lose(failure, content)
 
     def _go_on_forked(self) -> None:
         # Nobody who could hold a lock of the parent is alive here; its files and its thread stay the parent's.
@@ -292,9 +287,8 @@ class Writer:
         if self._journal is not None:
             self._journal.unlock()
         self._strand = self._new_strand(f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        self._thread, self._obstacle = None, None
+        self._thread = self._obstacle = self._failure = None
         self._settled = self._lost = NOTHING
-        self._failure = None
 
 
 def _go_on_forked() -> None:

@@ -46,7 +46,7 @@ def kept(journal: Journal, strand: str = "0") -> list[float]:
     while (batch := reader.next()) is not None:
         found += points_of(batch)
         for step in batch.steps:
-            reader.note(step, None)
+            reader.note(step, Count(0, 0))
         reader.settle()
     return found
 
@@ -64,7 +64,9 @@ def points_of(batch: Batch) -> list[float]:
 
 def fill(strand: Strand, count: int, start: int = 0) -> int:
     """Logs so many points, of the values 0, 1, 2...; how many were kept."""
-    return sum(strand.append_points(records.point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count))
+    return sum(
+        strand.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count)
+    )
 
 
 @given(numbers, numbers, st.lists(st.tuples(names.map(str.encode), values), min_size=1), st.tuples(names, names, names))
@@ -78,7 +80,13 @@ def test_points_are_read_as_they_were_written(
         assert [name for name, _ in found.values] == [name for name, _ in entries]
         assert all(is_same(one, other) for (_, one), (_, other) in zip(found.values, entries, strict=True))
     name, value = entries[0]
-    assert records.point(step, moment, value, name) == records.points(step, moment, entries[:1])
+    payload = records.points(step, moment, entries[:1])
+    assert records.framed_point(step, moment, value, name) == records.frame(payload)
+    single = records.single_point(payload)
+    assert single is not None
+    assert (single[:2], single[3]) == ((step, moment), name)
+    assert is_same(single[2], value)
+    assert (records.single_point(records.points(step, moment, entries)) is None) == (len(entries) > 1)
 
 
 def is_same(one: float, other: float) -> bool:
@@ -118,7 +126,7 @@ def test_a_torn_or_damaged_tail_ends_what_is_read_and_nothing_before_it(
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=80), st.integers(1, 400))
 def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]], most: int) -> None:
-    data = b"".join(records.frame(records.point(i, 2, v, k.encode())) for i, (k, v) in enumerate(points))
+    data = b"".join(records.framed_point(i, 2, v, k.encode()) for i, (k, v) in enumerate(points))
     at, found = 0, []
     while (batch := read_batch(data[at:], RUN, f"seed/{at}", most=most)) is not None:
         again = read_batch(data[at : at + batch.end], RUN, f"seed/{at}", most=1, whole=True)
@@ -255,7 +263,7 @@ said = []
 journal = Journal.create(Head("0" * 32, "localhost:1", "a"), Path(sys.argv[1]))
 strand = Strand(journal, complain=said.append)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-kept = sum(strand.append_points(records.point(i, 0, float(i), b"loss"), 1) for i in range(1000))
+kept = sum(strand.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(1000))
 assert kept == 1000, kept
 assert len(said) == 1, said
 size = journal.size()
@@ -266,7 +274,7 @@ assert len(first) <= 100
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 strand._again = 0.0
 strand.recover()
-assert strand.append_points(records.point(1000, 0, 1000.0, b"loss"), 1)
+assert strand.append_points(records.framed_point(1000, 0, 1000.0, b"loss"), 1)
 print(journal.folder, len(list(records.frames(first))))
 """
 
@@ -291,7 +299,7 @@ def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
         assert reader.next() is batch
         found += points_of(batch)
         for step in batch.steps:
-            reader.note(step, None)
+            reader.note(step, Count(0, 0))
         reader.settle()
     assert found == [float(i) for i in range(strand.kept.points)]
     assert reader.settled == strand.kept

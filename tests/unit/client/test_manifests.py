@@ -83,6 +83,19 @@ def test_a_path_that_is_accepted_stays_below_its_directory(path: str) -> None:
     assert unicodedata.is_normalized("NFC", path)
 
 
+NAMES = st.sampled_from(["a", "A", "b", "ä", "Ä", "a\u0308", "ß", "ss", "SS", "ẞ", "\u212a", "k", "..", "a.", " a"])
+
+
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=4))
+def test_both_ends_take_the_same_trees_and_no_two_names_that_a_file_system_may_confuse(paths: list[str]) -> None:
+    accepted = is_accepted(lambda: check_manifest(tree(*paths)))
+    assert accepted == is_accepted(lambda: server.check_paths(paths))
+    if accepted:
+        places = {place for path in paths for place in (path, *map(str, PurePosixPath(path).parents))}
+        folded = {unicodedata.normalize("NFD", unicodedata.normalize("NFD", place).casefold()) for place in places}
+        assert len(folded) == len(places)
+
+
 @pytest.mark.parametrize(
     "path", ["", "/a", "a/", "a//b", ".", "a/..", "../a", "a/./b", "a\\b", "a\nb", "\x7f", "a\u0308", "\udc80"]
 )

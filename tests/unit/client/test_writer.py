@@ -17,15 +17,16 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from rollforward.connection import Connection
-from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
+from rollforward.errors import InvalidRequest, PreconditionFailed, Unavailable
 from rollforward.journal import Head
-from rollforward.journal_records import Count, point
+from rollforward.journal_records import Count, framed_point
 from rollforward.run import Run
 from rollforward.series import unpack
 from rollforward.writer import Writer
 from tests.unit.client.conftest import Serve, Service
 
 RUN = "0123456789abcdef" * 2
+MODEL = f"m-{RUN}"
 
 
 class Tracking(Service):
@@ -41,6 +42,8 @@ class Tracking(Service):
         self.attended: list[str] = []
         self.others: list[Any] = []
         self.away = False
+        self.refused: set[str] = set()
+        self.status = v1.RUN_STATUS_RUNNING
         self.lock = threading.Lock()
         self.arrived = threading.Event()
 
@@ -48,6 +51,8 @@ class Tracking(Service):
         with self.lock:
             self.arrived.set()
             code = grpc.StatusCode.UNAVAILABLE if self.away else self.failures.pop(0) if self.failures else None
+            if code is None and self.refused & {*request.params, *request.tags, *(one.key for one in request.series)}:
+                code = grpc.StatusCode.FAILED_PRECONDITION
             (self.batches if code is None else self.failed).append(request)
         if code is not None:
             context.abort(code, "no")
@@ -69,8 +74,11 @@ class Tracking(Service):
         self.others.append(request)
         return v1.ResumeRunResponse()
 
-    def GetRun(self, request: v1.GetRunRequest, _context: Any) -> v1.GetRunResponse:  # noqa: N802
-        return v1.GetRunResponse(run=v1.Run(run_id=request.run_id, experiment_id="7", name="known"))
+    def GetRun(self, request: v1.GetRunRequest, context: Any) -> v1.GetRunResponse:  # noqa: N802
+        if self.away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+        found = v1.Run(run_id=request.run_id, experiment_id="7", name="known", status=self.status, params={"p": "1"})
+        return v1.GetRunResponse(run=found)
 
     def AttendRun(self, request: v1.AttendRunRequest, context: Any) -> Iterator[v1.AttendRunResponse]:  # noqa: N802
         self.attended.append(request.run_id)
@@ -168,6 +176,7 @@ def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Pa
     assert tracking.values("loss") == [float(step) for step in range(50_000)]
     assert 1 < len(tracking.batches) < 20
     assert all(batch.ByteSize() <= 500_100 for batch in tracking.batches)
+    run.flush()
     assert left(place) == []
 
 
@@ -196,17 +205,26 @@ def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
 
 
-def test_what_is_refused_is_raised_by_flush(run: Run, tracking: Tracking) -> None:
-    tracking.failures = [grpc.StatusCode.NOT_FOUND]
+def test_what_is_refused_is_raised_by_flush_and_takes_nothing_else_with_it(run: Run, tracking: Tracking) -> None:
+    tracking.refused = {"loss", "p"}
     run.log_metrics({"loss": 1.0, "accuracy": 2.0})
-    with pytest.raises(NotFound) as refused:
+    run.log_params({"p": 1, "q": 2})
+    run.set_tags({"t": 3})
+    run.remove_tag("u")
+    with pytest.raises(PreconditionFailed) as refused:
         run.flush()
-    assert (refused.value.metadata["points"], refused.value.metadata["labels"]) == ("2", "0")
+    assert (refused.value.metadata["points"], refused.value.metadata["labels"]) == ("1", "1")
+    assert tracking.values("accuracy") == [2.0]
+    assert [dict(batch.params) for batch in tracking.batches if batch.params] == [{"q": "2"}]
+    assert [dict(batch.tags) for batch in tracking.batches if batch.tags] == [{"t": "3"}]
+    assert [list(batch.removed_tags) for batch in tracking.batches if batch.removed_tags] == [["u"]]
+    sent = [*tracking.batches, *tracking.failed]
+    assert len({batch.request_id for batch in sent}) == len(sent)
     run.flush()
 
 
 def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(link: Connection, tracking: Tracking) -> None:
-    tracking.failures = [grpc.StatusCode.NOT_FOUND]
+    tracking.refused = {"loss", "accuracy"}
     with pytest.warns(RuntimeWarning), open_run(link) as run:
         run.log_metrics({"loss": 1.0, "accuracy": 2.0})
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
@@ -230,9 +248,9 @@ def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking:
 def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(link: Connection, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.INTERNAL] * 6
     writer = open_writer(link, interval=0.01)
-    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     until(lambda: not tracking.failures)
-    writer.add_points(point(0, 0, 2.0, b"loss"), 1)
+    writer.add_points(framed_point(0, 0, 2.0, b"loss"), 1)
     outcome = writer.close()
     assert (outcome.missing, outcome.lost) == (Count(0, 0), Count(1, 0))
     assert tracking.values("loss") == [2.0]
@@ -281,7 +299,7 @@ def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
 ) -> None:
     writer = open_writer(link)
     link.close()
-    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     outcome = writer.close(0.3)
     assert outcome.missing == Count(1, 0)
     assert outcome.failure is not None
@@ -408,6 +426,7 @@ def test_wrong_labels_are_refused_at_once_and_whole(run: Run, tracking: Tracking
     refused_labels: list[tuple[dict[str, object], str]] = [
         ({"ok": 1, "": 2}, "INVALID_KEY"),
         ({"ok": 1, "p": "x" * 6_001}, "INVALID_VALUE"),
+        ({"ok": 1, "p": "\0"}, "INVALID_VALUE"),
     ]
     for labels, reason in refused_labels:
         with pytest.raises(InvalidRequest) as refused:
@@ -510,37 +529,89 @@ def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
     assert len(tracking.started) == 1
 
 
+def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, place: Path) -> None:
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server)
+    for _ in range(20):
+        with rf.start_run("fraud", offline=True, connection=link):
+            pass
+    tracking.away = True
+    begun = time.monotonic()
+    found = rf.sync(place, timeout=0.5)
+    assert time.monotonic() - begun < 5
+    assert [one.state for one in found] == ["undelivered"] * 20
+    tracking.away = False
+    assert [one.state for one in rf.sync(place)] == ["delivered"] * 20
+
+
+def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(place: Path) -> None:
+    folder = place / RUN / "0"
+    folder.mkdir(parents=True)
+    (folder / "head.json").write_text("{")
+    (found,) = rf.sync(place)
+    assert (found.run_id, found.state, found.reason) == (RUN, "undelivered", "INVALID_JOURNAL")
+    assert folder.exists()
+
+
 def test_what_lives_is_left_alone_by_sync(run: Run, place: Path) -> None:
     run.log_metric("loss", 1.0)
     (synced,) = rf.sync(place)
     assert (synced.run_id, synced.state) == (RUN, "alive")
 
 
-@pytest.mark.parametrize(("heartbeat", "worker", "ends"), [(False, False, 1), (True, False, 0), (False, True, 0)])
+@pytest.mark.parametrize(
+    ("heartbeat", "worker", "status", "ends"),
+    [
+        (False, False, v1.RUN_STATUS_RUNNING, 1),
+        (True, False, v1.RUN_STATUS_RUNNING, 0),
+        (True, False, v1.RUN_STATUS_LOST, 1),
+        (False, True, v1.RUN_STATUS_RUNNING, 0),
+        (False, False, v1.RUN_STATUS_FINISHED, 0),
+        (False, False, v1.RUN_STATUS_KILLED, 0),
+    ],
+)
 def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
-    heartbeat: bool, worker: bool, ends: int, link: Connection, tracking: Tracking, place: Path
+    heartbeat: bool,
+    worker: bool,
+    status: v1.RunStatus.ValueType,
+    ends: int,
+    link: Connection,
+    tracking: Tracking,
+    place: Path,
 ) -> None:
+    tracking.status = status
     writer = Writer(link, Head(RUN, link.address, link.actor, worker, heartbeat), offline=True)
-    writer.add_points(point(0, 0, 1.0, b"loss"), 1)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     writer.close()
     (synced,) = rf.sync(place)
     assert synced.state == "delivered"
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED] * ends
 
 
+def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    dead = open_writer(link, offline=True)
+    dead.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    dead.close()
+    again = open_run(link)
+    assert sorted(one.state for one in rf.sync(place)) == ["alive", "delivered"]
+    assert tracking.endings == []
+    again.finish()
+
+
 def test_lineage_and_descriptions_are_logged_in_order(run: Run, tracking: Tracking) -> None:
     data = v1.Dataset(name="transactions", digest="abc")
     run.log_input(data, context="training")
-    run.log_output("m-1", step=3)
+    run.log_output(MODEL, step=3)
     run.describe("why")
-    run.log_metric("loss", 1.0, model_id="m-1", dataset=data)
+    run.log_metric("loss", 1.0, model_id=MODEL, dataset=data)
     run.flush()
     read, made, described = tracking.others
     assert read.inputs[0] == v1.DatasetInput(dataset=data, tags={"context": "training"})
-    assert made.outputs[0] == v1.ModelOutput(model_id="m-1", step=3)
+    assert made.outputs[0] == v1.ModelOutput(model_id=MODEL, step=3)
     assert (described.description, described.run_id) == ("why", RUN)
     (series,) = tracking.batches[0].series
-    assert (series.model_id, series.dataset_name, series.dataset_digest) == ("m-1", "transactions", "abc")
+    assert (series.model_id, series.dataset_name, series.dataset_digest) == (MODEL, "transactions", "abc")
     with pytest.raises(InvalidRequest) as nameless:
         run.log_input(v1.Dataset(name="transactions"))
     assert nameless.value.reason == "INVALID_DATASET"
@@ -553,6 +624,38 @@ def test_the_job_is_in_touch_as_long_as_it_runs(link: Connection, tracking: Trac
     until(lambda: not tracking.attended)
     with rf.start_run("fraud", heartbeat=False, connection=link):
         assert not tracking.started[1].heartbeat
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"experiment": ""}, "INVALID_NAME"),
+        ({"experiment": "e", "name": "n" * 501}, "INVALID_NAME"),
+        ({"experiment": "e", "name": " n"}, "INVALID_NAME"),
+        ({"experiment": "e", "run_id": "A" * 32}, "INVALID_RUN_ID"),
+        ({"experiment": "e", "resume": True}, "INVALID_ARGUMENTS"),
+        ({"experiment": "e", "tags": {"": 1}}, "INVALID_KEY"),
+        ({"experiment": "e", "description": "d" * 20_001}, "INVALID_DESCRIPTION"),
+    ],
+)
+def test_a_start_that_could_never_be_delivered_is_refused_offline_too(
+    options: dict[str, Any], reason: str, link: Connection, place: Path
+) -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        rf.start_run(**options, offline=True, connection=link)
+    assert wrong.value.reason == reason
+    assert left(place) == []
+
+
+def test_points_about_what_cannot_be_are_refused_here(run: Run, tracking: Tracking) -> None:
+    with pytest.warns(RuntimeWarning):
+        run.log_metric("loss", 1.0, model_id="gpt")
+    with pytest.warns(RuntimeWarning):
+        run.log_metric("loss", 1.0, dataset=v1.Dataset(name="d" * 501, digest="x"))
+    with pytest.raises(InvalidRequest) as refused:
+        run.flush()
+    assert (refused.value.reason, refused.value.metadata["points"]) == ("INVALID_MODEL_ID", "2")
+    assert tracking.batches == []
 
 
 def test_a_nested_run_names_its_parent(link: Connection, tracking: Tracking) -> None:
@@ -569,6 +672,9 @@ def test_a_worker_delivers_and_lets_the_run_go_on(link: Connection, tracking: Tr
     with rf.resume_run(RUN, worker=True, connection=link) as run:
         run.log_metric("loss", 1.0)
         assert (run.name, run.experiment_id) == ("known", "7")
+        with pytest.raises(PreconditionFailed) as changed:
+            run.log_param("p", 2)
+        assert changed.value.reason == "PARAM_CHANGED"
     assert tracking.values("loss") == [1.0]
     assert tracking.endings == []
     with rf.resume_run(RUN, connection=link):

@@ -27,9 +27,12 @@ _WORDING: Final = frozenset(
 # What to do about a refusal.
 _ADVICE: Final = {
     "CHANGED_SINCE": "look at --dry-run again, then send its new --expect-position",
+    "EXPERIMENT_DELETED": "`rollforward experiments restore` brings it back",
+    "LOGGED_MODEL_DELETED": "`rollforward logged-models restore` brings it back",
     "MODEL_DELETED": "`rollforward models restore` brings it back",
     "MODEL_RENAMED": "use that name",
     "REASON_REQUIRED": "say why with --reason",
+    "RUN_DELETED": "`rollforward runs restore` brings it back",
     "VERSION_DELETED": "`rollforward versions restore` brings it back",
     "VERSION_IN_USE": "move or remove them first",
 }

@@ -61,8 +61,8 @@ def metrics(
 
 def _print_points(run: str, key: str) -> None:
     lines = csv.writer(sys.stdout, lineterminator="\n")
-    for number, page in enumerate(rf.metric_points(run, key)):
-        if not number:  # what is refused prints nothing
+    for at, page in enumerate(rf.metric_points(run, key)):
+        if not at:  # what is refused prints nothing
             lines.writerow(("step", "timestamp", "value"))
         lines.writerows(zip(*page, strict=True))
 

@@ -1,0 +1,179 @@
+"""What a watch of an experiment takes from rows, on SQLite and PostgreSQL: its snapshot, and which runs it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.memory import MemoryStore
+from eventstore.projection import Projector
+from eventstore.rows import Database
+from eventstore.tail import Tail
+from rollforward import v1
+from services import tracking
+from services.tracking import watch
+from services.tracking.projection import TrackingProjection
+
+MINE = [f"{number:032x}" for number in range(1, 6)]
+OTHERS = [f"{number:032x}" for number in range(11, 16)]
+_ids = count()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the rows are."""
+    return str(tmp_path / "rows") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+def started(run_id: str) -> v1.RunStarted:
+    """A run starts, in the first or in the second experiment."""
+    return v1.RunStarted(run_id=run_id, experiment_id="1" if run_id in MINE else "2")
+
+
+def logged(run_id: str) -> v1.RunLogged:
+    """A run logs something."""
+    return v1.RunLogged(run_id=run_id, params={str(next(_ids)): "x"})
+
+
+async def append(log: MemoryStore, *facts: Message) -> int:
+    """Adds events, each an append of its own; where the last one is."""
+    position = 0
+    for fact in facts:
+        run_id = getattr(fact, "run_id", "")
+        stream = tracking.run_stream(run_id) if run_id else tracking.EXPERIMENTS_STREAM
+        new = f"event-{next(_ids)}"
+        (position,) = await log.append([NewEvent(stream, fact, Metadata("Zoë"), new, new)])
+    return position
+
+
+async def snapshot(projector: Projector) -> tuple[list[v1.Run], int]:
+    """What a watch of the first experiment begins with, and the position of that."""
+    runs: list[v1.Run] = []
+    async with aclosing(watch.steps(projector, v1.WatchRunsRequest(experiment_id="1"))) as steps:
+        async for step in steps:
+            runs += step.snapshot.runs
+            if not step.snapshot.continues:
+                return runs, step.position
+    raise AssertionError("no snapshot")
+
+
+class Late(TrackingProjection):
+    """Applies nothing while it may not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_apply = threading.Event()
+        self.may_apply.set()
+
+    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Waits until it may."""
+        assert self.may_apply.wait(20)
+        super().apply(rows, events)
+
+
+def watching(
+    location: str,
+    scene: Callable[[MemoryStore, Projector], Awaitable[None]],
+    projection: TrackingProjection | None = None,
+) -> None:
+    """Plays a scene over a log in memory, with rows at a place, and two experiments in it."""
+
+    async def play() -> None:
+        log = MemoryStore("tracking", tracking.EVENTS)
+        await append(log, *(v1.ExperimentCreated(experiment_id=one, name=one) for one in "12"))
+        tail = Tail(log)
+        await tail.start()
+        projector = Projector(tail, projection or TrackingProjection(), Database(location))
+        await projector.start()
+        try:
+            await scene(log, projector)
+        finally:
+            await projector.stop()
+            await tail.stop()
+
+    asyncio.run(play())
+
+
+async def told(projector: Projector, request: v1.WatchRunsRequest, until: int) -> list[v1.RunChange]:
+    """What a watch tells, up to a position."""
+    changes: list[v1.RunChange] = []
+    async with aclosing(watch.steps(projector, request)) as steps:
+        async for step in steps:
+            changes += step.changes.changes
+            if step.position >= until:
+                break
+    return changes
+
+
+@pytest.mark.parametrize("known", [0, 1, 3, 100])
+def test_only_the_runs_of_the_experiment_and_all_of_them(
+    known: int, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "KNOWN_RUNS", known)
+    monkeypatch.setattr(watch, "BOOKMARK_SECONDS", 0.1)
+
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        # Some start before the watch, some while it lasts; those of both experiments take turns.
+        begun = await append(log, *(started(run_id) for run_id in [*MINE[:3], *OTHERS[:3]]))
+        request = v1.WatchRunsRequest(experiment_id="1", from_position=begun)
+        watched = asyncio.create_task(told(projector, request, until=begun + 44))
+        facts: list[v1.RunStarted | v1.RunLogged] = [started(run_id) for run_id in (*MINE[3:], *OTHERS[3:])]
+        facts += [logged(run_id) for _ in range(4) for pair in zip(MINE, OTHERS, strict=True) for run_id in pair]
+        for fact in facts:
+            await append(log, fact)
+        changes = await watched
+        assert [change.run_id for change in changes] == [fact.run_id for fact in facts if fact.run_id in MINE]
+
+    watching(location, scene)
+
+
+def test_a_run_that_the_rows_do_not_have_yet_is_told_of(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "KNOWN_RUNS", 0)
+    late = Late()
+
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        request = v1.WatchRunsRequest(experiment_id="1", from_position=await log.head())
+        async with aclosing(watch.steps(projector, request)) as steps:
+            late.may_apply.clear()
+            await append(log, started(MINE[0]))
+            assert (await anext(steps)).changes.changes[0].HasField("started")
+            coming = asyncio.create_task(anext(steps))
+            await projector.tail.wait_for(await append(log, logged(MINE[0])))
+            late.may_apply.set()
+            assert (await coming).changes.changes[0].HasField("logged")
+
+    watching(location, scene, late)
+
+
+def test_a_snapshot_is_of_one_position(location: str) -> None:
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        begun = await log.head()
+
+        async def write() -> None:
+            for number in range(100, 160):
+                run_id = f"{number:032x}"
+                await append(log, v1.RunStarted(run_id=run_id, experiment_id="1"), logged(run_id))
+                await asyncio.sleep(0)
+
+        writing = asyncio.create_task(write())
+        seen = []
+        while not writing.done():
+            seen.append(await snapshot(projector))
+        seen.append(await snapshot(projector))
+        for runs, position in seen:
+            # Two events a run: it started, then it logged one parameter.
+            whole, half = divmod(position - begun, 2)
+            assert [len(run.params) for run in runs] == [1] * whole + [0] * half
+        assert len({position for _, position in seen}) > 1
+        assert len(seen[-1][0]) == 60
+
+    watching(location, scene)

@@ -1,0 +1,21 @@
+"""What the environment may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventstore.errors import Rejected
+from services.settings import from_environment
+
+
+def test_numbers_are_read() -> None:
+    assert from_environment({}).attendance_patience == 60
+    assert from_environment({"ROLLFORWARD_ATTENDANCE_PATIENCE": "5"}).attendance_patience == 5
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5"])
+def test_silence_of_no_time_is_not_patience(value: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        from_environment({"ROLLFORWARD_ATTENDANCE_PATIENCE": value})
+    assert caught.value.reason == "INVALID_SETTING"
+    assert caught.value.metadata == {"name": "ROLLFORWARD_ATTENDANCE_PATIENCE"}
