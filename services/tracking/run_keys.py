@@ -104,7 +104,7 @@ def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
     experiment: sa.ColumnElement[int] = runs.c.experiment
     if rare and rare.among is not None:
         # PostgreSQL, which does not know how few they are, is not to begin elsewhere.
-        some = rare.among.cte("rare").prefix_with("MATERIALIZED", dialect="postgresql")
+        some = rare.among.cte("rare").prefix_with("materialized", dialect="postgresql")
         # An expression that no index has: the rare ones are to be looked up, not the experiment's.
         source, experiment = some.join(runs, runs.c.run == some.c.run), runs.c.experiment + 0
     sorts, source = sorts_of(asked.orders, source)

@@ -22,7 +22,7 @@ from tests.servers.postgres import PostgresServer
 
 FILES = [
     f"{name}_service_pb2"
-    for name in ("registry", "policy", "tracking", "serving", "artifact", "audit", "system", "webhook")
+    for name in ("registry", "policy", "tracking", "logged_model", "serving", "artifact", "audit", "system", "webhook")
 ]
 METHODS: list[MethodDescriptor] = [
     method

@@ -21,8 +21,8 @@ texts = st.sampled_from(TEXTS)
 
 
 def some(keys: Sequence[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, str]]:
-    """Some of the keys with values."""
-    return st.dictionaries(st.sampled_from(keys), values, max_size=len(keys))
+    """Most of the keys with values."""
+    return st.dictionaries(st.sampled_from(keys), values, min_size=len(keys) - 1, max_size=len(keys))
 
 
 @st.composite
@@ -30,7 +30,9 @@ def runs(draw: st.DrawFn) -> Run:
     """Any run."""
     status = draw(st.sampled_from(STATUSES))
     used = st.tuples(st.sampled_from(["iris", "Iris", "x"]), st.sampled_from(["1", "2"]), st.sampled_from(["", "t"]))
-    metrics = st.dictionaries(st.sampled_from(METRICS), st.sampled_from([*NUMBERS, math.nan]), max_size=3)
+    metrics = st.dictionaries(
+        st.sampled_from(METRICS), st.sampled_from([*NUMBERS, math.nan, math.nan]), min_size=2, max_size=3
+    )
     return Run(
         name=draw(st.sampled_from(NAMES)),
         status=status,
@@ -187,7 +189,9 @@ def _in_ticks(draw: st.DrawFn, keys: Sequence[str]) -> str:
 def filters(comparisons: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Comparisons joined by AND."""
     return st.builds(
-        lambda many, sign: sign.join(many), st.lists(comparisons, max_size=3), st.sampled_from([" AND ", " and "])
+        lambda many, sign: sign.join(many),
+        st.one_of(comparisons.map(lambda one: [one]), st.lists(comparisons, max_size=3)),
+        st.sampled_from([" AND ", " and "]),
     )
 
 

@@ -55,8 +55,8 @@ def places(run: Run, orders: Orders) -> list[tuple[int, Any]]:
 
 @generated
 @given(
-    some_runs=st.lists(runs(), min_size=1, max_size=6),
-    questions=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=4, max_size=8),
+    some_runs=st.lists(runs(), min_size=3, max_size=6),
+    questions=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=15, max_size=25),
 )
 def test_runs(both: BothStores, some_runs: list[Run], questions: list[tuple[str, Orders]]) -> None:
     home = both.experiment()
@@ -242,8 +242,8 @@ def test_differences_of_logged_models(
     names=st.lists(st.sampled_from(["run", "Run", "other"]), min_size=3, max_size=3),
     questions=st.lists(
         st.tuples(filters(experiment_comparisons()), st.sampled_from(["name", "name DESC", "experiment_id DESC"])),
-        min_size=3,
-        max_size=6,
+        min_size=10,
+        max_size=15,
     ),
 )
 def test_experiments(
@@ -272,8 +272,8 @@ def test_experiments(
             ),
             st.lists(st.tuples(st.sampled_from(["iris", "x"]), st.sampled_from(["", "1"])), max_size=2),
         ),
-        min_size=3,
-        max_size=6,
+        min_size=10,
+        max_size=15,
     ),
 )
 def test_logged_models(both: BothStores, some_models: list[Model], questions: list[Any]) -> None:

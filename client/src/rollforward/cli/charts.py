@@ -55,9 +55,10 @@ def _columns(series: MetricIntervals, bottom: float, top: float) -> Sequence[Seq
 
 def _line(value: float, bottom: float, top: float) -> int:
     """Which line a value is on, from the top; halves, because the difference of large numbers may be infinite."""
-    if top == bottom:
+    span = top / 2 - bottom / 2
+    if not span:
         return _LINES // 2
-    share = (min(max(value, bottom), top) / 2 - bottom / 2) / (top / 2 - bottom / 2)
+    share = (min(max(value, bottom), top) / 2 - bottom / 2) / span
     return _LINES - 1 - round(share * (_LINES - 1))
 
 
