@@ -83,6 +83,8 @@ class Container:
         self.directory = home / "directory"
         self.directory.mkdir()
         self.log = home / "log"
+        # As the image says, in a volume: a service that has none may not write.
+        self._data = {"ROLLFORWARD_DATA": str(home / "data")} if definition.get("volumes") else {}
 
     def start(self) -> None:
         """Starts it; it is not ready yet."""
@@ -90,7 +92,12 @@ class Container:
             self._process = subprocess.Popen(
                 leashed(self._command),
                 cwd=self.directory,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.directory), **self._definition["environment"]},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(self.directory),
+                    **self._data,
+                    **self._definition["environment"],
+                },
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
