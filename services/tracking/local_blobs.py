@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -28,7 +29,7 @@ from services.tracking.digests import (
     room,
     upload_not_found,
 )
-from services.tracking.uploads import Received, Spool, Upload
+from services.tracking.uploads import Received, Spool, Upload, to_its_end
 
 _LISTED = 500  # blobs listed at a time
 
@@ -63,7 +64,7 @@ class LocalBlobs:
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
         path = self._path(digest)
         async with self._spool.receive(digest, chunks, upload) as received:
-            await asyncio.to_thread(self._publish, received, path)
+            await to_its_end(partial(self._publish, received, path))
             return received.size
 
     async def received(self, upload_id: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import IO, TYPE_CHECKING, Literal
 
 import obstore
@@ -14,6 +14,7 @@ from obstore.store import S3Store
 
 from eventstore.errors import StoreUnavailable
 from services.tracking.digests import CHUNK
+from services.tracking.uploads import to_its_end
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -49,7 +50,7 @@ class Bucket:
         with in_reach():
             if size <= _PART:
                 with suppress(AlreadyExistsError):
-                    data = await asyncio.to_thread(file.read)
+                    data = await to_its_end(file.read)
                     await obstore.put_async(self.store, key, data, mode="create")
             # To create it conditionally, obstore would hold all of it. Two that find it missing write the same.
             elif await self.size(key) != size:
@@ -117,5 +118,5 @@ def in_reach() -> Iterator[None]:
 
 
 async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
-    while chunk := await asyncio.to_thread(file.read, CHUNK):
+    while chunk := await to_its_end(partial(file.read, CHUNK)):
         yield chunk

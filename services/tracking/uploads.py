@@ -17,13 +17,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from services.tracking.digests import CHUNK, check_digest_is, check_upload_id, room
 
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""
+
+
+_T = TypeVar("_T")
 
 
 class Upload(NamedTuple):
@@ -36,7 +39,10 @@ class Upload(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file that holds all of a blob, and is open as `fd`; whoever renames it keeps it."""
+    """A file that holds all of a blob, open and locked as `fd`; whoever renames it keeps it.
+
+    Threads that use it must be waited for by `to_its_end`.
+    """
 
     path: Path
     fd: int
@@ -127,7 +133,7 @@ class Spool:
     @asynccontextmanager
     async def _new_file(self) -> AsyncGenerator[tuple[Path, int]]:
         with room():
-            fd, name = await asyncio.to_thread(tempfile.mkstemp, dir=self._folder)
+            fd, name = tempfile.mkstemp(dir=self._folder)  # at once: a thread's would be lost with a cancelled call
         try:
             yield Path(name), fd
         finally:
@@ -152,7 +158,7 @@ class Spool:
 async def _held(path: Path) -> AsyncGenerator[int]:
     """The file of an upload, locked. Raises `StoreUnavailable` UPLOAD_TAKEN when another process has it."""
     with room():
-        fd = await asyncio.to_thread(os.open, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,9 +200,9 @@ async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], least: int =
             view = view[os.write(fd, view) :]
 
     with room():
-        await _to_its_end(reread)
+        await to_its_end(reread)
         async for chunk in chunks:
-            await _to_its_end(partial(absorb, chunk))
+            await to_its_end(partial(absorb, chunk))
     size = os.fstat(fd).st_size
     if size < least:
         raise StoreUnavailable(f"{size} of {least} bytes were received", "UPLOAD_INCOMPLETE")
@@ -204,11 +210,11 @@ async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], least: int =
     return size
 
 
-async def _to_its_end(work: Callable[[], None]) -> None:
-    """Do this in a thread, and do not go on before it is done, cancelled or not: the file is closed after it."""
+async def to_its_end(work: Callable[[], _T]) -> _T:
+    """Do this in a thread, and go on only when it is done, cancelled or not: a file that it uses is closed later."""
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     finally:
         while not task.done():
             with suppress(asyncio.CancelledError):

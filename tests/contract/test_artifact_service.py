@@ -142,8 +142,10 @@ async def test_a_wrong_upload_is_refused_and_stores_nothing(
 async def test_an_upload_its_client_gives_up_stores_nothing(
     artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path
 ) -> None:
+    whole = digest_of(HELLO + HELLO)
+
     async def stuck() -> AsyncIterator[v1.UploadBlobRequest]:
-        async for message in messages(digest_of(HELLO), HELLO):
+        async for message in messages(whole, HELLO):
             yield message
         await asyncio.Event().wait()
 
@@ -151,7 +153,7 @@ async def test_an_upload_its_client_gives_up_stores_nothing(
     await until(lambda: bool(files_below(tmp_path)))
     call.cancel()
     await until(lambda: not files_below(tmp_path))
-    assert await missing(artifacts, digest_of(HELLO)) == [digest_of(HELLO)]
+    assert await missing(artifacts, whole) == [whole]
 
 
 @pytest.mark.parametrize(
