@@ -27,11 +27,17 @@ _ABANDONED = 24 * 60 * 60  # seconds since anything was written to an unfinished
 class ObjectPlace:
     """Objects by name; see `eventstore.snapshots.Objects`.
 
-    The place is opened when it is first needed: a process may run that has none it can use.
+    The place is opened when it is first needed, and a directory made when something is put there: a process may run
+    that has none it can use.
     """
 
     def __init__(self, place: S3Store | Path) -> None:
         self._place = place
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether it is a directory that nobody has made yet."""
+        return isinstance(self._place, Path) and not self._place.exists()
 
     @cached_property
     def _store(self) -> ObjectStore:
@@ -43,6 +49,8 @@ class ObjectPlace:
 
     def names(self, under: str) -> list[str]:
         """The names below a folder."""
+        if self._is_empty:
+            return []
         with _in_reach():
             return [found["path"] for batch in obstore.list(self._store, under) for found in batch]
 

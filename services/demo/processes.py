@@ -59,6 +59,7 @@ class Children:
         """Start a Python module as a process, `python -m module arguments`."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ROLLFORWARD_") or key in _KEPT}
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        journal = {"ROLLFORWARD_JOURNAL": str(self._logs / "journal")}
         log = self._logs / f"{name}.log"
         with self._undisturbed(), log.open("wb") as output:
             # A process group of its own: Ctrl-C reaches the demo alone, which ends the others in order. The leash ends
@@ -68,7 +69,7 @@ class Children:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=kept | quiet,
+                env=kept | quiet | journal,
                 process_group=0,
             )
             child = Child(name, process, log)

@@ -106,7 +106,7 @@ def check_story(text: str, version: int) -> None:
     assert closing, text
     requests, _, _, models, _ = map(int, closing.groups())
     assert requests >= 360
-    assert models == 10
+    assert models == 11
     assert len(re.findall(r"refused GATE_FAILED", text)) == 2
     assert re.search(rf"ANSWERED BY .* {old} \d+ 0 \S+ {new} \d+ 0 \S+ {old} \d+ 0 \S+", text)
     assert re.search(rf"@champion {new} {old} rollback of \d+", text)
