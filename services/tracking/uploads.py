@@ -138,7 +138,8 @@ class Spool:
             yield Path(name), fd
         finally:
             os.close(fd)
-            await asyncio.to_thread(Path(name).unlink, missing_ok=True)
+            # Of a call that is cancelled again meanwhile, a thread that has not begun would never begin.
+            await to_its_end(partial(Path(name).unlink, missing_ok=True))
 
     @asynccontextmanager
     async def _taken(self, upload_id: str) -> AsyncGenerator[_Receiving]:
