@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import nats.errors
 from nats.js import api
 
 from eventstore.errors import StoreUnavailable
-from eventstore.jetstream.connection import connect
+from eventstore.jetstream.health import ask_server
 
 ANSWER_SECONDS = 5.0
 
@@ -41,14 +40,7 @@ def ask_system_account(url: str, user: str, password: str) -> FlushQuestion:
     """Asks one server by way of its system account, on a connection of its own that lasts as long as the question."""
 
     async def ask() -> Sequence[Flush]:
-        client = await connect(url, user, password, patience=ANSWER_SECONDS)
-        try:
-            answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=ANSWER_SECONDS)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise StoreUnavailable(f"the system account of {url} does not answer: {error!r}") from error
-        finally:
-            await client.close()
-        return [_flush(json.loads(answer.data)["data"])]
+        return [_flush(await ask_server(url, user, password, "VARZ"))]
 
     return ask
 

@@ -1,9 +1,12 @@
-"""Whether a server can still write: after an error of its disk it refuses every event, without an answer, until it is
-started anew."""
+"""What a server says of itself to its system account; above all whether it can still write.
+
+After an error of its disk it refuses every event, without an answer, until it is started anew.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import nats.errors
 
@@ -13,18 +16,27 @@ from eventstore.jetstream.connection import connect
 ANSWER_SECONDS = 5.0
 
 
-async def ask_write_error(url: str, user: str, password: str) -> str:
-    """What a server says of its system account's question that it cannot write; empty if it can.
+async def ask_server(url: str, user: str, password: str, what: str) -> Any:
+    """Asks one server by way of its system account, on a connection of its own that lasts as long as the question.
 
     Raises:
         StoreUnavailable: It does not answer.
     """
     client = await connect(url, user, password, patience=ANSWER_SECONDS)
     try:
-        answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"{}", timeout=ANSWER_SECONDS)
+        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
         raise StoreUnavailable(f"the system account of {url} does not answer: {error!r}") from error
     finally:
         await client.close()
-    said = str(json.loads(answer.data)["data"].get("error", ""))
+    return json.loads(answer.data)["data"]
+
+
+async def ask_write_error(url: str, user: str, password: str) -> str:
+    """What a server says is wrong when it cannot write; empty if it can.
+
+    Raises:
+        StoreUnavailable: It does not answer.
+    """
+    said = str((await ask_server(url, user, password, "HEALTHZ")).get("error", ""))
     return said if "write error" in said else ""
