@@ -44,7 +44,7 @@ class Registry(Client):
     def watch(self, **fields: Any) -> Any:
         """Follows aliases."""
         request = v1.WatchAliasesRequest(**fields)
-        return self.registry.WatchAliases(request, metadata=self._behind(), timeout=SECONDS * 2)
+        return self.registry.WatchAliases(request, metadata=self._behind(), timeout=SECONDS * 4)
 
     def move_set(self, versions: Mapping[str, int], alias: str = ALIAS) -> v1.MoveAliasesResponse:
         """Moves an alias of several models at one revision."""

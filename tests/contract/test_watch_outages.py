@@ -18,7 +18,7 @@ from tests.integration.up import SECONDS, Client
 
 CHAMPION = "m@champion"
 MOVES = 60
-LARGE_EVENTS = 120  # of 400 kB each
+LARGE_EVENTS = 90  # of 400 kB each
 
 Outage = Callable[[Services], object]
 
