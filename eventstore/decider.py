@@ -132,9 +132,10 @@ class CommandHandler(Generic[S]):
                 try:
                     outcome = await self._attempt(stream, held, command, metadata)
                     break
-                except (Rejected, Conflict):
+                except (Rejected, Conflict) as refusal:
                     # Held state may be behind what other writers did: only a refusal by the newest state counts.
                     if (await self._refresh(stream)).revision == held.revision:
+                        refusal.judged_at = self._store.log, held.end
                         raise
                 except WrongExpectedRevision:
                     await self._refresh(stream)
@@ -186,10 +187,12 @@ class CommandHandler(Generic[S]):
         """Plans and appends once; the streams that it writes to are put into `written`."""
         try:
             planned = await plan()
-        except (Rejected, Conflict):
+        except (Rejected, Conflict) as refusal:
             # A repetition finds that what it asks for is not possible any more, because it was done.
-            if repeated := await self._repeated_events(metadata, at_least=await self._store.head()):
+            head = await self._store.head()
+            if repeated := await self._repeated_events(metadata, at_least=head):
                 return repeated
+            refusal.judged_at = self._store.log, head
             raise
         seen = max(planned.seen.values(), default=0)
         if repeated := await self._repeated_events(metadata, at_least=seen):
@@ -222,7 +225,11 @@ class CommandHandler(Generic[S]):
             events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
         except (Rejected, Conflict):
             held = await self._refresh(stream)
-            events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
+            try:
+                events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
+            except (Rejected, Conflict) as refusal:
+                refusal.judged_at = self._store.log, held.end
+                raise
         try:
             recorded = await self._append(events, None)
         except DuplicateAppend:
@@ -282,6 +289,7 @@ class CommandHandler(Generic[S]):
     def _raise_refusal(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             if refusal := self._decider.refusal(event.data):
+                refusal.judged_at = self._store.log, event.append_end
                 raise refusal
 
     async def _repeated(self, stream: str, metadata: Metadata, at_least: int) -> Outcome[S] | None:

@@ -25,6 +25,10 @@ class Rejected(Exception):
         message: The refusal in words, for people.
         detail: A message for the caller to read on, such as the evidence of a gate.
         metadata: What it is about, by name.
+
+    Attributes:
+        judged_at: The log and the position in it that a command was judged at: who reads from there on sees what
+            refused it.
     """
 
     def __init__(
@@ -36,10 +40,14 @@ class Rejected(Exception):
         self.message = message
         self.detail = detail
         self.metadata = metadata
+        self.judged_at: tuple[str, int] | None = None
 
 
 class Conflict(Exception):
-    """A caller's expectation no longer holds; `current` is what it should look at before it decides again."""
+    """A caller's expectation no longer holds; `current` is what it should look at before it decides again.
+
+    `judged_at` is as in `Rejected`.
+    """
 
     def __init__(self, reason: str, message: str, *, current: Message | None = None, **metadata: str) -> None:
         super().__init__(message)
@@ -47,6 +55,7 @@ class Conflict(Exception):
         self.message = message
         self.current = current
         self.metadata = metadata
+        self.judged_at: tuple[str, int] | None = None
 
 
 class WrongExpectedRevision(Exception):

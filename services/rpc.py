@@ -173,9 +173,12 @@ def _code(status: Status) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == status.code)
 
 
-async def _abort(context: Context, status: Status) -> None:
-    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(_code(status), status.message, trailing_metadata=trailer)
+async def _abort(context: Context, status: Status, judged_at: tuple[str, int] | None) -> None:
+    trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if judged_at:
+        # Read your refusals: who reads from there on sees what stood in the way.
+        trailer.append(("rollforward-position", "{}={}".format(*judged_at)))
+    await context.abort(_code(status), status.message, trailing_metadata=tuple(trailer))
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -308,7 +311,7 @@ class _Guarded:
         elif isinstance(error, Exception):
             status = status_of(error)
             self._count(_code(status).name)
-            await _abort(self._context, status)
+            await _abort(self._context, status, getattr(error, "judged_at", None))
         else:
             self._count("CANCELLED")
 

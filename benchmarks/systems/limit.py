@@ -21,6 +21,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from benchmarks.clients import Endpoint
+from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program
 from eventstore.codec import EventTypes
 from eventstore.event import Metadata, NewEvent
@@ -63,11 +64,13 @@ class BareClient:
 
     def log(self, points: int) -> None:
         """Append one event with so many points, and insert them as one row."""
-        column = bytes(8 * points)
-        series = v1.Series(key="loss", steps=column, timestamps=column, values=column)
+        series = packed(points)
         self._append("points", v1.MetricsLogged(run_id=self._name, series=[series]))
         with self._rows:
-            self._rows.execute("INSERT INTO chunks (steps, timestamps, points) VALUES (?, ?, ?)", [column] * 3)
+            self._rows.execute(
+                "INSERT INTO chunks (steps, timestamps, points) VALUES (?, ?, ?)",
+                (series.steps, series.timestamps, series.values),
+            )
 
     def close(self) -> None:
         """Let go of both connections."""

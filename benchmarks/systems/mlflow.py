@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 from benchmarks.clients import CallFailed, Endpoint, Labels
 from benchmarks.systems import mlflow_rows
 from benchmarks.systems.peers import peers_program
+from benchmarks.systems.points import VALUE
 from benchmarks.systems.processes import DidNotStart, silent_program, wait_until_quiet
 
 WEBHOOK_LIST_SECONDS = 1
@@ -85,7 +86,7 @@ class HttpClient:
         """Log so many points of one metric. Raises CallFailed."""
         if not self._run:
             self._run = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
-        metric = {"key": "loss", "value": 0.5, "timestamp": 0, "step": 0}
+        metric = {"key": "loss", "value": VALUE, "timestamp": 0, "step": 0}
         self.post("runs/log-batch", {"run_id": self._run, "metrics": [{**metric, "step": n} for n in range(points)]})
 
     def job(self, params: int, metrics: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import rollforward as rf
 from benchmarks.clients import CallFailed, Endpoint, Labels
+from benchmarks.systems.points import packed
 from benchmarks.systems.processes import DidNotStart, program
 from rollforward import v1
 
@@ -67,9 +68,7 @@ class SdkClient:
         """Log so many points of one metric."""
         if not self._run:
             self._run = self._started_run()
-        column = bytes(8 * points)
-        series = v1.Series(key="loss", steps=column, timestamps=column, values=column)
-        batch = v1.LogBatchRequest(run_id=self._run, series=[series], request_id=rf.new_request_id())
+        batch = v1.LogBatchRequest(run_id=self._run, series=[packed(points)], request_id=rf.new_request_id())
         self._connection.call(self._connection.tracking.LogBatch, batch)
 
     def job(self, params: int, metrics: int) -> None:
@@ -105,10 +104,11 @@ class SdkClient:
 
     def lay_runs(self, numbers: range, labels: Labels) -> None:
         """Runs with what `labels` says of each number."""
+        experiment_id = self._experiment()
         for number in numbers:
             metrics, params, tags = labels(number)
             run_id = rf.new_request_id()
-            start = v1.StartRunRequest(run_id=run_id, experiment_id=self._experiment(), name=f"run {number}", tags=tags)
+            start = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name=f"run {number}", tags=tags)
             self._connection.call(self._connection.tracking.StartRun, start)
             series = [
                 v1.Series(key=key, steps=bytes(8), timestamps=bytes(8), values=struct.pack("<d", value))

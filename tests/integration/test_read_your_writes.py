@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
+import rollforward as rf
 from rollforward import v1
-from rollforward.errors import (
-    InvalidRequest,
-    Unavailable,
-)
-from tests.integration.up import SECONDS, Up
+from rollforward.errors import AlreadyExists, Conflict, InvalidRequest, Unavailable
+from tests.integration.up import SECONDS, Up, new_id
 
 
 class TestReadYourWrites:
@@ -42,3 +42,35 @@ class TestReadYourWrites:
         headers = (("rollforward-min-position", header),)
         error = system.refused(system.registry.GetModel, v1.GetModelRequest(name=model), headers)
         assert (type(error), error.reason) == (InvalidRequest, "INVALID_MIN_POSITION")
+
+
+class TestReadWhatRefusedYou:
+    def test_it_is_found_by_whoever_comes_second(self, system: Up) -> None:
+        both = Barrier(8)
+
+        def get_or_create(connection: rf.Connection, name: str) -> str:
+            both.wait(SECONDS)
+            try:
+                return rf.create_experiment(name, connection=connection)
+            except AlreadyExists:
+                return rf.get_experiment(name, connection=connection).experiment_id
+
+        connections = [rf.Connection(system.address) for _ in range(both.parties)]
+        with ThreadPoolExecutor(both.parties) as pool:
+            for _ in range(10):
+                name = new_id()
+                found = [pool.submit(get_or_create, connection, name) for connection in connections]
+                assert len({one.result() for one in found}) == 1
+        for connection in connections:
+            connection.close()
+
+    def test_a_refusal_says_where_it_was_judged(self, system: Up, model: str) -> None:
+        with rf.Connection(system.address) as connection:
+            target = f"{model}@champion"
+            rf.move_alias(target, 1, connection=connection)
+            with rf.Connection(system.address) as other:
+                head = rf.move_alias(target, 2, connection=other).revision
+            with pytest.raises(Conflict):
+                rf.move_alias(target, 1, expected_revision=1, connection=connection)
+            assert connection.positions["registry"] >= head
+            assert rf.resolve(target, connection=connection).version == 2

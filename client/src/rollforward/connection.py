@@ -18,7 +18,7 @@ from rollforward import v1
 from rollforward.address import DEFAULT_ADDRESS, parse_address
 from rollforward.backoff import Backoff
 from rollforward.channel import is_out_of_reach, open_channel
-from rollforward.errors import InvalidRequest, from_rpc_error
+from rollforward.errors import InvalidRequest, from_rpc_error, judged_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -148,6 +148,8 @@ class Connection:
                 return attempt(backoff.remaining())
             except grpc.RpcError as error:
                 if not is_out_of_reach(error) or not backoff.pause():
+                    if seen := judged_at(error):
+                        self.note_position(*seen)
                     raise from_rpc_error(error) from error
             except ValueError:
                 # What gRPC raises for a channel that another thread has just closed.

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from rollforward import v1
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
+POSITION_KEY: Final = "rollforward-position"
 DOMAIN: Final = "rollforward"
 
 _M = TypeVar("_M", bound=Message)
@@ -126,6 +127,17 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
     if info is None:
         return kind(_reason_of(code), error.details() or "", details=details)
     return kind(info.reason, error.details() or "", info.metadata, details)
+
+
+def judged_at(error: grpc.RpcError) -> tuple[str, int] | None:
+    """The log and the position in it that a command was refused at; None when it was not judged."""
+    if not isinstance(error, grpc.Call):
+        return None
+    for key, value in error.trailing_metadata() or ():
+        log, _, position = str(value).partition("=")
+        if key == POSITION_KEY and position.isascii() and position.isdecimal():
+            return log, int(position)
+    return None
 
 
 def _reason_of(code: grpc.StatusCode) -> str:
