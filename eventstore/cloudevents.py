@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.codec import EventTypes
-from eventstore.errors import EventTooLarge
+from eventstore.errors import EventTooLarge, UnknownEventType
 from eventstore.event import (
     MAX_APPEND_BYTES,
     MAX_EVENT_BYTES,
@@ -103,12 +103,16 @@ def decode(
     Raises:
         UnknownEventType: It is of a type that the program was not told of, or not an event at all.
     """
+    try:
+        data = types.decode(headers.get("ce-type", ""), payload)
+    except UnknownEventType as error:
+        raise UnknownEventType(f"position {position} cannot be read: {error}") from error
     return RecordedEvent(
         stream=unquote(headers.get("ce-subject", "")),
         position=position,
         time=time_ns,
         id=unquote(headers.get("ce-id", "")),
-        data=types.decode(headers.get("ce-type", ""), payload),
+        data=data,
         metadata=_metadata(*[headers.get(header, "") for header in _EXTENSIONS.values()]),
         append_end=append_end,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from google.protobuf.message import Message
+
+from eventstore.event import RecordedEvent
 
 
 class Kind(enum.Enum):
@@ -98,13 +101,14 @@ class UnknownEventType(Exception):
 
 
 class CannotApply(Exception):
-    """A projection cannot take an append in; `first` to `last` are its positions, and `about` says what it is."""
+    """A projection cannot take an append in, whose positions are `first` to `last`."""
 
-    def __init__(self, projection: str, first: int, last: int, about: str) -> None:
-        where = f"position {first}" if first == last else f"positions {first} to {last}"
+    def __init__(self, projection: str, append: Sequence[RecordedEvent]) -> None:
+        self.first, self.last = append[0].position, append[-1].position
+        where = f"position {self.first}" if self.first == self.last else f"positions {self.first} to {self.last}"
+        types = ", ".join(type(event.data).__name__ for event in append[:10])
+        about = f"{types} in {append[0].stream}, event {append[0].id}"
         super().__init__(f"projection {projection} cannot apply {where}: {about}")
-        self.first = first
-        self.last = last
 
 
 class LogRewritten(Exception):

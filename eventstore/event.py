@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -75,6 +75,12 @@ class RecordedEvent:
     def closes_append(self) -> bool:
         """Whether it is the last event of its append."""
         return self.position == self.append_end
+
+
+def appends_of(batch: Sequence[RecordedEvent]) -> list[Sequence[RecordedEvent]]:
+    """The appends that a batch is made of; the first and the last may be parts of one."""
+    ends = [number for number, event in enumerate(batch, start=1) if event.closes_append or number == len(batch)]
+    return [batch[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Generations:
     def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int) -> Rows:
         """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
         if self.kind == "sqlite":
-            return self._adopted(next(parts))
+            return self._adopted(next(parts, iter(())))
         rows = self.beside()
         try:
             with rows.writing(durably=True) as connection:

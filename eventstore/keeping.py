@@ -10,7 +10,7 @@ import structlog
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projection import Projector
-from eventstore.snapshots import Snapshot, SnapshotUnusable
+from eventstore.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
 from eventstore.tasks import end
 
 GROWTH = 10
@@ -92,7 +92,17 @@ class SnapshotKeeper:
             raise StoreUnavailable(f"no snapshot: {error}", "SHUTTING_DOWN") from error
         self._last = taken.position
         _logger.info("snapshot taken", projection=self._projector.name, position=taken.position, bytes=sizes[0])
+        await self._forget_old()
         return taken
+
+    async def _forget_old(self) -> None:
+        """Drops all but the newest that are of this log, which another process may have taken meanwhile."""
+        try:
+            kept = await asyncio.to_thread(self._snapshots.kept)
+            marked = [one for one in kept if await is_marked(self._projector.store, one.position, one.mark)]
+            await asyncio.to_thread(self._snapshots.forget, [one for one in kept if one not in marked[:KEPT]])
+        except StoreUnavailable as error:
+            _logger.warning("old snapshots stay", projection=self._projector.name, error=str(error))
 
     async def _run(self) -> None:
         while True:

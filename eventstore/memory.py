@@ -91,6 +91,10 @@ class MemoryStore:
         """The position of the last event."""
         return len(self._events)
 
+    async def last(self) -> int:
+        """The position of the last event."""
+        return len(self._events)
+
     async def condition(self) -> LogCondition:
         """A log in memory says what it is."""
         return LogCondition("memory", ("the log is in memory: every event is lost when the process ends",))

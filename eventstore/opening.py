@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from concurrent.futures import Executor
 
 import sqlalchemy as sa
@@ -12,11 +11,11 @@ import structlog
 from eventstore.errors import StoreUnavailable
 from eventstore.generations import Generations
 from eventstore.rows import Rows
-from eventstore.snapshots import Snapshots, SnapshotUnusable, mark_of
+from eventstore.snapshots import Snapshots, SnapshotUnusable, is_marked, mark_of
 from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1
-_WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, zlib.error, sa.exc.DBAPIError)
+_WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, sa.exc.DBAPIError)
 
 _logger = structlog.get_logger(__name__)
 
@@ -48,17 +47,10 @@ async def opened(generations: Generations, snapshots: Snapshots | None, store: E
 async def _are_of_log(rows: Rows, store: EventStore, executor: Executor) -> bool:
     """Rows of another log, or of a tail that the log lost, must never be added to."""
     at = await asyncio.get_running_loop().run_in_executor(executor, rows.checkpoint)
-    if await _holds(store, at.position, mark_of(at.event_id)):
+    if await is_marked(store, at.position, mark_of(at.event_id)):
         return True
     _logger.error("rows do not match the log and are made anew", rows=rows.label, position=at.position)
     return False
-
-
-async def _holds(store: EventStore, position: int, mark: str) -> bool:
-    if not position:
-        return True
-    event = await store.event_at(position)
-    return event is not None and mark_of(event.id) == mark
 
 
 async def _made(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
@@ -79,7 +71,7 @@ async def _restored(
         _logger.warning("no snapshot can be looked for", projection=name, error=str(error))
         return None
     for snapshot in kept:
-        if not await _holds(store, snapshot.position, snapshot.mark):
+        if not await is_marked(store, snapshot.position, snapshot.mark):
             _logger.warning("snapshot is not of this log", projection=name, snapshot=snapshot.name)
             continue
         try:

@@ -13,14 +13,16 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.decider import Request
-from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
+from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable, UnknownEventType
+from eventstore.event import appends_of
+from eventstore.filling import catch_up, fill
 from eventstore.generations import CheckpointMoved, Generations, Projection
 from eventstore.opening import opened
 from eventstore.reached import Reached
 from eventstore.recall import Recall
-from eventstore.rows import Checkpoint, Database, Rows, events
+from eventstore.rows import Checkpoint, Database, Rows, events, is_refusal
 from eventstore.snapshots import Objects, Snapshots
-from eventstore.tail import Batch, FollowerTooSlow, Tail, replay
+from eventstore.tail import Batch, FollowerTooSlow, Tail
 from eventstore.tasks import end
 
 __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
@@ -30,7 +32,6 @@ T = TypeVar("T")
 RETRY_SECONDS = 0.5
 GATHER_SECONDS = 0.05
 INDEX_SECONDS = 10.0
-NEARLY_THERE = 1000
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
 _REQUEST = sa.select(
@@ -79,6 +80,7 @@ class Projector:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self._rows: Rows | None = None
         self._checkpoint = 0
+        self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._recall = Recall(self)
         self._rebuilding = asyncio.Lock()
@@ -104,6 +106,13 @@ class Projector:
             raise StoreUnavailable(f"projection {self.name} is not started", "PROJECTION_BEHIND")
         return self._rows
 
+    @property
+    def why_failed(self) -> str:
+        """What an operator must know of a failure, and nothing of what other defects may say; empty without one."""
+        if isinstance(self.failure, (CannotApply, UnknownEventType)):
+            return str(self.failure)
+        return f"projection {self.name} failed" if self.failure else ""
+
     async def start(self) -> None:
         """Opens the rows, checks them against the log, and comes up to the log's head."""
         self._rows = await opened(self._generations, self.snapshots, self.store, self._writer)
@@ -113,7 +122,7 @@ class Projector:
         head = await self.store.head()
         await self.wait_for(head)
         # Only now, because another process may answer from an older version until it is stopped.
-        await self._in_writer(lambda: self._generations.discard_older(self.rows))
+        await asyncio.to_thread(self._generations.discard_older, self.rows)
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
@@ -123,6 +132,7 @@ class Projector:
         await self._recall.stop()
         self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
+        await asyncio.gather(*self._closing)
         if self._rows:
             await self._close(self._rows)
 
@@ -139,11 +149,7 @@ class Projector:
 
     def _refuse_when_failed(self) -> None:
         if self.failure:
-            raise StoreUnavailable(self._words(self.failure), "PROJECTION_FAILED") from self.failure
-
-    def _words(self, failure: BaseException) -> str:
-        # What an operator must know, and nothing of what other defects may say.
-        return str(failure) if isinstance(failure, CannotApply) else f"projection {self.name} failed"
+            raise StoreUnavailable(self.why_failed, "PROJECTION_FAILED") from self.failure
 
     async def query(self, question: Callable[[sa.Connection], T], *, small: bool = False) -> T:
         """Answers a question from rows of one moment, in a thread; a `small` one, of a row or two, at once if it can.
@@ -155,7 +161,7 @@ class Projector:
         rows = self.rows
         try:
             return await self._ask(rows, question, small)
-        except sa.exc.ProgrammingError:
+        except sa.exc.DBAPIError:
             if not await self._were_replaced(rows):
                 raise
             return await self._ask(self.rows, question, small)
@@ -166,7 +172,9 @@ class Projector:
                 with rows.at_once() as connection:
                     return question(connection)
             return await self._ask_in_thread(rows, question)
-        except _DATABASE_AWAY as error:
+        except sa.exc.DBAPIError as error:
+            if is_refusal(error):
+                raise
             raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
 
     async def _ask_in_thread(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
@@ -236,27 +244,16 @@ class Projector:
         async with self._rebuilding:
             new = await self._in_writer(self._generations.beside)
             try:
-                done = 0
-                while self.position > done + NEARLY_THERE * (done > 0):
-                    async for position in self._fill(new, done, self.position):
-                        done = position
-                        yield RebuildProgress(position, self.position)
+                async for position in catch_up(self._generations, new, self.store, lambda: self.position):
+                    yield RebuildProgress(position, self.position)
                 live, rebuilt = await self._switch(new)
             finally:
                 if self._rows is not new:
-                    await self._in_writer(lambda: self._generations.discard(new))
+                    await asyncio.to_thread(self._generations.discard, new)
             if live != rebuilt:
                 words = f"the rows of {self.name} differ from a rebuild: {live} is live, {rebuilt} rebuilt"
                 raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt)
             yield RebuildProgress(self.position, self.position, True, live, rebuilt)
-
-    async def _fill(self, rows: Rows, after: int, until: int) -> AsyncGenerator[int]:
-        """Applies the log to rows that nobody reads yet, up to a position."""
-        async with aclosing(replay(self.store, after, until)) as past:
-            async for batch in past:
-                await asyncio.to_thread(self._generations.apply, rows, after, batch, live=False)
-                after = batch[-1].position
-                yield after
 
     async def _switch(self, new: Rows) -> tuple[str, str]:
         """Compares at one position, while nothing is applied but questions are answered; returns both digests."""
@@ -264,8 +261,11 @@ class Projector:
             async with self._applying:
                 old = self.rows
                 due = await self._in_writer(old.checkpoint)
-                async for _ in self._fill(new, (await self._in_writer(new.checkpoint)).position, due.position):
-                    pass
+                at = (await self._in_writer(new.checkpoint)).position
+                async for position in fill(self._generations, new, self.store, at, due.position):
+                    at = position
+                if at < due.position:  # the event there was erased
+                    return await self._in_writer(lambda old=old: (old.digest(), new.digest()))  # type: ignore[misc]
                 digests = await self._in_writer(lambda old=old: self._generations.switch(old, new))  # type: ignore[misc]
                 if digests and digests[0] == digests[1]:
                     self._rows = new
@@ -273,7 +273,8 @@ class Projector:
                 break
         if self._rows is new:
             await self._close(old)
-            await self._in_writer(lambda: self._generations.discard(old))
+            # Not in the writer's thread: it waits for those who ask in other processes.
+            await asyncio.to_thread(self._generations.discard, old)
         return digests
 
     async def _close(self, rows: Rows) -> None:
@@ -299,7 +300,8 @@ class Projector:
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
-        self._reached.give_up(StoreUnavailable(self._words(error), "PROJECTION_FAILED"))
+        self._reached.advance(self._checkpoint)
+        self._reached.give_up(StoreUnavailable(self.why_failed, "PROJECTION_FAILED"))
 
     async def _follow(self) -> None:
         async with self._applying:
@@ -333,19 +335,32 @@ class Projector:
             try:
                 await self._in_writer(lambda: self._generations.apply(rows, before, new))  # noqa: B023 - awaited at once
                 self._checkpoint = new[-1].position
-            except (CheckpointMoved, sa.exc.ProgrammingError):
-                await self._read_checkpoint()
-                if self._checkpoint < self.position or (self.rows, self._checkpoint) == (rows, before):
-                    raise
-            except _DATABASE_AWAY:
-                raise
             except Exception as error:
+                if await self._is_of_others(error, rows, before):
+                    continue
                 # One by one: the rows come as far as they can, and it is known what stands in their way.
-                appends = _by_append(new)
+                appends = appends_of(new)
                 if len(appends) == 1:
-                    raise _cannot_apply(self.name, new) from error
+                    raise CannotApply(self.name, new) from error
                 for append in appends:
                     await self._apply_new(append)
+
+    async def _is_of_others(self, error: Exception, rows: Rows, before: int) -> bool:
+        """Whether an error is because another process has moved the checkpoint on, or made other rows.
+
+        Raises what may pass.
+        """
+        if isinstance(error, sa.exc.DBAPIError) and not is_refusal(error):
+            raise error
+        if not isinstance(error, (CheckpointMoved, sa.exc.DBAPIError)):
+            return False
+        await self._read_checkpoint()
+        if self._checkpoint < self.position:
+            raise CheckpointMoved from error
+        moved = (self.rows, self._checkpoint) != (rows, before)
+        if not moved and isinstance(error, CheckpointMoved):
+            raise error
+        return moved
 
     async def _read_checkpoint(self) -> None:
         """Finds how far the rows are, going over to those that another process has rebuilt in their place."""
@@ -356,7 +371,9 @@ class Projector:
             if newer is None:
                 raise LookupError(f"the rows {old.label} were dropped, and there are no others of this version")
             self._rows = newer
-            await self._close(old)
+            closing = asyncio.create_task(self._close(old))  # whoever asks for long keeps nobody waiting
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             found = await self._in_writer(newer.checkpoint)
         self._checkpoint = found.position
 
@@ -370,21 +387,12 @@ class Projector:
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
 
-def _by_append(batch: Batch) -> list[Batch]:
-    ends = [number for number, event in enumerate(batch, start=1) if event.closes_append or number == len(batch)]
-    return [batch[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _cannot_apply(projection: str, append: Batch) -> CannotApply:
-    types = ", ".join(type(event.data).__name__ for event in append[:10])
-    about = f"{types} in {append[0].stream}, event {append[0].id}"
-    return CannotApply(projection, append[0].position, append[-1].position, about)
-
-
 def _live_checkpoint(rows: Rows) -> Checkpoint | None:
     """How far rows are; None when they were replaced."""
     try:
         found = rows.checkpoint()
-    except sa.exc.ProgrammingError:  # PostgreSQL: there is no such table
-        return None
+    except sa.exc.DBAPIError as error:
+        if is_refusal(error):  # there is no such table
+            return None
+        raise
     return found if found.live else None

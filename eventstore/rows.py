@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from sqlalchemy.schema import CreateTable
 from eventstore.files import locked, take_name, write_durably
 
 SQLITE_BUSY_SECONDS = 30
+LOCKED_SECONDS = 0.5
+_LOCK_NOT_AVAILABLE = "55P03"
 
 kernel_tables = sa.MetaData()
 
@@ -48,6 +52,14 @@ def fingerprint(tables: sa.MetaData, version: int) -> str:
     """A hash of a projection's version and of its tables: rows with another fingerprint are not its own."""
     ddl = [str(CreateTable(table)) for table in [*kernel_tables.sorted_tables, *tables.sorted_tables]]
     return hashlib.sha256("\n".join([str(version), *ddl]).encode()).hexdigest()[:10]
+
+
+def is_refusal(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database is there and says no, so that to ask it again would be in vain."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    limit_exceeded = str(getattr(error.orig, "sqlstate", "")).startswith("54")
+    return limit_exceeded or not isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +160,20 @@ class Database:
             for suffix in ("", "-wal", "-shm"):
                 (self._directory / f"{label}.db{suffix}").unlink(missing_ok=True)
             return
-        with self._server.begin() as connection:
-            connection.execute(sa.schema.DropSchema(label, cascade=True, if_exists=True))
+        while not self._dropped(label):
+            time.sleep(LOCKED_SECONDS)
+
+    def _dropped(self, label: str) -> bool:
+        # Whoever waits for a lock has all who ask after it wait too: it is tried for a moment, again and again.
+        try:
+            with self._server.begin() as connection:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+                connection.execute(sa.schema.DropSchema(label, cascade=True, if_exists=True))
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
+                return False
+            raise
+        return True
 
 
 class Rows:

@@ -13,7 +13,7 @@ import re
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from eventstore.dumps import Part, blocks, dump
 from eventstore.generations import Generations
 from eventstore.rows import Rows, checkpoint
+from eventstore.store import EventStore
 
 KEPT = 2
 """How many snapshots of a projection are kept."""
@@ -103,7 +104,7 @@ class Snapshots:
         return sorted(found, key=lambda one: (one.position, one.mark), reverse=True)
 
     def take(self, rows: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
-        """Keeps what a transaction sees; of the other snapshots only the newest before it stays.
+        """Keeps what a transaction sees.
 
         Args:
             rows: A transaction in which nothing has been asked yet.
@@ -115,8 +116,13 @@ class Snapshots:
         taken = Snapshot(f"{self._folder}/{at.position:020}-{mark}.{self._generations.kind}", at.position, mark)
         pieces = _sealed(_encoded(header, dump(rows, self._generations.tables)))
         self._objects.put(taken.name, self._counted(pieces, progress))
-        self._forget_others(taken)
         return taken
+
+    def forget(self, useless: Sequence[Snapshot]) -> None:
+        """Drops snapshots, and all that are of another version."""
+        others = [name for name in self._objects.names(self._home) if not name.startswith(f"{self._folder}/")]
+        for name in [*others, *(one.name for one in useless)]:
+            self._objects.delete(name)
 
     def restore(self, snapshot: Snapshot) -> Rows:
         """A new, live generation with the rows of a snapshot; its digest is verified before the database sees it.
@@ -128,25 +134,22 @@ class Snapshots:
         # The file has no name, so that not even a crash leaves it behind.
         with tempfile.TemporaryFile() as file:
             self._fetch(snapshot, file)
-            header = _read_header(file)
-            if (header.projection, header.fingerprint) != (self._generations.name, self._generations.fingerprint):
-                raise SnapshotUnusable(f"{snapshot.name} is of {header.projection} {header.fingerprint}")
-            parts = (self._going_on(part) for part in _parts(file))
-            rows = self._generations.filled(parts, header.position, header.event_id, header.time)
+            try:
+                rows = self._filled(file)
+            except (ValueError, TypeError, zlib.error) as error:
+                raise SnapshotUnusable(f"{snapshot.name} is of another form: {error}") from error
         at = rows.checkpoint()
         if (at.position, mark_of(at.event_id), at.live) != (snapshot.position, snapshot.mark, True):
             self._generations.discard(rows)
             raise SnapshotUnusable(f"{snapshot.name} has rows of position {at.position}")
         return rows
 
-    def _forget_others(self, taken: Snapshot) -> None:
-        """What is ahead of the one just taken is of a tail that the log lost: rows never go back."""
-        before = [one for one in self.kept() if one.position < taken.position]
-        stay = {taken.name, *(one.name for one in before[: KEPT - 1])}
-        for name in self._objects.names(self._home):
-            of_our_version = name.startswith(f"{self._folder}/")
-            if name not in stay and (name.endswith(f".{self._generations.kind}") or not of_our_version):
-                self._objects.delete(name)
+    def _filled(self, file: IO[bytes]) -> Rows:
+        header = _read_header(file)
+        if (header.projection, header.fingerprint) != (self._generations.name, self._generations.fingerprint):
+            raise SnapshotUnusable(f"it is of {header.projection} {header.fingerprint}")
+        parts = (self._going_on(part) for part in _parts(file))
+        return self._generations.filled(parts, header.position, header.event_id, header.time)
 
     def _fetch(self, snapshot: Snapshot, file: IO[bytes]) -> None:
         digest, last = hashlib.sha256(), b""
@@ -178,6 +181,14 @@ def mark_of(event_id: str) -> str:
     return hashlib.sha256(event_id.encode()).hexdigest()[:16]
 
 
+async def is_marked(store: EventStore, position: int, mark: str) -> bool:
+    """Whether the log holds the very event that a mark is of; position 0 is before the first."""
+    if not position:
+        return True
+    event = await store.event_at(position)
+    return event is not None and mark_of(event.id) == mark
+
+
 def _encoded(header: _Header, parts: Iterable[Part]) -> Iterator[bytes]:
     yield _FORM
     yield _frame(json.dumps(asdict(header)).encode())
@@ -203,7 +214,7 @@ def _frame(block: bytes) -> bytes:
 def _read_header(file: IO[bytes]) -> _Header:
     if file.read(len(_FORM)) != _FORM:
         raise SnapshotUnusable("it is of another form")
-    return _Header(**json.loads(next(_frames(file))))
+    return _Header(**json.loads(next(_frames(file), b"")))
 
 
 def _parts(file: IO[bytes]) -> Iterator[Part]:

@@ -66,7 +66,11 @@ class EventStore(Protocol):
         ...
 
     async def head(self) -> int:
-        """The position of the last event; 0 for an empty log."""
+        """The position of the last event, even if it was erased; 0 for an empty log."""
+        ...
+
+    async def last(self) -> int:
+        """The position of the last event that is there: less than `head` when what came behind it was erased."""
         ...
 
     async def condition(self) -> LogCondition:

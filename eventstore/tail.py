@@ -153,10 +153,14 @@ class Tail:
             words = f"the log has not come to position {after}"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
         while after < self._kept_after:
-            async with aclosing(replay(self.store, after, self.position)) as past:
+            until = self.position
+            async with aclosing(replay(self.store, after, until)) as past:
                 async for batch in past:
                     after = batch[-1].position
                     yield batch, after
+            if after < until:
+                after = until
+                yield (), after
         while True:
             batch = await self._next(after, quiet_seconds, dismissible=dismissible)
             # Without an event: all that was heard has been handed on.
@@ -235,7 +239,11 @@ class Tail:
 
 
 async def replay(store: EventStore, after: int, until: int) -> AsyncGenerator[Batch]:
-    """The log's events behind a position, up to another; it must have come there."""
+    """The log's events behind a position, up to another, to which it must have come.
+
+    When what stood there was erased, they end with the last that is left.
+    """
+    until = min(until, await store.last())
     if after >= until:
         return
     async with aclosing(store.subscribe(after)) as subscription:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +41,19 @@ def up(
     nats: Annotated[str | None, Parameter(help="An outside NATS server, instead of the built-in one.")] = None,
     database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
     artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+    without: Annotated[
+        tuple[str, ...],
+        Parameter(help="A service to leave out, such as one that cannot start.", negative=(), show_default=False),
+    ] = (),
 ) -> int:
     """Start NATS and all services in one process; ROLLFORWARD_* variables set what no option does.
 
     Ends in good order on Ctrl-C and SIGTERM.
     """
-    return _main(_settings(SERVICES, data, grpc, http, nats, database, artifacts))
+    if not _are_services(without):
+        return 2
+    services = tuple(service for service in SERVICES if service not in without)
+    return _main(_settings(services, data, grpc, http, nats, database, artifacts))
 
 
 def run(
@@ -61,14 +69,21 @@ def run(
     artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
 ) -> int:
     """Start one service on an outside NATS server; ROLLFORWARD_* variables set what no option does."""
-    if service not in SERVICES:
-        print(f"rollforward: no service {service!r}; there are {', '.join(SERVICES)}", file=sys.stderr)
+    if not _are_services([service]):
         return 2
     settings = _settings((service,), data, grpc, http, nats, database, artifacts)
     if not settings.nats:
         print("rollforward: one service alone needs a NATS server: --nats or ROLLFORWARD_NATS", file=sys.stderr)
         return 2
     return _main(settings)
+
+
+def _are_services(names: Sequence[str]) -> bool:
+    for name in names:
+        if name not in SERVICES:
+            print(f"rollforward: no service {name!r}; there are {', '.join(SERVICES)}", file=sys.stderr)
+            return False
+    return True
 
 
 def _settings(

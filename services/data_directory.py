@@ -56,8 +56,10 @@ class DirectoryLock:
         lock = cls(_open(data))
         try:
             await lock._take(data)
-        except BaseException:
+        except BaseException as error:
             os.close(lock.fd)
+            if isinstance(error, OSError):
+                raise DataDirectoryUnusable.because(data, error) from error
             raise
         return lock
 

@@ -30,6 +30,7 @@ MAX_PAYLOAD = 4 * 1024 * 1024
 
 _LOG_BYTES = 16 * 1024 * 1024
 _LOG_FILES = 4
+_MEMORY = "256MiB"  # what Go tries to stay below: left to itself it keeps much of what was ever written
 _READY_LIMIT = 120.0  # seconds: recovering a large store comes before listening
 _STOP_LIMIT = 10.0  # seconds from SIGTERM to SIGKILL
 _POLL = 0.005  # seconds
@@ -139,6 +140,7 @@ class NatsChild:
             process = await asyncio.create_subprocess_exec(
                 *leashed([str(binary), "-c", str(data / "nats-server.conf")]),
                 cwd=data,
+                env={"GOMEMLIMIT": _MEMORY} | os.environ,
                 stdin=reader,
                 stdout=log,
                 stderr=log,
@@ -151,8 +153,13 @@ class NatsChild:
         finally:
             os.close(reader)
             os.close(log)
-        lock.name_holders(process.pid)
-        return cls(process, data, leash)
+        child = cls(process, data, leash)
+        try:
+            lock.name_holders(process.pid)
+        except BaseException:
+            await child.end()  # else the next server would write the same store
+            raise
+        return child
 
     @property
     def pid(self) -> int | None:

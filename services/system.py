@@ -90,4 +90,5 @@ def _projection(projector: Projector) -> v1.ProjectionStatus:
         position=projector.position,
         generation=projector.rows.generation,
         fingerprint=projector.fingerprint,
+        failure=projector.why_failed,
     )

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from services.nats_server import NatsAddress
@@ -24,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs them in the background has Ctrl-C ignored, here and in every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # To write out an error with the values of all variables takes longer than most tests.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], console])
     # How long an example takes says more about the machine than about the code.
     settings.register_profile("rollforward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("rollforward")

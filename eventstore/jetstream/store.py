@@ -26,7 +26,7 @@ from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.connection import connect, server_version
 from eventstore.jetstream.delivery import Delivery, DeliveryBroken
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
-from eventstore.store import NO_STREAM, check_append
+from eventstore.store import check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]
 
@@ -185,14 +185,17 @@ class JetStreamStore:
 
     async def _last(self, stream: str) -> int:
         """A stream's revision, from the leader; `NO_STREAM` when there is none."""
-        subject = subject_of(self._log, stream)
+        return await self._leader_finds(subject=subject_of(self._log, stream))
+
+    async def _leader_finds(self, **query: str | int) -> int:
+        """The position of the event that a query of the leader is for; 0 when there is none."""
 
         async def ask() -> int:
             try:
-                return (await self._js.get_msg(self._name, subject=subject, direct=False)).seq or NO_STREAM
+                return (await self._js.get_msg(self._name, **query, direct=False)).seq or 0  # type: ignore[arg-type]
             except NotFoundError as error:
                 if error.err_code == _NO_MESSAGE:
-                    return NO_STREAM
+                    return 0
                 raise
 
         return await self._insist(ask)
@@ -234,7 +237,7 @@ class JetStreamStore:
             return None
         while True:
             message = await self._insist(lambda: self._direct(position))
-            if message or self._replicas == 1 or await self.head() < position:
+            if message or self._replicas == 1 or not await self._leader_finds(seq=position):
                 return self._from_direct(message) if message else None
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -285,8 +288,12 @@ class JetStreamStore:
                 raise LogRewritten(f"the {self._log} log no longer holds event {last.id} at position {last.position}")
 
     async def head(self) -> int:
-        """The position of the last event."""
+        """The position of the last event, even if it was erased."""
         return (await self._info()).state.last_seq
+
+    async def last(self) -> int:
+        """The position of the last event that is there."""
+        return await self._leader_finds(subject=f"rf.{self._log}.>")
 
     async def _info(self) -> api.StreamInfo:
         return await self._insist(lambda: self._js.stream_info(self._name))

@@ -1,15 +1,58 @@
-"""What the contract's tests share: a store of blobs in a directory, and one in a real S3 server."""
+"""What the contract's tests share: logs, places for rows and for objects, and stores of blobs."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from eventstore.jetstream import JetStreamStore
+from eventstore.memory import MemoryStore
+from eventstore.store import EventStore
+from services.nats_server import NatsAddress
+from services.objects import ObjectPlace, open_objects
 from tests.contract.blob_places import Place, local_place, s3_place
+from tests.contract.events import TYPES
+from tests.servers.nats import open_log
 from tests.servers.seaweedfs import SeaweedFS, running_seaweedfs
+
+
+@pytest.fixture
+async def log(nats_address: NatsAddress) -> AsyncIterator[JetStreamStore]:
+    """A new log."""
+    async with open_log(nats_address, TYPES) as store:
+        yield store
+
+
+@pytest.fixture(params=["memory", "jetstream", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
+    """A new log of every kind."""
+    if request.param == "memory":
+        yield MemoryStore("test", TYPES)
+        return
+    servers, replicas = {"jetstream": ("nats_address", 1), "cluster": ("nats_cluster", 3)}[request.param]
+    async with open_log(request.getfixturevalue(servers), TYPES, replicas=replicas) as log:
+        yield log
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where rows live."""
+    return str(tmp_path / "rows") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def objects_url(tmp_path: Path) -> str:
+    """Where objects are kept."""
+    return str(tmp_path / "objects")
+
+
+@pytest.fixture
+def objects(objects_url: str) -> ObjectPlace:
+    """Objects in a directory."""
+    return open_objects(objects_url)
 
 
 @pytest.fixture(scope="session")

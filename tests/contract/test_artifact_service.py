@@ -21,6 +21,7 @@ from services.tracking.artifact_servicer import MAX_DIGESTS, MAX_URLS, ArtifactS
 from services.tracking.digests import CHUNK
 from services.tracking.garbage import Collector
 from services.tracking.places import open_directory
+from tests.servers.artifacts import nothing
 from tests.servers.nats import until
 
 MIB = 1024 * 1024
@@ -39,10 +40,6 @@ async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub
             yield v1.ArtifactServiceStub(channel)
     finally:
         await server.stop(None)
-
-
-async def nothing() -> set[str]:
-    return set()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,25 +17,17 @@ import pytest
 from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected
-from rollforward import v1
 from rollforward.artifacts import upload
 from rollforward.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InternalError, InvalidRequest
-from services.rpc import Edge
-from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.blobs import BlobStore
-from services.tracking.garbage import Collector
 from services.tracking.places import open_blob_store
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
+from tests.servers.artifacts import serving_artifacts
 
 DATA = random.Random(0).randbytes(9 * MIB + 7)
 DIGEST = digest_of(DATA)
-
-
-async def nothing() -> set[str]:
-    """Names no artifact."""
-    return set()
 
 
 class Counting(grpc.aio.ServerInterceptor):
@@ -54,27 +45,9 @@ class Counting(grpc.aio.ServerInterceptor):
 @contextmanager
 def serving(store: BlobStore) -> Iterator[tuple[Connection, dict[str, int]]]:
     """A client of the service over a store, and how often it called each method."""
-    counting, ports = Counting(), list[int]()
-    ready, ending = threading.Event(), threading.Event()
-
-    async def work() -> None:
-        server = grpc.aio.server(interceptors=[counting, Edge()])
-        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(store, Collector(store, nothing)), server)
-        ports.append(server.add_insecure_port("127.0.0.1:0"))
-        await server.start()
-        ready.set()
-        await asyncio.to_thread(ending.wait)
-        await server.stop(None)
-
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
-    thread.start()
-    assert ready.wait(20)
-    try:
-        with Connection(f"127.0.0.1:{ports[0]}", timeout=20.0) as link:
-            yield link, counting.calls
-    finally:
-        ending.set()
-        thread.join()
+    counting = Counting()
+    with serving_artifacts(store, counting) as address, Connection(address, timeout=20.0) as link:
+        yield link, counting.calls
 
 
 def put(url: str, data: bytes) -> None:
@@ -180,6 +153,24 @@ def test_the_client_can_be_told_not_to(
         with pytest.raises(InvalidRequest) as refused:
             upload(source, connection=link)
         assert refused.value.reason == "INVALID_SETTING"
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_download_past_the_service_goes_on_where_an_earlier_one_broke_off(
+    bucket: Place, source: Path, tmp_path: Path, spoilt: bool
+) -> None:
+    seen: list[int] = []
+    with serving(bucket.store) as (link, calls):
+        digest, _ = upload(source, connection=link)
+        left = tmp_path / f".{digest[7:]}.part" / "tree" / "large"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(bytes(5 * MIB) if spoilt else DATA[: 5 * MIB])
+        target = download(digest, tmp_path / "back", connection=link, progress=lambda done, _: seen.append(done))
+        assert contents(target) == contents(source)
+        # What is wrong is got anew from the service.
+        assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 2 if spoilt else 1)
+    assert {5 * MIB, 5 * MIB + 5} & set(seen)
+    assert seen[-1] == len(DATA) + 5
 
 
 class Astray:

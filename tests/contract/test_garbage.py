@@ -9,8 +9,9 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import cast
 
 import obstore
 import pytest
@@ -19,17 +20,36 @@ from obstore.store import S3Store
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.tracking import manifests
-from services.tracking.blobs import BlobStore
+from services.tracking.blobs import BlobStore, Turn
 from services.tracking.garbage import LONGEST_AGE, Collector
 from services.tracking.s3_lease import leased
 from tests.contract.blob_places import Place, digest_of, pieces, read
 
-AGE = 0.3  # seconds: how old garbage is here
+AGE = 60.0  # seconds: how old garbage is here
+OLD = AGE + 5.0  # after which all that is there is garbage, if nothing names it
+LONG = 2 * AGE + 10.0  # after which what is set aside now is removed
 SEEDS = int(os.environ.get("ROLLFORWARD_GARBAGE_SEEDS", "1"))
 LIMIT = 30.0
 
 # So that an artifact is left alone for as often as not long enough to be removed.
 CLIENTS, ARTIFACTS = 16, 40
+
+
+class Later:
+    """A store whose collections begin later by its clock."""
+
+    def __init__(self, store: BlobStore, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @asynccontextmanager
+    async def collecting(self) -> AsyncGenerator[Turn]:
+        async with self._store.collecting() as turn:
+            turn.began += self._seconds  # type: ignore[misc]
+            yield turn
 
 
 class Names:
@@ -63,20 +83,16 @@ async def store_artifact(store: BlobStore, *contents: bytes) -> str:
     return await manifests.save(store, v1.Manifest(files=files))
 
 
-async def collect(store: BlobStore, names: Names, *, dry_run: bool = False) -> v1.CollectGarbageResponse:
-    """Collect once, to the end."""
-    steps = [step async for step in Collector(store, names).collect(AGE, dry_run=dry_run)]
+async def collect(
+    store: BlobStore, *names: str, after: float = OLD, dry_run: bool = False
+) -> v1.CollectGarbageResponse:
+    """Collect once, to the end, so many seconds from now."""
+    later = cast("BlobStore", Later(store, after))
+    steps = [step async for step in Collector(later, Names(*names)).collect(AGE, dry_run=dry_run)]
     assert steps[-1].done
-    return steps[-1]
-
-
-async def collect_until(store: BlobStore, names: Names, outcome: str, count: int) -> None:
-    """Collect until so many blobs in all had this outcome, and fail when there are more."""
-    total = 0
-    async with asyncio.timeout(LIMIT):
-        while total < count:
-            total += getattr(await collect(store, names), outcome)
-    assert total == count
+    last = steps[-1]
+    assert last.seen == last.kept + last.set_aside + last.put_back + last.removed
+    return last
 
 
 async def is_stored(store: BlobStore, artifact: str) -> bool:
@@ -87,75 +103,80 @@ async def is_stored(store: BlobStore, artifact: str) -> bool:
     return False
 
 
+def blobs_of(place: Place) -> list[str]:
+    return [key for key in place.listed() if "sha256/" in key]
+
+
+def in_trash(place: Place) -> list[str]:
+    return [key for key in place.listed() if key.startswith("trash/")]
+
+
 async def test_what_nothing_names_is_set_aside_then_removed(place: Place) -> None:
     kept, garbage = await store_artifact(place.store, b"a", b"b"), await store_artifact(place.store, b"b", b"c")
-    names = Names(kept)
-    await collect_until(place.store, names, "set_aside", 3)  # a blob, a manifest, and the manifest as a blob
+    first = await collect(place.store, kept)
+    assert (first.seen, first.set_aside) == (7, 3)  # a blob, a manifest, and the manifest as a blob
     assert await is_stored(place.store, kept)
     assert await is_stored(place.opened_again(), garbage)
-    assert len([key for key in place.listed() if key.startswith("trash/")]) == 3
-    await collect_until(place.store, names, "removed", 3)
+    assert len(in_trash(place)) == 3
+    again = await collect(place.store, kept)  # what was set aside just now stays
+    assert (again.seen, again.kept) == (7, 7)
+    assert (await collect(place.store, kept, after=LONG)).removed == 1  # first the manifest that mentions the others
+    assert (await collect(place.store, kept, after=LONG)).removed == 2
     assert await is_stored(place.store, kept)
     assert not await is_stored(place.store, garbage)
     assert await place.store.sizes([digest_of(b"c"), garbage]) == {}
-    assert not [key for key in place.listed() if key.startswith("trash/")]
-    last = await collect(place.store, names)
-    assert (last.seen, last.kept, last.set_aside, last.removed) == (4, 4, 0, 0)
+    assert in_trash(place) == []
+    last = await collect(place.store, kept, after=LONG)
+    assert (last.seen, last.kept) == (4, 4)
 
 
 async def test_the_bytes_removed_are_counted(place: Place) -> None:
     await place.store.put(digest_of(b"12345"), pieces(b"12345"))
-    total = 0
-    async with asyncio.timeout(LIMIT):
-        while not total:
-            total = (await collect(place.store, Names())).removed_bytes
-    assert total == 5
+    assert (await collect(place.store)).removed_bytes == 0
+    assert (await collect(place.store, after=LONG)).removed_bytes == 5
 
 
 async def test_a_blob_outlives_every_manifest_that_mentions_it(place: Place) -> None:
     garbage = await store_artifact(place.store, b"a")
-    removed: list[int] = []
-    async with asyncio.timeout(LIMIT):
-        while await place.store.sizes([digest_of(b"a")]):
-            removed.append((await collect(place.store, Names())).removed)
-            if garbage in await manifests.within(place.store).sizes([garbage]):
-                assert await is_stored(place.store, garbage)
-    assert next(count for count in removed if count) == 1
-    await collect_until(place.store, Names(), "removed", 3 - sum(removed))
+    await collect(place.store)
+    while garbage in await manifests.within(place.store).sizes([garbage]):
+        assert await is_stored(place.store, garbage)
+        assert (await collect(place.store, after=LONG)).removed == 1
+    assert await place.store.sizes([digest_of(b"a")]) == {digest_of(b"a"): 1}
+    assert (await collect(place.store, after=LONG)).removed == 2
 
 
 async def test_what_is_young_stays_whatever_names_it(place: Place) -> None:
     await store_artifact(place.store, b"young")
-    steps = [step async for step in Collector(place.store, Names()).collect(LIMIT)]
-    assert (steps[-1].seen, steps[-1].kept) == (3, 3)
+    for after in (0.0, AGE - 5.0):
+        found = await collect(place.store, after=after)
+        assert (found.seen, found.kept) == (3, 3)
 
 
 async def test_a_dry_run_changes_nothing(place: Place) -> None:
     await store_artifact(place.store, b"a")
-    async with asyncio.timeout(LIMIT):
-        while (await collect(place.store, Names(), dry_run=True)).set_aside < 3:
-            assert not [key for key in place.listed() if key.startswith("trash/")]
-    await collect_until(place.store, Names(), "set_aside", 3)
-    before = place.listed()
-    async with asyncio.timeout(LIMIT):
-        while not (would := await collect(place.store, Names(), dry_run=True)).removed:
-            assert place.listed() == before
+    before = blobs_of(place)
+    assert (await collect(place.store, dry_run=True)).set_aside == 3
+    assert blobs_of(place) == before
+    await collect(place.store)
+    before = blobs_of(place)
+    would = await collect(place.store, after=LONG, dry_run=True)
     assert (would.removed, would.kept) == (1, 2)
-    assert place.listed() == before
+    assert blobs_of(place) == before
 
 
 async def test_what_is_named_again_is_put_back(place: Place) -> None:
     artifact = await store_artifact(place.store, b"a", b"b")
-    await collect_until(place.store, Names(), "set_aside", 4)
-    await collect_until(place.store, Names(artifact), "put_back", 4)
+    assert (await collect(place.store)).set_aside == 4
+    assert (await collect(place.store, artifact, after=LONG)).put_back == 4
     assert await is_stored(place.store, artifact)
-    assert not [key for key in place.listed() if key.startswith("trash/")]
+    assert in_trash(place) == []
 
 
 @pytest.mark.parametrize("way", ["find", "put", "save", "describe"])
 async def test_who_uses_what_was_set_aside_has_it_put_back(place: Place, way: str) -> None:
     artifact = await store_artifact(place.store, b"a")
-    await collect_until(place.store, Names(), "set_aside", 3)
+    assert (await collect(place.store)).set_aside == 3
     store = place.opened_again()
     if way == "find":
         assert await store.keep([digest_of(b"a")]) == {digest_of(b"a"): 1}
@@ -173,9 +194,11 @@ async def test_who_uses_what_was_set_aside_has_it_put_back(place: Place, way: st
 
 async def test_a_named_artifact_that_is_not_stored_stops_all(place: Place) -> None:
     artifact = await store_artifact(place.store, b"a")
-    await collect_until(place.store, Names(artifact), "kept", 3)
+    await collect(place.store, artifact, after=LONG)
+    before = place.listed()
     with pytest.raises(Rejected) as refused:
-        await collect(place.store, Names(artifact, digest_of(b"elsewhere")))
+        await collect(place.store, artifact, digest_of(b"elsewhere"), after=LONG)
+    assert place.listed() == before
     assert (refused.value.kind, refused.value.reason) == (Kind.PRECONDITION, "ARTIFACT_LOST")
 
 
@@ -191,10 +214,10 @@ async def test_one_collection_at_a_time(place: Place) -> None:
     first = Collector(place.store, Names()).collect(AGE)
     await anext(first)
     with pytest.raises(Rejected) as refused:
-        await collect(place.opened_again(), Names())
+        await collect(place.opened_again())
     assert (refused.value.kind, refused.value.reason) == (Kind.PRECONDITION, "COLLECTION_RUNNING")
     await first.aclose()
-    await collect(place.opened_again(), Names())
+    await collect(place.opened_again())
 
 
 async def test_the_turn_of_a_collection_that_died_ends_by_itself(bucket: Place) -> None:

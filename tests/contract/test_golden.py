@@ -52,8 +52,6 @@ PROJECTIONS: Mapping[str, list[Projection]] = {
 WITHOUT_EFFECT = (
     v1.AliasKept,
     v1.MetricsLogged,
-    v1.RunInputsLogged,
-    v1.RunOutputsLogged,
     v1.VersionRefused,
     v1.AliasMoveRefused,
 )

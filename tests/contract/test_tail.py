@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
 
-from eventstore.codec import EventTypes
 from eventstore.errors import LogRewritten, Rejected, StoreUnavailable
-from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
 from eventstore.store import EventStore
 from eventstore.tail import EVENT_BYTES, KEPT_BYTES, FollowerTooSlow, Tail
-from services.nats_server import NatsAddress
-from tests.servers.nats import open_log
+from tests.contract.events import TYPES, following, new
 
-TYPES = EventTypes([StringValue])
 LONG = 60.0  # seconds: no bookmark in between
 
 Steps = AsyncGenerator[tuple[Sequence[RecordedEvent], int]]
@@ -30,27 +25,8 @@ async def write(log: EventStore, count: int, size: int = 1) -> int:
     """Appends so often, so many events each time; returns the last position."""
     last = 0
     for _ in range(count):
-        ids = [uuid.uuid4().hex for _ in range(size)]
-        last = (await log.append([NewEvent("s", StringValue(value="x"), Metadata("alice"), one, one) for one in ids]))[
-            -1
-        ]
+        last = (await log.append([new("s") for _ in range(size)]))[-1]
     return last
-
-
-@asynccontextmanager
-async def following(log: EventStore, kept_bytes: int = KEPT_BYTES) -> AsyncIterator[Tail]:
-    tail = Tail(log, kept_bytes)
-    await tail.start()
-    try:
-        yield tail
-    finally:
-        await tail.stop()
-
-
-@pytest.fixture
-async def log(nats_address: NatsAddress) -> AsyncIterator[JetStreamStore]:
-    async with open_log(nats_address, TYPES) as store:
-        yield store
 
 
 async def collect(steps: Steps, until_position: int) -> tuple[list[RecordedEvent], list[int]]:

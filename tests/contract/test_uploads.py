@@ -224,6 +224,26 @@ async def test_where_there_is_no_room_nothing_is_stored_or_left(place: Place, up
     assert await place.store.put(digest, pieces(bytes(3 * CHUNK))) == 3 * CHUNK
 
 
+async def test_an_upload_for_which_there_is_no_room_is_refused_before_it_begins(place: Place, upload_id: str) -> None:
+    begun = asyncio.Event()
+    with pytest.raises(StoreUnavailable) as refused:
+        await place.store.put(DIGEST, stuck(DATA, begun), Upload(upload_id, 0, 2**62))
+    assert refused.value.reason == "BLOB_STORE_FULL"
+    assert not begun.is_set()
+    assert place.listed() == []
+
+
+async def test_an_upload_that_is_longer_than_it_was_said_to_be_is_not_received_to_its_end(
+    place: Place, upload_id: str
+) -> None:
+    begun = asyncio.Event()
+    with pytest.raises(Rejected) as refused:
+        await place.store.put(DIGEST, stuck(DATA, begun), Upload(upload_id, 0, 2 * MIB))
+    assert refused.value.reason == "DIGEST_MISMATCH"
+    assert not begun.is_set()
+    assert place.listed() == []
+
+
 async def test_a_commit_of_what_was_never_put_is_refused(place: Place, upload_id: str) -> None:
     with pytest.raises(Rejected) as refused:
         await place.store.commit(DIGEST, upload_id)

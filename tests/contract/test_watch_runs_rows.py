@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -13,14 +14,15 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from eventstore.errors import StoreUnavailable
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
-from services import tracking
-from services.tracking import watch
+from services import pages, tracking
+from services.tracking import queries, watch
 from services.tracking.projection import TrackingProjection
 
 MINE = [f"{number:032x}" for number in range(1, 6)]
@@ -177,3 +179,69 @@ def test_a_snapshot_is_of_one_position(location: str) -> None:
         assert len(seen[-1][0]) == 60
 
     watching(location, scene)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot has many parts, and does not stay in memory."""
+    monkeypatch.setattr(pages, "LARGEST_BYTES", 1)
+    monkeypatch.setattr(watch, "IN_MEMORY_BYTES", 1000)
+
+
+async def many(log: MemoryStore, projector: Projector) -> list[str]:
+    """Many runs of the first experiment."""
+    run_ids = [f"{number:032x}" for number in range(100, 200)]
+    last = await append(log, *(v1.RunStarted(run_id=run_id, experiment_id="1", name=run_id) for run_id in run_ids))
+    await projector.wait_for(last)
+    return run_ids
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_snapshot_waits_on_disk(location: str) -> None:
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        run_ids = await many(log, projector)
+        runs, position = await snapshot(projector)
+        assert [run.run_id for run in runs] == [run.name for run in runs] == run_ids
+        assert position == await log.head()
+
+    watching(location, scene)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        await many(log, projector)
+        monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
+        with pytest.raises(StoreUnavailable) as refused:
+            await snapshot(projector)
+        assert refused.value.reason == "SNAPSHOT_TOO_LARGE"
+
+    watching(location, scene)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_snapshot_that_nobody_waits_for_any_more_is_not_finished(
+    location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, may_go_on = threading.Semaphore(0), threading.Event()
+    read = []
+
+    def runs_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
+        read.append(numbers)
+        shown.release()
+        assert may_go_on.wait(20)
+        return queries.runs_of(rows, numbers)
+
+    monkeypatch.setattr(watch, "runs_of", runs_of)
+
+    async def scene(log: MemoryStore, projector: Projector) -> None:
+        await many(log, projector)
+        coming = asyncio.create_task(snapshot(projector))
+        assert await asyncio.to_thread(shown.acquire, timeout=20)
+        coming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await coming
+        may_go_on.set()
+
+    watching(location, scene)  # which waits for all who read
+    assert len(read) == 1

@@ -1,6 +1,7 @@
 """How the embedded NATS server ends with its owner, however that ends, and how the lock of its directory follows."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.data_directory import DataDirectoryInUse, DirectoryLock
-from services.nats_child import leashed
+from services.data_directory import DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
+from services.nats_child import NatsChild, NatsConfig, find_nats_server, leashed
 from services.nats_server import EmbeddedNats
 from tests.servers.nats import until
 
@@ -85,6 +86,31 @@ async def test_start_is_refused_while_another_process_holds_the_directory(spawn:
     with pytest.raises(DataDirectoryInUse) as refused:
         await EmbeddedNats(tmp_path / "data").start()
     assert refused.value.pid == program.pid
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow, as on a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_directory_without_room_is_refused_as_such(full_disk: None, tmp_path: Path) -> None:
+    with pytest.raises(DataDirectoryUnusable):
+        await EmbeddedNats(tmp_path / "data").start()
+
+
+async def test_no_server_runs_that_the_lock_cannot_name(tmp_path: Path) -> None:
+    (await DirectoryLock.acquire(tmp_path)).release()
+    fd = os.open(tmp_path / "lock", os.O_RDONLY)
+    NatsConfig(None, "user", "password", "system", "password").write(tmp_path)
+    before = psutil.Process().children()
+    with pytest.raises(OSError, match="Invalid"):
+        await NatsChild.spawn(find_nats_server(), tmp_path, DirectoryLock(fd))
+    assert psutil.Process().children() == before
+    os.close(fd)
 
 
 async def test_a_server_that_outlives_its_owner_keeps_the_lock(tmp_path: Path) -> None:

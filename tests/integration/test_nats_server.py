@@ -296,3 +296,13 @@ async def test_store_that_cannot_be_opened_fails_with_the_servers_words(tmp_path
     (tmp_path / "data" / "store" / "jetstream").unlink()
     async with EmbeddedNats(tmp_path / "data"):  # the failed start let go of the directory
         pass
+
+
+@pytest.mark.parametrize("given", [None, "1GiB"])
+async def test_memory_is_limited(given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if given:
+        monkeypatch.setenv("GOMEMLIMIT", given)
+    else:
+        monkeypatch.delenv("GOMEMLIMIT", raising=False)
+    async with EmbeddedNats(tmp_path / "nats") as server:
+        assert psutil.Process(server.pid).environ()["GOMEMLIMIT"] == (given or "256MiB")

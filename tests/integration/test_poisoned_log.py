@@ -12,6 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import grpc
 import pytest
 
 from eventstore.event import Metadata, NewEvent
@@ -73,6 +74,12 @@ def test_what_goes_on_what_is_refused_and_what_is_told(poisoned: tuple[Up, str, 
     resolved = services.registry.ResolveAlias(v1.ResolveAliasRequest(model=model, alias="champion"), timeout=SECONDS)
     assert resolved.alias.version == 1
     assert services.new_run()  # other services go on
+    status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
+    assert {one.name: f"position {position}" in one.failure for one in status.projections if one.failure} == {
+        "registry": True
+    }
+    rebuild = services.system.RebuildProjection(v1.RebuildProjectionRequest(name="registry"), timeout=SECONDS)
+    assert list(rebuild)[-1].position == position - 1  # the rows are not to blame
     assert f"cannot apply position {position}: ModelCreated in model/given" in services.program.errors
     assert services.program.terminate() == 0
 
@@ -86,7 +93,7 @@ def is_ready(services: Up) -> bool:
         return False
 
 
-def test_a_start_says_which_event_it_is(poisoned: tuple[Up, str, int]) -> None:
+def test_a_start_says_which_event_it_is_and_the_other_services_start_without(poisoned: tuple[Up, str, int]) -> None:
     services, _, position = poisoned
     until(lambda: not is_ready(services), "not ready")
     assert services.program.terminate() == 0
@@ -94,3 +101,10 @@ def test_a_start_says_which_event_it_is(poisoned: tuple[Up, str, int]) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert again.returncode == 1
     assert f"position {position}" in again.stderr.splitlines()[-1]
+    with up(services.data, "--without", "registry") as others:
+        assert others.new_run()
+        events = v1.ListEventsRequest(log="registry", type="ModelCreated")
+        assert others.audit.ListEvents(events, timeout=SECONDS).events[0].position == position
+        with pytest.raises(grpc.RpcError) as refused:
+            others.registry.ListModels(v1.ListModelsRequest(), timeout=SECONDS)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

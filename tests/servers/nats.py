@@ -97,13 +97,13 @@ async def _can_replicate(client: Client) -> bool:
 
 @asynccontextmanager
 async def open_log(
-    address: NatsAddress, types: EventTypes, log: str | None = None, replicas: int = 1
+    address: NatsAddress, types: EventTypes, log: str | None = None, replicas: int = 1, *, erasable: bool = False
 ) -> AsyncIterator[JetStreamStore]:
     """A log on a connection of its own; a new one unless it is named."""
     client = await connect(address.url, address.user or None, address.password or None)
     try:
         store = JetStreamStore(client, log or f"log-{uuid.uuid4().hex}", types)
-        await store.open(replicas=replicas)
+        await store.open(replicas=replicas, erasable=erasable)
         yield store
     finally:
         await client.close()

@@ -1,0 +1,46 @@
+"""A real artifact service over a store, on a free port and in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc.aio
+
+from rollforward import v1
+from services.rpc import Edge
+from services.tracking.artifact_servicer import ArtifactServicer
+from services.tracking.blobs import BlobStore
+from services.tracking.garbage import Collector
+
+
+async def nothing() -> set[str]:
+    """Names no artifact."""
+    return set()
+
+
+@contextmanager
+def serving_artifacts(store: BlobStore, *interceptors: grpc.aio.ServerInterceptor) -> Iterator[str]:
+    """The address at which it answers."""
+    ports: list[int] = []
+    ready, ending = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        server = grpc.aio.server(interceptors=[*interceptors, Edge()])
+        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(store, Collector(store, nothing)), server)
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(ending.wait)
+        await server.stop(None)
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield f"127.0.0.1:{ports[0]}"
+    finally:
+        ending.set()
+        thread.join()

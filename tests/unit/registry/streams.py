@@ -1,0 +1,55 @@
+"""A model's stream as the tests of its rules have it: two versions, and aliases that were moved."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from eventstore.testing import Given, given
+from rollforward import v1
+from services.registry.aliases import Move, Remove
+from services.registry.decider import DECIDER
+from services.registry.state import State
+
+CREATED = v1.ModelCreated(model="fraud")
+D1, D2, D3 = (f"sha256:{digit * 64}" for digit in "123")
+REQUEST = v1.ALIAS_CAUSE_REQUEST
+TWO_VERSIONS = (
+    CREATED,
+    v1.VersionRegistered(model="fraud", version=1, digest=D1),
+    v1.VersionRegistered(model="fraud", version=2, digest=D2),
+)
+
+
+def moved(before: int, after: int, alias: str = "champion") -> v1.AliasMoved:
+    """The champion moved."""
+    return v1.AliasMoved(
+        model="fraud",
+        alias=alias,
+        from_version=before,
+        to_version=after,
+        from_digest={0: "", 1: D1, 2: D2}[before],
+        to_digest={1: D1, 2: D2}[after],
+        cause=REQUEST,
+    )
+
+
+def removed(before: int, cause: v1.AliasCause.ValueType = REQUEST) -> v1.AliasRemoved:
+    """The champion was removed."""
+    return v1.AliasRemoved(
+        model="fraud", alias="champion", from_version=before, from_digest={1: D1, 2: D2}[before], cause=cause
+    )
+
+
+def after(*events: Message) -> Given[State]:
+    """Two versions at positions 2 and 3, then these events, from position 4 on."""
+    return given(DECIDER, *TWO_VERSIONS, *events)
+
+
+def move(version: int, alias: str = "champion", expected: int | None = None) -> Move:
+    """Asks for a move."""
+    return Move(v1.MoveAliasRequest(model="fraud", alias=alias, version=version, expected_revision=expected))
+
+
+def remove(expected: int | None = None, alias: str = "champion") -> Remove:
+    """Asks for a removal."""
+    return Remove(v1.RemoveAliasRequest(model="fraud", alias=alias, expected_revision=expected))
