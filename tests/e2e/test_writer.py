@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import pytest
 import rollforward as rf
 from rollforward import Connection, v1
 from rollforward.journal import Journal, journals
+from rollforward.journal_reader import Reader
+from rollforward.journal_records import Count
 from tests.e2e.processes import ROLLFORWARD, Services
 from tests.e2e.program import Program, until
 
@@ -253,15 +256,43 @@ def test_an_offline_run_is_synced_with_its_artifacts(
     (model / "deep/weights.bin").write_bytes(b"changed since")
     with pytest.raises(rf.NotFound):
         rf.get_run(run, connection=link)
-    done = sync(place)
-    assert done.returncode == 0, done.stderr
-    (synced,) = json.loads(done.stdout)
-    assert (synced["run_id"], synced["state"], synced["refused"]["points"]) == (run.run_id, "delivered", 0)
+    told: list[tuple[int, int]] = []
+    (synced,) = rf.sync(place, progress=lambda *both: told.append(both))
+    assert (synced.run_id, synced.state, synced.refused.total) == (run.run_id, "delivered", 0)
+    assert told[-1][0] == told[-1][1] > 200_000
+    assert any(100_000 <= done < 200_000 for done, _ in told)
+    catch_up(link)
     found = rf.get_run(run, connection=link)
     assert {one.path: one.digest for one in found.artifacts}["model"] == digest
     assert {one.path for one in found.artifacts} == {"model", "raw/weights.bin"}
     assert (dict(found.params), found.status) == ({"depth": "3"}, v1.RUN_STATUS_FINISHED)
     assert left(place) == []
+
+
+def test_a_batch_that_lost_its_end_with_the_machine_is_not_logged_again(
+    link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    with rf.start_run("offline", offline=True, connection=link) as run:
+        for step in range(100):
+            run.log_metric("loss", step, step)
+    shutil.copytree(place, tmp_path / "copy")
+    (synced,) = rf.sync(place)
+    assert (synced.state, synced.delivered.points) == ("delivered", 100)
+    # As it stood when the batch was sent, without what had not come to the disk.
+    (folder,) = journals(tmp_path / "copy")
+    reader = Reader(Journal.open(folder), "0")
+    start = reader.next()
+    assert start is not None
+    reader.note(start.steps[0], Count(0, 0))
+    reader.settle()
+    assert reader.next() is not None
+    os.truncate(folder / "0.1", reader.cursor.pending - 1)
+    done = sync(tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads(done.stdout)
+    assert (again["run_id"], again["state"], again["refused"]["points"]) == (run.run_id, "delivered", 0)
+    assert values(link, run.run_id, "loss") == [float(step) for step in range(100)]
 
 
 def test_an_artifact_logged_during_an_outage_follows(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from rollforward import transfers_grpc, transfers_http, v1
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, PreconditionFailed
+from rollforward.gathering import gathering, is_part
 from rollforward.manifests import CHUNK_BYTES, Tree, build_tree, check_manifest, manifest_digest
 from rollforward.references import is_digest
 from rollforward.transfers import RESUMED, Transfer, mismatch
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called as progress(done, total), in bytes, one call at a time, from the threads that transfer."""
 
-_DIGESTS_PER_CALL: Final = 10_000
+# A store far away is asked for one blob after the other.
+_DIGESTS_PER_CALL: Final = 1_000
+_SLOWEST: Final = 250  # blobs a second
 
 
 def upload(
@@ -83,25 +87,62 @@ def collect_garbage(
 def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progress: Progress | None) -> None:
     """Write a manifest's files below `target`, a path at which there is nothing or an empty directory.
 
-    The tree appears there complete and verified, or not at all. Raises InvalidRequest (INVALID_PATH,
-    DESTINATION_NOT_EMPTY), NotFound (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
+    The tree appears there complete and verified, or not at all. What an earlier call that broke off left is gone on
+    with. Raises InvalidRequest (INVALID_PATH, DESTINATION_NOT_EMPTY), and as receive_tree.
     """
     check_manifest(manifest)
     refuse_occupied(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent) as scratch:
-        tree = Path(scratch) / "tree"
-        tree.mkdir()
-        _download_blobs(manifest, tree, link, progress)
-        # Renaming replaces an empty directory, and fails if somebody filled it meanwhile.
-        tree.replace(target)
+    stays = _stays(target)
+    with gathering(manifest_digest(manifest), target / "tree" if stays else target) as scratch:
+        tree = scratch / "tree"
+        receive_tree(manifest, tree, link, progress)
+        if not stays:
+            # Renaming replaces an empty directory, and fails if somebody filled it meanwhile.
+            tree.replace(target)
+            return
+        refuse_occupied(target)
+        for entry in tree.iterdir():
+            entry.rename(target / entry.name)
+
+
+def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
+    """Complete the files of a checked manifest below `tree`, where nothing else is, and verify them all.
+
+    Raises NotFound (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
+    """
+    paths: dict[str, list[Path]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+    for file in manifest.files:
+        paths[file.digest].append(tree.joinpath(*file.path.split("/")))
+        sizes[file.digest] = file.size_bytes
+    _make([path for places in paths.values() for path in places])
+    transfer = Transfer(link, sum(sizes.values()), progress)
+
+    def receive(digest: str) -> None:
+        first, *others = paths[digest]
+        with first.open("r+b") as file:
+            _BlobDownload(transfer, digest, sizes[digest], file).run()
+        for other in others:
+            shutil.copyfile(first, other)
+
+    transfer.run(receive, paths)
 
 
 def refuse_occupied(target: Path) -> None:
     """Refuse a destination that holds something. Raises InvalidRequest (DESTINATION_NOT_EMPTY)."""
-    if target.is_symlink() or target.is_file() or (target.is_dir() and any(target.iterdir())):
+    if target.is_symlink() or target.is_file() or (target.is_dir() and not _is_empty(target)):
         message = f"{str(target)!r} is not an empty directory"
         raise InvalidRequest("DESTINATION_NOT_EMPTY", message, {"path": str(target)})
+
+
+def _is_empty(folder: Path) -> bool:
+    parts = _stays(folder)
+    return not [entry for entry in folder.iterdir() if not (parts and is_part(entry))]
+
+
+def _stays(target: Path) -> bool:
+    """Whether a directory can be filled, and not be replaced by another one."""
+    return target.is_dir() and (os.path.ismount(target) or target.samefile("."))
 
 
 def hash_blob(path: Path) -> str:
@@ -112,16 +153,21 @@ def hash_blob(path: Path) -> str:
 
 def _store(link: Connection, tree: Tree, progress: Progress | None) -> str:
     """Send what is missing, and the manifest; its digest."""
-    request = v1.CreateManifestRequest(manifest=tree.manifest)
     _upload_blobs(link, tree, progress)
     try:
-        return link.call(link.artifacts.CreateManifest, request).digest
+        return _create_manifest(link, tree.manifest)
     except PreconditionFailed as error:
         if error.reason != "BLOB_MISSING":
             raise
     # What was there when a very long upload began was collected as garbage before it ended.
     _upload_blobs(link, tree, progress)
-    return link.call(link.artifacts.CreateManifest, request).digest
+    return _create_manifest(link, tree.manifest)
+
+
+def _create_manifest(link: Connection, manifest: v1.Manifest) -> str:
+    request = v1.CreateManifestRequest(manifest=manifest)
+    timeout = link.timeout + len(manifest.files) / _SLOWEST
+    return link.call(link.artifacts.CreateManifest, request, timeout=timeout).digest
 
 
 def _upload_blobs(link: Connection, tree: Tree, progress: Progress | None) -> None:
@@ -145,29 +191,22 @@ def _upload_blob(transfer: Transfer, digest: str, source: Path, size: int) -> No
         BlobUpload(transfer, digest, source, size).run()
 
 
-def _download_blobs(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
-    paths: dict[str, list[Path]] = defaultdict(list)
-    sizes: dict[str, int] = {}
-    for file in manifest.files:
-        paths[file.digest].append(tree.joinpath(*file.path.split("/")))
-        sizes[file.digest] = file.size_bytes
-    for place in {path.parent for places in paths.values() for path in places}:
-        place.mkdir(parents=True, exist_ok=True)
-    transfer = Transfer(link, sum(sizes.values()), progress)
-
-    def receive(digest: str) -> None:
-        first, *others = paths[digest]
-        # Never over a file that is there: where case does not count, another of the tree could have this name.
-        with first.open("xb") as file:
-            _BlobDownload(transfer, digest, sizes[digest], file).run()
-        for other in others:
-            _copy(first, other)
-
-    transfer.run(receive, paths)
+def _make(paths: Sequence[Path]) -> None:
+    """Make files that are not there yet. Raises FileExistsError where two of them are one."""
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    files: set[tuple[int, int]] = set()
+    for path in paths:
+        with path.open("ab") as file:
+            found = os.fstat(file.fileno())
+        # Where fewer names are told apart than here, one file would be written over another.
+        if (found.st_dev, found.st_ino) in files:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        files.add((found.st_dev, found.st_ino))
 
 
 class _BlobDownload:
-    """The download of one blob into a file; what arrived stays, and the next attempt goes on from there."""
+    """The download of one blob into a file that may hold a part of it; what arrives stays, for the next attempt."""
 
     def __init__(self, transfer: Transfer, digest: str, size: int, file: BinaryIO) -> None:
         self._transfer = transfer
@@ -177,25 +216,48 @@ class _BlobDownload:
         self._sha256 = hashlib.sha256()
 
     def run(self) -> None:
-        if self._size >= RESUMED and self._transfer.direct:
-            self._take(transfers_http.download(self._transfer, self._digest, 0))
-        if self._file.tell() < self._size or not self._size:
-            self._transfer.link.retry(self._attempt, timeout=self._transfer.allowance(self._size))
-        if self._file.tell() != self._size or f"sha256:{self._sha256.hexdigest()}" != self._digest:
+        """Complete the file. Raises as receive_tree."""
+        self._take_what_is_there()
+        if self._size >= RESUMED and self._transfer.direct and self._held < self._size:
+            self._take(transfers_http.download(self._transfer, self._digest, self._held))
+        only_of_the_service = not self._held
+        self._ask()
+        if not self._is_right() and not only_of_the_service:
+            self._begin_anew()
+            self._ask()
+        if not self._is_right():
+            self._begin_anew()
             raise mismatch(self._digest)
 
+    @property
+    def _held(self) -> int:
+        return self._file.tell()
+
+    def _take_what_is_there(self) -> None:
+        while chunk := self._file.read(CHUNK_BYTES):
+            self._sha256.update(chunk)
+        self._transfer.add(self._held)
+
+    def _ask(self) -> None:
+        if self._held < self._size:
+            self._transfer.insist(self._attempt, self._size - self._held, lambda: self._held)
+
     def _attempt(self, seconds: float | None) -> None:
-        self._take(transfers_grpc.download(self._transfer, self._digest, self._file.tell(), seconds))
+        self._take(transfers_grpc.download(self._transfer, self._digest, self._held, seconds))
 
     def _take(self, chunks: Iterator[bytes]) -> None:
         for chunk in chunks:
-            if self._file.tell() + len(chunk) > self._size:
-                raise mismatch(self._digest)
             self._file.write(chunk)
             self._sha256.update(chunk)
             self._transfer.add(len(chunk))
+            if self._held > self._size:
+                return
 
+    def _is_right(self) -> bool:
+        return self._held == self._size and f"sha256:{self._sha256.hexdigest()}" == self._digest
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as original, target.open("xb") as copy:
-        shutil.copyfileobj(original, copy, CHUNK_BYTES)
+    def _begin_anew(self) -> None:
+        self._transfer.add(-self._held)
+        self._file.seek(0)
+        self._file.truncate()
+        self._sha256 = hashlib.sha256()

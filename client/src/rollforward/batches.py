@@ -46,11 +46,12 @@ class Batch(NamedTuple):
     """Where the range ends, in bytes from its beginning."""
 
 
-def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, whole: bool = False) -> Batch | None:
+def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, whole: int = 0) -> Batch | None:
     """The next batch of the frames in `data`, of about `most` bytes; None when there is no whole frame.
 
-    With `whole` the range is all of `data`, as it was fixed before. `seed` is what the range is called: the calls'
-    request ids follow from it. Raises ValueError for what a later version of this library wrote.
+    With `whole` the range is of so many bytes, as it was fixed before, whatever is left of them. `seed` is what the
+    range is called: the calls' request ids follow from it. Raises ValueError for what a later version of this library
+    wrote.
     """
     gathered = _Gathered(run_id)
     end = 0
@@ -66,13 +67,26 @@ def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, 
         if isinstance(record, Points | v1.LogBatchRequest):
             gathered.add(record)
         elif end == 0:
-            return Batch([_single(record)], after)
+            return Batch([_single(record)], whole or after)
         else:
             break
         end = after
         if gathered.size >= most and not whole:
             break
-    return Batch(list(gathered.steps(f"{seed}/{end}")), end) if end else None
+    if not end:
+        return None
+    end = whole or end
+    return Batch(list(gathered.steps(f"{seed}/{end}")), end)
+
+
+def content_of(data: bytes) -> Count:
+    """How much the frames in `data` hold."""
+    found = Count(0, 0)
+    while (batch := read_batch(data, "", "")) is not None:
+        for step in batch.steps:
+            found = found.plus(step.content)
+        data = data[batch.end :]
+    return found
 
 
 class _Gathered:

@@ -19,24 +19,29 @@ from rollforward.errors import (
     Unauthenticated,
     Unavailable,
 )
+from rollforward.journal import FIRST_STRAND
+from rollforward.journal_cursor import Place
 from rollforward.journal_reader import Reader
 from rollforward.journal_records import Artifact, Call, Count, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from rollforward.batches import Step
     from rollforward.connection import Connection
     from rollforward.journal import Journal
-    from rollforward.journal_reader import Source
+    from rollforward.journal_reader import MemoryReader, Source
 
 _FIRST_PATIENCE: Final = 5.0
-# A defect of the service may pass; one that stays shall not hold up all that comes after.
-_TRIES: Final = 6
+# A defect of the service may pass; one that stays, for about half a minute, shall not hold up all that comes after.
+_TRIES: Final = 20
 # What is no fault of what was logged: it waits until somebody has mended it.
 _UNKNOWN_CALL: Final = grpc.StatusCode.UNIMPLEMENTED.name
+# What every service knows: whoever says otherwise is something else that answers at its address.
+_KNOWN_CALLS: Final = frozenset({"LogBatch", "FinishRun"})
 _NOT_YET: Final = frozenset({"CONNECTION_CLOSED", "SERVICE_UNKNOWN", "RUN_NOT_FOUND", "UNKNOWN"})
 _NOTHING: Final = Count(0, 0)
+_BEGINNING: Final = Place(0, 0)
 
 
 class Delivery:
@@ -47,17 +52,27 @@ class Delivery:
         journal: Journal | None,
         connection: Connection,
         *,
-        memory: Source | None = None,
+        memory: MemoryReader | None = None,
         refused: Callable[[Count, RollforwardError], None],
         settled: Callable[[Count], None] = lambda _: None,
+        uploaded: Callable[[int, int], None] | None = None,
+        patience: float = _FIRST_PATIENCE,
+        ends: Mapping[str, Place] | None = None,
     ) -> None:
-        """`memory` is delivered after the journal; the others are told how much was delivered, or refused for good."""
+        """`memory` is what the first strand has no room for on the disk, `patience` how long a call may take at first.
+        Of each strand nothing is delivered behind its end in `ends`, where it is given.
+
+        The others are told how much was delivered, how much was refused for good, and how far an upload is, in bytes
+        and of how many.
+        """
         self._journal = journal
         self._connection = connection
         self._memory = memory
         self._settled = settled
         self._refused = refused
-        self._patience = min(_FIRST_PATIENCE, connection.timeout)
+        self._uploaded = uploaded
+        self._ends = ends
+        self._patience = min(patience, connection.timeout)
         self.readers: dict[str, Reader] = {}
 
     def round(self) -> bool:
@@ -66,9 +81,18 @@ class Delivery:
         Raises the RollforwardError that keeps anything from being delivered now, OSError.
         """
         self._look_for_strands()
-        sources: list[Source] = [*self.readers.values(), *([self._memory] if self._memory else [])]
-        # All of them, not any().
-        return sum([self._deliver(source) for source in sources]) > 0
+        # The run's start is in the first.
+        first = self._deliver_first()
+        forked = [self._deliver(reader) for name, reader in self.readers.items() if name != FIRST_STRAND]
+        return first or any(forked)
+
+    def _deliver_first(self) -> bool:
+        sources: list[Source] = [self.readers[FIRST_STRAND]] if FIRST_STRAND in self.readers else []
+        if self._memory is not None:
+            # In order: what was taken out of memory is older than what has come to the disk since, and younger than
+            # all before.
+            sources.insert(0 if self._memory.is_under_way else len(sources), self._memory)
+        return any(self._deliver(source) for source in sources)
 
     def sweep(self) -> bool:
         """Remove the strands that are delivered and nobody writes any more; whether none is left. Raises OSError."""
@@ -84,35 +108,50 @@ class Delivery:
             if strand not in self.readers:
                 self.readers[strand] = Reader(self._journal, strand)
 
+    def _is_at_its_end(self, reader: Reader) -> bool:
+        return self._ends is not None and reader.cursor.place >= self._ends.get(reader.strand, _BEGINNING)
+
     def _deliver(self, source: Source) -> bool:
+        if isinstance(source, Reader) and self._is_at_its_end(source):
+            return False
         batch = source.next()
         if batch is None:
             return False
         for step in batch.steps[source.done :]:
             source.tries += 1
-            refused = self._do(step, source.tries)
+            refused = self._do(step, source)
             source.note(step, refused)
             self._settled(step.content.minus(refused))
             self._clean_up(step)
         source.settle()
         return True
 
-    def _do(self, step: Step, tries: int) -> Count:
+    def _do(self, step: Step, source: Source) -> Count:
         """Do a step, and of one that is refused all that can be done by itself; how much was refused for good."""
-        failure = self._failure_of(step, tries)
-        if failure is None:
-            return _NOTHING
-        parts = apart(step)
-        if not parts:
+        if not source.apart:
+            failure = self._failure_of(step, source.tries)
+            if failure is None:
+                return _NOTHING
+            if not apart(step):
+                return self._refuse([(step, failure)])
+            source.take_apart()
+        parts = apart(step) or [step]
+        failures = [(part, self._failure_of(part, source.tries)) for part in parts]
+        return self._refuse([(part, failure) for part, failure in failures if failure is not None])
+
+    def _refuse(self, failures: Sequence[tuple[Step, RollforwardError]]) -> Count:
+        refused = _NOTHING
+        for step, failure in failures:
             self._refused(step.content, failure)
-            return step.content
-        refused = [self._do(part, tries) for part in parts]
-        return Count(sum(one.points for one in refused), sum(one.labels for one in refused))
+            refused = refused.plus(step.content)
+        return refused
 
     def _failure_of(self, step: Step, tries: int) -> RollforwardError | None:
         try:
             self._send(step)
         except RollforwardError as error:
+            if _was_done(error, step):
+                return None
             if _may_pass(error, step, tries):
                 self._be_more_patient(error)
                 raise
@@ -136,7 +175,8 @@ class Delivery:
         request = v1.LogArtifactRequest()
         request.CopyFrom(waiting.request)
         try:
-            request.digest, _ = upload(self._journal.artifact(request.request_id), connection=self._connection)
+            folder = self._journal.artifact(request.request_id)
+            request.digest, _ = upload(folder, progress=self._uploaded, connection=self._connection)
         except OSError as error:
             raise InternalError("WRITER_FAILED", str(error)) from error
         self._call("LogArtifact", request)
@@ -151,10 +191,17 @@ class Delivery:
             self._patience = min(self._patience * 2, self._connection.timeout)
 
 
+def _was_done(error: RollforwardError, step: Step) -> bool:
+    # The same range in another form: the end of it is gone since, or another version of this library made it.
+    return error.reason == "REQUEST_ID_REUSED" and isinstance(step.action.request, v1.LogBatchRequest)
+
+
 def _may_pass(error: RollforwardError, step: Step, tries: int) -> bool:
     if isinstance(error, Unavailable | Forbidden | Unauthenticated | Conflict) or error.reason in _NOT_YET:
         return True
     if isinstance(step.action, Start):
         # Without it nothing else may be delivered: it would end up in another's run.
         return True
-    return isinstance(error, InternalError) and error.reason != _UNKNOWN_CALL and tries < _TRIES
+    if error.reason == _UNKNOWN_CALL:
+        return isinstance(step.action, Call) and step.action.method in _KNOWN_CALLS
+    return isinstance(error, InternalError) and tries < _TRIES

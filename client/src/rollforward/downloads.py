@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from rollforward.aliases import resolve
-from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, refuse_occupied
+from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, receive_tree, refuse_occupied
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
+from rollforward.gathering import gathering, remove
 from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
 from rollforward.references import (
     AliasReference,
@@ -120,16 +119,16 @@ def _cached(digest: str, link: Connection, progress: Progress | None, manifest: 
     if entry.is_dir():
         if _is_whole(entry, digest):
             return entry / "files"
-        _remove(entry)
+        remove(entry)
     _fill(entry, manifest or get_manifest(digest, connection=link), link, progress)
     return entry / "files"
 
 
 def _fill(entry: Path, manifest: v1.Manifest, link: Connection, progress: Progress | None) -> None:
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=entry.parent) as scratch:
-        made = Path(scratch) / "entry"
-        download_tree(manifest, made / "files", link, progress)
+    with gathering(manifest_digest(manifest), entry) as scratch:
+        made = scratch / "entry"
+        receive_tree(manifest, made / "files", link, progress)
         (made / "manifest.json").write_bytes(canonical(manifest))
         try:
             made.rename(entry)
@@ -149,12 +148,6 @@ def _is_whole(entry: Path, digest: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError, RollforwardError):
         return False
     return same and manifest_digest(manifest) == digest
-
-
-def _remove(entry: Path) -> None:
-    # Out of the way at once, so that nobody finds it half removed.
-    with tempfile.TemporaryDirectory(prefix=".", dir=entry.parent) as scratch:
-        shutil.move(entry, Path(scratch) / "damaged")
 
 
 def _cache() -> Path:

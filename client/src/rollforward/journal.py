@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+
+from rollforward.journal_cursor import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,13 +29,16 @@ _LOCK: Final = "lock"
 def home() -> Path:
     """The directory of all journals: ROLLFORWARD_JOURNAL, else below $XDG_STATE_HOME or ~/.local/state.
 
-    Raises RuntimeError when there is no home directory.
+    Raises FileNotFoundError when there is no home directory.
     """
-    chosen = os.environ.get("ROLLFORWARD_JOURNAL")
-    if chosen:
-        return Path(chosen).expanduser()
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local/state") / "rollforward/journal"
+    chosen, state = os.environ.get("ROLLFORWARD_JOURNAL"), os.environ.get("XDG_STATE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return (Path(state) if state else Path.home() / ".local/state") / "rollforward/journal"
+    except RuntimeError as error:
+        words = "there is no home directory, and ROLLFORWARD_JOURNAL does not say where journals are"
+        raise FileNotFoundError(errno.ENOENT, words) from error
 
 
 def take_lock(path: Path) -> int | None:
@@ -85,7 +91,7 @@ class Journal:
 
     @classmethod
     def create(cls, head: Head, directory: Path | None = None) -> Self:
-        """A new, locked journal below `directory`, by default home(). Raises OSError, RuntimeError."""
+        """A new, locked journal below `directory`, by default home(). Raises OSError."""
         run = (directory or home()) / head.run_id
         while True:
             journal = cls(run / uuid.uuid4().hex[:16], head)
@@ -135,6 +141,15 @@ class Journal:
         found = {int(path.suffix[1:]): path for path in self.folder.glob(f"{strand}.[0-9]*")}
         return dict(sorted(found.items()))
 
+    def ends(self) -> dict[str, Place]:
+        """Where each strand ends now."""
+        segments = {strand: self.segments(strand) for strand in self.strands()}
+        return {
+            strand: Place(*max((number, _size_of(path)) for number, path in files.items()))
+            for strand, files in segments.items()
+            if files
+        }
+
     def cursor(self, strand: str) -> Path:
         """The file that says how far a strand was delivered."""
         return self.folder / f"{strand}.cursor"
@@ -148,8 +163,13 @@ class Journal:
         return artifact_folder(self.folder, request_id)
 
     def size(self) -> int:
-        """How many bytes wait in its strands."""
-        return sum(_size_of(path) for strand in self.strands() for path in self.segments(strand).values())
+        """How many bytes wait in its strands and artifacts."""
+        strands = sum(_size_of(path) for strand in self.strands() for path in self.segments(strand).values())
+        return strands + self.artifact_bytes()
+
+    def artifact_bytes(self) -> int:
+        """How many bytes wait in its artifacts."""
+        return bytes_below(self.folder / ARTIFACTS)
 
     def remove_strand(self, strand: str, is_delivered: Callable[[], bool]) -> bool:
         """Remove a strand if no process writes it any more and then, still, all of it is delivered; whether it was."""
@@ -191,14 +211,13 @@ def artifact_folder(folder: Path, request_id: str) -> Path:
     return folder / ARTIFACTS / request_id
 
 
-def used_bytes(run: Path) -> int:
-    """How many bytes all journals of a run have on disk, without artifacts. Raises OSError."""
+def bytes_below(place: Path, *, without: str = "") -> int:
+    """How many bytes all files below a place have, but for those in folders of the name `without`. Raises OSError."""
     total = 0
-    for folder, names, files in os.walk(run):
-        if ARTIFACTS in names:
-            names.remove(ARTIFACTS)
-        for name in files:
-            total += _size_of(Path(folder, name))
+    for folder, names, files in os.walk(place):
+        if without in names:
+            names.remove(without)
+        total += sum(_size_of(Path(folder, name)) for name in files)
     return total
 
 

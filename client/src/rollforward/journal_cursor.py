@@ -13,11 +13,13 @@ from rollforward.journal_records import Count
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Number of the entry, place, end of the range under way, settled (3), refused (3), ended.
+# Number of the entry, place, end of the range under way, settled (3), refused (3), what else is so.
 _ENTRY: Final = struct.Struct("<QIQQQQQQQQB")
 _SUM: Final = struct.Struct("<I")
 _SLOT_BYTES: Final = 128
 _NOTHING: Final = Count(0, 0, 0)
+_ENDED: Final = 1
+_APART: Final = 2
 
 
 class Place(NamedTuple):
@@ -42,6 +44,8 @@ class Cursor:
     """How much of what is settled the service refused."""
     ended: bool = False
     """Whether the run's end was delivered."""
+    apart: bool = False
+    """Whether the range under way is sent piece by piece."""
 
     def next(self, **changes: object) -> Cursor:
         """The cursor after a change."""
@@ -74,13 +78,15 @@ def write_cursor(path: Path, cursor: Cursor) -> None:
 
 def _pack(cursor: Cursor) -> bytes:
     counts = (*cursor.settled, *cursor.refused)
-    data = _ENTRY.pack(cursor.number, *cursor.place, cursor.pending, *counts, cursor.ended)
+    flags = _ENDED * cursor.ended | _APART * cursor.apart
+    data = _ENTRY.pack(cursor.number, *cursor.place, cursor.pending, *counts, flags)
     return data + _SUM.pack(crc32(data))
 
 
 def _unpack(slot: bytes) -> Cursor | None:
     if len(slot) < _ENTRY.size + _SUM.size or crc32(slot[: _ENTRY.size]) != _SUM.unpack_from(slot, _ENTRY.size)[0]:
         return None
-    number, segment, offset, pending, *counts, ended = _ENTRY.unpack_from(slot)
+    number, segment, offset, pending, *counts, flags = _ENTRY.unpack_from(slot)
     settled, refused = Count(*counts[:3]), Count(*counts[3:])
-    return Cursor(number, Place(segment, offset), pending, settled, refused, bool(ended))
+    place = Place(segment, offset)
+    return Cursor(number, place, pending, settled, refused, ended=bool(flags & _ENDED), apart=bool(flags & _APART))

@@ -8,7 +8,7 @@ import uuid
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rollforward.batches import BATCH_BYTES, Batch, read_batch
+from rollforward.batches import BATCH_BYTES, Batch, content_of, read_batch
 from rollforward.errors import InvalidRequest
 from rollforward.journal_cursor import Cursor, Place, read_cursor, write_cursor
 from rollforward.journal_records import Call, Count, wanted
@@ -34,6 +34,11 @@ class Source(Protocol):
     tries: int
     """How often the step under way was tried."""
 
+    @property
+    @abstractmethod
+    def apart(self) -> bool:
+        """Whether the batch under way is sent piece by piece."""
+
     @abstractmethod
     def next(self) -> Batch | None:
         """The batch under way, else a new one; None when nothing waits."""
@@ -41,6 +46,12 @@ class Source(Protocol):
     @abstractmethod
     def note(self, step: Step, refused: Count) -> None:
         """A step of the batch under way was done, but for what was refused for good."""
+
+    @abstractmethod
+    def take_apart(self) -> None:
+        """From now on the batch under way is sent piece by piece: whoever goes on with it may not send it whole, of
+        which some is delivered then. Raises OSError.
+        """
 
     @abstractmethod
     def settle(self) -> None:
@@ -60,6 +71,11 @@ class Reader(Source):
         self._batch: Batch | None = None
         self._refused = _NOTHING
         self._ended = False
+
+    @property
+    def apart(self) -> bool:
+        """See Source."""
+        return self.cursor.apart
 
     def next(self) -> Batch | None:
         """See Source. The batch's range is written down before it is returned.
@@ -86,6 +102,10 @@ class Reader(Source):
         self._refused = self._refused.plus(refused)
         if not refused.total and isinstance(step.action, Call) and step.action.method == "FinishRun":
             self._ended = True
+
+    def take_apart(self) -> None:
+        """See Source."""
+        self._write(self.cursor.next(apart=True))
 
     def is_through(self) -> bool:
         """Whether all is settled of a strand that nobody writes any more. Raises as next."""
@@ -125,8 +145,9 @@ class Reader(Source):
     def _parse(self, data: bytes) -> Batch | None:
         place = self.cursor.place
         seed = f"{self._journal.folder.name}/{self.strand}/{place.segment}/{place.offset}"
+        whole = max(0, self.cursor.pending - place.offset)
         try:
-            return read_batch(data, self._journal.head.run_id, seed, whole=bool(self.cursor.pending))
+            return read_batch(data, self._journal.head.run_id, seed, whole=whole)
         except ValueError as error:
             words = f"{self._file(place.segment)} cannot be read at {place.offset}: {error}"
             raise InvalidRequest("INVALID_JOURNAL", words, {"path": str(self._file(place.segment))}) from error
@@ -153,6 +174,7 @@ class Reader(Source):
                 settled=now.settled.plus(content),
                 refused=now.refused.plus(self._refused),
                 ended=now.ended or self._ended,
+                apart=False,
             )
         )
         self._batch = None
@@ -161,7 +183,7 @@ class Reader(Source):
         finished = self.cursor.place.segment
         if left:
             _log.warning("%s: %d damaged bytes were passed over", self._file(finished), left)
-        self._write(self.cursor.next(place=Place(following, 0), pending=0))
+        self._write(self.cursor.next(place=Place(following, 0), pending=0, apart=False))
         self._file(finished).unlink(missing_ok=True)
 
     def _write(self, cursor: Cursor) -> None:
@@ -174,11 +196,17 @@ class MemoryReader(Source):
 
     def __init__(self, strand: Strand, run_id: str) -> None:
         self.done = self.tries = 0
+        self._apart = False
         self.settled = _NOTHING
         self._strand = strand
         self._run_id = run_id
         self._data = b""
         self._batch: Batch | None = None
+
+    @property
+    def apart(self) -> bool:
+        """See Source."""
+        return self._apart
 
     def next(self) -> Batch | None:
         """See Source."""
@@ -194,8 +222,26 @@ class MemoryReader(Source):
         self.tries = 0
         self.settled = self.settled.plus(step.content)
 
+    def take_apart(self) -> None:
+        """See Source."""
+        self._apart = True
+
     def settle(self) -> None:
         """See Source."""
         assert self._batch is not None  # noqa: S101 - there is none to settle otherwise
         self._data = self._data[self._batch.end :]
         self._batch = None
+        self._apart = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something was taken out of the strand that is not delivered."""
+        return bool(self._data)
+
+    @property
+    def taken(self) -> Count:
+        """How much was taken out of the strand and is not delivered."""
+        done = _NOTHING
+        for step in self._batch.steps[: self.done] if self._batch else ():
+            done = done.plus(step.content)
+        return content_of(self._data).minus(done)

@@ -65,8 +65,8 @@ class Count(NamedTuple):
         return Count(self.points + other.points, self.labels + other.labels, self.calls + other.calls)
 
     def minus(self, other: Count) -> Count:
-        """What is left without the other."""
-        return Count(self.points - other.points, self.labels - other.labels, self.calls - other.calls)
+        """What is left without the other, nothing where that is more."""
+        return Count(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
 class About(NamedTuple):

@@ -11,7 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from rollforward.journal import FIRST_STRAND, Journal, take_lock, used_bytes
+from rollforward.batches import content_of
+from rollforward.journal import ARTIFACTS, FIRST_STRAND, Journal, bytes_below, take_lock
 from rollforward.journal_cursor import Cursor, write_cursor
 from rollforward.journal_records import Count, frame
 
@@ -59,7 +60,7 @@ class Strand:
         self._memory: deque[bytes] = deque()
         self._in_memory = 0
         self._again = 0.0
-        self._told = ""
+        self._told = self._trouble = ""
         self._closed = False
         self._points = self._dropped_points = 0
         self._others = self._dropped_others = Count(0, 0)
@@ -85,6 +86,8 @@ class Strand:
                 self._points += count
             else:
                 self._dropped_points += count
+        if self._trouble:
+            self._tell()
         return kept
 
     def append(self, payload: bytes, content: Count) -> bool:
@@ -95,13 +98,17 @@ class Strand:
                 self._others = self._others.plus(content)
             else:
                 self._dropped_others = self._dropped_others.plus(content)
+        if self._trouble:
+            self._tell()
         return kept
 
     def recover(self) -> None:
         """Bring what is in memory to the disk, if it has space again."""
         with self._guard:
+            self._again = 0.0
             if self._memory:
                 self._make_way()
+        self._tell()
 
     def take_memory(self, most: int) -> bytes:
         """Take frames of about `most` bytes out of memory, when the disk still has no space for them."""
@@ -116,10 +123,18 @@ class Strand:
             self._in_memory -= size
             return b"".join(taken)
 
-    def close(self) -> None:
-        """Let go of the files; whoever finds them may remove them once they are delivered."""
+    def close(self) -> Count:
+        """Let go of the files; whoever finds them may remove them once they are delivered.
+
+        Returns how much is lost: what was in memory and does not fit on the disk now either.
+        """
+        self.recover()
         with self._guard:
             self.drop()
+            lost = content_of(b"".join(self._memory))
+            self._memory.clear()
+            self._in_memory = 0
+        return lost
 
     def drop(self) -> None:
         """Close, in a forked process: the files stay the parent's, and nobody is left to release a lock here."""
@@ -169,7 +184,7 @@ class Strand:
             return True
         if self._segment == 0:
             self._prepare(journal)
-        if used_bytes(journal.folder.parent) + self._segment_bytes > self._disk_bytes:
+        if bytes_below(journal.folder.parent, without=ARTIFACTS) + self._segment_bytes > self._disk_bytes:
             return self._fail(f"the journal of the run has reached its limit of {self._disk_bytes} bytes")
         path = journal.folder / f"{self.name}.{self._segment + 1}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
@@ -181,7 +196,8 @@ class Strand:
 
     def _prepare(self, journal: Journal) -> None:
         journal.ensure()
-        self._lock = self._lock or take_lock(journal.strand_lock(self.name))
+        if self._lock is None:
+            self._lock = take_lock(journal.strand_lock(self.name))
         if self._lock is None:
             raise BlockingIOError(errno.EAGAIN, f"strand {self.name} is another's", str(journal.folder))
         # Whoever removed an empty journal in this moment sees the lock, or did so before.
@@ -192,9 +208,14 @@ class Strand:
     def _fail(self, why: str) -> bool:
         self._again = time.monotonic() + _PAUSE
         if self._told != why and not self._closed:
-            self._told = why
-            self._complain(why)
+            self._told = self._trouble = why
         return False
+
+    def _tell(self) -> None:
+        # Not under the lock: who listens may log himself, or wait for somebody who does.
+        trouble, self._trouble = self._trouble, ""
+        if trouble:
+            self._complain(trouble)
 
     def _at_the_limit(self, data: bytes, *, always: bool) -> bool:
         if self._file is not None and not self._memory and self._at >= self._segment_bytes:

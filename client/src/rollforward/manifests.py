@@ -15,9 +15,11 @@ from rollforward.errors import InvalidRequest
 from rollforward.references import is_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 CHUNK_BYTES: Final = 1024 * 1024
+# Of the canonical form: what the service takes.
+MANIFEST_BYTES: Final = 4_000_000
 # In UTF-8: what every file system of Linux and macOS can hold.
 NAME_BYTES: Final = 255
 PATH_BYTES: Final = 1024
@@ -60,13 +62,10 @@ def check_manifest(manifest: v1.Manifest) -> None:
 
     Raises InvalidRequest (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY).
     """
-    if not manifest.files:
-        raise InvalidRequest("MANIFEST_EMPTY", "an artifact has at least one file")
+    _check_paths([file.path for file in manifest.files])
     for file in manifest.files:
-        check_path(file.path)
         if not is_digest(file.digest):
             raise InvalidRequest("INVALID_DIGEST", f"{file.digest!r} is not a digest", {"path": file.path})
-    _refuse_collisions([file.path for file in manifest.files])
 
 
 def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
@@ -101,20 +100,20 @@ def build_tree(path: Path) -> Tree:
 
     Symbolic links are followed as long as they stay within the directory. Raises InvalidRequest (NOT_A_FILE for what is
     neither file nor directory, SYMLINK_ESCAPES, SYMLINK_LOOP, INVALID_PATH, also for names that only case or
-    Unicode form tell apart, MANIFEST_EMPTY), OSError for what cannot be read.
+    Unicode form tell apart, MANIFEST_EMPTY, MANIFEST_TOO_LARGE), OSError for what cannot be read.
     """
     files = dict(_walk(path, _resolve(path), ())) if path.is_dir() else {path.name: _plain_file(path)}
     names = {unicodedata.normalize("NFC", name): source for name, source in files.items()}
     if len(names) < len(files):
         raise _invalid_path(path.name, "two names in it differ in their Unicode form only")
+    _check_paths(names)
     sources: dict[str, Path] = {}
     manifest = v1.Manifest()
     for name, source in sorted(names.items()):
-        check_path(name)
         size, digest = _hash_file(source)
         sources[digest] = source
         manifest.files.add(path=name, size_bytes=size, digest=digest)
-    check_manifest(manifest)
+    _refuse_too_large(manifest)
     return Tree(manifest, sources)
 
 
@@ -152,6 +151,21 @@ def _hash_file(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return file.tell(), f"sha256:{digest.hexdigest()}"
+
+
+def _refuse_too_large(manifest: v1.Manifest) -> None:
+    size = len(canonical(manifest))
+    if size > MANIFEST_BYTES:
+        message = f"the manifest has {size} bytes, {MANIFEST_BYTES} are allowed: pack small files into archives"
+        raise InvalidRequest("MANIFEST_TOO_LARGE", message, {"size_bytes": str(size)})
+
+
+def _check_paths(paths: Collection[str]) -> None:
+    if not paths:
+        raise InvalidRequest("MANIFEST_EMPTY", "an artifact has at least one file")
+    for path in paths:
+        check_path(path)
+    _refuse_collisions(paths)
 
 
 def _refuse_collisions(paths: Iterable[str]) -> None:

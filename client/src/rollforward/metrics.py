@@ -11,7 +11,7 @@ from rollforward.connection import Connection, current
 from rollforward.errors import InternalError, InvalidRequest
 from rollforward.references import RunLike, run_id_of
 from rollforward.series import MetricHistory, unpack
-from rollforward.values import checked_step
+from rollforward.values import INT32_MAX, checked_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -83,7 +83,7 @@ def metric_points(
     Pages stay right while the run goes on at later steps.
     Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
     """
-    if page_size < 1:
+    if not 1 <= page_size <= INT32_MAX:
         raise InvalidRequest("INVALID_LIMIT", f"a page has at least one point, not {page_size}")
     link = current(connection)
     request = v1.ListMetricPointsRequest(run_id=run_id_of(run), key=key, page_size=page_size)
@@ -114,6 +114,8 @@ def metric_intervals(
     """
     if axis not in _AXES:
         raise InvalidRequest("INVALID_AXIS", f"metrics are drawn over step or time, not {axis!r}")
+    if not 1 <= intervals <= INT32_MAX:
+        raise InvalidRequest("INVALID_INTERVALS", f"a chart has at least one interval, not {intervals}")
     link = current(connection)
     some = cast("Iterable[RunLike]", [runs] if isinstance(runs, str) or hasattr(runs, "run_id") else runs)
     request = v1.GetMetricIntervalsRequest(

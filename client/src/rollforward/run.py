@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
+from rollforward.errors import InvalidRequest
 from rollforward.offline import ONE_CALL
 from rollforward.run_log import RunLog
 from rollforward.run_records import in_words, undelivered
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from rollforward.writer import Outcome, Writer
 
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
+
+_ENDINGS: Final[Mapping[str, v1.RunStatus.ValueType]] = {
+    "FINISHED": v1.RUN_STATUS_FINISHED,
+    "FAILED": v1.RUN_STATUS_FAILED,
+    "KILLED": v1.RUN_STATUS_KILLED,
+}
 
 _current: Final[ContextVar[Run | None]] = ContextVar("rollforward_run", default=None)
 
@@ -68,13 +75,21 @@ class Run(RunLog):
             writer.add(begin, ONE_CALL)
         atexit.register(self._finish_at_exit)
 
+    @property
+    def offline(self) -> bool:
+        """Whether it sends nothing, and `rollforward sync` does it all later."""
+        return self._writer.offline
+
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that this process logged so far is delivered, at most `timeout` seconds (else the
         connection's); an offline run has nothing to wait for.
 
         Raises the error of what could not be logged or was refused since the last flush, or Unavailable
         (NOT_DELIVERED): then the journal keeps it. The metadata "points", "labels" and "calls" say how much.
+        InvalidRequest (INVALID_TIMEOUT) for a timeout that is no number from 0 on.
         """
+        if timeout is not None and not timeout >= 0:
+            raise InvalidRequest("INVALID_TIMEOUT", f"to flush takes a number of seconds from 0 on, not {timeout}")
         outcome = self._writer.flush(timeout)
         if outcome.failure is not None:
             raise undelivered(outcome, self.run_id)
@@ -83,7 +98,10 @@ class Run(RunLog):
         """End the run, and deliver everything, for at most the connection's timeout; ending it again does nothing.
 
         What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so.
+        Raises InvalidRequest (INVALID_STATUS) for another status than FINISHED, FAILED and KILLED.
         """
+        if status not in _ENDINGS:
+            raise InvalidRequest("INVALID_STATUS", f"a run ends as {', '.join(_ENDINGS)}, not {str(status)[:80]!r}")
         with self._lock:
             if self._ended:
                 return
@@ -93,11 +111,11 @@ class Run(RunLog):
         atexit.unregister(self._finish_at_exit)
         deadline = time.monotonic() + self.connection.timeout
         if not (self._writer.forked or self.worker):
-            request = v1.FinishRunRequest(status=v1.RunStatus.Value(f"RUN_STATUS_{status}"), end_time=now())
+            request = v1.FinishRunRequest(status=_ENDINGS[status], end_time=now())
             self._send("FinishRun", request)
         outcome = self._writer.flush()
-        if outcome.lost.total:
-            lost = "{} points, {} labels, {} calls".format(*outcome.lost)
+        if self._writer.lost.total:
+            lost = "{} points, {} labels, {} calls".format(*self._writer.lost)
             self._add_labels(tags={"rollforward.not_logged": lost})
         last = self._writer.close(max(0.0, deadline - time.monotonic()))
         self._tell(outcome, last)
@@ -122,7 +140,7 @@ class Run(RunLog):
         from rollforward.starting import rejoin  # noqa: PLC0415 - which makes runs
 
         link = self.connection
-        return rejoin, (self.run_id, link.address, link.actor, link.timeout, self._writer.offline)
+        return rejoin, (self.run_id, link.address, link.actor, link.timeout, self.offline)
 
     def __repr__(self) -> str:
         return f"Run({self.run_id!r}, name={self.name!r})"
@@ -130,9 +148,8 @@ class Run(RunLog):
     def _tell(self, *outcomes: Outcome) -> None:
         missing, lost = outcomes[-1].missing, outcomes[0].lost.plus(outcomes[-1].lost)
         if missing.total:
-            folder = self._writer.folder
-            fate = f"wait in {folder} for `rollforward sync`" if folder else "are lost"
-            self._writer.complain(f"{in_words(missing)} were not delivered and {fate}")
+            where = f"wait in {self._writer.folder} for `rollforward sync`"
+            self._writer.complain(f"{in_words(missing)} were not delivered and {where}")
         if lost.total:
             self._writer.complain(
                 f"{in_words(lost)} could not be logged: {outcomes[0].failure or outcomes[-1].failure}"

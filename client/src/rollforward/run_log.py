@@ -14,10 +14,12 @@ from rollforward import v1
 from rollforward.connection import new_request_id
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.journal_records import Count
+from rollforward.manifests import check_path
 from rollforward.offline import ONE_CALL, log_artifact
-from rollforward.run_records import about, checked_dataset, label_records, point_records
+from rollforward.run_records import about, checked_dataset, checked_size, label_records, point_records
 from rollforward.values import (
     checked_description,
+    checked_input_tags,
     checked_model_id,
     checked_params,
     checked_run_key,
@@ -137,9 +139,9 @@ class RunLog:
     def log_input(self, dataset: v1.Dataset, *, context: str = "", tags: Mapping[str, object] | None = None) -> None:
         """Log a dataset that the run reads; `context` says what for, such as "training".
 
-        Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, INVALID_DATASET, RUN_ENDED).
+        Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, INVALID_DATASET, MESSAGE_TOO_LARGE, RUN_ENDED).
         """
-        labels = checked_run_tags({**({"context": context} if context else {}), **(tags or {})})
+        labels = checked_input_tags(context, tags)
         used = v1.DatasetInput(dataset=checked_dataset(dataset), tags=labels)
         self._add_call("LogLineage", v1.LogLineageRequest(inputs=[used]))
 
@@ -207,6 +209,8 @@ class RunLog:
     def _log_artifact(self, path: str | PathLike[str], name: str, *, only_file: bool, progress: Progress | None) -> str:
         self._refuse_ended()
         request = v1.LogArtifactRequest(run_id=self.run_id, path=name.strip("/"))
+        if request.path:
+            check_path(request.path)
         return log_artifact(self.connection, self._writer, request, path, only_file=only_file, progress=progress)
 
     def _add_labels(
@@ -225,7 +229,7 @@ class RunLog:
 
     def _send(self, method: str, request: Any) -> None:
         request.run_id, request.request_id = self.run_id, new_request_id()
-        self._writer.add(records.call(method, request), ONE_CALL)
+        self._writer.add(checked_size(records.call(method, request)), ONE_CALL)
 
     def _go_on_forked(self) -> None:
         # The thread that held it is not here.

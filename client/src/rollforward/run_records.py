@@ -9,15 +9,20 @@ from rollforward import journal_records as records
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
 from rollforward.journal_records import About, Count
-from rollforward.values import checked_model_id
+from rollforward.values import checked_model_id, is_prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rollforward.writer import Outcome
 
-# So many fit into a batch, whatever their names.
-_POINTS: Final = 1_000
+# So many fit into an event with a batch before them, whatever their names.
+_POINTS: Final = 400
+# What one event may hold.
+_EVENT_BYTES: Final = 1_000_000
+# What a dataset's texts may have at most, in characters.
+_DATASET: Final = {"name": 500, "digest": 36, "source_type": 100, "source": 65_535}
+_DATASET_NAME_BYTES: Final = 1_500
 
 
 def point_records(
@@ -63,14 +68,31 @@ def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[byte
         yield records.labels(v1.LogBatchRequest(**{field: some})), len(some)  # type: ignore[arg-type]
 
 
+def checked_size(payload: bytes) -> bytes:
+    """A record that fits into an event. Raises InvalidRequest (MESSAGE_TOO_LARGE)."""
+    if len(payload) > _EVENT_BYTES:
+        words = f"{len(payload)} bytes are more than the {_EVENT_BYTES} that can be logged at once"
+        raise InvalidRequest("MESSAGE_TOO_LARGE", words, {"size": str(len(payload)), "limit": str(_EVENT_BYTES)})
+    return payload
+
+
 def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
-    """A dataset with a name of at most 500 characters and a digest of at most 36. Raises InvalidRequest
-    (INVALID_DATASET).
+    """A dataset with a name of at most 500 characters and 1,500 bytes and a digest of at most 36; where it comes from,
+    if that is said, has at most 65,535. Raises InvalidRequest (INVALID_DATASET).
     """
-    name, digest = dataset.name, dataset.digest
-    if not (1 <= len(name) <= 500 and 1 <= len(digest) <= 36 and name.isprintable() and digest.isprintable()):
-        words = "a dataset has a printable name of 1 to 500 characters, and a digest of 1 to 36"
-        raise InvalidRequest("INVALID_DATASET", words, {"dataset": name[:100]})
+    texts = {name: getattr(dataset, name) for name in _DATASET}
+    too_long = len(dataset.name.encode()) > _DATASET_NAME_BYTES or any(
+        len(texts[n]) > most for n, most in _DATASET.items()
+    )
+    if too_long or not (dataset.name and dataset.digest):
+        words = (
+            "a dataset has a name of 1 to 500 characters and 1,500 bytes and a digest of 1 to 36; "
+            "its source has at most 65,535"
+        )
+        raise InvalidRequest("INVALID_DATASET", words, {"dataset": dataset.name[:100]})
+    if not (dataset.name.isprintable() and dataset.digest.isprintable() and all(map(is_prose, texts.values()))):
+        words = "a dataset's name and digest are printable, its source is without control characters"
+        raise InvalidRequest("INVALID_DATASET", words, {"dataset": dataset.name[:100]})
     return dataset
 
 

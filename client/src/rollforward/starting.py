@@ -13,12 +13,13 @@ from rollforward import v1
 from rollforward.attendance import Attendance
 from rollforward.beginnings import begin
 from rollforward.connection import Connection, current, new_request_id
-from rollforward.errors import InvalidRequest, Unavailable
+from rollforward.errors import InvalidRequest, NotFound, RollforwardError, Unavailable
 from rollforward.journal import Head
 from rollforward.journal_records import Start
 from rollforward.journal_strand import DISK_BYTES
 from rollforward.references import run_id_of
 from rollforward.run import Run, current_run, now
+from rollforward.run_records import checked_size
 from rollforward.source import source
 from rollforward.syncing import waiting
 from rollforward.system_metrics import Machine, SystemMetrics
@@ -56,31 +57,34 @@ def start_run(
     With `resume` a run of that `run_id` which exists is resumed. `parent` is the run that this one is a part of, with
     `nested` the one whose block this is. With `heartbeat` the service notices when the job dies. With `system_metrics`
     (else ROLLFORWARD_SYSTEM_METRICS) the machine is measured every ten seconds. An `offline` run (else
-    ROLLFORWARD_OFFLINE) sends nothing: `rollforward sync` does later. A service out of reach makes it go on likewise,
-    with a warning, and it is tried again in the background.
+    ROLLFORWARD_OFFLINE; or a part of one) sends nothing: `rollforward sync` does later. A service out of reach makes it
+    go on likewise, with a warning, and it is tried again in the background.
 
     Raises InvalidRequest (INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
-    INVALID_ARGUMENTS, INVALID_SETTING, NOT_INSTALLED), AlreadyExists (RUN_EXISTS), NotFound (RUN_NOT_FOUND: the
-    parent).
+    INVALID_ARGUMENTS, INVALID_SETTING, MESSAGE_TOO_LARGE, NOT_INSTALLED), AlreadyExists (RUN_EXISTS), NotFound
+    (RUN_NOT_FOUND: the parent), PreconditionFailed (EXPERIMENT_DELETED), OSError when there can be no journal of an
+    `offline` run.
     """
     if resume and run_id is None:
         raise InvalidRequest("INVALID_ARGUMENTS", "to resume a run takes its run_id")
+    chosen, whole = run_id or uuid.uuid4().hex, _parent(parent, nested=nested)
+    if offline is None and isinstance(whole, Run) and whole.offline:
+        offline = True
     link, settings = current(connection), _settings(offline, system_metrics)
-    chosen = run_id or uuid.uuid4().hex
     request = v1.StartRunRequest(
         run_id=_checked_run_id(chosen),
         name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
         start_time=now(),
         tags=checked_run_tags(tags),
         description=checked_description(description),
-        parent_run_id=_parent(parent, nested=nested),
+        parent_run_id=_checked_run_id(run_id_of(whole)) if whole else "",
         source=source(),
         heartbeat=heartbeat and not settings.offline,
         request_id=new_request_id(),
     )
     start = Start(checked_name(experiment, "an experiment's name"), resume, request)
-    payload = records.start(experiment, request, resume=resume)
-    experiment_id = None if settings.offline else _try_to_begin(link, start)
+    payload = checked_size(records.start(experiment, request, resume=resume))
+    experiment_id = None if settings.offline else _try_to_begin(link, start, known_parent=isinstance(whole, Run))
     run = Run(
         _writer(link, Head(chosen, link.address, link.actor, heartbeat=request.heartbeat), settings),
         link,
@@ -107,12 +111,24 @@ def resume_run(
     delivers and lets the run go on. The other arguments are start_run's.
 
     Raises InvalidRequest (INVALID_RUN_ID, INVALID_SETTING, NOT_INSTALLED), NotFound (RUN_NOT_FOUND), PreconditionFailed
-    (RUN_DELETED).
+    (RUN_DELETED), OSError when there can be no journal of an `offline` run.
     """
     link, settings = current(connection), _settings(offline, system_metrics)
-    run_id = _checked_run_id(run_id_of(run))
+    return _resume(link, _checked_run_id(run_id_of(run)), settings, worker=worker, heartbeat=heartbeat)
+
+
+def rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
+    """A run that was handed to another process: there it is a worker's."""
+    link = Connection(address, actor=actor, timeout=timeout)
+    # Whoever handed it over measures this machine, if anybody shall.
+    return _resume(link, run_id, _settings(offline, False), worker=True, heartbeat=True, known=True)
+
+
+def _resume(
+    link: Connection, run_id: str, settings: _Settings, *, worker: bool, heartbeat: bool, known: bool = False
+) -> Run:
     request = v1.ResumeRunRequest(run_id=run_id, request_id=new_request_id())
-    found = None if settings.offline else _try_to_resume(link, request)
+    found = None if settings.offline else _try_to_resume(link, request, known=known)
     beats = heartbeat and not settings.offline
     resumed = Run(
         _writer(link, Head(run_id, link.address, link.actor, worker=worker, heartbeat=beats), settings),
@@ -125,12 +141,6 @@ def resume_run(
         worker=worker,
     )
     return _set_going(resumed, settings, heartbeat=beats)
-
-
-def rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
-    """A run that was handed to another process: there it is a worker's."""
-    link = Connection(address, actor=actor, timeout=timeout)
-    return resume_run(run_id, worker=True, offline=offline, connection=link)
 
 
 class _Settings(NamedTuple):
@@ -153,22 +163,30 @@ def _set_going(run: Run, settings: _Settings, *, heartbeat: bool) -> Run:
     return run
 
 
-def _try_to_begin(link: Connection, start: Start) -> str | None:
+def _try_to_begin(link: Connection, start: Start, *, known_parent: bool) -> str | None:
     try:
         return begin(link, start, timeout=min(_PATIENCE, link.timeout))
-    except Unavailable as error:
+    except (Unavailable, NotFound) as error:
+        _raise_unless_it_may_pass(error, known=known_parent)
         _log.warning("run %s starts without the service: %s", start.request.run_id, error)
         return None
 
 
-def _try_to_resume(link: Connection, request: v1.ResumeRunRequest) -> v1.Run | None:
+def _try_to_resume(link: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
     patience = min(_PATIENCE, link.timeout)
     try:
         link.call(link.tracking.ResumeRun, request, timeout=patience)
         return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=request.run_id), timeout=patience).run
-    except Unavailable as error:
+    except (Unavailable, NotFound) as error:
+        _raise_unless_it_may_pass(error, known=known)
         _log.warning("run %s goes on without the service: %s", request.run_id, error)
         return None
+
+
+def _raise_unless_it_may_pass(error: RollforwardError, *, known: bool) -> None:
+    # Of a run that is known to be there, the start may still wait in its own journal.
+    if isinstance(error, NotFound) and not (known and error.reason == "RUN_NOT_FOUND"):
+        raise error
 
 
 def _writer(link: Connection, head: Head, settings: _Settings) -> Writer:
@@ -181,18 +199,16 @@ def _hint() -> None:
     """Say once what earlier jobs left behind."""
     left = waiting()
     if left:
-        _log.warning("the journals of %d earlier jobs wait to be delivered: `rollforward sync` does it", left)
+        _log.warning("journals of earlier jobs wait to be delivered, %d of them: `rollforward sync` does it", left)
 
 
-def _parent(parent: RunLike | None, *, nested: bool) -> str:
-    if parent is not None:
-        return run_id_of(parent)
-    if not nested:
-        return ""
+def _parent(parent: RunLike | None, *, nested: bool) -> RunLike | None:
+    if parent is not None or not nested:
+        return parent
     around = current_run()
     if around is None:
         raise InvalidRequest("INVALID_ARGUMENTS", "a nested run starts in the block of another one")
-    return around.run_id
+    return around
 
 
 def _checked_run_id(run_id: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import time
 from dataclasses import replace
 from itertools import islice
@@ -19,7 +21,7 @@ from rollforward.journal import FIRST_STRAND, Head, Journal, home, journals
 from rollforward.journal_records import Count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
 
 State = Literal["delivered", "alive", "undelivered"]
@@ -28,6 +30,8 @@ State = Literal["delivered", "alive", "undelivered"]
 _LOOK: Final = 100
 _OPEN: Final = {v1.RUN_STATUS_UNSPECIFIED, v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_SCHEDULED, v1.RUN_STATUS_LOST}
 _NOBODY: Final = Head("", "", "")
+# What keeps artifacts from being delivered, and nothing else.
+_OF_ARTIFACTS: Final = {"BLOB_STORE_FULL", "BLOB_STORE_UNAVAILABLE"}
 
 
 class Synced(NamedTuple):
@@ -55,38 +59,37 @@ def sync(
 
     Each goes to the service that its job meant, else to `address`, in the name of who logged it, exactly once, however
     often this is tried. A run that its job neither ended nor promised to stay in touch for ends as FAILED, at its last
-    record. `progress` is called with the bytes done and in all.
+    record. `progress` is called with the bytes done and in all. Raises OSError when there is no such directory.
     """
-    found = list(_open_journals(Path(directory) if directory is not None else home()))
-    total = sum(journal.size() for journal in found)
-    done = 0
-    results: list[Synced] = []
-    away: dict[str, Unavailable] = {}
-    for journal in found:
-        before = journal.size()
-
-        def advance(left: int, begun: int = done, size: int = before) -> None:
-            if progress is not None:
-                progress(begun + max(0, size - left), max(total, begun + size))
-
-        results.append(_sync(journal, _Way(address or journal.head.address, timeout, away), advance))
-        done += before
-        advance(0)
-    return results
+    place = home() if directory is None else Path(directory)
+    if directory is not None and not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    left = list(_open_journals(place))
+    meter, away = _Meter(left, progress), dict[str, Unavailable]()
+    results: dict[Path, Synced] = {}
+    while left:
+        for journal in left:
+            way = _Way(address or journal.head.address, timeout, away)
+            results[journal.folder] = _sync(journal, way, meter)
+        early = [journal for journal in left if results[journal.folder].reason == "RUN_NOT_FOUND"]
+        # Their run, or the one that it is a part of, may have been started by a journal that came later.
+        left = early if len(early) < len(left) else []
+    return list(results.values())
 
 
 def waiting(directory: Path | None = None) -> int:
     """How many journals wait whose process is gone, as far as a quick look tells."""
     try:
         return sum(map(_is_left, islice(journals(directory or home()), _LOOK)))
-    except (OSError, RuntimeError):
+    except OSError:
         return 0
 
 
 def _is_left(folder: Path) -> bool:
     journal = Journal(folder, _NOBODY)
     try:
-        return journal.lock()
+        # One without strands is just being begun or removed, by a job that lives.
+        return bool(journal.strands()) and journal.lock() and bool(journal.strands())
     except OSError:
         return False
     finally:
@@ -116,12 +119,30 @@ class _Way(NamedTuple):
     """What did not answer: it is not waited for again, for each journal."""
 
 
-def _sync(journal: Journal, way: _Way, advance: Callable[[int], None]) -> Synced:
+class _Meter:
+    """Tells how many bytes of all journals are done."""
+
+    def __init__(self, found: Sequence[Journal], tell: Callable[[int, int], None] | None) -> None:
+        self._left = {journal.folder: journal.size() for journal in found}
+        self._waiting = self._total = sum(self._left.values())
+        self._tell = tell
+
+    def note(self, journal: Journal, left: int) -> None:
+        """So many bytes are left of a journal."""
+        self._waiting += left - self._left[journal.folder]
+        self._left[journal.folder] = left
+        # What still is written adds to both.
+        self._total = max(self._total, self._waiting)
+        if self._tell is not None:
+            self._tell(self._total - self._waiting, self._total)
+
+
+def _sync(journal: Journal, way: _Way, meter: _Meter) -> Synced:
     tally = _Tally(journal)
     try:
-        state = _try(journal, way, tally, advance)
+        state = _try(journal, way, tally, meter)
     except RollforwardError as error:
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable) and error.reason not in _OF_ARTIFACTS:
             way.away[way.address] = error
         return tally.result("undelivered", error)
     except FileNotFoundError:
@@ -134,7 +155,7 @@ def _sync(journal: Journal, way: _Way, advance: Callable[[int], None]) -> Synced
     return tally.result(state)
 
 
-def _try(journal: Journal, way: _Way, tally: _Tally, advance: Callable[[int], None]) -> State:
+def _try(journal: Journal, way: _Way, tally: _Tally, meter: _Meter) -> State:
     if not journal.lock():
         return "alive"
     if not journal.head.actor:
@@ -143,15 +164,32 @@ def _try(journal: Journal, way: _Way, tally: _Tally, advance: Callable[[int], No
     if way.address in way.away:
         raise way.away[way.address]
     with Connection(way.address, actor=journal.head.actor, timeout=way.timeout) as link:
-        return _deliver(journal, link, tally, advance)
+        return _deliver(journal, link, tally, meter)
 
 
-def _deliver(journal: Journal, link: Connection, tally: _Tally, advance: Callable[[int], None]) -> State:
-    delivery = Delivery(journal, link, refused=tally.refuse, settled=tally.settle)
+def _deliver(journal: Journal, link: Connection, tally: _Tally, meter: _Meter) -> State:
+    left = held = 0
+
+    def note_upload(done: int, _total: int) -> None:
+        meter.note(journal, max(0, left - done))
+
+    delivery = Delivery(
+        journal,
+        link,
+        refused=tally.refuse,
+        settled=tally.settle,
+        uploaded=note_upload,
+        patience=link.timeout,
+        # Forked processes may go on logging for days.
+        ends=journal.ends(),
+    )
     status = _status(link, journal.head.run_id)
     last = _last_written(journal)
+    left, held = journal.size(), journal.artifact_bytes()
     while delivery.round():
-        advance(sum(reader.waiting_bytes() for reader in delivery.readers.values()))
+        held = held and journal.artifact_bytes()
+        left = held + sum(reader.waiting_bytes() for reader in delivery.readers.values())
+        meter.note(journal, left)
     first = delivery.readers.get(FIRST_STRAND)
     if first is not None and not first.cursor.ended and _is_abandoned(journal, status):
         _end(link, journal, last)

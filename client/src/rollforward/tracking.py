@@ -9,7 +9,7 @@ from rollforward.connection import Connection, current, new_request_id
 from rollforward.experiments import ExperimentLike, Lifecycle, experiment_id_of, lifecycle_of
 from rollforward.pages import collect
 from rollforward.references import RunLike, run_id_of
-from rollforward.values import checked_run_tags, checked_step
+from rollforward.values import checked_input_tags, checked_run_tags, checked_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -131,7 +131,7 @@ def log_input(
     PreconditionFailed (RUN_DELETED), Unavailable.
     """
     link = current(connection)
-    labels = checked_run_tags({**({"context": context} if context else {}), **(tags or {})})
+    labels = checked_input_tags(context, tags)
     request = v1.LogLineageRequest(
         run_id=run_id_of(run),
         inputs=[v1.DatasetInput(dataset=dataset, tags=labels)],

@@ -1,13 +1,14 @@
-"""What the transfers of blobs share: the bytes done so far, whether to stop, and for how long one is tried."""
+"""What the transfers of blobs share: the bytes done so far, whether to stop, and for how long one is tried again."""
 
 from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final
 
-from rollforward.errors import InternalError, InvalidRequest
+from rollforward.backoff import Backoff
+from rollforward.errors import InternalError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,8 +46,7 @@ class Transfer:
 
     def add(self, count: int) -> None:
         """So many bytes more are done, or fewer when it is below 0. Raises Stopped."""
-        if self._stopped.is_set():
-            raise Stopped
+        self._go_on()
         with self._lock:
             self._done += count
             if self._progress is not None:
@@ -57,7 +57,7 @@ class Transfer:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="rollforward-transfer") as pool:
             futures = [pool.submit(work, digest) for digest in digests]
             try:
-                for future in futures:
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
             except BaseException:
                 # On Ctrl-C too: what has not begun does not begin, and what has stops at its next chunk.
@@ -65,9 +65,32 @@ class Transfer:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def insist(self, attempt: Callable[[float | None], None], size: int, arrived: Callable[[], int]) -> None:
+        """Attempt to transfer so many bytes in the seconds given, again while the service is out of reach.
+
+        It is given up when nothing more `arrived` for as long as a call may take. Raises the RollforwardError of the
+        last attempt, or Stopped.
+        """
+
+        def once(_: float | None) -> None:
+            self._go_on()
+            attempt(Backoff(self.allowance(size)).remaining())
+
+        while True:
+            before = arrived()
+            try:
+                return self.link.retry(once)
+            except Unavailable as error:
+                if error.reason == "BLOB_STORE_FULL" or arrived() <= before:
+                    raise
+
     def allowance(self, size: int) -> float:
-        """For how many seconds the transfer of so many bytes is tried."""
+        """How many seconds the transfer of so many bytes may take."""
         return self.link.timeout + size / _SLOWEST
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped
 
 
 def mismatch(digest: str) -> InternalError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from rollforward import v1
+from rollforward.backoff import Backoff
 from rollforward.errors import RollforwardError, from_rpc_error
 from rollforward.manifests import CHUNK_BYTES
 from rollforward.transfers import RESUMED, Transfer
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
 
 
 class BlobUpload:
@@ -33,6 +38,7 @@ class BlobUpload:
         self._source = source
         self._size = size
         self._sent = 0
+        self._arrived = 0
         self._attempts = 0
         self._upload_id = hashlib.sha256(f"{digest}\0{self._link.actor}".encode()).hexdigest()[:32]
 
@@ -40,15 +46,15 @@ class BlobUpload:
         """Send the blob. Raises InvalidRequest (DIGEST_MISMATCH) when the file changed meanwhile, OSError,
         Unavailable.
         """
-        self._link.retry(self._attempt, timeout=self._transfer.allowance(self._size))
+        self._transfer.insist(self._attempt, self._size, lambda: self._arrived)
 
     def _attempt(self, seconds: float | None) -> None:
         self._attempts += 1
         if self._size < RESUMED:
             return self._send(None, seconds)
-        if self._attempts > 1 and self._is_stored(seconds):
+        if self._attempts > 1 and self._is_stored():
             return self._count(self._size)
-        offset = self._received(seconds)
+        offset = self._received()
         try:
             self._send(offset, seconds)
         except grpc.RpcError as error:
@@ -58,7 +64,7 @@ class BlobUpload:
                 raise
             # More was on its way from the call that broke off; or what was received before is not what was sent,
             # because a machine lost power.
-            self._send(self._received(seconds) if refusal.reason == "INVALID_OFFSET" else 0, seconds)
+            self._send(self._received() if refusal.reason == "INVALID_OFFSET" else 0, seconds)
 
     def _judge(self, refusal: RollforwardError) -> None:
         if refusal.reason == "BLOB_STORE_FULL":
@@ -68,36 +74,56 @@ class BlobUpload:
 
     def _send(self, offset: int | None, seconds: float | None) -> None:
         self._count(offset or 0)
+        self._arrived = max(self._arrived, self._sent)
         first = v1.UploadBlobRequest(digest=self._digest)
         if offset is not None:
             named = v1.BlobUpload(digest=self._digest, upload_id=self._upload_id)
             named.offset, named.size_bytes = offset, self._size
             first = v1.UploadBlobRequest(upload=named)
+        failures: list[Exception] = []
         with self._source.open("rb") as file:
             file.seek(offset or 0)
-            parts = self._parts(first, file)
-            self._link.artifacts.UploadBlob(parts, timeout=seconds, metadata=self._link.metadata())
+            parts = self._parts(first, file, failures)
+            try:
+                self._link.artifacts.UploadBlob(parts, timeout=seconds, metadata=self._link.metadata())
+            except grpc.RpcError:
+                if not failures:
+                    raise
+        if failures:
+            raise failures[0]
 
-    def _parts(self, first: v1.UploadBlobRequest, file: BinaryIO) -> Iterator[v1.UploadBlobRequest]:
+    def _parts(
+        self, first: v1.UploadBlobRequest, file: BinaryIO, failures: list[Exception]
+    ) -> Iterator[v1.UploadBlobRequest]:
+        """What is sent. It ends early when that fails: gRPC would only say that it did."""
         yield first
-        while chunk := file.read(CHUNK_BYTES):
-            yield v1.UploadBlobRequest(chunk=chunk)
-            self._count(self._sent + len(chunk))
+        # How much of what is sent arrives is not known before the next attempt asks.
+        arrived = self._sent + 1
+        try:
+            while chunk := file.read(CHUNK_BYTES):
+                yield v1.UploadBlobRequest(chunk=chunk)
+                self._arrived = max(self._arrived, arrived)
+                self._count(self._sent + len(chunk))
+        except Exception as error:  # noqa: BLE001 - raised by who waits for the answer
+            failures.append(error)
 
     def _count(self, sent: int) -> None:
         self._transfer.add(sent - self._sent)
         self._sent = sent
 
-    def _received(self, seconds: float | None) -> int:
+    def _received(self) -> int:
         request = v1.GetUploadRequest(upload_id=self._upload_id)
-        answer = self._link.artifacts.GetUpload(request, timeout=seconds, metadata=self._link.metadata())
-        return answer.received_bytes if answer.received_bytes <= self._size else 0
+        received = self._ask(self._link.artifacts.GetUpload, request).received_bytes
+        return received if received <= self._size else 0
 
-    def _is_stored(self, seconds: float | None) -> bool:
-        request = v1.FindMissingBlobsRequest(digests=[self._digest])
-        return not self._link.artifacts.FindMissingBlobs(
-            request, timeout=seconds, metadata=self._link.metadata()
+    def _is_stored(self) -> bool:
+        return not self._ask(
+            self._link.artifacts.FindMissingBlobs, v1.FindMissingBlobsRequest(digests=[self._digest])
         ).missing
+
+    def _ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+        """One answer, or none: here it is the whole attempt that is repeated."""
+        return method(request, timeout=Backoff(self._link.timeout).remaining(), metadata=self._link.metadata())
 
 
 def download(transfer: Transfer, digest: str, offset: int, seconds: float | None) -> Iterator[bytes]:

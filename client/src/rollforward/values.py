@@ -9,6 +9,7 @@ from typing import Final, SupportsFloat, SupportsIndex
 
 from rollforward.errors import InvalidRequest
 
+INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
 KEY_CHARACTERS: Final = 250
 PARAM_CHARACTERS: Final = 6_000
@@ -16,6 +17,7 @@ TAG_CHARACTERS: Final = 8_000
 NAME_CHARACTERS: Final = 500
 DESCRIPTION_CHARACTERS: Final = 20_000
 EXPERIMENT_TAG_CHARACTERS: Final = 20_000
+INPUT_TAG_CHARACTERS: Final = 500
 
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
@@ -64,11 +66,18 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+def is_prose(text: str) -> bool:
+    """Whether a text, of any lines, has no control characters but tabs and line ends."""
+    return not any(unicodedata.category(one) in {"Cc", "Cs"} and one not in "\n\r\t" for one in text)
+
+
 def checked_description(text: str) -> str:
-    """A description of at most 20,000 characters. Raises InvalidRequest (INVALID_DESCRIPTION)."""
-    if len(text) > DESCRIPTION_CHARACTERS or "\0" in text or not _is_unicode(text):
-        message = f"a description has at most {DESCRIPTION_CHARACTERS} characters, none NUL; this one has {len(text)}"
+    """A description of at most 20,000 characters, of any lines. Raises InvalidRequest (INVALID_DESCRIPTION)."""
+    if len(text) > DESCRIPTION_CHARACTERS:
+        message = f"a description has at most {DESCRIPTION_CHARACTERS} characters, this one has {len(text)}"
         raise InvalidRequest("INVALID_DESCRIPTION", message)
+    if not is_prose(text):
+        raise InvalidRequest("INVALID_DESCRIPTION", "a description has no control characters but tabs and line ends")
     return text
 
 
@@ -116,6 +125,15 @@ def checked_params(params: Mapping[str, object]) -> dict[str, str]:
 def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
     """Tags of a run as texts of at most 8,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
     return {checked_run_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
+
+
+def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[str, str]:
+    """Tags of a dataset that a run reads, "context" among them, as texts of at most 500 characters.
+
+    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    """
+    labels = {**({"context": context} if context else {}), **(tags or {})}
+    return {checked_run_key(key): _checked_text(key, str(value), INPUT_TAG_CHARACTERS) for key, value in labels.items()}
 
 
 def checked_experiment_tags(tags: Mapping[str, object] | None) -> dict[str, str]:

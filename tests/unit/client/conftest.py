@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 import pytest
 
-from rollforward import v1
 from rollforward.connection import Connection
-from services.rpc import Edge
-from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.garbage import Collector
 from services.tracking.local_blobs import LocalBlobs
 from services.tracking.places import open_directory
+from tests.servers.artifacts import serving_artifacts
 
 Serve = Callable[..., Connection]
 
@@ -61,30 +55,8 @@ def blobs(tmp_path: Path) -> LocalBlobs:
     return open_directory(tmp_path / "blobs")
 
 
-async def nothing() -> set[str]:
-    """Names no artifact."""
-    return set()
-
-
 @pytest.fixture
 def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
     """A connection to the real artifact service over a directory."""
-    started: list[int] = []
-    ready, ending = threading.Event(), threading.Event()
-
-    async def work() -> None:
-        server = grpc.aio.server(interceptors=[Edge()])
-        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, Collector(blobs, nothing)), server)
-        started.append(server.add_insecure_port("127.0.0.1:0"))
-        await server.start()
-        ready.set()
-        await asyncio.to_thread(ending.wait)
-        await server.stop(None)
-
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
-    thread.start()
-    assert ready.wait(20)
-    with Connection(f"127.0.0.1:{started[0]}", timeout=20.0) as connection:
+    with serving_artifacts(blobs) as address, Connection(address, timeout=20.0) as connection:
         yield connection
-    ending.set()
-    thread.join()

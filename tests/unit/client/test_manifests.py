@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
-from rollforward import v1
+from rollforward import manifests, v1
 from rollforward.errors import InvalidRequest
 from rollforward.manifests import build_tree, canonical, check_manifest, check_path, manifest_digest, parse_canonical
 from services.tracking import manifests as server
@@ -194,3 +194,24 @@ def test_a_file_name_that_cannot_travel_is_refused(name: bytes, tmp_path: Path) 
 def test_a_missing_path_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         build_tree(tmp_path / "missing")
+
+
+def test_a_manifest_that_the_service_would_not_take_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert manifests.MANIFEST_BYTES == server.MAX_BYTES
+    (tmp_path / "file").write_bytes(b"x")
+    size = len(canonical(build_tree(tmp_path).manifest))
+    monkeypatch.setattr(manifests, "MANIFEST_BYTES", size)
+    assert build_tree(tmp_path).manifest.files
+    monkeypatch.setattr(manifests, "MANIFEST_BYTES", size - 1)
+    assert refusal(tmp_path) == "MANIFEST_TOO_LARGE"
+
+
+def test_names_are_refused_before_any_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(manifests, "_hash_file", read.append)
+    for name in ("readable", "back\\slash"):
+        (tmp_path / name).write_bytes(b"x")
+    assert refusal(tmp_path) == "INVALID_PATH"
+    assert read == []

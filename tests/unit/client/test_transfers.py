@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from rollforward.artifacts import upload
 from rollforward.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
+from rollforward.manifests import CHUNK_BYTES
 from rollforward.transfers import RESUMED
 from services.tracking.local_blobs import LocalBlobs
 from tests.unit.client.conftest import Serve, Service
@@ -63,7 +66,8 @@ def test_an_upload_goes_on_with_what_an_earlier_program_sent(
     assert not left.exists()
 
 
-@pytest.mark.parametrize("held", [b"not what was sent", bytes(LARGE * 2)])
+# Without ids of their own, the bytes would be the tests' names.
+@pytest.mark.parametrize("held", [b"not what was sent", bytes(LARGE * 2)], ids=["other", "longer"])
 def test_an_upload_begins_anew_when_what_is_left_is_wrong(
     artifacts: Connection, source: Path, tmp_path: Path, held: bytes
 ) -> None:
@@ -87,22 +91,152 @@ def test_many_upload_the_same_at_once(artifacts: Connection, blobs: LocalBlobs, 
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
-def test_a_full_store_is_said_at_once(serve: Serve, source: Path) -> None:
-    calls: list[str] = []
+class Empty(Service):
+    """Has no blob, and nothing of any."""
 
-    class Full(Service):
-        """Has no blob, and room for none."""
+    def FindMissingBlobs(  # noqa: N802
+        self, request: v1.FindMissingBlobsRequest, _context: grpc.ServicerContext
+    ) -> v1.FindMissingBlobsResponse:
+        return v1.FindMissingBlobsResponse(missing=request.digests)
+
+    def PresignUploads(self, _request: object, _context: grpc.ServicerContext) -> v1.PresignUploadsResponse:  # noqa: N802
+        return v1.PresignUploadsResponse()
+
+    def GetUpload(self, _request: object, _context: grpc.ServicerContext) -> v1.GetUploadResponse:  # noqa: N802
+        return v1.GetUploadResponse()
+
+
+def test_an_upload_of_which_nothing_more_arrives_is_given_up(serve: Serve, source: Path) -> None:
+    class Dying(Empty):
+        """Breaks every upload off."""
+
+        def UploadBlob(self, parts: Iterator[object], context: grpc.ServicerContext) -> v1.UploadBlobResponse:  # noqa: N802
+            next(parts)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            raise AssertionError
+
+    link = serve(Dying(), v1.add_ArtifactServiceServicer_to_server, timeout=0.3)
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        upload(source, connection=link)
+    assert time.monotonic() - began < 20.0  # a file of this size may take a minute
+
+
+def test_an_upload_that_breaks_off_again_and_again_goes_on_as_long_as_more_arrives(serve: Serve, source: Path) -> None:
+    offsets: list[int] = []
+
+    class Shaky(Empty):
+        """Takes a few bytes at a time, each time for longer than a call may be tried again."""
+
+        def GetUpload(self, _request: object, _context: grpc.ServicerContext) -> v1.GetUploadResponse:  # noqa: N802
+            return v1.GetUploadResponse(received_bytes=offsets[-1] + 4 * CHUNK_BYTES if offsets else 0)
+
+        def UploadBlob(  # noqa: N802
+            self, parts: Iterator[v1.UploadBlobRequest], context: grpc.ServicerContext
+        ) -> v1.UploadBlobResponse:
+            offsets.append(next(parts).upload.offset)
+            for _ in range(4):
+                if next(parts, None) is None:
+                    return v1.UploadBlobResponse(size_bytes=LARGE)
+            time.sleep(0.4)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            raise AssertionError
+
+        def CreateManifest(self, _request: object, _context: grpc.ServicerContext) -> v1.CreateManifestResponse:  # noqa: N802
+            return v1.CreateManifestResponse(digest="stored")
+
+    link = serve(Shaky(), v1.add_ArtifactServiceServicer_to_server, timeout=0.3)
+    assert upload(source, connection=link) == ("stored", "weights")
+    assert offsets == [part * 4 * CHUNK_BYTES for part in range(5)]
+
+
+def test_what_is_refused_ends_the_transfers_beside_it(serve: Serve, source: Path) -> None:
+    refused_digest = f"sha256:{hashlib.sha256(b'refused').hexdigest()}"
+    (source.parent / "tree").mkdir()
+    (source.parent / "tree" / "a").write_bytes(b"tried again and again")
+    (source.parent / "tree" / "b").write_bytes(b"refused")
+
+    class Refusing(Empty):
+        """Refuses one blob, and breaks off every other."""
+
+        def UploadBlob(  # noqa: N802
+            self, parts: Iterator[v1.UploadBlobRequest], context: grpc.ServicerContext
+        ) -> v1.UploadBlobResponse:
+            refused = next(parts).digest == refused_digest
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT if refused else grpc.StatusCode.UNAVAILABLE, "no")
+            raise AssertionError
+
+    link = serve(Refusing(), v1.add_ArtifactServiceServicer_to_server, timeout=60.0)
+    began = time.monotonic()
+    with pytest.raises(InvalidRequest):
+        upload(source.parent / "tree", connection=link)
+    assert time.monotonic() - began < 20.0
+
+
+def test_a_transfer_that_is_stopped_ends_without_a_word(
+    serve: Serve, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+
+    class Refusing(Empty):
+        """Refuses what is small once it has begun to take what is large."""
+
+        def UploadBlob(  # noqa: N802
+            self, parts: Iterator[v1.UploadBlobRequest], context: grpc.ServicerContext
+        ) -> v1.UploadBlobResponse:
+            if next(parts).upload.digest:
+                begun.set()
+                for _ in parts:
+                    time.sleep(0.05)
+            begun.wait(20)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+            raise AssertionError
+
+    (tmp_path / "tree").mkdir()
+    source.rename(tmp_path / "tree" / "weights")
+    (tmp_path / "tree" / "small").write_bytes(b"small")
+    with pytest.raises(InvalidRequest):
+        upload(tmp_path / "tree", connection=serve(Refusing(), v1.add_ArtifactServiceServicer_to_server))
+    assert caplog.records == []
+
+
+def test_a_manifest_of_many_files_may_take_longer(serve: Serve, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Far(Empty):
+        """Has every blob, and takes a second to look for so many."""
 
         def FindMissingBlobs(  # noqa: N802
             self, request: v1.FindMissingBlobsRequest, _context: grpc.ServicerContext
         ) -> v1.FindMissingBlobsResponse:
-            return v1.FindMissingBlobsResponse(missing=request.digests)
+            asked.append(len(request.digests))
+            return v1.FindMissingBlobsResponse()
 
-        def PresignUploads(self, _request: object, _context: grpc.ServicerContext) -> v1.PresignUploadsResponse:  # noqa: N802
-            return v1.PresignUploadsResponse()
+        def CreateManifest(self, _request: object, _context: grpc.ServicerContext) -> v1.CreateManifestResponse:  # noqa: N802
+            time.sleep(1.0)
+            return v1.CreateManifestResponse(digest="stored")
 
-        def GetUpload(self, _request: object, _context: grpc.ServicerContext) -> v1.GetUploadResponse:  # noqa: N802
-            return v1.GetUploadResponse()
+    for number in range(2_001):
+        (tmp_path / str(number)).write_text(str(number))
+    link = serve(Far(), v1.add_ArtifactServiceServicer_to_server, timeout=0.7)
+    assert upload(tmp_path, connection=link)[0] == "stored"
+    assert asked == [1_000, 1_000, 1]
+
+
+def test_a_failure_of_the_callers_own_is_raised_as_it_is(artifacts: Connection, source: Path) -> None:
+    def fail(done: int, _total: int) -> None:
+        if done:
+            raise LookupError("the bar is gone")
+
+    with pytest.raises(LookupError):
+        upload(source, connection=artifacts, progress=fail)
+
+
+def test_a_full_store_is_said_at_once(serve: Serve, source: Path) -> None:
+    calls: list[str] = []
+
+    class Full(Empty):
+        """Has room for no blob."""
 
         def UploadBlob(self, _parts: object, context: grpc.ServicerContext) -> v1.UploadBlobResponse:  # noqa: N802
             calls.append("upload")

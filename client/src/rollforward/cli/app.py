@@ -9,6 +9,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Group
 
 from rollforward.cli.failures import explain, say
+from rollforward.cli.help import Flowing
 
 _SERVER: Final = Group("Commands of the server", sort_key=2)
 
@@ -103,6 +104,7 @@ def command_line(tokens: Sequence[str]) -> App:
         name="rollforward",
         help=HELP,
         help_format="plaintext",
+        help_formatter=Flowing(),
         version=_version,
         suppress_keyboard_interrupt=False,
     )
@@ -131,7 +133,7 @@ def _ordered(tokens: Sequence[str]) -> list[str]:
 
 def _usage(error: CycloptsError) -> int:
     path = " ".join(("rollforward", *(error.command_chain or ())))
-    say(f"{error}".strip().rstrip(".") + f" (see {path} --help)")
+    say(f"{error}".strip().rstrip("., ") + f" (see {path} --help)")
     return 2
 
 

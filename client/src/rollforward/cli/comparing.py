@@ -25,7 +25,7 @@ _SUMMARY = ("last", "min", "max", "count")
 
 
 def compare(
-    *runs: Annotated[str, Parameter(name="RUN", help="Two or more, by id.")],
+    *runs: Annotated[str, Parameter(name="RUN", help="By id; several.")],
     experiment: Experiments = (),
     where: Annotated[Filter, Parameter(name="--filter", help='Instead: runs such as "metrics.auc > 0.9".')] = "",
     order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
@@ -71,6 +71,8 @@ def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:
 
 
 def _side_by_side(compared: rf.RunsComparison) -> RenderableType:
+    if not compared.runs:
+        return grid((), ())
     rows: list[tuple[str, ...]] = [("run", *(run.run_id[:8] for run in compared.runs))]
     rows += [(one.key, *(value or "-" for value in one.values)) for one in compared.attributes if one.key != "name"]
     rows += [(one.key, *("-" if value is None else value for value in one.values)) for one in compared.params]

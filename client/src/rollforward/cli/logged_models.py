@@ -14,9 +14,11 @@ from rollforward.cli.options import (
     Deleted,
     Experiments,
     Filter,
+    Keys,
     Limit,
     Options,
     OrderBy,
+    Pairs,
     Reason,
     RequestId,
     examples,
@@ -75,7 +77,7 @@ def show(model: ModelId, /, *, options: Options = DEFAULTS) -> None:
 def tag(
     model: ModelId,
     /,
-    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    *tags: Pairs,
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -90,7 +92,7 @@ def tag(
 def untag(
     model: ModelId,
     /,
-    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    *keys: Keys,
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:

@@ -46,8 +46,9 @@ def metrics(
     if as_csv:
         _print_points(run, key)
         return
-    count = intervals or min(_WIDEST, max(20, shutil.get_terminal_size().columns - _LABEL_COLUMNS))
-    found = rf.metric_intervals(run, key, count, axis=axis)
+    if intervals is None:
+        intervals = min(_WIDEST, max(20, shutil.get_terminal_size().columns - _LABEL_COLUMNS))
+    found = rf.metric_intervals(run, key, intervals, axis=axis)
     if not found:
         raise rf.NotFound("METRIC_NOT_FOUND", f"run {run} has no metric {key!r}", {"run_id": run, "key": key})
     if options.json:

@@ -25,6 +25,7 @@ from rollforward.cli.options import (
     pairs_of,
 )
 from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table, version_of
+from rollforward.cli.progress import bar
 from rollforward.cli.versions import version_facts, versions_table
 
 if TYPE_CHECKING:
@@ -129,8 +130,9 @@ def register(
     if (path is None) == (run is None) or (artifact and run is None):
         raise UsageError("register takes either PATH or --run ID --artifact PATH")
     options.connect()
+    digest = "" if path is None else _upload(path)
     version = rf.register_model(
-        name, run, artifact=artifact, path=path, description=description, reason=reason, request_id=request_id
+        name, run, artifact=artifact, digest=digest, description=description, reason=reason, request_id=request_id
     )
     options.show(version, lambda: version_facts(version))
 
@@ -216,6 +218,11 @@ def restore(
     options.connect()
     rf.restore_model(name, reason=reason, request_id=request_id)
     _show(name, options)
+
+
+def _upload(path: Path) -> str:
+    with bar(str(path), in_bytes=True) as progress:
+        return rf.upload(path, progress=progress)[0]
 
 
 def _show(name: str, options: Options) -> None:

@@ -123,12 +123,14 @@ def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableT
 
 
 def _status(found: v1.GetStatusResponse) -> RenderableType:
-
     heads = {log.name: log.head for log in found.logs}
     facts = {"rollforward": found.version, "nats": found.nats_version, "services": ", ".join(found.services)}
     logs = [(one.name, str(one.head), one.storage, "; ".join(one.warnings) or "-") for one in found.logs]
     projections = [
-        (one.name, one.log, str(one.position), str(max(heads.get(one.log, 0) - one.position, 0)), str(one.generation))
+        (
+            *(one.name, one.log, str(one.position), str(max(heads.get(one.log, 0) - one.position, 0))),
+            *(str(one.generation), one.failure or "-"),
+        )
         for one in found.projections
     ]
     return Group(
@@ -136,5 +138,5 @@ def _status(found: v1.GetStatusResponse) -> RenderableType:
         "",
         grid(("LOG", "HEAD>", "STORAGE", "WARNINGS"), logs),
         "",
-        grid(("READ MODEL", "LOG", "POSITION>", "BEHIND>", "GENERATION>"), projections),
+        grid(("READ MODEL", "LOG", "POSITION>", "BEHIND>", "GENERATION>", "FAILURE"), projections),
     )

@@ -75,8 +75,19 @@ class Options(Reading):
         return self.actor
 
 
+@Parameter(name="*", group=EVERYWHERE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivering(Reading):
+    """The options of every command, where the variable does not count: it says where new runs go."""
+
+    server: Annotated[
+        str | None, Parameter(help="HOST:PORT, or service=HOST:PORT,...; default where each job sent.")
+    ] = None
+
+
 DEFAULTS: Final = Options()
 READING: Final = Reading()
+DELIVERING: Final = Delivering()
 
 _VERSION: Final = re.compile(r"v?([1-9][0-9]{0,9})", re.ASCII)
 
@@ -115,6 +126,8 @@ ExpectedRevision = Annotated[
     int | None, Parameter(help="The alias's revision that you saw, 0 for not set: another one refuses the change.")
 ]
 RequestId = Annotated[str | None, Parameter(help="Makes a repetition of this very command harmless.")]
+Keys = Annotated[str, Parameter(name="KEY", required=True, help="One or more.")]
+Pairs = Annotated[str, Parameter(name="KEY=VALUE", required=True, help="One or more.")]
 Limit = Annotated[int, Parameter(help="At most so many.")]
 
 

@@ -15,9 +15,11 @@ from rollforward.cli.options import (
     Deleted,
     Experiments,
     Filter,
+    Keys,
     Limit,
     Options,
     OrderBy,
+    Pairs,
     Reason,
     RequestId,
     RunId,
@@ -105,7 +107,7 @@ def describe(
 def tag(
     run: RunId,
     /,
-    *tags: Annotated[str, Parameter(name="KEY=VALUE", help="One or more.")],
+    *tags: Pairs,
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -120,7 +122,7 @@ def tag(
 def untag(
     run: RunId,
     /,
-    *keys: Annotated[str, Parameter(name="KEY", help="One or more.")],
+    *keys: Keys,
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import rollforward as rf
-from rollforward.cli.failures import REFUSED
-from rollforward.cli.options import READING, Reading, examples
+from rollforward.cli.failures import REFUSED, UsageError
+from rollforward.cli.options import DELIVERING, Delivering
 from rollforward.cli.output import document, grid, print_json_line
 from rollforward.cli.progress import bar
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
-
-EPILOGUE = examples("sync", "sync --watch", "sync /scratch/journals -o json")
 
 
 def sync(
@@ -31,27 +29,42 @@ def sync(
     *,
     watch: Annotated[bool, Parameter(negative="", help="Look again and again, until it is interrupted.")] = False,
     every: Annotated[float, Parameter(help="Seconds between two looks.")] = 10.0,
-    options: Reading = READING,
+    options: Delivering = DELIVERING,
 ) -> int:
     """Deliver what runs logged while the service was out of reach, or before their job died, or offline.
 
     Each goes to the service that its job meant, or to --server, in the name of who logged it. Exit code 0: nothing is
     left but what living jobs deliver themselves. 1: something could not be delivered, or was refused.
+
+    For example:
+
+        rollforward sync
+        rollforward sync --watch --every 60
+        rollforward sync /scratch/journals -o json
     """
-    while watch:
-        for one in _sync(directory, options):
-            _say(one, options)
-        time.sleep(every)
+    if not 0 < every <= threading.TIMEOUT_MAX:
+        raise UsageError("--every takes a number of seconds above 0")
+    if watch:
+        return _watch(directory, every, options)
     found = _sync(directory, options)
     options.show([_plain(one) for one in found], lambda: _table(found))
     return REFUSED if any(_failed(one) for one in found) else 0
 
 
-def _sync(directory: Path | None, options: Reading) -> list[rf.Synced]:
-    # The variable says where new runs go; what is in a journal was meant for where its own job was sent.
-    address = None if options.server == os.environ.get("ROLLFORWARD_URI") else options.server
+def _watch(directory: Path | None, every: float, options: Delivering) -> int:
+    try:
+        while True:
+            for one in _sync(directory, options):
+                _say(one, options)
+            time.sleep(every)
+    except KeyboardInterrupt:
+        # There is no other way to have seen enough.
+        return 0
+
+
+def _sync(directory: Path | None, options: Delivering) -> list[rf.Synced]:
     with bar("sync", in_bytes=True) as advance:
-        return rf.sync(directory, address=address, timeout=options.timeout, progress=advance)
+        return rf.sync(directory, address=options.server, timeout=options.timeout, progress=advance)
 
 
 def _failed(one: rf.Synced) -> bool:
@@ -62,7 +75,7 @@ def _plain(one: rf.Synced) -> dict[str, Any]:
     return {**document(one), "folder": str(one.folder)}
 
 
-def _say(one: rf.Synced, options: Reading) -> None:
+def _say(one: rf.Synced, options: Delivering) -> None:
     if options.json:
         print_json_line(_plain(one))
     elif one.state != "alive" or one.delivered.total:

@@ -31,7 +31,9 @@ _CODES: Final = {"RUN_STATUS_FINISHED": 0, "RUN_STATUS_FAILED": 1, "RUN_STATUS_K
 
 
 def watch(
-    run: Annotated[str, Parameter(name="RUN", help="One run, by id; it is followed until it ends.")] = "",
+    run: Annotated[
+        str, Parameter(name="RUN", help="One run, by id; it is followed until it ends.", show_default=False)
+    ] = "",
     /,
     *,
     experiment: Annotated[
@@ -46,8 +48,9 @@ def watch(
     """Follow a run or the runs of an experiment: what stands now, then every event.
 
     On a terminal a table that changes with the runs, else a line for each event; with -o json each line is an object
-    with either `snapshot` or `change`. With --from the events since that position come first, instead of what stands.
-    Whoever follows a run is done when it ends: exit code 0 when it finished, 1 when it failed or was killed.
+    with either `snapshot` or `change`. With --from there are lines on a terminal too, of the events since that position
+    instead of what stands. Whoever follows a run is done when it ends: exit code 0 when it finished, 1 when it failed
+    or was killed.
 
     For example:
 
@@ -66,7 +69,8 @@ def watch(
             metrics=points,
         )
         with followed:
-            if sys.stdout.isatty() and not options.json:
+            # Behind a position there is nothing that stands, and could be drawn.
+            if sys.stdout.isatty() and not options.json and from_position is None:
                 return _draw(followed, run)
             return _print(followed, run, options)
     except KeyboardInterrupt:

@@ -84,8 +84,8 @@ class LoggedModelServiceServicer(object):
     """
 
     def CreateLoggedModel(self, request, context):
-        """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE), NOT_FOUND
-        (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE),
+        NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +93,7 @@ class LoggedModelServiceServicer(object):
 
     def LogLoggedModel(self, request, context):
         """Logs parameters, and sets and removes tags. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE),
-        FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED).
+        FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,12 +36,12 @@ class LoggedModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LoggedModelServiceAsyncStub: ...
     CreateLoggedModel: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.CreateLoggedModelRequest, _logged_model_service_pb2.CreateLoggedModelResponse]
-    """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE), NOT_FOUND
-    (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE),
+    NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
     """
     LogLoggedModel: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.LogLoggedModelRequest, _logged_model_service_pb2.LogLoggedModelResponse]
     """Logs parameters, and sets and removes tags. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE),
-    FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED).
+    FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL).
     """
     LogLoggedModelArtifact: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.LogLoggedModelArtifactRequest, _logged_model_service_pb2.LogLoggedModelArtifactResponse]
     """Logs the files of a logged model, whose manifest was uploaded. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT
@@ -68,12 +68,12 @@ class LoggedModelServiceAsyncStub(LoggedModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLoggedModel: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.CreateLoggedModelRequest, _logged_model_service_pb2.CreateLoggedModelResponse]  # type: ignore[assignment]
-    """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE), NOT_FOUND
-    (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE),
+    NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
     """
     LogLoggedModel: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.LogLoggedModelRequest, _logged_model_service_pb2.LogLoggedModelResponse]  # type: ignore[assignment]
     """Logs parameters, and sets and removes tags. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE),
-    FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED).
+    FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL).
     """
     LogLoggedModelArtifact: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.LogLoggedModelArtifactRequest, _logged_model_service_pb2.LogLoggedModelArtifactResponse]  # type: ignore[assignment]
     """Logs the files of a logged model, whose manifest was uploaded. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT
@@ -103,8 +103,8 @@ class LoggedModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _logged_model_service_pb2.CreateLoggedModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_logged_model_service_pb2.CreateLoggedModelResponse, _abc.Awaitable[_logged_model_service_pb2.CreateLoggedModelResponse]]:
-        """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE), NOT_FOUND
-        (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        """Creates a logged model, which is PENDING. Errors: INVALID_ARGUMENT (INVALID_MODEL_ID, INVALID_RUN_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE),
+        NOT_FOUND (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), ALREADY_EXISTS (LOGGED_MODEL_EXISTS), FAILED_PRECONDITION (EXPERIMENT_DELETED).
         """
 
     @_abc_1.abstractmethod
@@ -114,7 +114,7 @@ class LoggedModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_logged_model_service_pb2.LogLoggedModelResponse, _abc.Awaitable[_logged_model_service_pb2.LogLoggedModelResponse]]:
         """Logs parameters, and sets and removes tags. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE),
-        FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED).
+        FAILED_PRECONDITION (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL).
         """
 
     @_abc_1.abstractmethod

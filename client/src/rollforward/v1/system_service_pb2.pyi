@@ -65,6 +65,7 @@ class ProjectionStatus(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, such as "registry" or "audit-registry"."""
     log: _builtins.str
@@ -75,6 +76,8 @@ class ProjectionStatus(_message.Message):
     """The generation of its rows: one more with each rebuild."""
     fingerprint: _builtins.str
     """Its fingerprint: a hash of its version and its tables."""
+    failure: _builtins.str
+    """Why it cannot go on; empty as long as it can."""
     def __init__(
         self,
         *,
@@ -83,10 +86,11 @@ class ProjectionStatus(_message.Message):
         position: _builtins.int = ...,
         generation: _builtins.int = ...,
         fingerprint: _builtins.str = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "generation", b"generation", "log", b"log", "name", b"name", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "fingerprint", b"fingerprint", "generation", b"generation", "log", b"log", "name", b"name", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -164,7 +164,8 @@ class TrackingServiceServicer(object):
     """
 
     def CreateExperiment(self, request, context):
-        """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME), ALREADY_EXISTS (EXPERIMENT_EXISTS).
+        """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_KEY, INVALID_VALUE), ALREADY_EXISTS (EXPERIMENT_EXISTS),
+        FAILED_PRECONDITION (EXPERIMENT_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +195,7 @@ class TrackingServiceServicer(object):
 
     def ChangeExperimentTags(self, request, context):
         """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
-        FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        FAILED_PRECONDITION (EXPERIMENT_DELETED, EXPERIMENT_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,7 +241,8 @@ class TrackingServiceServicer(object):
 
     def LogBatch(self, request, context):
         """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
+        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_FULL, RUN_DELETED: only without
+        points).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,21 +250,24 @@ class TrackingServiceServicer(object):
 
     def LogLineage(self, request, context):
         """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
-        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
+        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (RUN_DELETED,
+        RUN_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogArtifact(self, request, context):
-        """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH).
+        """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH,
+        INVALID_DIGEST), FAILED_PRECONDITION (RUN_DELETED, RUN_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FinishRun(self, request, context):
-        """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS).
+        """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS,
+        INVALID_TIME).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

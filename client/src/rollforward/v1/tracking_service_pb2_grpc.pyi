@@ -36,7 +36,9 @@ class TrackingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrackingServiceAsyncStub: ...
     CreateExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.CreateExperimentRequest, _tracking_service_pb2.CreateExperimentResponse]
-    """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME), ALREADY_EXISTS (EXPERIMENT_EXISTS)."""
+    """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_KEY, INVALID_VALUE), ALREADY_EXISTS (EXPERIMENT_EXISTS),
+    FAILED_PRECONDITION (EXPERIMENT_FULL).
+    """
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.GetExperimentRequest, _tracking_service_pb2.GetExperimentResponse]
     """One experiment, by id or name. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListExperimentsRequest, _tracking_service_pb2.ListExperimentsResponse]
@@ -47,7 +49,7 @@ class TrackingServiceStub:
     """
     ChangeExperimentTags: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ChangeExperimentTagsRequest, _tracking_service_pb2.ChangeExperimentTagsResponse]
     """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
-    FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    FAILED_PRECONDITION (EXPERIMENT_DELETED, EXPERIMENT_FULL).
     """
     DeleteExperiment: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteExperimentRequest, _tracking_service_pb2.DeleteExperimentResponse]
     """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
@@ -67,16 +69,22 @@ class TrackingServiceStub:
     """
     LogBatch: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]
     """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
+    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_FULL, RUN_DELETED: only without
+    points).
     """
     LogLineage: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]
     """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
-    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
+    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (RUN_DELETED,
+    RUN_FULL).
     """
     LogArtifact: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.LogArtifactRequest, _tracking_service_pb2.LogArtifactResponse]
-    """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH)."""
+    """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH,
+    INVALID_DIGEST), FAILED_PRECONDITION (RUN_DELETED, RUN_FULL).
+    """
     FinishRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _tracking_service_pb2.FinishRunResponse]
-    """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
+    """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS,
+    INVALID_TIME).
+    """
     RenameRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameRunRequest, _tracking_service_pb2.RenameRunResponse]
     """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED)."""
     DescribeRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DescribeRunRequest, _tracking_service_pb2.DescribeRunResponse]
@@ -111,7 +119,9 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.CreateExperimentRequest, _tracking_service_pb2.CreateExperimentResponse]  # type: ignore[assignment]
-    """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME), ALREADY_EXISTS (EXPERIMENT_EXISTS)."""
+    """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_KEY, INVALID_VALUE), ALREADY_EXISTS (EXPERIMENT_EXISTS),
+    FAILED_PRECONDITION (EXPERIMENT_FULL).
+    """
     GetExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.GetExperimentRequest, _tracking_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """One experiment, by id or name. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListExperimentsRequest, _tracking_service_pb2.ListExperimentsResponse]  # type: ignore[assignment]
@@ -122,7 +132,7 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     """
     ChangeExperimentTags: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ChangeExperimentTagsRequest, _tracking_service_pb2.ChangeExperimentTagsResponse]  # type: ignore[assignment]
     """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
-    FAILED_PRECONDITION (EXPERIMENT_DELETED).
+    FAILED_PRECONDITION (EXPERIMENT_DELETED, EXPERIMENT_FULL).
     """
     DeleteExperiment: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteExperimentRequest, _tracking_service_pb2.DeleteExperimentResponse]  # type: ignore[assignment]
     """Deletes an experiment, and with it all that belongs to it; deleting it again changes nothing. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
@@ -142,16 +152,22 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     """
     LogBatch: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogBatchRequest, _tracking_service_pb2.LogBatchResponse]  # type: ignore[assignment]
     """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
+    INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_FULL, RUN_DELETED: only without
+    points).
     """
     LogLineage: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogLineageRequest, _tracking_service_pb2.LogLineageResponse]  # type: ignore[assignment]
     """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
-    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
+    INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (RUN_DELETED,
+    RUN_FULL).
     """
     LogArtifact: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.LogArtifactRequest, _tracking_service_pb2.LogArtifactResponse]  # type: ignore[assignment]
-    """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH)."""
+    """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH,
+    INVALID_DIGEST), FAILED_PRECONDITION (RUN_DELETED, RUN_FULL).
+    """
     FinishRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _tracking_service_pb2.FinishRunResponse]  # type: ignore[assignment]
-    """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
+    """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS,
+    INVALID_TIME).
+    """
     RenameRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RenameRunRequest, _tracking_service_pb2.RenameRunResponse]  # type: ignore[assignment]
     """Gives a run another name. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_NAME), FAILED_PRECONDITION (RUN_DELETED)."""
     DescribeRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DescribeRunRequest, _tracking_service_pb2.DescribeRunResponse]  # type: ignore[assignment]
@@ -189,7 +205,9 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.CreateExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.CreateExperimentResponse, _abc.Awaitable[_tracking_service_pb2.CreateExperimentResponse]]:
-        """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME), ALREADY_EXISTS (EXPERIMENT_EXISTS)."""
+        """Creates an experiment. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_KEY, INVALID_VALUE), ALREADY_EXISTS (EXPERIMENT_EXISTS),
+        FAILED_PRECONDITION (EXPERIMENT_FULL).
+        """
 
     @_abc_1.abstractmethod
     def GetExperiment(
@@ -224,7 +242,7 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.ChangeExperimentTagsResponse, _abc.Awaitable[_tracking_service_pb2.ChangeExperimentTagsResponse]]:
         """Sets and removes tags of an experiment. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE), NOT_FOUND (EXPERIMENT_NOT_FOUND),
-        FAILED_PRECONDITION (EXPERIMENT_DELETED).
+        FAILED_PRECONDITION (EXPERIMENT_DELETED, EXPERIMENT_FULL).
         """
 
     @_abc_1.abstractmethod
@@ -280,7 +298,8 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.LogBatchResponse, _abc.Awaitable[_tracking_service_pb2.LogBatchResponse]]:
         """Logs parameters, tags and metric points, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_KEY, INVALID_VALUE,
-        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_DELETED: only without points).
+        INVALID_SERIES, INVALID_MODEL_ID, INVALID_DATASET, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (PARAM_CHANGED, RUN_FULL, RUN_DELETED: only without
+        points).
         """
 
     @_abc_1.abstractmethod
@@ -290,7 +309,8 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.LogLineageResponse, _abc.Awaitable[_tracking_service_pb2.LogLineageResponse]]:
         """Logs the datasets that a run reads and the logged models that it produces, all or nothing. Errors: NOT_FOUND (RUN_NOT_FOUND),
-        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID), FAILED_PRECONDITION (RUN_DELETED).
+        INVALID_ARGUMENT (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, INVALID_MODEL_ID, MESSAGE_TOO_LARGE), FAILED_PRECONDITION (RUN_DELETED,
+        RUN_FULL).
         """
 
     @_abc_1.abstractmethod
@@ -299,7 +319,9 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.LogArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.LogArtifactResponse, _abc.Awaitable[_tracking_service_pb2.LogArtifactResponse]]:
-        """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH)."""
+        """Logs an artifact whose manifest was uploaded. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), INVALID_ARGUMENT (INVALID_PATH,
+        INVALID_DIGEST), FAILED_PRECONDITION (RUN_DELETED, RUN_FULL).
+        """
 
     @_abc_1.abstractmethod
     def FinishRun(
@@ -307,7 +329,9 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.FinishRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.FinishRunResponse, _abc.Awaitable[_tracking_service_pb2.FinishRunResponse]]:
-        """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS)."""
+        """Ends a run; ending it again with the same status changes nothing. Errors: NOT_FOUND (RUN_NOT_FOUND), INVALID_ARGUMENT (INVALID_STATUS,
+        INVALID_TIME).
+        """
 
     @_abc_1.abstractmethod
     def RenameRun(

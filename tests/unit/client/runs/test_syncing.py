@@ -1,0 +1,210 @@
+"""What dead and offline jobs left in their journals is delivered once, and their runs are ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from rollforward.connection import Connection
+from rollforward.journal import Head, Journal
+from rollforward.journal_records import Count, framed_point
+from rollforward.journal_strand import Strand
+from rollforward.run import Run
+from rollforward.writer import Writer
+from tests.unit.client.conftest import Serve
+from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, open_writer
+
+
+def test_an_offline_run_sends_nothing_until_it_is_synced(link: Connection, tracking: Tracking, place: Path) -> None:
+    with rf.start_run("fraud", offline=True, connection=link) as run:
+        run.log_params({"p": 1})
+        run.log_metric("loss", 0.5)
+        run.flush()
+    assert (tracking.started, tracking.batches, tracking.endings, tracking.experiments) == ([], [], [], {})
+    (synced,) = rf.sync(place)
+    assert (synced.run_id, synced.state, synced.delivered) == (run.run_id, "delivered", Count(1, 1, 2))
+    assert not tracking.started[0].heartbeat
+    assert tracking.values("loss") == [0.5]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert rf.sync(place) == []
+    assert left(place) == []
+
+
+def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    with rf.start_run("fraud", offline=True, connection=link) as run:
+        run.log_metric("loss", 0.5)
+    tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
+    (broken,) = rf.sync(place)
+    assert (broken.state, broken.reason) == ("undelivered", "UNAUTHENTICATED")
+    assert broken.waiting_bytes > 0
+    (synced,) = rf.sync(place)
+    assert synced.state == "delivered"
+    assert tracking.failed == tracking.batches
+    assert len(tracking.started) == 1
+
+
+def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, place: Path) -> None:
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server)
+    for _ in range(20):
+        with rf.start_run("fraud", offline=True, connection=link):
+            pass
+    tracking.away = True
+    begun = time.monotonic()
+    found = rf.sync(place, timeout=0.5)
+    assert time.monotonic() - begun < 5
+    assert [one.state for one in found] == ["undelivered"] * 20
+    tracking.away = False
+    assert [one.state for one in rf.sync(place)] == ["delivered"] * 20
+
+
+def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(place: Path) -> None:
+    folder = place / RUN / "0"
+    folder.mkdir(parents=True)
+    (folder / "head.json").write_text("{")
+    (found,) = rf.sync(place)
+    assert (found.run_id, found.state, found.reason) == (RUN, "undelivered", "INVALID_JOURNAL")
+    assert folder.exists()
+
+
+def test_what_lives_is_left_alone_by_sync(run: Run, place: Path) -> None:
+    run.log_metric("loss", 1.0)
+    (synced,) = rf.sync(place)
+    assert (synced.run_id, synced.state) == (RUN, "alive")
+
+
+def test_sync_ends_while_forked_processes_go_on(link: Connection, place: Path) -> None:
+    writer = open_writer(link, offline=True)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    assert writer.folder
+    forked = Strand(Journal.open(writer.folder), name="7-forked")
+    told: list[tuple[int, int]] = []
+
+    def go_on(*both: int) -> None:
+        told.append((both[0], both[1]))
+        assert len(told) < 20
+        forked.append_points(framed_point(0, 0, 1.0, b"loss"), 1)
+
+    go_on(0, 0)
+    writer.close()
+    (synced,) = rf.sync(place, progress=go_on)
+    assert (synced.state, synced.delivered) == ("alive", Count(2, 0))
+    forked.close()
+    (synced,) = rf.sync(place)
+    assert (synced.state, synced.delivered) == ("delivered", Count(len(told) - 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "worker", "status", "ends"),
+    [
+        (False, False, v1.RUN_STATUS_RUNNING, 1),
+        (True, False, v1.RUN_STATUS_RUNNING, 0),
+        (True, False, v1.RUN_STATUS_LOST, 1),
+        (False, True, v1.RUN_STATUS_RUNNING, 0),
+        (False, False, v1.RUN_STATUS_FINISHED, 0),
+        (False, False, v1.RUN_STATUS_KILLED, 0),
+    ],
+)
+def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
+    heartbeat: bool,
+    worker: bool,
+    status: v1.RunStatus.ValueType,
+    ends: int,
+    link: Connection,
+    tracking: Tracking,
+    place: Path,
+) -> None:
+    tracking.status = status
+    writer = Writer(link, Head(RUN, link.address, link.actor, worker, heartbeat), offline=True)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    writer.close()
+    (synced,) = rf.sync(place)
+    assert synced.state == "delivered"
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED] * ends
+
+
+def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    dead = open_writer(link, offline=True)
+    dead.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    dead.close()
+    again = open_run(link)
+    assert sorted(one.state for one in rf.sync(place)) == ["alive", "delivered"]
+    assert tracking.endings == []
+    again.finish()
+
+
+def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    writer = open_writer(link)
+    link.close()
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    outcome = writer.close(0.3)
+    assert outcome.missing == Count(1, 0)
+    assert outcome.failure is not None
+    assert outcome.failure.reason == "CONNECTION_CLOSED"
+    (synced,) = rf.sync(place)
+    assert (synced.state, synced.delivered, tracking.values("loss")) == ("delivered", Count(1, 0), [1.0])
+    assert left(place) == []
+
+
+def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    writer = open_writer(link, offline=True)
+    for name in (b"accuracy", b"loss"):
+        writer.add_points(framed_point(0, 0, 1.0, name), 1)
+    writer.close()
+    # The whole, then its pieces: whatever kept it from being taken is over when somebody else goes on.
+    tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION, None, grpc.StatusCode.UNAUTHENTICATED]
+    (broken,) = rf.sync(place)
+    assert broken.state == "undelivered"
+    (synced,) = rf.sync(place)
+    assert synced.state == "delivered"
+    assert all(len(batch.series) == 1 for batch in tracking.batches)
+    once = {batch.request_id: batch.series[0].key for batch in tracking.batches}
+    assert sorted(once.values()) == ["accuracy", "loss"]
+
+
+def test_a_part_of_a_run_follows_the_whole(link: Connection, tracking: Tracking, place: Path) -> None:
+    whole, part = "f" * 32, "0" * 32
+    tracking.unknown = {whole}
+    with (
+        rf.start_run("fraud", run_id=whole, offline=True, connection=link),
+        rf.start_run("fraud", run_id=part, nested=True, connection=link) as inner,
+    ):
+        assert inner.offline
+    assert {one.state for one in rf.sync(place)} == {"delivered"}
+    assert [one.run_id for one in tracking.started] == [whole, part]
+
+
+def test_a_run_whose_whole_is_nowhere_waits(link: Connection, tracking: Tracking, place: Path) -> None:
+    tracking.unknown = {RUN}
+    with rf.start_run("fraud", parent=RUN, offline=True, connection=link):
+        pass
+    (synced,) = rf.sync(place)
+    assert (synced.state, synced.reason) == ("undelivered", "RUN_NOT_FOUND")
+
+
+def test_artifacts_count_as_what_waits(
+    link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").write_bytes(bytes(300_000))
+    with rf.start_run("fraud", offline=True, connection=link) as run:
+        run.log_artifact(tmp_path / "model")
+    (synced,) = rf.sync(place, address="127.0.0.1:1", timeout=0.2)
+    assert (synced.state, synced.waiting_bytes > 300_000) == ("undelivered", True)
+
+
+def test_a_directory_that_is_not_there_is_refused(place: Path) -> None:
+    with pytest.raises(NotADirectoryError):
+        rf.sync(place / "elsewhere")
+    assert rf.sync() == []

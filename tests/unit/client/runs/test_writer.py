@@ -1,0 +1,272 @@
+"""What a run logs arrives in batches, once and whole, also when the service is away for a while."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+
+import rollforward as rf
+from rollforward import delivery, v1
+from rollforward.connection import Connection
+from rollforward.delivery import Delivery
+from rollforward.errors import InvalidRequest, PreconditionFailed, Unauthenticated, Unavailable
+from rollforward.journal import Head, Journal
+from rollforward.journal_reader import MemoryReader
+from rollforward.journal_records import Count, framed_point
+from rollforward.journal_strand import Strand
+from rollforward.run import Run
+from rollforward.run_records import label_records
+from tests.unit.client.conftest import Serve
+from tests.unit.client.runs.tracking_service import (
+    RUN,
+    Tracking,
+    break_file,
+    left,
+    mend_file,
+    open_run,
+    open_writer,
+    until,
+)
+
+
+def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> None:
+    for step in range(1000):
+        run.log_metrics({"loss": step / 2, "accuracy": float("nan")}, step=step)
+    run.flush()
+    assert tracking.values("loss") == [step / 2 for step in range(1000)]
+    assert len(tracking.values("accuracy")) == 1000
+    assert len(tracking.batches) < 20
+    assert len({batch.request_id for batch in tracking.batches}) == len(tracking.batches)
+
+
+def test_a_quiet_run_sends_what_it_has_after_a_while(run: Run, tracking: Tracking) -> None:
+    run.log_metric("loss", 1)
+    assert tracking.arrived.wait(20)
+
+
+def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Path) -> None:
+    for step in range(50_000):
+        run.log_metric("loss", step, step)
+    run.finish()
+    assert tracking.values("loss") == [float(step) for step in range(50_000)]
+    assert 1 < len(tracking.batches) < 20
+    assert all(batch.ByteSize() <= 500_100 for batch in tracking.batches)
+    run.flush()
+    assert left(place) == []
+
+
+def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Tracking) -> None:
+    tracking.failures = [grpc.StatusCode.UNAVAILABLE] * 2
+    run.log_metric("loss", 1.0)
+    run.flush()
+    sent = {batch.SerializeToString() for batch in [*tracking.failed, *tracking.batches]}
+    assert (len(tracking.failed), len(sent)) == (2, 1)
+
+
+def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
+    link: Connection, tracking: Tracking
+) -> None:
+    tracking.away = True
+    run = open_run(link)
+    run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    run.log_params({"p": 1})
+    with pytest.raises(Unavailable) as late:
+        run.flush(timeout=0.2)
+    assert late.value.reason == "NOT_DELIVERED"
+    assert (late.value.metadata["points"], late.value.metadata["labels"]) == ("2", "1")
+    tracking.away = False
+    run.finish()
+    assert tracking.values("loss") == [1.0]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+
+
+def test_what_is_refused_is_raised_by_flush_and_takes_nothing_else_with_it(run: Run, tracking: Tracking) -> None:
+    tracking.refused = {"loss", "p"}
+    run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    run.log_params({"p": 1, "q": 2})
+    run.set_tags({"t": 3})
+    run.remove_tag("u")
+    with pytest.raises(PreconditionFailed) as refused:
+        run.flush()
+    assert (refused.value.metadata["points"], refused.value.metadata["labels"]) == ("1", "1")
+    assert tracking.values("accuracy") == [2.0]
+    assert [dict(batch.params) for batch in tracking.batches if batch.params] == [{"q": "2"}]
+    assert [dict(batch.tags) for batch in tracking.batches if batch.tags] == [{"t": "3"}]
+    assert [list(batch.removed_tags) for batch in tracking.batches if batch.removed_tags] == [["u"]]
+    sent = [*tracking.batches, *tracking.failed]
+    assert len({batch.request_id for batch in sent}) == len(sent)
+    run.flush()
+
+
+def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(link: Connection, tracking: Tracking) -> None:
+    tracking.refused = {"loss", "accuracy"}
+    with pytest.warns(RuntimeWarning), open_run(link) as run:
+        run.log_metrics({"loss": 1.0, "accuracy": 2.0})
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+    assert [dict(batch.tags) for batch in tracking.batches] == [
+        {"rollforward.not_logged": "2 points, 0 labels, 0 calls"}
+    ]
+
+
+def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking: Tracking) -> None:
+    tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION]
+    run = open_run(link)
+    run.log_params({"p": 1})
+    run.log_metric("loss", 1.0)
+    with pytest.raises(PreconditionFailed):
+        run.flush()
+    run.finish()
+    assert tracking.values("loss") == [1.0]
+    assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
+
+
+def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(
+    link: Connection, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_TRIES", 3)
+    tracking.failures = [grpc.StatusCode.INTERNAL] * 3
+    writer = open_writer(link, interval=0.01)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    until(lambda: not tracking.failures)
+    writer.add_points(framed_point(0, 0, 2.0, b"loss"), 1)
+    outcome = writer.close()
+    assert (outcome.missing, outcome.lost) == (Count(0, 0), Count(1, 0))
+    assert tracking.values("loss") == [2.0]
+
+
+def test_what_answers_in_the_services_place_costs_nothing(run: Run, tracking: Tracking) -> None:
+    # As a proxy that knows no such path does.
+    tracking.failures = [grpc.StatusCode.UNIMPLEMENTED] * 2
+    run.log_metric("loss", 1.0)
+    run.flush()
+    assert tracking.values("loss") == [1.0]
+
+
+def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(link: Connection, tracking: Tracking) -> None:
+    tracking.refused = {"loss"}
+    run = open_run(link)
+    for _ in range(2):
+        run.log_metric("loss", 1.0)
+        with pytest.raises(PreconditionFailed):
+            run.flush()
+    run.finish()
+    assert [dict(batch.tags) for batch in tracking.batches] == [
+        {"rollforward.not_logged": "2 points, 0 labels, 0 calls"}
+    ]
+
+
+def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
+    link: Connection, tracking: Tracking, place: Path
+) -> None:
+    journal = Journal.create(Head(RUN, link.address, link.actor), place)
+    strand = Strand(journal)
+
+    def tag(value: int) -> None:
+        for payload, count in label_records({}, {"t": str(value)}, []):
+            strand.append(payload, Count(0, count))
+
+    sending = Delivery(journal, link, memory=MemoryReader(strand, RUN), refused=lambda *_: None)
+    tag(1)
+    break_file(strand)
+    tag(2)
+    assert sending.round()
+    tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
+    with pytest.raises(Unauthenticated):
+        sending.round()
+    mend_file(strand)
+    strand.recover()
+    tag(3)
+    while sending.round():
+        pass
+    assert [batch.tags["t"] for batch in tracking.batches] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("mended", "lost", "reason"), [(True, 0, None), (False, 1, "JOURNAL_FULL")])
+def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
+    mended: bool, lost: int, reason: str | None, link: Connection, place: Path
+) -> None:
+    writer = open_writer(link, offline=True)
+    writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
+    break_file(writer._strand)
+    with pytest.warns(RuntimeWarning):
+        writer.add_points(framed_point(1, 0, 2.0, b"loss"), 1)
+    if mended:
+        mend_file(writer._strand)
+    outcome = writer.close()
+    assert (outcome.lost, outcome.failure and outcome.failure.reason) == (Count(lost, 0), reason)
+    (synced,) = rf.sync(place)
+    assert synced.delivered == Count(2 - lost, 0)
+
+
+def test_a_connection_may_wait_for_ever(serve: Serve, tracking: Tracking) -> None:
+    run = open_run(serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=math.inf))
+    run.log_metric("loss", 1.0)
+    run.flush()
+    run.finish()
+    assert len(tracking.endings) == 1
+    for timeout in (-1.0, math.nan):
+        with pytest.raises(InvalidRequest) as wrong:
+            run.flush(timeout)
+        assert wrong.value.reason == "INVALID_TIMEOUT"
+
+
+def test_who_may_not_write_keeps_what_he_has(link: Connection, tracking: Tracking, place: Path) -> None:
+    tracking.failures = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED]
+    run = open_run(link)
+    run.log_metric("loss", 1.0)
+    run.finish()
+    assert tracking.values("loss") == [1.0]
+    assert len({batch.request_id for batch in [*tracking.failed, *tracking.batches]}) == 1
+    assert left(place) == []
+
+
+def log_steps(run: Run, count: int) -> None:
+    """Logs the points 0, 1, 2..."""
+    for step in range(count):
+        run.log_metric("loss", step, step)
+
+
+def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
+    tracking.away = True
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
+    run = open_run(link, disk_bytes=100_000)
+    with pytest.warns(RuntimeWarning):
+        log_steps(run, 10_000)
+    with pytest.raises(Unavailable) as full:
+        run.flush(timeout=0.1)
+    assert full.value.reason == "JOURNAL_FULL"
+    dropped = int(full.value.metadata["points"])
+    assert 5_000 < dropped < 10_000
+    tracking.away = False
+    run.finish()
+    assert tracking.values("loss")[: 10_000 - dropped] == [float(step) for step in range(10_000 - dropped)]
+
+
+def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
+    def work(number: int) -> None:
+        for step in range(500):
+            run.log_metric(f"m{number}", step, step=step)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.flush()
+    assert all(tracking.values(f"m{number}") == list(range(500)) for number in range(4))
+
+
+def test_an_outage_during_the_job_is_bridged(link: Connection, tracking: Tracking, place: Path) -> None:
+    tracking.away = True
+    run = open_run(link)
+    for step in range(100):
+        run.log_metric("loss", step, step)
+    until(lambda: tracking.failed)
+    tracking.away = False
+    run.finish()
+    assert tracking.values("loss") == [float(step) for step in range(100)]
+    assert left(place) == []

@@ -1,0 +1,200 @@
+"""Downloads that broke off: what stays of them, who goes on with it, and that nothing wrong comes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from rollforward import v1
+from rollforward.artifacts import upload
+from rollforward.connection import Connection
+from rollforward.downloads import download
+from rollforward.errors import InvalidRequest, Unavailable
+from rollforward.gathering import gathering
+from rollforward.manifests import CHUNK_BYTES, build_tree, manifest_digest
+from rollforward.transfers import RESUMED
+from tests.unit.client.conftest import Serve, Service
+
+LARGE = RESUMED * 2 + 3
+SENT = RESUMED + 2 * CHUNK_BYTES
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A tree of which two files are the same, and large."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("weights", "weights.copy"):
+        (folder / name).write_bytes(hashlib.sha256(b"").digest() * (LARGE // 32) + b"end")
+    (folder / "small").write_bytes(b"small")
+    return folder
+
+
+def break_off(digest: str, target: Path, size: int) -> None:
+    """Be stopped after so many bytes arrived."""
+    with gathering(digest, target) as scratch:
+        (scratch / "file").write_bytes(bytes(size))
+        raise KeyboardInterrupt
+
+
+def part_of(digest: str, folder: Path) -> Path:
+    return folder / f".{digest.removeprefix('sha256:')}.part"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def left_over(digest: str, folder: Path, data: bytes) -> Path:
+    """What a program that was killed left of the large file."""
+    tree = part_of(digest, folder) / "tree"
+    tree.parent.mkdir(mode=0o700)
+    tree.mkdir()
+    (tree / "weights").write_bytes(data)
+    return tree
+
+
+class BreakingOff(Service):
+    """Has one artifact, and never sends all of its large file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tree = build_tree(folder)
+
+    def PresignDownloads(self, _request: object, _context: grpc.ServicerContext) -> v1.PresignDownloadsResponse:  # noqa: N802
+        return v1.PresignDownloadsResponse()
+
+    def GetManifest(self, _request: object, _context: grpc.ServicerContext) -> v1.GetManifestResponse:  # noqa: N802
+        return v1.GetManifestResponse(manifest=self._tree.manifest)
+
+    def DownloadBlob(  # noqa: N802
+        self, request: v1.DownloadBlobRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.DownloadBlobResponse]:
+        data = self._tree.sources[request.digest].read_bytes()
+        for start in range(request.offset, min(len(data), SENT), CHUNK_BYTES):
+            yield v1.DownloadBlobResponse(chunk=data[start : start + CHUNK_BYTES])
+        if len(data) > SENT:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_download_goes_on_where_an_earlier_one_broke_off(
+    artifacts: Connection, serve: Serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    digest, _ = upload(source, connection=artifacts)
+    target = None if cached else tmp_path / "new" / "place"
+    folder = tmp_path / "cache" / "rollforward" if cached else tmp_path / "new"
+    dying = serve(BreakingOff(source), v1.add_ArtifactServiceServicer_to_server, timeout=0.3)
+    with pytest.raises(Unavailable):
+        download(digest, target, connection=dying)
+    assert list(folder.iterdir()) == [part_of(digest, folder)]
+    seen: list[int] = []
+    found = download(digest, target, connection=artifacts, progress=lambda done, _: seen.append(done))
+    assert SENT + len(b"small") in seen
+    assert not [done for done in seen if len(b"small") < done < SENT]
+    assert contents(found) == contents(source)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "held", [b"", b"not what was sent", bytes(LARGE), bytes(LARGE * 2), hashlib.sha256(b"").digest()], ids=len
+)
+def test_what_a_killed_program_left_is_verified(
+    artifacts: Connection, source: Path, tmp_path: Path, held: bytes
+) -> None:
+    digest, _ = upload(source, connection=artifacts)
+    left_over(digest, tmp_path, held)
+    seen: list[tuple[int, int]] = []
+    target = download(
+        digest, tmp_path / "back", connection=artifacts, progress=lambda done, total: seen.append((done, total))
+    )
+    assert contents(target) == contents(source)
+    assert seen[-1] == (LARGE + 5, LARGE + 5)
+    assert not part_of(digest, tmp_path).exists()
+
+
+def test_two_downloads_at_once_do_not_meet(artifacts: Connection, source: Path, tmp_path: Path) -> None:
+    digest, _ = upload(source, connection=artifacts)
+    left_over(digest, tmp_path, bytes(LARGE))
+    ready = threading.Barrier(4)
+
+    def work(number: int) -> Path:
+        ready.wait()
+        return download(digest, tmp_path / f"back-{number}", connection=artifacts)
+
+    with ThreadPoolExecutor(4) as pool:
+        for target in pool.map(work, range(4)):
+            assert contents(target) == contents(source)
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_another_users_or_a_link_is_not_gone_on_with(
+    artifacts: Connection, source: Path, tmp_path: Path
+) -> None:
+    digest, _ = upload(source, connection=artifacts)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    part_of(digest, tmp_path).symlink_to(elsewhere)
+    assert contents(download(digest, tmp_path / "back", connection=artifacts)) == contents(source)
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["mount point", "working directory"])
+def test_a_directory_that_cannot_be_replaced_is_filled(
+    artifacts: Connection, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    digest, _ = upload(source, connection=artifacts)
+    target = tmp_path / "here"
+    target.mkdir()
+    if kind == "mount point":
+        monkeypatch.setattr(os.path, "ismount", target.__eq__)
+    else:
+        monkeypatch.chdir(target)
+    left_over(digest, target, b"what a program that was killed left")
+    before = target.stat().st_ino
+    found = download(digest, target if kind == "mount point" else ".", connection=artifacts)
+    assert contents(found) == contents(source)
+    assert target.stat().st_ino == before
+    with pytest.raises(InvalidRequest) as refused:
+        download(digest, target, connection=artifacts)
+    assert refused.value.reason == "DESTINATION_NOT_EMPTY"
+
+
+def test_two_names_for_one_file_are_refused(artifacts: Connection, source: Path, tmp_path: Path) -> None:
+    digest, _ = upload(source, connection=artifacts)
+    tree = left_over(digest, tmp_path, b"")
+    os.link(tree / "weights", tree / "small")  # as where "weights" and "small" were told apart by nothing
+    with pytest.raises(FileExistsError):
+        download(digest, tmp_path / "back", connection=artifacts)
+    assert contents(download(digest, tmp_path / "back", connection=artifacts)) == contents(source)
+
+
+def test_what_nobody_went_on_with_for_a_week_is_removed(tmp_path: Path) -> None:
+    digests = [manifest_digest(v1.Manifest(files=[v1.ManifestFile(path=name)])) for name in ("a", "b", "c", "d")]
+    old, fresh, held, new = digests
+    for digest in (old, fresh):
+        with pytest.raises(KeyboardInterrupt):
+            break_off(digest, tmp_path / "target", RESUMED)
+    with gathering(held, tmp_path / "target") as scratch:
+        eight_days_ago = time.time() - 8 * 24 * 60 * 60
+        for digest in (old, held):
+            os.utime(part_of(digest, tmp_path) / "lock", (eight_days_ago, eight_days_ago))
+        with gathering(new, tmp_path / "target"):
+            assert {path.name for path in tmp_path.iterdir()} == {
+                part_of(digest, tmp_path).name for digest in (fresh, held, new)
+            }
+        assert scratch.exists()
+
+
+def test_little_that_arrived_does_not_stay(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        break_off(f"sha256:{'0' * 64}", tmp_path / "target", RESUMED - 1)
+    assert list(tmp_path.iterdir()) == []
