@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.filters import Comparison, translate
 
@@ -42,6 +44,23 @@ def compared(rows: sa.Connection, column: sa.ColumnElement[Any], how: Comparison
         case sign:
             condition: sa.ColumnElement[bool] = _SIGNS[sign](column, _bound(how))
             return condition
+
+
+def among(dialect: str, column: sa.ColumnElement[int], numbers: Sequence[int] | None = None) -> sa.ColumnElement[bool]:
+    """Whether a column has one of some numbers, however many: they are one parameter.
+
+    Without `numbers` it is left open, under the name "numbers", for what `in_one` makes of them.
+    """
+    kind: Any = ARRAY(sa.BigInteger) if dialect == "postgresql" else sa.Text()
+    given = sa.bindparam("numbers", type_=kind) if numbers is None else sa.literal(in_one(dialect, numbers), kind)
+    if dialect == "postgresql":
+        return column == sa.any_(given)
+    return column.in_(sa.select(sa.func.json_each(given).table_valued("value").c.value))
+
+
+def in_one(dialect: str, numbers: Sequence[int]) -> Any:
+    """Numbers as one parameter."""
+    return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
 
 
 def compared_tag(

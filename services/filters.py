@@ -18,6 +18,7 @@ from eventstore.errors import Kind, Rejected
 
 LONGEST = 10_000
 MOST_COMPARISONS = 100
+MOST_ORDERS = 20
 
 Scalar = str | int | float
 
@@ -99,6 +100,8 @@ def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
     while not reader.at_end():
         if found and not reader.take(_COMMA):
             reader.refuse("a comma")
+        if len(found) == MOST_ORDERS:
+            reader.refuse(f"at most {MOST_ORDERS} fields")
         field, key = _field(reader, fields)
         if (field.name, key) in {(one.field, one.key) for one in found}:
             reader.refuse("a field that was not named before", at=reader.began)

@@ -84,7 +84,7 @@ def check_text(value: str, what: str, longest: int, reason: str, *, shortest: in
     """Raises `Rejected` with this reason unless a text is that long, trimmed, printable and in normal form C."""
     if not shortest <= len(value) <= longest:
         words = f"{what} has {shortest} to {longest} characters, not {len(value)}"
-    elif value != value.strip() or not all(char.isprintable() for char in value):
+    elif value != value.strip() or not value.isprintable():
         words = f"{what} has no blanks at its ends and no control characters: {value[:300]!r}"
     elif not unicodedata.is_normalized("NFC", value):
         words = f"{what} is in Unicode's normal form C: {value[:300]!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -29,6 +30,7 @@ LARGEST_SIZE = 1000
 LARGEST_BYTES = 2 * 1024 * 1024
 """Half of what gRPC takes: one more row may be in it that is as large as an event."""
 _SHOWN_AT_ONCE = 100
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
 def page_size(asked: int) -> int:
@@ -55,7 +57,7 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
 
 def _fits(part: object) -> bool:
     """Whether a database can compare its columns with it."""
-    return -(2**63) <= part < 2**63 if isinstance(part, int) else "\0" not in str(part)
+    return -(2**63) <= part < 2**63 if isinstance(part, int) else not _UNFIT.search(str(part))
 
 
 def cut(

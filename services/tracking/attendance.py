@@ -241,13 +241,15 @@ class Attendance:
 
     async def _revive(self) -> None:
         """Resumes runs that were lost while their jobs live."""
-        while self._alive:
-            run_id = self._alive.pop()
+        for run_id in list(self._alive):
+            self._alive.discard(run_id)  # first: it may be lost again meanwhile
             command = v1.AttendRunRequest(run_id=run_id)
             try:
                 await self._commands.handle(run_stream(run_id), command, Metadata(ACTOR, "its job lives"))
-            except (Rejected, Conflict) as refusal:
+            except Rejected as refusal:
                 _logger.info("a lost run is not resumed", run_id=run_id, why=refusal.reason)
+            except Conflict:
+                self._alive.add(run_id)  # much happens to it: its turn comes again in the next round
             except StoreUnavailable:
                 self._alive.add(run_id)
                 raise

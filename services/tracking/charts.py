@@ -5,7 +5,6 @@ A chunk that lies in one interval counts by what rows say of it; only the points
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from rollforward import v1
+from services.tracking.open_series import alike
 from services.tracking.tables import chunks
 
 Ints = NDArray[np.int64]
@@ -141,23 +141,12 @@ def _read(
     """The points of some chunks, given by run and number: what `owners` has for their runs, their places and values."""
     _, _, places = _columns(kind)
     question = sa.select(chunks.c.run, places, chunks.c["values"]).where(*_ARE_OF, _ARE_NUMBERED)
-    for numbers, runs in _alike(wanted):
+    for numbers, runs in alike(wanted):
         found = rows.execute(question, {"of": runs, "named": key, "numbered": numbers}).all()
         sizes = [len(row[1]) // 8 for row in found]
         owned = np.repeat(np.array([owners[row[0]] for row in found], np.int64), sizes)
         columns = (b"".join(row[at] for row in found) for at in (1, 2))
         yield owned, np.frombuffer(next(columns), "<i8"), np.frombuffer(next(columns), "<f8")
-
-
-def _alike(wanted: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Runs that the same numbers are wanted of, together."""
-    numbers: dict[int, list[int]] = defaultdict(list)
-    for run, number in wanted:
-        numbers[run].append(number)
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for run, those in numbers.items():
-        alike[tuple(those)].append(run)
-    return list(alike.items())
 
 
 def _columns(kind: v1.MetricAxis.ValueType) -> tuple[sa.Column[Any], sa.Column[Any], sa.Column[Any]]:

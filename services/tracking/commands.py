@@ -46,6 +46,8 @@ class Commands:
 
     async def start_run(self, request: v1.StartRunRequest, because: Metadata) -> Outcome[RunState]:
         """Starts a run."""
+        if request.parent_run_id:
+            check_id(request.parent_run_id, "INVALID_RUN_ID")
         why_not = await self._why_not(request.experiment_id, request.parent_run_id)
         return await self.on_run(request.run_id, Start(request, why_not), because)
 
@@ -56,22 +58,19 @@ class Commands:
         return await self._runs.handle(run_stream(run_id), command, because)
 
     async def log(self, request: v1.LogBatchRequest, because: Metadata) -> Outcome[RunState]:
-        """Logs a batch; only parameters, and points of a run that is lost, depend on what others do meanwhile."""
+        """Logs a batch; points alone, of a run that is not lost, do not depend on what others do meanwhile."""
         check_id(request.run_id, "INVALID_RUN_ID")
         self._heard(request.run_id)
         stream = run_stream(request.run_id)
-        if request.params or (await self._runs.held(stream)).status == v1.RUN_STATUS_LOST:
+        labels = request.params or request.tags or request.removed_tags
+        if labels or (await self._runs.held(stream)).status == v1.RUN_STATUS_LOST:
             return await self._runs.handle(stream, request, because)
         return await self._runs.handle_concurrently(stream, request, because)
 
-    async def log_lineage(self, request: v1.LogLineageRequest, because: Metadata) -> Outcome[RunState]:
-        """Logs what a run reads and produces."""
-        check_id(request.run_id, "INVALID_RUN_ID")
-        self._heard(request.run_id)
-        return await self._runs.handle_concurrently(run_stream(request.run_id), request, because)
-
     async def create_model(self, request: v1.CreateLoggedModelRequest, because: Metadata) -> Outcome[LoggedModelState]:
         """Creates a logged model."""
+        if request.source_run_id:
+            check_id(request.source_run_id, "INVALID_RUN_ID")
         why_not = await self._why_not(request.experiment_id, request.source_run_id)
         return await self.on_model(request.model_id, Create(request, why_not), because)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,4 +85,18 @@ def room() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise StoreUnavailable("there is no room for this blob", "BLOB_STORE_FULL") from error
+        raise _full() from error
+
+
+def check_room(fd: int, size: int) -> None:
+    """Raises `StoreUnavailable` BLOB_STORE_FULL when so many bytes more have no room where a file is.
+
+    Who tried all the same would leave the log, which may be on that disk, without room too.
+    """
+    disk = os.fstatvfs(fd)
+    if size > disk.f_bavail * disk.f_frsize:
+        raise _full()
+
+
+def _full() -> StoreUnavailable:
+    return StoreUnavailable("there is no room for this blob", "BLOB_STORE_FULL")

@@ -21,10 +21,10 @@ from services.tracking.labels import (
     added,
     changed,
     check_removed,
-    check_room,
     check_tags,
     tag_changes,
 )
+from services.tracking.room import LARGEST_EXPERIMENT, Room
 
 LONGEST_NAME = 500
 
@@ -35,6 +35,7 @@ class Experiment:
 
     name: str
     tags: Labels = field(default_factory=HashTrieMap)
+    room: Room = field(default_factory=Room)
     deleted: bool = False
 
 
@@ -87,12 +88,16 @@ def _check_name(name: str) -> None:
     check_text(name, "the experiment's name", LONGEST_NAME, "INVALID_NAME")
 
 
+def _check_growth(experiment_id: str, after: Room, before: Room) -> None:
+    after.check_growth(before, LARGEST_EXPERIMENT, "EXPERIMENT_FULL", experiment=experiment_id)
+
+
 def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence[Message]:
     _check_name(command.name)
     check_tags(command.tags, LONGEST_EXPERIMENT_TAG)
     _check_free(state, command.name)
-    check_room(added(HashTrieMap(), command.tags), "tags of an experiment")
     number = str(len(state.by_id) + 1)
+    _check_growth(number, Room().put_labels("tag", command.tags), Room())
     return [v1.ExperimentCreated(experiment_id=number, name=command.name, tags=command.tags)]
 
 
@@ -113,7 +118,7 @@ def _change_tags(command: v1.ChangeExperimentTagsRequest, state: Experiments) ->
     changes = tag_changes(held.tags, command.set, command.remove)
     if not changes:
         return []
-    check_room(changed(held.tags, changes), "tags of an experiment")
+    _check_growth(command.experiment_id, held.room.change_tags(changes), held.room)
     return [v1.ExperimentTagsChanged(experiment_id=command.experiment_id, changes=changes)]
 
 
@@ -145,7 +150,8 @@ def evolve(state: Experiments, event: RecordedEvent) -> Experiments:
 
 
 def _created(state: Experiments, fact: v1.ExperimentCreated) -> Experiments:
-    return _put(state, fact.experiment_id, Experiment(fact.name, added(HashTrieMap(), fact.tags)))
+    tags, room = added(HashTrieMap(), fact.tags), Room().put_labels("tag", fact.tags)
+    return _put(state, fact.experiment_id, Experiment(fact.name, tags, room))
 
 
 def _renamed(state: Experiments, fact: v1.ExperimentRenamed) -> Experiments:
@@ -154,7 +160,8 @@ def _renamed(state: Experiments, fact: v1.ExperimentRenamed) -> Experiments:
 
 def _retagged(state: Experiments, fact: v1.ExperimentTagsChanged) -> Experiments:
     held = state.by_id[fact.experiment_id]
-    return _put(state, fact.experiment_id, replace(held, tags=changed(held.tags, fact.changes)))
+    tags, room = changed(held.tags, fact.changes), held.room.change_tags(fact.changes)
+    return _put(state, fact.experiment_id, replace(held, tags=tags, room=room))
 
 
 def _deleted(state: Experiments, fact: v1.ExperimentDeleted) -> Experiments:

@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 from rpds import HashTrieMap
 
 from eventstore.errors import Kind, Rejected
-from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
-from services.names import LONGEST_KEY, check_key, check_text
+from services.names import LONGEST_KEY, check_key
 
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
@@ -40,10 +39,12 @@ def _check_length(key: str, value: str, what: str, longest: int) -> None:
 
 
 def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
-    """Raises `Rejected` INVALID_KEY when tags to be removed are no tags, or are to be set at once."""
+    """Raises `Rejected` INVALID_KEY when tags to be removed can be none, or are to be set at once."""
     for key in removed:
         # Logs may hold tags whose keys could not be set today.
-        check_text(key, "a tag's key", LONGEST_KEY, "INVALID_KEY")
+        if not 1 <= len(key) <= LONGEST_KEY:
+            words = f"a tag's key has 1 to {LONGEST_KEY} characters, not {len(key)}"
+            raise Rejected(Kind.INVALID, "INVALID_KEY", words, key=key[:LONGEST_KEY])
         if key in wanted:
             raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
 
@@ -81,11 +82,3 @@ def added(labels: Labels, more: Mapping[str, str]) -> Labels:
     for key, value in more.items():
         labels = labels.insert(key, value)
     return labels
-
-
-def check_room(labels: Labels, what: str) -> None:
-    """Raises `Rejected` INVALID_VALUE when labels that are shown together are too large for an answer."""
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in labels.items())
-    if size > MAX_EVENT_BYTES:
-        words = f"all {what} together have at most {MAX_EVENT_BYTES} bytes, not {size}"
-        raise Rejected(Kind.INVALID, "INVALID_VALUE", words)

@@ -12,6 +12,8 @@ from services.names import check_logged_model_id, check_prose
 from services.tracking.labels import check_tags
 
 LONGEST_DATASET_NAME = 500
+LONGEST_DATASET_NAME_BYTES = 1_500
+"""With a metric's key and a digest it must fit an entry of PostgreSQL's index, of at most 2,704 bytes."""
 LONGEST_DATASET_DIGEST = 36
 LONGEST_DATASET_SOURCE = 65_535
 LONGEST_SOURCE_TYPE = 100
@@ -63,6 +65,9 @@ def check_dataset_named(name: str, digest: str) -> None:
     if not (name and digest):
         raise Rejected(Kind.INVALID, "INVALID_DATASET", "a dataset has a name and a digest", dataset=name[:300])
     check_prose(name, "a dataset's name", LONGEST_DATASET_NAME, "INVALID_DATASET")
+    if (size := len(name.encode())) > LONGEST_DATASET_NAME_BYTES:
+        words = f"a dataset's name has at most {LONGEST_DATASET_NAME_BYTES} bytes in UTF-8, not {size}"
+        raise Rejected(Kind.INVALID, "INVALID_DATASET", words, dataset=name[:300])
     check_prose(digest, "a dataset's digest", LONGEST_DATASET_DIGEST, "INVALID_DATASET")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.conditions import compared, compared_metric, compared_tag, compared_time
 from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
@@ -29,8 +30,9 @@ _MODEL_TEXTS = ("model_id", "name", "model_type", "status", "source_run_id")
 MODEL_FIELDS: Fields = {
     **LOGGED,
     **{name: Field(name, Holds.TEXT) for name in _MODEL_TEXTS},
-    **dict.fromkeys(("creation_timestamp", "creation_time", "created"), _CREATED),
-    **dict.fromkeys(("last_updated_timestamp", "last_updated_time", "updated"), _UPDATED),
+    "experiment_id": EXPERIMENT_ORDERS["experiment_id"],
+    **dict.fromkeys(("creation_timestamp", "creation_timestamp_ms", "creation_time", "created"), _CREATED),
+    **dict.fromkeys(("last_updated_timestamp", "last_updated_timestamp_ms", "last_updated_time", "updated"), _UPDATED),
 }
 
 _MODEL_STATUSES = {number: name.removeprefix("LOGGED_MODEL_STATUS_") for name, number in v1.LoggedModelStatus.items()}
@@ -46,9 +48,11 @@ _MODEL_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "model_type": models.c.model_type,
     "status": sa.case(_MODEL_STATUSES, value=models.c.status),
     "source_run_id": models.c.source_run_id,
+    "experiment_id": models.c.experiment,
     "created": models.c.created_at,
     "updated": models.c.updated_at,
 }
+MOST_DATASETS = 100
 _MODEL_LABELS = {"params": model_params, "tags": model_tags}
 
 
@@ -73,6 +77,7 @@ def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
     """
+    _check_datasets(request.datasets)
     comparisons = parse_filter(request.filter, MODEL_FIELDS)
     orders = parse_order(request.order_by, MODEL_FIELDS)
     scope = scope_of(rows, set(request.experiment_ids), request.lifecycle)
@@ -83,6 +88,12 @@ def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> 
     question = question.where(scope.holds(models.c.experiment), *_model_conditions(rows, request, comparisons))
     question = question.where(*_alive(request.lifecycle, sa.or_(models.c.deleted, experiments.c.deleted)))
     return walk(rows, question, request, sorts, lambda some: models_of(rows, [row.model for row in some]))
+
+
+def _check_datasets(datasets: Sequence[v1.Dataset]) -> None:
+    if len(datasets) > MOST_DATASETS:
+        expected = f"at most {MOST_DATASETS} datasets"
+        raise Rejected(Kind.INVALID, "INVALID_FILTER", f"expected {expected}", expected=expected)
 
 
 def _alive(lifecycle: v1.Lifecycle.ValueType, deleted: sa.ColumnElement[bool]) -> list[sa.ColumnElement[bool]]:
@@ -131,6 +142,8 @@ def _model(rows: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset])
             return named.where(compared_metric(model_metrics.c.value, how)).exists()
         case "created" | "updated":
             return compared_time(_MODEL_COLUMNS[how.field], how)
+        case "experiment_id":
+            return compared(rows, sa.cast(models.c.experiment, sa.Text), how)
         case _:
             return compared(rows, _MODEL_COLUMNS[how.field], how)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_digest, check_logged_model_id
-from services.rpc import Context, metadata
+from services.rpc import Command, Context, metadata
 from services.tracking import queries
 from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands
@@ -36,8 +36,7 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
 
     async def LogLoggedModel(self, request: v1.LogLoggedModelRequest, context: Context) -> v1.LogLoggedModelResponse:
         """Logs parameters, and sets and removes tags."""
-        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
-        return v1.LogLoggedModelResponse(position=done.position)
+        return v1.LogLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def LogLoggedModelArtifact(
         self, request: v1.LogLoggedModelArtifactRequest, context: Context
@@ -53,22 +52,22 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         self, request: v1.FinalizeLoggedModelRequest, context: Context
     ) -> v1.FinalizeLoggedModelResponse:
         """Says that a logged model is READY, or FAILED."""
-        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
-        return v1.FinalizeLoggedModelResponse(position=done.position)
+        return v1.FinalizeLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def DeleteLoggedModel(
         self, request: v1.DeleteLoggedModelRequest, context: Context
     ) -> v1.DeleteLoggedModelResponse:
         """Deletes a logged model."""
-        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
-        return v1.DeleteLoggedModelResponse(position=done.position)
+        return v1.DeleteLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def RestoreLoggedModel(
         self, request: v1.RestoreLoggedModelRequest, context: Context
     ) -> v1.RestoreLoggedModelResponse:
         """Restores a deleted logged model."""
-        done = await self._commands.on_model(request.model_id, request, metadata(request, context))
-        return v1.RestoreLoggedModelResponse(position=done.position)
+        return v1.RestoreLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
+
+    async def _on_model(self, model_id: str, request: Command, context: Context) -> int:
+        return (await self._commands.on_model(model_id, request, metadata(request, context))).position
 
     async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:
         """One logged model."""

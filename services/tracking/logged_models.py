@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from google.protobuf.message import Message
@@ -20,11 +21,11 @@ from services.tracking.labels import (
     changed,
     check_params,
     check_removed,
-    check_room,
     check_tags,
     new_params,
     tag_changes,
 )
+from services.tracking.room import LARGEST_LOGGED_MODEL, Room
 
 LONGEST_NAME = 500
 LONGEST_TYPE = 500
@@ -40,6 +41,7 @@ class LoggedModelState:
         deleted: Whether it was deleted itself; its experiment does not count.
         digest: Its files' digest; empty when none were logged.
         params, tags: Its labels.
+        room: What is shown of it.
     """
 
     status: v1.LoggedModelStatus.ValueType = v1.LOGGED_MODEL_STATUS_UNSPECIFIED
@@ -47,6 +49,7 @@ class LoggedModelState:
     digest: str = ""
     params: Labels = field(default_factory=HashTrieMap)
     tags: Labels = field(default_factory=HashTrieMap)
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,11 @@ def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
     rule = _RULES.get(type(command))
     if rule is None:
         raise TypeError(f"not a command of a logged model: {type(command).__name__}")
-    return rule(command, state)
+    events = rule(command, state)
+    after = reduce(_shown, events, state.room)
+    if after is not state.room:
+        after.check_growth(state.room, LARGEST_LOGGED_MODEL, "LOGGED_MODEL_FULL", model_id=events[0].model_id)  # type: ignore[attr-defined]
+    return events
 
 
 def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
@@ -81,7 +88,8 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
     check_text(request.model_type, "a model's type", LONGEST_TYPE, "INVALID_NAME", shortest=0)
     if request.source_run_id:
         check_id(request.source_run_id, "INVALID_RUN_ID")
-    _check_labels(added(HashTrieMap(), request.params), added(HashTrieMap(), request.tags))
+    check_params(request.params)
+    check_tags(request.tags)
     if state.status != v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
         words = f"logged model {request.model_id} exists"
         raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", words, model_id=request.model_id)
@@ -106,13 +114,6 @@ def _check_name(name: str) -> None:
         raise Rejected(Kind.INVALID, "INVALID_NAME", words, name=name[:300])
 
 
-def _check_labels(params: Labels, tags: Labels) -> None:
-    check_params(dict(params.items()))
-    check_tags(dict(tags.items()))
-    check_room(params, "parameters of a logged model")
-    check_room(tags, "tags of a logged model")
-
-
 def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
     check_params(command.params)
     check_tags(command.set_tags)
@@ -120,10 +121,8 @@ def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence
     _check_live(command.model_id, state)
     events: list[Message] = []
     if new := new_params(command.params, state.params, model_id=command.model_id):
-        check_room(added(state.params, new), "parameters of a logged model")
         events.append(v1.LoggedModelParamsLogged(model_id=command.model_id, params=new))
     if changes := tag_changes(state.tags, command.set_tags, command.removed_tags):
-        check_room(changed(state.tags, changes), "tags of a logged model")
         events.append(v1.LoggedModelTagsChanged(model_id=command.model_id, changes=changes))
     return events
 
@@ -188,12 +187,27 @@ _RULES: Mapping[type, Callable[[Any, LoggedModelState], Sequence[Message]]] = {
 
 def evolve(state: LoggedModelState, event: RecordedEvent) -> LoggedModelState:
     """The logged model after an event."""
-    return _EVOLVE[type(event.data)](state, event.data)
+    after = _EVOLVE[type(event.data)](state, event.data)
+    room = _shown(state.room, event.data)
+    return after if room is state.room else replace(after, room=room)
 
 
 def _created(_: LoggedModelState, fact: v1.LoggedModelCreated) -> LoggedModelState:
     params, tags = added(HashTrieMap(), fact.params), added(HashTrieMap(), fact.tags)
     return LoggedModelState(v1.LOGGED_MODEL_STATUS_PENDING, params=params, tags=tags)
+
+
+def _shown(room: Room, event: Message) -> Room:
+    """What is shown of a logged model after an event."""
+    match event:
+        case v1.LoggedModelCreated():
+            return room.put_labels("param", event.params).put_labels("tag", event.tags)
+        case v1.LoggedModelParamsLogged():
+            return room.put_labels("param", event.params)
+        case v1.LoggedModelTagsChanged():
+            return room.change_tags(event.changes)
+        case _:
+            return room
 
 
 _EVOLVE: Mapping[type[Message], Callable[[LoggedModelState, Any], LoggedModelState]] = {

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from services.latest import number
 from services.series import Columns, Point
 from services.tracking.tables import CHUNK_POINTS, chunks, metrics
+
+T = TypeVar("T")
 
 SeriesKey = tuple[int, str]
 """A run's number and a metric's name."""
@@ -71,7 +74,7 @@ class OpenSeries:
                 series = Open()
                 missing.append(key)
             found[key] = series
-        for names, runs in _alike(missing):
+        for names, runs in alike(missing):
             for at in range(0, len(runs), _ASKED):
                 _read(rows, found, runs[at : at + _ASKED], names)
         return found
@@ -85,15 +88,15 @@ class OpenSeries:
             self.weight -= dropped.weight
 
 
-def _alike(keys: Iterable[SeriesKey]) -> Iterable[tuple[frozenset[str], list[int]]]:
-    """Runs of which series with the same names are wanted, together."""
-    names: dict[int, list[str]] = defaultdict(list)
-    for run, name in keys:
-        names[run].append(name)
-    alike: dict[frozenset[str], list[int]] = defaultdict(list)
-    for run, those in names.items():
-        alike[frozenset(those)].append(run)
-    return alike.items()
+def alike(keys: Iterable[tuple[int, T]]) -> Iterable[tuple[frozenset[T], list[int]]]:
+    """Runs of which the same is wanted, together."""
+    wanted: dict[int, list[T]] = defaultdict(list)
+    for run, one in keys:
+        wanted[run].append(one)
+    together: dict[frozenset[T], list[int]] = defaultdict(list)
+    for run, those in wanted.items():
+        together[frozenset(those)].append(run)
+    return together.items()
 
 
 def _read(rows: sa.Connection, found: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]) -> None:

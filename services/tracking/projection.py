@@ -38,7 +38,7 @@ class TrackingProjection:
     """Computes the rows of tracking."""
 
     name = "tracking"
-    version = 2
+    version = 3
     tables = tables
 
     def __init__(self) -> None:

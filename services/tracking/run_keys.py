@@ -14,17 +14,29 @@ from services.listing import behind, listing_key, ordered
 from services.tracking.scope import Scope, scope_of
 from services.tracking.search import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
 from services.tracking.tables import experiments, runs
-from services.tracking.walk import Walk, Way, leads, way_of
+from services.tracking.walk import Key, Walk, Way, leads, way_of
 
 _NEWEST = Order("start_time", descending=True)
 _RARE = 20_000
 """Where no index has the order, what no more runs than this have is looked for first."""
 
-# All that is asked here is for few rows that an index has; guesses at how many there are lead PostgreSQL elsewhere.
-_BY_INDEX = sa.select(
-    *(sa.func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan", "jit")),
-    sa.func.set_config("max_parallel_workers_per_gather", "0", True),
+# All that is asked here is for few rows that an index has; guesses at how many there are lead PostgreSQL elsewhere. And
+# it would take half a minute to think about all orders in which a hundred comparisons can be made.
+_BY_INDEX = {
+    **dict.fromkeys(("enable_seqscan", "enable_bitmapscan", "jit"), "off"),
+    **dict.fromkeys(("join_collapse_limit", "from_collapse_limit"), "1"),
+    "max_parallel_workers_per_gather": "0",
+}
+_WHOLE = ("enable_sort", "enable_hashjoin", "enable_mergejoin")
+_TO_WALK, _TO_GATHER = (
+    sa.select(*(sa.func.set_config(name, value, True) for name, value in settings.items()))
+    for settings in (_BY_INDEX | dict.fromkeys(_WHOLE, switch) for switch in ("off", "on"))
 )
+
+
+def _plan(rows: sa.Connection, how: sa.Select[Any]) -> None:
+    if rows.dialect.name == "postgresql":
+        rows.execute(how)
 
 
 def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
@@ -33,16 +45,17 @@ def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> S
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
     """
-    if rows.dialect.name == "postgresql":
-        rows.execute(_BY_INDEX)
     comparisons = parse_filter(request.filter, RUN_FIELDS)
     orders = parse_order(request.order_by, RUN_ORDERS) or (_NEWEST,)
     after = listing_key(request, *kinds_of(orders))
     scope = scope_of(rows, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
     conditions = [(how, condition(rows, how, scope)) for how in comparisons]
     asked = _Asked(rows, orders, scope, _alive(request.lifecycle), conditions, after, wanted)
-    way = way_of(orders, comparisons)
-    return _walked(asked, way) if way else _gathered(asked, _rarest(asked, _RARE))
+    way = way_of(orders[0], comparisons)
+    _plan(rows, _TO_WALK)
+    if way and (len(orders) == 1 or scope.few):
+        return _walked(asked, way)
+    return _gathered(asked, _rarest(asked, _RARE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,28 @@ def _alive(lifecycle: v1.Lifecycle.ValueType) -> list[sa.ColumnElement[bool]]:
 
 
 def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
-    """Walks, unless what is rarest among what is asked for turns out to be less than there is to read."""
+    where = [one.where for how, one in asked.conditions if not leads(asked.orders[0], how)]
+    walk = Walk(asked.rows, way, asked.scope, [*asked.alive, *where])
+    after = asked.after and (asked.after if way.ranked else (0, *asked.after))
+    if len(asked.orders) > 1:
+        return _led(asked, walk, after and walk.behind_all(*after[:2]))
+    keys, rare = _read(asked, walk, after)
+    if keys is None:
+        return _gathered(asked, rare)
+    return keys if way.ranked else [key[1:] for key in keys]
+
+
+def _led(asked: _Asked, walk: Walk, after: Key | None) -> Sequence[Sequence[Any]]:
+    """What comes first by the first field, which the walk is along, sorted by all of them."""
+    keys, rare = _read(asked, walk, after)
+    if keys is not None:
+        last = keys[-1] if len(keys) == asked.wanted else None
+        rare = Condition(sa.true(), walk.between(asked.scope.few or (), after, last))
+    return _gathered(asked, rare)
+
+
+def _read(asked: _Asked, walk: Walk, after: Key | None) -> tuple[list[Key] | None, Condition | None]:
+    """The next keys; instead of them what is rarest of what is asked for, if that turns out to be less to read."""
     rare: Condition | None = None
 
     def go_on(expected: int) -> bool:
@@ -78,12 +112,7 @@ def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
         rare = _rarest(asked, expected)
         return rare is None
 
-    after = asked.after and (asked.after if way.ranked else (0, *asked.after))
-    where = [one.where for how, one in asked.conditions if not leads(asked.orders[0], how)]
-    keys = Walk(asked.rows, way, asked.scope, [*asked.alive, *where]).keys(after, asked.wanted, go_on)
-    if keys is None:
-        return _gathered(asked, rare)
-    return keys if way.ranked else [key[1:] for key in keys]
+    return walk.keys(after, asked.wanted, go_on), rare
 
 
 def _rarest(asked: _Asked, most: int) -> Condition | None:
@@ -100,6 +129,7 @@ def _rarest(asked: _Asked, most: int) -> Condition | None:
 
 def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
     """The keys of all that is asked for, sorted; looked for among those of a rare condition if one is given."""
+    _plan(asked.rows, _TO_GATHER)
     source: sa.FromClause = runs
     experiment: sa.ColumnElement[int] = runs.c.experiment
     if rare and rare.among is not None:

@@ -13,6 +13,7 @@ from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.tracking import metrics_stream, run_stream
 from services.tracking.labels import Labels, added
+from services.tracking.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class RunState:
         deleted: Whether it was deleted itself; its experiment does not count.
         params: Its parameters.
         artifacts: Its artifacts' digests, by path.
+        room: What is shown of it.
     """
 
     status: v1.RunStatus.ValueType = v1.RUN_STATUS_UNSPECIFIED
@@ -35,6 +37,7 @@ class RunState:
     deleted: bool = False
     params: Labels = field(default_factory=HashTrieMap)
     artifacts: Labels = field(default_factory=HashTrieMap)
+    room: Room = field(default_factory=Room)
 
     @property
     def watched_over(self) -> bool:
@@ -44,7 +47,9 @@ class RunState:
 
 def evolve(state: RunState, event: RecordedEvent) -> RunState:
     """The run after an event."""
-    return _EVOLVE[type(event.data)](state, event.data)
+    after = _EVOLVE[type(event.data)](state, event.data)
+    room = shown(state.room, event.data)
+    return after if room is state.room else replace(after, room=room)
 
 
 def _started(_: RunState, fact: v1.RunStarted) -> RunState:
@@ -70,6 +75,40 @@ _EVOLVE: Mapping[type[Message], Callable[[RunState, Any], RunState]] = {
     v1.RunLost: lambda state, _: replace(state, status=v1.RUN_STATUS_LOST),
     v1.RunDeleted: lambda state, _: replace(state, deleted=True),
     v1.RunRestored: lambda state, _: replace(state, deleted=False),
+}
+
+
+def shown(room: Room, event: Message) -> Room:
+    """What is shown of a run after an event, but its metrics, its name and its description."""
+    show = _SHOWN.get(type(event))
+    return show(room, event) if show else room
+
+
+def _show_labels(room: Room, fact: v1.RunLogged) -> Room:
+    for key in fact.removed_tags:
+        room = room.drop(("tag", key))
+    return room.put_labels("param", fact.params).put_labels("tag", fact.tags)
+
+
+def _show_artifact(room: Room, fact: v1.ArtifactLogged) -> Room:
+    view = v1.RunArtifact(path=fact.path, digest=fact.digest, size_bytes=fact.size_bytes, file_count=fact.file_count)
+    return room.put([(("artifact", fact.path), view.ByteSize())])
+
+
+def _show_inputs(room: Room, fact: v1.RunInputsLogged) -> Room:
+    return room.put((("input", one.dataset.name, one.dataset.digest), one.ByteSize()) for one in fact.inputs)
+
+
+def _show_outputs(room: Room, fact: v1.RunOutputsLogged) -> Room:
+    return room.put((("output", one.model_id), one.ByteSize()) for one in fact.outputs)
+
+
+_SHOWN: Mapping[type[Message], Callable[[Room, Any], Room]] = {
+    v1.RunStarted: lambda room, fact: room.put([(("source",), fact.source.ByteSize())]).put_labels("tag", fact.tags),
+    v1.RunLogged: _show_labels,
+    v1.ArtifactLogged: _show_artifact,
+    v1.RunInputsLogged: _show_inputs,
+    v1.RunOutputsLogged: _show_outputs,
 }
 
 

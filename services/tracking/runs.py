@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from google.protobuf.message import Message
@@ -13,12 +14,13 @@ from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.names import check_digest, check_id, check_key, check_logged_model_id, check_prose, check_text
-from services.series import unpack
+from services.series import columns
 from services.times import nanoseconds
 from services.tracking.labels import check_params, check_removed, check_tags, new_params
 from services.tracking.lineage import check_dataset_named, check_inputs, check_outputs, check_source
 from services.tracking.manifests import check_paths
-from services.tracking.run_state import RunState, evolve, stream_of
+from services.tracking.room import LARGEST_RUN
+from services.tracking.run_state import RunState, evolve, shown, stream_of
 
 LONGEST_NAME = 500
 LONGEST_DESCRIPTION = 20_000
@@ -55,7 +57,11 @@ def decide(command: object, state: RunState) -> Sequence[Message]:
     rule = _RULES.get(type(command))
     if rule is None:
         raise TypeError(f"not a command of a run: {type(command).__name__}")
-    return rule(command, state)
+    events = rule(command, state)
+    after = reduce(shown, events, state.room)
+    if after is not state.room:
+        after.check_growth(state.room, LARGEST_RUN, "RUN_FULL", run_id=events[0].run_id)  # type: ignore[attr-defined]
+    return events
 
 
 def _start(command: Start, state: RunState) -> Sequence[Message]:
@@ -88,7 +94,7 @@ def _start(command: Start, state: RunState) -> Sequence[Message]:
 
 
 def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     check_params(command.params)
     check_tags(command.tags)
     check_removed(command.removed_tags, command.tags)
@@ -97,9 +103,9 @@ def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
     if not command.series:  # what a job under way has measured is not lost with its run
         _check_not_deleted(command.run_id, state)
     new = new_params(command.params, state.params, run_id=command.run_id)
+    removed = sorted(key for key in set(command.removed_tags) if ("tag", key) in state.room.parts)
     events: list[Message] = []
-    if new or command.tags or command.removed_tags:
-        removed = sorted(set(command.removed_tags))
+    if new or command.tags or removed:
         events.append(v1.RunLogged(run_id=command.run_id, params=new, tags=command.tags, removed_tags=removed))
     if command.series:
         events = [*_resumed(command.run_id, state), *events]
@@ -109,7 +115,7 @@ def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
 
 def _check_series(series: v1.Series) -> None:
     check_key(series.key, "a metric's name")
-    unpack(series)
+    columns(series)
     if series.model_id:
         check_logged_model_id(series.model_id)
     if series.dataset_name or series.dataset_digest:
@@ -121,7 +127,7 @@ def _resumed(run_id: str, state: RunState) -> list[Message]:
 
 
 def _log_lineage(command: v1.LogLineageRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     check_inputs(command.inputs)
     check_outputs(command.outputs)
     _check_not_deleted(command.run_id, state)
@@ -135,7 +141,7 @@ def _log_lineage(command: v1.LogLineageRequest, state: RunState) -> Sequence[Mes
 
 def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
     request = command.request
-    check_started(request.run_id, state)
+    _check_started(request.run_id, state)
     check_digest(request.digest)
     if request.path:
         check_paths([request.path])
@@ -153,7 +159,7 @@ def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
 
 
 def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     if command.status not in ENDINGS:
         words = "a run ends as FINISHED, FAILED or KILLED"
         raise Rejected(Kind.INVALID, "INVALID_STATUS", words, status=str(command.status))
@@ -165,13 +171,13 @@ def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[Message]:
 
 
 def _resume(command: v1.ResumeRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     _check_not_deleted(command.run_id, state)
     return [] if state.status == v1.RUN_STATUS_RUNNING else [v1.RunResumed(run_id=command.run_id)]
 
 
 def _attend(command: v1.AttendRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     _check_not_deleted(command.run_id, state)
     return _resumed(command.run_id, state)
 
@@ -181,7 +187,7 @@ def _lose(command: Lose, state: RunState) -> Sequence[Message]:
 
 
 def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     _check_name(command.new_name)
     _check_not_deleted(command.run_id, state)
     if command.new_name == state.name:
@@ -190,7 +196,7 @@ def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[Message]:
 
 
 def _describe(command: v1.DescribeRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     _check_description(command.description)
     _check_not_deleted(command.run_id, state)
     if command.description == state.description:
@@ -199,12 +205,12 @@ def _describe(command: v1.DescribeRunRequest, state: RunState) -> Sequence[Messa
 
 
 def _delete(command: v1.DeleteRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     return [] if state.deleted else [v1.RunDeleted(run_id=command.run_id)]
 
 
 def _restore(command: v1.RestoreRunRequest, state: RunState) -> Sequence[Message]:
-    check_started(command.run_id, state)
+    _check_started(command.run_id, state)
     return [v1.RunRestored(run_id=command.run_id)] if state.deleted else []
 
 
@@ -213,7 +219,7 @@ def run_not_found(run_id: str) -> Rejected:
     return Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:100]!r}", run_id=run_id[:100])
 
 
-def check_started(run_id: str, state: RunState) -> None:
+def _check_started(run_id: str, state: RunState) -> None:
     """Raises `Rejected` RUN_NOT_FOUND unless there is such a run."""
     if state.status == v1.RUN_STATUS_UNSPECIFIED:
         raise run_not_found(run_id)

@@ -140,7 +140,7 @@ class S3Blobs:
         """The size of a blob that is in its place now; only of such a one can be said that it stays."""
         size = await self._bucket.size(self._key(digest))
         if size is None:
-            await self._bucket.copy(self._aside(digest), self._key(digest))
+            await self._bucket.copy_soon(self._aside(digest), self._key(digest))
             size = await self._bucket.size(self._key(digest))
         return size
 

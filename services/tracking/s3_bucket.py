@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from eventstore.errors import StoreUnavailable
@@ -23,8 +24,10 @@ URL_LIFE = timedelta(hours=1)
 
 _PART = 8 * CHUNK  # an object up to this size goes up in one request
 _PARTS = 10_000  # S3 takes no more in one upload
-_COPIED = 5 * 1024**3  # S3 copies no larger object by itself
-_CONCURRENCY = 2  # parts that are held in memory
+_COPIED = 1024**3  # S3 copies up to 5 GiB by itself; but its answer has to come within the request's timeout
+_SOON = 5.0  # seconds
+_CONCURRENCY = 2  # parts of an object that are sent at a time
+_WHOLE, _IN_PARTS = 16, 2  # objects that are written at a time: memory holds up to 8 MiB of one, and three parts of one
 _LISTED = 500
 
 
@@ -36,6 +39,8 @@ class Bucket:
 
     def __init__(self, store: S3Store) -> None:
         self.store = store
+        self._copying: dict[str, asyncio.Task[bool]] = {}
+        self._whole, self._in_parts = asyncio.Semaphore(_WHOLE), asyncio.Semaphore(_IN_PARTS)
 
     async def size(self, key: str) -> int | None:
         """An object's size in bytes; None when there is none."""
@@ -46,13 +51,11 @@ class Bucket:
                 return None
 
     async def create(self, key: str, file: IO[bytes], size: int) -> None:
-        """Write an object from a file, unless one of this size is there: under one key there is ever one content."""
+        """Write an object from a file. Under one key there is ever one content: who overwrites it does no harm."""
         with in_reach():
             if size <= _PART:
-                with suppress(AlreadyExistsError):
-                    data = await to_its_end(file.read)
-                    await obstore.put_async(self.store, key, data, mode="create")
-            # To create it conditionally, obstore would hold all of it. Two that find it missing write the same.
+                async with self._whole:
+                    await obstore.put_async(self.store, key, await to_its_end(file.read))
             elif await self.size(key) != size:
                 await self._put_in_parts(key, _chunks(file), size)
 
@@ -81,6 +84,15 @@ class Bucket:
             return False
         return True
 
+    async def copy_soon(self, source: str, target: str) -> bool:
+        """As `copy`; False also when that takes long: it goes on, whatever becomes of this call."""
+        copying = self._copying.get(target)
+        if copying is None:
+            copying = self._copying[target] = asyncio.create_task(self.copy(source, target))
+            copying.add_done_callback(lambda done: self._forget(target, done))
+        await asyncio.wait([copying], timeout=_SOON)
+        return copying.done() and copying.result()
+
     async def delete(self, key: str) -> None:
         """Remove an object if it is there."""
         with in_reach():
@@ -98,23 +110,32 @@ class Bucket:
 
     async def sign(self, method: Literal["GET", "PUT"], keys: Sequence[str]) -> list[str]:
         """A URL for each object that lets whoever has it do this for an hour."""
-        return list(await obstore.sign_async(self.store, method, list(keys), URL_LIFE)) if keys else []
+        with in_reach():
+            return list(await obstore.sign_async(self.store, method, list(keys), URL_LIFE)) if keys else []
+
+    def _forget(self, target: str, copied: asyncio.Task[bool]) -> None:
+        del self._copying[target]
+        if not copied.cancelled():
+            copied.exception()  # whoever waits for it is told; nobody may
 
     async def _put_in_parts(self, key: str, chunks: AsyncIterator[bytes], size: int) -> None:
         # Of a file, obstore would hold twice as much.
         part = max(_PART, -(-size // _PARTS))
-        await obstore.put_async(
-            self.store, key, chunks, use_multipart=True, chunk_size=part, max_concurrency=_CONCURRENCY
-        )
+        async with self._in_parts:
+            await obstore.put_async(
+                self.store, key, chunks, use_multipart=True, chunk_size=part, max_concurrency=_CONCURRENCY
+            )
 
 
 @contextmanager
 def in_reach() -> Iterator[None]:
-    """Raises `StoreUnavailable` for what the bucket does not answer."""
+    """Raises `StoreUnavailable` for what the bucket does not answer, or not to this service."""
     try:
         yield
-    except GenericError as error:
-        raise StoreUnavailable("the blob store cannot be reached", "BLOB_STORE_UNAVAILABLE") from error
+    except BaseError as error:
+        refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        words = "the blob store refuses this service" if refused else "the blob store cannot be reached"
+        raise StoreUnavailable(words, "BLOB_STORE_UNAVAILABLE") from error
 
 
 async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+from services.conditions import among
 from services.tracking.tables import experiments
 
 FEW = 32
@@ -43,7 +44,7 @@ def scope_of(rows: sa.Connection, experiment_ids: Collection[str], lifecycle: v1
     if experiment_ids:
         known = _known(rows, sorted(experiment_ids))
         numbers: Sequence[int] = sorted(number for number, deleted in known if not (live and deleted))
-        where = experiments.c.number.in_(numbers)
+        where = among(rows.dialect.name, experiments.c.number, numbers)
     else:
         where = ~experiments.c.deleted if live else sa.true()
         numbers = rows.scalars(sa.select(experiments.c.number).where(where).limit(FEW + 1)).all()
@@ -60,7 +61,7 @@ def _known(rows: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int
     # Written otherwise, as "007", it is another id.
     wanted = {one: int(one) if _NUMBER.fullmatch(one) else 0 for one in experiment_ids}
     question = sa.select(experiments.c.number, experiments.c.deleted)
-    found = rows.execute(question.where(experiments.c.number.in_(wanted.values())))
+    found = rows.execute(question.where(among(rows.dialect.name, experiments.c.number, list(wanted.values()))))
     known: dict[int, bool] = {row.number: row.deleted for row in found}
     for experiment_id, number in wanted.items():
         if number not in known:

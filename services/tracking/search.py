@@ -42,6 +42,7 @@ RUN_ORDERS: Fields = {
     "parent_run_id": Field("parent_run_id", Holds.TEXT),
     **dict.fromkeys(("start_time", "created", "Created"), _START),
     "end_time": Field("end_time", Holds.NUMBER),
+    "artifact_uri": Field("artifact_uri", Holds.TEXT),
 }
 _DATASETS = {part: Field(f"datasets.{part}", Holds.TEXT) for part in ("name", "digest", "context")}
 RUN_FIELDS: Fields = {
@@ -56,13 +57,15 @@ _TEXTS: dict[str, sa.ColumnElement[str]] = {
     "status": sa.case(STATUSES, value=runs.c.status),
     "user_id": runs.c.actor,
     "parent_run_id": runs.c.parent_run_id,
+    "artifact_uri": sa.literal_column("'runs:/'", sa.Text) + runs.c.run_id,
 }
 _TIMES: dict[str, sa.ColumnElement[int]] = {"start_time": runs.c.start_time, "end_time": runs.c.end_time}
 _TAGS_IN_COLUMNS: dict[str, sa.ColumnElement[str]] = {
     "mlflow.runName": runs.c.name,
     "mlflow.parentRunId": runs.c.parent_run_id,
 }
-_INDEXED = {"run_id": runs.c.run_id, "parent_run_id": runs.c.parent_run_id}
+_INDEXED = {"run_id": False, "parent_run_id": False, "run_name": True, "status": True}
+"""Whether an index of what a text says is one of each experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Condition:
     """What must hold of a run; `among` finds, by an index, all that it holds for, or more unless it is `exact`."""
 
     where: sa.ColumnElement[bool]
-    among: sa.Select[Any] | None = None
+    among: sa.Select[Any] | sa.CompoundSelect[Any] | None = None
     exact: bool = True
 
 
@@ -88,7 +91,7 @@ def condition(rows: sa.Connection, how: Comparison, scope: Scope) -> Condition:
         case "datasets.name" | "datasets.digest" | "datasets.context":
             return _dataset(rows, how)
         case _:
-            return _text(rows, how)
+            return _text(rows, how, scope)
 
 
 def _metric(how: Comparison, scope: Scope) -> Condition:
@@ -101,7 +104,7 @@ def _metric(how: Comparison, scope: Scope) -> Condition:
 def _time(how: Comparison, scope: Scope) -> Condition:
     within = compared_time(_TIMES[how.field], how)
     among = sa.select(runs.c.run).where(scope.holds(runs.c.experiment), within)
-    return Condition(within, among if how.field == "start_time" and how.operator != "!=" else None)
+    return Condition(within, None if how.operator == "!=" else among)
 
 
 def _label(rows: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
@@ -130,10 +133,18 @@ def _tag(rows: sa.Connection, how: Comparison) -> Condition:
     return Condition(there if how.operator == "IS NOT NULL" else sa.and_(there, compared(rows, column, how)))
 
 
-def _text(rows: sa.Connection, how: Comparison) -> Condition:
-    where = compared(rows, _TEXTS[how.field], how)
-    indexed = how.field in _INDEXED and how.operator in {"=", "IN"} and how.value != ""
-    return Condition(where, sa.select(runs.c.run).where(where) if indexed else None)
+def _text(rows: sa.Connection, how: Comparison, scope: Scope) -> Condition:
+    named = how.operator in {"=", "IN"}
+    where = _status(how) if how.field == "status" and named else compared(rows, _TEXTS[how.field], how)
+    if not named or how.value == "" or how.field not in _INDEXED:
+        return Condition(where)
+    found = sa.select(runs.c.run).where(where)
+    return Condition(where, found.where(scope.holds(runs.c.experiment)) if _INDEXED[how.field] else found)
+
+
+def _status(how: Comparison) -> sa.ColumnElement[bool]:
+    texts = how.value if isinstance(how.value, tuple) else (how.value,)
+    return runs.c.status.in_([number for number, name in STATUSES.items() if name in texts])
 
 
 def _dataset(rows: sa.Connection, how: Comparison) -> Condition:

@@ -100,8 +100,7 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def LogLineage(self, request: v1.LogLineageRequest, context: Context) -> v1.LogLineageResponse:
         """Logs the datasets that a run reads and the logged models that it produces."""
-        done = await self._commands.log_lineage(request, metadata(request, context))
-        return v1.LogLineageResponse(position=done.position)
+        return v1.LogLineageResponse(position=await self._on_run(request.run_id, request, context))
 
     async def LogArtifact(self, request: v1.LogArtifactRequest, context: Context) -> v1.LogArtifactResponse:
         """Logs an artifact whose manifest was uploaded."""

@@ -62,6 +62,9 @@ runs = sa.Table(
     sa.Column("source", sa.LargeBinary, nullable=False),  # a RunSource
     sa.Index("runs_by_experiment", "experiment", "run"),
     sa.Index("runs_by_start", "experiment", "start_time", "run"),
+    sa.Index("runs_by_end", "experiment", "end_time", "run"),
+    sa.Index("runs_by_name", "experiment", "name", "run"),
+    sa.Index("runs_by_status", "experiment", "status", "run"),
     sa.Index("runs_by_parent", "parent_run_id"),
     sa.Index("runs_watched_over", "run_id", sqlite_where=WATCHED_OVER, postgresql_where=WATCHED_OVER),
 )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.tracking.digests import CHUNK, check_digest_is, check_upload_id, room
+from services.tracking.digests import CHUNK, check_digest_is, check_room, check_upload_id, room
 
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""
@@ -179,13 +179,14 @@ async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upl
     elif upload.offset != held:
         message = f"{held} bytes of this upload were received, not {upload.offset}"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(held))
+    check_room(fd, upload.size - upload.offset)
     return await _fill(fd, digest, chunks, upload.size)
 
 
-async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], least: int = 0) -> int:
+async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], wanted: int = 0) -> int:
     """Append the chunks to a file, and return how many bytes it has.
 
-    Raises `Rejected` DIGEST_MISMATCH, `StoreUnavailable` UPLOAD_INCOMPLETE when there are fewer than `least`: a client
+    Raises `Rejected` DIGEST_MISMATCH, `StoreUnavailable` UPLOAD_INCOMPLETE when there are fewer than `wanted`: a client
     that died may look like one that has said all.
     """
     sha256 = hashlib.sha256()
@@ -204,9 +205,11 @@ async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], least: int =
         await to_its_end(reread)
         async for chunk in chunks:
             await to_its_end(partial(absorb, chunk))
+            if 0 < wanted < os.fstat(fd).st_size:
+                break  # it is another blob already, and would only fill the disk
     size = os.fstat(fd).st_size
-    if size < least:
-        raise StoreUnavailable(f"{size} of {least} bytes were received", "UPLOAD_INCOMPLETE")
+    if size < wanted:
+        raise StoreUnavailable(f"{size} of {wanted} bytes were received", "UPLOAD_INCOMPLETE")
     check_digest_is(digest, f"sha256:{sha256.hexdigest()}", size)
     return size
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from rollforward import v1
+from services.conditions import among, in_one
+from services.latest import number
 from services.times import timestamp
 from services.tracking.tables import (
     artifacts,
@@ -67,18 +67,18 @@ class _Questions:
     def __init__(self, dialect: str) -> None:
         self._dialect = dialect
         home = sa.join(runs, experiments, experiments.c.number == runs.c.experiment)
-        self.runs = sa.select(*_RUN, experiments.c.deleted).select_from(home).where(self._among(runs.c.run))
+        self.runs = sa.select(*_RUN, experiments.c.deleted).select_from(home).where(among(dialect, runs.c.run))
         self.run_labels = self._labels(params, tags)
-        self.metrics = sa.select(*_SUMMARY).where(self._among(metrics.c.run))
+        self.metrics = sa.select(*_SUMMARY).where(among(dialect, metrics.c.run))
         self.lineage = self._lineage()
-        self.experiments = sa.select(experiments).where(self._among(experiments.c.number))
+        self.experiments = sa.select(experiments).where(among(dialect, experiments.c.number))
         self.experiment_labels = self._labels(None, experiment_tags)
         home = sa.join(models, experiments, experiments.c.number == models.c.experiment)
         model = sa.select(models, experiments.c.deleted.label("gone")).select_from(home)
-        self.models = model.where(self._among(models.c.model))
+        self.models = model.where(among(dialect, models.c.model))
         self.model_labels = self._labels(model_params, model_tags)
         measured = sa.select(model_metrics, runs.c.run_id).join(runs, runs.c.run == model_metrics.c.run)
-        measured = measured.where(self._among(model_metrics.c.model))
+        measured = measured.where(among(dialect, model_metrics.c.model))
         self.model_metrics = measured.order_by(*model_metrics.primary_key.columns)
 
     @staticmethod
@@ -86,18 +86,12 @@ class _Questions:
         """The questions for a database."""
         return _questions(rows.dialect.name)
 
-    def _among(self, number: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-        if self._dialect == "postgresql":
-            return number == sa.any_(sa.bindparam("numbers", type_=ARRAY(sa.BigInteger)))
-        given = sa.func.json_each(sa.bindparam("numbers", type_=sa.Text)).table_valued("value")
-        return number.in_(sa.select(given.c.value))
-
     def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Question:
         """Parameters and tags, of each number in one object of JSON."""
         parts = [(table, name) for table, name in ((of_params, "params"), (of_tags, "tags")) if table is not None]
         objects = [
             sa.select(table.c[0], sa.literal_column(f"'{name}'"), self._object(table.c.key, table.c.value))
-            .where(self._among(table.c[0]))
+            .where(among(self._dialect, table.c[0]))
             .group_by(table.c[0])
             for table, name in parts
         ]
@@ -115,11 +109,11 @@ class _Questions:
         empty = sa.cast(text, sa.LargeBinary)
         logged = (
             sa.select(none.label("kind"), a.run.label("run"), none.label("step"), a.path.label("name"),
-                      a.digest.label("digest"), a.size_bytes, a.file_count, empty).where(self._among(a.run)),
+                      a.digest.label("digest"), a.size_bytes, a.file_count, empty).where(among(self._dialect, a.run)),
             sa.select(sa.literal_column("1"), i.run, none, i.name, i.digest, none, none, i.input)
-            .where(self._among(i.run)),
+            .where(among(self._dialect, i.run)),
             sa.select(sa.literal_column("2"), o.run, o.step, o.model_id, text, none, none, empty)
-            .where(self._among(o.run)),
+            .where(among(self._dialect, o.run)),
         )  # fmt: skip
         return sa.union_all(*logged).order_by("kind", "run", "step", "name", "digest")
 
@@ -154,8 +148,7 @@ _SUMMARY = (
 
 
 def _answers(rows: sa.Connection, question: Question, numbers: Sequence[int]) -> Sequence[Any]:
-    given: Any = list(numbers) if rows.dialect.name == "postgresql" else json.dumps(list(numbers))
-    return rows.execute(question, {"numbers": given}).all()
+    return rows.execute(question, {"numbers": in_one(rows.dialect.name, numbers)}).all()
 
 
 def _run(row: Sequence[Any]) -> v1.Run:
@@ -181,25 +174,25 @@ def _run(row: Sequence[Any]) -> v1.Run:
 
 
 def _add_labels(rows: sa.Connection, question: Question, views: Mapping[int, Any]) -> None:
-    for number, field, labels in _answers(rows, question, list(views)):
-        getattr(views[number], field).update(json.loads(labels))
+    for owner, field, labels in _answers(rows, question, list(views)):
+        getattr(views[owner], field).update(json.loads(labels))
 
 
 def _add_metrics(rows: sa.Connection, question: Question, views: Mapping[int, v1.Run]) -> None:
-    for number, key, value, step, time, least, greatest, points in _answers(rows, question, list(views)):
-        summary = views[number].metrics[key]
-        summary.last, summary.last_step, summary.last_timestamp = _number(value), step, time
-        summary.min, summary.max, summary.count = _number(least), _number(greatest), points
+    for run, key, value, step, time, least, greatest, points in _answers(rows, question, list(views)):
+        summary = views[run].metrics[key]
+        summary.last, summary.last_step, summary.last_timestamp = number(value), step, time
+        summary.min, summary.max, summary.count = number(least), number(greatest), points
 
 
 def _add_lineage(rows: sa.Connection, question: Question, views: Mapping[int, v1.Run]) -> None:
-    for kind, number, step, name, digest, size, count, body in _answers(rows, question, list(views)):
+    for kind, run, step, name, digest, size, count, body in _answers(rows, question, list(views)):
         if kind == 0:
-            views[number].artifacts.add(path=name, digest=digest, size_bytes=size, file_count=count)
+            views[run].artifacts.add(path=name, digest=digest, size_bytes=size, file_count=count)
         elif kind == 1:
-            views[number].inputs.add().MergeFromString(body)
+            views[run].inputs.add().MergeFromString(body)
         else:
-            views[number].outputs.add(model_id=name, step=step)
+            views[run].outputs.add(model_id=name, step=step)
 
 
 def _experiment(row: Any) -> v1.Experiment:
@@ -234,15 +227,10 @@ def _model(row: Any) -> v1.LoggedModel:
 def _model_metric(row: Any) -> v1.LoggedModelMetric:
     return v1.LoggedModelMetric(
         key=row.key,
-        value=_number(row.value),
+        value=number(row.value),
         step=row.step,
         timestamp=row.timestamp,
         run_id=row.run_id,
         dataset_name=row.dataset_name,
         dataset_digest=row.dataset_digest,
     )
-
-
-def _number(value: float | None) -> float:
-    """A value as its row holds it: NULL is NaN."""
-    return math.nan if value is None else value

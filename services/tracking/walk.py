@@ -12,15 +12,19 @@ import sqlalchemy as sa
 from services.conditions import compared_metric, compared_time
 from services.filters import Comparison, Order
 from services.tracking.scope import FEW, Scope
+from services.tracking.search import MISSING, NAN
 from services.tracking.tables import experiments, metrics, runs
 
-Place = tuple[int | float, int]
+Value = int | float | str
+
+Place = tuple[Value, int]
 """Where a run stands in a phase: its value, and its own number."""
 
-Key = tuple[int, int | float, int]
-"""Where a run stands: the number of its phase, and its place there."""
+Key = tuple[int, Value, int]
+"""Where a run stands: the rank of its phase, and its place there."""
 
 _FIRST_READ = 256
+_NO_RUN = (-1, 2**63 - 1)
 
 _METRIC, _RUN = metrics.alias("walked"), runs.alias("walked")
 """What is walked along; the same tables stand in conditions under their own names."""
@@ -30,7 +34,9 @@ _METRIC, _RUN = metrics.alias("walked"), runs.alias("walked")
 class Phase:
     """A part of the order: rows of `source` for which `where` holds, by `value` if it is not always the same, then run.
 
-    `within` are what else must hold of the value, by operator, and `besides` what must hold of their runs.
+    `rank` is where it stands among all parts that there may be. `within` are what else must hold of the value, by
+    operator, and `besides` what must hold of their runs. `blank` is a column that has no value in any of the rows, and
+    stands before the run in the index.
     """
 
     source: sa.FromClause
@@ -39,11 +45,13 @@ class Phase:
     within: tuple[tuple[str, sa.ColumnElement[bool]], ...] = ()
     besides: tuple[sa.ColumnElement[bool], ...] = ()
     by_value: bool = True
+    rank: int = 0
+    blank: sa.ColumnElement[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An order that indexes have, phase by phase; `ranked` if keys name the phase."""
+    """An order that indexes have, phase by phase; `ranked` if keys name the rank of the phase."""
 
     phases: tuple[Phase, ...]
     descending: bool
@@ -51,33 +59,47 @@ class Way:
 
 
 def leads(order: Order, how: Comparison) -> bool:
-    """Whether a comparison is of what a way in this order leads along: it need not be checked there."""
-    return (how.field, how.key) == (order.field, order.key)
+    """Whether a comparison is of the numbers that a way in this order leads along: it need not be checked there."""
+    return (how.field, how.key) == (order.field, order.key) and order.field in {"metrics", *_TIMES}
 
 
-def way_of(orders: Sequence[Order], comparisons: Sequence[Comparison]) -> Way | None:
+_TIMES = {"start_time": _RUN.c.start_time, "end_time": _RUN.c.end_time}
+
+
+def way_of(order: Order, comparisons: Sequence[Comparison]) -> Way | None:
     """The way to walk in an order, as far as the comparisons let it lead; None when no index has the order."""
-    if len(orders) != 1:
-        return None
-    (order,) = orders
     about = [how for how in comparisons if leads(order, how)]
-    if order.field == "start_time":
-        within = tuple((how.operator, compared_time(_RUN.c.start_time, how)) for how in about)
-        return Way((Phase(_RUN, _RUN.c.start_time, within=within),), order.descending, ranked=False)
-    if order.field != "metrics":
-        return None
-    return Way(_phases(order, about), order.descending, ranked=True)
+    phases = _phases(order, about)
+    return Way(phases, order.descending, ranked=len(phases) > 1) if phases else None
 
 
 def _phases(order: Order, about: Sequence[Comparison]) -> tuple[Phase, ...]:
+    if order.field == "metrics":
+        return _by_metric(order, about)
+    if order.field == "run_name":
+        return (Phase(_RUN, _RUN.c.name),)
+    return _by_time(_TIMES[order.field], about) if order.field in _TIMES else ()
+
+
+def _by_time(value: sa.ColumnElement[int], about: Sequence[Comparison]) -> tuple[Phase, ...]:
+    known = Phase(_RUN, value, within=tuple((how.operator, compared_time(value, how)) for how in about))
+    if value is _RUN.c.start_time:
+        return (known,)
+    none = (sa.false(),) if about else (value.is_(None),)
+    nothing = sa.literal(0, sa.BigInteger())
+    return known, Phase(_RUN, nothing, none, by_value=False, rank=MISSING, blank=value)
+
+
+def _by_metric(order: Order, about: Sequence[Comparison]) -> tuple[Phase, ...]:
     value, named = _METRIC.c.value, _METRIC.c.key == order.key
     nothing: sa.ColumnElement[float] = sa.literal(0.0, sa.Double())
     within = tuple((how.operator, compared_metric(value, how)) for how in about)
     different = tuple(value.is_not(None) for how in about if how.operator == "!=")
     numbers = Phase(_METRIC, value, (named, *different), within)
-    nan = Phase(_METRIC, nothing, (named, value.is_(None)), within, by_value=False)
+    nan = Phase(_METRIC, nothing, (named, value.is_(None)), within, by_value=False, rank=NAN, blank=value)
     logged = sa.select(sa.literal(1)).where(metrics.c.run == runs.c.run, metrics.c.key == order.key).exists()
-    missing = Phase(_RUN, nothing, (sa.false(),) if about else (), besides=(~logged,), by_value=False)
+    none = (sa.false(),) if about else ()
+    missing = Phase(_RUN, nothing, none, besides=(~logged,), by_value=False, rank=MISSING)
     return numbers, nan, missing
 
 
@@ -90,6 +112,8 @@ class Walk:
         self._scope = scope
         self._where = where
         self._behind, self._upto = (operator.lt, operator.ge) if way.descending else (operator.gt, operator.le)
+        # In front of all runs with the same value, and behind them.
+        self._front, self._end = _NO_RUN[::-1] if way.descending else _NO_RUN
 
     def keys(self, after: Key | None, wanted: int, go_on: Callable[[int], bool]) -> list[Key] | None:
         """The next keys, as many as are wanted if there are.
@@ -101,13 +125,13 @@ class Walk:
         """
         found: list[Key] = []
         read, size = 0, _FIRST_READ
-        for rank, phase in enumerate(self._way.phases):
-            if after and rank < after[0]:
+        for phase in self._way.phases:
+            if after and phase.rank < after[0]:
                 continue
-            at = after[1:] if after and after[0] == rank else None
+            at = after[1:] if after and after[0] == phase.rank else None
             while True:
                 keys, at = self._step(phase, at, size, wanted - len(found))
-                found += [(rank, *key) for key in keys]
+                found += [(phase.rank, *key) for key in keys]
                 if len(found) == wanted:
                     return found
                 if at is None:
@@ -119,13 +143,28 @@ class Walk:
                 size = max(_FIRST_READ, min(expected * 5 // 4, read * 8))
         return found
 
+    def behind_all(self, rank: int, value: Value) -> Key:
+        """Where all are behind that have this value."""
+        return rank, value, self._end
+
+    def between(self, numbers: Sequence[int], first: Key | None, last: Key | None) -> sa.CompoundSelect[Any]:
+        """The runs of some experiments with values from that of one key to that of another, and some more."""
+        parts: list[sa.Select[Any]] = []
+        for phase in self._way.phases:
+            if (first and phase.rank < first[0]) or (last and phase.rank > last[0]):
+                continue
+            begin = (first[1], self._front) if first and first[0] == phase.rank else None
+            end = (last[1], self._end) if last and last[0] == phase.rank else None
+            some = [self._part(phase, number, begin, end) for number in numbers]
+            parts += [part.with_only_columns(phase.source.c.run) for part in some]
+        return sa.union(*parts)
+
     def _step(self, phase: Phase, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
         """What is found among the next rows, and the last one of them; None when that was the end of the phase."""
         numbers, last = self._ahead(phase, after)
         if not numbers:
             return [], None
-        lot = self._merged(phase, numbers, after, last, size).subquery("lot")
-        end = sa.select(lot).order_by(*self._order(phase, *lot.c)).offset(size - 1).limit(1)
+        end = self._merged(phase, numbers, after, last, size).limit(1).offset(size - 1)
         last = next(((value, run) for value, run in self._rows.execute(end)), last)
         some = self._merged(phase, numbers, after, last, wanted, self._fulfil(phase))
         return [(value, run) for value, run in self._rows.execute(some)], last
@@ -136,7 +175,7 @@ class Walk:
             return self._scope.few, None
         run = phase.source.c.run
         first = self._part(phase, experiments.c.number, after, None).with_only_columns(run)
-        first = first.order_by(*self._order(phase, phase.value, run)).limit(1).correlate(experiments)
+        first = self._in_order(phase, first, phase.value, run).limit(1).correlate(experiments)
         of_each = sa.select(experiments.c.number, first.scalar_subquery().label("run"))
         heads = of_each.where(self._scope.where).subquery("heads")
         question = sa.select(heads.c.number, phase.value.label("value"), heads.c.run)
@@ -155,9 +194,9 @@ class Walk:
         """The first places of some experiments, in order."""
         parts = [self._part(phase, number, after, last).where(*where) for number in numbers]
         if len(parts) == 1:
-            return parts[0].order_by(*self._order(phase, *parts[0].selected_columns)).limit(many)
+            return self._in_order(phase, parts[0], *parts[0].selected_columns).limit(many)
         if self._rows.dialect.name == "postgresql":  # SQLite merges parts as it reads them
-            ends = [part.order_by(*self._order(phase, *part.selected_columns)).limit(many) for part in parts]
+            ends = [self._in_order(phase, part, *part.selected_columns).limit(many) for part in parts]
             parts = [sa.select(end.subquery()) for end in ends]
         merged = sa.union_all(*parts).subquery("merged")
         return sa.select(merged).order_by(*self._order(phase, *merged.c)).limit(many)
@@ -184,6 +223,13 @@ class Walk:
         value = sa.literal(place[0], phase.value.type)
         return sign(sa.tuple_(phase.value, phase.source.c.run), sa.tuple_(value, run))
 
+    def _in_order(self, phase: Phase, part: sa.Select[Any], value: Any, run: Any) -> sa.Select[Any]:
+        # PostgreSQL does not see by itself that all blanks are alike.
+        blank = [] if phase.blank is None else [phase.blank]
+        return part.order_by(*self._directed(*blank), *self._order(phase, value, run))
+
     def _order(self, phase: Phase, value: Any, run: Any) -> list[Any]:
-        columns = [value, run] if phase.by_value else [run]
+        return self._directed(value, run) if phase.by_value else self._directed(run)
+
+    def _directed(self, *columns: Any) -> list[Any]:
         return [column.desc() if self._way.descending else column for column in columns]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing, closing
+from tempfile import SpooledTemporaryFile
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.errors import Kind, Rejected
+from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
-from eventstore.rows import checkpoint
 from rollforward import v1
 from services.following import between_appends, with_bookmarks
+from services.listing import position_of
 from services.pages import fitting
 from services.times import timestamp
 from services.tracking.queries import run_number, runs_of
@@ -24,6 +26,11 @@ from services.tracking.tables import runs
 BOOKMARK_SECONDS = 5.0
 KNOWN_RUNS = 50_000
 """Of so many runs a watch remembers whether it follows them."""
+
+IN_MEMORY_BYTES = 16_000_000
+"""How much of a snapshot is kept in memory until it is sent; the rest is on disk."""
+
+_LOOKED_AT = 10_000  # runs that may come in one part
 
 _FIELDS: Mapping[type[Message], str] = {
     v1.RunStarted: "started",
@@ -49,17 +56,17 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
         Rejected: INVALID_WATCH unless it is of one run or one experiment; RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND;
             POSITION_AHEAD when the log has not come to `from_position`.
         FollowerTooSlow: The watcher did not keep up.
-        StoreUnavailable: The service stops, or the database does not answer.
+        StoreUnavailable: The service stops, the database does not answer, or SNAPSHOT_TOO_LARGE.
     """
     if bool(request.run_id) == bool(request.experiment_id):
         raise Rejected(Kind.INVALID, "INVALID_WATCH", "a watch follows one run, or the runs of one experiment")
     await projector.wait_for(projector.tail.position)  # what was answered before this watch is in its snapshot
-    parts, after = await projector.query(lambda rows: _begin(rows, request))
+    parts, after = await _begin(projector, request)
     if request.HasField("from_position"):
         after = await between_appends(projector.store, request.from_position)
-    while parts:
-        part = v1.RunSnapshot.FromString(parts.popleft())
-        yield v1.WatchRunsResponse(snapshot=part, position=0 if parts else after)
+    with closing(parts):
+        for part in parts.read():
+            yield v1.WatchRunsResponse(snapshot=part, position=0 if part.continues else after)
     followed = _Followed(projector, request)
 
     async def told(events: Sequence[RecordedEvent], position: int) -> Iterator[v1.WatchRunsResponse]:
@@ -75,30 +82,62 @@ def _bookmark(position: int) -> v1.WatchRunsResponse:
     return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position)
 
 
-def _begin(rows: sa.Connection, request: v1.WatchRunsRequest) -> tuple[deque[bytes], int]:
-    """The snapshot in encoded parts, none when it is not asked for, and the position that it holds at."""
+class _Parts:
+    """A snapshot, in parts that fit a message: encoded, and on disk if they are large."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - it lasts until it is read
+        self._sizes: deque[int] = deque()
+        self.close = self._file.close
+
+    def write(self, part: v1.RunSnapshot) -> None:
+        """Adds a part. Raises `StoreUnavailable` SNAPSHOT_TOO_LARGE when there is no room for it."""
+        encoded = part.SerializeToString()
+        try:
+            self._file.write(encoded)
+        except OSError as error:
+            raise StoreUnavailable("there is no room for the snapshot", "SNAPSHOT_TOO_LARGE") from error
+        self._sizes.append(len(encoded))
+
+    def read(self) -> Iterator[v1.RunSnapshot]:
+        """The parts as they were added, once."""
+        self._file.seek(0)
+        while self._sizes:
+            yield v1.RunSnapshot.FromString(self._file.read(self._sizes.popleft()))
+
+
+async def _begin(projector: Projector, request: v1.WatchRunsRequest) -> tuple[_Parts, int]:
+    """The snapshot, without parts when it is not asked for, and the position that it holds at."""
+    left = threading.Event()
+    try:
+        return await projector.query(lambda rows: _snapshot(rows, request, left))
+    finally:
+        left.set()
+
+
+def _snapshot(rows: sa.Connection, request: v1.WatchRunsRequest, left: threading.Event) -> tuple[_Parts, int]:
+    """As `_begin`, in one transaction: of one position. It ends early once the watcher has `left`."""
     if request.run_id:
         numbers: Sequence[int] = [run_number(rows, request.run_id)]
     else:
         experiment = experiment_number(rows, request.experiment_id)
         numbers = () if request.HasField("from_position") else _runs_in(rows, experiment)
-    if request.HasField("from_position"):
-        return deque(), 0
-    return deque(_parts(rows, numbers)), rows.scalar(sa.select(checkpoint.c.position)) or 0
+    with ExitStack() as undo:
+        parts = _Parts()
+        undo.callback(parts.close)
+        done, continues = 0, not request.HasField("from_position")
+        while continues and not left.is_set():
+            part = fitting(numbers[done : done + _LOOKED_AT], lambda some: runs_of(rows, some))
+            done += len(part)
+            continues = done < len(numbers)
+            parts.write(v1.RunSnapshot(runs=part, continues=continues))
+        if not left.is_set():
+            undo.pop_all()
+    return parts, position_of(rows)
 
 
 def _runs_in(rows: sa.Connection, experiment: int) -> Sequence[int]:
     return rows.scalars(sa.select(runs.c.run).where(runs.c.experiment == experiment).order_by(runs.c.run)).all()
-
-
-def _parts(rows: sa.Connection, numbers: Sequence[int]) -> Iterator[bytes]:
-    # Encoded they take a fifth of the memory, and all must be read in one transaction: at one position.
-    continues = True
-    while continues:
-        part = fitting(numbers, lambda some: runs_of(rows, some))
-        numbers = numbers[len(part) :]
-        continues = bool(numbers)
-        yield v1.RunSnapshot(runs=part, continues=continues).SerializeToString()
 
 
 class _Followed:

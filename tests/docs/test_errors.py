@@ -10,7 +10,7 @@ REASON = re.compile(r"[A-Z][A-Z_]{3,}[A-Z]")
 # Strings of this form that are something else.
 NO_REASON = re.compile(
     r"ROLLFORWARD_.*|AWS_.*|XDG_.*|BEGIN|BYTES|FINISHED|FAILED|KILLED|ILIKE|CANCELLED|ABORTED|UNKNOWN|NO_COLOR|AUTOCOMMIT"
-    r"|MATERIALIZED|HEALTHZ"
+    r"|MATERIALIZED|HEALTHZ|GOMEMLIMIT"
 )
 
 

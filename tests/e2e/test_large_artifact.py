@@ -139,8 +139,8 @@ def test_it_goes_up_and_comes_down_in_bounded_memory(artifacts: str, tmp_path: P
         services.program.terminate()
 
 
-def test_an_upload_goes_on_after_the_client_was_killed(tmp_path: Path) -> None:
-    source = tmp_path / "weights"
+def test_transfers_go_on_after_the_client_was_killed(tmp_path: Path) -> None:
+    source, back = tmp_path / "weights", tmp_path / "back"
     write(source, 256 * MIB)
     services = Up(tmp_path / "data")
     try:
@@ -149,10 +149,20 @@ def test_an_upload_goes_on_after_the_client_was_killed(tmp_path: Path) -> None:
         first.line(r"^at \d{8,}")
         first.kill()
         again = client(tmp_path / "again.log", "up", services.address, str(source))
-        again.line(r"^stored ", 60)
+        digest = again.line(r"^stored ", 60)[1].split()[1]
         assert again.wait() == 0
         # It says 0 before it has asked what is there.
         assert next(number for number in began_at(again) if number) >= 8 * MIB
+        first = client(tmp_path / "first-down.log", "down", services.address, digest, str(back))
+        first.line(r"^at \d{8,}")
+        first.kill()
+        assert not back.exists()
+        again = client(tmp_path / "again-down.log", "down", services.address, digest, str(back))
+        again.line(r"^done", 60)
+        assert again.wait() == 0
+        assert next(number for number in began_at(again) if number) >= 8 * MIB
+        assert same(source, back / "weights")
+        assert not list(tmp_path.glob(".*"))
     finally:
         services.channel.close()
         services.program.terminate()

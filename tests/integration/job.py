@@ -14,18 +14,19 @@ import grpc
 
 from rollforward import v1
 
-PAUSE = 0.2
-BLOCKED_SECONDS = 8
+PAUSE = 0.1
+BLOCKED_SECONDS = 6
 POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(8))
 
 
-def attend(service: v1.TrackingServiceStub, run_id: str) -> None:
-    """Keeps a call open, again and again until the run ends."""
+def attend(service: v1.TrackingServiceStub, run_id: str, began: threading.Event) -> None:
+    """Keeps a call open, again and again until the run ends; says when it was answered."""
     ended = False
     while not ended:
         try:
             for answer in service.AttendRun(v1.AttendRunRequest(run_id=run_id), wait_for_ready=True):
                 print(f"attended with a patience of {answer.patience_seconds} s", flush=True)
+                began.set()
             ended = True
         except grpc.RpcError as error:
             print(f"call ended: {error.code().name}", flush=True)
@@ -35,9 +36,10 @@ def attend(service: v1.TrackingServiceStub, run_id: str) -> None:
 
 def block(service: v1.TrackingServiceStub, run_id: str) -> None:
     """Attends on a thread, while another one holds the interpreter's lock for long."""
-    thread = threading.Thread(target=attend, args=(service, run_id), daemon=True)
+    began = threading.Event()
+    thread = threading.Thread(target=attend, args=(service, run_id, began), daemon=True)
     thread.start()
-    time.sleep(1)
+    began.wait()
     print("blocked", flush=True)
     ctypes.PyDLL(None).sleep(BLOCKED_SECONDS)  # unlike CDLL it keeps the lock
     print("awake", flush=True)
@@ -60,6 +62,16 @@ def log(service: v1.TrackingServiceStub, run_id: str) -> None:
 
 if __name__ == "__main__":
     how, address, of = sys.argv[1:]
-    options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500)]
+    options = [("grpc.enable_http_proxy", 0), ("grpc.initial_reconnect_backoff_ms", 100)]
+    options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
     with grpc.insecure_channel(address, options=options) as channel:
-        {"attends": attend, "blocks": block, "logs": log}[how](v1.TrackingServiceStub(channel), of)
+        service = v1.TrackingServiceStub(channel)
+        match how:
+            case "attends":
+                attend(service, of, threading.Event())
+            case "blocks":
+                block(service, of)
+            case "logs":
+                log(service, of)
+            case _:
+                raise ValueError(how)

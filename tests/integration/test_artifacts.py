@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from tests.e2e.program import until
-from tests.integration.command_line import Cli, Facts, answer, done, refused
+from tests.integration.command_line import SCRIPT, Cli, Facts, answer, done, environment, refused
 from tests.integration.up import SECONDS, Up, new_id, up
 
 
@@ -179,6 +183,33 @@ def test_the_command_line_lists_and_gets_parts(cli: Cli, facts: Facts, tmp_path:
     )
     assert [path.name for path in target.iterdir()] == ["labels.json"]
     assert refused(cli("artifacts", "ls", reference, "--path", "absent")) == "PATH_NOT_FOUND"
+
+
+def on_a_terminal(address: str, *words: str) -> tuple[str, str]:
+    """What a command prints, and what it shows meanwhile to who watches a terminal."""
+    ours, theirs = pty.openpty()
+    variables = environment(ROLLFORWARD_URI=address, TERM="xterm", COLUMNS="120")
+    with subprocess.Popen([SCRIPT, *words], stdout=subprocess.PIPE, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        shown = bytearray()
+        with suppress(OSError):  # what Linux says when the other side is closed
+            while data := os.read(ours, 65536):
+                shown += data
+        os.close(ours)
+        assert process.stdout is not None
+        said = process.stdout.read().decode()
+        assert process.wait(SECONDS) == 0
+    return said, shown.decode()
+
+
+def test_the_command_line_shows_how_far_a_transfer_is(system: Up, facts: Facts, tmp_path: Path) -> None:
+    name = f"model-{new_id()}"
+    _, shown = on_a_terminal(system.address, "models", "register", name, str(facts.files), "-o", "json")
+    assert str(facts.files)[:20] in shown
+    assert "2.1/2.1 MB" in shown
+    said, shown = on_a_terminal(system.address, "artifacts", "get", f"{name}/1", str(tmp_path / "back"))
+    assert said == f"{tmp_path / 'back'}\n"
+    assert "2.1/2.1 MB" in shown
 
 
 def test_the_command_line_collects_garbage(cli: Cli, facts: Facts, own: Up) -> None:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,13 @@ def test_runs_side_by_side(cli: Cli, training: Training) -> None:
     assert re.search(r"^seed +7 +7 +7$", done(cli("runs", "compare", *training.runs, "--equal")), re.MULTILINE)
 
 
+def test_no_runs_have_no_side(cli: Cli, training: Training) -> None:
+    nobody = ("--experiment", training.experiment, "--filter", "metrics.auc > 1")
+    assert done(cli("runs", "compare", *nobody)) == "none\n"
+    assert answer(cli("runs", "compare", *nobody, "-o", "json"))["runs"] == []
+    assert done(cli("runs", "compare", *nobody, "--csv")) == "run_id\n"
+
+
 def test_runs_side_by_side_as_json(cli: Cli, training: Training) -> None:
     found = answer(cli("runs", "compare", *training.runs, "-o", "json"))
     assert found["runs"] == list(training.runs)
@@ -170,6 +178,11 @@ def test_runs_side_by_side_as_csv(cli: Cli, training: Training) -> None:
         ("runs metrics RUN nothing --csv", "METRIC_NOT_FOUND", 1),
         ("runs metrics RUN loss --csv -o json", "", 2),
         ("runs metrics RUN loss --intervals 100001", "INVALID_INTERVALS", 1),
+        ("runs metrics RUN loss --intervals 0", "INVALID_INTERVALS", 1),
+        ("runs metrics RUN loss --intervals -1", "INVALID_INTERVALS", 1),
+        ("runs untag RUN", "", 2),
+        ("runs tag RUN", "", 2),
+        ("sync --watch --every 0", "", 2),
         ("runs watch", "", 2),
         ("runs watch RUN --experiment X", "", 2),
         ("runs watch ffffffffffffffffffffffffffffffff", "RUN_NOT_FOUND", 1),
@@ -228,6 +241,22 @@ def test_a_run_that_ended_is_watched_no_longer(cli: Cli, training: Training, lin
     assert json.loads(result.stdout)["snapshot"]["status"] == "RUN_STATUS_FAILED"
 
 
+def test_a_journal_goes_where_its_job_sent_or_where_sync_is_told(
+    cli: Cli, system: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path))
+    with (
+        rf.Connection("127.0.0.1:1", actor="Zoë") as nowhere,
+        rf.start_run(f"e-{new_id()}", offline=True, connection=nowhere) as run,
+    ):
+        pass
+    words = ("sync", str(tmp_path), "-o", "json")
+    waiting = cli(*words, "--timeout", "0.3")
+    assert (waiting.returncode, json.loads(waiting.stdout)[0]["state"]) == (1, "undelivered")
+    (sent,) = answer(cli(*words, "--server", system.address))
+    assert (sent["run_id"], sent["state"]) == (run.run_id, "delivered")
+
+
 @contextmanager
 def watching(system: Up, *words: str, **how: Any) -> Iterator[subprocess.Popen[str]]:
     """The command that follows runs, while it does."""
@@ -254,29 +283,57 @@ def test_a_run_is_watched_until_it_ends(system: Up, link: rf.Connection) -> None
         assert process.returncode == 0
 
 
-def test_a_terminal_is_drawn_on_again_and_again(system: Up, link: rf.Connection) -> None:
-    experiment = f"e-{new_id()}"
-    run = rf.start_run(experiment, name="live", connection=link)
-    ours, theirs = pty.openpty()
-    shown = b""
+class Terminal:
+    """A terminal that a command draws on."""
 
-    def sees(text: bytes) -> bool:
-        nonlocal shown
-        shown += os.read(ours, 65536)
-        return text in shown
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self.shown = b""
 
-    try:
-        with watching(system, run.run_id, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-            until(lambda: sees(b"running"), "the run as it stands")
-            run.log_metric("loss", 0.125)
-            run.flush()
-            until(lambda: sees(b"0.125"), "the metric")
-            run.finish()
-            until(lambda: sees(b"finished"), "the end")
-            assert process.wait(SECONDS) == 0
-    finally:
-        os.close(theirs)
-        os.close(ours)
+    def await_text(self, text: bytes) -> None:
+        """Reads until it has shown a text."""
+
+        def is_there() -> bool:
+            self.shown += os.read(self._ours, 65536)
+            return text in self.shown
+
+        until(is_there, text.decode())
+
+    def close(self) -> None:
+        os.close(self.theirs)
+        os.close(self._ours)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    opened = Terminal()
+    yield opened
+    opened.close()
+
+
+def test_a_terminal_is_drawn_on_again_and_again(system: Up, link: rf.Connection, terminal: Terminal) -> None:
+    run = rf.start_run(f"e-{new_id()}", name="live", connection=link)
+    theirs = terminal.theirs
+    with watching(system, run.run_id, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        terminal.await_text(b"running")
+        run.log_metric("loss", 0.125)
+        run.flush()
+        terminal.await_text(b"0.125")
+        run.finish()
+        terminal.await_text(b"finished")
+        assert process.wait(SECONDS) == 0
+
+
+def test_behind_a_position_a_terminal_has_lines(system: Up, link: rf.Connection, terminal: Terminal) -> None:
+    run = rf.start_run(f"e-{new_id()}", name="live", connection=link)
+    words = (run.run_id, "--from", str(system.heads()["tracking"]))
+    with watching(system, *words, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs) as process:
+        run.log_metric("loss", 0.125)
+        run.flush()
+        terminal.await_text(b"loss=0.125 at step 0")
+        run.finish()
+        terminal.await_text(b"finished")
+        assert process.wait(SECONDS) == 0
 
 
 def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, link: rf.Connection, facts: Facts) -> None:

@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.tracking import queries
+from services.tracking.listings import MOST_DATASETS
+from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import BEGAN_MS, TrackingRows, point, tracking_rows
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrackingRows]:
+@pytest.fixture(scope="module", params=BOTH)
+def rows(request: pytest.FixtureRequest) -> Iterator[TrackingRows]:
+    """Rows that are only read."""
+    with place(request) as where, tracking_rows(where) as found:
+        yield laid(found)
+
+
+@pytest.fixture(params=BOTH)
+def own(request: pytest.FixtureRequest) -> Iterator[TrackingRows]:
+    """The same, for a test that writes."""
+    with place(request) as where, tracking_rows(where) as found:
+        yield laid(found)
+
+
+def laid(rows: TrackingRows) -> TrackingRows:
     """Four experiments, created a second apart, and logged models m, n and o in the first one, p in the second."""
-    where = request.getfixturevalue("postgres_url") if request.param == "postgresql" else str(tmp_path)
-    with tracking_rows(where) as found:
-        found.experiment("alpha", team="risk")
-        found.experiment("beta", team="Risk", note="x")
-        found.experiment("Gamma")
-        found.experiment("delta", note="y")
-        run_id = found.run("1", name="source")
-        m = found.model("1", "m", model_type="tree", source_run_id=run_id, params={"lr": "0.1"}, tags={"team": "risk"})
-        n = found.model("1", "n", model_type="net", params={"lr": "0.2"})
-        found.model("1", "o")
-        p = found.model("2", "p")
-        found.append(v1.LoggedModelFinalized(model_id=n, status=v1.LOGGED_MODEL_STATUS_READY))
-        for model_id, value, dataset, digest in (
-            (m, 0.5, "iris", "1"),
-            (m, 0.9, "digits", "1"),
-            (n, 0.7, "iris", "2"),
-            (p, float("nan"), "iris", "1"),
-        ):
-            series = point(
-                "acc", value, time_ms=found.appends, model_id=model_id, dataset_name=dataset, dataset_digest=digest
-            )
-            found.append(v1.MetricsLogged(run_id=run_id, series=[series]))
-        yield found
+    rows.experiment("alpha", team="risk")
+    rows.experiment("beta", team="Risk", note="x")
+    rows.experiment("Gamma")
+    rows.experiment("delta", note="y")
+    run_id = rows.run("1", name="source")
+    m = rows.model("1", "m", model_type="tree", source_run_id=run_id, params={"lr": "0.1"}, tags={"team": "risk"})
+    n = rows.model("1", "n", model_type="net", params={"lr": "0.2"})
+    rows.model("1", "o")
+    p = rows.model("2", "p")
+    rows.append(v1.LoggedModelFinalized(model_id=n, status=v1.LOGGED_MODEL_STATUS_READY))
+    for model_id, value, dataset, digest in (
+        (m, 0.5, "iris", "1"),
+        (m, 0.9, "digits", "1"),
+        (n, 0.7, "iris", "2"),
+        (p, float("nan"), "iris", "1"),
+    ):
+        series = point(
+            "acc", value, time_ms=rows.appends, model_id=model_id, dataset_name=dataset, dataset_digest=digest
+        )
+        rows.append(v1.MetricsLogged(run_id=run_id, series=[series]))
+    return rows
 
 
 def experiments(
@@ -109,45 +121,42 @@ def test_filters_of_experiments(rows: TrackingRows, asked: str, expected: list[s
     assert experiments(rows, asked) == expected
 
 
-@pytest.mark.parametrize(
-    ("order_by", "expected"),
-    [
-        ("name", ["Gamma", "alpha", "beta", "delta"]),
-        ("name DESC", ["delta", "beta", "alpha", "Gamma"]),
-        ("experiment_id", ["alpha", "beta", "Gamma", "delta"]),
-        ("creation_time DESC", ["delta", "Gamma", "beta", "alpha"]),
-        ("updated DESC, name", ["alpha", "delta", "Gamma", "beta"]),
-    ],
-)
-def test_orders_of_experiments(rows: TrackingRows, order_by: str, expected: list[str]) -> None:
+def test_orders_of_experiments(own: TrackingRows) -> None:
     change = v1.TagChange(key="team", from_value="risk", to_value="fraud")
-    rows.append(v1.ExperimentTagsChanged(experiment_id="1", changes=[change]))
-    assert experiments(rows, order_by=order_by) == expected
+    own.append(v1.ExperimentTagsChanged(experiment_id="1", changes=[change]))
+    for order_by, expected in {
+        "name": ["Gamma", "alpha", "beta", "delta"],
+        "name DESC": ["delta", "beta", "alpha", "Gamma"],
+        "experiment_id": ["alpha", "beta", "Gamma", "delta"],
+        "creation_time DESC": ["delta", "Gamma", "beta", "alpha"],
+        "updated DESC, name": ["alpha", "delta", "Gamma", "beta"],
+    }.items():
+        assert experiments(own, order_by=order_by) == expected
 
 
-def test_deleted_experiments(rows: TrackingRows) -> None:
-    rows.append(v1.ExperimentDeleted(experiment_id="2"))
-    assert experiments(rows) == ["delta", "Gamma", "alpha"]
-    assert experiments(rows, lifecycle=v1.LIFECYCLE_DELETED) == ["beta"]
-    assert experiments(rows, lifecycle=v1.LIFECYCLE_ALL) == ["delta", "Gamma", "beta", "alpha"]
-    assert models(rows, experiment_ids=()) == "onm"
-    assert models(rows, experiment_ids=(), lifecycle=v1.LIFECYCLE_DELETED) == "p"
+def test_deleted_experiments(own: TrackingRows) -> None:
+    own.append(v1.ExperimentDeleted(experiment_id="2"))
+    assert experiments(own) == ["delta", "Gamma", "alpha"]
+    assert experiments(own, lifecycle=v1.LIFECYCLE_DELETED) == ["beta"]
+    assert experiments(own, lifecycle=v1.LIFECYCLE_ALL) == ["delta", "Gamma", "beta", "alpha"]
+    assert models(own, experiment_ids=()) == "onm"
+    assert models(own, experiment_ids=(), lifecycle=v1.LIFECYCLE_DELETED) == "p"
 
 
-def test_a_name_leads_to_the_experiment_that_has_it(rows: TrackingRows) -> None:
+def test_a_name_leads_to_the_experiment_that_has_it(own: TrackingRows) -> None:
     def found(name: str) -> tuple[str, bool]:
-        one = rows.ask(lambda connection: queries.experiment(connection, v1.GetExperimentRequest(name=name)))
+        one = own.ask(lambda connection: queries.experiment(connection, v1.GetExperimentRequest(name=name)))
         return one.experiment_id, one.deleted
 
-    rows.append(v1.ExperimentDeleted(experiment_id="2"))
+    own.append(v1.ExperimentDeleted(experiment_id="2"))
     assert found("beta") == ("2", True)
-    taken = rows.experiment("beta")
+    taken = own.experiment("beta")
     assert found("beta") == (taken, False)
-    rows.append(v1.ExperimentDeleted(experiment_id=taken))
+    own.append(v1.ExperimentDeleted(experiment_id=taken))
     assert found("beta") == (taken, True)
     for request in (v1.GetExperimentRequest(name="none"), v1.GetExperimentRequest(experiment_id="9")):
         with pytest.raises(Rejected) as refused:
-            rows.ask(lambda connection, request=request: queries.experiment(connection, request))  # type: ignore[misc]
+            own.ask(lambda connection, request=request: queries.experiment(connection, request))  # type: ignore[misc]
         assert refused.value.reason == "EXPERIMENT_NOT_FOUND"
 
 
@@ -171,6 +180,9 @@ def test_a_name_leads_to_the_experiment_that_has_it(rows: TrackingRows) -> None:
         ("metrics.none > 0", ""),
         (f"creation_timestamp >= {BEGAN_MS + 6000} AND created < {BEGAN_MS + 7000}", "n"),
         (f"last_updated_timestamp > {BEGAN_MS + 8000}", "n"),
+        (f"creation_timestamp_ms < {BEGAN_MS + 6000} AND last_updated_timestamp_ms > 0", "m"),
+        ("experiment_id = '1' AND experiment_id NOT IN ('2')", "onm"),
+        ("experiment_id = '2'", ""),
     ],
 )
 def test_filters_of_models(rows: TrackingRows, asked: str, expected: str) -> None:
@@ -188,6 +200,7 @@ def test_filters_of_models(rows: TrackingRows, asked: str, expected: str) -> Non
         ("params.lr DESC", "nmo"),
         ("tags.team, name DESC", "mon"),
         ("status, model_type DESC", "mon"),
+        ("experiment_id, creation_timestamp_ms DESC", "onm"),
     ],
 )
 def test_orders_of_models(rows: TrackingRows, order_by: str, expected: str) -> None:
@@ -229,3 +242,15 @@ def test_what_is_refused_of_experiments(rows: TrackingRows, asked: str, order_by
     with pytest.raises(Rejected) as refused:
         experiments(rows, asked, order_by)
     assert refused.value.reason == reason
+
+
+def test_so_many_datasets_are_looked_at(rows: TrackingRows) -> None:
+    many = tuple(v1.Dataset(name=f"d{number}", digest="1") for number in range(MOST_DATASETS))
+    assert models(rows, datasets=many) == ""
+    with pytest.raises(Rejected) as refused:
+        models(rows, datasets=(*many, v1.Dataset(name="iris")))
+    assert refused.value.reason == "INVALID_FILTER"
+
+
+def test_models_of_several_experiments(rows: TrackingRows) -> None:
+    assert models(rows, order_by="experiment_id DESC, name", experiment_ids=("1", "2")) == "pmno"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from rollforward import v1
 from services.times import timestamp
 from services.tracking import queries
 from services.tracking.scope import FEW
+from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import TrackingRows, point, tracking_rows
 
 EXPERIMENTS = FEW + 8
-RUNS = 1500  # two thirds of them in the first experiment, which takes several steps to walk through
+RUNS = 600  # two thirds of them in the first experiment, which takes several steps to walk through
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,18 @@ class Known:
     number: int
     experiment: int
     start: int
+    end: int | None
+    name: str
     acc: float | None
     lr: str | None
     rare: bool
     deleted: bool
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Many]:
+@pytest.fixture(scope="module", params=BOTH)
+def many(request: pytest.FixtureRequest) -> Iterator[Many]:
     """Many runs."""
-    if request.param == "sqlite":
-        where = str(tmp_path_factory.mktemp("rows"))
-        with tracking_rows(where) as rows:
-            yield Many(rows)
-        return
-    with request.getfixturevalue("postgres").database() as where, tracking_rows(where) as rows:
+    with place(request) as where, tracking_rows(where) as rows:
         yield Many(rows)
 
 
@@ -62,12 +61,14 @@ class Many:
         experiment = 1 if luck.random() < 0.67 else luck.randint(2, EXPERIMENTS)
         acc = luck.choice([None, math.nan, luck.random(), luck.random(), luck.randint(0, 3) / 4])
         lr = luck.choice([None, "a", "b", "c" * 70, "c" * 69 + "d"])
-        return Known(number, experiment, luck.randint(0, 300), acc, lr, luck.random() < 0.01, luck.random() < 0.1)
+        start, end = luck.randint(0, 300), luck.choice([None, luck.randint(300, 500)])
+        name = luck.choice(["run", "Run", "other", f"run {number}"])
+        return Known(number, experiment, start, end, name, acc, lr, luck.random() < 0.01, luck.random() < 0.1)
 
     @staticmethod
     def _facts(known: Known) -> list[Any]:
         run_id = f"{known.number:032x}"
-        started = v1.RunStarted(run_id=run_id, experiment_id=str(known.experiment), name=str(known.number))
+        started = v1.RunStarted(run_id=run_id, experiment_id=str(known.experiment), name=known.name)
         started.start_time.CopyFrom(timestamp(known.start * 1_000_000))
         if known.rare:
             started.tags["rare"] = "yes"
@@ -76,6 +77,10 @@ class Many:
             facts.append(v1.RunLogged(run_id=run_id, params={"lr": known.lr}))
         if known.acc is not None:
             facts.append(v1.MetricsLogged(run_id=run_id, series=[point("acc", known.acc)]))
+        if known.end is not None:
+            ended = v1.RunFinished(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
+            ended.end_time.CopyFrom(timestamp(known.end * 1_000_000))
+            facts.append(ended)
         if known.deleted:
             facts.append(v1.RunDeleted(run_id=run_id))
         return facts
@@ -93,7 +98,7 @@ class Many:
                 brief=True,
             )
             found = self.rows.ask(lambda connection: queries.list_runs(connection, request))
-            return [int(run.name) for run in found.runs], found.next_page_token
+            return [int(run.run_id, 16) for run in found.runs], found.next_page_token
 
         return all_pages(page)
 
@@ -103,6 +108,13 @@ def by_acc(known: Known, sign: int) -> Any:
     if known.acc is None:
         return (2, 0, sign * known.number)
     return (1, 0, sign * known.number) if math.isnan(known.acc) else (0, sign * known.acc, sign * known.number)
+
+
+class Descending(str):
+    """A text that comes before those that it is behind of."""
+
+    def __lt__(self, other: str) -> bool:
+        return str.__gt__(self, other)
 
 
 def by_lr(known: Known) -> Any:
@@ -116,6 +128,11 @@ ORDERS: dict[str, Callable[[Known], Any]] = {
     "metrics.acc": lambda known: by_acc(known, 1),
     "metrics.acc DESC": lambda known: by_acc(known, -1),
     "params.lr, start_time DESC": by_lr,
+    "metrics.acc DESC, start_time": lambda known: (*by_acc(known, -1)[:2], known.start, known.number),
+    "start_time DESC, run_name DESC": lambda known: (-known.start, Descending(known.name), -known.number),
+    "end_time": lambda known: (known.end is None, known.end or 0, known.number),
+    "end_time DESC": lambda known: (known.end is None, -(known.end or 0), -known.number),
+    "run_name": lambda known: (known.name, known.number),
 }
 FILTERS: dict[str, Callable[[Known], bool]] = {
     "": lambda _: True,
@@ -127,16 +144,47 @@ FILTERS: dict[str, Callable[[Known], bool]] = {
     "params.lr IN ('a', 'b') AND start_time <= 250 AND metrics.acc > 0.1": (
         lambda known: known.lr in {"a", "b"} and known.start <= 250 and (known.acc or 0) > 0.1
     ),
+    "status = 'RUNNING' AND start_time < 200": lambda known: known.end is None and known.start < 200,
+    "end_time >= 400": lambda known: known.end is not None and known.end >= 400,
+    "run_name IN ('other', 'run 7')": lambda known: known.name in {"other", "run 7"},
     "tags.none = 'x'": lambda _: False,
 }
-SCOPES = {"one": ["1"], "few": ["1", "2", "3"], "all": []}
+SCOPES: tuple[list[str], ...] = (["1"], ["1", "2", "3"], [])
+
+# Every two of a filter, an order and a scope meet.
+MEETINGS = [
+    pytest.param(asked, order_by, SCOPES[(row + column) % len(SCOPES)], id=f"{row}-{order_by}")
+    for row, asked in enumerate(FILTERS)
+    for column, order_by in enumerate(ORDERS)
+]
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("order_by", ORDERS)
-@pytest.mark.parametrize("asked", FILTERS)
-def test_pages_are_what_sorting_everything_gives(many: Many, asked: str, order_by: str, scope: str) -> None:
-    among = {int(one) for one in SCOPES[scope]} or set(range(1, EXPERIMENTS + 1))
+@pytest.mark.parametrize(("asked", "order_by", "scope"), MEETINGS)
+def test_pages_are_what_sorting_everything_gives(many: Many, asked: str, order_by: str, scope: list[str]) -> None:
+    among = {int(one) for one in scope} or set(range(1, EXPERIMENTS + 1))
     found = [known for known in many.known if known.experiment in among and not known.deleted and FILTERS[asked](known)]
     expected = [known.number for known in sorted(found, key=ORDERS[order_by])]
-    assert many.listed(asked, order_by, SCOPES[scope], 90) == expected
+    assert many.listed(asked, order_by, scope, 130) == expected
+
+
+@pytest.mark.parametrize("order_by", [order for order in ORDERS if "," not in order])
+def test_nothing_is_sorted_where_an_index_has_the_order(many: Many, order_by: str) -> None:
+    request = v1.ListRunsRequest(experiment_id="1", order_by=order_by, page_size=150, brief=True)
+    while True:
+        found, plans = many.rows.plans(lambda rows: queries.list_runs(rows, request))
+        assert len(found.runs) > 1
+        assert len(plans) > 2
+        assert not [line for line in plans if "TEMP B-TREE" in line or re.search(r"\bSort$", line)]
+        if not found.next_page_token:
+            break
+        request.page_token = found.next_page_token
+
+
+@pytest.mark.parametrize(
+    ("order_by", "all_are_read"), [("metrics.acc DESC, params.lr", False), ("params.lr, metrics.acc DESC", True)]
+)
+def test_what_the_first_field_decides_is_not_sorted(many: Many, order_by: str, all_are_read: bool) -> None:
+    request = v1.ListRunsRequest(experiment_id="1", order_by=order_by, brief=True)
+    _, plans = many.rows.plans(lambda rows: queries.list_runs(rows, request))
+    assert [line for line in plans if "TEMP B-TREE" in line or re.search(r"\bSort$", line)]
+    assert any(re.search(r"runs_by_\w+ ", line) for line in plans) == all_are_read

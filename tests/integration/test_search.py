@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.registry import queries
+from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import BEGAN, RegistryRows, all_pages, digest, registry_rows
 
 FIRST_MS = BEGAN // 1_000_000
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryRows]:
+@pytest.fixture(params=BOTH)
+def rows(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
     """Empty rows."""
-    where = request.getfixturevalue("postgres_url") if request.param == "postgresql" else str(tmp_path)
-    with registry_rows(where) as found:
+    with place(request) as where, registry_rows(where) as found:
         yield found
 
 
+@pytest.fixture(scope="module", params=BOTH)
+def models(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
+    """Models that are only read."""
+    with place(request) as where, registry_rows(where) as found:
+        yield with_models(found)
+
+
 @pytest.fixture
-def models(rows: RegistryRows) -> RegistryRows:
+def own_models(rows: RegistryRows) -> RegistryRows:
+    """The same models, for a test that writes."""
+    return with_models(rows)
+
+
+def with_models(rows: RegistryRows) -> RegistryRows:
     """Five models, created a second apart."""
     rows.create("fraud-eu", team="risk", tier="1")
     rows.create("fraud_us", team="risk", note="it's [new]*")
@@ -98,49 +109,46 @@ def test_filters_of_models(models: RegistryRows, asked: str, expected: set[str])
     assert names(models, asked) == sorted(expected)
 
 
-@pytest.mark.parametrize(
-    ("order_by", "expected"),
-    [
-        ("", ["Fraud", "fraud-eu", "fraud_us", "iris", "Ärger"]),
-        ("name DESC", ["Ärger", "iris", "fraud_us", "fraud-eu", "Fraud"]),
-        ("created", ["fraud-eu", "fraud_us", "Fraud", "iris", "Ärger"]),
-        ("creation_timestamp DESC", ["Ärger", "iris", "Fraud", "fraud_us", "fraud-eu"]),
-        ("updated desc", ["fraud-eu", "Ärger", "iris", "Fraud", "fraud_us"]),
-        ("updated ASC, name DESC", ["fraud_us", "Fraud", "iris", "Ärger", "fraud-eu"]),
-    ],
-)
-def test_orders_of_models(models: RegistryRows, order_by: str, expected: list[str]) -> None:
-    models.append(v1.ModelDescribed(model="fraud-eu", to_description="Europe's."))
-    assert names(models, order_by=order_by) == expected
+def test_orders_of_models(own_models: RegistryRows) -> None:
+    own_models.append(v1.ModelDescribed(model="fraud-eu", to_description="Europe's."))
+    for order_by, expected in {
+        "": ["Fraud", "fraud-eu", "fraud_us", "iris", "Ärger"],
+        "name DESC": ["Ärger", "iris", "fraud_us", "fraud-eu", "Fraud"],
+        "created": ["fraud-eu", "fraud_us", "Fraud", "iris", "Ärger"],
+        "creation_timestamp DESC": ["Ärger", "iris", "Fraud", "fraud_us", "fraud-eu"],
+        "updated desc": ["fraud-eu", "Ärger", "iris", "Fraud", "fraud_us"],
+        "updated ASC, name DESC": ["fraud_us", "Fraud", "iris", "Ärger", "fraud-eu"],
+    }.items():
+        assert names(own_models, order_by=order_by) == expected
 
 
-def test_deleted_models_come_when_they_are_asked_for(models: RegistryRows) -> None:
-    models.append(v1.ModelDeleted(model="iris"))
-    assert "iris" not in names(models)
-    assert "iris" in names(models, show_deleted=True)
-    assert models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
-    models.append(v1.ModelRestored(model="iris"))
-    assert "iris" in names(models)
-    assert not models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
+def test_deleted_models_come_when_they_are_asked_for(own_models: RegistryRows) -> None:
+    own_models.append(v1.ModelDeleted(model="iris"))
+    assert "iris" not in names(own_models)
+    assert "iris" in names(own_models, show_deleted=True)
+    assert own_models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
+    own_models.append(v1.ModelRestored(model="iris"))
+    assert "iris" in names(own_models)
+    assert not own_models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
 
 
-def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_ones(models: RegistryRows) -> None:
-    models.register("iris")
-    models.move("iris", "champion", 1)
-    models.rename("iris", "flowers")
-    revision = models.rename("flowers", "plants")
-    found = models.ask(lambda rows: queries.model(rows, "plants"))
+def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_ones(own_models: RegistryRows) -> None:
+    own_models.register("iris")
+    own_models.move("iris", "champion", 1)
+    own_models.rename("iris", "flowers")
+    revision = own_models.rename("flowers", "plants")
+    found = own_models.ask(lambda rows: queries.model(rows, "plants"))
     assert (found.name, list(found.former_names)) == ("plants", ["iris", "flowers"])
     assert (found.revision, found.latest_version) == (revision, 1)
     assert [(alias.model, alias.alias, alias.version) for alias in found.aliases] == [("plants", "champion", 1)]
-    assert models.ask(lambda rows: queries.version(rows, "plants", 1)).model == "plants"
+    assert own_models.ask(lambda rows: queries.version(rows, "plants", 1)).model == "plants"
     for former in ("iris", "flowers"):
         with pytest.raises(Rejected) as refused:
-            models.ask(lambda rows, former=former: queries.model(rows, former))  # type: ignore[misc]
+            own_models.ask(lambda rows, former=former: queries.model(rows, former))  # type: ignore[misc]
         assert refused.value.reason == "MODEL_RENAMED"
         assert refused.value.metadata == {"model": former, "renamed_to": "plants"}
-    assert "plants" in names(models)
-    assert "iris" not in names(models)
+    assert "plants" in names(own_models)
+    assert "iris" not in names(own_models)
 
 
 def test_a_model_that_never_was_is_not_found(models: RegistryRows) -> None:
@@ -149,15 +157,15 @@ def test_a_model_that_never_was_is_not_found(models: RegistryRows) -> None:
     assert refused.value.reason == "MODEL_NOT_FOUND"
 
 
-def test_tags_are_set_changed_and_removed(models: RegistryRows) -> None:
+def test_tags_are_set_changed_and_removed(own_models: RegistryRows) -> None:
     changes = [
         v1.TagChange(key="team", from_value="risk", to_value="fraud"),
         v1.TagChange(key="tier", from_value="1"),
         v1.TagChange(key="new", to_value=""),
     ]
-    models.append(v1.ModelTagsChanged(model="fraud-eu", changes=changes))
-    assert dict(models.ask(lambda rows: queries.model(rows, "fraud-eu")).tags) == {"team": "fraud", "new": ""}
-    assert names(models, "tags.team = 'fraud'") == names(models, "tags.new = ''") == ["fraud-eu"]
+    own_models.append(v1.ModelTagsChanged(model="fraud-eu", changes=changes))
+    assert dict(own_models.ask(lambda rows: queries.model(rows, "fraud-eu")).tags) == {"team": "fraud", "new": ""}
+    assert names(own_models, "tags.team = 'fraud'") == names(own_models, "tags.new = ''") == ["fraud-eu"]
 
 
 def test_a_long_tag_is_kept(rows: RegistryRows) -> None:
@@ -206,8 +214,20 @@ def test_a_token_is_of_its_own_listing_only(models: RegistryRows) -> None:
         assert refused.value.reason == "INVALID_PAGE"
 
 
+@pytest.fixture(scope="module", params=BOTH)
+def versions(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
+    """Versions that are only read."""
+    with place(request) as where, registry_rows(where) as found:
+        yield with_versions(found)
+
+
 @pytest.fixture
-def versions(rows: RegistryRows) -> RegistryRows:
+def own_versions(rows: RegistryRows) -> RegistryRows:
+    """The same versions, for a test that writes."""
+    return with_versions(rows)
+
+
+def with_versions(rows: RegistryRows) -> RegistryRows:
     """Two models with three versions and one."""
     rows.create("fraud")
     rows.register("fraud", "a" * 32, team="risk")
@@ -248,37 +268,37 @@ def test_versions(versions: RegistryRows, asked: str, order_by: str, expected: l
     assert numbers(versions, asked, order_by) == expected
 
 
-def test_versions_of_one_model(versions: RegistryRows) -> None:
-    assert numbers(versions, model="fraud") == [("fraud", 3), ("fraud", 2), ("fraud", 1)]
-    versions.rename("fraud", "cards")
-    assert numbers(versions, model="cards", asked="name = 'cards'") == [("cards", 3), ("cards", 2), ("cards", 1)]
+def test_versions_of_one_model(own_versions: RegistryRows) -> None:
+    assert numbers(own_versions, model="fraud") == [("fraud", 3), ("fraud", 2), ("fraud", 1)]
+    own_versions.rename("fraud", "cards")
+    assert numbers(own_versions, model="cards", asked="name = 'cards'") == [("cards", 3), ("cards", 2), ("cards", 1)]
     for asked, reason in {"nobody": "MODEL_NOT_FOUND", "fraud": "MODEL_RENAMED"}.items():
         with pytest.raises(Rejected) as refused:
-            numbers(versions, model=asked)
+            numbers(own_versions, model=asked)
         assert refused.value.reason == reason
 
 
-def test_a_version_as_it_became(versions: RegistryRows) -> None:
-    before = versions.ask(lambda rows: queries.version(rows, "fraud", 2))
+def test_a_version_as_it_became(own_versions: RegistryRows) -> None:
+    before = own_versions.ask(lambda rows: queries.version(rows, "fraud", 2))
     assert (list(before.aliases), before.status) == (["champion", "prod-eu"], v1.VERSION_STATUS_READY)
-    versions.append(v1.VersionDescribed(model="fraud", version=2, to_description="Better."))
+    own_versions.append(v1.VersionDescribed(model="fraud", version=2, to_description="Better."))
     changes = [v1.TagChange(key="note", from_value="x"), v1.TagChange(key="team", from_value="risk", to_value="all")]
-    versions.append(v1.VersionTagsChanged(model="fraud", version=2, changes=changes))
-    versions.append(v1.VersionDeleted(model="fraud", version=2))
-    after = versions.ask(lambda rows: queries.version(rows, "fraud", 2))
+    own_versions.append(v1.VersionTagsChanged(model="fraud", version=2, changes=changes))
+    own_versions.append(v1.VersionDeleted(model="fraud", version=2))
+    after = own_versions.ask(lambda rows: queries.version(rows, "fraud", 2))
     assert (after.description, dict(after.tags)) == ("Better.", {"team": "all"})
     assert after.deleted_at == after.updated_at
     assert after.updated_at.ToNanoseconds() > before.updated_at.ToNanoseconds()
     assert (after.revision, after.created_at, after.digest) == (before.revision, before.created_at, digest(2))
-    assert ("fraud", 2) not in numbers(versions)
-    versions.append(v1.VersionRestored(model="fraud", version=2))
-    assert ("fraud", 2) in numbers(versions)
+    assert ("fraud", 2) not in numbers(own_versions)
+    own_versions.append(v1.VersionRestored(model="fraud", version=2))
+    assert ("fraud", 2) in numbers(own_versions)
 
 
-def test_versions_of_a_deleted_model_come_only_with_it(versions: RegistryRows) -> None:
-    versions.append(v1.ModelDeleted(model="iris"))
-    assert ("iris", 1) not in numbers(versions)
-    assert numbers(versions, model="iris") == [("iris", 1)]
+def test_versions_of_a_deleted_model_come_only_with_it(own_versions: RegistryRows) -> None:
+    own_versions.append(v1.ModelDeleted(model="iris"))
+    assert ("iris", 1) not in numbers(own_versions)
+    assert numbers(own_versions, model="iris") == [("iris", 1)]
 
 
 def test_a_version_that_never_was_is_not_found(versions: RegistryRows) -> None:

@@ -18,7 +18,9 @@ from tests.e2e.processes import Services
 from tests.e2e.program import Program, until
 from tests.integration.up import SECONDS, Client, new_id
 
-PATIENCE = 3
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("attendance")]
+
+PATIENCE = 2
 LOST, RUNNING = v1.RUN_STATUS_LOST, v1.RUN_STATUS_RUNNING
 
 
@@ -29,6 +31,7 @@ class System:
         self.services = Services(home / "data")
         self._home = home
         self._stack = ExitStack()
+        self._clients: dict[int, Client] = {}
 
     def __enter__(self) -> System:
         self._stack.enter_context(self.services)
@@ -39,9 +42,16 @@ class System:
 
     def client(self) -> Client:
         """A client of the process of now."""
-        client = Client(self.services.address)
-        self._stack.callback(client.channel.close)
-        return client
+        pid = self.services.program.pid
+        if pid not in self._clients:
+            self._clients[pid] = Client(self.services.address)
+            self._stack.callback(self._clients[pid].channel.close)
+        return self._clients[pid]
+
+    def finish(self, run_id: str) -> None:
+        """Ends a run."""
+        request = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
+        self.client().tracking.FinishRun(request, timeout=SECONDS)
 
     def start(self) -> str:
         """A run whose job promises to stay in touch; its id."""
@@ -92,23 +102,51 @@ def _name(event: type[Message]) -> str:
     return event.DESCRIPTOR.full_name
 
 
-@pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """A running system."""
-    monkeypatch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", str(PATIENCE))
-    with System(tmp_path) as running:
-        yield running
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A running system, the same for all tests: whatever happens to it, it comes back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", str(PATIENCE))
+        with System(tmp_path_factory.mktemp("attendance")) as running:
+            yield running
 
 
-def stopped(pid: int, seconds: float) -> None:
-    """A process stands still for a while."""
+@pytest.fixture(scope="module")
+def blocked(system: System) -> tuple[str, Program]:
+    """A run whose job holds the interpreter's lock for long, while other tests go on, and the job."""
+    run_id = system.start()
+    job = system.job("blocks", run_id)
+    job.line("blocked")
+    return run_id, job
+
+
+@pytest.fixture(scope="module")
+def switched_off(system: System) -> tuple[str, Program]:
+    """A run whose job's host was switched off, and the job: it stands still, and answers no ping."""
+    run_id, job = system.attended()
+    os.kill(job.pid, signal.SIGSTOP)
+    return run_id, job
+
+
+@pytest.fixture(scope="module")
+def living(system: System) -> tuple[str, str]:
+    """Runs whose jobs live through all outages: one is attended, one logs."""
+    attends, _ = system.attended()
+    logs = system.start()
+    system.job("logs", logs).line("logged")
+    return attends, logs
+
+
+def stopped(pid: int) -> None:
+    """A process stands still for longer than the patience."""
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(seconds)  # there is nothing to wait for but time
+    time.sleep(1.5 * PATIENCE)  # there is nothing to wait for but time
     os.kill(pid, signal.SIGCONT)
 
 
-def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System) -> None:
-    (dead, job), (alive, _) = system.attended(), system.attended()
+@pytest.mark.usefixtures("blocked", "switched_off")
+def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System, living: tuple[str, str]) -> None:
+    dead, job = system.attended()
     before = time.time_ns()
     job.kill()
     after = time.time_ns()
@@ -117,17 +155,34 @@ def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System)
     assert PATIENCE - 0.5 < time.monotonic() - began < 3 * PATIENCE
     run = system.run(dead)
     assert before <= run.last_heard.ToNanoseconds() <= after + 10**9
-    assert system.losses(dead, alive) == [1, 0]
+    assert system.losses(dead, *living) == [1, 0, 0]
     system.job("attends", dead).line("attended")
     assert system.status(dead) == RUNNING
 
 
 def test_the_end_of_a_run_ends_the_call(system: System) -> None:
     run_id, job = system.attended()
-    request = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
-    system.client().tracking.FinishRun(request, timeout=SECONDS)
+    system.finish(run_id)
     job.line("run ended")
     assert job.wait() == 0
+
+
+def test_a_job_whose_host_is_gone_is_lost(system: System, switched_off: tuple[str, Program]) -> None:
+    run_id, job = switched_off
+    until(lambda: system.status(run_id) == LOST, "the run is lost", SECONDS)
+    os.kill(job.pid, signal.SIGCONT)
+    until(lambda: system.status(run_id) == RUNNING, "the run is back", SECONDS)
+
+
+def test_a_job_that_holds_the_interpreters_lock_for_long_is_not_lost(
+    system: System, blocked: tuple[str, Program]
+) -> None:
+    run_id, job = blocked
+    job.line("awake")
+    assert system.losses(run_id) == [0]
+    system.finish(run_id)
+    job.line("run ended")
+    assert not any("call ended" in line for _, line in job.lines())
 
 
 def killed(system: System) -> None:
@@ -148,43 +203,21 @@ def nats_killed(system: System) -> None:
 
 
 def nats_stopped(system: System) -> None:
-    """NATS does not answer for longer than the patience."""
-    stopped(system.services.nats(), 2 * PATIENCE)
+    """NATS does not answer."""
+    stopped(system.services.nats())
 
 
 def service_stopped(system: System) -> None:
-    """The services stand still for longer than the patience."""
-    stopped(system.services.program.pid, 2 * PATIENCE)
+    """The services stand still."""
+    stopped(system.services.program.pid)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("outage", [killed, restarted, nats_killed, nats_stopped, service_stopped])
-def test_no_outage_of_ours_makes_a_living_run_lost(system: System, outage: Callable[[System], None]) -> None:
-    attends, _ = system.attended()
-    logs = system.start()
-    system.job("logs", logs).line("logged")
+def test_no_outage_of_ours_makes_a_living_run_lost(
+    system: System, living: tuple[str, str], outage: Callable[[System], None]
+) -> None:
+    before = system.losses(*living)
     outage(system)
     system.outlive()
-    assert system.losses(attends, logs) == [0, 0]
-    assert system.status(attends) == system.status(logs) == RUNNING
-
-
-@pytest.mark.timeout(180)
-def test_a_job_that_holds_the_interpreters_lock_for_long_is_not_lost(system: System) -> None:
-    run_id = system.start()
-    job = system.job("blocks", run_id)
-    job.line("blocked")
-    job.line("awake")
-    system.outlive()
-    assert system.losses(run_id) == [0]
-    assert not any("call ended" in line for _, line in job._lines)
-
-
-@pytest.mark.timeout(180)
-def test_a_job_whose_host_is_gone_is_lost(system: System) -> None:
-    """A job that stands still answers no ping, as one whose host was switched off."""
-    run_id, job = system.attended()
-    os.kill(job.pid, signal.SIGSTOP)
-    until(lambda: system.status(run_id) == LOST, "the run is lost", SECONDS)
-    os.kill(job.pid, signal.SIGCONT)
-    until(lambda: system.status(run_id) == RUNNING, "the run is back", SECONDS)
+    assert system.losses(*living) == before
+    assert [system.status(run_id) for run_id in living] == [RUNNING, RUNNING]

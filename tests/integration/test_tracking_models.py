@@ -133,6 +133,7 @@ def test_only_once(system: Up, model_id: str) -> None:
         ({"experiment_id": "0"}, NotFound, "EXPERIMENT_NOT_FOUND"),
         ({"source_run_id": "f" * 32}, NotFound, "RUN_NOT_FOUND"),
         ({"source_run_id": "x"}, InvalidRequest, "INVALID_RUN_ID"),
+        ({"source_run_id": "%" * 2_000_000}, InvalidRequest, "INVALID_RUN_ID"),
         ({"params": {"": ""}}, InvalidRequest, "INVALID_KEY"),
         ({"tags": {"a": "x" * 8001}}, InvalidRequest, "INVALID_VALUE"),
     ],

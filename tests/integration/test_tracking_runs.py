@@ -104,6 +104,34 @@ def test_lineage(system: Up) -> None:
     assert (list(run.inputs), list(run.outputs)) == ([train], [output])
 
 
+def test_a_full_run_takes_points_and_can_be_read(system: Up) -> None:
+    run_id = start(system)
+    for turn in range(3):
+        tags = {f"{turn}.{number}": "x" * 8_000 for number in range(122)}
+        system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, tags=tags), timeout=SECONDS)
+    more = v1.LogBatchRequest(run_id=run_id, params={f"{number}": "x" * 6_000 for number in range(20)})
+    error = system.refused(system.tracking.LogBatch, more)
+    assert (type(error), error.reason, error.metadata["run_id"]) == (PreconditionFailed, "RUN_FULL", run_id)
+    system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, series=[POINT]), timeout=SECONDS)
+    run = get(system, run_id)
+    assert (len(run.tags), run.metrics["loss"].count) == (366, 1)
+    removed = v1.LogBatchRequest(run_id=run_id, removed_tags=[f"0.{number}" for number in range(122)])
+    system.tracking.LogBatch(removed, timeout=SECONDS)
+    system.tracking.LogBatch(more, timeout=SECONDS)
+    run = get(system, run_id)
+    assert (len(run.tags), len(run.params)) == (244, 20)
+
+
+@pytest.mark.parametrize("key", [" a ", "\u212b"])
+def test_what_could_be_set_can_be_removed(system: Up, key: str) -> None:
+    run_id, experiment_id = start(system, tags={key: "1"}), system.new_experiment()
+    system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, removed_tags=[key]), timeout=SECONDS)
+    assert not get(system, run_id).tags
+    for change in ({"set": {key: "1"}}, {"remove": [key]}):
+        request = v1.ChangeExperimentTagsRequest(experiment_id=experiment_id, **change)
+        system.tracking.ChangeExperimentTags(request, timeout=SECONDS)
+
+
 def test_a_deleted_run_takes_points_and_its_end_and_nothing_else(system: Up) -> None:
     run_id = start(system)
     digest = system.upload()
@@ -178,6 +206,7 @@ def test_of_an_unknown_run(system: Up, method: str, request_type: Any) -> None:
         ({"source": v1.RunSource(git_commit="HEAD")}, "INVALID_SOURCE"),
         ({"source": v1.RunSource(git_url="https://me:secret@example.com/a.git")}, "INVALID_SOURCE"),
         ({"parent_run_id": "x"}, "INVALID_RUN_ID"),
+        ({"parent_run_id": "%" * 2_000_000}, "INVALID_RUN_ID"),
         ({"tags": {"a,b": ""}}, "INVALID_KEY"),
     ],
     ids=count(),

@@ -132,7 +132,7 @@ def recording(log: Processes, here: Tracking, there: Tracking) -> Recording:
             watch = (here, there)[len(late) % 2].watch(experiment_id=experiment)
             late.append((watch, *snapshot(watch)))
     run_ids = {run_id for one in jobs[1:] for run_id in one.result()[0]}
-    ended = max(one.result()[1] for one in jobs)
+    ended = max(one.result()[1] for one in jobs[1:])  # behind it, a bookmark is waited for
     found = Recording(begun, ended, experiment, run_ids, log.events(begun, ended))
     found.from_the_start = [read(watch, ended) for watch in early]
     for watch, runs, position in late[-10:]:

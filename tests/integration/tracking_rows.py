@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -95,6 +95,21 @@ class TrackingRows:
         """Answers a question."""
         with self._rows.transaction() as connection:
             return question(connection)
+
+    def plans(self, question: Callable[[sa.Connection], T]) -> tuple[T, list[str]]:
+        """Answers a question; also the lines of the database's plans of how."""
+        asked: list[tuple[str, Any]] = []
+
+        def hear(_connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            asked.append((statement, parameters))
+
+        with self._rows.transaction() as connection:
+            sa.event.listen(connection, "before_cursor_execute", hear)
+            answer = question(connection)
+            sa.event.remove(connection, "before_cursor_execute", hear)
+            explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN (COSTS OFF)"
+            plans = [connection.exec_driver_sql(f"{explain} {statement}", how) for statement, how in asked]
+            return answer, [str(row[-1]) for plan in plans for row in plan]
 
     def close(self) -> None:
         """Closes all connections."""

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600), p
 
 Orders = list[tuple[str, str, str]]
 
-generated = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+generated = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def places(run: Run, orders: Orders) -> list[tuple[int, Any]]:
 @generated
 @given(
     some_runs=st.lists(runs(), min_size=3, max_size=6),
-    questions=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=15, max_size=25),
+    questions=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=20, max_size=30),
 )
 def test_runs(both: BothStores, some_runs: list[Run], questions: list[tuple[str, Orders]]) -> None:
     home = both.experiment()
@@ -165,7 +165,7 @@ DIFFERENCES = {
     "AND must not stand last": ("params.lr = 'a' AND", "a", REFUSES),
     "AND must not stand twice": ("params.lr = 'a' AND AND params.lr = 'a'", "a", REFUSES),
     "AND must not be missing": ("params.lr = 'a' params.lr = 'a'", "a", REFUSES),
-    "artifact_uri is not a field": ("artifact_uri LIKE '%'", "abc", REFUSES),
+    "artifact_uri is an address": ("artifact_uri LIKE 'runs:/%'", "", "abc"),
 }
 """What we have otherwise on purpose, as docs/search.md says: a filter, what MLflow answers, and what we answer."""
 

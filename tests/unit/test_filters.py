@@ -10,6 +10,7 @@ from eventstore.errors import Rejected
 from services.filters import (
     LONGEST,
     MOST_COMPARISONS,
+    MOST_ORDERS,
     Comparison,
     Field,
     Holds,
@@ -174,6 +175,14 @@ def test_a_filter_has_so_many_comparisons() -> None:
     with pytest.raises(Rejected) as refused:
         parse_filter(f"{most} AND name = 'x'", FIELDS)
     assert refused.value.reason == "INVALID_FILTER"
+
+
+def test_an_order_has_so_many_fields() -> None:
+    most = ", ".join(f"metrics.m{number}" for number in range(MOST_ORDERS))
+    assert len(parse_order(most, FIELDS)) == MOST_ORDERS
+    with pytest.raises(Rejected) as refused:
+        parse_order(f"{most}, name", FIELDS)
+    assert refused.value.reason == "INVALID_ORDER"
 
 
 @given(st.one_of(st.text(), st.text("nametgscrd.='\"`() ANDIL%1,<>!")))

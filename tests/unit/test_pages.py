@@ -112,10 +112,12 @@ def test_a_foreign_token_is_refused(token: str) -> None:
     assert refused.value.reason == "INVALID_PAGE"
 
 
-def test_a_text_that_a_database_cannot_hold_is_refused() -> None:
+@pytest.mark.parametrize("char", ["\\u0000", "\\ud800", "\\udfff"])
+def test_a_text_that_a_database_cannot_hold_is_refused(char: str) -> None:
     with pytest.raises(Rejected) as refused:
-        key_of(token_of('["a\\u0000"]'), str)
+        key_of(token_of(f'["a{char}"]'), str)
     assert refused.value.reason == "INVALID_PAGE"
+    assert key_of(token_of('["\\ud83d\\ude00"]'), str) == ("😀",)
 
 
 @given(st.text())

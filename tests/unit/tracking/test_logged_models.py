@@ -74,7 +74,6 @@ class TestCreation:
             ({"params": {"k": "x" * 6001}}, "INVALID_VALUE"),
             ({"tags": {"k": "x" * 8001}}, "INVALID_VALUE"),
             ({"tags": {"../k": "x"}}, "INVALID_KEY"),
-            ({"tags": {f"k{n}": "x" * 8000 for n in range(126)}}, "INVALID_VALUE"),
         ],
         ids=count(),
     )
@@ -110,8 +109,6 @@ class TestLabels:
             (log({}, {"k": "x" * 8001}), "INVALID_VALUE"),
             (log({}, {"/k": "x"}), "INVALID_KEY"),
             (log({}, {"k": "x"}, "k"), "INVALID_KEY"),
-            (log({f"k{n}": "x" * 6000 for n in range(167)}), "INVALID_VALUE"),
-            (log({}, {f"k{n}": "x" * 8000 for n in range(126)}), "INVALID_VALUE"),
         ],
         ids=count(),
     )

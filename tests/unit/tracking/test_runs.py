@@ -173,9 +173,13 @@ class TestLogBatch:
         once = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, tags={"a": "1"}))
         once.when(log(tags={"a": "2"})).then(v1.RunLogged(run_id=RUN, tags={"a": "2"}))
 
-    def test_a_tag_may_be_removed(self) -> None:
-        batch = log(tags={"a": "2"}, removed=("c", "b", "c"))
-        given(RUNS, STARTED).when(batch).then(v1.RunLogged(run_id=RUN, tags={"a": "2"}, removed_tags=["b", "c"]))
+    @pytest.mark.parametrize("key", ["b", " b ", "\u212b", "old, key"])
+    def test_a_tag_may_be_removed_whatever_its_key(self, key: str) -> None:
+        tagged = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, tags={key: "1", "c": "1"}))
+        batch = log(tags={"a": "2"}, removed=("c", key, "c", "unknown"))
+        removed = v1.RunLogged(run_id=RUN, tags={"a": "2"}, removed_tags=sorted([key, "c"]))
+        tagged.when(batch).then(removed)
+        given(RUNS, STARTED).when(log(removed=(key,))).then()
 
     def test_what_was_measured_is_not_lost_with_a_deleted_run(self) -> None:
         deleted = given(RUNS, STARTED, DELETED)
@@ -209,6 +213,7 @@ class TestLogBatch:
             (log(tags={"k": "x" * 8001}), "INVALID_VALUE"),
             (log(tags={"k": "x"}, removed=("k",)), "INVALID_KEY"),
             (log(removed=("",)), "INVALID_KEY"),
+            (log(removed=("k" * 251,)), "INVALID_KEY"),
             (log(series=(series(key="a,b"),)), "INVALID_KEY"),
             (log(series=(series(model_id="m"),)), "INVALID_MODEL_ID"),
             (log(series=(series(dataset_name="train"),)), "INVALID_DATASET"),

@@ -1,0 +1,62 @@
+"""How much room there is for what is logged: all that is shown of one thing, but its metrics, must fit an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rpds import HashTrieMap
+
+from eventstore.errors import Kind, Rejected
+from eventstore.event import MAX_EVENT_BYTES
+from rollforward import v1
+
+LARGEST_RUN = LARGEST_LOGGED_MODEL = 3_000_000
+"""Bytes of what is shown of a run or a logged model, but its metrics: an answer may have 4 MiB."""
+
+LARGEST_EXPERIMENT = MAX_EVENT_BYTES
+"""Bytes of an experiment's tags; those of all experiments are kept in memory."""
+
+Part: TypeAlias = tuple[str, ...]
+"""What is shown: its kind, and which of this kind."""
+
+_FRAME = 11  # bytes around a part, at most: a field's number and length, twice within a map
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is shown of one thing: the bytes that each part takes in an answer, and all of them together."""
+
+    parts: HashTrieMap[Part, int] = field(default_factory=HashTrieMap)
+    taken: int = 0
+
+    def put(self, new: Iterable[tuple[Part, int]]) -> Room:
+        """With parts of so many bytes, in place of what was there."""
+        parts, taken = self.parts, self.taken
+        for part, size in new:
+            taken += size + _FRAME - parts.get(part, 0)
+            parts = parts.insert(part, size + _FRAME)
+        return Room(parts, taken)
+
+    def drop(self, part: Part) -> Room:
+        """Without a part."""
+        return Room(self.parts.discard(part), self.taken - self.parts.get(part, 0))
+
+    def put_labels(self, kind: str, labels: Mapping[str, str]) -> Room:
+        """With parameters or tags."""
+        return self.put(((kind, key), len(key.encode()) + len(value.encode())) for key, value in labels.items())
+
+    def change_tags(self, changes: Iterable[v1.TagChange]) -> Room:
+        """With tags as they are after changes."""
+        room = self
+        for change in changes:
+            put = change.HasField("to_value")
+            room = room.put_labels("tag", {change.key: change.to_value}) if put else room.drop(("tag", change.key))
+        return room
+
+    def check_growth(self, before: Room, most: int, reason: str, **about: Any) -> None:
+        """Raises `Rejected` with this reason when more is shown than before, and more than there may be."""
+        if self.taken > max(most, before.taken):
+            words = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"
+            raise Rejected(Kind.PRECONDITION, reason, words, size=str(self.taken), limit=str(most), **about)
