@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore.files import locked, take_name, write_durably
 
@@ -49,8 +49,10 @@ events = sa.Table(
 
 
 def fingerprint(tables: sa.MetaData, version: int) -> str:
-    """A hash of a projection's version and of its tables: rows with another fingerprint are not its own."""
-    ddl = [str(CreateTable(table)) for table in [*kernel_tables.sorted_tables, *tables.sorted_tables]]
+    """A hash of a projection's version, tables and indexes: rows with another fingerprint are not its own."""
+    both = [*kernel_tables.sorted_tables, *tables.sorted_tables]
+    indexes = sorted((index for table in both for index in table.indexes), key=lambda index: str(index.name))
+    ddl = [str(make) for make in (*map(CreateTable, both), *map(CreateIndex, indexes))]
     return hashlib.sha256("\n".join([str(version), *ddl]).encode()).hexdigest()[:10]
 
 

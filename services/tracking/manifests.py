@@ -11,6 +11,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
@@ -49,7 +50,8 @@ async def save(store: BlobStore, manifest: v1.Manifest) -> str:
 async def load(store: BlobStore, digest: str) -> v1.Manifest:
     """The manifest of this digest. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
     try:
-        data = b"".join([chunk async for chunk in within(store).open(digest)])
+        async with aclosing(within(store).open(digest)) as chunks:
+            data = b"".join([chunk async for chunk in chunks])
     except Rejected as refusal:
         if refusal.kind is Kind.NOT_FOUND:
             raise _not_found(digest) from refusal

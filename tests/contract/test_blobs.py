@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import random
@@ -154,6 +155,19 @@ async def test_an_upload_that_is_cancelled_or_fails_leaves_nothing(place: Place)
     with pytest.raises(ConnectionResetError):
         await place.store.put(digest_of(b"begun"), broken())
     assert place.listed() == []
+
+
+async def test_a_reader_that_is_cancelled_leaves_nothing_open(place: Place) -> None:
+    digest = digest_of(b"read")
+    await place.store.put(digest, pieces(b"read"))
+    for yields in [*range(5)] * 4:
+        reader = asyncio.create_task(read(place.store, digest))
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+    # A file that nobody closed would be complained about here.
+    await asyncio.to_thread(gc.collect)
 
 
 async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:

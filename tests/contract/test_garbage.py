@@ -31,8 +31,8 @@ LONG = 2 * AGE + 10.0  # after which what is set aside now is removed
 SEEDS = int(os.environ.get("ROLLFORWARD_GARBAGE_SEEDS", "1"))
 LIMIT = 30.0
 
-# So that an artifact is left alone for as often as not long enough to be removed.
-CLIENTS, ARTIFACTS = 16, 40
+# So that an artifact is left alone as often as not for long enough to be removed.
+CLIENTS, ARTIFACTS = 16, 60
 
 
 class Later:
@@ -322,8 +322,8 @@ class World:
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_no_race_loses_what_is_named(place: Place, seed: int) -> None:
     local = "://" not in place.url
-    world = World(place, seed, age=0.5 if local else 1.5)
-    await world.live(6.0 if local else 12.0)
+    world = World(place, seed, age=0.25 if local else 0.6)
+    await world.live(3.0 if local else 7.0)
     assert min(world.done.values()) > 0, world.done
     for artifact in world.names.digests:
         assert await is_stored(place.opened_again(), artifact)

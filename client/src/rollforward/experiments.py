@@ -36,7 +36,7 @@ def create_experiment(
     """Create an experiment and return its id. `name` has 1 to 500 characters.
 
     Raises InvalidRequest (INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), AlreadyExists
-    (EXPERIMENT_EXISTS), Unavailable.
+    (EXPERIMENT_EXISTS), PreconditionFailed (EXPERIMENT_FULL), Unavailable.
     """
     link = current(connection)
     labels = checked_experiment_tags(tags)
@@ -116,7 +116,7 @@ def set_experiment_tags(
     """Set tags of an experiment; its other tags stay.
 
     Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (EXPERIMENT_NOT_FOUND),
-    PreconditionFailed (EXPERIMENT_DELETED), Unavailable.
+    PreconditionFailed (EXPERIMENT_DELETED, EXPERIMENT_FULL), Unavailable.
     """
     link = current(connection)
     request = v1.ChangeExperimentTagsRequest(

@@ -39,8 +39,8 @@ def create_logged_model(
 
     `run` is the run that makes it. Names need not be unique. Metrics are logged by runs: log_metric takes a `model_id`.
     Raises InvalidRequest (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound
-    (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), AlreadyExists (LOGGED_MODEL_EXISTS), PreconditionFailed (EXPERIMENT_DELETED),
-    Unavailable.
+    (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), AlreadyExists (LOGGED_MODEL_EXISTS), PreconditionFailed (EXPERIMENT_DELETED,
+    LOGGED_MODEL_FULL), Unavailable.
     """
     link = current(connection)
     request = v1.CreateLoggedModelRequest(
@@ -110,7 +110,7 @@ def log_logged_model_params(
     """Log parameters of a logged model, as texts; each is written once and never changes.
 
     Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND),
-    PreconditionFailed (PARAM_CHANGED, LOGGED_MODEL_DELETED), Unavailable.
+    PreconditionFailed (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL), Unavailable.
     """
     link = current(connection)
     request = v1.LogLoggedModelRequest(

@@ -97,7 +97,7 @@ def set_run_tags(
     """Set tags of a run; its other tags stay. A live run does it with its own `set_tags`, without waiting.
 
     Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND), PreconditionFailed
-    (RUN_DELETED), Unavailable.
+    (RUN_DELETED, RUN_FULL), Unavailable.
     """
     link = current(connection)
     labels = checked_run_tags(tags)
@@ -128,7 +128,7 @@ def log_input(
 
     A live run does it with its own `log_input`; get_run shows the `inputs`.
     Raises InvalidRequest (INVALID_DATASET, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (RUN_NOT_FOUND),
-    PreconditionFailed (RUN_DELETED), Unavailable.
+    PreconditionFailed (RUN_DELETED, RUN_FULL), Unavailable.
     """
     link = current(connection)
     labels = checked_input_tags(context, tags)

@@ -15,6 +15,7 @@ from rollforward.journal import Head, Journal
 from rollforward.journal_records import Count, framed_point
 from rollforward.journal_strand import Strand
 from rollforward.run import Run
+from rollforward.syncing import waiting
 from rollforward.writer import Writer
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, open_writer
@@ -208,3 +209,14 @@ def test_a_directory_that_is_not_there_is_refused(place: Path) -> None:
     with pytest.raises(NotADirectoryError):
         rf.sync(place / "elsewhere")
     assert rf.sync() == []
+
+
+def test_a_journal_that_is_just_begun_or_removed_does_not_wait(link: Connection, place: Path) -> None:
+    journal = Journal(place / RUN / "one", Head(RUN, link.address, link.actor))
+    journal.ensure()
+    before = list(journal.folder.iterdir())
+    assert waiting(place) == 0
+    assert list(journal.folder.iterdir()) == before
+    with rf.start_run("fraud", offline=True, connection=link):
+        assert waiting(place) == 0
+    assert waiting(place) == 1
