@@ -71,7 +71,7 @@ class LocalBlobs:
         return await self._spool.received(upload_id)
 
     async def open(self, digest: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
-        with await self._opened(digest) as file:
+        with self._open(digest) as file:  # at once: a thread's would be lost with a cancelled call
             left = end_of(digest, offset, length, os.fstat(file.fileno()).st_size) - offset
             file.seek(offset)
             while chunk := await asyncio.to_thread(file.read, min(CHUNK, left)):
@@ -137,14 +137,6 @@ class LocalBlobs:
             with suppress(FileNotFoundError):
                 return path.stat().st_size
         return None
-
-    async def _opened(self, digest: str) -> IO[bytes]:
-        opening = asyncio.create_task(asyncio.to_thread(self._open, digest))
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close)  # the thread cannot be stopped, and nobody else would
-            raise
 
     def _open(self, digest: str) -> IO[bytes]:
         for path in self._places(digest):
@@ -214,8 +206,3 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _close(opening: asyncio.Task[IO[bytes]]) -> None:
-    if not opening.cancelled() and not opening.exception():
-        opening.result().close()
