@@ -225,3 +225,11 @@ def test_an_export_that_is_refused_leaves_no_file(cli: Cli, tmp_path: Path) -> N
     result = cli("audit", "export", "--log", "nothing", "--file", str(tmp_path / "events.jsonl"))
     assert refused(result) == "UNKNOWN_LOG"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("models", "tag", "m"), ("models", "untag", "m"), ("versions", "tag", "m", "1"), ("versions", "untag", "m", "1")],
+)
+def test_no_tag_is_nothing_to_change(cli: Cli, words: tuple[str, ...]) -> None:
+    refused(cli(*words), 2)
