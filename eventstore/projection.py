@@ -30,7 +30,7 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.2
 INDEX_SECONDS = 10.0
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 

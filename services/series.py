@@ -34,6 +34,21 @@ class Points:
 
 def latest_of(points: Points, starts: Sequence[int]) -> list[Point]:
     """The latest point of each part; parts begin at `starts`, and none is empty. A value of -0.0 is given as 0.0."""
+    ends = np.array([*starts[1:], len(points.steps)])
+    at = ends - 1 if _climb(points.steps, ends) else _latest(points, starts)
+    values = points.values[at] + 0.0
+    return list(zip(points.steps[at].tolist(), points.timestamps[at].tolist(), values.tolist(), strict=True))
+
+
+def _climb(steps: NDArray[np.int64], ends: NDArray[np.int64]) -> bool:
+    """Whether steps become more from point to point in every part, as almost always: the last ones are the latest."""
+    climbs = steps[1:] > steps[:-1]
+    climbs[ends[:-1] - 1] = True
+    return bool(climbs.all())
+
+
+def _latest(points: Points, starts: Sequence[int]) -> NDArray[np.intp]:
+    """Where the latest point of each part is."""
     owners = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(points.steps)))
     places = np.arange(len(points.steps))
     # Few points are left to sort once those with a lower step or time are out.
@@ -45,9 +60,7 @@ def latest_of(points: Points, starts: Sequence[int]) -> list[Point]:
     values = points.values[places] + 0.0
     numbers = ~np.isnan(values)
     order = np.lexsort((np.where(numbers, values, 0.0), numbers, owners))
-    last = order[np.searchsorted(owners, np.arange(len(starts)), "right") - 1]
-    at = places[last]
-    return list(zip(points.steps[at].tolist(), points.timestamps[at].tolist(), values[last].tolist(), strict=True))
+    return places[order[np.searchsorted(owners, np.arange(len(starts)), "right") - 1]]
 
 
 def columns(series: v1.Series) -> Columns:

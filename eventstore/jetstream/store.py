@@ -26,6 +26,7 @@ from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.connection import connect, server_version
 from eventstore.jetstream.delivery import Delivery, DeliveryBroken
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
+from eventstore.jetstream.together import Together
 from eventstore.store import check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]
@@ -75,6 +76,7 @@ class JetStreamStore:
         self._name = f"rf-{log}"
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._replicas = 1
+        self._together = Together()
 
     @property
     def log(self) -> str:
@@ -148,12 +150,9 @@ class JetStreamStore:
     async def _attempt(
         self, events: Sequence[NewEvent], messages: Sequence[Message], expected: Mapping[str, int]
     ) -> tuple[int, ...]:
-        # A batch that was begun and broke off cannot be begun again under its id.
-        *opening, (subject, payload, headers) = _as_batch(messages) if len(messages) > 1 else messages
-        for opening_subject, opening_payload, opening_headers in opening:
-            await self._client.publish(opening_subject, opening_payload, headers=opening_headers)
         try:
-            ack = await self._js.publish(subject, payload, timeout=ATTEMPT_SECONDS, headers=headers)
+            async with self._together:
+                ack = await self._publish(messages)
         except APIError as error:
             if error.err_code in _WRONG_REVISION or error.err_code == _DUPLICATE_IN_BATCH:
                 return await self._positions_if_appended(events, expected, error)
@@ -163,6 +162,13 @@ class JetStreamStore:
             if first is None or first.id != events[-1].id:
                 raise DuplicateAppend(ack.seq)
         return tuple(range(ack.seq - len(events) + 1, ack.seq + 1))
+
+    async def _publish(self, messages: Sequence[Message]) -> api.PubAck:
+        # A batch that was begun and broke off cannot be begun again under its id.
+        *opening, (subject, payload, headers) = _as_batch(messages) if len(messages) > 1 else messages
+        for opening_subject, opening_payload, opening_headers in opening:
+            await self._client.publish(opening_subject, opening_payload, headers=opening_headers)
+        return await self._js.publish(subject, payload, timeout=ATTEMPT_SECONDS, headers=headers)
 
     async def _positions_if_appended(
         self, events: Sequence[NewEvent], expected: Mapping[str, int], error: APIError

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
+from services.pending import put_all
 from services.times import timestamp
 
 tables = sa.MetaData()
@@ -51,9 +52,6 @@ model_names = sa.Table(
     sa.Index("model_names_by_origin", "origin"),
 )
 
-# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-_RECORD = sa.insert(recorded)
-
 
 class AuditProjection:
     """Keeps every event of one log; of metric points, which are many, all but the points themselves."""
@@ -67,7 +65,7 @@ class AuditProjection:
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes events down."""
-        rows.execute(_RECORD, [_row(self.log, event) for event in events])
+        put_all(rows, recorded, [_row(self.log, event) for event in events])
         for event in events:
             match event.data:
                 case v1.ModelCreated() as fact:
@@ -78,27 +76,18 @@ class AuditProjection:
                     pass
 
 
-def _row(log: str, event: RecordedEvent) -> dict[str, Any]:
-    view = recorded_view(log, event)
-    model, alias, cause = _subject(event.data)
+def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
+    """The columns of an event, in the order of the table's."""
+    view = _view(log, event)
     left_out = 0
     if isinstance(event.data, v1.MetricsLogged):
-        left_out = len(view.data.value)
-        view.data.value = b""
-    return {
-        "position": event.position,
-        "time": event.time,
-        "type": view.type,
-        "stream": view.stream,
-        "actor": view.actor,
-        "request_id": view.request_id,
-        "correlation_id": view.correlation_id,
-        "model": model,
-        "alias": alias,
-        "cause": cause,
-        "left_out": left_out,
-        "event": view.SerializeToString(deterministic=True),
-    }
+        view.data.type_url = f"type.googleapis.com/{view.type}"
+        left_out = event.data.ByteSize()
+    else:
+        view.data.Pack(event.data, deterministic=True)
+    who = (view.actor, view.request_id, view.correlation_id)
+    body = view.SerializeToString(deterministic=True)
+    return event.position, event.time, view.type, view.stream, *who, *_subject(event.data), left_out, body
 
 
 def _name(rows: sa.Connection, name: str, origin: str) -> None:
@@ -114,9 +103,9 @@ def _subject(fact: Message) -> tuple[str | None, str | None, int]:
     return getattr(named, "model", None), getattr(named, "alias", None), getattr(fact, "cause", 0)
 
 
-def recorded_view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
-    """An event as auditors see it."""
-    view = v1.RecordedEvent(
+def _view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
+    """An event as auditors see it, but for its fact."""
+    return v1.RecordedEvent(
         log=log,
         position=event.position,
         event_id=event.id,
@@ -130,5 +119,3 @@ def recorded_view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
         causation_id=event.metadata.causation_id,
         traceparent=event.metadata.traceparent,
     )
-    view.data.Pack(event.data, deterministic=True)
-    return view

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.series import Points, is_later, pack, unpack
+from services.series import Points, is_later, latest_of, pack, unpack
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 NAN, INF = float("nan"), float("inf")
@@ -54,6 +54,18 @@ def test_the_latest_is_the_one_that_none_is_behind(columns: list[Point]) -> None
     latest = unpack(series_of(columns)).latest()
     slow = functools.reduce(lambda one, other: other if before(one, other) else one, columns)
     assert same(latest, slow)
+
+
+@given(st.lists(st.tuples(points, st.booleans()), min_size=1, max_size=4))
+def test_each_part_has_its_own_latest(parts: list[tuple[list[Point], bool]]) -> None:
+    # Steps that climb in every part, as almost always, are judged in another way.
+    cut = [
+        [(step, *columns[step][1:]) for step in range(len(columns))] if climbs else columns for columns, climbs in parts
+    ]
+    starts = [sum(map(len, cut[:number])) for number in range(len(cut))]
+    found = latest_of(unpack(series_of([point for columns in cut for point in columns])), starts)
+    for columns, latest in zip(cut, found, strict=True):
+        assert same(latest, functools.reduce(lambda one, other: other if before(one, other) else one, columns))
 
 
 @given(points, points)
