@@ -92,5 +92,9 @@ def connect(endpoint: Endpoint, actor: str = "bench") -> Client:
             from benchmarks.systems.limit import BareClient  # noqa: PLC0415
 
             return cast("Client", BareClient(endpoint))  # asked for nothing but what it can do
+        case "bare":
+            from benchmarks.systems.bare import BareServiceClient  # noqa: PLC0415
+
+            return cast("Client", BareServiceClient(endpoint))  # as above
         case _:
             raise ValueError(endpoint.kind)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 from benchmarks.scene import Scene
-from benchmarks.systems.names import ALL, LIMIT, OURS, PEERS, TRACKIO
+from benchmarks.systems.names import ALL, LIMITS, OURS, PEERS, TRACKIO
 
 _BEGIN, _END = "<!-- figures of the {} -->", "<!-- end of figures -->"
 _MORE_IS_BETTER = ("/s", "points/s")
@@ -53,8 +53,8 @@ def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
     """The headings and the rows of a table of one scene's figures."""
     systems = [system for system in ALL if any(one.system == system for one in figures)]
     compared = {key: ratios(figures, *key) for key in _rows(figures)}
-    others = [other for other in (*PEERS, TRACKIO, LIMIT) if any(other in found for found in compared.values())]
-    headings = ["what", "unit", *systems, *[f"of {other}" if other == LIMIT else f"x {other}" for other in others]]
+    others = [other for other in (*PEERS, TRACKIO, *LIMITS) if any(other in found for found in compared.values())]
+    headings = ["what", "unit", *systems, *[f"of {other}" if other in LIMITS else f"x {other}" for other in others]]
     rows = []
     for (line, unit), values in _rows(figures).items():
         cells = [_number(values[system]) if system in values else "" for system in systems]
@@ -63,7 +63,7 @@ def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
 
 
 def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
-    """How many times better ours is than a peer on the same kind of database, and than the limit, by the other's name.
+    """How many times better ours is than a peer on the same kind of database, and than a limit, by the other's name.
 
     A line of a peer alone, such as one with another kind of client, is compared with ours without: "a, b" with "a".
     """
@@ -73,7 +73,7 @@ def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
     if not any(system in ours for system in OURS):
         ours = _rows(figures).get((line.partition(",")[0], unit), {})
     if unit in _COMPARED:
-        for mine, other in [*zip(OURS, PEERS, strict=True), (OURS[0], LIMIT), (OURS[0], TRACKIO)]:
+        for mine, other in [*zip(OURS, PEERS, strict=True), *((OURS[0], other) for other in (*LIMITS, TRACKIO))]:
             if values.get(other) and ours.get(mine):
                 found[other] = _times_better(ours[mine], values[other], unit)
     return found
@@ -107,7 +107,7 @@ def _rows(figures: Iterable[Figure]) -> dict[tuple[str, str], dict[str, float]]:
 def _times(other: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.0%}" if other == LIMIT else f"{value:.1f}"
+    return f"{value:.0%}" if other in LIMITS else f"{value:.1f}"
 
 
 def _times_better(ours: float, other: float, unit: str) -> float:

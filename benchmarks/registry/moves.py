@@ -8,7 +8,7 @@ from benchmarks.clients import ALIAS, Client, Endpoint, connect
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene
-from benchmarks.systems.names import PEERS, SERVERS
+from benchmarks.systems.names import PEERS, WRITERS
 
 CROWD = 16
 
@@ -33,4 +33,4 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             yield from calls("moves", "1 client, quick ack", system, one.rounds(move, options.seconds, options.rounds))
 
 
-SCENE = Scene("moves", "alias moves with 1 and with 16 clients", SERVERS, measure)
+SCENE = Scene("moves", "alias moves with 1 and with 16 clients", WRITERS, measure)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.clients import Endpoint
-from benchmarks.systems import limit, mlflow, ours, trackio
+from benchmarks.systems import bare, limit, mlflow, ours, trackio
 from benchmarks.systems.names import ALL
 from tests.servers.postgres import running_postgres
 
@@ -27,6 +27,7 @@ def _on_postgres(
 
 _RUNS: tuple[Run, ...] = (
     limit.running,
+    bare.running,
     ours.running,
     partial(_on_postgres, ours.running),
     mlflow.running,

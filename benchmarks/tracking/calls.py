@@ -8,7 +8,7 @@ from benchmarks.clients import Client, Endpoint
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene
-from benchmarks.systems.names import LIMIT, PEERS, SERVERS
+from benchmarks.systems.names import LIMIT, PEERS, WRITERS
 from benchmarks.systems.own_clients import own_client
 from benchmarks.systems.processes import cpu_seconds
 from benchmarks.tracking.rounds import measured
@@ -39,4 +39,4 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
                 yield from calls("calls", line, system, several.rounds(log_one, options.seconds, options.rounds))
 
 
-SCENE = Scene("calls", "calls that log one metric point, by 1 and by 16 clients", SERVERS, measure)
+SCENE = Scene("calls", "calls that log one metric point, by 1 and by 16 clients", WRITERS, measure)

@@ -1,0 +1,117 @@
+"""A gRPC service that appends what it is sent to a log, durably, and does nothing else: no rules, no rows, no repeats.
+
+What a service in Python over gRPC and JetStream cannot be quicker than, on the libraries that rollforward uses. Run as
+a program it serves itself, over the directory that it is given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+from google.protobuf.message import Message
+
+from benchmarks.clients import Endpoint
+from benchmarks.systems.points import packed
+from benchmarks.systems.processes import program
+from eventstore.codec import EventTypes
+from eventstore.event import Metadata, NewEvent
+from eventstore.jetstream import JetStreamStore, connect
+from rollforward import v1
+from services.nats_server import EmbeddedNats
+
+_TYPES = EventTypes([v1.AliasMoved, v1.MetricsLogged])
+_DIGEST = "sha256:" + "0" * 64
+
+
+class BareServiceClient:
+    """A client of the bare service, by the stubs that the SDK is built on."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._channel = grpc.insecure_channel(endpoint.address, options=[("grpc.enable_http_proxy", 0)])
+        self._tracking, self._registry = v1.TrackingServiceStub(self._channel), v1.RegistryServiceStub(self._channel)
+        self._run = uuid.uuid4().hex
+
+    def prepare(self, model: str, versions: int) -> None:
+        """Nothing is needed."""
+
+    def move(self, model: str, alias: str, version: int) -> None:
+        """Have one event appended."""
+        self._registry.MoveAlias(v1.MoveAliasRequest(model=model, alias=alias, version=version))
+
+    def log(self, points: int) -> None:
+        """Have one event appended that has so many points."""
+        self._tracking.LogBatch(v1.LogBatchRequest(run_id=self._run, series=[packed(points)]))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._channel.close()
+
+
+@contextmanager
+def running(data: Path | None = None) -> Iterator[Endpoint]:
+    """The service, always over nothing."""
+    del data
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.systems.bare", folder]
+        with program(command) as (said, pid):
+            yield Endpoint("bare", said, pids=(pid,))
+
+
+class _Service:
+    def __init__(self, store: JetStreamStore) -> None:
+        self._store = store
+        self._numbers = itertools.count(1)
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What it answers, under the names that rollforward's services have."""
+        log = grpc.unary_unary_rpc_method_handler(
+            self._log, v1.LogBatchRequest.FromString, v1.LogBatchResponse.SerializeToString
+        )
+        move = grpc.unary_unary_rpc_method_handler(
+            self._move, v1.MoveAliasRequest.FromString, v1.MoveAliasResponse.SerializeToString
+        )
+        return [
+            grpc.method_handlers_generic_handler("rollforward.v1.TrackingService", {"LogBatch": log}),
+            grpc.method_handlers_generic_handler("rollforward.v1.RegistryService", {"MoveAlias": move}),
+        ]
+
+    async def _log(self, request: v1.LogBatchRequest, _: Any) -> v1.LogBatchResponse:
+        logged = v1.MetricsLogged(run_id=request.run_id, series=request.series)
+        return v1.LogBatchResponse(position=await self._append(f"metrics/{request.run_id}", logged))
+
+    async def _move(self, request: v1.MoveAliasRequest, _: Any) -> v1.MoveAliasResponse:
+        moved = v1.AliasMoved(model=request.model, alias=request.alias, to_version=request.version, to_digest=_DIGEST)
+        return v1.MoveAliasResponse(position=await self._append(f"model/{request.model}", moved))
+
+    async def _append(self, stream: str, event: Message) -> int:
+        """Its position."""
+        name = str(next(self._numbers))
+        (position,) = await self._store.append([NewEvent(stream, event, Metadata("bench"), name, name)])
+        return position
+
+
+async def _serve(folder: Path) -> None:
+    async with EmbeddedNats(folder) as nats:
+        client = await connect(nats.address.url, nats.address.user, nats.address.password)
+        store = JetStreamStore(client, "bench", _TYPES)
+        await store.open()
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers(_Service(store).handlers())
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        print(f"127.0.0.1:{port}", flush=True)
+        await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(Path(sys.argv[1])))
