@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore.files import locked, take_name, write_durably
+from eventstore.questions import answer
 
 SQLITE_BUSY_SECONDS = 30
 LOCKED_SECONDS = 0.5
@@ -193,7 +194,6 @@ class Rows:
         self.readers = 0
         self._tables = tables
         self._kept: sa.Connection | None = None
-        self._texts: dict[sa.Select[Any], tuple[str, Sequence[str]]] = {}
         with self.writing(durably=True) as connection:
             if self._on_postgresql:
                 # Two programs that make the same table at once would both fail.
@@ -223,16 +223,9 @@ class Rows:
             yield self._kept
 
     def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The only row that answers a tiny question, past all that SQLAlchemy does; for the thread of `at_once`."""
-        if question not in self._texts:
-            compiled = question.compile(self._engine)
-            self._texts[question] = str(compiled), compiled.positiontup or ()
-        text, names = self._texts[question]
+        """The only row that answers a tiny question, without a transaction; for the thread of `at_once`."""
         self._kept = self._kept or self._engine.connect()
-        cursor = self._kept.connection.cursor()
-        cursor.execute(text, [parameters[name] for name in names])
-        row: Sequence[Any]
-        (row,) = cursor.fetchall()
+        (row,) = answer(self._kept, question, **parameters)
         return row
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -46,21 +45,23 @@ def compared(rows: sa.Connection, column: sa.ColumnElement[Any], how: Comparison
             return condition
 
 
-def among(dialect: str, column: sa.ColumnElement[int], numbers: Sequence[int] | None = None) -> sa.ColumnElement[bool]:
+def among(
+    dialect: str, column: sa.ColumnElement[int], numbers: Sequence[int] | None = None, *, named: str = "numbers"
+) -> sa.ColumnElement[bool]:
     """Whether a column has one of some numbers, however many: they are one parameter.
 
-    Without `numbers` it is left open, under the name "numbers", for what `in_one` makes of them.
+    Without `numbers` it is left open, under a name, for what `in_one` makes of them.
     """
-    kind: Any = ARRAY(sa.BigInteger) if dialect == "postgresql" else sa.Text()
-    given = sa.bindparam("numbers", type_=kind) if numbers is None else sa.literal(in_one(dialect, numbers), kind)
+    given = sa.bindparam(named, type_=sa.Text()) if numbers is None else sa.literal(in_one(dialect, numbers))
     if dialect == "postgresql":
-        return column == sa.any_(given)
+        return column == sa.any_(sa.cast(given, ARRAY(sa.BigInteger)))
     return column.in_(sa.select(sa.func.json_each(given).table_valued("value").c.value))
 
 
-def in_one(dialect: str, numbers: Sequence[int]) -> Any:
-    """Numbers as one parameter."""
-    return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
+def in_one(dialect: str, numbers: Sequence[int]) -> str:
+    """Numbers as one parameter, a text."""
+    begin, end = "{}" if dialect == "postgresql" else "[]"
+    return f"{begin}{','.join(map(str, numbers))}{end}"
 
 
 def compared_tag(

@@ -80,10 +80,12 @@ def list_runs(rows: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsRe
     """A page of runs. Raises `Rejected` INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND."""
     size = page_size(request.page_size)
     found = run_keys(rows, request, size + 1)
-    page, token = cut(
+    answer = v1.ListRunsResponse()
+    page, answer.next_page_token = cut(
         found,
         size,
         lambda key: [asked_by(request), *key],
-        lambda keys: views.runs_of(rows, [key[-1] for key in keys], brief=request.brief),
+        lambda keys: views.runs_of(rows, [key[-1] for key in keys], brief=request.brief, make=answer.runs.add),
     )
-    return v1.ListRunsResponse(runs=page, next_page_token=token)
+    del answer.runs[len(page) :]
+    return answer

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from eventstore.questions import answer
 from rollforward import v1
 from services.filters import Comparison, Order, parse_filter, parse_order
 from services.listing import behind, listing_key, ordered
@@ -36,7 +37,7 @@ _TO_WALK, _TO_GATHER = (
 
 def _plan(rows: sa.Connection, how: sa.Select[Any]) -> None:
     if rows.dialect.name == "postgresql":
-        rows.execute(how)
+        answer(rows, how)
 
 
 def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
@@ -50,7 +51,7 @@ def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> S
     after = listing_key(request, *kinds_of(orders))
     scope = scope_of(rows, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
     conditions = [(how, condition(rows, how, scope)) for how in comparisons]
-    asked = _Asked(rows, orders, scope, _alive(request.lifecycle), conditions, after, wanted)
+    asked = _Asked(rows, orders, scope, _ALIVE.get(request.lifecycle, _LIVES), conditions, after, wanted)
     way = way_of(orders[0], comparisons)
     _plan(rows, _TO_WALK)
     if way and (len(orders) == 1 or scope.few):
@@ -73,13 +74,12 @@ class _Asked:
     """How many runs fulfil a condition, by its place among them, as far as they were counted."""
 
 
-def _alive(lifecycle: v1.Lifecycle.ValueType) -> list[sa.ColumnElement[bool]]:
-    if lifecycle == v1.LIFECYCLE_ALL:
-        return []
-    if lifecycle == v1.LIFECYCLE_DELETED:
-        gone = sa.select(experiments.c.number).where(experiments.c.deleted)
-        return [sa.or_(runs.c.deleted, runs.c.experiment.in_(gone))]
-    return [~runs.c.deleted]
+_GONE = sa.select(experiments.c.number).where(experiments.c.deleted)
+_ALIVE: dict[int, Sequence[sa.ColumnElement[bool]]] = {
+    v1.LIFECYCLE_ALL: (),
+    v1.LIFECYCLE_DELETED: (sa.or_(runs.c.deleted, runs.c.experiment.in_(_GONE)),),
+}
+_LIVES = (~runs.c.deleted,)
 
 
 def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:

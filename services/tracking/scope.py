@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
+from eventstore.questions import answer
 from rollforward import v1
-from services.conditions import among
+from services.conditions import among, in_one
 from services.tracking.tables import experiments
 
 FEW = 32
 """So many experiments are merged at once; of more, those that come first."""
 
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_ID = re.compile(r"[1-9][0-9]{0,8}")
+_NUMBER = experiments.c.number
+_ALL = sa.select(_NUMBER).limit(sa.literal_column(str(FEW + 1)))
+_LIVE = _ALL.where(~experiments.c.deleted)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Experiments: those that `where` holds for; `few` are their numbers, if they are no more than FEW."""
+    """Experiments: `few` are their numbers, or there are more than FEW, and `where` holds for them."""
 
-    where: sa.ColumnElement[bool]
     few: Sequence[int] | None
+    where: sa.ColumnElement[bool] = field(default_factory=sa.true)
 
     def holds(self, experiment: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         """Whether a column has the number of one of them."""
@@ -40,15 +46,14 @@ def scope_of(rows: sa.Connection, experiment_ids: Collection[str], lifecycle: v1
         Rejected: EXPERIMENT_NOT_FOUND.
     """
     live = lifecycle in {v1.LIFECYCLE_UNSPECIFIED, v1.LIFECYCLE_ACTIVE}
-    where: sa.ColumnElement[bool]
     if experiment_ids:
         known = _known(rows, sorted(experiment_ids))
-        numbers: Sequence[int] = sorted(number for number, deleted in known if not (live and deleted))
-        where = among(rows.dialect.name, experiments.c.number, numbers)
-    else:
-        where = ~experiments.c.deleted if live else sa.true()
-        numbers = rows.scalars(sa.select(experiments.c.number).where(where).limit(FEW + 1)).all()
-    return Scope(where, sorted(numbers) if len(numbers) <= FEW else None)
+        numbers = sorted(number for number, deleted in known if not (live and deleted))
+        return Scope(numbers) if len(numbers) <= FEW else Scope(None, among(rows.dialect.name, _NUMBER, numbers))
+    found = [number for (number,) in answer(rows, _LIVE if live else _ALL)]
+    if len(found) <= FEW:
+        return Scope(sorted(found))
+    return Scope(None, ~experiments.c.deleted if live else sa.true())
 
 
 def experiment_number(rows: sa.Connection, experiment_id: str) -> int:
@@ -59,14 +64,19 @@ def experiment_number(rows: sa.Connection, experiment_id: str) -> int:
 def _known(rows: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
     """The numbers of experiments, and whether they are deleted."""
     # Written otherwise, as "007", it is another id.
-    wanted = {one: int(one) if _NUMBER.fullmatch(one) else 0 for one in experiment_ids}
-    question = sa.select(experiments.c.number, experiments.c.deleted)
-    found = rows.execute(question.where(among(rows.dialect.name, experiments.c.number, list(wanted.values()))))
-    known: dict[int, bool] = {row.number: row.deleted for row in found}
+    wanted = {one: int(one) if _ID.fullmatch(one) else 0 for one in experiment_ids}
+    dialect = rows.dialect.name
+    found = answer(rows, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
+    known = {number: bool(deleted) for number, deleted in found}
     for experiment_id, number in wanted.items():
         if number not in known:
             raise no_experiment(experiment_id)
     return list(known.items())
+
+
+@cache
+def _these(dialect: str) -> sa.Select[Any]:
+    return sa.select(_NUMBER, experiments.c.deleted).where(among(dialect, _NUMBER))
 
 
 def no_experiment(wanted: str) -> Rejected:

@@ -164,10 +164,20 @@ class Walk:
         numbers, last = self._ahead(phase, after)
         if not numbers:
             return [], None
-        end = self._merged(phase, numbers, after, last, size).limit(1).offset(size - 1)
-        last = next(((value, run) for value, run in self._rows.execute(end)), last)
-        some = self._merged(phase, numbers, after, last, wanted, self._fulfil(phase))
-        return [(value, run) for value, run in self._rows.execute(some)], last
+        some = self._merged(phase, numbers, after, last, size)
+        end = some.limit(1).offset(size - 1)
+        if self._rows.dialect.name == "sqlite":
+            # It would put in order once more what is in order: it is told where to end instead.
+            last = next(iter(self._places(end)), last)
+            fulfil = self._fulfil(phase, phase.source.c.run)
+            return self._places(self._merged(phase, numbers, after, last, wanted, fulfil)), last
+        ahead = some.subquery("ahead")
+        fulfilling = sa.select(ahead).where(self._fulfil(phase, ahead.c.run))
+        found = self._places(fulfilling.order_by(*self._order(phase, *ahead.c)).limit(wanted))
+        return found, last if len(found) == wanted else next(iter(self._places(end)), last)
+
+    def _places(self, question: sa.Select[Any]) -> list[Place]:
+        return [(value, run) for value, run in self._rows.execute(question).all()]
 
     def _ahead(self, phase: Phase, after: Place | None) -> tuple[Sequence[int], Place | None]:
         """The experiments that the next rows are of, and where rows of others come in."""
@@ -184,8 +194,8 @@ class Walk:
         last = (found[-1].value, found[-1].run) if len(found) > FEW else None
         return [row.number for row in found], last
 
-    def _fulfil(self, phase: Phase) -> sa.ColumnElement[bool]:
-        same = runs.c.run == phase.source.c.run
+    def _fulfil(self, phase: Phase, run: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+        same = runs.c.run == run
         return sa.select(sa.literal(1)).select_from(runs).where(same, *self._where, *phase.besides).exists()
 
     def _merged(

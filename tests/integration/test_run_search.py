@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
 from eventstore.errors import Rejected
 from rollforward import v1
@@ -248,6 +249,24 @@ def test_as_many_comparisons_as_a_filter_may_have(runs: TrackingRows) -> None:
     for order_by in ("metrics.acc", "tags.team"):
         assert names(runs, metrics, order_by) == ""
         assert sorted(names(runs, params, order_by)) == list("abcde")
+
+
+def test_what_one_question_lists_is_of_one_moment(own: TrackingRows) -> None:
+    request = v1.ListRunsRequest(experiment_ids=["1"], order_by="metrics.acc DESC")
+
+    def twice(rows: sa.Connection) -> list[v1.ListRunsResponse]:
+        first = queries.list_runs(rows, request)
+        own.log(f"{5:032x}", {"acc": 2.0}, lr="9")
+        own.tag(f"{1:032x}", {"team": "other"})
+        own.run("1", name="f")
+        return [first, queries.list_runs(rows, request)]
+
+    first, second = own.ask(twice)
+    assert first == second
+    later = own.ask(lambda rows: queries.list_runs(rows, request))
+    assert "".join(run.name for run in later.runs) == "edbacf"
+    assert later.runs[0].params == {"lr": "9"}
+    assert later.runs[3].tags["team"] == "other"
 
 
 def test_what_is_deleted_is_shown_when_it_is_asked_for(own: TrackingRows) -> None:
