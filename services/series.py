@@ -90,11 +90,16 @@ def columns_of(steps: bytes, timestamps: bytes, values: bytes) -> Points:
 
 def pack(key: str, points: Points) -> v1.Series:
     """The chunk of some points."""
-    return v1.Series(
-        key=key,
-        steps=points.steps.astype("<i8").tobytes(),
-        timestamps=points.timestamps.astype("<i8").tobytes(),
-        values=points.values.astype("<f8").tobytes(),
+    steps, timestamps, values = packed(points)
+    return v1.Series(key=key, steps=steps, timestamps=timestamps, values=values)
+
+
+def packed(points: Points) -> Columns:
+    """The columns of some points."""
+    return (
+        points.steps.astype("<i8", copy=False).tobytes(),
+        points.timestamps.astype("<i8", copy=False).tobytes(),
+        points.values.astype("<f8", copy=False).tobytes(),
     )
 
 

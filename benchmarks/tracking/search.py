@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,11 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.tracking.locations import location
 from eventstore.rows import Database, Rows
 from rollforward import v1
 from services.tracking import queries
 from services.tracking import tables as t
-from tests.servers.postgres import running_postgres
 
 METRICS = ("acc", "auc", "f1", "loss", "time")
 PARAMS = tuple(f"param{number}" for number in range(10))
@@ -149,17 +147,6 @@ def measure(rows: Rows, question: Question, times: int) -> tuple[int, float, flo
         ask(rows, question, token).SerializeToString()
         took.append((time.perf_counter() - began) * 1000)
     return len(found.runs), statistics.median(took), statistics.quantiles(took, n=20)[-1]
-
-
-@contextmanager
-def location(on: str) -> Iterator[str]:
-    """A new directory or database."""
-    if on == "sqlite":
-        with tempfile.TemporaryDirectory() as folder:
-            yield folder
-        return
-    with running_postgres() as server, server.database() as url:
-        yield url
 
 
 def main() -> None:

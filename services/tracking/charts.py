@@ -5,27 +5,30 @@ A chunk that lies in one interval counts by what rows say of it; only the points
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from eventstore.questions import Row, answer
 from rollforward import v1
+from services.conditions import among, in_one
 from services.tracking.open_series import alike
 from services.tracking.tables import chunks
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_AT_ONCE = 256  # chunks whose points are read at once
+_ASKED = 256  # chunks whose points are asked for at once
+_TOGETHER = 32  # of them, which are counted at once: what is done to columns of this length stays in the cache
 _WORD = 2**64
+_BYTES = 8
 _STEPS = (chunks.c.first_step, chunks.c.last_step, chunks.c.steps)
 _TIMES = (chunks.c.first_time, chunks.c.last_time, chunks.c.timestamps)
-_ARE_OF = (chunks.c.run.in_(sa.bindparam("of", expanding=True)), chunks.c.key == sa.bindparam("named"))
-_ARE_NUMBERED = chunks.c.number.in_(sa.bindparam("numbered", expanding=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +41,19 @@ class Axis:
     count: int
 
     def intervals(self, places: Ints) -> Ints:
-        """The interval of each place; those that are not within are taken for the nearest that is."""
+        """The interval of each place that is within; of others, any."""
         span = self.high - self.low
-        if span <= 0:
+        if not span:
             return np.zeros(len(places), np.int64)
         # Modulo 2**64 the difference is right, whatever the signs.
-        distance = np.clip(places, self.low, self.high).view(np.uint64) - np.uint64(self.low % _WORD)
+        found: NDArray[np.uint64] = places.astype(np.int64, copy=False).view(np.uint64) - np.uint64(self.low % _WORD)
         if span * self.count < _WORD:
-            found = (distance * np.uint64(self.count) // np.uint64(span)).astype(np.int64)
+            found *= np.uint64(self.count)
+            found //= np.uint64(span)
         else:
             edges = [-(-number * span // self.count) for number in range(1, self.count)]
-            found = np.searchsorted(np.array(edges, np.uint64), distance, "right")
-        return np.minimum(found, self.count - 1)
+            found = np.searchsorted(np.array(edges, np.uint64), found, "right").view(np.uint64)
+        return np.minimum(found, np.uint64(self.count - 1), out=found).view(np.int64)
 
 
 class Tally:
@@ -64,16 +68,18 @@ class Tally:
 
     def add_points(self, intervals: Ints, values: Floats) -> None:
         """Adds points, each in its interval."""
+        starts = _changes(intervals)
         known = ~np.isnan(values)
-        starts = np.flatnonzero(np.diff(intervals, prepend=-1))
         if len(starts) > len(values) // 4:
             self.add_chunks(intervals, np.ones(len(values), np.int64), known.astype(np.int64), [values] * 3)
             return
         # Points that stand together in one interval count as a chunk.
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = np.add.reduceat(np.where(known, values, 0.0), starts)
         points = np.diff(starts, append=len(values))
-        numbers = np.add.reduceat(known, starts, dtype=np.int64)
+        numbers, added = points, values
+        if not known.all():
+            numbers, added = np.add.reduceat(known, starts, dtype=np.int64), np.where(known, values, 0.0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.add.reduceat(added, starts)
         figures = [np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts), total]
         self.add_chunks(intervals[starts], points, numbers, figures)
 
@@ -82,71 +88,118 @@ class Tally:
         np.add.at(self.points, intervals, points)
         np.add.at(self.numbers, intervals, numbers)
         known = numbers > 0
-        intervals, (least, greatest, total) = intervals[known], (figure[known] + 0.0 for figure in figures)
+        if not known.all():
+            intervals, figures = intervals[known], [figure[known] for figure in figures]
+        least, greatest, total = (figure + 0.0 for figure in figures)
         np.minimum.at(self.least, intervals, least)
         np.maximum.at(self.greatest, intervals, greatest)
         with np.errstate(invalid="ignore", over="ignore"):
             np.add.at(self.total, intervals, total)
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What rows say of the chunks of a metric in some runs: a column for each thing, an element for each chunk."""
+
+    run: Ints
+    number: Ints
+    first: Ints
+    last: Ints
+    points: Ints
+    numbers: Ints
+    least: Floats
+    greatest: Floats
+    total: Floats
+
+    def extent(self) -> tuple[int, int] | None:
+        """The first and the last place; None if there are no chunks."""
+        return (int(self.first.min()), int(self.last.max())) if len(self.first) else None
+
+
+def outline(rows: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
+    """The outline of a metric in some runs."""
+    dialect = rows.dialect.name
+    found = answer(rows, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
+    columns: Sequence[Sequence[Any]] = list(zip(*found, strict=True)) or [()] * 9
+    run, number, first, last, points, numbers = (np.array(column, np.int64) for column in columns[:6])
+    least, greatest, total = (np.array(column, np.float64) for column in columns[6:])
+    return Outline(run, number, first, last, points, numbers, least, greatest, total)
+
+
 def extent(rows: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> tuple[int, int] | None:
     """The first and the last place of a metric in any of some runs; None if none has it."""
-    first, last, _ = _columns(kind)
-    question = sa.select(sa.func.min(first), sa.func.max(last)).where(*_ARE_OF)
-    low, high = rows.execute(question, {"of": runs, "named": key}).one()
+    dialect = rows.dialect.name
+    ((low, high),) = answer(rows, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
     return None if low is None else (low, high)
 
 
-def tally(rows: sa.Connection, axis: Axis, runs: Sequence[int], key: str) -> Tally:
+def tally(rows: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Tally:
     """A metric of some runs in intervals: those of the first run, then those of the second, and so on."""
     result = Tally(len(runs) * axis.count)
-    if not (found := _outline(rows, axis.kind, runs, key)):
-        return result
-    run, number, first, last, points, numbers = (np.array(column, np.int64) for column in found[:6])
     order = np.argsort(runs)
-    owner = order[np.searchsorted(np.array(runs)[order], run)] * axis.count
-    begin, end = axis.intervals(first), axis.intervals(last)
-    whole = (first >= axis.low) & (last <= axis.high) & (begin == end)
-    figures = [np.array(column, np.float64)[whole] for column in found[6:]]
-    result.add_chunks((owner + begin)[whole], points[whole], numbers[whole], figures)
-    cut = ~whole & (last >= axis.low) & (first <= axis.high)
-    owners = dict(zip(run[cut].tolist(), owner[cut].tolist(), strict=True))
-    wanted = list(zip(run[cut].tolist(), number[cut].tolist(), strict=True))
-    for at in range(0, len(wanted), _AT_ONCE):
-        for owned, places, values in _read(rows, axis.kind, key, owners, wanted[at : at + _AT_ONCE]):
-            within = (places >= axis.low) & (places <= axis.high)
-            found_in = owned + axis.intervals(places)
-            result.add_points(*((found_in, values) if within.all() else (found_in[within], values[within])))
+    offset = order[np.searchsorted(runs, series.run, sorter=order)] * axis.count
+    begin, end = axis.intervals(series.first), axis.intervals(series.last)
+    whole = (begin == end) & (series.first >= axis.low) & (series.last <= axis.high)
+    figures = [figure[whole] for figure in (series.least, series.greatest, series.total)]
+    result.add_chunks((offset + begin)[whole], series.points[whole], series.numbers[whole], figures)
+    cut = ~whole & (series.last >= axis.low) & (series.first <= axis.high)
+    offsets = dict(zip(series.run[cut].tolist(), offset[cut].tolist(), strict=True))
+    wanted = list(zip(series.run[cut].tolist(), series.number[cut].tolist(), strict=True))
+    for at in range(0, len(wanted), _ASKED):
+        for some in _read(rows, axis.kind, key, wanted[at : at + _ASKED]):
+            _add_cut(result, axis, offsets, some)
     return result
 
 
-def _outline(
-    rows: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str
-) -> Sequence[tuple[Any, ...]]:
-    """Columns: the chunks' runs, numbers, first and last places, how many points and numbers, and their figures."""
-    first, last, _ = _columns(kind)
-    known = (chunks.c.run, chunks.c.number, first, last, chunks.c.points, chunks.c.numbers)
-    figures = (chunks.c.least, chunks.c.greatest, chunks.c.total)
-    found = rows.execute(sa.select(*known, *figures).where(*_ARE_OF), {"of": runs, "named": key}).all()
-    return list(zip(*found, strict=True))
+def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequence[Row]) -> None:
+    """Adds chunks point by point; `offsets` says where the intervals of a run begin."""
+    held, columns, values = (list(column) for column in zip(*some, strict=True))
+    places = np.frombuffer(b"".join(columns), "<i8")
+    intervals = axis.intervals(places)
+    intervals += np.repeat([offsets[run] for run in held], [len(column) // _BYTES for column in columns])
+    numbers = np.frombuffer(b"".join(values), "<f8")
+    within = (places >= axis.low) & (places <= axis.high)
+    result.add_points(*((intervals, numbers) if within.all() else (intervals[within], numbers[within])))
 
 
 def _read(
-    rows: sa.Connection,
-    kind: v1.MetricAxis.ValueType,
-    key: str,
-    owners: dict[int, int],
-    wanted: Sequence[tuple[int, int]],
-) -> Iterator[tuple[Ints, Ints, Floats]]:
-    """The points of some chunks, given by run and number: what `owners` has for their runs, their places and values."""
-    _, _, places = _columns(kind)
-    question = sa.select(chunks.c.run, places, chunks.c["values"]).where(*_ARE_OF, _ARE_NUMBERED)
+    rows: sa.Connection, kind: v1.MetricAxis.ValueType, key: str, wanted: Sequence[tuple[int, int]]
+) -> Iterator[Sequence[Row]]:
+    """Runs, places and values of some chunks, given by run and number."""
+    dialect = rows.dialect.name
     for numbers, runs in alike(wanted):
-        found = rows.execute(question, {"of": runs, "named": key, "numbered": numbers}).all()
-        sizes = [len(row[1]) // 8 for row in found]
-        owned = np.repeat(np.array([owners[row[0]] for row in found], np.int64), sizes)
-        columns = (b"".join(row[at] for row in found) for at in (1, 2))
-        yield owned, np.frombuffer(next(columns), "<i8"), np.frombuffer(next(columns), "<f8")
+        those = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
+        found = answer(rows, _cut(dialect, kind), key=key, **those)
+        yield from (found[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER))
+
+
+def _changes(column: Ints) -> Ints:
+    """Where a column has another element than before; its beginning is such a place."""
+    return np.concatenate([np.zeros(min(1, len(column)), np.int64), np.flatnonzero(column[1:] != column[:-1]) + 1])
+
+
+@cache
+def _outline(dialect: str, kind: v1.MetricAxis.ValueType) -> sa.Select[Any]:
+    first, last, _ = _columns(kind)
+    known = (chunks.c.run, chunks.c.number, first, last, chunks.c.points, chunks.c.numbers)
+    return sa.select(*known, chunks.c.least, chunks.c.greatest, chunks.c.total).where(_are_of(dialect))
+
+
+@cache
+def _extent(dialect: str, kind: v1.MetricAxis.ValueType) -> sa.Select[Any]:
+    first, last, _ = _columns(kind)
+    return sa.select(sa.func.min(first), sa.func.max(last)).where(_are_of(dialect))
+
+
+@cache
+def _cut(dialect: str, kind: v1.MetricAxis.ValueType) -> sa.Select[Any]:
+    _, _, places = _columns(kind)
+    cut = sa.select(chunks.c.run, places, chunks.c["values"])
+    return cut.where(_are_of(dialect), among(dialect, chunks.c.number))
+
+
+def _are_of(dialect: str) -> sa.ColumnElement[bool]:
+    return sa.and_(among(dialect, chunks.c.run, named="runs"), chunks.c.key == sa.bindparam("key"))
 
 
 def _columns(kind: v1.MetricAxis.ValueType) -> tuple[sa.Column[Any], sa.Column[Any], sa.Column[Any]]:

@@ -131,7 +131,6 @@ def _figures(points: Points, starts: Sequence[int]) -> Sequence[Sequence[Any]]:
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.add.reduceat(np.where(known, values, 0.0), starts)
     return (
-        np.logical_and.reduceat(_in_order(points, starts), starts).tolist(),
         np.minimum.reduceat(steps, starts).tolist(),
         np.maximum.reduceat(steps, starts).tolist(),
         np.minimum.reduceat(timestamps, starts).tolist(),
@@ -141,15 +140,6 @@ def _figures(points: Points, starts: Sequence[int]) -> Sequence[Sequence[Any]]:
         _cells(np.fmax.reduceat(values, starts)),
         _cells(total),
     )
-
-
-def _in_order(points: Points, starts: Sequence[int]) -> NDArray[np.bool_]:
-    """Of each point, whether it is not before the one before it; nothing is before the first of a chunk."""
-    steps, times = points.steps, points.timestamps
-    result = np.ones(len(steps), np.bool_)
-    result[1:] = (steps[1:] > steps[:-1]) | ((steps[1:] == steps[:-1]) & (times[1:] >= times[:-1]))
-    result[starts] = True
-    return result
 
 
 def _cells(values: NDArray[np.float64]) -> list[float | None]:

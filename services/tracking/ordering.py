@@ -7,12 +7,15 @@ order, as they almost always are, each is read once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from eventstore.questions import answer
+from services.conditions import among, in_one
 from services.series import Points, columns_of
 from services.tracking.tables import CHUNK_POINTS, chunks
 
@@ -23,6 +26,7 @@ Ints = NDArray[np.int64]
 
 _AT_ONCE = 256  # chunks
 _BYTES = 8
+_ARE_OF = (chunks.c.run == sa.bindparam("run"), chunks.c.key == sa.bindparam("key"))
 _OUTLINE = (
     sa.select(
         chunks.c.number,
@@ -32,13 +36,8 @@ _OUTLINE = (
         chunks.c.first_time,
         chunks.c.last_time,
     )
-    .where(chunks.c.run == sa.bindparam("of"), chunks.c.key == sa.bindparam("named"))
+    .where(*_ARE_OF)
     .where(chunks.c.last_step >= sa.bindparam("low"), chunks.c.first_step <= sa.bindparam("high"))
-)
-_READ = sa.select(chunks.c.number, chunks.c.steps, chunks.c.timestamps, chunks.c["values"]).where(
-    chunks.c.run == sa.bindparam("of"),
-    chunks.c.key == sa.bindparam("named"),
-    chunks.c.number.in_(sa.bindparam("wanted", expanding=True)),
 )
 
 
@@ -69,8 +68,8 @@ class Outline:
 
 def outline(rows: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
     """The outline of a series, of the chunks that may have points with steps from `low` to `high`."""
-    found = rows.execute(_OUTLINE, {"of": run, "named": key, "low": low, "high": high}).all()
-    columns = np.array([tuple(row) for row in found], np.int64).reshape(-1, 6).T
+    found = answer(rows, _OUTLINE, run=run, key=key, low=low, high=high)
+    columns = np.array(found, np.int64).reshape(-1, 6).T
     number, points, first_step, last_step, first_time, last_time = columns
     order = np.lexsort((number, first_time, first_step))
     number, points = number[order], points[order]
@@ -102,7 +101,10 @@ class Ordered:
         before = (steps[:-1], times[:-1], numbers[:-1])
         if _is_behind((steps[1:], times[1:], numbers[1:]), before).all():
             return self
-        return self.only(np.lexsort((numbers, times, steps)))
+        order = np.argsort(steps)  # several times as quick as to sort by all, and enough unless steps are repeated
+        if (np.diff(steps[order]) == 0).any():
+            order = np.lexsort((numbers, times, steps))
+        return self.only(order)
 
 
 def next_points(rows: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
@@ -139,17 +141,24 @@ def _read(rows: sa.Connection, series: Outline, which: Ints) -> Ordered:
     """The points that chunks had when the outline was made: they may have grown, and pieces have become a whole."""
     wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
     numbers = {number for number, _ in wanted}
-    asked = numbers | {number - number % CHUNK_POINTS for number in numbers}
-    found = {row[0]: row for row in rows.execute(_READ, {"of": series.run, "named": series.key, "wanted": asked})}
+    asked = in_one(rows.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
+    held = answer(rows, _chunks(rows.dialect.name), run=series.run, key=series.key, numbers=asked)
+    found = {row[0]: row for row in held}
     columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     for number, points in wanted:
         row = found.get(number) or found[number - number % CHUNK_POINTS]
         start = (number - row[0]) * _BYTES
-        for column, held in zip(columns, row[1:], strict=True):
-            column.append(held[start : start + points * _BYTES])
+        for column, packed in zip(columns, row[1:], strict=True):
+            column.append(packed[start : start + points * _BYTES])
     steps, timestamps, values = (b"".join(column) for column in columns)
     numbered = [np.arange(number, number + points) for number, points in wanted]
     return Ordered(columns_of(steps, timestamps, values), np.concatenate(numbered))
+
+
+@cache
+def _chunks(dialect: str) -> sa.Select[Any]:
+    read = sa.select(chunks.c.number, chunks.c.steps, chunks.c.timestamps, chunks.c["values"])
+    return read.where(*_ARE_OF, among(dialect, chunks.c.number))
 
 
 def _joined(one: Ordered, other: Ordered) -> Ordered:

@@ -9,7 +9,7 @@ from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_digest, check_id
 from services.rpc import Command, Context, metadata
-from services.tracking import points, queries, watch
+from services.tracking import intervals, points, queries, watch
 from services.tracking.attendance import Attendance
 from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands
@@ -146,8 +146,8 @@ class TrackingServicer(v1.TrackingServiceServicer):
     ) -> AsyncIterator[v1.GetMetricHistoryResponse]:
         """All points of one metric, in chunks."""
         async with aclosing(points.history(self._rows, request)) as chunks:
-            async for series in chunks:
-                yield v1.GetMetricHistoryResponse(series=series)
+            async for chunk in chunks:
+                yield chunk
 
     async def ListMetricPoints(
         self, request: v1.ListMetricPointsRequest, context: Context
@@ -159,9 +159,9 @@ class TrackingServicer(v1.TrackingServiceServicer):
         self, request: v1.GetMetricIntervalsRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricIntervalsResponse]:
         """Metrics of many runs in intervals."""
-        async with aclosing(points.intervals(self._rows, request)) as found:
-            async for intervals in found:
-                yield intervals
+        async with aclosing(intervals.intervals(self._rows, request)) as charts:
+            async for chart in charts:
+                yield chart
 
     async def WatchRuns(self, request: v1.WatchRunsRequest, context: Context) -> AsyncIterator[v1.WatchRunsResponse]:
         """Follows a run, or all runs of an experiment."""

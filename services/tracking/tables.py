@@ -143,7 +143,6 @@ chunks = sa.Table(
     sa.Column("key", TEXT, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # of its first point, from 0
     sa.Column("points", sa.Integer, nullable=False),
-    sa.Column("in_order", sa.Boolean, nullable=False),  # by step, then time
     sa.Column("first_step", sa.BigInteger, nullable=False),
     sa.Column("last_step", sa.BigInteger, nullable=False),
     sa.Column("first_time", sa.BigInteger, nullable=False),

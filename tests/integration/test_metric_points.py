@@ -25,6 +25,7 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.series import Points, pack, unpack
+from services.tracking import intervals as drawings
 from services.tracking import points as questions
 from services.tracking.projection import TrackingProjection
 from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, metrics, runs
@@ -81,7 +82,9 @@ class Tracking:
     def history(self, run_id: str, key: str, **steps: int) -> list[Point]:
         """All points of a metric."""
         request = v1.GetMetricHistoryRequest(run_id=run_id, key=key, **steps)
-        return [point for series in self.all(questions.history(self.rows, request)) for point in unpacked(series)]
+        found = [unpacked(response.series) for response in self.all(questions.history(self.rows, request))]
+        assert all(0 < len(part) <= questions.HISTORY_POINTS for part in found)
+        return list(itertools.chain(*found))
 
     def page(self, run_id: str, key: str, size: int = 0, token: str = "") -> v1.ListMetricPointsResponse:
         """A page of a metric's points."""
@@ -91,7 +94,7 @@ class Tracking:
     def intervals(self, run_ids: Sequence[str], keys: Sequence[str], **how: Any) -> list[v1.GetMetricIntervalsResponse]:
         """Metrics in intervals."""
         request = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=keys, **how)
-        return self.all(questions.intervals(self.rows, request))
+        return self.all(drawings.intervals(self.rows, request))
 
     def _append(self, fact: Message) -> None:
         event_id = uuid.uuid4().hex
@@ -120,9 +123,10 @@ def running(place: str) -> Iterator[Tracking]:
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Histories are put in order by few points at a time."""
+    """Histories are put in order by few points at a time, and few intervals are counted at once."""
     monkeypatch.setattr(questions, "WINDOW_POINTS", 1500)
     monkeypatch.setattr(questions, "HISTORY_POINTS", 999)
+    monkeypatch.setattr(drawings, "TALLIED_INTERVALS", 700)
 
 
 def packed(key: str, points: Sequence[Point]) -> v1.Series:
@@ -208,10 +212,10 @@ def test_a_history_is_of_the_moment_it_was_asked_for(system: Tracking) -> None:
     system.log(run_id, "loss", logged)
     answers = questions.history(system.rows, v1.GetMetricHistoryRequest(run_id=run_id, key="loss"))
 
-    found = unpacked(system.do(anext(answers)))
+    found = unpacked(system.do(anext(answers)).series)
     # Its pieces become a whole chunk while it is read.
     system.log(run_id, "loss", [(at % 7, 0, 0.5) for at in range(PIECE_POINTS)])
-    found += [point for series in system.all(answers) for point in unpacked(series)]
+    found += [point for response in system.all(answers) for point in unpacked(response.series)]
     assert found == in_order(logged)
 
 
@@ -239,6 +243,58 @@ def test_intervals_say_of_points_what_a_loop_over_them_says(
     found = system.intervals(run_ids[::-1], ["none", "loss"], intervals=count, axis=axis, **how)
     points = {run_id: list(itertools.chain(*series)) for run_id, series in zip(run_ids, logged, strict=True)}
     check(found, points, count or 320, int(axis == v1.METRIC_AXIS_TIME), bounds)
+
+
+@pytest.mark.parametrize("axis", [v1.METRIC_AXIS_STEP, v1.METRIC_AXIS_TIME])
+def test_a_chart_of_more_chunks_than_are_counted_at_once_has_all_points(
+    system: Tracking, axis: v1.MetricAxis.ValueType
+) -> None:
+    count = 38 * CHUNK_POINTS + 7
+    luck = np.random.default_rng(1)
+    values = luck.choice([NAN, INF, -INF, -0.0, 0.5, -3.0, 1e9], count, p=[0.1, 0.001, 0.001, 0.1, 0.4, 0.298, 0.1])
+    kinds = {
+        "even": np.arange(count) * 50 - 1000,
+        "falling": -np.arange(count),
+        "repeated": np.arange(count) // 700,
+        "apart": np.where(np.arange(count) % 2, np.arange(count), HIGHEST - np.arange(count)),
+        "mixed": luck.permutation(count),
+    }
+    points = {}
+    for steps in kinds.values():
+        run_id = system.start_run()
+        places = (steps, np.arange(count)) if axis == v1.METRIC_AXIS_STEP else (np.arange(count), steps)
+        points[run_id] = list(zip(*(column.tolist() for column in places), values.tolist(), strict=True))
+        system.log(run_id, "loss", points[run_id])
+        for bounds in ([None, None], [-20, 5000]):
+            how = {name: bound for name, bound in zip(("from", "to"), bounds, strict=True) if bound is not None}
+            found = system.intervals([run_id], ["loss"], axis=axis, **how)
+            check(found, {run_id: points[run_id]}, 320, int(axis == v1.METRIC_AXIS_TIME), bounds)
+    found = system.intervals(list(points), ["loss"], axis=axis, intervals=100)
+    check(found, points, 100, int(axis == v1.METRIC_AXIS_TIME), [None, None])
+
+
+def test_metrics_come_one_after_the_other_with_the_runs_that_have_them_in_the_order_asked_for(
+    system: Tracking,
+) -> None:
+    run_ids = [system.start_run() for _ in range(3)]
+    for run_id, key in ((run_ids[0], "a"), (run_ids[2], "a"), (run_ids[1], "b"), (run_ids[2], "b")):
+        system.log(run_id, key, [(0, 0, 1.0), (9, 0, 1.0)])
+    asked = [run_ids[2], run_ids[0], run_ids[1], run_ids[2]]
+    for count in (1, 200, 400, 700):  # all at once, and in more and more parts
+        found = [(one.key, one.run_id) for one in system.intervals(asked, ["b", "c", "a", "b"], intervals=count)]
+        assert found == [("b", run_ids[2]), ("b", run_ids[1]), ("a", run_ids[2]), ("a", run_ids[0])]
+
+
+def test_all_runs_are_drawn_over_the_same_while_points_come(system: Tracking) -> None:
+    run_ids = [system.start_run() for _ in range(2)]
+    for run_id in run_ids:
+        system.log(run_id, "loss", [(0, 0, 1.0), (9, 0, 1.0)])
+    asked = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=["loss"], intervals=700)  # a run at a time
+    answers = drawings.intervals(system.rows, asked)
+    found = [system.do(anext(answers))]
+    system.log(run_ids[1], "loss", [(-5, 0, 1.0), (20, 0, 1.0)])
+    found += system.all(answers)
+    assert [(getattr(one, "from"), one.to, one.run_id) for one in found] == [(0, 9, run_id) for run_id in run_ids]
 
 
 def check(
@@ -302,7 +358,11 @@ def test_a_question_that_is_too_large_or_not_one_is_refused(system: Tracking) ->
             {"run_ids": [run_id] * 101, "keys": ["k"] * 100},
         ],
         "INVALID_INTERVALS": [{"intervals": 10_001}, {"from": 1, "to": 0}],
-        "RUN_NOT_FOUND": [{"run_ids": [run_id, "f" * 32]}],
+        "RUN_NOT_FOUND": [
+            {"run_ids": [run_id, "f" * 32]},
+            {"run_ids": [run_id, "f" * 32], "intervals": 700},  # in several parts
+            {"run_ids": [run_id, "f" * 32], "keys": []},
+        ],
     }
     for reason, requests in refusals.items():
         for request in requests:

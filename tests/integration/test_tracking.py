@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rollforward import v1
 from rollforward.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, RollforwardError
 from services.series import Points, pack, unpack
+from services.tracking.points import HISTORY_POINTS
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 NAN = float("nan")
@@ -147,7 +148,8 @@ def test_a_history_is_by_step_time_and_arrival_in_chunks(system: Up, run_id: str
     answers = list(system.tracking.GetMetricHistory(asked, metadata=seen(system), timeout=SECONDS))
     chunks = [unpack(answer.series) for answer in answers]
     assert {answer.series.key for answer in answers} == {"loss"}
-    assert [len(chunk.steps) for chunk in chunks] == [50_000, 50_000, 20_000]
+    whole, rest = divmod(len(sent), HISTORY_POINTS)
+    assert [len(chunk.steps) for chunk in chunks] == [HISTORY_POINTS] * whole + [rest]
     got = [
         (int(step), int(time), float(value))
         for chunk in chunks

@@ -218,7 +218,8 @@ class Tracking(RuleBasedStateMachine):
 
     async def _history(self, run_id: str, key: str) -> list[Point]:
         request = v1.GetMetricHistoryRequest(run_id=run_id, key=key)
-        return [point async for series in questions.history(self._rows, request) for point in unpacked(series)]
+        found = questions.history(self._rows, request)
+        return [point async for response in found for point in unpacked(response.series)]
 
     @invariant()
     def a_gate_sees_what_was_logged(self) -> None:

@@ -1,0 +1,20 @@
+"""Where a benchmark's rows live."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.servers.postgres import running_postgres
+
+
+@contextmanager
+def location(on: str) -> Iterator[str]:
+    """A new directory for `sqlite`, else a new database of a PostgreSQL server of its own."""
+    if on == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
+    with running_postgres() as server, server.database() as url:
+        yield url

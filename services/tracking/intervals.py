@@ -1,0 +1,133 @@
+"""Metrics of runs in intervals, as they are asked for and answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+import numpy as np
+import sqlalchemy as sa
+
+from eventstore.errors import Kind, Rejected
+from eventstore.projection import Projector
+from rollforward import v1
+from services.tracking.charts import Axis, Outline, Tally, extent, outline, tally
+from services.tracking.queries import run_number
+from services.tracking.tables import runs
+
+DEFAULT_INTERVALS = 320
+MOST_INTERVALS = 10_000
+MOST_RUNS = 1_000
+MOST_KEYS = 100
+MOST_SERIES = 10_000
+
+TALLIED_INTERVALS = 250_000
+"""How many intervals of all series together are counted at once: 10 MB."""
+
+_NUMBERS = sa.select(runs.c.run_id, runs.c.run).where(runs.c.run_id.in_(sa.bindparam("ids", expanding=True)))
+
+
+async def intervals(
+    projector: Projector, request: v1.GetMetricIntervalsRequest
+) -> AsyncGenerator[v1.GetMetricIntervalsResponse]:
+    """Metrics of runs in intervals, metric by metric; where bounds are left out, a metric's own in any of the runs.
+
+    Raises:
+        Rejected: TOO_MANY_SERIES, INVALID_INTERVALS or RUN_NOT_FOUND.
+    """
+    _check(request)
+    asked = _Asked(request)
+    for keys, some in asked.parts():
+        for response in await projector.query(lambda rows, keys=keys, some=some: asked.answer(rows, keys, some)):  # type: ignore[misc]
+            yield response
+
+
+def _check(request: v1.GetMetricIntervalsRequest) -> None:
+    asked, keys = len(request.run_ids), len(request.keys)
+    if asked > MOST_RUNS or keys > MOST_KEYS or asked * keys > MOST_SERIES:
+        words = (
+            f"at most {MOST_RUNS} runs and {MOST_KEYS} metrics, together {MOST_SERIES} series, are asked for at once"
+        )
+        raise Rejected(Kind.INVALID, "TOO_MANY_SERIES", words, runs=str(asked), keys=str(keys))
+    bounded = request.HasField("from") and request.HasField("to")
+    low, high = getattr(request, "from"), request.to
+    if request.intervals > MOST_INTERVALS or (bounded and low > high):
+        words = f"there are 1 to {MOST_INTERVALS} intervals, and they do not end before they begin"
+        raise Rejected(Kind.INVALID, "INVALID_INTERVALS", words)
+
+
+class _Asked:
+    """What is asked for; the runs' numbers, and what a metric is drawn over, hold for each part of the answer."""
+
+    def __init__(self, request: v1.GetMetricIntervalsRequest) -> None:
+        self._request = request
+        self._run_ids = list(dict.fromkeys(request.run_ids))
+        self._count = request.intervals or DEFAULT_INTERVALS
+        self._numbers: list[int] = []
+        self._axes: dict[str, Axis | None] = {}
+
+    def parts(self) -> Iterator[tuple[Sequence[str], slice]]:
+        """Metrics and runs, so many as are counted at once; of no metric it is asked whether the runs are there."""
+        keys, runs = list(dict.fromkeys(self._request.keys)), len(self._run_ids)
+        series = max(1, TALLIED_INTERVALS // self._count)
+        at_once = max(1, series // max(1, runs))
+        for first in range(0, max(1, len(keys)), at_once):
+            for at in range(0, runs, series):
+                yield keys[first : first + at_once], slice(at, at + series)
+
+    def answer(self, rows: sa.Connection, keys: Sequence[str], part: slice) -> list[v1.GetMetricIntervalsResponse]:
+        """Of each metric and each run that has it, in this order."""
+        self._numbers = self._numbers or _run_numbers(rows, self._run_ids)
+        return [response for key in keys for response in self._drawn(rows, key, part)]
+
+    def _drawn(self, rows: sa.Connection, key: str, part: slice) -> Iterator[v1.GetMetricIntervalsResponse]:
+        series = outline(rows, self._request.axis, self._numbers[part], key)
+        if key not in self._axes:
+            self._axes[key] = self._axis(rows, key, series, part)
+        if (axis := self._axes[key]) is None:
+            return
+        found = tally(rows, axis, self._numbers[part], key, series)
+        for owner, run_id in enumerate(self._run_ids[part]):
+            if response := _intervals(found, axis, owner):
+                response.run_id, response.key = run_id, key
+                yield response
+
+    def _axis(self, rows: sa.Connection, key: str, series: Outline, part: slice) -> Axis | None:
+        """What a metric is drawn over, given its outline in a part of the runs; None if there is nothing to draw."""
+        whole = len(self._numbers[part]) == len(self._numbers)
+        found = series.extent() if whole else extent(rows, self._request.axis, self._numbers, key)
+        if not found:
+            return None
+        low = getattr(self._request, "from") if self._request.HasField("from") else found[0]
+        high = self._request.to if self._request.HasField("to") else found[1]
+        return Axis(self._request.axis, low, high, self._count) if low <= high else None
+
+
+def _run_numbers(rows: sa.Connection, run_ids: Sequence[str]) -> list[int]:
+    found = {row.run_id: row.run for row in rows.execute(_NUMBERS, {"ids": run_ids})}
+    return [found.get(run_id) or run_number(rows, run_id) for run_id in run_ids]
+
+
+def _intervals(found: Tally, axis: Axis, owner: int) -> v1.GetMetricIntervalsResponse | None:
+    """The intervals of the run that is `owner`-th in a tally; None if it has no point in any."""
+    those = slice(owner * axis.count, (owner + 1) * axis.count)
+    where = np.flatnonzero(found.points[those])
+    if not where.size:
+        return None
+    numbers = found.numbers[those][where]
+    known = numbers > 0
+    with np.errstate(invalid="ignore"):
+        mean = found.total[those][where] / np.where(known, numbers, 1)
+    least, greatest, mean = (
+        np.where(known, column, np.nan) for column in (found.least[those][where], found.greatest[those][where], mean)
+    )
+    response = v1.GetMetricIntervalsResponse(
+        to=axis.high,
+        intervals=axis.count,
+        numbers=where.astype("<u4").tobytes(),
+        counts=found.points[those][where].astype("<u8").tobytes(),
+        min=least.astype("<f8").tobytes(),
+        max=greatest.astype("<f8").tobytes(),
+        mean=mean.astype("<f8").tobytes(),
+    )
+    setattr(response, "from", axis.low)
+    return response
