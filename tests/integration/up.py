@@ -32,7 +32,7 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor):
+class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Sends with each call what the commands before it have answered, unless the call says otherwise."""
 
     def __init__(self) -> None:
@@ -40,15 +40,22 @@ class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor):
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Adds the header, and takes in the answer's position."""
-        headers = list(details.metadata or ())
-        if self.seen and "rollforward-min-position" not in dict(headers):
-            seen = ",".join(f"{log}={position}" for log, position in self.seen.items())
-            headers.append(("rollforward-min-position", seen))
-        call = continuation(details._replace(metadata=headers), request)
+        call = continuation(self._with_seen(details), request)
         log = _LOGS.get(details.method.split("/")[1])
         if log and call.code() is grpc.StatusCode.OK and isinstance(at := getattr(call.result(), "position", 0), int):
             self.seen[log] = max(self.seen.get(log, 0), at)
         return call
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the header."""
+        return continuation(self._with_seen(details), request)
+
+    def _with_seen(self, details: Any) -> Any:
+        headers = list(details.metadata or ())
+        if self.seen and "rollforward-min-position" not in dict(headers):
+            seen = ",".join(f"{log}={position}" for log, position in self.seen.items())
+            headers.append(("rollforward-min-position", seen))
+        return details._replace(metadata=headers)
 
 
 _LOGS = {
