@@ -6,7 +6,6 @@ a program it serves itself, over the directory that it is given.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tempfile
 import uuid
@@ -18,19 +17,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import uvloop
-from google.protobuf.message import Message
 
 from benchmarks.clients import Endpoint
+from benchmarks.systems.bare_log import BareLog, moved, opened
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program
-from eventstore.codec import EventTypes
-from eventstore.event import Metadata, NewEvent
-from eventstore.jetstream import JetStreamStore, connect
 from rollforward import v1
 from services.nats_server import EmbeddedNats
-
-_TYPES = EventTypes([v1.AliasMoved, v1.MetricsLogged])
-_DIGEST = "sha256:" + "0" * 64
 
 
 class BareServiceClient:
@@ -68,45 +61,36 @@ def running(data: Path | None = None) -> Iterator[Endpoint]:
 
 
 class _Service:
-    def __init__(self, store: JetStreamStore) -> None:
-        self._store = store
-        self._numbers = itertools.count(1)
+    def __init__(self, log: BareLog) -> None:
+        self._log = log
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What it answers, under the names that rollforward's services have."""
         log = grpc.unary_unary_rpc_method_handler(
-            self._log, v1.LogBatchRequest.FromString, v1.LogBatchResponse.SerializeToString
+            self._log_batch, v1.LogBatchRequest.FromString, v1.LogBatchResponse.SerializeToString
         )
         move = grpc.unary_unary_rpc_method_handler(
-            self._move, v1.MoveAliasRequest.FromString, v1.MoveAliasResponse.SerializeToString
+            self._move_alias, v1.MoveAliasRequest.FromString, v1.MoveAliasResponse.SerializeToString
         )
         return [
             grpc.method_handlers_generic_handler("rollforward.v1.TrackingService", {"LogBatch": log}),
             grpc.method_handlers_generic_handler("rollforward.v1.RegistryService", {"MoveAlias": move}),
         ]
 
-    async def _log(self, request: v1.LogBatchRequest, _: Any) -> v1.LogBatchResponse:
+    async def _log_batch(self, request: v1.LogBatchRequest, _: Any) -> v1.LogBatchResponse:
         logged = v1.MetricsLogged(run_id=request.run_id, series=request.series)
-        return v1.LogBatchResponse(position=await self._append(f"metrics/{request.run_id}", logged))
+        return v1.LogBatchResponse(position=await self._log.append(f"metrics/{request.run_id}", logged))
 
-    async def _move(self, request: v1.MoveAliasRequest, _: Any) -> v1.MoveAliasResponse:
-        moved = v1.AliasMoved(model=request.model, alias=request.alias, to_version=request.version, to_digest=_DIGEST)
-        return v1.MoveAliasResponse(position=await self._append(f"model/{request.model}", moved))
-
-    async def _append(self, stream: str, event: Message) -> int:
-        """Its position."""
-        name = str(next(self._numbers))
-        (position,) = await self._store.append([NewEvent(stream, event, Metadata("bench"), name, name)])
-        return position
+    async def _move_alias(self, request: v1.MoveAliasRequest, _: Any) -> v1.MoveAliasResponse:
+        event = moved(request.model, request.alias, request.version)
+        return v1.MoveAliasResponse(position=await self._log.append(f"model/{request.model}", event))
 
 
 async def _serve(folder: Path) -> None:
     async with EmbeddedNats(folder) as nats:
-        client = await connect(nats.address.url, nats.address.user, nats.address.password)
-        store = JetStreamStore(client, "bench", _TYPES)
-        await store.open()
+        log = await opened(nats.address.url, nats.address.user, nats.address.password)
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers(_Service(store).handlers())
+        server.add_generic_rpc_handlers(_Service(log).handlers())
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         print(f"127.0.0.1:{port}", flush=True)

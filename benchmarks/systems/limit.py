@@ -6,7 +6,6 @@ Run as a program it serves both, an embedded NATS server and a bare gRPC server,
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
 import sys
 import tempfile
@@ -21,16 +20,11 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from benchmarks.clients import Endpoint
+from benchmarks.systems.bare_log import BareLog, moved, opened
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program
-from eventstore.codec import EventTypes
-from eventstore.event import Metadata, NewEvent
-from eventstore.jetstream import JetStreamStore, connect
 from rollforward import v1
 from services.nats_server import EmbeddedNats
-
-_LOG = "bench"
-_TYPES = EventTypes([v1.AliasMoved, v1.MetricsLogged])
 
 
 class BareClient:
@@ -41,8 +35,7 @@ class BareClient:
         self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._loop = asyncio.new_event_loop()
-        self._store: JetStreamStore | None = None
-        self._numbers = itertools.count()
+        self._log: BareLog | None = None
         self._name = uuid.uuid4().hex
         self._folder = tempfile.TemporaryDirectory()
         self._rows = sqlite3.connect(f"{self._folder.name}/rows.db", check_same_thread=False)
@@ -55,7 +48,7 @@ class BareClient:
 
     def move(self, model: str, alias: str, version: int) -> None:
         """Append one event."""
-        self._append(model, v1.AliasMoved(model=model, alias=alias, to_version=version, to_digest=_DIGEST))
+        self._append(model, moved(model, alias, version))
 
     def resolve(self, model: str, alias: str) -> None:
         """Call and be answered."""
@@ -77,23 +70,16 @@ class BareClient:
         self._rows.close()
         self._folder.cleanup()
         self._channel.close()
-        if self._store is not None:
-            self._loop.run_until_complete(self._nats.close())
+        if self._log is not None:
+            self._loop.run_until_complete(self._log.close())
         self._loop.close()
 
     def _append(self, key: str, event: Any) -> None:
         self._loop.run_until_complete(self._appended(key, event))
 
     async def _appended(self, key: str, event: Any) -> None:
-        if self._store is None:
-            self._nats = await connect(self._url, self._user, self._password)
-            self._store = JetStreamStore(self._nats, _LOG, _TYPES)
-            await self._store.open()
-        name = f"{self._name}-{next(self._numbers)}"
-        await self._store.append([NewEvent(f"model/{key}", event, Metadata("bench"), name, name)])
-
-
-_DIGEST = "sha256:" + "0" * 64
+        self._log = self._log or await opened(self._url, self._user, self._password)
+        await self._log.append(f"model/{key}", event)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import statistics
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,11 +77,11 @@ async def running(where: str) -> AsyncIterator[tuple[MemoryStore, Projector]]:
     log = MemoryStore("tracking", tracking.EVENTS)
     tail = Tail(log)
     rows = Projector(tail, TrackingProjection(), Database(where))
-    await tail.start()
-    await rows.start()
-    yield log, rows
-    await rows.stop()
-    await tail.stop()
+    async with AsyncExitStack() as begun:
+        for one in (tail, rows):
+            await one.start()
+            begun.push_async_callback(one.stop)
+        yield log, rows
 
 
 async def lay(log: MemoryStore, rows: Projector, kind: Kind, count: int) -> list[str]:
