@@ -7,7 +7,8 @@ COPY requirements.lock ./
 # uv too is the one that the lock names, by its hashes.
 RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > /tmp/uv.txt \
     && pip install --no-cache-dir --require-hashes --no-deps -r /tmp/uv.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml LICENSE CHANGELOG.md ./
+COPY docs/package.md ./docs/package.md
 COPY client ./client
 COPY eventstore ./eventstore
 COPY services ./services
