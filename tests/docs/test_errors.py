@@ -17,7 +17,12 @@ NO_REASON = re.compile(
 def in_code() -> set[str]:
     folders = [ROOT / "eventstore", ROOT / "services", ROOT / "client/src/rollforward"]
     # The command line and the demo pass on what the others refuse; what they shout are headings.
-    files = [file for folder in folders for file in folder.rglob("*.py") if not {"cli", "demo", "v1"} & {*file.parts}]
+    files = [
+        file
+        for folder in folders
+        for file in folder.rglob("*.py")
+        if not {"cli", "demo", "v1"} & {*file.relative_to(ROOT).parts}
+    ]
     found = {
         text for file in files for text in _strings(file) if REASON.fullmatch(text) and not NO_REASON.fullmatch(text)
     }
