@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any
 
 from cel_expr_python import cel
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
-from eventstore.errors import Kind, Rejected
+from eventstore.errors import Rejected
 from rollforward import v1
+from services.registry.finite import FUNCTIONS, Guarded, guard
+from services.registry.gate_errors import invalid, unreadable
 from services.registry.syntax import Syntax
 
 REGISTRATION: tuple[str, ...] = ("run",)
@@ -22,6 +25,10 @@ MOVE: tuple[str, ...] = ("candidate", "current", "champion")
 LONGEST_EXPRESSION = 4000
 MOST_STEPS = 200_000
 MOST_NAMED = 20
+
+RULES_BEFORE_FINITE = 0
+RULES = 1
+"""The rules by which gates are evaluated now; evidence names those that it was computed by."""
 
 _HOLDS = {"current": "no version holds the alias", "champion": "no version holds @champion"}
 
@@ -43,18 +50,29 @@ def _seen_by_gates() -> Any:
 _Seen = _seen_by_gates()
 
 
-def _environment(names: tuple[str, ...]) -> cel.Env:
+def _environment(names: tuple[str, ...], functions: Sequence[cel.FunctionDecl] = ()) -> cel.Env:
     run = cel.Type(_Seen.DESCRIPTOR.full_name)
-    return cel.NewEnv(_Seen.DESCRIPTOR.file.pool, variables=dict.fromkeys(names, run))
+    return cel.NewEnv(_Seen.DESCRIPTOR.file.pool, variables=dict.fromkeys(names, run), functions=functions)
 
 
 _ENVIRONMENTS = {names: _environment(names) for names in (REGISTRATION, MOVE)}
+_GUARDED = {names: _environment(names, FUNCTIONS) for names in (REGISTRATION, MOVE)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Gate:
+    expression: str
+    names: tuple[str, ...]
     program: cel.Expression
     syntax: Syntax
+
+    @cached_property
+    def guarded(self) -> Guarded:
+        """Return the gate with its numbers inspected. Raises `Rejected` INVALID_GATE when it is nested too deeply."""
+        try:
+            return guard(self.expression, self.syntax, _GUARDED[self.names])
+        except (DecodeError, RuntimeError, ValueError) as error:
+            raise invalid("it is nested too deeply") from error
 
 
 def check_expression(expression: str, *, of_move: bool) -> None:
@@ -62,30 +80,28 @@ def check_expression(expression: str, *, of_move: bool) -> None:
 
     It can when it compiles over the gate's variables, is true or false, and does nothing that might cost any amount.
     """
-    _compiled(expression, MOVE if of_move else REGISTRATION)
+    gate = _compiled(expression, MOVE if of_move else REGISTRATION)
+    if too_much := _too_much(gate.guarded.syntax, 0):
+        raise invalid(too_much)
 
 
 @lru_cache(maxsize=1024)
 def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
     if len(expression) > LONGEST_EXPRESSION:
-        raise _invalid(f"longer than {LONGEST_EXPRESSION} characters")
+        raise invalid(f"longer than {LONGEST_EXPRESSION} characters")
     try:
         program = _ENVIRONMENTS[names].compile(expression)
     except RuntimeError as error:
-        raise _invalid(f"{error} (a metric is a double: write 1.0, not 1)") from error
+        raise unreadable(expression, str(error), names) from error
     if program.return_type() != cel.Type.BOOL:
-        raise _invalid("not a truth value")
+        raise invalid("not a truth value")
     try:
         syntax = Syntax(program.serialize(), frozenset(names))
     except ValueError as error:
-        raise _invalid(str(error)) from error
+        raise invalid(str(error)) from error
     if objection := syntax.objection or _too_much(syntax, 0):
-        raise _invalid(objection)
-    return _Gate(program, syntax)
-
-
-def _invalid(why: str) -> Rejected:
-    return Rejected(Kind.INVALID, "INVALID_GATE", f"not a gate: {why}")
+        raise invalid(objection)
+    return _Gate(expression, names, program, syntax)
 
 
 def _too_much(syntax: Syntax, width: int) -> str:
@@ -94,12 +110,17 @@ def _too_much(syntax: Syntax, width: int) -> str:
 
 
 def evaluate(
-    expression: str, variables: Mapping[str, v1.GateRun], tracking_position: int, policy: str = ""
+    expression: str,
+    variables: Mapping[str, v1.GateRun],
+    tracking_position: int,
+    policy: str = "",
+    rules: int = RULES,
 ) -> v1.GateEvidence:
-    """What a gate says: all but a plain `true` is a refusal, be it false, an error or too much work.
+    """Return what a gate says: anything but a plain `true` is a refusal, be it false, an error or too much work.
 
-    A metric that is NaN is as good as none: no comparison with it, not even a negated one, may let a run pass. The
-    evidence has those metrics, parameters and tags that the expression looks at, and is all that the answer comes from.
+    A number that is not finite refuses, whether a metric that the gate reads or a value that it computes: no
+    comparison with one, not even a negated one, may let a run pass. The evidence has those metrics, parameters and tags
+    that the expression looks at, and is all that the answer comes from.
 
     Args:
         expression: The gate.
@@ -107,6 +128,7 @@ def evaluate(
             version of 0 says that there is none.
         tracking_position: The position of the tracking log at which the runs were read.
         policy: The policy whose gate it is.
+        rules: The rules of evaluation, `RULES` except for recorded evidence.
     """
     names = REGISTRATION if "run" in variables else MOVE
     try:
@@ -116,7 +138,7 @@ def evaluate(
         detail = refusal.message
     else:
         seen = {name: _looked_at(variables[name], name, gate.syntax) for name in names}
-        detail = _why_not(gate, seen)
+        detail = _why_not(gate, seen, rules)
     return v1.GateEvidence(
         expression=expression,
         run=seen.pop(names[0]),
@@ -125,6 +147,7 @@ def evaluate(
         passed=not detail,
         detail=detail,
         policy=policy,
+        rules=rules,
     )
 
 
@@ -134,10 +157,10 @@ def recompute(evidence: v1.GateEvidence) -> bool:
 
 
 def evaluate_again(evidence: v1.GateEvidence) -> v1.GateEvidence:
-    """What a gate says of nothing but what the evidence says that it saw."""
+    """Return what a gate says of nothing but what the evidence says that it saw, by the rules that it names."""
     first = MOVE[0] if evidence.others else REGISTRATION[0]
     variables = {first: evidence.run} | dict(evidence.others)
-    return evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy)
+    return evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy, evidence.rules)
 
 
 def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:
@@ -149,17 +172,44 @@ def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:
     return seen
 
 
-def _why_not(gate: _Gate, seen: Mapping[str, v1.GateRun]) -> str:
+def _why_not(gate: _Gate, seen: Mapping[str, v1.GateRun], rules: int) -> str:
     """Why the gate refuses; empty when it holds."""
     if "run" in seen and not seen["run"].run_id:
         return "there is no run to judge"
     width = max(len(values) for run in seen.values() for values in (run.metrics, run.params, run.tags))
+    if rules == RULES:
+        return _refusal(gate, seen, width)
+    if rules == RULES_BEFORE_FINITE:
+        return _refusal_before_finite(gate, seen, width)
+    return f"unknown rules of evaluation {rules}: a newer release wrote this evidence"
+
+
+def _refusal(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
+    try:
+        guarded = gate.guarded
+    except Rejected as refusal:
+        return refusal.message
+    if too_much := _too_much(guarded.syntax, width):
+        return too_much
+    data = {name: _Seen.FromString(run.SerializeToString()) for name, run in seen.items()}
+    value, error, not_finite = guarded.eval(data)
+    if not_finite:
+        return f"{not_finite}, and a gate takes finite numbers only"
+    return _refusal_of(gate, seen, value) if value else error
+
+
+def _refusal_before_finite(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
+    """Why the gate refused by the first rules: metrics that are NaN were left out, and no computed number inspected."""
     if too_much := _too_much(gate.syntax, width):
         return too_much
     try:
-        value = gate.program.eval(data={name: _Seen.FromString(_known(run)) for name, run in seen.items()})
+        value = gate.program.eval(data={name: _Seen.FromString(_without_nan(run)) for name, run in seen.items()})
     except RuntimeError as error:  # such as: iteration budget exceeded
         return str(error)
+    return _refusal_of(gate, seen, value)
+
+
+def _refusal_of(gate: _Gate, seen: Mapping[str, v1.GateRun], value: cel.Value) -> str:
     if value.type() == cel.Type.BOOL and value.value() is True:
         return ""
     lacks = "; ".join(islice(_lacks(gate.syntax, seen), MOST_NAMED))
@@ -169,7 +219,7 @@ def _why_not(gate: _Gate, seen: Mapping[str, v1.GateRun]) -> str:
     return "; ".join(filter(None, [f"it is false, with {measured}" if measured else "it is false", lacks]))
 
 
-def _known(run: v1.GateRun) -> bytes:
+def _without_nan(run: v1.GateRun) -> bytes:
     known = v1.GateRun(run_id=run.run_id, params=run.params, version=run.version, tags=run.tags)
     known.metrics.update({key: value for key, value in run.metrics.items() if not math.isnan(value)})
     return known.SerializeToString()

@@ -20,16 +20,37 @@ _JOINS = frozenset({"add_string", "add_bytes", "add_list"})
 _COMPARISONS = frozenset({"equals", "not_equals", "in_list"})
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"int64": _FIELD.TYPE_INT64, "int32": _FIELD.TYPE_INT32, "string": _FIELD.TYPE_STRING}
+_SCALARS = {
+    "bool": _FIELD.TYPE_BOOL,
+    "double": _FIELD.TYPE_DOUBLE,
+    "int32": _FIELD.TYPE_INT32,
+    "int64": _FIELD.TYPE_INT64,
+    "string": _FIELD.TYPE_STRING,
+}
 
 # Of cel.expr.CheckedExpr, what is looked at: by message and field, the number and the type. "*" says repeated, "|" one
 # of several.
 _SHAPE: Mapping[str, Mapping[str, tuple[int, str]]] = {
-    "CheckedExpr": {"references": (2, "*Referenced"), "types": (3, "*Typed"), "expr": (4, "Expr")},
+    "CheckedExpr": {
+        "references": (2, "*Referenced"),
+        "types": (3, "*Typed"),
+        "expr": (4, "Expr"),
+        "source_info": (5, "Source"),
+    },
+    "Source": {"positions": (4, "*Position")},
+    "Position": {"key": (1, "int64"), "value": (2, "int32")},
     "Referenced": {"id": (1, "int64"), "reference": (2, "Reference")},
     "Reference": {"overloads": (3, "*string")},
     "Typed": {"id": (1, "int64"), "type": (2, "Type")},
-    "Type": {"primitive": (3, "int32")},
+    "Type": {
+        "dyn": (1, "|Empty"),
+        "primitive": (3, "|int32"),
+        "list_type": (6, "|Empty"),
+        "map_type": (7, "|MapType"),
+        "message_type": (9, "|string"),
+    },
+    "MapType": {"value": (2, "Type")},
+    "Empty": {},
     "Expr": {
         "id": (2, "int64"),
         "const": (3, "|Constant"),
@@ -40,9 +61,14 @@ _SHAPE: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "struct": (8, "|Struct"),
         "comprehension": (9, "|Comprehension"),
     },
-    "Constant": {"text": (6, "string")},
+    "Constant": {
+        "truth": (2, "|bool"),
+        "whole": (3, "|int64"),
+        "double": (5, "|double"),
+        "text": (6, "|string"),
+    },
     "Ident": {"name": (1, "string")},
-    "Select": {"operand": (1, "Expr"), "field": (2, "string")},
+    "Select": {"operand": (1, "Expr"), "field": (2, "string"), "test_only": (3, "bool")},
     "Call": {"target": (1, "Expr"), "function": (2, "string"), "args": (3, "*Expr")},
     "List": {"elements": (1, "*Expr")},
     "Struct": {},
@@ -67,7 +93,7 @@ def _checked_expr() -> Any:
             field.label = _FIELD.LABEL_REPEATED if kind.startswith("*") else _FIELD.LABEL_OPTIONAL
             if kind.startswith("|"):
                 field.oneof_index = 0
-            field.type = _SCALARS.get(kind.lstrip("*"), _FIELD.TYPE_MESSAGE)
+            field.type = _SCALARS.get(kind.lstrip("*|"), _FIELD.TYPE_MESSAGE)
             if field.type == _FIELD.TYPE_MESSAGE:
                 field.type_name = f".gate.{kind.lstrip('*|')}"
         if any(kind.startswith("|") for _, kind in fields.values()):
@@ -77,7 +103,7 @@ def _checked_expr() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("gate.CheckedExpr"))
 
 
-_CheckedExpr = _checked_expr()
+CheckedExpr = _checked_expr()
 
 
 @dataclass(frozen=True)
@@ -93,34 +119,35 @@ class Syntax:
 
     def __post_init__(self) -> None:
         """Parses it."""
-        _ = self._checked
+        _ = self.checked
 
     @cached_property
-    def _checked(self) -> Any:
+    def checked(self) -> Any:
+        """Return the tree, as a `CheckedExpr`."""
         try:
-            return _CheckedExpr.FromString(AnyMessage.FromString(self.serialized).value)
+            return CheckedExpr.FromString(AnyMessage.FromString(self.serialized).value)
         except DecodeError as error:
             raise ValueError("it is nested too deeply") from error
 
     @cached_property
     def _overloads(self) -> Mapping[int, frozenset[str]]:
-        return {one.id: frozenset(one.reference.overloads) for one in self._checked.references}
+        return {one.id: frozenset(one.reference.overloads) for one in self.checked.references}
 
     @cached_property
     def _primitives(self) -> frozenset[int]:
-        return frozenset(one.id for one in self._checked.types if one.type.HasField("primitive"))
+        return frozenset(one.id for one in self.checked.types if one.type.HasField("primitive"))
 
     @cached_property
     def longest_list(self) -> int:
         """How many elements the longest list has that is written out."""
-        return max((len(expr.list.elements) for expr in _all(self._checked.expr)), default=0)
+        return max((len(expr.list.elements) for expr in all_nodes(self.checked.expr)), default=0)
 
     @cached_property
     def objection(self) -> str:
         """What it does that no gate may, because its costs could not be bounded; empty when there is nothing."""
-        if _nest(self._checked.expr) > DEEPEST_NEST:
+        if _nest(self.checked.expr) > DEEPEST_NEST:
             return f"all(), exists() and filter() are nested more than {DEEPEST_NEST} deep"
-        return next(self._objections(self._checked.expr, None), "")
+        return next(self._objections(self.checked.expr, None), "")
 
     def _objections(self, expr: Any, around: Any) -> Iterator[str]:
         kind = expr.WhichOneof("kind")
@@ -131,23 +158,25 @@ class Syntax:
         elif _JOINS & self._overloads.get(expr.id, frozenset()) and not _collects(expr, around):
             yield "map() is not offered, and + adds numbers only: it joins no texts and no lists"
         inner = expr.comprehension if kind == "comprehension" else around
-        for child in _children(expr):
+        for child in children(expr):
             yield from self._objections(child, inner)
 
     def steps(self, width: int) -> int:
         """How many steps it takes at most, if no map and no list that it goes through is longer than `width`."""
-        return self._steps(self._checked.expr, max(width, self.longest_list, 1))
+        return self._steps(self.checked.expr, max(width, self.longest_list, 1))
 
     def _steps(self, expr: Any, width: int) -> int:
         if expr.WhichOneof("kind") == "comprehension":
             loop = expr.comprehension
             once = sum(self._steps(part, width) for part in (loop.range, loop.init, loop.result))
             return once + width * (self._steps(loop.condition, width) + self._steps(loop.step, width))
-        return self._own_steps(expr, width) + sum(self._steps(child, width) for child in _children(expr))
+        return self._own_steps(expr, width) + sum(self._steps(child, width) for child in children(expr))
 
     def _own_steps(self, expr: Any, width: int) -> int:
         if expr.call.function == "contains":
             return _SEARCH_STEPS
+        if expr.call.function.startswith("@finite_"):
+            return width
         overloads = self._overloads.get(expr.id, frozenset())
         if not overloads & _COMPARISONS:
             return 1
@@ -159,7 +188,7 @@ class Syntax:
         """By variable and map, the keys that it looks at; None for all of them."""
         keys: dict[tuple[str, str], set[str]] = {}
         whole: set[tuple[str, str]] = set()
-        for (variable, field), key in self._looks(self._checked.expr):
+        for (variable, field), key in self._looks(self.checked.expr):
             if key is None:
                 whole.add((variable, field))
             else:
@@ -174,7 +203,7 @@ class Syntax:
         elif expr.ident.name in self.variables:
             yield from (((expr.ident.name, field), None) for field in sorted(MAPS))
         elif expr.select.operand.ident.name not in self.variables:
-            for child in _children(expr):
+            for child in children(expr):
                 yield from self._looks(child)
 
     def _keyed(self, expr: Any) -> tuple[tuple[str, str], str] | None:
@@ -193,7 +222,8 @@ class Syntax:
         return (name, field) if name in self.variables and field in MAPS else None
 
 
-def _children(expr: Any) -> list[Any]:
+def children(expr: Any) -> list[Any]:
+    """Return the nodes directly below a node."""
     match expr.WhichOneof("kind"):
         case "select":
             return [expr.select.operand]
@@ -208,16 +238,17 @@ def _children(expr: Any) -> list[Any]:
             return []
 
 
-def _all(expr: Any) -> Iterator[Any]:
+def all_nodes(expr: Any) -> Iterator[Any]:
+    """Return a node and all nodes below it."""
     yield expr
-    for child in _children(expr):
-        yield from _all(child)
+    for child in children(expr):
+        yield from all_nodes(child)
 
 
 def _nest(expr: Any) -> int:
     if expr.WhichOneof("kind") != "comprehension":
-        return max(map(_nest, _children(expr)), default=0)
-    first, *inner = _children(expr)
+        return max(map(_nest, children(expr)), default=0)
+    first, *inner = children(expr)
     return max(_nest(first), 1 + max(map(_nest, inner)))
 
 

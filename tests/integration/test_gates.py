@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, from_rpc_error
-from services.registry.gate import recompute
+from services.registry.gate import RULES, recompute
 from tests.integration.scored import BETTER, log_metrics, moving, new_run, registering, scored, seen
 from tests.integration.up import ACTOR, SECONDS, Headers, Up, new_id
 
@@ -40,6 +41,14 @@ def facts(system: Up, model: str, kind: type[M]) -> list[M]:
         fact = kind()
         assert event.data.Unpack(fact)
         found.append(fact)
+    return found
+
+
+def until(ask: Callable[[], list[M]]) -> list[M]:
+    """The first answer that is not empty."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := ask()):
+        assert time.monotonic() < deadline
     return found
 
 
@@ -130,11 +139,14 @@ class TestProtectedAliases:
             pytest.param("int(candidate.run_id) == 0", id="a text that is no number"),
             pytest.param("candidate.metrics.f1 > champion.metrics.f1", id="nobody to compare with"),
             pytest.param("candidate.metrics.nan < 1.0", id="NaN"),
+            pytest.param("candidate.metrics.f1 / candidate.metrics.zero > 0.5", id="a division by zero"),
+            pytest.param("candidate.metrics.zero / candidate.metrics.zero != 0.5", id="zero by zero"),
+            pytest.param("candidate.metrics.all(k, candidate.metrics[k] != 7.0)", id="NaN in a loop"),
         ],
     )
     def test_what_cannot_be_answered_is_refused(self, system: Up, declare: Declare, gate: str) -> None:
         model, runs = scored(system, 0.9)
-        log_metrics(system, runs[0], {"nan": float("nan")})
+        log_metrics(system, runs[0], {"nan": float("nan"), "zero": 0.0})
         declare(models=model, aliases="champion", gate=gate)
         error = refusal(system, system.registry.MoveAlias, moving(model, 1))
         assert error.reason == "GATE_FAILED"
@@ -244,6 +256,53 @@ class TestRegistration:
         )
         version = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS).version
         assert (version.evidence.passed, [one.passed for one in version.policy_evidence]) == (True, [True])
+
+
+NO_RATE = "run.metrics.f1 / run.metrics.zero > 0.5"
+NO_RATE_OF_MOVE = NO_RATE.replace("run.", "candidate.")
+
+
+class TestNotFinite:
+    """Wherever a gate is asked, a number that is not finite refuses, and the evidence names its part."""
+
+    @pytest.fixture
+    def judged(self, system: Up) -> str:
+        """A model whose version has a metric that is zero."""
+        model, runs = scored(system, 0.9)
+        log_metrics(system, runs[0], {"zero": 0.0})
+        return model
+
+    @pytest.mark.parametrize("own", [True, False], ids=["the model's own gate", "a policy"])
+    def test_in_a_registration(self, system: Up, declare: Declare, own: bool) -> None:
+        model, run_id = f"model-{new_id()}", new_run(system, f1=0.9, zero=0.0)
+        gate = v1.CreateModelRequest(name=model, registration_gate=NO_RATE if own else "")
+        system.registry.CreateModel(gate, timeout=SECONDS)
+        if not own:
+            declare(models=model, gate=NO_RATE)
+        error = refusal(system, system.registry.RegisterVersion, registering(model, run_id))
+        (refused,) = facts(system, model, v1.VersionRefused)
+        assert (error.reason, refused.evidence[0].rules) == ("GATE_FAILED", RULES)
+        assert "run.metrics.f1 / run.metrics.zero is inf" in refused.evidence[0].detail
+
+    def test_in_a_schedule(self, system: Up, declare: Declare, judged: str) -> None:
+        declare(models=judged, aliases="champion", gate=NO_RATE_OF_MOVE)
+        request = v1.ScheduleMoveRequest(model=judged, alias="champion", version=1)
+        request.at.FromNanoseconds(time.time_ns() + 500_000_000)
+        system.registry.ScheduleMove(request, timeout=SECONDS)
+        refused = until(lambda: facts(system, judged, v1.AliasScheduleRefused))
+        assert refused[0].refusal == "GATE_FAILED"
+        assert "candidate.metrics.zero is inf" in refused[0].evidence[0].detail
+        assert recompute(refused[0].evidence[0])
+
+    def test_in_a_trial_and_a_replay(self, system: Up, policies: v1.PolicyServiceStub, judged: str) -> None:
+        system.move(judged, 1)
+        tried = v1.TestGateRequest(model=judged, expression=NO_RATE)
+        (evidence,) = policies.TestGate(tried, metadata=seen(system), timeout=SECONDS).evidence
+        replay = v1.ReplayGateRequest(models=judged, expression=NO_RATE_OF_MOVE)
+        (move,) = policies.ReplayGate(replay, metadata=seen(system), timeout=SECONDS).moves
+        for found in (evidence, move.evidence):
+            assert (found.passed, found.rules) == (False, RULES)
+            assert "metrics.zero is inf" in found.detail
 
 
 class TestPolicies:

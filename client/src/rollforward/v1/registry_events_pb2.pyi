@@ -439,6 +439,7 @@ class GateEvidence(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     OTHERS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     expression: _builtins.str
     """The CEL expression."""
     tracking_position: _builtins.int
@@ -449,6 +450,10 @@ class GateEvidence(_message.Message):
     """Why it was not: the expression's value, or its error; empty when passed."""
     policy: _builtins.str
     """The policy whose gate it is; empty for the model's own registration gate."""
+    rules: _builtins.int
+    """The rules of evaluation. 0: a metric that is NaN is as good as missing, and no computed number is inspected. 1: a metric that is read, or a number
+    that is computed, refuses when it is infinite or NaN.
+    """
     @_builtins.property
     def run(self) -> Global___GateRun:
         """What it was computed over: the variable `run`."""
@@ -467,10 +472,11 @@ class GateEvidence(_message.Message):
         detail: _builtins.str = ...,
         others: _abc.Mapping[_builtins.str, Global___GateRun] | None = ...,
         policy: _builtins.str = ...,
+        rules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "others", b"others", "passed", b"passed", "policy", b"policy", "run", b"run", "tracking_position", b"tracking_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "expression", b"expression", "others", b"others", "passed", b"passed", "policy", b"policy", "rules", b"rules", "run", b"run", "tracking_position", b"tracking_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
