@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import sys
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest
 from rollforward.offline import ONE_CALL
+from rollforward.process_end import Ending, ProcessEnd, ending_of
 from rollforward.run_log import RunLog
 from rollforward.run_records import in_words, undelivered
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rollforward.connection import Connection
     from rollforward.system_metrics import SystemMetrics
     from rollforward.writer import Outcome, Writer
-
-Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
 _ENDINGS: Final[Mapping[str, v1.RunStatus.ValueType]] = {
     "FINISHED": v1.RUN_STATUS_FINISHED,
@@ -42,8 +40,9 @@ class Run(RunLog):
     """One execution of a training job, open for logging; safe for use by many threads, and in forked processes.
 
     Logging appends to a journal on this machine, which a background thread delivers: it waits for nobody, and metrics
-    never raise. As a context manager the run ends with its block: FINISHED, KILLED on KeyboardInterrupt, FAILED on any
-    other exception. In a forked process, and for a worker, finish() delivers and lets the run go on.
+    never raise. As a context manager the run ends with its block: FINISHED, also by SystemExit with status 0, KILLED on
+    KeyboardInterrupt, FAILED on any other exception. Without a block, and without finish(), it ends with the process,
+    by the same rules. In a forked process, and for a worker, finish() delivers and lets the run go on.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class Run(RunLog):
         self._token: Token[Run | None] | None = None
         if begin is not None:
             writer.add(begin, ONE_CALL)
+        self._process = ProcessEnd()
         atexit.register(self._finish_at_exit)
 
     @property
@@ -109,6 +109,7 @@ class Run(RunLog):
                 self.system_metrics.close()
             self._ended = True
         atexit.unregister(self._finish_at_exit)
+        self._process.close()
         deadline = time.monotonic() + self.connection.timeout
         if not (self._writer.forked or self.worker):
             request = v1.FinishRunRequest(status=_ENDINGS[status], end_time=now())
@@ -133,7 +134,7 @@ class Run(RunLog):
             # A generator, or another thread, may leave the block in another context than it was entered in.
             with contextlib.suppress(ValueError):
                 _current.reset(self._token)
-        self.finish("FINISHED" if error is None else _ending_of(error))
+        self.finish(ending_of(error))
 
     def __reduce__(self) -> tuple[object, ...]:
         # For processes that are spawned: there it is a worker's handle.
@@ -157,7 +158,7 @@ class Run(RunLog):
 
     def _finish_at_exit(self) -> None:
         if not self._writer.forked:
-            self.finish("FINISHED" if getattr(sys, "last_value", None) is None else "FAILED")
+            self.finish(self._process.ending())
 
 
 def current_run() -> Run | None:
@@ -170,11 +171,3 @@ def now() -> Timestamp:
     moment = Timestamp()
     moment.GetCurrentTime()
     return moment
-
-
-def _ending_of(error: BaseException) -> Ending:
-    if isinstance(error, KeyboardInterrupt):
-        return "KILLED"
-    if isinstance(error, SystemExit) and error.code in {None, 0}:
-        return "FINISHED"
-    return "FAILED"

@@ -1,0 +1,204 @@
+"""Tells how this process ends, for runs that are still open at its exit."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import itertools
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+Ending = Literal["FINISHED", "FAILED", "KILLED"]
+
+_SEEN: Final = "_rollforward_seen"
+_UNKNOWN: Final = object()
+_PADDING: Final = frozenset({"PRECALL", "CACHE", "PUSH_NULL"})  # differs between versions of Python
+
+_logger: Final = logging.getLogger("rollforward")
+_clock: Final = itertools.count(1)
+_lock: Final = threading.RLock()
+
+
+def ending_of(error: BaseException | None) -> Ending:
+    """Return how a run ends that an exception leaves; FINISHED without one."""
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED"
+    if isinstance(error, SystemExit):
+        return _ending_of_code(getattr(error, "code", error))
+    return "FINISHED" if error is None else "FAILED"
+
+
+class ProcessEnd:
+    """The end of this process as seen from one moment: errors from before that moment do not count.
+
+    An exit status is only known to the interpreter, which reads it from the `code` of the SystemExit that nobody
+    caught. While any instance is open, `sys.exit`, `exit` and `quit` raise a SystemExit that notes this reading.
+    """
+
+    def __init__(self) -> None:
+        """Start to observe."""
+        _open.add(self)
+        self._main = _main_frame()
+        self._started = next(_clock)
+        _mark(getattr(sys, "last_value", None), self._started)
+
+    def close(self) -> None:
+        """Stop to observe; with the last instance `sys.exit` is what it was before."""
+        _open.discard(self)
+
+    def ending(self) -> Ending:
+        """Return how a run ends that is open now, while the interpreter shuts down."""
+        if _status.known and _ending_of_code(_status.code) != "FINISHED":
+            return "FAILED"
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, BaseException) and getattr(error, _SEEN, self._started + 1) > self._started:
+            return ending_of(error)
+        if _status.known or self._main is None or not _was_left_by_error(self._main):
+            return "FINISHED"
+        code = _raised_constant(self._main)
+        if code is _UNKNOWN:
+            _logger.warning("exit status unknown, run ends as FAILED: use sys.exit, the run's block or its finish()")
+        return _ending_of_code(code)
+
+
+class _Status:
+    """The status that the interpreter exits with, once it has read it."""
+
+    def __init__(self) -> None:
+        self.known = False
+        self.code: object = None
+
+
+class _Exit(SystemExit):
+    """A SystemExit that notes when the interpreter reads its code to exit with it."""
+
+    @property
+    def code(self) -> Any:  # type: ignore[override]
+        """The exit status."""
+        code = SystemExit.code.__get__(self)  # type: ignore[attr-defined]
+        if not _has_caller():
+            _status.known, _status.code = True, code
+        return code
+
+    @code.setter
+    def code(self, value: Any) -> None:
+        SystemExit.code.__set__(self, value)  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SystemExit, self.args
+
+
+class _OpenEnds:
+    """The instances of ProcessEnd that are open; with the first one the functions that exit are replaced."""
+
+    def __init__(self) -> None:
+        self._ends: set[ProcessEnd] = set()
+        self._replaced: list[tuple[Any, str, object, object]] = []
+
+    def add(self, end: ProcessEnd) -> None:
+        with _lock:
+            if not self._ends:
+                self._replace()
+            self._ends.add(end)
+
+    def discard(self, end: ProcessEnd) -> None:
+        with _lock:
+            self._ends.discard(end)
+            if not self._ends:
+                self._restore()
+
+    def _replace(self) -> None:
+        for owner, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
+            before = getattr(owner, name, None)
+            if before is not None and not isinstance(before, _Exiting):  # `python -S` has no exit and quit
+                after = _Exiting(before)
+                setattr(owner, name, after)
+                self._replaced.append((owner, name, before, after))
+
+    def _restore(self) -> None:
+        for owner, name, before, after in self._replaced:
+            if getattr(owner, name, None) is after:  # whoever has replaced it since keeps theirs
+                setattr(owner, name, before)
+        self._replaced.clear()
+
+
+class _Exiting:
+    """A function that exits, in place of the one before."""
+
+    def __init__(self, before: Callable[..., object]) -> None:
+        self._before = before
+        self.__doc__ = before.__doc__
+        self.__name__ = getattr(before, "__name__", "exit")
+        self.__wrapped__ = before
+
+    def __call__(self, status: object = None, /) -> NoReturn:
+        try:
+            self._before(status)
+        except SystemExit as error:
+            # Elsewhere it ends a thread, where threading knows SystemExit itself only.
+            if type(error) is SystemExit and threading.current_thread() is threading.main_thread():
+                raise _Exit(*error.args).with_traceback(None) from None
+            raise
+        raise SystemExit(status)
+
+    def __repr__(self) -> str:
+        return repr(self._before)
+
+
+_status: Final = _Status()
+_open: Final = _OpenEnds()
+
+
+def _ending_of_code(code: object) -> Ending:
+    # As the interpreter does it: what is neither None nor a whole number is printed, and the status is 1.
+    return "FINISHED" if code is None or (isinstance(code, int) and code == 0) else "FAILED"
+
+
+def _mark(error: object, when: int) -> None:
+    # A reference would keep all that the error's frames hold, such as the memory of a GPU.
+    if isinstance(error, BaseException) and not hasattr(error, _SEEN):
+        setattr(error, _SEEN, when)
+
+
+def _has_caller() -> bool:
+    try:
+        sys._getframe(2)  # noqa: SLF001 - below this function and the property
+    except ValueError:
+        return False
+    return True
+
+
+def _main_frame() -> FrameType | None:
+    """The frame of the program's module, whose variables live as long as the process anyhow."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001
+    names = getattr(sys.modules.get("__main__"), "__dict__", None)
+    found = None
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals is names:
+            found = frame
+        frame = frame.f_back
+    return found
+
+
+def _was_left_by_error(frame: FrameType) -> bool:
+    return not dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
+
+
+def _raised_constant(frame: FrameType) -> object:
+    """The constant N of `raise SystemExit(N)`, None of `raise SystemExit`, if the frame was left by one of these."""
+    steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in _PADDING]
+    at = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), 0)
+    before = [step.opname for step in steps[:at]]
+    if steps[at].opname != "RAISE_VARARGS" or steps[at].arg != 1:
+        return _UNKNOWN
+    if before[-1:] == ["LOAD_NAME"] or (before[-2:-1] == ["LOAD_NAME"] and steps[at - 1].arg == 0):
+        return None
+    if before[-3::2] == ["LOAD_NAME", "CALL"] and before[-2] in {"LOAD_CONST", "LOAD_SMALL_INT"}:
+        return steps[at - 2].argval
+    return _UNKNOWN

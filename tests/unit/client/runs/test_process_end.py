@@ -1,0 +1,199 @@
+"""A run that is open when its process ends has the status that the process ended with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollforward import v1
+from rollforward.journal import Journal, journals
+from rollforward.journal_reader import Reader
+from rollforward.journal_records import Call
+
+IMPORTS = "import os, signal, sys, threading\nimport rollforward as rf\n"
+START = "r = rf.start_run('exit', offline=True)\n"
+BLOCK = "with rf.start_run('exit', offline=True):\n    "
+FAILING = "def fail(*_):\n    raise OSError\n"
+HANDLER = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+PREEMPTED = "os.kill(os.getpid(), signal.SIGTERM)\nsignal.pause()"
+PARSE = "import argparse; argparse.ArgumentParser().parse_args(['--nope'])"
+OWN_EXIT = "class Own(SystemExit):\n    pass\n"
+EXIT_IN = "def main():\n    sys.exit({})\n"
+
+# What the program is, the status of the process, and the run's.
+ENDS: dict[str, tuple[str, int, list[str]]] = {
+    "its end": (START, 0, ["FINISHED"]),
+    "sys.exit()": (START + "sys.exit()", 0, ["FINISHED"]),
+    "sys.exit(0)": (START + "sys.exit(0)", 0, ["FINISHED"]),
+    "sys.exit(False)": (START + "sys.exit(False)", 0, ["FINISHED"]),
+    "sys.exit(1)": (START + "sys.exit(1)", 1, ["FAILED"]),
+    "sys.exit(0.0), which is printed": (START + "sys.exit(0.0)", 1, ["FAILED"]),
+    "sys.exit('')": (START + "sys.exit('')", 1, ["FAILED"]),
+    "sys.exit(text)": (START + "sys.exit('no data')", 1, ["FAILED"]),
+    "sys.exit of what cannot be hashed": (START + "sys.exit([])", 1, ["FAILED"]),
+    "sys.exit of several values": (START + "sys.exit((1, 2))", 1, ["FAILED"]),
+    "sys.exit in a function": (EXIT_IN.format(3) + START + "main()", 3, ["FAILED"]),
+    "exit, imported before": ("from sys import exit as leave\n" + START + "leave(3)", 3, ["FAILED"]),
+    "exit(2)": (START + "exit(2)", 2, ["FAILED"]),
+    "quit()": (START + "quit()", 0, ["FINISHED"]),
+    "argparse": (START + PARSE, 2, ["FAILED"]),
+    "raise SystemExit": (START + "raise SystemExit", 0, ["FINISHED"]),
+    "raise SystemExit()": (START + "raise SystemExit()", 0, ["FINISHED"]),
+    "raise SystemExit(0)": (START + "raise SystemExit(0)", 0, ["FINISHED"]),
+    "raise SystemExit(4)": (START + "raise SystemExit(4)", 4, ["FAILED"]),
+    "raise SystemExit(text)": (START + "raise SystemExit('no data')", 1, ["FAILED"]),
+    "raise SystemExit in a function": ("def main():\n    raise SystemExit(5)\n" + START + "main()", 5, ["FAILED"]),
+    "raise SystemExit(main())": ("def main():\n    return 6\n" + START + "raise SystemExit(main())", 6, ["FAILED"]),
+    "a subclass of SystemExit": (OWN_EXIT + START + "raise Own(7)", 7, ["FAILED"]),
+    "an exit that is caught": (START + "try:\n    sys.exit(1)\nexcept SystemExit:\n    pass", 0, ["FINISHED"]),
+    "an exit that is caught, then one": (
+        EXIT_IN.format(1) + START + "try:\n    main()\nexcept SystemExit:\n    sys.exit(0)",
+        0,
+        ["FINISHED"],
+    ),
+    "a code that is changed": (
+        START + "try:\n    sys.exit(1)\nexcept SystemExit as e:\n    e.code = 0\n    raise",
+        0,
+        ["FINISHED"],
+    ),
+    "an error": (START + "1 / 0", 1, ["FAILED"]),
+    "an error, with a hook": (
+        START + "sys.excepthook = lambda *_: print('hooked')\n1 / 0",
+        1,
+        ["FAILED"],
+    ),
+    "a hook that exits": (START + "sys.excepthook = lambda *_: sys.exit(9)\n1 / 0", 9, ["FAILED"]),
+    "KeyboardInterrupt": (START + "raise KeyboardInterrupt", -signal.SIGINT, ["KILLED"]),
+    "SIGINT": (START + "os.kill(os.getpid(), signal.SIGINT)\nsignal.pause()", -signal.SIGINT, ["KILLED"]),
+    "a handler of SIGTERM that exits": (HANDLER + START + PREEMPTED, 143, ["FAILED"]),
+    "sys.exit in a thread": (
+        START + "t = threading.Thread(target=sys.exit, args=(1,)); t.start(); t.join()",
+        0,
+        ["FINISHED"],
+    ),
+    "an error in a thread": (
+        FAILING + START + "t = threading.Thread(target=fail); t.start(); t.join()",
+        0,
+        ["FINISHED"],
+    ),
+    "an error in atexit": (FAILING + START + "import atexit; atexit.register(fail)", 0, ["FINISHED"]),
+    "an exit in atexit": (START + "import atexit; atexit.register(sys.exit, 3)", 0, ["FINISHED"]),
+    "a child that fails": (
+        START + "if os.fork() == 0:\n    sys.exit(1)\nos.wait()",
+        0,
+        ["FINISHED"],
+    ),
+    "runs one in another": (START + START + "sys.exit(1)", 1, ["FAILED", "FAILED"]),
+    "a run that ended before": (START + "r.finish()\nsys.exit(1)", 1, ["FINISHED"]),
+    "a run that says how it ends": (START + "r.finish('KILLED')\nsys.exit(1)", 1, ["KILLED"]),
+    "block: its end": (BLOCK + "pass", 0, ["FINISHED"]),
+    "block: sys.exit(0)": (BLOCK + "sys.exit(0)", 0, ["FINISHED"]),
+    "block: sys.exit(1)": (BLOCK + "sys.exit(1)", 1, ["FAILED"]),
+    "block: sys.exit(0.0)": (BLOCK + "sys.exit(0.0)", 1, ["FAILED"]),
+    "block: sys.exit of what cannot be hashed": (BLOCK + "sys.exit([])", 1, ["FAILED"]),
+    "block: raise SystemExit(4)": (BLOCK + "raise SystemExit(4)", 4, ["FAILED"]),
+    "block: argparse": (BLOCK + PARSE, 2, ["FAILED"]),
+    "block: KeyboardInterrupt": (BLOCK + "raise KeyboardInterrupt", -signal.SIGINT, ["KILLED"]),
+    "block: a handler of SIGTERM that exits": (
+        HANDLER + BLOCK + PREEMPTED.replace("\n", "; "),
+        143,
+        ["FAILED"],
+    ),
+    "block: an error that is caught outside": (
+        "try:\n    with rf.start_run('exit', offline=True):\n        1 / 0\nexcept ZeroDivisionError:\n    pass",
+        0,
+        ["FAILED"],
+    ),
+}
+
+
+def run_program(place: Path, *command: str, stdin: str = "") -> int:
+    """Run Python in a process of its own; its status."""
+    environment = {**os.environ, "ROLLFORWARD_JOURNAL": str(place)}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, input=stdin, capture_output=True, text=True, check=False
+    ).returncode
+
+
+def statuses(place: Path) -> list[str]:
+    """How the runs in these journals ended."""
+    found = []
+    for folder in journals(place):
+        journal = Journal.open(folder)
+        for strand in journal.strands():
+            reader = Reader(journal, strand)
+            while batch := reader.next():
+                calls = [step.action for step in batch.steps if isinstance(step.action, Call)]
+                found += [call.request.status for call in calls if call.method == "FinishRun"]
+                for step in batch.steps:
+                    reader.note(step, step.content.minus(step.content))
+                reader.settle()
+    return sorted(v1.RunStatus.Name(status).removeprefix("RUN_STATUS_") for status in found)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_run_ends_as_its_process(name: str, place: Path, tmp_path: Path) -> None:
+    text, code, expected = ENDS[name]
+    program = tmp_path / "job.py"
+    program.write_text(IMPORTS + text)
+    assert run_program(place, str(program)) == code
+    assert statuses(place) == expected
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, "FINISHED"), (3, "FAILED")])
+def test_a_run_ends_as_its_process_when_it_is_run_as_a_module(
+    place: Path, tmp_path: Path, code: int, expected: str
+) -> None:
+    package = tmp_path / "job"
+    package.mkdir()
+    (package / "__main__.py").write_text(f"{IMPORTS}{START}sys.exit({code})")
+    start = f"import os, sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); "
+    assert run_program(place, "-c", start + "runpy.run_module('job', run_name='__main__', alter_sys=True)") == code
+    assert statuses(place) == [expected]
+
+
+AT_THE_PROMPT = {
+    "an error before": ("1/0\n" + IMPORTS + START, ["FINISHED"]),
+    "an error before, and quit()": ("1/0\n" + IMPORTS + START + "quit()\n", ["FINISHED"]),
+    "an error after": (IMPORTS + START + "1/0\n", ["FAILED"]),
+    "an error after, and quit()": (IMPORTS + START + "1/0\nquit()\n", ["FAILED"]),
+    "an error between two runs": (IMPORTS + START + "1/0\n" + START, ["FAILED", "FINISHED"]),
+    "an interruption": (IMPORTS + START + "raise KeyboardInterrupt\n", ["KILLED"]),
+    "nothing": (IMPORTS + START, ["FINISHED"]),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_PROMPT)
+def test_an_error_at_the_prompt_counts_for_runs_that_were_open(name: str, place: Path) -> None:
+    lines, expected = AT_THE_PROMPT[name]
+    run_program(place, "-i", "-q", "-c", "", stdin=lines)
+    assert statuses(place) == expected
+
+
+def test_a_program_that_goes_on_at_the_prompt_has_its_own_exit(place: Path, tmp_path: Path) -> None:
+    program = tmp_path / "job.py"
+    program.write_text(IMPORTS + START + "sys.exit(0)")
+    assert run_program(place, "-i", str(program)) == 0
+    assert statuses(place) == ["FINISHED"]
+
+
+def test_what_exits_is_as_before_once_no_run_is_open(place: Path, tmp_path: Path) -> None:
+    program = tmp_path / "job.py"
+    program.write_text(
+        IMPORTS
+        + "before = sys.exit, exit, quit\n"
+        + START
+        + "assert before[0] is not sys.exit\n"
+        + "try:\n    sys.exit(3)\nexcept SystemExit as error:\n    assert error.code == 3 and error.args == (3,)\n"
+        + "r.finish()\nassert before == (sys.exit, exit, quit)\n"
+        + START
+        + "sys.exit = mine = lambda code=None: before[0](code)\nr.finish()\nassert sys.exit is mine\n"
+        + "sys.exit = before[0]"
+    )
+    assert run_program(place, str(program)) == 0
+    assert statuses(place) == ["FINISHED", "FINISHED"]
