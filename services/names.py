@@ -20,7 +20,13 @@ _LOGGED_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _KEY = re.compile(r"[/\w.\- :]+")
 
 LONGEST_KEY = 250
-"""Characters of the key of a parameter, metric or tag of a run, an experiment or a logged model."""
+"""Characters of the key of a parameter, metric or tag."""
+
+LONGEST_TAG = 8000
+"""Characters of the value of a tag, whatever it is of."""
+
+LONGEST_DESCRIPTION = 20_000
+"""Characters of a description, whatever it is of."""
 
 
 def check_model_name(name: str) -> None:

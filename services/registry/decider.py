@@ -12,7 +12,15 @@ from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
-from services.names import check_digest, check_model_name, check_prose, check_text
+from services.names import (
+    LONGEST_DESCRIPTION,
+    LONGEST_KEY,
+    LONGEST_TAG,
+    check_digest,
+    check_model_name,
+    check_prose,
+    check_text,
+)
 from services.registry import aliases
 from services.registry.checks import (
     UNBOUND,
@@ -228,10 +236,10 @@ def _known_version(model: str, version: int, state: State) -> Version:
 
 
 def _check_labels(description: str, tags: Mapping[str, str]) -> None:
-    check_prose(description, "a description", 5000, "INVALID_DESCRIPTION")
+    check_prose(description, "a description", LONGEST_DESCRIPTION, "INVALID_DESCRIPTION")
     for key, value in tags.items():
-        check_text(key, "a tag's key", 250, "INVALID_TAG")
-        check_prose(value, "a tag's value", 5000, "INVALID_TAG")
+        check_text(key, "a tag's key", LONGEST_KEY, "INVALID_TAG")
+        check_prose(value, "a tag's value", LONGEST_TAG, "INVALID_TAG")
 
 
 def refusal(event: Message) -> Rejected | None:

@@ -16,7 +16,6 @@ from rollforward import v1
 from services.names import check_text
 from services.tracking import EXPERIMENTS_STREAM
 from services.tracking.labels import (
-    LONGEST_EXPERIMENT_TAG,
     Labels,
     added,
     changed,
@@ -94,7 +93,7 @@ def _check_growth(experiment_id: str, after: Room, before: Room) -> None:
 
 def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence[Message]:
     _check_name(command.name)
-    check_tags(command.tags, LONGEST_EXPERIMENT_TAG)
+    check_tags(command.tags)
     _check_free(state, command.name)
     number = str(len(state.by_id) + 1)
     _check_growth(number, Room().put_labels("tag", command.tags), Room())
@@ -112,7 +111,7 @@ def _rename(command: v1.RenameExperimentRequest, state: Experiments) -> Sequence
 
 
 def _change_tags(command: v1.ChangeExperimentTagsRequest, state: Experiments) -> Sequence[Message]:
-    check_tags(command.set, LONGEST_EXPERIMENT_TAG)
+    check_tags(command.set)
     check_removed(command.remove, command.set)
     held = _open(state, command.experiment_id)
     changes = tag_changes(held.tags, command.set, command.remove)

@@ -9,11 +9,9 @@ from rpds import HashTrieMap
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.names import LONGEST_KEY, check_key
+from services.names import LONGEST_KEY, LONGEST_TAG, check_key
 
 LONGEST_PARAM = 6000
-LONGEST_TAG = 8000
-LONGEST_EXPERIMENT_TAG = 20_000
 
 Labels: TypeAlias = "HashTrieMap[str, str]"
 

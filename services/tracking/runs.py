@@ -13,7 +13,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.names import check_digest, check_id, check_key, check_logged_model_id, check_prose, check_text
+from services.names import (
+    LONGEST_DESCRIPTION,
+    check_digest,
+    check_id,
+    check_key,
+    check_logged_model_id,
+    check_prose,
+    check_text,
+)
 from services.series import columns
 from services.times import nanoseconds
 from services.tracking.labels import check_params, check_removed, check_tags, new_params
@@ -23,7 +31,6 @@ from services.tracking.room import LARGEST_RUN
 from services.tracking.run_state import RunState, evolve, shown, stream_of
 
 LONGEST_NAME = 500
-LONGEST_DESCRIPTION = 20_000
 ENDINGS = (v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_STATUS_KILLED)
 
 

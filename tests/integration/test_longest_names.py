@@ -64,12 +64,16 @@ def test_of_runs_and_logged_models(services: Up) -> None:
     tracking, models = services.tracking, services.logged_models
     run, model = new_id(), f"m-{new_id()}"
     experiment = call(
-        tracking.CreateExperiment, v1.CreateExperimentRequest(name=wide(500), tags={wide(250): wide(5_000)})
+        tracking.CreateExperiment, v1.CreateExperimentRequest(name=wide(500), tags={wide(250): wide(8_000)})
     ).experiment_id
     call(
         tracking.StartRun,
         v1.StartRunRequest(
-            run_id=run, experiment_id=experiment, name=wide(500), tags={wide(250): wide(8_000)}, description=wide(5_000)
+            run_id=run,
+            experiment_id=experiment,
+            name=wide(500),
+            tags={wide(250): wide(8_000)},
+            description=wide(20_000),
         ),
     )
     call(

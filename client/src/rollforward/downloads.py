@@ -92,7 +92,7 @@ def resolve_digest(reference: str, *, connection: Connection | None = None) -> s
         case VersionReference(model, version):
             return get_version(model, version, connection=connection).digest
         case RunReference(run_id, path):
-            return _run_digest(run_id, path.rstrip("/"), connection)
+            return _run_digest(run_id, path, connection)
         case DigestReference(digest):
             return digest
         case _:

@@ -8,7 +8,7 @@ from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.values import checked_experiment_tags
+from rollforward.values import checked_run_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ def create_experiment(
     (EXPERIMENT_EXISTS), PreconditionFailed (EXPERIMENT_FULL), Unavailable.
     """
     link = current(connection)
-    labels = checked_experiment_tags(tags)
+    labels = checked_run_tags(tags)
     request = v1.CreateExperimentRequest(name=name, tags=labels, request_id=request_id or new_request_id())
     return link.call(link.tracking.CreateExperiment, request).experiment_id
 
@@ -120,7 +120,7 @@ def set_experiment_tags(
     """
     link = current(connection)
     request = v1.ChangeExperimentTagsRequest(
-        set=checked_experiment_tags(tags),
+        set=checked_run_tags(tags),
         experiment_id=experiment_id_of(link, experiment),
         reason=reason,
         request_id=request_id or new_request_id(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest
-from rollforward.references import is_digest
+from rollforward.references import is_digest, normal_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -73,6 +73,7 @@ def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
 
     An empty path is the whole tree.
     """
+    path = normal_path(path)
     inside = f"{path.rstrip('/')}/"
     return v1.Manifest(
         files=[file for file in manifest.files if not path or file.path == path or file.path.startswith(inside)]
@@ -103,7 +104,7 @@ def build_tree(path: Path) -> Tree:
     Unicode form tell apart, MANIFEST_EMPTY, MANIFEST_TOO_LARGE), OSError for what cannot be read.
     """
     files = dict(_walk(path, _resolve(path), ())) if path.is_dir() else {path.name: _plain_file(path)}
-    names = {unicodedata.normalize("NFC", name): source for name, source in files.items()}
+    names = {normal_path(name): source for name, source in files.items()}
     if len(names) < len(files):
         raise _invalid_path(path.name, "two names in it differ in their Unicode form only")
     _check_paths(names)

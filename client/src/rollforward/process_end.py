@@ -18,6 +18,7 @@ Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
 _SEEN: Final = "_rollforward_seen"
 _UNKNOWN: Final = object()
+_CODE: Final[Any] = SystemExit.__dict__["code"]
 _PADDING: Final = frozenset({"PRECALL", "CACHE", "PUSH_NULL"})  # differs between versions of Python
 
 _logger: Final = logging.getLogger("rollforward")
@@ -79,16 +80,16 @@ class _Exit(SystemExit):
     """A SystemExit that notes when the interpreter reads its code to exit with it."""
 
     @property
-    def code(self) -> Any:  # type: ignore[override]
+    def code(self) -> Any:
         """The exit status."""
-        code = SystemExit.code.__get__(self)  # type: ignore[attr-defined]
+        code = _CODE.__get__(self)
         if not _has_caller():
             _status.known, _status.code = True, code
         return code
 
     @code.setter
     def code(self, value: Any) -> None:
-        SystemExit.code.__set__(self, value)  # type: ignore[attr-defined]
+        _CODE.__set__(self, value)
 
     def __reduce__(self) -> tuple[object, ...]:
         return SystemExit, self.args

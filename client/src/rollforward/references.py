@@ -2,6 +2,7 @@
 
 import glob
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
@@ -111,7 +112,7 @@ def parse_artifact(text: str) -> ArtifactReference:
     if scheme == "runs" and rest.startswith("/"):
         run_id, _, path = rest[1:].partition("/")
         if _RUN_ID.fullmatch(run_id):
-            return RunReference(run_id, path)
+            return RunReference(run_id, normal_path(path.strip("/")))
         raise _invalid(text, "a run id is 32 lower-case hex digits")
     if is_digest(text):
         return DigestReference(text)
@@ -121,6 +122,11 @@ def parse_artifact(text: str) -> ArtifactReference:
 def is_digest(text: str) -> bool:
     """Whether a text is a digest: "sha256:" and 64 lower-case hex digits."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def normal_path(path: str) -> str:
+    """Return a path in Unicode normal form C, as manifests have it, whatever form a file system names it in."""
+    return unicodedata.normalize("NFC", path)
 
 
 def run_id_of(run: RunLike) -> str:

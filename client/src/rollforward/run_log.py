@@ -16,6 +16,7 @@ from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.journal_records import Count
 from rollforward.manifests import check_path
 from rollforward.offline import ONE_CALL, log_artifact
+from rollforward.references import normal_path
 from rollforward.run_records import about, checked_dataset, checked_size, label_records, point_records
 from rollforward.values import (
     checked_description,
@@ -25,6 +26,7 @@ from rollforward.values import (
     checked_run_key,
     checked_run_tags,
     checked_step,
+    checked_timestamp,
     checked_value,
 )
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from rollforward.artifacts import Progress
     from rollforward.connection import Connection
+    from rollforward.values import StepLike
     from rollforward.writer import Writer
 
 # So many names of metrics are kept as checked.
@@ -89,24 +92,24 @@ class RunLog:
         self,
         key: str,
         value: SupportsFloat,
-        step: SupportsIndex = 0,
+        step: StepLike = 0,
         *,
-        timestamp: SupportsIndex | None = None,
+        timestamp: SupportsIndex | SupportsFloat | None = None,
         model_id: str = "",
         dataset: v1.Dataset | None = None,
     ) -> None:
-        """Log one point of a metric: any number, NaN and infinities too.
+        """Log one point of a metric: any number, NaN and infinities too, also of other libraries.
 
-        `timestamp` is in milliseconds since 1970-01-01 UTC, now by default. The point may be about a logged model, and
-        a dataset that it was measured on. Never raises: what cannot be logged is counted, warned of, and told by flush
-        and finish.
+        A `step` of 5.0 is 5, None is 0. `timestamp` is in milliseconds since 1970-01-01 UTC, now by default. The point
+        may be about a logged model, and a dataset that it was measured on. Never raises: what cannot be logged is
+        counted, warned of, and reported by flush and finish.
         """
         if model_id or dataset is not None or self._ended:
             self.log_metrics({key: value}, step, timestamp=timestamp, model_id=model_id, dataset=dataset)
             return
         try:
             name = self._names.get(key) or self._name(key)
-            moment = time.time_ns() // 1_000_000 if timestamp is None else checked_step(timestamp, "timestamp")
+            moment = time.time_ns() // 1_000_000 if timestamp is None else checked_timestamp(timestamp)
             # Every call counts here: a loop that does much else finds no cache warm.
             number = value if type(value) is float else checked_value(key, value)
             framed = records.framed_point(checked_step(step), moment, number, name)
@@ -118,9 +121,9 @@ class RunLog:
     def log_metrics(
         self,
         metrics: Mapping[str, SupportsFloat],
-        step: SupportsIndex = 0,
+        step: StepLike = 0,
         *,
-        timestamp: SupportsIndex | None = None,
+        timestamp: SupportsIndex | SupportsFloat | None = None,
         model_id: str = "",
         dataset: v1.Dataset | None = None,
     ) -> None:
@@ -128,7 +131,7 @@ class RunLog:
         try:
             self._refuse_ended()
             number = checked_step(step)
-            moment = time.time_ns() // 1_000_000 if timestamp is None else checked_step(timestamp, "timestamp")
+            moment = time.time_ns() // 1_000_000 if timestamp is None else checked_timestamp(timestamp)
             what = about(model_id, dataset)
             values = self._checked_values(metrics)
             for payload, count in point_records(number, moment, values, what):
@@ -145,7 +148,7 @@ class RunLog:
         used = v1.DatasetInput(dataset=checked_dataset(dataset), tags=labels)
         self._add_call("LogLineage", v1.LogLineageRequest(inputs=[used]))
 
-    def log_output(self, model_id: str, step: SupportsIndex = 0) -> None:
+    def log_output(self, model_id: str, step: StepLike = 0) -> None:
         """Log a logged model that the run produced.
 
         Raises InvalidRequest (INVALID_MODEL_ID, INVALID_STEP, RUN_ENDED).
@@ -168,9 +171,11 @@ class RunLog:
     def log_artifacts(self, path: str | PathLike[str], name: str = "", *, progress: Progress | None = None) -> str:
         """Upload a directory, or one file, and log it as the artifact `name`, by default the run's root.
 
-        While the service is out of reach the files are copied into the journal. Returns their digest.
-        Raises InvalidRequest (INVALID_PATH, SYMLINK_ESCAPES, NOT_A_FILE, MANIFEST_EMPTY, RUN_ENDED),
-        OSError, Unavailable when there is no journal.
+        An artifact that was logged under this name before is replaced, with all of its files. While the service is out
+        of reach the files are copied into the journal. Returns their digest; for a directory without files it warns,
+        logs nothing and returns an empty text.
+        Raises InvalidRequest (INVALID_PATH, SYMLINK_ESCAPES, NOT_A_FILE, RUN_ENDED), OSError, Unavailable when there is
+        no journal.
         """
         return self._log_artifact(path, name, only_file=False, progress=progress)
 
@@ -208,10 +213,16 @@ class RunLog:
 
     def _log_artifact(self, path: str | PathLike[str], name: str, *, only_file: bool, progress: Progress | None) -> str:
         self._refuse_ended()
-        request = v1.LogArtifactRequest(run_id=self.run_id, path=name.strip("/"))
+        request = v1.LogArtifactRequest(run_id=self.run_id, path=normal_path(name.strip("/")))
         if request.path:
             check_path(request.path)
-        return log_artifact(self.connection, self._writer, request, path, only_file=only_file, progress=progress)
+        try:
+            return log_artifact(self.connection, self._writer, request, path, only_file=only_file, progress=progress)
+        except InvalidRequest as error:
+            if error.reason != "MANIFEST_EMPTY":
+                raise
+            self._writer.complain(f"no artifact logged: {str(path)!r} has no files")
+            return ""
 
     def _add_labels(
         self,

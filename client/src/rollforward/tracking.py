@@ -13,7 +13,8 @@ from rollforward.values import checked_input_tags, checked_run_tags, checked_ste
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import SupportsIndex
+
+    from rollforward.values import StepLike
 
 
 def get_run(run: RunLike, *, connection: Connection | None = None) -> v1.Run:
@@ -143,7 +144,7 @@ def log_input(
 def log_output(
     run: RunLike,
     model: v1.LoggedModel | str,
-    step: SupportsIndex = 0,
+    step: StepLike = 0,
     *,
     request_id: str | None = None,
     connection: Connection | None = None,

@@ -1,11 +1,12 @@
 """What a run may log, checked at the call that logs it and not later in the background."""
 
+import math
 import operator
 import posixpath
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Final, SupportsFloat, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex, TypeAlias
 
 from rollforward.errors import InvalidRequest
 
@@ -16,8 +17,10 @@ PARAM_CHARACTERS: Final = 6_000
 TAG_CHARACTERS: Final = 8_000
 NAME_CHARACTERS: Final = 500
 DESCRIPTION_CHARACTERS: Final = 20_000
-EXPERIMENT_TAG_CHARACTERS: Final = 20_000
 INPUT_TAG_CHARACTERS: Final = 500
+
+StepLike: TypeAlias = SupportsIndex | SupportsFloat | None
+"""A whole number of any library, 5.0 too; None is 0."""
 
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
@@ -91,30 +94,57 @@ def checked_model_id(model_id: str) -> str:
 
 
 def checked_value(key: str, value: SupportsFloat) -> float:
-    """A metric's value: any real number, NaN and infinities too. Raises InvalidRequest (INVALID_VALUE)."""
+    """Return a metric's value as a float.
+
+    Any real number is one: NaN and infinities, booleans, numbers of other libraries, arrays and tensors of one number.
+    Raises InvalidRequest (INVALID_VALUE).
+    """
     if type(value) is float:
         return value
-    if isinstance(value, bool | str | bytes):
-        raise _not_a_number(key, value)
     try:
-        return float(value)
+        number = _scalar(value)
+        if not isinstance(number, str | bytes | bytearray):
+            return float(number)
     except (TypeError, ValueError, OverflowError) as error:
         raise _not_a_number(key, value) from error
+    raise _not_a_number(key, value)
 
 
-def checked_step(step: SupportsIndex, name: str = "step") -> int:
-    """A step or a timestamp: a whole number of 64 bits. Raises InvalidRequest (INVALID_STEP)."""
+def checked_step(step: StepLike, name: str = "step") -> int:
+    """Return a step as a whole number of 64 bits: 5.0 is 5, None is 0. Raises InvalidRequest (INVALID_STEP)."""
     if type(step) is int and -INT64_MAX <= step <= INT64_MAX:
         return step
-    try:
-        number = None if isinstance(step, bool) else operator.index(step)
-    except TypeError:
-        number = None
+    number = 0 if step is None else _whole(step)
     if number is None or not -INT64_MAX - 1 <= number <= INT64_MAX:
-        raise InvalidRequest(
-            "INVALID_STEP", f"a {name} is a whole number of 64 bits, not {repr(step)[:80]}", {"field": name}
-        )
+        message = f"invalid {name} {repr(step)[:80]}: expected a whole number of 64 bits"
+        raise InvalidRequest("INVALID_STEP", message, {"field": name})
     return number
+
+
+def checked_timestamp(timestamp: SupportsIndex | SupportsFloat) -> int:
+    """Return a time in whole milliseconds; a fraction of one is dropped. Raises InvalidRequest (INVALID_STEP)."""
+    if isinstance(timestamp, float) and math.isfinite(timestamp):
+        timestamp = math.floor(timestamp)
+    return checked_step(timestamp, "timestamp")
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that a value is; None for any other."""
+    try:
+        number = _scalar(value)
+        if isinstance(value, bool) or isinstance(number, bool | str | bytes | bytearray):
+            return None
+        if hasattr(number, "__index__"):
+            return operator.index(number)
+        return int(number) if int(number) == number else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _scalar(value: Any) -> Any:
+    # Arrays and tensors with one number have it as an item, also those whose float() warns or fails.
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
 
 
 def checked_params(params: Mapping[str, object]) -> dict[str, str]:
@@ -123,7 +153,10 @@ def checked_params(params: Mapping[str, object]) -> dict[str, str]:
 
 
 def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags of a run as texts of at most 8,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
+    """Tags of a run, an experiment or a logged model as texts of at most 8,000 characters.
+
+    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    """
     return {checked_run_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
 
 
@@ -136,17 +169,11 @@ def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[
     return {checked_run_key(key): _checked_text(key, str(value), INPUT_TAG_CHARACTERS) for key, value in labels.items()}
 
 
-def checked_experiment_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags of an experiment as texts of at most 20,000 characters.
+def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
+    """Tags of a model or a version as texts of at most 8,000 characters.
 
     Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
     """
-    most = EXPERIMENT_TAG_CHARACTERS
-    return {checked_run_key(key): _checked_text(key, str(value), most) for key, value in (tags or {}).items()}
-
-
-def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags as texts of at most 8,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
     return {checked_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
 
 

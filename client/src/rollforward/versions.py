@@ -9,7 +9,7 @@ from rollforward.artifacts import upload
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.references import RunLike, run_id_of, version_number
+from rollforward.references import RunLike, normal_path, run_id_of, version_number
 from rollforward.run import Run
 from rollforward.values import checked_tags
 
@@ -51,7 +51,7 @@ def register_model(
     request = v1.RegisterVersionRequest(
         model=name,
         run_id="" if run is None else run_id_of(run),
-        artifact_path=artifact.strip("/"),
+        artifact_path=normal_path(artifact.strip("/")),
         digest=digest if path is None else upload(path, connection=link)[0],
         description=description,
         tags=checked_tags(tags),

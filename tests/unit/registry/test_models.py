@@ -43,10 +43,10 @@ class TestCreateModel:
             (v1.CreateModelRequest(name="a/b"), "INVALID_NAME"),
             (v1.CreateModelRequest(name="a@b"), "INVALID_NAME"),
             (v1.CreateModelRequest(name="a", description="\x1b[31m"), "INVALID_DESCRIPTION"),
-            (v1.CreateModelRequest(name="a", description="x" * 5001), "INVALID_DESCRIPTION"),
+            (v1.CreateModelRequest(name="a", description="x" * 20_001), "INVALID_DESCRIPTION"),
             (v1.CreateModelRequest(name="a", tags={"": "x"}), "INVALID_TAG"),
             (v1.CreateModelRequest(name="a", tags={"k" * 251: "x"}), "INVALID_TAG"),
-            (v1.CreateModelRequest(name="a", tags={"k": "x" * 5001}), "INVALID_TAG"),
+            (v1.CreateModelRequest(name="a", tags={"k": "x" * 8001}), "INVALID_TAG"),
         ],
         ids=count(),
     )

@@ -1215,7 +1215,7 @@ class ChangeExperimentTagsRequest(_message.Message):
     """Makes a repetition harmless; chosen by the client."""
     @_builtins.property
     def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The tags to set: keys of 1 to 250 characters, values of at most 20,000."""
+        """The tags to set: keys of 1 to 250 characters, values of at most 8,000."""
 
     @_builtins.property
     def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import nullcontext
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rollforward as rf
@@ -14,6 +17,7 @@ from rollforward import v1
 from rollforward.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.run import Run
+from rollforward.series import unpack
 from tests.unit.client.runs.tracking_service import MODEL, RUN, Tracking
 
 
@@ -35,17 +39,85 @@ def test_whatever_is_a_number_is_a_value(run: Run, tracking: Tracking) -> None:
     assert Counter(tracking.values("m")) == Counter([1.0, float("inf"), 0.5])
 
 
+NUMBERS: list[tuple[Any, float]] = [
+    (True, 1.0),
+    (False, 0.0),
+    (np.True_, 1.0),
+    (np.float32(0.5), 0.5),
+    (np.int64(3), 3.0),
+    (np.array(1.5), 1.5),
+    (np.array([1.5]), 1.5),
+    (np.array([[2]]), 2.0),
+    (Decimal("0.25"), 0.25),
+    (Fraction(1, 4), 0.25),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), NUMBERS, ids=repr)
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_other_libraries_are_values(value: Any, expected: float, run: Run, tracking: Tracking) -> None:
+    run.log_metric("flag", value)
+    run.log_metrics({"flag": value})
+    run.flush()
+    assert tracking.values("flag") == [expected, expected]
+
+
+STEPS: list[tuple[Any, int]] = [
+    (None, 0),
+    (5.0, 5),
+    (-3.0, -3),
+    (np.int32(5), 5),
+    (np.uint8(5), 5),
+    (np.float64(5.0), 5),
+    (np.float32(5.0), 5),
+    (np.array(5), 5),
+    (np.array([5.0]), 5),
+    (Decimal(5), 5),
+    (Fraction(10, 2), 5),
+    (float(2**62), 2**62),
+]
+
+
+@pytest.mark.parametrize(("step", "expected"), STEPS, ids=repr)
+@pytest.mark.filterwarnings("error")
+def test_whole_numbers_of_any_type_are_steps(step: Any, expected: int, run: Run, tracking: Tracking) -> None:
+    run.log_metric("loss", 0.5, step=step)
+    run.log_metrics({"loss": 0.5}, step)
+    run.log_output(MODEL, step)
+    run.flush()
+    points = unpack(series for batch in tracking.batches for series in batch.series)
+    assert list(points.steps) == [expected, expected]
+    assert tracking.others[0].outputs[0].step == expected
+
+
+@pytest.mark.parametrize("timestamp", [1_700_000_000_123, 1_700_000_000_123.9, np.int64(1_700_000_000_123)], ids=repr)
+def test_a_timestamp_is_in_whole_milliseconds(timestamp: Any, run: Run, tracking: Tracking) -> None:
+    run.log_metric("loss", 0.5, timestamp=timestamp)
+    run.log_metrics({"loss": 0.5}, timestamp=timestamp)
+    run.flush()
+    points = unpack(series for batch in tracking.batches for series in batch.series)
+    assert list(points.timestamps) == [1_700_000_000_123] * 2
+
+
 @pytest.mark.parametrize(
     ("key", "value", "step", "reason"),
     [
         ("m", "0.5", 0, "INVALID_VALUE"),
-        ("m", True, 0, "INVALID_VALUE"),
         ("m", None, 0, "INVALID_VALUE"),
         ("m", 1j, 0, "INVALID_VALUE"),
         ("m", 10**400, 0, "INVALID_VALUE"),
         ("m", 1.0, 1.5, "INVALID_STEP"),
         ("m", 1.0, True, "INVALID_STEP"),
         ("m", 1.0, 2**63, "INVALID_STEP"),
+        ("m", 1.0, 1e30, "INVALID_STEP"),
+        ("m", 1.0, float("nan"), "INVALID_STEP"),
+        ("m", 1.0, float("inf"), "INVALID_STEP"),
+        ("m", 1.0, "5", "INVALID_STEP"),
+        ("m", 1.0, np.float32(5.5), "INVALID_STEP"),
+        ("m", 1.0, np.bool_(True), "INVALID_STEP"),
+        ("m", 1.0, np.array([1, 2]), "INVALID_STEP"),
+        ("m", np.array([1.0, 2.0]), 0, "INVALID_VALUE"),
+        ("m", np.str_("1.5"), 0, "INVALID_VALUE"),
         ("", 1.0, 0, "INVALID_KEY"),
         ("k" * 251, 1.0, 0, "INVALID_KEY"),
         (7, 1.0, 0, "INVALID_KEY"),

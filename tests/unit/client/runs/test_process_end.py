@@ -111,6 +111,8 @@ ENDS: dict[str, tuple[str, int, list[str]]] = {
     ),
 }
 
+STATUS_NAMES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.RunStatus.items()}
+
 
 def run_program(place: Path, *command: str, stdin: str = "") -> int:
     """Run Python in a process of its own; its status."""
@@ -122,18 +124,18 @@ def run_program(place: Path, *command: str, stdin: str = "") -> int:
 
 def statuses(place: Path) -> list[str]:
     """How the runs in these journals ended."""
-    found = []
+    found: list[v1.RunStatus.ValueType] = []
     for folder in journals(place):
         journal = Journal.open(folder)
         for strand in journal.strands():
             reader = Reader(journal, strand)
             while batch := reader.next():
-                calls = [step.action for step in batch.steps if isinstance(step.action, Call)]
-                found += [call.request.status for call in calls if call.method == "FinishRun"]
+                requests = [step.action.request for step in batch.steps if isinstance(step.action, Call)]
+                found += [request.status for request in requests if isinstance(request, v1.FinishRunRequest)]
                 for step in batch.steps:
                     reader.note(step, step.content.minus(step.content))
                 reader.settle()
-    return sorted(v1.RunStatus.Name(status).removeprefix("RUN_STATUS_") for status in found)
+    return sorted(STATUS_NAMES[status] for status in found)
 
 
 @pytest.mark.parametrize("name", ENDS)

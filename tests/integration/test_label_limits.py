@@ -1,0 +1,77 @@
+"""Tags and descriptions have one limit, whatever they are of: what a run has can be put on its version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from tests.integration.up import SECONDS, Up, new_id
+
+TAG = {"t": "é" * 8_000}
+TOO_LONG = {"t": "é" * 8_001}
+
+
+@pytest.fixture
+def link(system: Up) -> Iterator[rf.Connection]:
+    with rf.Connection(system.address) as connection:
+        yield connection
+
+
+def taggers(link: rf.Connection, system: Up) -> dict[str, Callable[[dict[str, str]], object]]:
+    """What sets tags, by the thing that they are of."""
+    experiment, model, run, logged = f"e-{new_id()}", f"m-{new_id()}", new_id(), f"m-{new_id()}"
+    with rf.start_run(experiment, run_id=run, connection=link) as live:
+        pass
+    rf.create_logged_model(experiment, "logged", model_id=logged, connection=link)
+    rf.register_model(model, digest=system.upload(), connection=link)
+    return {
+        "run": lambda tags: rf.set_run_tags(live, tags, connection=link),
+        "experiment": lambda tags: rf.set_experiment_tags(experiment, tags, connection=link),
+        "logged model": lambda tags: rf.set_logged_model_tags(logged, tags, connection=link),
+        "model": lambda tags: rf.set_tags(model, tags, connection=link),
+        "version": lambda tags: rf.set_tags(model, tags, 1, connection=link),
+    }
+
+
+def test_tags_have_one_limit_in_the_sdk(link: rf.Connection, system: Up) -> None:
+    for put in taggers(link, system).values():
+        put(TAG)
+        with pytest.raises(rf.InvalidRequest) as refused:
+            put(TOO_LONG)
+        assert refused.value.reason == "INVALID_VALUE"
+
+
+def test_tags_have_one_limit_in_the_services(system: Up) -> None:
+    model, run = system.new_model(1), system.new_run()
+    logged = v1.CreateLoggedModelRequest(
+        experiment_id=system.new_experiment(), model_id=f"m-{new_id()}", name="m", tags=TOO_LONG
+    )
+    refusals: dict[str, list[tuple[Any, Any]]] = {
+        "INVALID_VALUE": [
+            (system.tracking.LogBatch, v1.LogBatchRequest(run_id=run, tags=TOO_LONG)),
+            (system.tracking.CreateExperiment, v1.CreateExperimentRequest(name=new_id(), tags=TOO_LONG)),
+            (system.logged_models.CreateLoggedModel, logged),
+        ],
+        "INVALID_TAG": [
+            (system.registry.ChangeTags, v1.ChangeTagsRequest(model=model, set=TOO_LONG)),
+            (system.registry.ChangeTags, v1.ChangeTagsRequest(model=model, version=1, set=TOO_LONG)),
+        ],
+    }
+    for reason, calls in refusals.items():
+        for method, request in calls:
+            assert system.refused(method, request).reason == reason
+
+
+def test_descriptions_have_one_limit(system: Up) -> None:
+    model, run = system.new_model(1), system.new_run()
+    long, too_long = "é" * 20_000, "é" * 20_001
+    system.tracking.DescribeRun(v1.DescribeRunRequest(run_id=run, description=long), timeout=SECONDS)
+    for version in (0, 1):
+        request = v1.SetDescriptionRequest(model=model, version=version, description=long)
+        system.registry.SetDescription(request, timeout=SECONDS)
+        request.description = too_long
+        assert system.refused(system.registry.SetDescription, request).reason == "INVALID_DESCRIPTION"
