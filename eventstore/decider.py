@@ -13,7 +13,16 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from eventstore.errors import Conflict, DuplicateAppend, Kind, Rejected, StoreUnavailable, WrongExpectedRevision
+from eventstore.errors import (
+    Conflict,
+    DuplicateAppend,
+    EventTooLarge,
+    Kind,
+    Rejected,
+    StoreUnavailable,
+    TooManyEvents,
+    WrongExpectedRevision,
+)
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.ids import new_id
 from eventstore.store import EventStore
@@ -22,6 +31,11 @@ S = TypeVar("S")
 
 ATTEMPTS = 16
 CACHED_STREAMS = 1000
+
+Written = tuple[tuple[RecordedEvent, ...], int]
+"""The events that a request wrote, and the position to read from to see them."""
+
+_FINAL = (Rejected, Conflict, EventTooLarge, TooManyEvents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +141,25 @@ class CommandHandler(Generic[S]):
         """
         lock = self._locks.setdefault(stream, asyncio.Lock())
         async with lock:
-            for _ in range(ATTEMPTS):
-                held = self._cache.get(stream) or await self._refresh(stream)
-                try:
-                    outcome = await self._attempt(stream, held, command, metadata)
-                    break
-                except (Rejected, Conflict) as refusal:
-                    # Held state may be behind what other writers did: only a refusal by the newest state counts.
-                    if (await self._refresh(stream)).revision == held.revision:
-                        refusal.judged_at = self._store.log, held.end
-                        raise
-                except WrongExpectedRevision:
-                    await self._refresh(stream)
-            else:
-                raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row", stream=stream)
+            outcome = await self._done(stream, command, metadata)
         self._raise_refusal(outcome.events)
         return outcome
 
-    async def handle_across(
-        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata
-    ) -> tuple[tuple[RecordedEvent, ...], int]:
+    async def _done(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
+        for _ in range(ATTEMPTS):
+            held = self._cache.get(stream) or await self._refresh(stream)
+            try:
+                return await self._attempt(stream, held, command, metadata)
+            except _FINAL as refusal:
+                # Held state may be behind what other writers did: only a refusal by the newest state counts.
+                if (await self._refresh(stream)).revision == held.revision:
+                    return await self._first_outcome(stream, metadata, refusal, held.end)
+            except WrongExpectedRevision:
+                await self._refresh(stream)
+        busy = Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row", stream=stream)
+        return await self._first_outcome(stream, metadata, busy)
+
+    async def handle_across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> Written:
         """Does a command over several streams, all of it or nothing, once for each request id.
 
         Args:
@@ -162,9 +175,7 @@ class CommandHandler(Generic[S]):
         self._raise_refusal(recorded)
         return recorded, position
 
-    async def _done_across(
-        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata
-    ) -> tuple[tuple[RecordedEvent, ...], int]:
+    async def _done_across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> Written:
         written: set[str] = set()
         if not self._across.locked():
             # To plan may take long: as long as nobody is in the way, nobody waits for it.
@@ -179,34 +190,36 @@ class CommandHandler(Generic[S]):
                 locked |= written
                 with suppress(WrongExpectedRevision):
                     return await self._attempt_across(plan, metadata, written)
-        raise Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
+        busy = Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
+        return await self._written_or(busy, metadata)
 
     async def _attempt_across(
-        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata, written: set[str]
-    ) -> tuple[tuple[RecordedEvent, ...], int]:
-        """Plans and appends once; the streams that it writes to are put into `written`."""
+        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata, streams: set[str]
+    ) -> Written:
+        """Plans and appends once; the streams that it writes to are put into `streams`."""
         try:
             planned = await plan()
-        except (Rejected, Conflict) as refusal:
+            seen = max(planned.seen.values(), default=0)
+            if written := await self._written(metadata, at_least=seen):
+                return written
+            if planned.events:
+                return await self._append_across(planned, metadata, streams)
+        except _FINAL as refusal:
             # A repetition finds that what it asks for is not possible any more, because it was done.
-            head = await self._store.head()
-            if repeated := await self._repeated_events(metadata, at_least=head):
-                return repeated
-            refusal.judged_at = self._store.log, head
-            raise
-        seen = max(planned.seen.values(), default=0)
-        if repeated := await self._repeated_events(metadata, at_least=seen):
-            return repeated
-        if not planned.events:
-            last = await self._store.event_at(seen)
-            return (), last.append_end if last else seen
-        streams = {stream for stream, _ in planned.events}
-        written |= streams
-        expected = {stream: revision for stream, revision in planned.seen.items() if stream in streams}
+            return await self._written_or(refusal, metadata, await self._store.head())
+        if written := await self._written(metadata):
+            return written
+        last = await self._store.event_at(seen)
+        return (), last.append_end if last else seen
+
+    async def _append_across(self, planned: Plan, metadata: Metadata, streams: set[str]) -> Written:
+        written_to = {stream for stream, _ in planned.events}
+        streams |= written_to
+        expected = {stream: revision for stream, revision in planned.seen.items() if stream in written_to}
         try:
             recorded = await self._append(_numbered(planned.events, metadata), expected)
         except DuplicateAppend:
-            return await self._first_events(metadata)
+            return await self._written_or(_in_flight(), metadata)
         return recorded, recorded[-1].position
 
     async def handle_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
@@ -218,23 +231,34 @@ class CommandHandler(Generic[S]):
         Raises:
             Rejected, Conflict, EventTooLarge, StoreUnavailable: As `handle`.
         """
+        outcome = await self._done_concurrently(stream, command, metadata)
+        self._raise_refusal(outcome.events)
+        return outcome
+
+    async def _done_concurrently(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
         held = self._cache.get(stream) or await self._refresh(stream)
-        if repeated := await self._repeated(stream, metadata, at_least=0):
-            return repeated
+        if written := await self._written(metadata, at_least=0):
+            return await self._outcome(stream, written)
         try:
-            events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
-        except (Rejected, Conflict):
+            return await self._attempt_concurrently(stream, held, command, metadata)
+        except _FINAL:
             held = await self._refresh(stream)
-            try:
-                events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
-            except (Rejected, Conflict) as refusal:
-                refusal.judged_at = self._store.log, held.end
-                raise
+        try:
+            return await self._attempt_concurrently(stream, held, command, metadata)
+        except _FINAL as refusal:
+            return await self._first_outcome(stream, metadata, refusal, held.end)
+
+    async def _attempt_concurrently(
+        self, stream: str, held: _Held[S], command: object, metadata: Metadata
+    ) -> Outcome[S]:
+        events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
+        if not events:
+            return await self._nothing(stream, held, metadata)
         try:
             recorded = await self._append(events, None)
         except DuplicateAppend:
-            return await self._first_outcome(stream, metadata)
-        return Outcome(held.state, recorded, recorded[-1].position if recorded else held.end)
+            return await self._first_outcome(stream, metadata, _in_flight())
+        return Outcome(held.state, recorded, recorded[-1].position)
 
     async def held(self, stream: str) -> S:
         """A stream's state as it was when it was last looked at; looked at now if it never was."""
@@ -253,20 +277,20 @@ class CommandHandler(Generic[S]):
         return held.state, held.revision
 
     async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
-        if repeated := await self._repeated(stream, metadata, at_least=held.revision):
-            return repeated
+        if written := await self._written(metadata, at_least=held.revision):
+            return await self._outcome(stream, written)
         events = self._new_events(stream, self._decider.decide(command, held.state), metadata)
         if not events:
             newest = await self._refresh(stream)
             if newest.revision != held.revision:
                 raise WrongExpectedRevision(stream, held.revision)
-            return Outcome(held.state, (), held.end)
+            return await self._nothing(stream, held, metadata)
         try:
             # What commutes with all that others do may be all that is left of a command.
             judged = any(event.stream == stream for event in events)
             recorded = await self._append(events, {stream: held.revision} if judged else None)
         except DuplicateAppend:
-            return await self._first_outcome(stream, metadata)
+            return await self._first_outcome(stream, metadata, _in_flight())
         for event in recorded:
             if event.stream == stream:
                 held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
@@ -274,8 +298,6 @@ class CommandHandler(Generic[S]):
         return Outcome(held.state, recorded, recorded[-1].position)
 
     async def _append(self, events: Sequence[NewEvent], expected: dict[str, int] | None) -> tuple[RecordedEvent, ...]:
-        if not events:
-            return ()
         positions = await self._store.append(events, expected)
         return tuple(
             RecordedEvent(event.stream, position, 0, event.id, event.data, event.metadata, positions[-1])
@@ -292,41 +314,52 @@ class CommandHandler(Generic[S]):
                 refusal.judged_at = self._store.log, event.append_end
                 raise refusal
 
-    async def _repeated(self, stream: str, metadata: Metadata, at_least: int) -> Outcome[S] | None:
-        repeated = await self._repeated_events(metadata, at_least)
-        if repeated is None:
-            return None
-        events, position = repeated
-        return Outcome((await self._refresh(stream)).state, events, position)
+    async def _nothing(self, stream: str, held: _Held[S], metadata: Metadata) -> Outcome[S]:
+        """Return the outcome of a command that has nothing to do, unless that is because it was done before."""
+        if written := await self._written(metadata):
+            return await self._outcome(stream, written)
+        return Outcome(held.state, (), held.end)
 
-    async def _repeated_events(self, metadata: Metadata, at_least: int) -> tuple[tuple[RecordedEvent, ...], int] | None:
+    async def _first_outcome(
+        self, stream: str, metadata: Metadata, otherwise: Exception, judged_at: int | None = None
+    ) -> Outcome[S]:
+        return await self._outcome(stream, await self._written_or(otherwise, metadata, judged_at))
+
+    async def _outcome(self, stream: str, written: Written) -> Outcome[S]:
+        return Outcome((await self._refresh(stream)).state, *written)
+
+    async def _written_or(self, error: Exception, metadata: Metadata, judged_at: int | None = None) -> Written:
+        """Return what the request wrote before; raise the error if the log's head holds nothing of it.
+
+        An append whose acknowledgement was lost may stand in the log: then the request was done, whatever is in its
+        way by now.
+        """
+        if written := await self._written(metadata):
+            return written
+        if judged_at is not None and isinstance(error, (Rejected, Conflict)):
+            error.judged_at = self._store.log, judged_at
+        raise error
+
+    async def _written(self, metadata: Metadata, at_least: int | None = None) -> Written | None:
+        """Return what the request wrote before, judged at a position or further; at the log's head if none is given."""
         if not metadata.request_id:
             return None
+        at_least = await self._store.head() if at_least is None else at_least
         request = await self._requests.find_request(metadata.actor, metadata.request_id, at_least)
         if request is None:
             return None
         if request.digest != metadata.request_digest:
-            raise Rejected(
+            reused = Rejected(
                 Kind.INVALID,
                 "REQUEST_ID_REUSED",
                 f"request id {metadata.request_id!r} came with another command before",
                 request_id=metadata.request_id,
                 position=str(request.first),
             )
+            reused.judged_at = self._store.log, request.last
+            raise reused
         found = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
-        events = tuple(event for event in found if event is not None)
-        self._raise_refusal(events)
-        return events, request.last
-
-    async def _first_outcome(self, stream: str, metadata: Metadata) -> Outcome[S]:
-        events, position = await self._first_events(metadata)
-        return Outcome((await self._refresh(stream)).state, events, position)
-
-    async def _first_events(self, metadata: Metadata) -> tuple[tuple[RecordedEvent, ...], int]:
-        repeated = await self._repeated_events(metadata, at_least=await self._store.head())
-        if repeated is None:
-            raise StoreUnavailable("the first outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
-        return repeated
+        return tuple(event for event in found if event is not None), request.last
 
     async def _refresh(self, stream: str) -> _Held[S]:
         held = self._cache.get(stream) or _Held(self._decider.initial, 0, 0)
@@ -352,6 +385,10 @@ def _numbered(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list
         NewEvent(stream, event, metadata, event_id, key)
         for (stream, event), event_id, key in zip(events, ids, keys, strict=True)
     ]
+
+
+def _in_flight() -> StoreUnavailable:
+    return StoreUnavailable("the first outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
 
 
 def _request_key(metadata: Metadata) -> str:

@@ -223,7 +223,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         name = service.rpartition(".")[2]
-        writes = _is_command(service, method)
+        writes = is_command(service, method)
 
         async def call(request: Any, context: Context) -> Any:
             async with _Guarded(name, method, context):
@@ -265,7 +265,7 @@ class Edge(grpc.aio.ServerInterceptor):
                 await wait_for(source, position, context)
 
 
-def _is_command(service: str, method: str) -> bool:
+def is_command(service: str, method: str) -> bool:
     """Whether a method writes events: it is given a request id, and tells a position."""
     found = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
     return "request_id" in found.input_type.fields_by_name and "position" in found.output_type.fields_by_name

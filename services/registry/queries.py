@@ -58,7 +58,11 @@ _VERSIONS = sa.select(versions, models.c.name).join(models, models.c.origin == v
 
 def model(rows: sa.Connection, name: str) -> v1.Model:
     """One model, deleted or not. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
-    origin = get_origin(rows, name)
+    return model_of(rows, get_origin(rows, name))
+
+
+def model_of(rows: sa.Connection, origin: str) -> v1.Model:
+    """Return the model of an origin that is applied, whatever it is called now."""
     return _models(rows, rows.execute(sa.select(models).where(models.c.origin == origin)).all())[0]
 
 
@@ -120,12 +124,20 @@ def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Seque
 
 def version(rows: sa.Connection, name: str, number: int) -> v1.Version:
     """One version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
-    origin = get_origin(rows, name)
-    found = rows.execute(_VERSIONS.where(versions.c.origin == origin, versions.c.version == number)).all()
+    found = _find_version(rows, get_origin(rows, name), number)
     if not found:
         words = f"model {name!r} has no version {number}"
         raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, model=name, version=str(number))
     return _versions(rows, found)[0]
+
+
+def version_of(rows: sa.Connection, origin: str, number: int) -> v1.Version:
+    """Return a version that is applied, by its model's origin, whatever the model is called now."""
+    return _versions(rows, _find_version(rows, origin, number))[0]
+
+
+def _find_version(rows: sa.Connection, origin: str, number: int) -> Sequence[Row]:
+    return rows.execute(_VERSIONS.where(versions.c.origin == origin, versions.c.version == number)).all()
 
 
 def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.ListVersionsResponse:

@@ -13,7 +13,7 @@ from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services.names import check_alias, check_digest
-from services.registry import alias_queries, past, queries, runs, watch
+from services.registry import alias_queries, origin_of, past, queries, runs, watch
 from services.registry.commands import Commands
 from services.registry.gate import check_expression
 from services.registry.live import Live
@@ -69,7 +69,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
             check_expression(request.registration_gate, of_move=False)
         done = await self._commands.handle(request.name, request, metadata(request, context))
         await wait_for(self._rows, done.position, context)
-        model = await self._rows.query(lambda rows: queries.model(rows, done.state.name))
+        # By origin: it may have been given another name meanwhile, and it was created nonetheless.
+        origin = origin_of(done.events[0].stream)
+        model = await self._rows.query(lambda rows: queries.model_of(rows, origin))
         return v1.CreateModelResponse(model=model, position=done.position)
 
     async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
@@ -123,8 +125,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
         [fact] = [event.data for event in done.events if isinstance(event.data, v1.VersionRegistered)]
+        origin = origin_of(done.events[-1].stream)
         await wait_for(self._rows, done.position, context)
-        return await self._rows.query(lambda rows: queries.version(rows, done.state.name, fact.version))
+        return await self._rows.query(lambda rows: queries.version_of(rows, origin, fact.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:
@@ -233,13 +236,20 @@ class RegistryServicer(v1.RegistryServiceServicer):
             case "as_of":
                 return await self._position(request.as_of, context)
             case "before_event":
-                found = await self._rows.query(lambda rows: past.event_position(rows, request.before_event))
-                if found is None:
-                    words = f"the registry log has no event {request.before_event[:100]!r}"
-                    raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=request.before_event[:100])
-                return found
+                return await self._event_position(request.before_event, context)
             case _:
                 return None
+
+    async def _event_position(self, event_id: str, context: Context) -> int:
+        position = await self._rows.query(lambda rows: past.event_position(rows, event_id))
+        if position is None:
+            # The rows may be behind the log: only its head can tell that there is no such event.
+            await wait_for(self._rows, await self._rows.store.head(), context)
+            position = await self._rows.query(lambda rows: past.event_position(rows, event_id))
+        if position is None:
+            words = f"the registry log has no event {event_id[:100]!r}"
+            raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=event_id[:100])
+        return position
 
     async def ResolveAlias(self, request: v1.ResolveAliasRequest, context: Context) -> v1.ResolveAliasResponse:
         """Which version an alias names, now or as of a position or time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventstore.errors import Rejected
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_digest, check_logged_model_id
@@ -44,7 +45,10 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         """Logs the files of a logged model."""
         check_logged_model_id(request.model_id)
         check_digest(request.digest)
-        command = LogFiles(request, *await describe(self._blobs, request.digest))
+        try:
+            command = LogFiles(request, *await describe(self._blobs, request.digest))
+        except Rejected as refusal:  # a repeated request was done when the files were there
+            command = LogFiles(request, why_not=refusal)
         done = await self._commands.on_model(request.model_id, command, metadata(request, context))
         return v1.LogLoggedModelArtifactResponse(position=done.position)
 

@@ -62,11 +62,19 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """A request to log a model's files, with what their manifest says: all bytes together, and how many files."""
+    """A request to log a model's files, with what their manifest says, or why it cannot be done in any case.
+
+    Attributes:
+        request: What is asked for.
+        size_bytes: All bytes of the files together.
+        file_count: How many files there are.
+        why_not: The refusal of files that are not stored.
+    """
 
     request: v1.LogLoggedModelArtifactRequest
-    size_bytes: int
-    file_count: int
+    size_bytes: int = 0
+    file_count: int = 0
+    why_not: Rejected | None = None
 
 
 def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
@@ -131,6 +139,8 @@ def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[Message]:
     request = command.request
     check_digest(request.digest)
     _check_live(request.model_id, state)
+    if command.why_not:
+        raise command.why_not
     if request.digest == state.digest:
         return []
     logged = v1.LoggedModelArtifactLogged(

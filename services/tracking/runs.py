@@ -44,11 +44,19 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class LogArtifact:
-    """A request to log an artifact, with what its manifest says: all bytes together, and how many files."""
+    """A request to log an artifact, with what its manifest says, or why it cannot be done in any case.
+
+    Attributes:
+        request: What is asked for.
+        size_bytes: All bytes of the artifact's files together.
+        file_count: How many files it has.
+        why_not: The refusal of an artifact that is not stored.
+    """
 
     request: v1.LogArtifactRequest
-    size_bytes: int
-    file_count: int
+    size_bytes: int = 0
+    file_count: int = 0
+    why_not: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,8 @@ def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
     if request.path:
         check_paths([request.path])
     _check_not_deleted(request.run_id, state)
+    if command.why_not:
+        raise command.why_not
     if state.artifacts.get(request.path) == request.digest:
         return []
     logged = v1.ArtifactLogged(

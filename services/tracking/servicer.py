@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from eventstore.errors import Rejected
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_digest, check_id
@@ -106,7 +107,10 @@ class TrackingServicer(v1.TrackingServiceServicer):
         """Logs an artifact whose manifest was uploaded."""
         check_id(request.run_id, "INVALID_RUN_ID")
         check_digest(request.digest)
-        command = LogArtifact(request, *await describe(self._blobs, request.digest))
+        try:
+            command = LogArtifact(request, *await describe(self._blobs, request.digest))
+        except Rejected as refusal:  # a repeated request was done when the artifact was there
+            command = LogArtifact(request, why_not=refusal)
         done = await self._commands.on_run(request.run_id, command, metadata(request, context))
         return v1.LogArtifactResponse(position=done.position)
 

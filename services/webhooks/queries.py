@@ -16,11 +16,17 @@ from services.webhooks.projection import deliveries, webhooks
 
 def webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook:
     """One endpoint. Raises `Rejected` WEBHOOK_NOT_FOUND."""
-    row = rows.execute(sa.select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
-    if row is None:
+    found = find_webhook(rows, webhook_id)
+    if found is None:
         words = f"no webhook {webhook_id[:100]!r}"
         raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
-    return _webhook(row)
+    return found
+
+
+def find_webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook | None:
+    """Return an endpoint; None when there is none, or none any more."""
+    row = rows.execute(sa.select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
+    return None if row is None else _webhook(row)
 
 
 def list_webhooks(rows: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:

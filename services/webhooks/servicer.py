@@ -42,7 +42,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         after = request.from_revision if request.HasField("from_revision") else head
         _check_not_ahead(after, head)
         position = (await self._handle(webhook_id, Create(request, webhook_id, after), request, context)).position
-        webhook = await self._webhook(webhook_id)
+        webhook = await self._after(webhook_id, position)
         secret = self._means.signer.secret(webhook_id, webhook.rotation)
         return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=position)
 
@@ -60,7 +60,9 @@ class WebhooksServicer(v1.WebhookServiceServicer):
     async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
         """Changes an endpoint's settings."""
         done = await self._handle(request.webhook_id, request, request, context)
-        return v1.UpdateWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+        return v1.UpdateWebhookResponse(
+            webhook=await self._after(request.webhook_id, done.position), position=done.position
+        )
 
     async def DeleteWebhook(self, request: v1.DeleteWebhookRequest, context: Context) -> v1.DeleteWebhookResponse:
         """Takes an endpoint away."""
@@ -104,12 +106,16 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         done = await self._handle(request.webhook_id, request, request, context)
         if not done.events:
             self._senders.look_again(request.webhook_id)
-        return v1.ResumeWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+        return v1.ResumeWebhookResponse(
+            webhook=await self._after(request.webhook_id, done.position), position=done.position
+        )
 
     async def ReplayWebhook(self, request: v1.ReplayWebhookRequest, context: Context) -> v1.ReplayWebhookResponse:
         """Sends every change after a revision again."""
         done = await self._handle(request.webhook_id, request, request, context)
-        return v1.ReplayWebhookResponse(webhook=await self._webhook(request.webhook_id), position=done.position)
+        return v1.ReplayWebhookResponse(
+            webhook=await self._after(request.webhook_id, done.position), position=done.position
+        )
 
     async def ListDeliveries(self, request: v1.ListDeliveriesRequest, context: Context) -> v1.ListDeliveriesResponse:
         """What an endpoint was told."""
@@ -132,6 +138,15 @@ class WebhooksServicer(v1.WebhookServiceServicer):
             raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", f"no webhook {webhook_id}", webhook_id=webhook_id)
         return state
 
+    async def _after(self, webhook_id: str, position: int) -> v1.Webhook:
+        """Return an endpoint that a command was about; one that was deleted meanwhile as the command left it."""
+        webhook = await self._rows.query(lambda rows: queries.find_webhook(rows, webhook_id))
+        if webhook is None:
+            state, _ = await self._commands.state(webhook_stream(webhook_id), until=position)
+            return _view_of(webhook_id, state)
+        self._add_trouble(webhook)
+        return webhook
+
     async def _webhook(self, webhook_id: str) -> v1.Webhook:
         webhook = await self._rows.query(lambda rows: queries.webhook(rows, webhook_id))
         self._add_trouble(webhook)
@@ -149,6 +164,17 @@ def _id_for(known: Metadata) -> str:
     if not known.request_id:
         return uuid.uuid4().hex
     return hashlib.sha256(f"webhook\0{known.actor}\0{known.request_id}".encode()).hexdigest()[:32]
+
+
+def _view_of(webhook_id: str, state: State) -> v1.Webhook:
+    """Return an endpoint as far as its stream's state shows it."""
+    return v1.Webhook(
+        webhook_id=webhook_id,
+        settings=state.settings,
+        state=v1.WEBHOOK_STATE_PARKED if state.parked else v1.WEBHOOK_STATE_ACTIVE,
+        cursor=state.cursor,
+        rotation=state.rotation,
+    )
 
 
 def _check_not_ahead(revision: int, head: int) -> None:

@@ -128,6 +128,30 @@ async def test_an_append_that_broke_off_in_the_middle_is_made_anew(
     assert await log.head() == 3
 
 
+@pytest.mark.parametrize("streams", ["a", "ab"], ids=["one event", "several"])
+async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
+    nats_address: NatsAddress, log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, streams: str
+) -> None:
+    real = log._js.publish
+    calls = 0
+
+    async def lose_the_first(*arguments: Any, **options: Any) -> api.PubAck:
+        nonlocal calls
+        calls += 1
+        ack = await real(*arguments, **options)
+        if calls == 1:
+            async with open_log(nats_address, TYPES, log.log) as other:
+                await other.append([new("a")])
+            raise TimeoutError
+        return ack
+
+    monkeypatch.setattr(log._js, "publish", lose_the_first)
+    events = [new(stream) for stream in streams]
+    assert await log.append(events, dict.fromkeys(streams, NO_STREAM)) == tuple(range(1, len(streams) + 1))
+    assert calls == 2
+    assert await log.head() == len(streams) + 1
+
+
 async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         for number in range(3):

@@ -78,6 +78,7 @@ class Client:
         self.logged_models = v1.LoggedModelServiceStub(self.channel)
         self.serving = v1.ServingServiceStub(self.channel)
         self.artifacts = v1.ArtifactServiceStub(self.channel)
+        self.webhooks = v1.WebhookServiceStub(self.channel)
         self.audit = v1.AuditServiceStub(self.channel)
         self.system = v1.SystemServiceStub(self.channel)
 

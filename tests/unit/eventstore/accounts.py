@@ -77,13 +77,18 @@ class SlowMemory(MemoryStore):
     def __init__(self) -> None:
         super().__init__("test", TYPES)
         self.before_append: Callable[[], object] | None = None
+        self.after_append: Callable[[], object] | None = None
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         if self.before_append:
             hook, self.before_append = self.before_append, None
             await hook()  # type: ignore[misc]
         await asyncio.sleep(0)
-        return await super().append(events, expected)
+        positions = await super().append(events, expected)
+        if self.after_append:
+            hook, self.after_append = self.after_append, None
+            await hook()  # type: ignore[misc]
+        return positions
 
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         await asyncio.sleep(0)

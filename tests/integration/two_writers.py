@@ -1,0 +1,148 @@
+"""All services twice over one log, as in two processes, and appends that are interrupted once they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore.event import NewEvent
+from eventstore.jetstream import JetStreamStore
+from rollforward import v1
+from services.app import running
+from services.settings import SERVICES, Settings
+from tests.integration.up import SECONDS, Client
+from tests.servers.nats import running_nats
+
+_append = JetStreamStore.append
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """What happens once an append is written: others act, and then its acknowledgement is lost, or comes.
+
+    Attributes:
+        act: What others do.
+        error: What the append raises instead of an acknowledgement, if it does.
+        hangs: Whether it never answers, until its caller goes away.
+    """
+
+    act: Callable[[], object]
+    error: Exception | None = None
+    hangs: bool = False
+
+
+@dataclass(slots=True)
+class Writers:
+    """Two clients, each of services of its own over the same log.
+
+    Attributes:
+        one: A client of the first.
+        other: A client of the second.
+        address: Where the first listens.
+        artifacts: Where both keep artifacts.
+        interruptions: By request id, what happens to the first append of that request.
+    """
+
+    one: Client
+    other: Client
+    address: str
+    artifacts: Path
+    interruptions: dict[str, Interruption] = field(default_factory=dict)
+
+    def catch_up(self) -> None:
+        """Returns once the rows that the first answers from have all that was written."""
+        heads = ",".join(f"{log}={head}" for log, head in self.one.heads().items())
+        behind = (("rollforward-min-position", heads),)
+        self.one.registry.ListModels(v1.ListModelsRequest(page_size=1), metadata=behind, timeout=SECONDS)
+        self.one.webhooks.ListWebhooks(v1.ListWebhooksRequest(page_size=1), metadata=behind, timeout=SECONDS)
+
+    def written(self, request_id: str) -> list[int]:
+        """The positions of the events that a request wrote."""
+        heads = ",".join(f"{log}={head}" for log, head in self.one.heads().items())
+        request = v1.ListEventsRequest(request_id=request_id)
+        listed = self.one.audit.ListEvents(request, metadata=(("rollforward-min-position", heads),), timeout=SECONDS)
+        return sorted(event.position for event in listed.events)
+
+
+async def _interrupted(
+    store: JetStreamStore,
+    writers: Writers,
+    events: Sequence[NewEvent],
+    expected: Mapping[str, int] | None = None,
+) -> tuple[int, ...]:
+    """Appends as the real store does, and is interrupted."""
+    positions = await _append(store, events, expected)
+    interruption = writers.interruptions.pop(events[0].metadata.request_id, None)
+    if interruption:
+        await asyncio.to_thread(interruption.act)
+        if interruption.hangs:
+            await asyncio.Event().wait()
+        if interruption.error:
+            raise interruption.error
+    return positions
+
+
+@contextmanager
+def two_writers(home: Path) -> Iterator[Writers]:
+    """Two sets of all services over one log, with rows of their own."""
+    with running_nats() as nats, pytest.MonkeyPatch.context() as patch, _Loop() as loop:
+        settings = [
+            Settings(
+                SERVICES,
+                "127.0.0.1:0",
+                data=home / name,
+                artifacts=str(home / "artifacts"),
+                nats=nats.url,
+                nats_user=nats.user,
+                nats_password=nats.password,
+                webhook_key="k" * 32,
+            )
+            for name in ("one", "other")
+        ]
+        with loop.run(settings) as (one, other):
+            writers = Writers(Client(one), Client(other), one, home / "artifacts")
+            patch.setattr(JetStreamStore, "append", partialmethod(_interrupted, writers))
+            yield writers
+            for client in (writers.one, writers.other):
+                client.channel.close()
+
+
+class _Loop:
+    """An event loop on a thread of its own: the tests' clients block."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="two writers")
+
+    def __enter__(self) -> _Loop:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    @contextmanager
+    def run(self, settings: Sequence[Settings]) -> Iterator[list[str]]:
+        """Runs services; gives their addresses."""
+        running_all = _all_running(settings)
+        yield self._do(running_all.__aenter__())
+        self._do(running_all.__aexit__(None, None, None))
+
+
+@asynccontextmanager
+async def _all_running(settings: Sequence[Settings]) -> AsyncIterator[list[str]]:
+    async with running(settings[0]) as one, running(settings[1]) as other:
+        yield [one.grpc, other.grpc]

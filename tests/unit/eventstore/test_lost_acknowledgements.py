@@ -1,0 +1,145 @@
+"""A request whose append was written and never acknowledged is answered as done, whatever is in its way by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
+
+from eventstore.decider import CommandHandler, Decider, Plan, Request
+from eventstore.errors import (
+    Conflict,
+    EventTooLarge,
+    Kind,
+    Rejected,
+    StoreUnavailable,
+    TooManyEvents,
+    WrongExpectedRevision,
+)
+from eventstore.event import NewEvent, RecordedEvent
+from eventstore.requests import RecentRequests
+from tests.unit.eventstore.accounts import SlowMemory, by, evolve, stream_of
+
+Events = tuple[RecordedEvent, ...]
+Write = Callable[[], Awaitable[Events]]
+
+REFUSALS: Mapping[str, Exception | None] = {
+    "rejected": Rejected(Kind.PRECONDITION, "TOO_LATE", "not any more"),
+    "conflict": Conflict("CHANGED", "changed since"),
+    "event too large": EventTooLarge(2, 1),
+    "too many events": TooManyEvents(2, 1),
+    "nothing to do": None,
+}
+LOST: Mapping[str, BaseException] = {
+    "unavailable": StoreUnavailable("lost"),
+    "timeout": TimeoutError(),
+    "cancelled": asyncio.CancelledError(),
+}
+
+
+class ExactIndex:
+    """An index of requests that has come to the position that it is asked about, and no further."""
+
+    def __init__(self, store: SlowMemory) -> None:
+        self._store = store
+
+    async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
+        known = RecentRequests()
+        known.add([event for event in self._store._events if event.position <= at_least])
+        return known.find(actor, request_id)
+
+
+class Writer:
+    """A process that is asked for one thing: an event of stream "b", by a command on stream "a".
+
+    Attributes:
+        refusal: What it says of the command; without it, that there is nothing to do, unless it is `willing`.
+    """
+
+    def __init__(self, store: SlowMemory) -> None:
+        self.willing = True
+        self.refusal: Exception | None = None
+        self._handler = CommandHandler(store, Decider(0, self._decide, evolve, stream_of), ExactIndex(store))
+
+    def _decide(self, _: object, __: int) -> Sequence[Message]:
+        if self.refusal:
+            raise self.refusal
+        return [StringValue(value="b:5")] if self.willing else []
+
+    async def _plan(self) -> Plan:
+        return Plan([("b", event) for event in self._decide(None, 0)], {})
+
+    async def handle(self) -> Events:
+        return (await self._handler.handle("a", None, by("r"))).events
+
+    async def handle_across(self) -> Events:
+        return (await self._handler.handle_across(self._plan, by("r")))[0]
+
+    async def handle_concurrently(self) -> Events:
+        return (await self._handler.handle_concurrently("a", None, by("r"))).events
+
+
+@pytest.fixture(params=["handle", "handle_across", "handle_concurrently"])
+def way(request: pytest.FixtureRequest) -> str:
+    """A way to have a command done."""
+    return str(request.param)
+
+
+async def lose(store: SlowMemory, write: Write, lost: BaseException) -> None:
+    """Has a command written whose acknowledgement is lost."""
+
+    async def after() -> None:
+        raise lost
+
+    store.after_append = after
+    with pytest.raises(type(lost)):
+        await write()
+    assert await store.head() == 1
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
+async def test_a_written_request_is_not_refused(
+    store: SlowMemory, way: str, refusal: Exception | None, lost: BaseException, elsewhere: bool
+) -> None:
+    writer = Writer(store)
+    await lose(store, getattr(writer, way), lost)
+    again = Writer(store) if elsewhere else writer
+    again.willing, again.refusal = False, refusal
+    assert [event.position for event in await getattr(again, way)()] == [1]
+    assert await store.head() == 1
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
+async def test_a_written_request_is_not_busy(store: SlowMemory, way: str, elsewhere: bool) -> None:
+    writer = Writer(store)
+    await lose(store, getattr(writer, way), StoreUnavailable("lost"))
+    real = store.append
+
+    async def overtaken(events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
+        if events[0].metadata.request_id == "r" and way != "handle_concurrently":
+            raise WrongExpectedRevision("b", 0)
+        return await real(events, expected)
+
+    store.append = overtaken  # type: ignore[method-assign]
+    again = Writer(store) if elsewhere else writer
+    assert [event.position for event in await getattr(again, way)()] == [1]
+    assert await store.head() == 1
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_request_that_was_not_written_is_refused(
+    store: SlowMemory, way: str, refusal: Exception | None
+) -> None:
+    writer = Writer(store)
+    writer.willing, writer.refusal = False, refusal
+    if refusal is None:
+        assert await getattr(writer, way)() == ()
+    else:
+        with pytest.raises(type(refusal)):
+            await getattr(writer, way)()
+    assert await store.head() == 0
