@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -127,7 +127,6 @@ class CommandHandler(Generic[S]):
         self._decider = decider
         self._requests = requests
         self._cache: OrderedDict[str, _Held[S]] = OrderedDict()
-        self._across = asyncio.Lock()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def handle(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
@@ -177,33 +176,29 @@ class CommandHandler(Generic[S]):
 
     async def _done_across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> Written:
         written: set[str] = set()
-        if not self._across.locked():
-            # To plan may take long: as long as nobody is in the way, nobody waits for it.
-            with suppress(WrongExpectedRevision):
-                return await self._attempt_across(plan, metadata, written)
-        async with self._across, AsyncExitStack() as held:
-            locked: set[str] = set()
-            for _ in range(ATTEMPTS):
-                # Whoever writes to one of these streams only is quicker, and would be again and again.
-                for stream in sorted(written - locked):
-                    await held.enter_async_context(self._locks.setdefault(stream, asyncio.Lock()))
-                locked |= written
+        for _ in range(ATTEMPTS):
+            # First without a lock: to plan may take long, and who is in nobody's way need not wait. Then with those of
+            # all streams that it writes to, in one order for all, so that no two wait for each other.
+            async with AsyncExitStack() as locked:
+                mine = frozenset(written)
+                for stream in sorted(mine):
+                    await locked.enter_async_context(self._locks.setdefault(stream, asyncio.Lock()))
                 with suppress(WrongExpectedRevision):
-                    return await self._attempt_across(plan, metadata, written)
+                    return await self._attempt_across(plan, metadata, written, mine)
         busy = Conflict("STREAM_BUSY", f"others were faster {ATTEMPTS} times in a row")
         return await self._written_or(busy, metadata)
 
     async def _attempt_across(
-        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata, streams: set[str]
+        self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata, streams: set[str], mine: Collection[str]
     ) -> Written:
-        """Plans and appends once; the streams that it writes to are put into `streams`."""
+        """Plan and append once; the streams that the plan writes to are put into `streams`, `mine` are locked."""
         try:
             planned = await plan()
             seen = max(planned.seen.values(), default=0)
             if written := await self._written(metadata, at_least=seen):
                 return written
             if planned.events:
-                return await self._append_across(planned, metadata, streams)
+                return await self._append_across(planned, metadata, streams, mine)
         except _FINAL as refusal:
             # A repetition finds that what it asks for is not possible any more, because it was done.
             return await self._written_or(refusal, metadata, await self._store.head())
@@ -212,9 +207,15 @@ class CommandHandler(Generic[S]):
         last = await self._store.event_at(seen)
         return (), last.append_end if last else seen
 
-    async def _append_across(self, planned: Plan, metadata: Metadata, streams: set[str]) -> Written:
+    async def _append_across(
+        self, planned: Plan, metadata: Metadata, streams: set[str], mine: Collection[str]
+    ) -> Written:
         written_to = {stream for stream, _ in planned.events}
         streams |= written_to
+        for stream in written_to.difference(mine):
+            # Whoever has the lock of a stream is about to be faster.
+            if (lock := self._locks.get(stream)) and lock.locked():
+                raise WrongExpectedRevision(stream, planned.seen.get(stream, 0))
         expected = {stream: revision for stream, revision in planned.seen.items() if stream in written_to}
         try:
             recorded = await self._append(_numbered(planned.events, metadata), expected)

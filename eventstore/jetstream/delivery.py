@@ -20,6 +20,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 
+from eventstore.jetstream.description import describe
+
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.25
@@ -79,7 +81,7 @@ class Delivery:
             ).name
         except (TimeoutError, nats.errors.Error) as error:
             await self._unsubscribe()
-            raise DeliveryBroken(f"no consumer: {error!r}") from error
+            raise DeliveryBroken(f"no consumer: {describe(error)}") from error
         return self
 
     async def __aexit__(

@@ -12,6 +12,7 @@ import nats.errors
 
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream.connection import connect
+from eventstore.jetstream.description import describe
 
 ANSWER_SECONDS = 5.0
 
@@ -26,7 +27,7 @@ async def ask_server(url: str, user: str, password: str, what: str) -> Any:
     try:
         answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"the system account of {url} does not answer: {error!r}") from error
+        raise StoreUnavailable(f"the system account of {url} does not answer: {describe(error)}") from error
     finally:
         await client.close()
     return json.loads(answer.data)["data"]

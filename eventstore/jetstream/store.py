@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -19,20 +18,23 @@ from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError, ServiceUnavailableError
 
+from eventstore.backoff import pause_after
 from eventstore.cloudevents import decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.connection import connect, server_version
 from eventstore.jetstream.delivery import Delivery, DeliveryBroken
+from eventstore.jetstream.description import describe
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
+from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EVENTS_BEHIND, EXPECTED, WRONG_REVISION, GroupCommit
+from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
 from eventstore.jetstream.together import Together
 from eventstore.store import check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]
 
 T = TypeVar("T")
-Message = tuple[str, bytes, dict[str, str]]
 
 DUPLICATE_WINDOW = 120.0
 ATTEMPT_SECONDS = 2.0
@@ -42,10 +44,7 @@ PAGE_EVENTS = 500
 PAGE_BYTES = 8_000_000
 MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,096, and a line is more than a subject
 
-_WRONG_REVISION = {10071, 10164}
-_DUPLICATE_IN_BATCH = 10201
 _NO_MESSAGE = 10037
-_EVENTS_BEHIND = "Rf-Events-Behind"  # how many more events the append has
 _TOO_MANY_BATCHES = 429
 
 _logger = structlog.get_logger(__name__)
@@ -77,6 +76,8 @@ class JetStreamStore:
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._replicas = 1
         self._together = Together()
+        self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
+        self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
 
     @property
     def log(self) -> str:
@@ -124,13 +125,15 @@ class JetStreamStore:
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Attempts again for as long as a server may need to restart or a cluster to choose a leader."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        failures = 0
         while True:
             try:
                 return await attempt()
-            except (TimeoutError, nats.errors.Error) as error:
+            except (AnswerLost, TimeoutError, nats.errors.Error) as error:
+                failures += 1
                 if not _may_pass(error) or time.monotonic() > deadline:
-                    raise StoreUnavailable(f"the {self._log} log does not answer: {error!r}") from error
-                await asyncio.sleep(PAUSE_SECONDS)
+                    raise StoreUnavailable(f"the {self._log} log does not answer: {describe(error)}") from error
+                await asyncio.sleep(pause_after(failures))
 
     def _messages(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> list[Message]:
         unchecked = dict(expected)
@@ -143,7 +146,7 @@ class JetStreamStore:
                 raise EventTooLarge(len(subject), MAX_SUBJECT_BYTES)
             headers["Nats-Msg-Id"] = quote(event.deduplication_key)
             if event.stream in unchecked:
-                headers["Nats-Expected-Last-Subject-Sequence"] = str(unchecked.pop(event.stream))
+                headers[EXPECTED] = str(unchecked.pop(event.stream))
             messages.append((subject, payload, headers))
         return messages
 
@@ -151,24 +154,20 @@ class JetStreamStore:
         self, events: Sequence[NewEvent], messages: Sequence[Message], expected: Mapping[str, int]
     ) -> tuple[int, ...]:
         try:
+            if len(events) > 1:
+                last = await self._group_commit.append(messages)
+                return tuple(range(last - len(events) + 1, last + 1))
             async with self._together:
-                ack = await self._publish(messages)
+                ack = await self._publisher.publish(messages)
         except APIError as error:
-            if error.err_code in _WRONG_REVISION or error.err_code == _DUPLICATE_IN_BATCH:
+            if error.err_code in WRONG_REVISION or error.err_code == DUPLICATE_IN_BATCH:
                 return await self._positions_if_appended(events, expected, error)
             raise
         if ack.duplicate:
             first = await self.event_at(ack.seq)
             if first is None or first.id != events[-1].id:
                 raise DuplicateAppend(ack.seq)
-        return tuple(range(ack.seq - len(events) + 1, ack.seq + 1))
-
-    async def _publish(self, messages: Sequence[Message]) -> api.PubAck:
-        # A batch that was begun and broke off cannot be begun again under its id.
-        *opening, (subject, payload, headers) = _as_batch(messages) if len(messages) > 1 else messages
-        for opening_subject, opening_payload, opening_headers in opening:
-            await self._client.publish(opening_subject, opening_payload, headers=opening_headers)
-        return await self._js.publish(subject, payload, timeout=ATTEMPT_SECONDS, headers=headers)
+        return (ack.seq,)
 
     async def _positions_if_appended(
         self, events: Sequence[NewEvent], expected: Mapping[str, int], error: APIError
@@ -178,16 +177,14 @@ class JetStreamStore:
         async for event in self.read(stream, expected.get(stream, 0)):
             if event.id == events[0].id:
                 return tuple(range(event.position, event.position + len(events)))
-        if error.err_code == _DUPLICATE_IN_BATCH:
+        if error.err_code == DUPLICATE_IN_BATCH:
             raise DuplicateAppend(0)
-        conflicting = await self._conflicting(expected)
-        raise WrongExpectedRevision(conflicting, expected[conflicting])
-
-    async def _conflicting(self, expected: Mapping[str, int]) -> str:
-        for stream, revision in expected.items():
-            if await self._last(stream) != revision:
-                return stream
-        return next(iter(expected))
+        for expected_stream, revision in expected.items():
+            if await self._last(expected_stream) != revision:
+                raise WrongExpectedRevision(expected_stream, revision)
+        # A cluster refuses an append, too, while an earlier one to the stream is not settled, a lost attempt at this
+        # very append perhaps: nobody else was faster.
+        raise AnswerLost("another append to the stream is under way")
 
     async def _last(self, stream: str) -> int:
         """A stream's revision, from the leader; `NO_STREAM` when there is none."""
@@ -262,7 +259,7 @@ class JetStreamStore:
 
     def _recorded(self, message: Msg, position: int, time_ns: int) -> RecordedEvent:
         headers = message.headers or {}
-        append_end = position + int(headers.get(_EVENTS_BEHIND, "0"))
+        append_end = position + int(headers.get(EVENTS_BEHIND, "0"))
         return decode(headers, message.data, self._types, position=position, time_ns=time_ns, append_end=append_end)
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
@@ -313,22 +310,15 @@ class JetStreamStore:
         return LogCondition(words, tuple(warnings), {"nats": server_version(self._client)})
 
 
-def _as_batch(messages: Sequence[Message]) -> list[Message]:
-    batch = {"Nats-Batch-Id": uuid.uuid4().hex}
-    numbered = [
-        (
-            subject,
-            payload,
-            headers | batch | {"Nats-Batch-Sequence": str(number), _EVENTS_BEHIND: str(len(messages) - number)},
-        )
-        for number, (subject, payload, headers) in enumerate(messages, 1)
-    ]
-    numbered[-1][2]["Nats-Batch-Commit"] = "1"
-    return numbered
-
-
 def _may_pass(error: Exception) -> bool:
-    passing = (TimeoutError, nats.errors.NoRespondersError, NoStreamResponseError, ServiceUnavailableError, ServerError)
+    passing = (
+        AnswerLost,
+        TimeoutError,
+        nats.errors.NoRespondersError,
+        NoStreamResponseError,
+        ServiceUnavailableError,
+        ServerError,
+    )
     return isinstance(error, passing) or (isinstance(error, APIError) and error.code == _TOO_MANY_BATCHES)
 
 

@@ -111,3 +111,34 @@ async def test_nothing_to_do_writes_nothing(store: SlowMemory, handler: CommandH
     await handler.handle("a", add(10), by())
     assert await handler.handle_across(transfer(handler, 0), by("r")) == ((), 1)
     assert await store.head() == 1
+
+
+async def test_one_that_waits_for_its_streams_keeps_no_other_waiting(
+    store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
+) -> None:
+    await handler.handle("a", add(10), by())
+    plan, plans, again, go_on = transfer(handler, 4), 0, asyncio.Event(), asyncio.Event()
+
+    async def overtaken() -> Plan:
+        nonlocal plans
+        plans += 1
+        if plans == 2:  # with the locks of its streams
+            again.set()
+            await go_on.wait()
+        planned = await plan()
+        if plans == 1:
+            await other.handle("a", add(1), by())
+        return planned
+
+    async def elsewhere() -> Plan:
+        return Plan([("c", StringValue(value="c:1")), ("d", StringValue(value="d:1"))], {"c": 0, "d": 0})
+
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+        waiting = tasks.create_task(handler.handle_across(overtaken, by("waiting")))
+        await again.wait()
+        await handler.handle_across(elsewhere, by("elsewhere"))
+        behind = tasks.create_task(handler.handle_across(plan, by("behind")))
+        assert not waiting.done()
+        go_on.set()
+    assert {waiting.result()[1], behind.result()[1]} == {6, 8}
+    assert (await balance(store, "a"), await balance(store, "b")) == (3, 8)

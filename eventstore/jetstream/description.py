@@ -1,0 +1,19 @@
+"""NATS errors in words: nats-py leaves the text of many of them empty."""
+
+from __future__ import annotations
+
+from nats.js.errors import APIError, NoStreamResponseError
+
+NO_STREAM_RESPONSE = "no server has the stream (it has no leader, or JetStream is starting)"
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error says: of the API of JetStream its codes and description, else its text or its class."""
+    if isinstance(error, NoStreamResponseError):
+        return NO_STREAM_RESPONSE
+    if isinstance(error, APIError):
+        codes = f"code {error.code or 'unknown'}, error {error.err_code or 'unknown'}"
+        return f"{error.description or type(error).__name__} ({codes})"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error).removeprefix("nats: ") or type(error).__name__

@@ -1,0 +1,32 @@
+"""NATS errors in words."""
+
+from __future__ import annotations
+
+import nats.errors
+import pytest
+from nats.js.errors import APIError, BadRequestError, NoStreamResponseError, ServiceUnavailableError
+
+from eventstore.jetstream.description import NO_STREAM_RESPONSE, describe
+from eventstore.jetstream.publishing import AnswerLost
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            BadRequestError(code=400, description="insufficient resources", err_code=10077),
+            "insufficient resources (code 400, error 10077)",
+        ),
+        (APIError(code=429, description="too many", err_code=10210), "too many (code 429, error 10210)"),
+        (APIError(), "APIError (code unknown, error unknown)"),
+        (ServiceUnavailableError(), "ServiceUnavailableError (code unknown, error unknown)"),
+        (NoStreamResponseError(), NO_STREAM_RESPONSE),
+        (nats.errors.TimeoutError(), "no answer in time"),
+        (TimeoutError(), "no answer in time"),
+        (nats.errors.ConnectionClosedError(), "connection closed"),
+        (AnswerLost("gone"), "gone"),
+        (nats.errors.Error(), "Error"),
+    ],
+)
+def test_no_error_is_without_words(error: Exception, text: str) -> None:
+    assert describe(error) == text
