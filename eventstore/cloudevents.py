@@ -5,11 +5,14 @@ Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.codec import EventTypes
@@ -23,6 +26,8 @@ from eventstore.event import (
     NewEvent,
     RecordedEvent,
 )
+
+_MAX_INDEXED = 500  # characters of what rows are looked up by: PostgreSQL indexes values of at most 2,704 bytes
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _PLAIN = re.compile(r"[!#$&-~]*")  # nothing but these
@@ -92,30 +97,69 @@ def _headers_of(metadata: Metadata) -> Mapping[str, str]:
 
 @lru_cache(maxsize=8)
 def _metadata(*values: str) -> Metadata:
-    return Metadata(**{field: unquote(value) for field, value in zip(_EXTENSIONS, values, strict=True)})
+    texts = {field: unquote(value) for field, value in zip(_EXTENSIONS, values, strict=True)}
+    for field, text in texts.items():
+        if "\0" in text or (field != "reason" and len(text) > _MAX_INDEXED):
+            raise UnknownEventType(f"its {_EXTENSIONS[field]} is too long or holds a NUL")
+    return Metadata(**texts)
 
 
-def decode(
-    headers: Mapping[str, str], payload: bytes, types: EventTypes, *, position: int, time_ns: int, append_end: int
-) -> RecordedEvent:
-    """The event that stands in the log at a position since `time_ns`.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an event stands: its stream, position, time (ns since 1970), and the end and the id of its append."""
 
-    Raises:
-        UnknownEventType: It is of a type that the program was not told of, or not an event at all.
-    """
+    stream: str
+    position: int
+    time_ns: int
+    append_end: int
+    append_id: str = ""
+
+
+def decode(headers: Mapping[str, str], payload: bytes, types: EventTypes, place: Place) -> RecordedEvent:
+    """Return the event that stands at a place in the log; what cannot be read is returned as `unreadable`."""
+    values = [headers.get(header, "") for header in _EXTENSIONS.values()]
+    event_id = unquote(headers.get("ce-id", ""))
     try:
         data = types.decode(headers.get("ce-type", ""), payload)
+        metadata = _metadata(*values)
+        _check_identity(headers, place, event_id)
     except UnknownEventType as error:
-        raise UnknownEventType(f"position {position} cannot be read: {error}") from error
+        return _unreadable(headers, payload, place, str(error))
     return RecordedEvent(
-        stream=unquote(headers.get("ce-subject", "")),
-        position=position,
-        time=time_ns,
-        id=unquote(headers.get("ce-id", "")),
-        data=data,
-        metadata=_metadata(*[headers.get(header, "") for header in _EXTENSIONS.values()]),
-        append_end=append_end,
+        place.stream, place.position, place.time_ns, event_id, data, metadata, place.append_end, place.append_id
     )
+
+
+def _check_identity(headers: Mapping[str, str], place: Place, event_id: str) -> None:
+    """Refuse what no writer of events sends: folds go by the subject, projections by the stream."""
+    if not event_id or len(event_id) > _MAX_INDEXED or "\0" in event_id:
+        raise UnknownEventType("its ce-id is missing, too long or holds a NUL")
+    if unquote(headers.get("ce-subject", "")) != place.stream or "\0" in place.stream:
+        raise UnknownEventType(f"its ce-subject does not name the stream of its subject, {place.stream[:200]!r}")
+
+
+def _unreadable(headers: Mapping[str, str], payload: bytes, place: Place, why: str) -> RecordedEvent:
+    """Return an event as far as it can be read, cut to what every database takes."""
+    known = sorted((name, value) for name, value in headers.items() if name.startswith("ce-"))
+    digest = hashlib.sha256(repr(known).encode() + b"\0" + payload).hexdigest()
+    event_id = _clean(unquote(headers.get("ce-id", ""))) or digest[:32]
+    values = [_clean(unquote(headers.get(header, ""))) for header in _EXTENSIONS.values()]
+    name = _clean(headers.get("ce-type", ""))
+    return RecordedEvent(
+        stream=_clean(place.stream),
+        position=place.position,
+        time=place.time_ns,
+        id=event_id,
+        data=Any(type_url=f"type.googleapis.com/{name}", value=payload),
+        metadata=Metadata(**dict(zip(_EXTENSIONS, values, strict=True))),
+        append_end=place.append_end,
+        append_id=place.append_id,
+        unreadable=_clean(why),
+    )
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\ufffd")[:_MAX_INDEXED]
 
 
 def _quoted(text: str) -> str:

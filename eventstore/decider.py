@@ -20,6 +20,7 @@ from eventstore.errors import (
     Kind,
     Rejected,
     StoreUnavailable,
+    StreamUnreadable,
     TooManyEvents,
     WrongExpectedRevision,
 )
@@ -137,6 +138,7 @@ class CommandHandler(Generic[S]):
             Conflict: As the decider says; or STREAM_BUSY when others were faster again and again.
             EventTooLarge, TooManyEvents: The decider made more than the log takes.
             StoreUnavailable: The log or the index did not answer; the same request may be sent again.
+            StreamUnreadable: The stream holds an event that this program cannot read.
         """
         lock = self._locks.setdefault(stream, asyncio.Lock())
         async with lock:
@@ -274,7 +276,7 @@ class CommandHandler(Generic[S]):
         async for event in self._store.read(stream):
             if event.position > until:
                 break
-            held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
+            held = self._evolved(held, event)
         return held.state, held.revision
 
     async def _attempt(self, stream: str, held: _Held[S], command: object, metadata: Metadata) -> Outcome[S]:
@@ -294,9 +296,17 @@ class CommandHandler(Generic[S]):
             return await self._first_outcome(stream, metadata, _in_flight())
         for event in recorded:
             if event.stream == stream:
-                held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
+                held = self._evolved(held, event)
         self._hold(stream, held)
         return Outcome(held.state, recorded, recorded[-1].position)
+
+    def _evolved(self, held: _Held[S], event: RecordedEvent) -> _Held[S]:
+        _check_readable(event)
+        try:
+            state = self._decider.evolve(held.state, event)
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            raise StreamUnreadable(event, f"{event.type_name} does not follow from the events before it") from error
+        return _Held(state, event.position, event.append_end)
 
     async def _append(self, events: Sequence[NewEvent], expected: dict[str, int] | None) -> tuple[RecordedEvent, ...]:
         positions = await self._store.append(events, expected)
@@ -360,12 +370,15 @@ class CommandHandler(Generic[S]):
             reused.judged_at = self._store.log, request.last
             raise reused
         found = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
-        return tuple(event for event in found if event is not None), request.last
+        events = tuple(event for event in found if event is not None)
+        for event in events:
+            _check_readable(event)
+        return events, request.last
 
     async def _refresh(self, stream: str) -> _Held[S]:
         held = self._cache.get(stream) or _Held(self._decider.initial, 0, 0)
         async for event in self._store.read(stream, held.revision):
-            held = _Held(self._decider.evolve(held.state, event), event.position, event.append_end)
+            held = self._evolved(held, event)
         self._hold(stream, held)
         return held
 
@@ -376,6 +389,11 @@ class CommandHandler(Generic[S]):
             self._cache.move_to_end(stream)
             if len(self._cache) > CACHED_STREAMS:
                 self._cache.popitem(last=False)
+
+
+def _check_readable(event: RecordedEvent) -> None:
+    if event.unreadable:
+        raise StreamUnreadable(event, event.unreadable)
 
 
 def _numbered(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list[NewEvent]:

@@ -106,9 +106,10 @@ class CannotApply(Exception):
     def __init__(self, projection: str, append: Sequence[RecordedEvent]) -> None:
         self.first, self.last = append[0].position, append[-1].position
         where = f"position {self.first}" if self.first == self.last else f"positions {self.first} to {self.last}"
-        types = ", ".join(type(event.data).__name__ for event in append[:10])
+        types = ", ".join(event.type_name.rpartition(".")[2] for event in append[:10])
         about = f"{types} in {append[0].stream}, event {append[0].id}"
-        super().__init__(f"projection {projection} cannot apply {where}: {about}")
+        unreadable = "".join(f": {event.unreadable}" for event in append if event.unreadable)
+        super().__init__(f"projection {projection} cannot apply {where}: {about}{unreadable[:500]}")
 
 
 class LogRewritten(Exception):
@@ -121,6 +122,15 @@ class StoreUnavailable(Exception):
     def __init__(self, message: str, reason: str = "LOG_UNAVAILABLE") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StreamUnreadable(StoreUnavailable):
+    """A stream holds an event that this program cannot read or fold; one that knows it may."""
+
+    def __init__(self, event: RecordedEvent, why: str) -> None:
+        words = f"stream {event.stream}: position {event.position} cannot be read: {why}"
+        super().__init__(f"{words}; run the release that wrote it", "EVENT_UNREADABLE")
+        self.position = event.position
 
 
 class UnsafeStore(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 MAX_EVENT_BYTES = 1_000_000
@@ -60,7 +61,10 @@ class RecordedEvent:
 
     `position` is its place in the log and its stream's revision from then on. `time` is when the log recorded it, in
     nanoseconds since 1970-01-01 UTC. `append_end` is the position of the last event of its append: what one append
-    wrote is applied and shown whole.
+    wrote is applied and shown whole. `append_id` is the same for the events of one append, and empty when it has one.
+
+    `unreadable` says why this program cannot read the event (empty: it can); `data` is then a `google.protobuf.Any`
+    with the type's name and the bytes as they stand in the log.
     """
 
     stream: str
@@ -70,6 +74,15 @@ class RecordedEvent:
     data: Message
     metadata: Metadata
     append_end: int
+    append_id: str = field(default="", compare=False)
+    unreadable: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """The full protobuf name of its type."""
+        if self.unreadable and isinstance(self.data, Any):
+            return self.data.TypeName()
+        return str(self.data.DESCRIPTOR.full_name)
 
     @property
     def closes_append(self) -> bool:

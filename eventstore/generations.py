@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventstore.dumps import Part, load
+from eventstore.errors import CannotApply
 from eventstore.event import RecordedEvent
 from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
 
@@ -35,6 +36,9 @@ class Projection(Protocol):
         name: A word, unique among the projections of a database.
         version: One more whenever `apply` gives other rows for the same events.
         tables: The tables; each with a primary key.
+
+    One that only shows events, and interprets none, has `shows_unreadable = True`: it is given those too that this
+    program cannot read. Every other one stops before them.
     """
 
     @property
@@ -66,6 +70,7 @@ class Generations:
         self.kind = database.kind
         self.tables = [events, *projection.tables.sorted_tables]
         self._projection = projection
+        self._shows_unreadable = getattr(projection, "shows_unreadable", False)
         self._database = database
 
     def claim(self) -> Callable[[], None] | None:
@@ -131,8 +136,11 @@ class Generations:
 
         Raises:
             CheckpointMoved: They are at another position, or live when they should not be, or the other way round.
+            CannotApply: An event cannot be read.
         """
         last = batch[-1]
+        if not self._shows_unreadable and any(event.unreadable for event in batch):
+            raise CannotApply(self.name, batch)
         with rows.writing() as connection:
             # First of all, because it locks the checkpoint: from here on the rows are ours.
             moved = {"before": before, "is_live": live, "upto": last.position, "last_id": last.id}

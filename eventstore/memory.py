@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from eventstore.cloudevents import decode, encode_append
+from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.errors import DuplicateAppend, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
@@ -44,7 +44,7 @@ class MemoryStore:
         end = len(self._events) + len(events)
         for event, (headers, payload) in zip(events, encoded, strict=True):
             position = len(self._events) + 1
-            recorded = decode(headers, payload, self._types, position=position, time_ns=now, append_end=end)
+            recorded = decode(headers, payload, self._types, Place(event.stream, position, now, end))
             self._events.append(recorded)
             self._revisions[event.stream] = position
             self._keys[event.deduplication_key] = position

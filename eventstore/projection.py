@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.decider import Request
-from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable, UnknownEventType
+from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.event import appends_of
 from eventstore.filling import catch_up, fill
 from eventstore.generations import CheckpointMoved, Generations, Projection
@@ -109,7 +109,7 @@ class Projector:
     @property
     def why_failed(self) -> str:
         """What an operator must know of a failure, and nothing of what other defects may say; empty without one."""
-        if isinstance(self.failure, (CannotApply, UnknownEventType)):
+        if isinstance(self.failure, CannotApply):
             return str(self.failure)
         return f"projection {self.name} failed" if self.failure else ""
 

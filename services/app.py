@@ -122,9 +122,15 @@ class _Parts:
     projectors: dict[str, Projector] = field(default_factory=dict)
     keepers: dict[str, SnapshotKeeper] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
+    required: set[str] = field(default_factory=set)
 
-    def projector(self, log: str, projection: Projection, service: str) -> Projector:
-        """Adds a projection that a service answers from."""
+    def projector(self, log: str, projection: Projection, service: str, *, required: bool = True) -> Projector:
+        """Adds a projection that a service answers from.
+
+        One that is not `required` may fail and is started without: it stands in the way of what asks it only.
+        """
+        if required:
+            self.required.add(projection.name)
         projector = Projector(self.tails[log], projection, self.database, self.objects)
         self.projectors[projector.name] = projector
         keeper = SnapshotKeeper(projector, self.settings.snapshot_interval, self.settings.snapshot_events)
@@ -195,9 +201,13 @@ def _naming_settings() -> Iterator[None]:
         raise Rejected(Kind.INVALID, "INVALID_SETTING", words) from error
 
 
-async def _start(projector: Projector) -> None:
+async def _start(projector: Projector, *, required: bool) -> None:
     try:
         await projector.start()
+    except StoreUnavailable as error:
+        if required or error.reason != "PROJECTION_FAILED":
+            raise
+        _logger.warning("starting without a projection that failed", projection=projector.name, error=str(error))
     except sa.exc.OperationalError as error:
         words = " ".join(str(error.orig).split())
         raise StoreUnavailable(f"the database does not answer: {words}", "DATABASE_UNAVAILABLE") from error
@@ -206,7 +216,7 @@ async def _start(projector: Projector) -> None:
 async def _start_all(parts: _Parts, stack: AsyncExitStack) -> None:
     for projector in parts.projectors.values():
         stack.push_async_callback(projector.stop)
-        await _start(projector)
+        await _start(projector, required=projector.name in parts.required)
     stack.push_async_callback(parts.stop_workers)
     for worker in parts.workers:
         await worker.start()
@@ -273,7 +283,7 @@ def _add_tracking(parts: _Parts) -> None:
     commands = TrackingCommands(experiments, runs, models, attendance.heard)
     v1.add_TrackingServiceServicer_to_server(TrackingServicer(commands, attendance, rows, blobs), parts.server)
     v1.add_LoggedModelServiceServicer_to_server(LoggedModelServicer(commands, rows, blobs), parts.server)
-    named = parts.projector("registry", NamedArtifactsProjection(), "ArtifactService")
+    named = parts.projector("registry", NamedArtifactsProjection(), "ArtifactService", required=False)
     parts.edge.rows["rollforward.v1.ArtifactService"] = []  # a collection waits for them itself
     collector = Collector(blobs, Named(rows, named).digests)
     v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, collector), parts.server)
@@ -281,7 +291,7 @@ def _add_tracking(parts: _Parts) -> None:
 
 def _add_registry(parts: _Parts) -> None:
     rows = parts.projector("registry", RegistryProjection(), "RegistryService")
-    runs = parts.projector("tracking", RunsProjection(), "RegistryService")
+    runs = parts.projector("tracking", RunsProjection(), "RegistryService", required=False)
     blobs = _blobs(parts.settings)
 
     async def artifact_exists(digest: str) -> bool:
@@ -311,7 +321,7 @@ def _add_registry(parts: _Parts) -> None:
 
 def _add_serving(parts: _Parts) -> None:
     rows = parts.projector("serving", ServingProjection(), "ServingService")
-    assignments = parts.projector("registry", AssignmentsProjection(), "ServingService")
+    assignments = parts.projector("registry", AssignmentsProjection(), "ServingService", required=False)
     commands = CommandHandler(parts.stores["serving"], PODS, rows)
     v1.add_ServingServiceServicer_to_server(ServingServicer(commands, rows, assignments), parts.server)
 

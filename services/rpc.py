@@ -253,7 +253,7 @@ class Edge(grpc.aio.ServerInterceptor):
         """Refuses a command when nobody could see what it did, nor whether it was done before."""
         for source in (*self.rows.get(service, ())[:1], *self.memory.get(service, ())):
             if source.failure:
-                words = f"{source.name} failed: commands are refused"
+                words = f"{getattr(source, 'why_failed', '') or source.name + ' failed'}; commands are refused"
                 raise StoreUnavailable(words, "PROJECTION_FAILED") from source.failure
 
     async def _wait(self, service: str, method: str, context: Context) -> None:

@@ -33,6 +33,8 @@ REFUSED_FOR_ONE = WRONG_REVISION | {DUPLICATE_IN_BATCH}
 """Error codes that one append brings upon its whole batch."""
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_END = "Nats-Expected-Last-Sequence"
+"""The header that says where the log must end for an append to be accepted."""
 
 Publish = Callable[[Sequence[Message]], Awaitable[api.PubAck]]
 
@@ -109,7 +111,8 @@ class GroupCommit:
             if append.last.done():  # its caller has gone away
                 continue
             fits = events + len(append.messages) <= GROUP_EVENTS and size + append.size <= GROUP_BYTES
-            if (group and not fits) or not subjects.isdisjoint(append.subjects):
+            first_only = EXPECTED_END in append.messages[0][2]  # the server takes it from the first message only
+            if (group and (first_only or not fits)) or not subjects.isdisjoint(append.subjects):
                 left.append(append)
                 continue
             group.append(append)

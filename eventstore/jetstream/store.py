@@ -19,15 +19,22 @@ from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError, ServiceUnavailableError
 
 from eventstore.backoff import pause_after
-from eventstore.cloudevents import decode, encode_append
+from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
+from eventstore.jetstream.appends import (
+    AppendChecker,
+    Assembler,
+    append_of,
+    stream_of,
+    torn_message,
+)
 from eventstore.jetstream.connection import connect, server_version
-from eventstore.jetstream.delivery import Delivery, DeliveryBroken
+from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
 from eventstore.jetstream.description import describe
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
-from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EVENTS_BEHIND, EXPECTED, WRONG_REVISION, GroupCommit
+from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPECTED_END, WRONG_REVISION, GroupCommit
 from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
 from eventstore.jetstream.together import Together
 from eventstore.store import check_append
@@ -78,6 +85,7 @@ class JetStreamStore:
         self._together = Together()
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
         self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
+        self._appends = AppendChecker(log, self._stored_at, self._last_position)
 
     @property
     def log(self) -> str:
@@ -146,8 +154,11 @@ class JetStreamStore:
                 raise EventTooLarge(len(subject), MAX_SUBJECT_BYTES)
             headers["Nats-Msg-Id"] = quote(event.deduplication_key)
             if event.stream in unchecked:
-                headers[EXPECTED] = str(unchecked.pop(event.stream))
+                revision = self._appends.sequence(event.stream, unchecked.pop(event.stream))
+                headers[EXPECTED] = str(revision)
             messages.append((subject, payload, headers))
+        if expected and self._appends.end:
+            messages[0][2][EXPECTED_END] = str(self._appends.end)
         return messages
 
     async def _attempt(
@@ -179,9 +190,12 @@ class JetStreamStore:
                 return tuple(range(event.position, event.position + len(events)))
         if error.err_code == DUPLICATE_IN_BATCH:
             raise DuplicateAppend(0)
+        guarded, self._appends.end = self._appends.end, 0
         for expected_stream, revision in expected.items():
             if await self._last(expected_stream) != revision:
                 raise WrongExpectedRevision(expected_stream, revision)
+        if guarded:
+            raise WrongExpectedRevision(stream, expected.get(stream, 0))
         # A cluster refuses an append, too, while an earlier one to the stream is not settled, a lost attempt at this
         # very append perhaps: nobody else was faster.
         raise AnswerLost("another append to the stream is under way")
@@ -206,14 +220,18 @@ class JetStreamStore:
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         """The events of one stream behind a position."""
         subject = subject_of(self._log, stream)
-        pending = True
+        revision, pending = after, True
         while pending:
             query = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE_EVENTS, "max_bytes": PAGE_BYTES}
             messages, pending = await self._insist(lambda query=query: self._page(query))  # type: ignore[misc]
             for message in messages:
                 event = self._from_direct(message)
                 after = event.position
-                yield event
+                if await self._appends.is_whole(event):
+                    revision = after
+                    yield event
+                else:
+                    self._appends.left_out(stream, revision, event)
             if not pending and self._replicas > 1 and await self._last(stream) > after:
                 # A follower that is behind has answered.
                 pending = True
@@ -236,6 +254,11 @@ class JetStreamStore:
 
     async def event_at(self, position: int) -> RecordedEvent | None:
         """The event at a position."""
+        event = await self._stored_at(position)
+        return event if event and await self._appends.is_whole(event) else None
+
+    async def _stored_at(self, position: int) -> RecordedEvent | None:
+        """The event at a position, of a torn append too."""
         if position <= 0:
             return None
         while True:
@@ -255,12 +278,14 @@ class JetStreamStore:
     def _from_direct(self, message: Msg) -> RecordedEvent:
         recorded = Timestamp()
         recorded.FromJsonString(_header(message, "Nats-Time-Stamp"))
-        return self._recorded(message, int(_header(message, "Nats-Sequence")), recorded.ToNanoseconds())
+        subject = _header(message, "Nats-Subject")
+        return self._recorded(message, subject, int(_header(message, "Nats-Sequence")), recorded.ToNanoseconds())
 
-    def _recorded(self, message: Msg, position: int, time_ns: int) -> RecordedEvent:
+    def _recorded(self, message: Msg, subject: str, position: int, time_ns: int) -> RecordedEvent:
         headers = message.headers or {}
-        append_end = position + int(headers.get(EVENTS_BEHIND, "0"))
-        return decode(headers, message.data, self._types, position=position, time_ns=time_ns, append_end=append_end)
+        append_end, append_id = append_of(headers, position)
+        place = Place(stream_of(self._log, subject), position, time_ns, append_end, append_id)
+        return decode(headers, message.data, self._types, place)
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
@@ -269,12 +294,9 @@ class JetStreamStore:
             try:
                 await self._check_holds(last)
                 async with Delivery(self._client, self._name, last.position if last else after) as delivery:
-                    partial: list[RecordedEvent] = []
+                    appends = Assembler()
                     async for messages in delivery:
-                        partial += [self._recorded(m.message, m.position, m.time_ns) for m in messages]
-                        whole = _whole_appends(partial)
-                        if whole:
-                            partial = partial[len(whole) :]
+                        if whole := await self._assemble(appends, messages):
                             last = whole[-1]
                             yield whole
             except (DeliveryBroken, StoreUnavailable) as broken:
@@ -282,6 +304,19 @@ class JetStreamStore:
                     raise StoreUnavailable(f"the connection to the {self._log} log is closed") from broken
                 _logger.info("subscription starts again", log=self._log, why=str(broken))
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _assemble(self, appends: Assembler, messages: Sequence[Delivered]) -> Sequence[RecordedEvent]:
+        """The events that are whole appends now."""
+        events = [self._recorded(m.message, m.message.subject, m.position, m.time_ns) for m in messages]
+        whole = appends.add(events)
+        while appends.torn:
+            event = appends.torn.pop()
+            self._appends.note_torn(event, torn_message(event))
+        if appends.open and await self._appends.is_whole(appends.open[-1]):
+            last = appends.open[-1]
+            if await self._stored_at(last.append_end) is None:
+                whole += appends.take()  # what it ended with was erased
+        return whole
 
     async def _check_holds(self, last: RecordedEvent | None) -> None:
         if last:
@@ -292,21 +327,29 @@ class JetStreamStore:
 
     async def head(self) -> int:
         """The position of the last event, even if it was erased."""
-        return (await self._info()).state.last_seq
+        return await self._appends.whole_until(await self._last_position())
 
     async def last(self) -> int:
         """The position of the last event that is there."""
-        return await self._leader_finds(subject=f"rf.{self._log}.>")
+        last = await self._leader_finds(subject=f"rf.{self._log}.>")
+        return await self._appends.whole_until(last, erased=False)
+
+    async def _last_position(self) -> int:
+        """The position of the last event, even if it was erased or is of a torn append."""
+        return (await self._info()).state.last_seq
 
     async def _info(self) -> api.StreamInfo:
         return await self._insist(lambda: self._js.stream_info(self._name))
 
     async def condition(self) -> LogCondition:
         """How the log is really kept: read from the stream and, where it can be asked, from the server."""
-        config = (await self._info()).config
+        info = await self._info()
+        config = info.config
+        if newest := await self._stored_at(info.state.last_seq):
+            await self._appends.is_whole(newest)
         replicas = config.num_replicas or 1
         words = f"{config.storage or 'file'}, {replicas} replica{'s' * (replicas > 1)}"
-        warnings = [*stream_warnings(config), *await flush_warnings(self._flush, replicas)]
+        warnings = [*stream_warnings(config), *await flush_warnings(self._flush, replicas), *self._appends.warnings]
         return LogCondition(words, tuple(warnings), {"nats": server_version(self._client)})
 
 
@@ -320,13 +363,6 @@ def _may_pass(error: Exception) -> bool:
         ServerError,
     )
     return isinstance(error, passing) or (isinstance(error, APIError) and error.code == _TOO_MANY_BATCHES)
-
-
-def _whole_appends(events: list[RecordedEvent]) -> list[RecordedEvent]:
-    end = len(events)
-    while end and not events[end - 1].closes_append:
-        end -= 1
-    return events[:end]
 
 
 def _header(message: Msg, name: str) -> str:

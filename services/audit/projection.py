@@ -56,8 +56,10 @@ model_names = sa.Table(
 class AuditProjection:
     """Keeps every event of one log; of metric points, which are many, all but the points themselves."""
 
+    # One more, too, with a release that adds an event type: what older ones could not read has other rows then.
     version = 3
     tables = tables
+    shows_unreadable = True
 
     def __init__(self, log: str) -> None:
         self.log = log
@@ -80,14 +82,18 @@ def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
     """The columns of an event, in the order of the table's."""
     view = _view(log, event)
     left_out = 0
-    if isinstance(event.data, v1.MetricsLogged):
+    if event.unreadable:
+        view.undecodable = event.unreadable
+        view.payload = event.data.value  # type: ignore[attr-defined]
+    elif isinstance(event.data, v1.MetricsLogged):
         view.data.type_url = f"type.googleapis.com/{view.type}"
         left_out = event.data.ByteSize()
     else:
         view.data.Pack(event.data, deterministic=True)
     who = (view.actor, view.request_id, view.correlation_id)
     body = view.SerializeToString(deterministic=True)
-    return event.position, event.time, view.type, view.stream, *who, *_subject(event.data), left_out, body
+    about = (None, None, 0) if event.unreadable else _subject(event.data)
+    return event.position, event.time, view.type, view.stream, *who, *about, left_out, body
 
 
 def _name(rows: sa.Connection, name: str, origin: str) -> None:
@@ -110,7 +116,7 @@ def _view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
         position=event.position,
         event_id=event.id,
         stream=event.stream,
-        type=event.data.DESCRIPTOR.full_name,
+        type=event.type_name,
         time=timestamp(event.time),
         actor=event.metadata.actor,
         reason=event.metadata.reason,

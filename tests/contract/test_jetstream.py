@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
 from nats.aio.msg import Msg
 from nats.js import api
 
-from eventstore.errors import LogRewritten, StoreUnavailable, UnknownEventType, UnsafeStore, WrongExpectedRevision
+from eventstore.errors import LogRewritten, StoreUnavailable, UnsafeStore, WrongExpectedRevision
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.jetstream.connection import check_server
 from eventstore.jetstream.delivery import Delivery
+from eventstore.jetstream.group_commit import EVENTS_BEHIND
 from eventstore.store import NO_STREAM, EventStore
 from services.nats_server import EmbeddedNats, NatsAddress
 from tests.contract.events import TYPES, new
-from tests.contract.stores import everything, take
+from tests.contract.stores import everything, flat, take
 from tests.servers.nats import kill, open_log, until
 
 
@@ -169,14 +171,47 @@ async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddres
             await client.close()
 
 
-async def test_what_is_not_an_event_is_refused(nats_address: NatsAddress, log: JetStreamStore) -> None:
+ENVELOPE = {"ce-id": "1", "ce-subject": "s", "ce-type": "google.protobuf.StringValue"}
+UNREADABLE: list[tuple[dict[str, str] | None, bytes]] = [
+    (None, b"not an event"),
+    (ENVELOPE | {"ce-type": "rollforward.v9.FromTheFuture"}, b""),
+    (ENVELOPE, b"\xff\xff\xff"),
+    (ENVELOPE | {"ce-subject": "another"}, b""),
+    (ENVELOPE | {"ce-id": ""}, b""),
+    (ENVELOPE | {"ce-actor": "%00"}, b""),
+    (ENVELOPE | {"ce-requestid": "r" * 5_000}, b""),
+    (ENVELOPE | {"ce-type": ""}, b"\x00"),
+]
+
+
+@pytest.mark.parametrize(("headers", "payload"), UNREADABLE)
+async def test_what_cannot_be_read_is_passed_on_as_such(
+    nats_address: NatsAddress, log: JetStreamStore, headers: dict[str, str] | None, payload: bytes
+) -> None:
+    await log.append([new("s")])
     client = await connect(nats_address.url, nats_address.user, nats_address.password)
-    await client.jetstream().publish(f"rf.{log.log}.s", b"not an event")
+    await client.jetstream().publish(f"rf.{log.log}.s", payload, headers=headers)
     await client.close()
-    with pytest.raises(UnknownEventType):
-        await everything(log, "s")
-    with pytest.raises(UnknownEventType):
-        await take(log, 1)
+    await log.append([new("s")])
+    for events in (await everything(log, "s"), flat(await take(log, 3))):
+        assert [event.position for event in events] == [1, 2, 3]
+        assert [bool(event.unreadable) for event in events] == [False, True, False]
+        assert isinstance(events[1].data, AnyMessage)
+        assert events[1].data.value == payload
+        assert events[1].stream == "s"
+        assert events[1].id
+    assert await log.event_at(2) == events[1]
+
+
+@pytest.mark.parametrize("behind", ["x", "-1", "99999999999999999999", "1000", "", "²"])
+async def test_a_number_of_events_behind_that_nobody_writes_is_none(
+    nats_address: NatsAddress, log: JetStreamStore, behind: str
+) -> None:
+    client = await connect(nats_address.url, nats_address.user, nats_address.password)
+    await client.jetstream().publish(f"rf.{log.log}.s", b"", headers=ENVELOPE | {EVENTS_BEHIND: behind})
+    await client.close()
+    ((event,),) = await take(log, 1)
+    assert event.closes_append
 
 
 async def test_a_closed_connection_ends_a_subscription(nats_address: NatsAddress) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 import sqlalchemy as sa
 
-from eventstore.errors import CannotApply, LogRewritten, Rejected, StoreUnavailable, UnknownEventType
+from eventstore.errors import CannotApply, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.memory import MemoryStore
@@ -136,7 +136,7 @@ async def test_an_event_that_nobody_can_read_is_named(
                 await projector.wait_for(3)
             assert caught.value.reason == "PROJECTION_FAILED"
             assert "position 3" in str(caught.value)
-        assert isinstance(projector.failure, UnknownEventType)
+        assert isinstance(projector.failure, CannotApply)
     await client.close()
 
 

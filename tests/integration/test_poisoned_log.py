@@ -16,8 +16,9 @@ import grpc
 import pytest
 
 from eventstore.event import Metadata, NewEvent
+from eventstore.jetstream import connect
 from rollforward import v1
-from rollforward.errors import Unavailable
+from rollforward.errors import Unavailable, from_rpc_error
 from services import registry
 from services.nats_server import NatsAddress
 from tests.e2e.program import until
@@ -45,6 +46,15 @@ def address(services: Up, port: int) -> NatsAddress:
     text = (services.data / "nats" / "nats-server.conf").read_text()
     ((user, password),) = re.findall(r'users: \[\{ user: "([^"]*)", password: "([^"]*)" \}\] \}\naccounts', text)
     return NatsAddress(f"nats://127.0.0.1:{port}", user, password, "", "")
+
+
+async def publish(nats: NatsAddress, subject: str, headers: dict[str, str] | None = None, payload: bytes = b"") -> int:
+    """Writes to a log what is no event to this release; its position."""
+    client = await connect(nats.url, nats.user, nats.password)
+    try:
+        return (await client.jetstream().publish(subject, payload, headers=headers)).seq
+    finally:
+        await client.close()
 
 
 async def append(nats: NatsAddress, fact: v1.ModelCreated) -> int:
@@ -108,3 +118,91 @@ def test_a_start_says_which_event_it_is_and_the_other_services_start_without(poi
         with pytest.raises(grpc.RpcError) as refused:
             others.registry.ListModels(v1.ListModelsRequest(), timeout=SECONDS)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+FROM_THE_FUTURE = {"ce-id": "f", "ce-type": "rollforward.v1.ModelMerged", "ce-actor": "eve"}
+
+
+@pytest.fixture
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Up, NatsAddress]]:
+    """Services, and how to write to their logs past them."""
+    port = free_port()
+    monkeypatch.setenv("ROLLFORWARD_NATS_PORT", str(port))
+    with up(tmp_path / "data") as services:
+        yield services, address(services, port)
+
+
+def failed(services: Up) -> dict[str, str]:
+    """By projection, why it failed."""
+    status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
+    return {one.name: one.failure for one in status.projections if one.failure}
+
+
+@pytest.mark.parametrize("headers", [FROM_THE_FUTURE, None])
+def test_an_unreadable_event_stops_only_what_needs_its_meaning(
+    whole: tuple[Up, NatsAddress], headers: dict[str, str] | None
+) -> None:
+    services, nats = whole
+    model = services.new_model()
+    services.move(model, 1)
+    named = headers and headers | {"ce-subject": f"model/{model}"}
+    position = asyncio.run(publish(nats, f"rf.registry.model.{model}", named, b"payload"))
+    until(lambda: "registry" in failed(services), "the projection stops")
+    assert all(f"position {position}" in why for why in failed(services).values())
+    assert not {"audit-registry", "tracking", "registry-runs", "serving", "webhooks"} & failed(services).keys()
+    move = v1.MoveAliasRequest(model=model, alias="champion", version=2)
+    with pytest.raises(grpc.RpcError) as refused:
+        services.registry.MoveAlias(move, timeout=SECONDS)
+    error = from_rpc_error(refused.value)
+    assert error.reason == "PROJECTION_FAILED"
+    assert f"position {position}" in str(error)
+    resolved = services.registry.ResolveAlias(v1.ResolveAliasRequest(model=model, alias="champion"), timeout=SECONDS)
+    assert resolved.alias.version == 1
+    assert services.new_run()
+    (shown, *_) = services.audit.ListEvents(v1.ListEventsRequest(log="registry"), timeout=SECONDS).events
+    assert (shown.position, shown.payload, shown.stream) == (position, b"payload", f"model/{model}")
+    assert shown.undecodable
+    assert not shown.HasField("data")
+    assert services.program.terminate() == 0
+    with up(services.data, "--without", "registry") as others:
+        assert others.new_run()
+        events = v1.ListEventsRequest(log="registry")
+        assert others.audit.ListEvents(events, timeout=SECONDS).events[0].undecodable
+        assert "serving-assignments" in failed(others)
+        assert others.program.terminate() == 0
+
+
+def test_an_unreadable_event_of_a_run_leaves_the_registry_alone(whole: tuple[Up, NatsAddress]) -> None:
+    services, nats = whole
+    model, run = services.new_model(), services.new_run()
+    position = asyncio.run(publish(nats, f"rf.tracking.run.{run}", FROM_THE_FUTURE | {"ce-subject": f"run/{run}"}))
+    until(lambda: "tracking" in failed(services), "the projection stops")
+    assert services.move(model, 2).position
+    with pytest.raises(grpc.RpcError) as refused:
+        services.new_run()
+    assert f"position {position}" in str(from_rpc_error(refused.value))
+    assert services.program.terminate() == 0
+    with up(services.data, "--without", "tracking") as others:
+        assert others.move(model, 1).position
+        assert others.program.terminate() == 0
+
+
+def test_a_log_that_ends_inside_an_append_stops_nobody(whole: tuple[Up, NatsAddress]) -> None:
+    services, nats = whole
+    model = services.new_model()
+    services.move(model, 1)
+    half = FROM_THE_FUTURE | {"ce-subject": f"model/{model}", "Rf-Events-Behind": "5"}
+    position = asyncio.run(publish(nats, f"rf.registry.model.{model}", half))
+    told = f"ends inside an append at position {position}"
+    until(lambda: told in services.program.errors, "it says so")
+    assert services.move(model, 2).position == position + 1
+    assert services.program.terminate() == 0
+    with up(services.data) as again:
+        alias = v1.ResolveAliasRequest(model=model, alias="champion")
+        assert again.registry.ResolveAlias(alias, timeout=SECONDS).alias.version == 2
+        assert not failed(again)
+        asyncio.run(publish(address(again, int(nats.url.rpartition(":")[2])), f"rf.registry.model.{model}", half))
+        assert again.program.terminate() == 0
+    with up(services.data) as again:
+        assert again.move(model, 1).position == position + 3
+        assert again.program.terminate() == 0

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def to_cloudevent(event: v1.RecordedEvent) -> dict[str, Any]:
     """The event in CloudEvents' structured JSON mode: ready for json.dumps.
 
-    `data` is the event in protobuf's JSON with the contract's field names; what this client does not know yet comes as
-    `data_base64`. Extensions: `position` (decimal digits), and where they are set `actor`, `reason`, `requestid`,
-    `correlationid`, `causationid` and `traceparent`.
+    `data` is the event in protobuf's JSON with the contract's field names; what this client does not know yet, or the
+    service cannot read, comes as `data_base64`. Extensions: `position` (decimal digits), and where they are set
+    `actor`, `reason`, `requestid`, `correlationid`, `causationid` and `traceparent`.
     """
     attributes = {
         "specversion": "1.0",
@@ -39,10 +39,19 @@ def to_cloudevent(event: v1.RecordedEvent) -> dict[str, Any]:
         "causationid": event.causation_id,
         "traceparent": event.traceparent,
     }
-    return attributes | {name: value for name, value in extensions.items() if value} | _content(event.data)
+    return attributes | {name: value for name, value in extensions.items() if value} | _content(event)
 
 
-def _content(packed: Packed) -> dict[str, Any]:
+def _content(event: v1.RecordedEvent) -> dict[str, Any]:
+    if event.undecodable:
+        return {
+            "datacontenttype": "application/octet-stream",
+            "data_base64": base64.b64encode(event.payload).decode(),
+        }
+    return _known_content(event.data)
+
+
+def _known_content(packed: Packed) -> dict[str, Any]:
     try:
         descriptor = descriptor_pool.Default().FindMessageTypeByName(packed.TypeName())
     except KeyError:

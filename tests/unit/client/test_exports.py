@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -19,7 +20,7 @@ from rollforward.cli.exports import write_csv, write_jsonl
 from rollforward.cloudevents import to_cloudevent
 
 
-def recorded(data: Message, **more: str) -> v1.RecordedEvent:
+def recorded(data: Message, **more: Any) -> v1.RecordedEvent:
     packed = Packed()
     packed.Pack(data, type_url_prefix="")
     return v1.RecordedEvent(
@@ -113,3 +114,12 @@ def test_no_events_are_a_header() -> None:
     out = io.StringIO()
     write_csv([], out)
     assert out.getvalue().count("\n") == 1
+
+
+def test_an_undecodable_event_comes_with_its_bytes() -> None:
+    event = v1.RecordedEvent(
+        log="registry", position=7, type="rollforward.v9.X", undecodable="unknown", payload=b"\xff"
+    )
+    shown = to_cloudevent(event)
+    assert base64.b64decode(shown["data_base64"]) == b"\xff"
+    assert "data" not in shown

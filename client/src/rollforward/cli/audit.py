@@ -168,9 +168,13 @@ def _appearing(file: Path) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
+def _type(event: v1.RecordedEvent) -> str:
+    name = event.type.rpartition(".")[2]
+    return f"{name} (undecodable)".strip() if event.undecodable else name
+
+
 def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
     rows = [
-        (one.log, str(one.position), moment(one.time), one.type.rpartition(".")[2], one.stream, one.actor, one.reason)
-        for one in found
+        (one.log, str(one.position), moment(one.time), _type(one), one.stream, one.actor, one.reason) for one in found
     ]
     return grid(("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "WHO", "WHY"), rows)

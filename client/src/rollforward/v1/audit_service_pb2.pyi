@@ -40,6 +40,8 @@ class RecordedEvent(_message.Message):
     CAUSATION_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    UNDECODABLE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     """The log: "tracking", "registry" or "serving"."""
     position: _builtins.int
@@ -62,13 +64,17 @@ class RecordedEvent(_message.Message):
     """The event that caused it, if one did."""
     traceparent: _builtins.str
     """The trace that it belongs to (W3C Trace Context)."""
+    undecodable: _builtins.str
+    """Why the service cannot read the event, such as a type that a newer release wrote; empty when it can."""
+    payload: _builtins.bytes
+    """The bytes of an undecodable event, as the log holds them."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the log recorded it."""
 
     @_builtins.property
     def data(self) -> _any_pb2.Any:
-        """The event."""
+        """The event; not set when it is undecodable."""
 
     def __init__(
         self,
@@ -86,10 +92,12 @@ class RecordedEvent(_message.Message):
         causation_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         data: _any_pb2.Any | None = ...,
+        undecodable: _builtins.str = ...,
+        payload: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "data", b"data", "event_id", b"event_id", "log", b"log", "position", b"position", "reason", b"reason", "request_id", b"request_id", "stream", b"stream", "time", b"time", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "data", b"data", "event_id", b"event_id", "log", b"log", "payload", b"payload", "position", b"position", "reason", b"reason", "request_id", b"request_id", "stream", b"stream", "time", b"time", "traceparent", b"traceparent", "type", b"type", "undecodable", b"undecodable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
