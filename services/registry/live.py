@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -19,6 +19,7 @@ from services.registry import origin_of, policies
 from services.registry.checks import alias_not_found, model_not_found, renamed
 from services.registry.projection import alias_of, change_of
 from services.registry.standing import live_rows
+from services.registry.tag_history import TagHistory, changes_tags, tags_after
 from services.times import timestamp
 
 RETRY_SECONDS = 0.5
@@ -50,7 +51,11 @@ class Live:
         self._names: dict[str, str] = {}
         self._all_names: dict[str, list[str]] = {}
         self._changes: dict[tuple[str, str], v1.AliasChange] = {}
+        self._taken: dict[str, int] = {}
         self._tags: dict[str, dict[str, str]] = {}
+        self._tagged: dict[str, int] = {}
+        self._tagged_by = 0
+        self._history = TagHistory(rows.store)
         self._time = 0
         self._opens = True
         self._reached = Reached(self.name)
@@ -80,7 +85,8 @@ class Live:
         at = await self._rows.query(live_rows)
         self.policies = policies.from_rows(at.policies, at.policy_revision)
         self._origins, self._names, self._changes, self._tags = at.names, at.current, at.changes, at.tags
-        self._all_names, self._opens = {}, True
+        self._all_names, self._opens, self._taken = {}, True, at.taken
+        self._tagged, self._tagged_by, self._history = {}, at.position, TagHistory(self.store)
         for name, origin in at.names.items():
             self._all_names.setdefault(origin, []).append(name)
         self._time = at.time
@@ -124,26 +130,21 @@ class Live:
                 self._origins[fact.model] = origin
                 self._all_names[origin] = [fact.model]
                 self._names[origin] = fact.model
-                self._tags[origin] = dict(fact.tags)
+                self._taken[fact.model] = event.position
             case v1.ModelRenamed() as fact:
                 self._names[origin] = fact.to_name
             case v1.ModelNameTaken() as fact:
                 self._origins[fact.name] = fact.origin
                 self._all_names.setdefault(fact.origin, []).append(fact.name)
-            case v1.ModelTagsChanged() as fact:
-                self._retag(origin, fact)
+                self._taken[fact.name] = event.position
             case v1.PolicySet() | v1.PolicyRemoved():
                 self.policies = policies.evolve(self.policies, event)
             case _:
                 pass
-
-    def _retag(self, origin: str, fact: v1.ModelTagsChanged) -> None:
-        tags = self._tags.setdefault(origin, {})
-        for change in fact.changes:
-            if change.HasField("to_value"):
-                tags[change.key] = change.to_value
-            else:
-                tags.pop(change.key, None)
+        if changes_tags(event):
+            self._tags[origin] = tags_after(self._tags.get(origin, {}), event)
+            self._tagged[origin] = event.position
+            self._history.add(origin, event)
 
     def origin(self, name: str) -> str:
         """The name that the model was created with which is or was called so; the name itself when there is none."""
@@ -158,9 +159,31 @@ class Live:
         if (origin := self._origins.get(model)) and (name := self._names[origin]) != model:
             raise renamed(model, name)
 
-    def has_tags(self, origin: str, wanted: Mapping[str, str]) -> bool:
-        """Whether a model has all of these tags now."""
-        return wanted.items() <= self._tags.get(origin, {}).items()
+    def was_called(self, name: str, origin: str, position: int) -> bool:
+        """Return whether a model had a name at a position, or before it."""
+        return self._origins.get(name) == origin and self._taken[name] <= position
+
+    async def recall_tags(self, events: Iterable[RecordedEvent]) -> None:
+        """Read the tags that models had at events from the log, unless they are known."""
+        for event in events:
+            origin = origin_of(event.stream)
+            while not self._knows_tags(origin, event.position):
+                changes = await self._history.read(origin)
+                last = changes[-1][0] if changes else 0
+                if last >= self._tagged.get(origin, 0):  # else one was heard of meanwhile
+                    self._history.keep(origin, changes)
+                    self._tagged[origin] = last
+
+    def _knows_tags(self, origin: str, position: int) -> bool:
+        return position >= self._tagged.get(origin, self._tagged_by) or origin in self._history
+
+    def had_tags(self, origin: str, wanted: Mapping[str, str], position: int) -> bool:
+        """Return whether a model had all of these tags at the position of an event that is recalled or of now."""
+        if position >= self._tagged.get(origin, self._tagged_by):
+            tags: Mapping[str, str] = self._tags.get(origin, {})
+        else:
+            tags = self._history.at(origin, position)
+        return wanted.items() <= tags.items()
 
     def assignment(self, model: str, alias: str) -> v1.Alias:
         """An alias as it stands; with version 0 when it is not set."""

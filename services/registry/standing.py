@@ -15,13 +15,15 @@ from services.registry.tables import alias_changes, aliases, model_tags, models,
 class LiveRows(NamedTuple):
     """What is kept in memory, as of one position.
 
-    `names` has the origin of every name that a model ever had, `current` the name of every origin, `changes` the last
-    change of every alias that was ever set; `time` is that of the last event, in ns since 1970.
+    `names` has the origin of every name that a model ever had, `taken` the position since which it has it, `current`
+    the name of every origin, `changes` the last change of every alias that was ever set; `time` is that of the last
+    event, in ns since 1970.
     """
 
     position: int
     time: int
     names: dict[str, str]
+    taken: dict[str, int]
     current: dict[str, str]
     changes: dict[tuple[str, str], v1.AliasChange]
     tags: dict[str, dict[str, str]]
@@ -38,10 +40,12 @@ def live_rows(rows: sa.Connection) -> LiveRows:
     for row in rows.execute(sa.select(model_tags)):
         tags.setdefault(row.origin, {})[row.key] = row.value
     said = policies(rows)
+    named = rows.execute(sa.select(names.c.name, names.c.origin, names.c.position)).all()
     return LiveRows(
         position=at.position,
         time=at.time,
-        names={row.name: row.origin for row in rows.execute(sa.select(names.c.name, names.c.origin))},
+        names={row.name: row.origin for row in named},
+        taken={row.name: row.position for row in named},
         current={row.origin: row.name for row in rows.execute(sa.select(models.c.origin, models.c.name))},
         changes={(row.origin, row.alias): v1.AliasChange.FromString(row.change) for row in rows.execute(changed)},
         tags=tags,

@@ -19,6 +19,8 @@ from services.registry.projection import change_of
 
 BOOKMARK_SECONDS = 5.0
 
+_CHANGES = (v1.AliasMoved, v1.AliasRemoved)
+
 
 class Shared:
     """The steps that the last batch of events means to each filter: made once for all watches that have it."""
@@ -63,6 +65,8 @@ async def steps(
 
     async def told(events: Sequence[RecordedEvent], position: int) -> Sequence[v1.WatchAliasesResponse]:
         await live.wait_for(position)  # it knows the names and tags that the events are matched with
+        if wanted.tags:
+            await live.recall_tags(event for event in events if isinstance(event.data, _CHANGES))
         return shared.steps(events, wanted)
 
     heard = tail.follow(after, BOOKMARK_SECONDS)
@@ -98,9 +102,9 @@ def _changes_by_append(
 
 
 def _matches(event: RecordedEvent, fact: Message, live: Live, request: v1.WatchAliasesRequest) -> bool:
-    if not isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)) or request.alias not in ("", fact.alias):
+    if not isinstance(fact, _CHANGES) or request.alias not in ("", fact.alias):
         return False
     origin = origin_of(event.stream)
-    if request.model and origin != live.origin(request.model):
+    if request.model and not live.was_called(request.model, origin, event.position):
         return False
-    return live.has_tags(origin, request.tags)
+    return live.had_tags(origin, request.tags, event.position)

@@ -24,6 +24,7 @@ from services.registry import schedules
 from services.registry.live import Live
 from services.registry.projection import RegistryProjection
 from services.registry.schedules import Timekeeper
+from services.registry.tag_history import Changes
 from tests.servers.nats import until
 
 DIGEST = f"sha256:{'1' * 64}"
@@ -148,3 +149,39 @@ async def test_a_timekeeper_that_met_a_defect_listens_again(running: Registry, m
         await until(lambda: times > 1)
         await keeper.stop()
     assert [entry["log_level"] for entry in logged] == ["error"]
+
+
+def tagged(value: str | None) -> v1.ModelTagsChanged:
+    """The tag "team" was set, or taken away."""
+    return v1.ModelTagsChanged(model="m", changes=[v1.TagChange(key="team", to_value=value)])
+
+
+async def test_tags_of_the_past_are_read_from_the_log(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("a", None, "b"):
+        await running.append(tagged(value))
+        await running.append(moved(1))
+    late = Live(running.rows, running.tail)
+    await running.rows.wait_for(await running.log.head())
+    await late.start()
+    events = [event async for event in running.log.read("model/m") if isinstance(event.data, v1.AliasMoved)]
+    real = late._history.read
+
+    async def overtaken(origin: str) -> Changes:
+        """Reads, while one more change is heard of."""
+        monkeypatch.undo()
+        changes = await real(origin)
+        await late.wait_for(await running.append(tagged("c")))
+        return changes
+
+    monkeypatch.setattr(late._history, "read", overtaken)
+    await late.recall_tags(events)
+    had = {
+        event.position: [tag for tag in "abc" if late.had_tags("m", {"team": tag}, event.position)] for event in events
+    }
+    assert had == {4: ["a"], 6: [], 8: ["b"]}
+    assert late.had_tags("m", {"team": "c"}, await running.log.head())
+    # What is heard from then on is added to what was read.
+    await late.wait_for(await running.append(tagged("d")))
+    assert late.had_tags("m", {"team": "c"}, await running.log.head() - 1)
+    assert late.had_tags("m", {"team": "d"}, await running.log.head())
+    await late.stop()

@@ -253,7 +253,9 @@ def test_filters_by_tag_as_tags_are(here: Registry, there: Registry, models: lis
     here.move(tagged, 1, "tagged")
     tag(bare, set={"tier": "1"})
     watch = there.watch(tags=team)
-    assert {alias.model for alias in next(watch).snapshot.aliases} == {tagged}
+    first = next(watch)
+    begun = first.position
+    assert {alias.model for alias in first.snapshot.aliases} == {tagged}
     here.move(bare, 1, "tagged")
     mine = here.move(tagged, 2, "tagged")
     tag(bare, set=team)
@@ -264,6 +266,13 @@ def test_filters_by_tag_as_tags_are(here: Registry, there: Registry, models: lis
     changes = told(read(watch, last.position))
     assert [change.revision for change in changes] == [mine.position, now_too.position, last.position]
     watch.cancel()
+    # A watch that is sent the same later, when the tags are others, tells the same.
+    tag(tagged, set=team)
+    tag(bare, remove=["team", "tier"])
+    for registry in (here, there):
+        late = registry.watch(tags=team, from_revision=begun)
+        assert told(read(late, last.position)) == changes
+        late.cancel()
 
 
 def test_a_renamed_model_is_followed_by_each_of_its_names(here: Registry, there: Registry) -> None:
@@ -280,6 +289,23 @@ def test_a_renamed_model_is_followed_by_each_of_its_names(here: Registry, there:
         assert [(change.model, change.revision) for change in changes] == [(names[1], one) for one in moved]
         assert renamed < changes[0].revision
         watch.cancel()
+
+
+def test_filters_by_name_as_names_are(here: Registry, there: Registry) -> None:
+    names = [here.new_model(), f"renamed-{new_id()}"]
+    begun = here.head()
+    watch = there.watch(model=names[1], from_revision=begun)
+    here.move(names[0], 1)
+    here.registry.RenameModel(v1.RenameModelRequest(model=names[0], new_name=names[1]), timeout=SECONDS)
+    moved = [here.move(names[1], version).position for version in (2, 1)]
+    changes = told(read(watch, moved[-1]))
+    assert [change.revision for change in changes] == moved
+    watch.cancel()
+    # A watch that is sent the same later, when the name is known, tells the same.
+    for registry in (here, there):
+        late = registry.watch(model=names[1], from_revision=begun)
+        assert told(read(late, moved[-1])) == changes
+        late.cancel()
 
 
 def test_the_clients_position_resumes_in_front_of_a_release_set_that_was_not_given_whole(

@@ -26,7 +26,7 @@ def watch(
 
     `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
     returns, and `aliases` shows what stands now; with it, after that revision. With `tags`, only of models that have
-    all of them when the change is sent.
+    all of them at the revision of the change.
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD), Unavailable when there is no answer at
     all.
     """

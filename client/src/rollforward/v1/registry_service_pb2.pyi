@@ -1399,14 +1399,14 @@ class WatchAliasesRequest(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """One model; empty for all."""
+    """One model, by a name that it has at a change's revision, or had before; empty for all."""
     alias: _builtins.str
     """One alias name; empty for all."""
     from_revision: _builtins.int
     """Every change after this position, without a snapshot. Absent: a snapshot of now, then every change."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only of models that have all of these tags, as they are when the change is sent."""
+        """Only of models that have all of these tags, as they are at the change's revision."""
 
     def __init__(
         self,
