@@ -44,6 +44,10 @@ class EventTypes:
         """The full protobuf names of all types."""
         return frozenset(self._types)
 
+    def with_field(self, name: str) -> frozenset[type[Message]]:
+        """Return the types that have a field of this name."""
+        return frozenset(kind for kind in self._types.values() if name in kind.DESCRIPTOR.fields_by_name)
+
     def encode(self, event: Message) -> tuple[str, bytes]:
         """The event's type name and bytes; the same event always gives the same bytes.
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from eventstore.bulk import insert_rows
 from eventstore.dumps import Part, load
 from eventstore.errors import CannotApply
 from eventstore.event import RecordedEvent
@@ -21,11 +21,6 @@ _MOVE_CHECKPOINT = (
     .returning(checkpoint.c.time)
 )
 _SET_TIME = sa.update(checkpoint).values(time=sa.bindparam("last_time"))
-# Past SQLAlchemy, which would take most of the time for so many small rows.
-_INDEX = {
-    "sqlite": str(sa.insert(events).compile(dialect=sqlite.dialect(paramstyle="qmark"))),
-    "postgresql": str(sa.insert(events).compile(dialect=postgresql.dialect(paramstyle="format"))),  # type: ignore[no-untyped-call]
-}
 _SET_ALL = sa.update(checkpoint).values(live=True)
 
 
@@ -95,8 +90,22 @@ class Generations:
 
     def beside(self) -> Rows:
         """A new, empty generation that nobody reads."""
-        numbers = [number for _, number in self._database.generations(self._projection.name)]
-        return self._open(max(numbers, default=0) + 1)
+        return self._open(self._next_number())
+
+    def _next_number(self) -> int:
+        return max((number for _, number in self._database.generations(self._projection.name)), default=0) + 1
+
+    def unfinished(self) -> Rows:
+        """Create an empty generation that can only be filled, quickly, until it is finished."""
+        name, number = self._projection.name, self._next_number()
+        return self._database.open_unfinished(name, self.fingerprint, number, self._projection.tables)
+
+    def finish(self, rows: Rows) -> Rows:
+        """Close an unfinished generation and open it as one that may become live."""
+        self._database.finish(rows)
+        finished = self._open(rows.generation)
+        finished.create_indexes()
+        return finished
 
     def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int) -> Rows:
         """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
@@ -130,6 +139,7 @@ class Generations:
         for mark, number in self._database.generations(self._projection.name):
             if number < rows.generation:
                 self._database.drop(self._projection.name, mark, number)
+        self._database.drop_unfinished(self._projection.name)
 
     def apply(self, rows: Rows, before: int, batch: Sequence[RecordedEvent], *, live: bool = True) -> None:
         """Applies events to rows that are at position `before`, all or none.
@@ -149,7 +159,7 @@ class Generations:
                 raise CheckpointMoved
             self._projection.apply(connection, batch)
             index = _index(time, batch)
-            connection.exec_driver_sql(_INDEX[connection.dialect.name], index)
+            insert_rows(connection, events, index)
             connection.execute(_SET_TIME, {"last_time": index[-1][1]})
 
     def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:

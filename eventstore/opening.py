@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from contextlib import aclosing
 
 import sqlalchemy as sa
 import structlog
 
 from eventstore.errors import StoreUnavailable
+from eventstore.filling import catch_up
 from eventstore.generations import Generations
 from eventstore.rows import Rows
 from eventstore.snapshots import Snapshots, SnapshotUnusable, is_marked, mark_of
 from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1
+FILL_FROM = 1000
+"""How many events a log must have for its rows to be computed beside, in large steps, before they are live."""
+
+_AWAY = (StoreUnavailable, sa.exc.OperationalError, sa.exc.InterfaceError)
 _WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, sa.exc.DBAPIError)
 
 _logger = structlog.get_logger(__name__)
@@ -56,7 +62,31 @@ async def _are_of_log(rows: Rows, store: EventStore, executor: Executor) -> bool
 async def _made(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
     if snapshots and (restored := await _restored(generations, snapshots, store, executor)):
         return restored
+    if await store.head() >= FILL_FROM and (filled := await _filled(generations, store)):
+        return filled
     return await asyncio.get_running_loop().run_in_executor(executor, generations.fresh)
+
+
+async def _filled(generations: Generations, store: EventStore) -> Rows | None:
+    """Return live rows computed from the whole log in large steps; None when an event cannot be applied.
+
+    Empty live rows take their place then: they come as far as they can, and the projection says what stops it.
+    """
+    head = await store.head()
+    rows = await asyncio.to_thread(generations.unfinished)
+    try:
+        async with aclosing(catch_up(generations, rows, store, lambda: head)) as positions:
+            async for _ in positions:
+                pass
+        rows = await asyncio.to_thread(generations.finish, rows)
+        await asyncio.to_thread(rows.set_live)
+    except BaseException as error:
+        await asyncio.to_thread(generations.discard, rows)
+        if not isinstance(error, Exception) or isinstance(error, _AWAY):
+            raise
+        _logger.warning("rows cannot be filled at once", projection=generations.name, error=str(error))
+        return None
+    return rows
 
 
 async def _restored(

@@ -242,10 +242,11 @@ class Projector:
             words = f"{self.name} is being rebuilt already"
             raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", words, projection=self.name)
         async with self._rebuilding:
-            new = await self._in_writer(self._generations.beside)
+            new = await self._in_writer(self._generations.unfinished)
             try:
                 async for position in catch_up(self._generations, new, self.store, lambda: self.position):
                     yield RebuildProgress(position, self.position)
+                new = await asyncio.to_thread(self._generations.finish, new)
                 live, rebuilt = await self._switch(new)
             finally:
                 if self._rows is not new:

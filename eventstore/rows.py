@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 import sqlite3
 import time
@@ -23,6 +24,9 @@ from eventstore.questions import answer
 SQLITE_BUSY_SECONDS = 30
 LOCKED_SECONDS = 0.5
 _LOCK_NOT_AVAILABLE = "55P03"
+
+USED_BY_APPLY = {"used_by_apply": True}
+"""The `info` of an index that a projection's `apply` needs; every other index of rows being filled is made last."""
 
 kernel_tables = sa.MetaData()
 
@@ -129,10 +133,42 @@ class Database:
         label = f"rf_{_word(name)}_{mark}_{generation}"
         if self._directory:
             return Rows(_sqlite(self._directory / f"{label}.db"), label, generation, tables)
+        return Rows(self._postgresql_engine(label), label, generation, tables)
+
+    def open_unfinished(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
+        """Create an empty generation to be filled quickly: without most indexes, and in SQLite without a journal.
+
+        It is no generation of the projection before `finish`. A crash leaves nothing that is used again.
+        """
+        label = f"rf_{_word(name)}_{mark}_{generation}"
+        if self._directory:
+            file = self._unfinished(label)
+            file.unlink(missing_ok=True)
+            return Rows(_sqlite(file, _UNFINISHED_PRAGMAS), label, generation, tables, with_indexes=False)
+        return Rows(self._postgresql_engine(label), label, generation, tables, with_indexes=False)
+
+    def finish(self, rows: Rows) -> None:
+        """Close an unfinished generation and make it one that `open` opens, still without its indexes."""
+        rows.close()
+        if self._directory:
+            file = self._unfinished(rows.label)
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+            file.rename(self._directory / f"{rows.label}.db")
+
+    def drop_unfinished(self, name: str) -> None:
+        """Remove what a crash left of SQLite files that were being filled; only while none is."""
+        for file in self._directory.glob(f"rf_{_word(name)}_*.unfinished") if self._directory else ():
+            if re.fullmatch(rf"rf_{re.escape(_word(name))}_[0-9a-f]{{10}}_\d+", file.stem):
+                file.unlink()
+
+    def _unfinished(self, label: str) -> Path:
+        return (self._directory or Path()) / f"{label}.unfinished"
+
+    def _postgresql_engine(self, label: str) -> sa.Engine:
         options = f"-csearch_path={label} -csynchronous_commit=off"
         url = self._url.update_query_dict({"options": options})
-        engine = sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
-        return Rows(engine, label, generation, tables)
+        return sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
 
     def adopt(self, name: str, mark: str, file: Iterable[bytes]) -> int:
         """Makes a generation of the bytes of a SQLite file, whole or not at all; only for who has the claim.
@@ -160,8 +196,8 @@ class Database:
         """Removes a generation; questions that are being answered from it may fail."""
         label = f"rf_{_word(name)}_{mark}_{generation}"
         if self._directory:
-            for suffix in ("", "-wal", "-shm"):
-                (self._directory / f"{label}.db{suffix}").unlink(missing_ok=True)
+            for suffix in ("db", "db-wal", "db-shm", "unfinished"):
+                (self._directory / f"{label}.{suffix}").unlink(missing_ok=True)
             return
         while not self._dropped(label):
             time.sleep(LOCKED_SECONDS)
@@ -185,7 +221,9 @@ class Rows:
     `readers` counts the questions being answered from it.
     """
 
-    def __init__(self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData) -> None:
+    def __init__(
+        self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData, *, with_indexes: bool = True
+    ) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**_WRITING[engine.dialect.name])
         self._on_postgresql = engine.dialect.name == "postgresql"
@@ -199,8 +237,11 @@ class Rows:
                 # Two programs that make the same table at once would both fail.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
-            kernel_tables.create_all(connection)
-            tables.create_all(connection)
+            if with_indexes:
+                kernel_tables.create_all(connection)
+                tables.create_all(connection)
+            else:
+                _create_bare(connection, self._all_tables())
             if connection.scalar(sa.select(checkpoint.c.id)) is None:
                 first = {"id": 1, "position": 0, "event_id": "", "time": 0, "live": False}
                 connection.execute(sa.insert(checkpoint).values(first))
@@ -252,6 +293,18 @@ class Rows:
             row = connection.execute(sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)).one()
         return Checkpoint(row.position, row.event_id, row.live)
 
+    def create_indexes(self) -> None:
+        """Create the indexes that were left out while the rows were filled."""
+        with self.writing() as connection:
+            for table in self._all_tables():
+                for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                    index.create(connection, checkfirst=True)
+            if self._on_postgresql:
+                connection.exec_driver_sql("ANALYZE " + ", ".join(table.name for table in self._all_tables()))
+
+    def _all_tables(self) -> list[sa.Table]:
+        return [*kernel_tables.sorted_tables, *self._tables.sorted_tables]
+
     def set_live(self) -> None:
         """Makes these the rows that are read."""
         with self.writing(durably=True) as connection:
@@ -285,6 +338,15 @@ _WRITING: dict[str, dict[str, Any]] = {
 }
 
 
+def _create_bare(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+    """Create tables with no more indexes than `apply` needs."""
+    for table in tables:
+        connection.execute(CreateTable(table))
+        for index in table.indexes:
+            if index.info.get("used_by_apply"):
+                connection.execute(CreateIndex(index))
+
+
 def _leave_uncompressed(connection: sa.Connection, tables: sa.MetaData) -> None:
     """What is packed already takes PostgreSQL twenty times as long to compress as to write."""
     for column in (column for table in tables.sorted_tables for column in table.columns):
@@ -300,7 +362,11 @@ def _postgresql(location: str) -> sa.URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _sqlite(path: Path) -> sa.Engine:
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
+_UNFINISHED_PRAGMAS = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536")
+
+
+def _sqlite(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
@@ -309,7 +375,7 @@ def _sqlite(path: Path) -> sa.Engine:
     def on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
         # The driver would begin a transaction only before a write: a read of two tables would not be of one moment.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: sa.Connection) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from eventstore.bulk import insert_rows
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
@@ -39,7 +40,7 @@ _TOUCH = (
 _UNSET = sa.delete(aliases).where(aliases.c.origin == _OF, aliases.c.alias == sa.bindparam("named"))
 _END_SCHEDULE = sa.delete(schedules).where(schedules.c.schedule_id == sa.bindparam("ended"))
 _LATEST = sa.update(models).where(models.c.origin == _OF).values(latest_version=sa.bindparam("newest"))
-_NUMBER, _SET, _RECORD = sa.insert(event_ids), sa.insert(aliases), sa.insert(alias_changes)
+_SET = sa.insert(aliases)
 _CREATE, _NAME, _REGISTER = sa.insert(models), sa.insert(names), sa.insert(versions)
 
 Fact = Any
@@ -61,7 +62,7 @@ class RegistryProjection:
         changing = [event for event in events if isinstance(event.data, _CHANGES)]
         _change_aliases(rows, changing)
         others = [event for event in events if not isinstance(event.data, _CHANGES)]
-        _many(rows, _NUMBER, [_numbered(event) for event in others])
+        insert_rows(rows, event_ids, [(event.position, event.id, event.append_end) for event in others])
         touched = {event.stream: event for event in events if event.stream != POLICIES_STREAM}
         _many(rows, _TOUCH, [_touched(event) for event in touched.values()])
 
@@ -69,10 +70,6 @@ class RegistryProjection:
 def _many(rows: sa.Connection, statement: sa.Executable, many: Sequence[Mapping[str, object]]) -> None:
     if many:
         rows.execute(statement, many)
-
-
-def _numbered(event: RecordedEvent) -> dict[str, object]:
-    return {"position": event.position, "event_id": event.id, "revision": event.append_end}
 
 
 def _touched(event: RecordedEvent) -> dict[str, object]:
@@ -183,26 +180,27 @@ def _change_tags(rows: sa.Connection, table: sa.Table, owner: Mapping[str, objec
 
 def _change_aliases(rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
     changes = [(event, origin_of(event.stream), change_of(event)) for event in events]
-    _many(rows, _RECORD, [_recorded(event, origin, change) for event, origin, change in changes])
+    insert_rows(rows, alias_changes, [_recorded(event, origin, change) for event, origin, change in changes])
     newest = {(origin, change.alias): change for _, origin, change in changes}
     _many(rows, _UNSET, [{"of": origin, "named": alias} for origin, alias in newest])
     _many(rows, _SET, [_assigned(origin, change) for (origin, _), change in newest.items()])
 
 
-def _recorded(event: RecordedEvent, origin: str, change: v1.AliasChange) -> dict[str, object]:
-    return {
-        "origin": origin,
-        "alias": change.alias,
-        "position": change.position,
-        "revision": change.revision,
-        "time": event.time,
-        "actor": change.actor,
-        "from_version": change.from_version,
-        "to_version": change.to_version,
-        "cause": change.cause,
-        "event_id": event.id,
-        "change": change.SerializeToString(deterministic=True),
-    }
+def _recorded(event: RecordedEvent, origin: str, change: v1.AliasChange) -> tuple[object, ...]:
+    """Return a row of `alias_changes`, in the order of its columns."""
+    return (
+        event.position,
+        event.append_end,
+        origin,
+        change.alias,
+        event.time,
+        event.metadata.actor,
+        change.from_version,
+        change.to_version,
+        change.cause,
+        event.id,
+        change.SerializeToString(deterministic=True),
+    )
 
 
 def _assigned(origin: str, change: v1.AliasChange) -> dict[str, object]:
@@ -290,11 +288,11 @@ def change_of(event: RecordedEvent) -> v1.AliasChange:
     """An event that changes an alias, as watchers and readers of the history see it."""
     fact = event.data
     assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
+    # Message fields are set by name in one call, and the time in place: this runs once for each event of a rebuild.
     change = v1.AliasChange(
         revision=event.append_end,
         position=event.position,
         event_id=event.id,
-        time=timestamp(event.time),
         actor=event.metadata.actor,
         reason=event.metadata.reason,
         request_id=event.metadata.request_id,
@@ -304,15 +302,26 @@ def change_of(event: RecordedEvent) -> v1.AliasChange:
         from_digest=fact.from_digest,
         cause=fact.cause,
         policy_revision=fact.policy_revision,
+        **_assignment(fact),
     )
-    if isinstance(fact, v1.AliasMoved):
-        change.to_version, change.to_digest = fact.to_version, fact.to_digest
-        change.restored_revision, change.schedule_id = fact.restored_revision, fact.schedule_id
-        change.evidence.extend(fact.evidence)
-        change.skipped_gates.extend(fact.skipped_gates)
-        if fact.HasField("expires_at"):
-            change.expires_at.CopyFrom(fact.expires_at)
+    change.time.seconds, change.time.nanos = divmod(event.time, 1_000_000_000)
     return change
+
+
+def _assignment(fact: v1.AliasMoved | v1.AliasRemoved) -> dict[str, Any]:
+    if isinstance(fact, v1.AliasRemoved):
+        return {}
+    values: dict[str, Any] = {
+        "to_version": fact.to_version,
+        "to_digest": fact.to_digest,
+        "restored_revision": fact.restored_revision,
+        "schedule_id": fact.schedule_id,
+        "evidence": fact.evidence or None,
+        "skipped_gates": fact.skipped_gates or None,
+    }
+    if fact.HasField("expires_at"):
+        values["expires_at"] = fact.expires_at
+    return values
 
 
 def alias_of(change: v1.AliasChange, model: str = "") -> v1.Alias:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.latest import Latest
 from services.pending import Pending
 from services.series import Columns, columns
+from services.tracking import EVENTS
 from services.tracking.growth import grow
 from services.tracking.open_series import OpenSeries, SeriesKey
 from services.tracking.tables import model_metrics, models, runs
@@ -21,6 +23,7 @@ from services.tracking.tables import model_metrics, models, runs
 KNOWN_IDS = 100_000
 """How many ids of runs, and of logged models, are kept in memory with their numbers."""
 
+_OF_RUNS, _OF_MODELS = EVENTS.with_field("run_id"), EVENTS.with_field("model_id")
 _UNKNOWN = -1
 _ASKED = 500
 _ENOUGH_BYTES = 3_000_000  # of a column of points: 24 bytes of memory for each of them
@@ -58,8 +61,8 @@ class Batch:
         self._size = 0
         self._rows = rows
         self._memory = memory
-        self._find_runs(event.data.run_id for event in events if hasattr(event.data, "run_id"))
-        self._find_models(event.data.model_id for event in events if hasattr(event.data, "model_id"))
+        self._find_runs({data.run_id for data in _data(events, _OF_RUNS)})
+        self._find_models({data.model_id for data in _data(events, _OF_MODELS)})
 
     def run(self, run_id: str) -> int | None:
         """A run's number; None if rows know of no such run."""
@@ -110,7 +113,7 @@ class Batch:
         self._size = 0
 
     def _write_model_metrics(self) -> None:
-        self._find_models(series.model_id for _, _, series in self._about_models)
+        self._find_models({series.model_id for _, _, series in self._about_models})
         latest = Latest()
         for position, run, series in self._about_models:
             model = self.model(series.model_id)
@@ -119,17 +122,21 @@ class Batch:
                 latest.add((model, series.key, run, series.dataset_name, series.dataset_digest), series)
         latest.write(self._rows, model_metrics)
 
-    def _find_runs(self, asked: Iterable[str]) -> None:
-        missing = _missing(self._memory.runs, set(asked))
+    def _find_runs(self, asked: Set[str]) -> None:
+        missing = _missing(self._memory.runs, asked)
         question = sa.select(runs.c.run_id, runs.c.run, runs.c.experiment)
         for run_id, number, experiment in _found(self._rows, question, runs.c.run_id, missing):
             self._memory.runs[run_id] = (number, experiment)
 
-    def _find_models(self, asked: Iterable[str]) -> None:
-        missing = _missing(self._memory.models, set(asked))
+    def _find_models(self, asked: Set[str]) -> None:
+        missing = _missing(self._memory.models, asked)
         question = sa.select(models.c.model_id, models.c.model)
         for model_id, number in _found(self._rows, question, models.c.model_id, missing):
             self._memory.models[model_id] = number
+
+
+def _data(events: Sequence[RecordedEvent], types: Set[type[Message]]) -> Iterable[Any]:
+    return (event.data for event in events if type(event.data) in types)
 
 
 def _missing(known: OrderedDict[str, Any], asked: Iterable[str]) -> Sequence[str]:

@@ -8,6 +8,7 @@ from typing import assert_never
 import sqlalchemy as sa
 
 from eventstore.event import RecordedEvent
+from eventstore.rows import USED_BY_APPLY
 from rollforward import v1
 from services.times import timestamp
 from services.webhooks.decider import WebhookEvent
@@ -34,7 +35,7 @@ deliveries = sa.Table(
     sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("webhook_id", sa.Text, nullable=False),
     sa.Column("delivery", sa.LargeBinary, nullable=False),
-    sa.Index("webhook_deliveries_by_webhook", "webhook_id", "revision"),
+    sa.Index("webhook_deliveries_by_webhook", "webhook_id", "revision", info=USED_BY_APPLY),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
@@ -116,6 +117,13 @@ async def rebuilt(projector: Projector) -> RebuildProgress:
 
 def generations(location: str) -> list[tuple[str, int]]:
     return Database(location).generations("notes")
+
+
+def unfinished(location: str) -> list[str]:
+    """Return the names of what is being filled beside the first generation, or was when its process died."""
+    if "://" in location:
+        return [f"{mark}_{number}" for mark, number in generations(location)[1:]]
+    return [path.name for path in Path(location).glob("*.unfinished")]
 
 
 def lose_rows(location: str) -> None:

@@ -27,6 +27,7 @@ from tests.contract.notes import (
     rebuilt,
     running,
     tables,
+    unfinished,
     write,
 )
 from tests.servers.nats import until
@@ -123,11 +124,12 @@ async def test_one_rebuild_at_a_time_and_one_that_is_given_up_leaves_nothing(
     async with running(log, location) as projector:
         async with aclosing(projector.rebuild()) as rebuilding:
             await anext(rebuilding)
-            assert len(generations(location)) == 2
+            assert len(unfinished(location)) == 1
             with pytest.raises(Rejected) as caught:
                 await rebuilt(projector)
             assert caught.value.reason == "REBUILD_RUNNING"
         assert len(generations(location)) == 1
+        assert not unfinished(location)
         assert (await rebuilt(projector)).done
 
 
