@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -107,7 +107,7 @@ def walk(
     question: sa.Select[Any],
     request: Listing,
     sorts: Sequence[Sort],
-    show: Callable[[Sequence[Row]], Sequence[M]],
+    show: Callable[[Sequence[Row]], Iterable[M]],
     changed: sa.ColumnElement[int] | None = None,
 ) -> tuple[Sequence[M], str]:
     """A page in the order asked for, and the token of the next one.

@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Sized)
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
 LARGEST_BYTES = 2 * 1024 * 1024
-"""Half of what gRPC takes: one more row may be in it that is as large as an event."""
+"""Half of what gRPC takes. A page has one row at least, which may be larger."""
 _SHOWN_AT_ONCE = 100
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
@@ -61,7 +61,7 @@ def _fits(part: object) -> bool:
 
 
 def cut(
-    rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]], show: Callable[[Sequence[T]], Sequence[M]]
+    rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]], show: Callable[[Sequence[T]], Iterable[M]]
 ) -> tuple[Sequence[M], str]:
     """A page and the token of the next one, from `size` + 1 rows or fewer.
 
@@ -75,7 +75,7 @@ def cut(
     return page, token_of(key(rows[len(page) - 1])) if len(page) < len(rows) else ""
 
 
-def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Sequence[M]]) -> list[M]:
+def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Iterable[M]]) -> list[M]:
     """The first rows, as many as a page has room for, at least one of them."""
     page: list[M] = []
     room = LARGEST_BYTES

@@ -78,6 +78,12 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         model = await self._rows.query(lambda rows: queries.logged_model(rows, request.model_id))
         return v1.GetLoggedModelResponse(model=model)
 
+    async def ListLoggedModelMetrics(
+        self, request: v1.ListLoggedModelMetricsRequest, context: Context
+    ) -> v1.ListLoggedModelMetricsResponse:
+        """The metrics of one logged model, a page at a time."""
+        return await self._rows.query(lambda rows: queries.logged_model_metrics(rows, request))
+
     async def ListLoggedModels(
         self, request: v1.ListLoggedModelsRequest, context: Context
     ) -> v1.ListLoggedModelsResponse:

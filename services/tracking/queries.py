@@ -10,7 +10,7 @@ from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.listing import asked_by
 from services.pages import cut, page_size
-from services.tracking import views
+from services.tracking import metric_pages, views
 from services.tracking.listings import page_of_experiments, page_of_models
 from services.tracking.run_keys import run_keys
 from services.tracking.scope import experiment_number, no_experiment
@@ -25,14 +25,20 @@ def run_number(rows: sa.Connection, run_id: str) -> int:
     return found
 
 
-def run(rows: sa.Connection, run_id: str) -> v1.Run:
+def run(rows: sa.Connection, run_id: str, *, with_metrics: bool = True) -> v1.Run:
     """One run. Raises `Rejected` RUN_NOT_FOUND."""
-    return views.runs_of(rows, [run_number(rows, run_id)])[0]
+    return next(views.runs_of(rows, [run_number(rows, run_id)], with_metrics=with_metrics))
+
+
+def run_metrics(rows: sa.Connection, request: v1.ListRunMetricsRequest) -> v1.ListRunMetricsResponse:
+    """A page of a run's metrics. Raises `Rejected` RUN_NOT_FOUND or INVALID_PAGE."""
+    run = run_number(rows, request.run_id)
+    return metric_pages.run_metrics(rows, run, request.page_size, request.page_token)
 
 
 def runs_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
     """The runs of these numbers, in that order."""
-    return views.runs_of(rows, numbers)
+    return list(views.runs_of(rows, numbers))
 
 
 def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Experiment:
@@ -51,13 +57,26 @@ def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Expe
     return views.experiments_of(rows, [number])[0]
 
 
-def logged_model(rows: sa.Connection, model_id: str) -> v1.LoggedModel:
-    """One logged model. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
+def model_number(rows: sa.Connection, model_id: str) -> int:
+    """The number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
     number: int | None = rows.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
     if number is None:
         words = f"no logged model {model_id[:500]!r}"
         raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", words, model_id=model_id[:500])
-    return views.models_of(rows, [number])[0]
+    return number
+
+
+def logged_model(rows: sa.Connection, model_id: str) -> v1.LoggedModel:
+    """One logged model. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
+    return next(views.models_of(rows, [model_number(rows, model_id)]))
+
+
+def logged_model_metrics(
+    rows: sa.Connection, request: v1.ListLoggedModelMetricsRequest
+) -> v1.ListLoggedModelMetricsResponse:
+    """A page of a logged model's metrics. Raises `Rejected` LOGGED_MODEL_NOT_FOUND or INVALID_PAGE."""
+    model = model_number(rows, request.model_id)
+    return metric_pages.logged_model_metrics(rows, model, request.page_size, request.page_token)
 
 
 def list_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest) -> v1.ListExperimentsResponse:

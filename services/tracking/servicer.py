@@ -139,7 +139,13 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
         """One run."""
-        return v1.GetRunResponse(run=await self._rows.query(lambda rows: queries.run(rows, request.run_id)))
+        with_metrics = not request.without_metrics
+        run = await self._rows.query(lambda rows: queries.run(rows, request.run_id, with_metrics=with_metrics))
+        return v1.GetRunResponse(run=run)
+
+    async def ListRunMetrics(self, request: v1.ListRunMetricsRequest, context: Context) -> v1.ListRunMetricsResponse:
+        """The metrics of one run, a page at a time."""
+        return await self._rows.query(lambda rows: queries.run_metrics(rows, request))
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
         """Runs by filter."""

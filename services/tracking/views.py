@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,8 +14,8 @@ import sqlalchemy as sa
 from eventstore.questions import Question, Row, answers
 from rollforward import v1
 from services.conditions import among, in_one
-from services.latest import number
 from services.times import timestamp
+from services.tracking.metric_pages import MODEL_METRIC_KEY, SUMMARY, add_model_metrics, shorten, summarize
 from services.tracking.tables import (
     artifacts,
     experiment_tags,
@@ -31,29 +32,60 @@ from services.tracking.tables import (
     tags,
 )
 
+MAX_METRICS = 50_000
+"""How many metrics of runs are read at once: more of them than fit an answer."""
+
+MAX_MODEL_METRICS = 20_000
+"""How many metrics of logged models are read at once."""
+
 
 def runs_of(
     rows: sa.Connection,
     numbers: Sequence[int],
     *,
     brief: bool = False,
+    with_metrics: bool = True,
     make: Callable[..., v1.Run] = v1.Run,
-) -> list[v1.Run]:
-    """The runs of these numbers, in that order.
+) -> Iterator[v1.Run]:
+    """Yield the runs of these numbers, in that order, each with as many metrics as fit an answer.
 
     Args:
         rows: Where they are read.
         numbers: Which.
         brief: Leaves out what they logged.
+        with_metrics: Whether to read their metrics.
         make: Makes a run of its fields, as where it is to stand at once.
     """
+    views = _read_runs(rows, numbers, brief=brief, with_metrics=with_metrics, make=make)
+    if views is not None:
+        yield from views
+        return
+    # Halves, read one after the other: whoever has enough does not ask for more.
+    middle = len(numbers) // 2
+    for half in (numbers[:middle], numbers[middle:]):
+        yield from runs_of(rows, half, make=make)
+
+
+def _read_runs(
+    rows: sa.Connection, numbers: Sequence[int], *, brief: bool, with_metrics: bool, make: Callable[..., v1.Run]
+) -> list[v1.Run] | None:
+    """Runs as `runs_of` yields them; None for several that have more than MAX_METRICS together."""
     ask = _Questions.of(rows)
-    wanted = [ask.runs] if brief else [ask.runs, ask.metrics, ask.run_labels, ask.lineage]
-    with _answers(rows, wanted, numbers) as found:
+    measured = ask.metrics if len(numbers) > 1 else ask.ordered_metrics
+    with_metrics = with_metrics and not brief
+    logged = [] if brief else [ask.run_labels, ask.lineage]
+    with _answers(rows, [ask.runs, *([measured] if with_metrics else []), *logged], numbers) as found:
         known = {row[0]: row for row in next(found)}
+        summaries = next(found) if with_metrics else []
+        incomplete = len(summaries) > MAX_METRICS
+        if incomplete and len(numbers) > 1:
+            return None
         views = {number: _run(make, known[number]) for number in numbers if number in known}
-        for add, logged in zip((_add_metrics, _add_labels, _add_lineage), found, strict=False):
-            add(logged, views)
+        _add_metrics(summaries[:MAX_METRICS], views)
+        for add, rest in zip((_add_labels, _add_lineage), found, strict=False):
+            add(rest, views)
+    for view in views.values():
+        shorten(view, incomplete=incomplete)
     return list(views.values())
 
 
@@ -66,15 +98,22 @@ def experiments_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Exper
     return [views[number] for number in numbers if number in views]
 
 
-def models_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.LoggedModel]:
-    """The logged models of these numbers, in that order."""
+def models_of(rows: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.LoggedModel]:
+    """Yield the logged models of these numbers, in that order, each with as many metrics as fit an answer."""
     ask = _Questions.of(rows)
     with _answers(rows, [ask.models, ask.model_labels, ask.model_metrics], numbers) as found:
         views = {row[0]: _model(row) for row in next(found)}
         _add_labels(next(found), views)
-        for row in next(found):
-            views[row[0]].metrics.append(_model_metric(row))
-    return [views[number] for number in numbers if number in views]
+        measured = next(found)
+    incomplete = len(measured) > MAX_MODEL_METRICS
+    if incomplete and len(numbers) > 1:
+        middle = len(numbers) // 2
+        for half in (numbers[:middle], numbers[middle:]):
+            yield from models_of(rows, half)
+        return
+    for model, metrics_of in groupby(measured[:MAX_MODEL_METRICS], lambda row: row[0]):
+        add_model_metrics(views[model], metrics_of, incomplete=incomplete)
+    yield from (views[number] for number in numbers if number in views)
 
 
 class _Questions:
@@ -85,7 +124,8 @@ class _Questions:
         home = sa.join(runs, experiments, experiments.c.number == runs.c.experiment)
         self.runs = sa.select(*_RUN, experiments.c.deleted).select_from(home).where(among(dialect, runs.c.run))
         self.run_labels = self._labels(params, tags)
-        self.metrics = sa.select(*_SUMMARY).where(among(dialect, metrics.c.run))
+        self.metrics = sa.select(*SUMMARY).where(among(dialect, metrics.c.run)).limit(MAX_METRICS + 1)
+        self.ordered_metrics = self.metrics.order_by(metrics.c.key)
         self.lineage = self._lineage()
         self.experiments = sa.select(experiments).where(among(dialect, experiments.c.number))
         self.experiment_labels = self._labels(None, experiment_tags)
@@ -95,7 +135,8 @@ class _Questions:
         self.model_labels = self._labels(model_params, model_tags)
         measured = sa.select(model_metrics, runs.c.run_id).join(runs, runs.c.run == model_metrics.c.run)
         measured = measured.where(among(dialect, model_metrics.c.model))
-        self.model_metrics = measured.order_by(*model_metrics.primary_key.columns)
+        measured = measured.order_by(model_metrics.c.model, *MODEL_METRIC_KEY)
+        self.model_metrics = measured.limit(MAX_MODEL_METRICS + 1)
 
     @staticmethod
     def of(rows: sa.Connection) -> _Questions:
@@ -151,16 +192,6 @@ _RUN = (
     runs.c.source,
     runs.c.deleted,
 )
-_SUMMARY = (
-    metrics.c.run,
-    metrics.c.key,
-    metrics.c.value,
-    metrics.c.step,
-    metrics.c.timestamp,
-    metrics.c.least,
-    metrics.c.greatest,
-    metrics.c.points,
-)
 
 
 def _answers(
@@ -204,15 +235,9 @@ def _add_labels(labelled: Sequence[Row], views: Mapping[int, Any]) -> None:
 
 
 def _add_metrics(measured: Sequence[Row], views: Mapping[int, v1.Run]) -> None:
-    metrics = {run: view.metrics for run, view in views.items()}
-    for run, key, value, step, time, least, greatest, points in measured:
-        summary = metrics[run][key]
-        summary.last = number(value)
-        summary.last_step = step
-        summary.last_timestamp = time
-        summary.min = number(least)
-        summary.max = number(greatest)
-        summary.count = points
+    summaries = {run: view.metrics for run, view in views.items()}
+    for row in measured:
+        summarize(summaries[row[0]][row[1]], row)
 
 
 def _add_lineage(lineage: Sequence[Row], views: Mapping[int, v1.Run]) -> None:
@@ -254,17 +279,4 @@ def _model(row: Row) -> v1.LoggedModel:
         updated_at=timestamp(updated),
         actor=actor,
         deleted=bool(deleted or gone),
-    )
-
-
-def _model_metric(row: Row) -> v1.LoggedModelMetric:
-    _, key, _, dataset_name, dataset_digest, step, time, value, run_id = row
-    return v1.LoggedModelMetric(
-        key=key,
-        value=number(value),
-        step=step,
-        timestamp=time,
-        run_id=run_id,
-        dataset_name=dataset_name,
-        dataset_digest=dataset_digest,
     )

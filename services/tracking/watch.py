@@ -19,9 +19,11 @@ from services.following import between_appends, with_bookmarks
 from services.listing import position_of
 from services.pages import fitting
 from services.times import timestamp
-from services.tracking.queries import run_number, runs_of
+from services.tracking.metric_pages import run_metrics
+from services.tracking.queries import run_number
 from services.tracking.scope import experiment_number
 from services.tracking.tables import runs
+from services.tracking.views import runs_of
 
 BOOKMARK_SECONDS = 5.0
 KNOWN_RUNS = 50_000
@@ -128,12 +130,25 @@ def _snapshot(rows: sa.Connection, request: v1.WatchRunsRequest, left: threading
         done, continues = 0, not request.HasField("from_position")
         while continues and not left.is_set():
             part = fitting(numbers[done : done + _LOOKED_AT], lambda some: runs_of(rows, some))
+            _write(rows, parts, part, numbers[done : done + len(part)], last=done + len(part) >= len(numbers))
             done += len(part)
             continues = done < len(numbers)
-            parts.write(v1.RunSnapshot(runs=part, continues=continues))
         if not left.is_set():
             undo.pop_all()
     return parts, position_of(rows)
+
+
+def _write(rows: sa.Connection, parts: _Parts, shown: Sequence[v1.Run], numbers: Sequence[int], *, last: bool) -> None:
+    """Write a part, and the metrics that its runs have no room for as parts behind it."""
+    rest = [(run, number) for run, number in zip(shown, numbers, strict=True) if run.next_metrics_token]
+    parts.write(v1.RunSnapshot(runs=shown, continues=bool(rest) or not last))
+    for at, (run, number) in enumerate(rest, 1):
+        token = run.next_metrics_token
+        while token:
+            page = run_metrics(rows, number, 0, token)
+            token = page.next_page_token
+            more = v1.Run(run_id=run.run_id, metrics=page.metrics, next_metrics_token=token)
+            parts.write(v1.RunSnapshot(runs=[more], continues=bool(token) or at < len(rest) or not last))
 
 
 def _runs_in(rows: sa.Connection, experiment: int) -> Sequence[int]:

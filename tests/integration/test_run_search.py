@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.times import timestamp
-from services.tracking import queries
+from services.tracking import queries, views
 from services.tracking.scope import FEW
 from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
@@ -294,6 +294,33 @@ def run_number(rows: TrackingRows, name: str) -> int:
 def test_runs_come_in_the_order_of_their_numbers(runs: TrackingRows) -> None:
     numbers = [run_number(runs, name) for name in "cab"]
     assert [run.name for run in runs.ask(lambda rows: queries.runs_of(rows, numbers))] == ["c", "a", "b"]
+
+
+def test_runs_with_more_metrics_than_are_read_at_once(rows: TrackingRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "MAX_METRICS", 5)
+    monkeypatch.setattr(views, "MAX_MODEL_METRICS", 5)
+    views._questions.cache_clear()
+    experiment, counts = rows.experiment("e"), [3, 0, 9, 2, 1, 5, 4]
+    expected = []
+    for count in counts:
+        run, model = rows.run(experiment), rows.model(experiment, "m")
+        values = {f"k{number}": float(number) for number in range(count)}
+        about_model = [point(key, value, model_id=model) for key, value in values.items()]
+        rows.append(v1.MetricsLogged(run_id=run, series=about_model))
+        expected.append((min(count, 5), count > 5))
+    numbers = rows.ask(lambda connection: [queries.run_number(connection, f"{at:032x}") for at in range(1, 8)])
+    found = rows.ask(lambda connection: queries.runs_of(connection, numbers))
+    assert [(len(run.metrics), bool(run.next_metrics_token)) for run in found] == expected
+    request = v1.ListLoggedModelsRequest(order_by="creation_time")
+    models = rows.ask(lambda connection: queries.list_logged_models(connection, request)).models
+    assert [(len(model.metrics), bool(model.next_metrics_token)) for model in models] == expected
+    rest = v1.ListRunMetricsRequest(run_id=found[2].run_id, page_token=found[2].next_metrics_token)
+    page = rows.ask(lambda connection: queries.run_metrics(connection, rest))
+    assert (sorted(page.metrics), page.next_page_token) == (["k5", "k6", "k7", "k8"], "")
+    of_model = v1.ListLoggedModelMetricsRequest(model_id=models[2].model_id, page_token=models[2].next_metrics_token)
+    more = rows.ask(lambda connection: queries.logged_model_metrics(connection, of_model))
+    assert ([one.key for one in more.metrics], more.next_page_token) == (["k5", "k6", "k7", "k8"], "")
+    views._questions.cache_clear()
 
 
 def test_a_run_is_shown_with_all_that_it_logged(runs: TrackingRows) -> None:

@@ -121,6 +121,11 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
     if not isinstance(error, grpc.Call):
         return InternalError("UNKNOWN", str(error))
     code = error.code()
+    if _is_answer_too_large(error):
+        message = (
+            f"the service's answer does not fit a message: {error.details()}. Ask for less, such as a smaller page"
+        )
+        return InternalError("ANSWER_TOO_LARGE", message)
     kind = CLASS_OF.get(code, InternalError)
     details = _details(error)
     info = _error_info(details)
@@ -138,6 +143,11 @@ def judged_at(error: grpc.RpcError) -> tuple[str, int] | None:
         if key == POSITION_KEY and position.isascii() and position.isdecimal():
             return log, int(position)
     return None
+
+
+def _is_answer_too_large(error: grpc.Call) -> bool:
+    # gRPC's own words: the same status stands for requests that are too large, which are the caller's fault.
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and (error.details() or "").startswith("CLIENT: Received")
 
 
 def _reason_of(code: grpc.StatusCode) -> str:

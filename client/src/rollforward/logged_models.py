@@ -58,10 +58,23 @@ def create_logged_model(
 
 
 def get_logged_model(model: LoggedModelLike, *, connection: Connection | None = None) -> v1.LoggedModel:
-    """One logged model with its parameters, tags and metrics. Raises NotFound (LOGGED_MODEL_NOT_FOUND), Unavailable."""
+    """Return one logged model with its parameters, tags and metrics, however many.
+
+    Raises NotFound (LOGGED_MODEL_NOT_FOUND), Unavailable.
+    """
     link = current(connection)
     request = v1.GetLoggedModelRequest(model_id=_id_of(model))
-    return link.call(link.logged_models.GetLoggedModel, request).model
+    return _complete(link, link.call(link.logged_models.GetLoggedModel, request).model)
+
+
+def _complete(link: Connection, model: v1.LoggedModel) -> v1.LoggedModel:
+    """Add the metrics that did not fit an answer."""
+    while model.next_metrics_token:
+        request = v1.ListLoggedModelMetricsRequest(model_id=model.model_id, page_token=model.next_metrics_token)
+        page = link.call(link.logged_models.ListLoggedModelMetrics, request)
+        model.metrics.extend(page.metrics)
+        model.next_metrics_token = page.next_page_token
+    return model
 
 
 def search_logged_models(
@@ -95,7 +108,7 @@ def search_logged_models(
     def fetch(size: int, token: str) -> tuple[Iterable[v1.LoggedModel], str]:
         query.page_size, query.page_token = size, token
         page = link.call(link.logged_models.ListLoggedModels, query)
-        return page.models, page.next_page_token
+        return (_complete(link, model) for model in page.models), page.next_page_token
 
     return collect(fetch, limit)
 

@@ -174,9 +174,10 @@ def _try_to_begin(link: Connection, start: Start, *, known_parent: bool) -> str 
 
 def _try_to_resume(link: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
     patience = min(_PATIENCE, link.timeout)
+    known_as = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
     try:
         link.call(link.tracking.ResumeRun, request, timeout=patience)
-        return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=request.run_id), timeout=patience).run
+        return link.call(link.tracking.GetRun, known_as, timeout=patience).run
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known)
         _log.warning("run %s goes on without the service: %s", request.run_id, error)

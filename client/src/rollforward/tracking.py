@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 
 
 def get_run(run: RunLike, *, connection: Connection | None = None) -> v1.Run:
-    """One run with its parameters, tags, artifacts, inputs and outputs, and each metric's summary.
+    """Return one run with its parameters, tags, artifacts, inputs and outputs, and each metric's summary, however many.
 
     Raises NotFound (RUN_NOT_FOUND), Unavailable.
     """
     link = current(connection)
-    return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run_id_of(run))).run
+    return complete(link, link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run_id_of(run))).run)
+
+
+def complete(link: Connection, run: v1.Run) -> v1.Run:
+    """Add the metrics that did not fit an answer to a run. Raises NotFound (RUN_NOT_FOUND), Unavailable."""
+    while run.next_metrics_token:
+        request = v1.ListRunMetricsRequest(run_id=run.run_id, page_token=run.next_metrics_token)
+        page = link.call(link.tracking.ListRunMetrics, request)
+        run.metrics.MergeFrom(page.metrics)
+        run.next_metrics_token = page.next_page_token
+    return run
 
 
 def search_runs(
@@ -56,7 +66,7 @@ def search_runs(
     def fetch(size: int, token: str) -> tuple[Iterable[v1.Run], str]:
         query.page_size, query.page_token = size, token
         page = link.call(link.tracking.ListRuns, query)
-        return page.runs, page.next_page_token
+        return (complete(link, run) for run in page.runs), page.next_page_token
 
     return collect(fetch, limit)
 

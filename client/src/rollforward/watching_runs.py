@@ -61,7 +61,13 @@ class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
         return self._connection.tracking.WatchRuns(request, metadata=self._connection.metadata())
 
     def _take_snapshot(self, step: v1.WatchRunsResponse) -> bool:
-        self.runs += tuple(step.snapshot.runs)
+        fresh = list(step.snapshot.runs)
+        if fresh and self.runs and self.runs[-1].run_id == fresh[0].run_id:
+            # Its metrics did not fit the part before.
+            rest = fresh.pop(0)
+            self.runs[-1].metrics.MergeFrom(rest.metrics)
+            self.runs[-1].next_metrics_token = rest.next_metrics_token
+        self.runs += tuple(fresh)
         return step.snapshot.continues
 
     def _changes_of(self, step: v1.WatchRunsResponse) -> Iterator[tuple[int, v1.RunChange]]:

@@ -23,6 +23,7 @@ class Refusing(Service):
     def __init__(self) -> None:
         self.code = grpc.StatusCode.INTERNAL
         self.trailer: bytes | None = None
+        self.answer: v1.GetModelResponse | None = None
 
     def told(self, code: grpc.StatusCode, *details: Message) -> None:
         status = Status(code=code.value[0], message="no")
@@ -31,6 +32,8 @@ class Refusing(Service):
         self.code, self.trailer = code, status.SerializeToString()
 
     def GetModel(self, _request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:  # noqa: N802
+        if self.answer is not None:
+            return self.answer
         if self.trailer is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", self.trailer),))
         context.abort(self.code, "no")
@@ -98,6 +101,12 @@ def test_a_message_that_is_too_large_is_not_sent(connection: Connection) -> None
     with pytest.raises(InvalidRequest) as refused:
         connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m" * 5_000_000))
     assert refused.value.reason == "MESSAGE_TOO_LARGE"
+
+
+def test_an_answer_that_is_too_large_is_not_the_callers_fault(connection: Connection, refusing: Refusing) -> None:
+    refusing.answer = v1.GetModelResponse(model=v1.Model(description="x" * 5_000_000))
+    error = ask(connection)
+    assert (type(error), error.reason) == (errors.InternalError, "ANSWER_TOO_LARGE")
 
 
 @pytest.mark.parametrize("trailer", [b"\xff\xff", b"", Status(code=5).SerializeToString()])

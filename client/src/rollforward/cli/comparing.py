@@ -13,6 +13,7 @@ from rollforward.cli.experiments import named
 from rollforward.cli.failures import UsageError
 from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy
 from rollforward.cli.output import grid, number
+from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _side_by_side(compared: rf.RunsComparison) -> RenderableType:
     rows += [(one.key, *(value or "-" for value in one.values)) for one in compared.attributes if one.key != "name"]
     rows += [(one.key, *("-" if value is None else value for value in one.values)) for one in compared.params]
     rows += [(one.key, *map(_measured, one.summaries)) for one in compared.metrics]
-    return grid(("", *(run.name for run in compared.runs)), rows)
+    return grid(("", *(run.name for run in compared.runs)), shortened(rows))
 
 
 def _measured(summary: v1.MetricSummary | None) -> str:

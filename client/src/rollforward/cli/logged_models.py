@@ -25,6 +25,7 @@ from rollforward.cli.options import (
     pairs_of,
 )
 from rollforward.cli.output import grid, moment, number, pairs, word
+from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +137,7 @@ def _models(found: Sequence[v1.LoggedModel]) -> RenderableType:
             _status(one),
             moment(one.created_at),
             one.source_run_id or "-",
-            " ".join(f"{metric.key}={number(metric.value)}" for metric in one.metrics),
+            " ".join(f"{metric.key}={number(metric.value)}" for metric in one.metrics[:100]),
         )
         for one in found
     ]
@@ -150,13 +151,13 @@ def _model(one: v1.LoggedModel) -> RenderableType:
         | {"files": f"{one.file_count}, {one.size_bytes} bytes" if one.digest else ""}
         | {"created": f"{moment(one.created_at)} by {one.actor}", "deleted": "yes" if one.deleted else ""}
     )
-    labels = [("param", key, one.params[key]) for key in sorted(one.params)]
+    labels: list[tuple[str, ...]] = [("param", key, one.params[key]) for key in sorted(one.params)]
     labels += [("tag", key, one.tags[key]) for key in sorted(one.tags)]
-    metrics = [
+    metrics: list[tuple[str, ...]] = [
         (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric)) for metric in one.metrics
     ]
     tables = ((("KIND", "KEY", "VALUE"), labels), (("METRIC", "VALUE>", "STEP>", "RUN", "DATASET"), metrics))
-    return Group(facts, *(part for headers, rows in tables if rows for part in ("", grid(headers, rows))))
+    return Group(facts, *(part for headers, rows in tables if rows for part in ("", grid(headers, shortened(rows)))))
 
 
 def _status(one: v1.LoggedModel) -> str:

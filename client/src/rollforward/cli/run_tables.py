@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 
 import rollforward as rf
 from rollforward.cli.output import grid, labels, moment, number, pairs, word
+from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rollforward import v1
+
+# More would not be read in a line.
+_LISTED_METRICS: Final = 100
 
 
 def status_of(run: v1.Run) -> str:
@@ -30,7 +34,8 @@ def runs_table(found: Iterable[v1.Run]) -> RenderableType:
 
 def latest(run: v1.Run) -> str:
     """The last value of each metric: "accuracy=0.96 loss=0.1"."""
-    return " ".join(f"{key}={number(run.metrics[key].last)}" for key in sorted(run.metrics))
+    keys = sorted(run.metrics)[:_LISTED_METRICS]
+    return " ".join(f"{key}={number(run.metrics[key].last)}" for key in keys)
 
 
 def run_facts(run: v1.Run) -> RenderableType:
@@ -42,7 +47,7 @@ def run_facts(run: v1.Run) -> RenderableType:
         (("LOGGED MODEL", "STEP>"), [(one.model_id, str(one.step)) for one in run.outputs]),
         (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), _artifacts(run)),
     )
-    tables = [part for headers, rows in sections if rows for part in ("", grid(headers, rows))]
+    tables = [part for headers, rows in sections if rows for part in ("", grid(headers, shortened(rows)))]
     return Group(_facts(run), *tables)
 
 
@@ -62,8 +67,8 @@ def _name(run: v1.Run) -> str:
     return run.name + (" (deleted)" if run.deleted else "")
 
 
-def _labels(run: v1.Run) -> list[tuple[str, str, str]]:
-    params = [("param", key, run.params[key]) for key in sorted(run.params)]
+def _labels(run: v1.Run) -> list[tuple[str, ...]]:
+    params: list[tuple[str, ...]] = [("param", key, run.params[key]) for key in sorted(run.params)]
     return params + [("tag", key, run.tags[key]) for key in sorted(run.tags)]
 
 

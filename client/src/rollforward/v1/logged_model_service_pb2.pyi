@@ -83,6 +83,7 @@ class LoggedModel(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    NEXT_METRICS_TOKEN_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Its id: "m-" and 32 hex digits."""
     experiment_id: _builtins.str
@@ -105,6 +106,8 @@ class LoggedModel(_message.Message):
     """Who created it."""
     deleted: _builtins.bool
     """Whether it, or its experiment, is deleted."""
+    next_metrics_token: _builtins.str
+    """Where metrics continue, when not all of them fit: the page token of ListLoggedModelMetrics. Empty when metrics are complete."""
     @_builtins.property
     def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Parameters."""
@@ -144,10 +147,11 @@ class LoggedModel(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         deleted: _builtins.bool = ...,
+        next_metrics_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "created_at", b"created_at", "deleted", b"deleted", "digest", b"digest", "experiment_id", b"experiment_id", "file_count", b"file_count", "metrics", b"metrics", "model_id", b"model_id", "model_type", b"model_type", "name", b"name", "params", b"params", "size_bytes", b"size_bytes", "source_run_id", b"source_run_id", "status", b"status", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "created_at", b"created_at", "deleted", b"deleted", "digest", b"digest", "experiment_id", b"experiment_id", "file_count", b"file_count", "metrics", b"metrics", "model_id", b"model_id", "model_type", b"model_type", "name", b"name", "next_metrics_token", b"next_metrics_token", "params", b"params", "size_bytes", b"size_bytes", "source_run_id", b"source_run_id", "status", b"status", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,6 +678,64 @@ class GetLoggedModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLoggedModelResponse: _TypeAlias = GetLoggedModelResponse  # noqa: Y015
+
+@_typing.final
+class ListLoggedModelMetricsRequest(_message.Message):
+    """Asks for the metrics of a logged model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The logged model's id."""
+    page_size: _builtins.int
+    """At most so many; 0 means 10,000, more than 50,000 means 50,000."""
+    page_token: _builtins.str
+    """From the response before, or from the logged model; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoggedModelMetricsRequest: _TypeAlias = ListLoggedModelMetricsRequest  # noqa: Y015
+
+@_typing.final
+class ListLoggedModelMetricsResponse(_message.Message):
+    """A page of the metrics of a logged model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRICS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoggedModelMetric]:
+        """In the order of name, run and dataset."""
+
+    def __init__(
+        self,
+        *,
+        metrics: _abc.Iterable[Global___LoggedModelMetric] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoggedModelMetricsResponse: _TypeAlias = ListLoggedModelMetricsResponse  # noqa: Y015
 
 @_typing.final
 class ListLoggedModelsRequest(_message.Message):

@@ -71,6 +71,11 @@ class LoggedModelServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelResponse.FromString,
                 _registered_method=True)
+        self.ListLoggedModelMetrics = channel.unary_unary(
+                '/rollforward.v1.LoggedModelService/ListLoggedModelMetrics',
+                request_serializer=rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsResponse.FromString,
+                _registered_method=True)
         self.ListLoggedModels = channel.unary_unary(
                 '/rollforward.v1.LoggedModelService/ListLoggedModels',
                 request_serializer=rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelsRequest.SerializeToString,
@@ -136,6 +141,14 @@ class LoggedModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLoggedModelMetrics(self, request, context):
+        """The metrics of one logged model, by name, run and dataset, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND
+        (LOGGED_MODEL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLoggedModels(self, request, context):
         """Logged models by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND).
         """
@@ -180,6 +193,11 @@ def add_LoggedModelServiceServicer_to_server(servicer, server):
                     servicer.GetLoggedModel,
                     request_deserializer=rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelResponse.SerializeToString,
+            ),
+            'ListLoggedModelMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLoggedModelMetrics,
+                    request_deserializer=rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsResponse.SerializeToString,
             ),
             'ListLoggedModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLoggedModels,
@@ -378,6 +396,33 @@ class LoggedModelService(object):
             '/rollforward.v1.LoggedModelService/GetLoggedModel',
             rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelRequest.SerializeToString,
             rollforward_dot_v1_dot_logged__model__service__pb2.GetLoggedModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLoggedModelMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.LoggedModelService/ListLoggedModelMetrics',
+            rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsRequest.SerializeToString,
+            rollforward_dot_v1_dot_logged__model__service__pb2.ListLoggedModelMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class LoggedModelServiceStub:
     """Restores a deleted logged model. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND)."""
     GetLoggedModel: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.GetLoggedModelRequest, _logged_model_service_pb2.GetLoggedModelResponse]
     """One logged model. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND)."""
+    ListLoggedModelMetrics: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.ListLoggedModelMetricsRequest, _logged_model_service_pb2.ListLoggedModelMetricsResponse]
+    """The metrics of one logged model, by name, run and dataset, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND
+    (LOGGED_MODEL_NOT_FOUND).
+    """
     ListLoggedModels: _grpc.UnaryUnaryMultiCallable[_logged_model_service_pb2.ListLoggedModelsRequest, _logged_model_service_pb2.ListLoggedModelsResponse]
     """Logged models by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
@@ -89,6 +93,10 @@ class LoggedModelServiceAsyncStub(LoggedModelServiceStub):
     """Restores a deleted logged model. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND)."""
     GetLoggedModel: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.GetLoggedModelRequest, _logged_model_service_pb2.GetLoggedModelResponse]  # type: ignore[assignment]
     """One logged model. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND)."""
+    ListLoggedModelMetrics: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.ListLoggedModelMetricsRequest, _logged_model_service_pb2.ListLoggedModelMetricsResponse]  # type: ignore[assignment]
+    """The metrics of one logged model, by name, run and dataset, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND
+    (LOGGED_MODEL_NOT_FOUND).
+    """
     ListLoggedModels: _aio.UnaryUnaryMultiCallable[_logged_model_service_pb2.ListLoggedModelsRequest, _logged_model_service_pb2.ListLoggedModelsResponse]  # type: ignore[assignment]
     """Logged models by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
@@ -160,6 +168,16 @@ class LoggedModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_logged_model_service_pb2.GetLoggedModelResponse, _abc.Awaitable[_logged_model_service_pb2.GetLoggedModelResponse]]:
         """One logged model. Errors: NOT_FOUND (LOGGED_MODEL_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ListLoggedModelMetrics(
+        self,
+        request: _logged_model_service_pb2.ListLoggedModelMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_logged_model_service_pb2.ListLoggedModelMetricsResponse, _abc.Awaitable[_logged_model_service_pb2.ListLoggedModelMetricsResponse]]:
+        """The metrics of one logged model, by name, run and dataset, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND
+        (LOGGED_MODEL_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListLoggedModels(

@@ -231,6 +231,7 @@ class Run(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     LAST_HEARD_FIELD_NUMBER: _builtins.int
+    NEXT_METRICS_TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id: 32 hex digits."""
     experiment_id: _builtins.str
@@ -247,6 +248,10 @@ class Run(_message.Message):
     """The run that it is a part of; empty when it is none."""
     deleted: _builtins.bool
     """Whether it, or its experiment, is deleted."""
+    next_metrics_token: _builtins.str
+    """Where metrics continue, when not all of them fit: the page token of ListRunMetrics. In a watch's snapshot the next part has them. Empty when
+    metrics are complete.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the training job says that it started."""
@@ -308,10 +313,11 @@ class Run(_message.Message):
         outputs: _abc.Iterable[_tracking_events_pb2.ModelOutput] | None = ...,
         deleted: _builtins.bool = ...,
         last_heard: _timestamp_pb2.Timestamp | None = ...,
+        next_metrics_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "last_heard", b"last_heard", "source", b"source", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifacts", b"artifacts", "deleted", b"deleted", "description", b"description", "end_time", b"end_time", "experiment_id", b"experiment_id", "inputs", b"inputs", "last_heard", b"last_heard", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "params", b"params", "parent_run_id", b"parent_run_id", "run_id", b"run_id", "source", b"source", "start_time", b"start_time", "status", b"status", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifacts", b"artifacts", "deleted", b"deleted", "description", b"description", "end_time", b"end_time", "experiment_id", b"experiment_id", "inputs", b"inputs", "last_heard", b"last_heard", "metrics", b"metrics", "name", b"name", "next_metrics_token", b"next_metrics_token", "outputs", b"outputs", "params", b"params", "parent_run_id", b"parent_run_id", "run_id", b"run_id", "source", b"source", "start_time", b"start_time", "status", b"status", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -934,16 +940,20 @@ class GetRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
+    WITHOUT_METRICS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
+    without_metrics: _builtins.bool
+    """Leave out metrics."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
+        without_metrics: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "without_metrics", b"without_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -972,6 +982,85 @@ class GetRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
+
+@_typing.final
+class ListRunMetricsRequest(_message.Message):
+    """Asks for the metrics' summaries of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    page_size: _builtins.int
+    """At most so many; 0 means 10,000, more than 50,000 means 50,000."""
+    page_token: _builtins.str
+    """From the response before, or from the run; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunMetricsRequest: _TypeAlias = ListRunMetricsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunMetricsResponse(_message.Message):
+    """A page of the metrics' summaries of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___MetricSummary: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___MetricSummary | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METRICS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def metrics(self) -> _containers.MessageMap[_builtins.str, Global___MetricSummary]:
+        """By name; names on later pages are greater."""
+
+    def __init__(
+        self,
+        *,
+        metrics: _abc.Mapping[_builtins.str, Global___MetricSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunMetricsResponse: _TypeAlias = ListRunMetricsResponse  # noqa: Y015
 
 @_typing.final
 class ListRunsRequest(_message.Message):
@@ -1981,7 +2070,7 @@ class RunSnapshot(_message.Message):
     """More of the snapshot follows in the next step."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
-        """Oldest first; metrics as their summaries."""
+        """Oldest first; metrics as their summaries. A run whose metrics do not fit is continued in the next part, by its id and more metrics."""
 
     def __init__(
         self,

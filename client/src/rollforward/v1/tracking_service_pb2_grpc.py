@@ -131,6 +131,11 @@ class TrackingServiceStub(object):
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetRunResponse.FromString,
                 _registered_method=True)
+        self.ListRunMetrics = channel.unary_unary(
+                '/rollforward.v1.TrackingService/ListRunMetrics',
+                request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsRequest.SerializeToString,
+                response_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsResponse.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/rollforward.v1.TrackingService/ListRuns',
                 request_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListRunsRequest.SerializeToString,
@@ -302,7 +307,14 @@ class TrackingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """One run with its parameters, tags, artifacts and metrics' summaries, as many of these as fit. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunMetrics(self, request, context):
+        """The metrics' summaries of one run, by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -443,6 +455,11 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.GetRunRequest.FromString,
                     response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.GetRunResponse.SerializeToString,
+            ),
+            'ListRunMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunMetrics,
+                    request_deserializer=rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsRequest.FromString,
+                    response_serializer=rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsResponse.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
@@ -985,6 +1002,33 @@ class TrackingService(object):
             '/rollforward.v1.TrackingService/GetRun',
             rollforward_dot_v1_dot_tracking__service__pb2.GetRunRequest.SerializeToString,
             rollforward_dot_v1_dot_tracking__service__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rollforward.v1.TrackingService/ListRunMetrics',
+            rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsRequest.SerializeToString,
+            rollforward_dot_v1_dot_tracking__service__pb2.ListRunMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,7 +94,9 @@ class TrackingServiceStub:
     RestoreRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreRunRequest, _tracking_service_pb2.RestoreRunResponse]
     """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.GetRunRequest, _tracking_service_pb2.GetRunResponse]
-    """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    """One run with its parameters, tags, artifacts and metrics' summaries, as many of these as fit. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    ListRunMetrics: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunMetricsRequest, _tracking_service_pb2.ListRunMetricsResponse]
+    """The metrics' summaries of one run, by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunsRequest, _tracking_service_pb2.ListRunsResponse]
     """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     GetMetricHistory: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricHistoryRequest, _tracking_service_pb2.GetMetricHistoryResponse]
@@ -177,7 +179,9 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     RestoreRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.RestoreRunRequest, _tracking_service_pb2.RestoreRunResponse]  # type: ignore[assignment]
     """Restores a deleted run. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     GetRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.GetRunRequest, _tracking_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    """One run with its parameters, tags, artifacts and metrics' summaries, as many of these as fit. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    ListRunMetrics: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunMetricsRequest, _tracking_service_pb2.ListRunMetricsResponse]  # type: ignore[assignment]
+    """The metrics' summaries of one run, by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunsRequest, _tracking_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Runs by filter. Errors: INVALID_ARGUMENT (INVALID_PAGE, INVALID_FILTER, INVALID_ORDER), NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     GetMetricHistory: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.GetMetricHistoryRequest, _tracking_service_pb2.GetMetricHistoryResponse]  # type: ignore[assignment]
@@ -371,7 +375,15 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.GetRunResponse, _abc.Awaitable[_tracking_service_pb2.GetRunResponse]]:
-        """One run with its parameters, tags, artifacts and each metric's summary. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+        """One run with its parameters, tags, artifacts and metrics' summaries, as many of these as fit. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ListRunMetrics(
+        self,
+        request: _tracking_service_pb2.ListRunMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.ListRunMetricsResponse, _abc.Awaitable[_tracking_service_pb2.ListRunMetricsResponse]]:
+        """The metrics' summaries of one run, by name, a page at a time. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (RUN_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListRuns(
