@@ -19,7 +19,7 @@ Ending = Literal["FINISHED", "FAILED", "KILLED"]
 _SEEN: Final = "_rollforward_seen"
 _UNKNOWN: Final = object()
 _CODE: Final[Any] = SystemExit.__dict__["code"]
-_PADDING: Final = frozenset({"PRECALL", "CACHE", "PUSH_NULL"})  # differs between versions of Python
+_PADDING: Final = frozenset({"precall", "cache", "push_null"})  # differs between versions of Python
 
 _logger: Final = logging.getLogger("rollforward")
 _clock: Final = itertools.count(1)
@@ -188,18 +188,18 @@ def _main_frame() -> FrameType | None:
 
 
 def _was_left_by_error(frame: FrameType) -> bool:
-    return not dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
+    return not dis.opname[frame.f_code.co_code[frame.f_lasti]].lower().startswith("return")
 
 
 def _raised_constant(frame: FrameType) -> object:
     """The constant N of `raise SystemExit(N)`, None of `raise SystemExit`, if the frame was left by one of these."""
-    steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in _PADDING]
+    steps = [step for step in dis.get_instructions(frame.f_code) if step.opname.lower() not in _PADDING]
     at = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), 0)
-    before = [step.opname for step in steps[:at]]
-    if steps[at].opname != "RAISE_VARARGS" or steps[at].arg != 1:
+    before = [step.opname.lower() for step in steps[:at]]
+    if steps[at].opname.lower() != "raise_varargs" or steps[at].arg != 1:
         return _UNKNOWN
-    if before[-1:] == ["LOAD_NAME"] or (before[-2:-1] == ["LOAD_NAME"] and steps[at - 1].arg == 0):
+    if before[-1:] == ["load_name"] or (before[-2:-1] == ["load_name"] and steps[at - 1].arg == 0):
         return None
-    if before[-3::2] == ["LOAD_NAME", "CALL"] and before[-2] in {"LOAD_CONST", "LOAD_SMALL_INT"}:
+    if before[-3::2] == ["load_name", "call"] and before[-2] in {"load_const", "load_small_int"}:
         return steps[at - 2].argval
     return _UNKNOWN
