@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from eventstore.event import RecordedEvent
+from eventstore.event import KnownPosition, RecordedEvent
 
 
 class Kind(enum.Enum):
@@ -114,6 +115,48 @@ class CannotApply(Exception):
 
 class LogRewritten(Exception):
     """The log no longer holds an event that it gave: it lost its tail, and what was computed from that is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a log lacks of what is known of it.
+
+    Attributes:
+        log: The log's name.
+        head: The log's last position.
+        known: What is known; a log that reaches its position holds another event there.
+    """
+
+    log: str
+    head: int
+    known: KnownPosition
+
+    def __str__(self) -> str:
+        source, position = self.known.source, self.known.position
+        if self.head < position:
+            missing = f"positions {self.head + 1} to {position} are missing"
+            return f"the {self.log} log ends at position {self.head}, {source} know position {position}: {missing}"
+        other = "it is another log, or it lost its end and went on"
+        return f"the {self.log} log holds another event at position {position} than {source} know: {other}"
+
+
+class LogLost(Exception):
+    """A log is shorter than, or other than, what was computed from it knows; nothing was changed.
+
+    Attributes:
+        losses: What each log lacks, one entry for each source that knows it.
+    """
+
+    reason = "LOG_LOST"
+
+    def __init__(self, losses: Sequence[Loss]) -> None:
+        furthest = {loss.log: loss for loss in sorted(losses, key=lambda loss: loss.known.position)}
+        accept = " ".join(f"--accept-log-loss {log}" for log in furthest)
+        way_out = (
+            f"restore the log (docs/operations.md, Restore a backup), or start with {accept} to go on without them"
+        )
+        super().__init__(f"{self.reason}: {'; '.join(map(str, furthest.values()))}. Nothing was changed: {way_out}")
+        self.losses = tuple(losses)
 
 
 class StoreUnavailable(Exception):

@@ -97,6 +97,23 @@ def appends_of(batch: Sequence[RecordedEvent]) -> list[Sequence[RecordedEvent]]:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownPosition:
+    """The event at a position of a log, as something outside the log knows it.
+
+    Attributes:
+        source: What knows it, for people: rows, a snapshot, a file.
+        epoch: The epoch of the log that it was computed in.
+        position: The position.
+        mark: The short hash of the event's id there; see `eventstore.epochs.mark_of`.
+    """
+
+    source: str
+    epoch: int
+    position: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogCondition:
     """How a log is kept: `storage` in words, and what could lose an acknowledged event (empty: nothing known)."""
 

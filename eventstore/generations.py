@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from eventstore.bulk import insert_rows
 from eventstore.dumps import Part, load
+from eventstore.epochs import EPOCH_STREAM, FIRST_EPOCH, epoch_of
 from eventstore.errors import CannotApply
-from eventstore.event import RecordedEvent
-from eventstore.rows import Database, Rows, checkpoint, events, fingerprint
+from eventstore.event import KnownPosition, RecordedEvent
+from eventstore.rows import Database, Rows, checkpoint, epoch, events, fingerprint
 
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 _MOVE_CHECKPOINT = (
@@ -82,6 +83,17 @@ class Generations:
                 rows.close()
         return None
 
+    def known(self) -> list[KnownPosition]:
+        """Return how far the live rows have come, those of other versions of the projection too."""
+        return self._database.known(self.name)
+
+    def put_aside(self, lost: KnownPosition, number: int) -> str | None:
+        """Keep lost rows under another name, which is returned; None when others took their place.
+
+        Only for who has the claim.
+        """
+        return self._database.put_aside(lost.source.removeprefix("rows "), number) if lost in self.known() else None
+
     def fresh(self) -> Rows:
         """A new, live, empty generation."""
         rows = self.beside()
@@ -107,7 +119,7 @@ class Generations:
         finished.create_indexes()
         return finished
 
-    def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int) -> Rows:
+    def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int, began: int = FIRST_EPOCH) -> Rows:
         """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
         if self.kind == "sqlite":
             return self._adopted(next(parts, iter(())))
@@ -116,6 +128,8 @@ class Generations:
             with rows.writing(durably=True) as connection:
                 load(connection, self.tables, parts)
                 connection.execute(_SET_ALL, {"position": position, "event_id": event_id, "time": time})
+                if began != FIRST_EPOCH:
+                    set_epoch(connection, began)
         except BaseException:
             self.discard(rows)
             raise
@@ -161,6 +175,9 @@ class Generations:
             index = _index(time, batch)
             insert_rows(connection, events, index)
             connection.execute(_SET_TIME, {"last_time": index[-1][1]})
+            for event in batch:
+                if event.stream == EPOCH_STREAM:
+                    set_epoch(connection, epoch_of(event))
 
     def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:
         """Makes `new` live in place of `old` if the two are equal; returns the digests of both.
@@ -180,6 +197,12 @@ class Generations:
 
     def _open(self, number: int) -> Rows:
         return self._database.open(self._projection.name, self.fingerprint, number, self._projection.tables)
+
+
+def set_epoch(rows: sa.Connection, began: int) -> None:
+    """Write down the epoch that rows are computed in from now on."""
+    rows.execute(sa.delete(epoch))
+    rows.execute(sa.insert(epoch), {"id": 1, "epoch": began})
 
 
 def _index(time: int, batch: Sequence[RecordedEvent]) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from eventstore.epochs import find_loss
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projection import Projector
 from eventstore.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
@@ -96,11 +97,15 @@ class SnapshotKeeper:
         return taken
 
     async def _forget_old(self) -> None:
-        """Drops all but the newest that are of this log, which another process may have taken meanwhile."""
+        """Drop all but the newest, which another process may have taken; those that know a lost event stay."""
+        store = self._projector.store
         try:
             kept = await asyncio.to_thread(self._snapshots.kept)
-            marked = [one for one in kept if await is_marked(self._projector.store, one.position, one.mark)]
-            await asyncio.to_thread(self._snapshots.forget, [one for one in kept if one not in marked[:KEPT]])
+            newest = [one for one in kept if await is_marked(store, one.position, one.mark)][:KEPT]
+            known = await asyncio.to_thread(self._snapshots.known)
+            lost = {one.source.removeprefix("snapshot ") for one in known if await find_loss(store, one)}
+            useless = [one.name for one in kept if one not in newest]
+            await asyncio.to_thread(self._snapshots.forget, useless, lost)
         except StoreUnavailable as error:
             _logger.warning("old snapshots stay", projection=self._projector.name, error=str(error))
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
+from eventstore.epochs import EPOCH_STREAM, FIRST_EPOCH, epoch_of
 from eventstore.errors import DuplicateAppend, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.store import NO_STREAM, check_append
@@ -30,6 +31,11 @@ class MemoryStore:
     def log(self) -> str:
         """The log's name."""
         return self._log
+
+    @property
+    def epochs(self) -> Sequence[int]:
+        """The epochs of the log, oldest first."""
+        return (FIRST_EPOCH, *(epoch_of(event) for event in self._events if event.stream == EPOCH_STREAM))
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Appends events, all or none; see `EventStore.append`."""

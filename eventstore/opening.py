@@ -9,11 +9,12 @@ from contextlib import aclosing
 import sqlalchemy as sa
 import structlog
 
+from eventstore.epochs import refuse_losses
 from eventstore.errors import StoreUnavailable
 from eventstore.filling import catch_up
 from eventstore.generations import Generations
 from eventstore.rows import Rows
-from eventstore.snapshots import Snapshots, SnapshotUnusable, is_marked, mark_of
+from eventstore.snapshots import Snapshots, SnapshotUnusable, is_marked
 from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1
@@ -32,31 +33,20 @@ async def opened(generations: Generations, snapshots: Snapshots | None, store: E
     Of several processes one makes them, and the others wait for it.
 
     Raises:
+        LogLost: Rows know what the log does not hold; they stay as they are. Without rows, a snapshot knows it.
         StoreUnavailable, sa.exc.OperationalError: The log or the database is out of reach.
     """
     run = asyncio.get_running_loop().run_in_executor
     while not (release := await run(executor, generations.claim)):  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(POLL_SECONDS)
     try:
+        # Rows of another log, or of an end that the log lost, are neither added to nor dropped.
+        await refuse_losses(store, await run(executor, generations.known))
         rows = await run(executor, generations.live)
-        if rows and await _are_of_log(rows, store, executor):
-            return rows
-        new = await _made(generations, snapshots, store, executor)
-        if rows:
-            await run(executor, generations.discard, rows)
-        return new
+        return rows or await _made(generations, snapshots, store, executor)
     finally:
         # Behind what it may be doing for us still.
         executor.submit(release)
-
-
-async def _are_of_log(rows: Rows, store: EventStore, executor: Executor) -> bool:
-    """Rows of another log, or of a tail that the log lost, must never be added to."""
-    at = await asyncio.get_running_loop().run_in_executor(executor, rows.checkpoint)
-    if await is_marked(store, at.position, mark_of(at.event_id)):
-        return True
-    _logger.error("rows do not match the log and are made anew", rows=rows.label, position=at.position)
-    return False
 
 
 async def _made(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
@@ -100,6 +90,7 @@ async def _restored(
     except (StoreUnavailable, OSError) as error:
         _logger.warning("no snapshot can be looked for", projection=name, error=str(error))
         return None
+    await refuse_losses(store, await run(executor, snapshots.known))
     for snapshot in kept:
         if not await is_marked(store, snapshot.position, snapshot.mark):
             _logger.warning("snapshot is not of this log", projection=name, snapshot=snapshot.name)

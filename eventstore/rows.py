@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from eventstore.epochs import FIRST_EPOCH, mark_of
+from eventstore.event import KnownPosition
 from eventstore.files import locked, take_name, write_durably
 from eventstore.questions import answer
 
@@ -52,6 +54,19 @@ events = sa.Table(
     sa.Index("rf_events_by_time", "time"),
 )
 
+epoch_tables = sa.MetaData()
+"""Beside the other tables of the kernel: rows of before there were epochs keep their fingerprint."""
+
+epoch = sa.Table(
+    "rf_epoch",
+    epoch_tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+)
+
+_CHECKPOINT = sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)
+_EPOCH = sa.select(epoch.c.epoch)
+
 
 def fingerprint(tables: sa.MetaData, version: int) -> str:
     """A hash of a projection's version, tables and indexes: rows with another fingerprint are not its own."""
@@ -71,11 +86,12 @@ def is_refusal(error: sa.exc.DBAPIError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far rows have come, by which event, and whether they are the ones that are read."""
+    """How far rows have come, by which event of which epoch, and whether they are the ones that are read."""
 
     position: int
     event_id: str
     live: bool
+    epoch: int = FIRST_EPOCH
 
 
 class Database:
@@ -128,9 +144,58 @@ class Database:
         with self._server.connect() as connection:
             return list(connection.scalars(sa.text("SELECT nspname FROM pg_namespace")))
 
+    def known(self, name: str) -> list[KnownPosition]:
+        """Return how far every live generation of a projection has come, those of other fingerprints too.
+
+        A generation that cannot be read knows nothing. None is changed.
+
+        Raises:
+            sa.exc.OperationalError: The database is out of reach.
+        """
+        found = []
+        for mark, number in self.generations(name):
+            label = _label(name, mark, number)
+            try:
+                at = self._peek(label)
+            except sa.exc.DBAPIError as error:
+                if not is_refusal(error):
+                    raise
+                continue
+            if at and at.live:
+                found.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark_of(at.event_id)))
+        return found
+
+    def _peek(self, label: str) -> Checkpoint | None:
+        engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server
+        schema = None if self._directory else label
+        with engine.connect().execution_options(schema_translate_map={None: schema}) as connection:
+            row = connection.execute(_CHECKPOINT).first()
+            has_epoch = sa.inspect(connection).has_table(epoch.name, schema=schema)
+            began = connection.scalar(_EPOCH) if has_epoch else None
+        if self._directory:
+            engine.dispose()
+        return Checkpoint(row.position, row.event_id, row.live, began or FIRST_EPOCH) if row else None
+
+    def put_aside(self, label: str, number: int) -> str:
+        """Give a generation a name under which it is never opened, and return that name; nothing of it is lost."""
+        aside = f"lost_{number}_{label}"
+        if self._directory:
+            path = self._directory / f"{label}.db"
+            engine = _sqlite(path)
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            engine.dispose()
+            for suffix in ("", "-wal", "-shm"):
+                if (file := path.with_name(f"{label}.db{suffix}")).exists():
+                    file.rename(path.with_name(f"{aside}.db{suffix}"))
+        else:
+            with self._server.begin() as connection:
+                connection.exec_driver_sql(f"ALTER SCHEMA {label} RENAME TO {aside}")
+        return aside
+
     def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
         """Opens a generation; makes it, empty, when it is not there."""
-        label = f"rf_{_word(name)}_{mark}_{generation}"
+        label = _label(name, mark, generation)
         if self._directory:
             return Rows(_sqlite(self._directory / f"{label}.db"), label, generation, tables)
         return Rows(self._postgresql_engine(label), label, generation, tables)
@@ -140,7 +205,7 @@ class Database:
 
         It is no generation of the projection before `finish`. A crash leaves nothing that is used again.
         """
-        label = f"rf_{_word(name)}_{mark}_{generation}"
+        label = _label(name, mark, generation)
         if self._directory:
             file = self._unfinished(label)
             file.unlink(missing_ok=True)
@@ -194,7 +259,7 @@ class Database:
 
     def drop(self, name: str, mark: str, generation: int) -> None:
         """Removes a generation; questions that are being answered from it may fail."""
-        label = f"rf_{_word(name)}_{mark}_{generation}"
+        label = _label(name, mark, generation)
         if self._directory:
             for suffix in ("db", "db-wal", "db-shm", "unfinished"):
                 (self._directory / f"{label}.{suffix}").unlink(missing_ok=True)
@@ -237,6 +302,7 @@ class Rows:
                 # Two programs that make the same table at once would both fail.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
+            epoch_tables.create_all(connection)
             if with_indexes:
                 kernel_tables.create_all(connection)
                 tables.create_all(connection)
@@ -290,8 +356,9 @@ class Rows:
     def checkpoint(self) -> Checkpoint:
         """How far the rows have come."""
         with self.transaction() as connection:
-            row = connection.execute(sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)).one()
-        return Checkpoint(row.position, row.event_id, row.live)
+            row = connection.execute(_CHECKPOINT).one()
+            began = connection.scalar(_EPOCH)
+        return Checkpoint(row.position, row.event_id, row.live, began or FIRST_EPOCH)
 
     def create_indexes(self) -> None:
         """Create the indexes that were left out while the rows were filled."""
@@ -384,6 +451,11 @@ def _sqlite(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> sa.Engine:
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", on_begin)
     return engine
+
+
+def _label(name: str, mark: str, generation: int) -> str:
+    """Return the name of a generation's file or schema."""
+    return f"rf_{_word(name)}_{mark}_{generation}"
 
 
 def _word(name: str) -> str:

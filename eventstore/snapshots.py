@@ -1,8 +1,9 @@
 """Snapshots: a projection's rows of one moment, kept outside of its database, so that they need not be computed anew.
 
 A snapshot is one object, `snapshots/<projection>/<fingerprint>/<position>-<mark>.<database>`; the mark is of the event
-at the position. In it stand what it is of, in JSON, and the parts of a dump, all in compressed frames with a length
-before each, an empty one at the end of each part, and last the sha256 of everything before.
+at the position. After the first epoch of the log its number follows the mark: `<position>-<mark>-<epoch>`. In it stand
+what it is of, in JSON, and the parts of a dump, all in compressed frames with a length before each, an empty one at the
+end of each part, and last the sha256 of everything before.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import re
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
 import sqlalchemy as sa
 
-from eventstore.dumps import Part, blocks, dump
+from eventstore.dumps import BLOCK, Part, blocks, dump
+from eventstore.epochs import FIRST_EPOCH, mark_of
+from eventstore.event import KnownPosition
 from eventstore.generations import Generations
-from eventstore.rows import Rows, checkpoint
+from eventstore.rows import Rows, checkpoint, epoch
 from eventstore.store import EventStore
 
 KEPT = 2
@@ -30,7 +33,7 @@ KEPT = 2
 _FORM = b"rollforward snapshot 1\n"
 _LEVEL = 1  # of compression: more of it takes longer and gains nothing
 _DIGEST_BYTES = 32
-_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.(sqlite|postgresql)")
+_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})(?:-(\d+))?\.(sqlite|postgresql)")
 
 
 class Objects(Protocol):
@@ -59,11 +62,12 @@ class SnapshotUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot that is kept: of the log up to `position`, where the event has this `mark`."""
+    """A snapshot that is kept: of the log up to `position`, where the event has this `mark`, in an `epoch`."""
 
     name: str
     position: int
     mark: str
+    epoch: int = FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class _Header:
     position: int
     event_id: str
     time: int
+    epoch: int = FIRST_EPOCH
 
 
 class Snapshots:
@@ -96,12 +101,35 @@ class Snapshots:
 
     def kept(self) -> list[Snapshot]:
         """Those that are there, newest first."""
-        found = []
-        for name in self._objects.names(self._folder):
-            match = _NAME.fullmatch(name.removeprefix(f"{self._folder}/"))
-            if match and match[3] == self._generations.kind:
-                found.append(Snapshot(name, int(match[1]), match[2]))
+        found = [snapshot for snapshot in self._named(self._folder) if snapshot.name.endswith(self._generations.kind)]
         return sorted(found, key=lambda one: (one.position, one.mark), reverse=True)
+
+    def known(self) -> list[KnownPosition]:
+        """Return what the snapshots of all versions of the projection, for every database, know of the log."""
+        return [
+            KnownPosition(f"snapshot {kept.name}", kept.epoch, kept.position, kept.mark)
+            for kept in self._named(self._home)
+        ]
+
+    def put_aside(self, lost: KnownPosition, number: int) -> str | None:
+        """Keep a lost snapshot under another name, which is returned; None when it is there no more."""
+        if lost not in self.known():
+            return None
+        name = lost.source.removeprefix("snapshot ")
+        aside = f"lost/{number}/{name}"
+        with tempfile.TemporaryFile() as file:  # a place cannot be read from while it is written to
+            file.writelines(self._objects.get(name))
+            file.seek(0)
+            self._objects.put(aside, iter(lambda: file.read(BLOCK), b""))
+        self._objects.delete(name)
+        return aside
+
+    def _named(self, folder: str) -> list[Snapshot]:
+        return [
+            Snapshot(name, int(match[1]), match[2], int(match[3] or FIRST_EPOCH))
+            for name in self._objects.names(folder)
+            if (match := _NAME.fullmatch(name.rpartition("/")[2]))
+        ]
 
     def take(self, rows: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
         """Keeps what a transaction sees.
@@ -111,17 +139,20 @@ class Snapshots:
             progress: Is told after each piece how many bytes were kept.
         """
         at = rows.execute(sa.select(checkpoint)).one()
-        header = _Header(self._generations.name, self._generations.fingerprint, at.position, at.event_id, at.time)
+        began = rows.scalar(sa.select(epoch.c.epoch)) or FIRST_EPOCH
+        name, fingerprint = self._generations.name, self._generations.fingerprint
+        header = _Header(name, fingerprint, at.position, at.event_id, at.time, began)
         mark = mark_of(at.event_id)
-        taken = Snapshot(f"{self._folder}/{at.position:020}-{mark}.{self._generations.kind}", at.position, mark)
+        place = f"{self._folder}/{at.position:020}-{mark}{f'-{began}' if began != FIRST_EPOCH else ''}"
+        taken = Snapshot(f"{place}.{self._generations.kind}", at.position, mark, began)
         pieces = _sealed(_encoded(header, dump(rows, self._generations.tables)))
         self._objects.put(taken.name, self._counted(pieces, progress))
         return taken
 
-    def forget(self, useless: Sequence[Snapshot]) -> None:
-        """Drops snapshots, and all that are of another version."""
+    def forget(self, useless: Collection[str], kept: Collection[str]) -> None:
+        """Drop snapshots by name, and those of other versions of the projection, but none that is to be kept."""
         others = [name for name in self._objects.names(self._home) if not name.startswith(f"{self._folder}/")]
-        for name in [*others, *(one.name for one in useless)]:
+        for name in {*others, *useless}.difference(kept):
             self._objects.delete(name)
 
     def restore(self, snapshot: Snapshot) -> Rows:
@@ -149,7 +180,7 @@ class Snapshots:
         if (header.projection, header.fingerprint) != (self._generations.name, self._generations.fingerprint):
             raise SnapshotUnusable(f"it is of {header.projection} {header.fingerprint}")
         parts = (self._going_on(part) for part in _parts(file))
-        return self._generations.filled(parts, header.position, header.event_id, header.time)
+        return self._generations.filled(parts, header.position, header.event_id, header.time, header.epoch)
 
     def _fetch(self, snapshot: Snapshot, file: IO[bytes]) -> None:
         digest, last = hashlib.sha256(), b""
@@ -174,11 +205,6 @@ class Snapshots:
             if self._abandoned.is_set():
                 raise SnapshotUnusable("it is not wanted any more")
             yield piece
-
-
-def mark_of(event_id: str) -> str:
-    """What stands for an event in a snapshot's name."""
-    return hashlib.sha256(event_id.encode()).hexdigest()[:16]
 
 
 async def is_marked(store: EventStore, position: int, mark: str) -> bool:

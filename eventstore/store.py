@@ -24,6 +24,11 @@ class EventStore(Protocol):
         """The log's name."""
         ...
 
+    @property
+    def epochs(self) -> Sequence[int]:
+        """The epochs of the log as it was opened, oldest first; the last is the current one."""
+        ...
+
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Appends events, all or none, and returns their positions; on return they are durable.
 

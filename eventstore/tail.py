@@ -10,7 +10,8 @@ from itertools import takewhile
 
 import structlog
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.epochs import EPOCH_STREAM, epoch_of
+from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.reached import Reached
 from eventstore.requests import RecentRequests
@@ -90,6 +91,11 @@ class Tail:
     def kept_after(self) -> int:
         """What is behind this position is kept."""
         return self._kept_after
+
+    @property
+    def last(self) -> RecordedEvent | None:
+        """The last event heard; None when nothing was heard since the start."""
+        return self._kept[-1][0][-1] if self._kept else None
 
     @property
     def position(self) -> int:
@@ -194,6 +200,8 @@ class Tail:
         return found
 
     def _hear(self, batch: Batch) -> None:
+        if began := [event for event in batch if event.stream == EPOCH_STREAM]:
+            raise LogRewritten(f"the {self.store.log} log began epoch {epoch_of(began[-1])}: start again to follow it")
         size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
         self._kept.append((batch, size))
         self._size += size

@@ -18,8 +18,8 @@ import structlog
 import uvloop
 from cyclopts import App, Parameter
 
-from eventstore.errors import LogRewritten, Rejected, StoreUnavailable, UnsafeStore
-from services.app import Running, running
+from eventstore.errors import LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
+from services.app import LOGS, Running, running
 from services.data_directory import DataDirectoryError
 from services.listen import AddressInUse
 from services.nats_server import NatsServerError
@@ -28,7 +28,19 @@ from services.settings import SERVICES, Settings, from_environment
 # A call must not wait for as long as 5 ms while a projection's thread computes.
 SWITCH_SECONDS = 0.0005
 
-REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError, LogRewritten)
+REFUSALS = (
+    *(Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError),
+    *(LogRewritten, LogLost),
+)
+
+AcceptLogLoss = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A log (tracking, registry, serving, webhooks) that lost events, to go on without them in a new epoch.",
+        negative=(),
+        show_default=False,
+    ),
+]
 
 
 def up(
@@ -45,15 +57,17 @@ def up(
         tuple[str, ...],
         Parameter(help="A service to leave out, such as one that cannot start.", negative=(), show_default=False),
     ] = (),
+    accept_log_loss: AcceptLogLoss = (),
 ) -> int:
     """Start NATS and all services in one process; ROLLFORWARD_* variables set what no option does.
 
     Ends in good order on Ctrl-C and SIGTERM.
     """
-    if not _are_services(without):
+    if not _are_services(without) or not _are_logs(accept_log_loss):
         return 2
     services = tuple(service for service in SERVICES if service not in without)
-    return _main(_settings(services, data, grpc, http, nats, database, artifacts))
+    settings = _settings(services, data, grpc, http, nats, database, artifacts)
+    return _main(replace(settings, accept_log_loss=accept_log_loss))
 
 
 def run(
@@ -67,15 +81,24 @@ def run(
     nats: Annotated[str | None, Parameter(help="The NATS server, such as nats://localhost:4222.")] = None,
     database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
     artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+    accept_log_loss: AcceptLogLoss = (),
 ) -> int:
     """Start one service on an outside NATS server; ROLLFORWARD_* variables set what no option does."""
-    if not _are_services([service]):
+    if not _are_services([service]) or not _are_logs(accept_log_loss):
         return 2
     settings = _settings((service,), data, grpc, http, nats, database, artifacts)
     if not settings.nats:
         print("rollforward: one service alone needs a NATS server: --nats or ROLLFORWARD_NATS", file=sys.stderr)
         return 2
-    return _main(settings)
+    return _main(replace(settings, accept_log_loss=accept_log_loss))
+
+
+def _are_logs(names: Sequence[str]) -> bool:
+    for name in names:
+        if name not in LOGS:
+            print(f"rollforward: unknown log {name!r}: expected one of {', '.join(LOGS)}", file=sys.stderr)
+            return False
+    return True
 
 
 def _are_services(names: Sequence[str]) -> bool:

@@ -17,10 +17,12 @@ from obstore.exceptions import BaseError
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
+from eventstore.generations import Generations
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
 from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
+from eventstore.snapshots import Snapshots
 from eventstore.tail import Tail
 from eventstore.tasks import end
 from rollforward import v1
@@ -29,6 +31,7 @@ from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.grpc_server import add_health_and_reflection, listen, open_server
 from services.http import serving_http
+from services.logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
 from services.nats_recovery import keep_writable
 from services.nats_server import EmbeddedNats, NatsServerError
 from services.objects import ObjectPlace, open_objects
@@ -151,24 +154,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         Rejected: INVALID_SETTING when rows or artifacts cannot be kept where they should.
+        LogLost: A log lacks events that rows, snapshots or a note in the data directory know.
         StoreUnavailable, UnsafeStore: NATS or the database is out of reach, or NATS cannot keep its promises.
         AddressInUse: Another program listens where this one should.
         NatsServerError, DataDirectoryError: The embedded NATS server cannot run.
     """
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
-        stores = await _open_logs(settings, stack, failed)
-        tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
-        edge = Edge()
-        server = open_server(edge, settings.attendance_patience)
         with _naming_settings():
             database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
-            parts = _Parts(settings, stores, tails, database, objects, edge, server)
-            for service in settings.services:
-                _ADD[service](parts)
-        v1.add_SystemServiceServicer_to_server(
-            SystemServicer(settings.services, list(stores.values()), parts.projectors, parts.keepers), server
-        )
+        knowledge = await _known(settings, database, objects)
+        stores = await _open_logs(settings, knowledge, stack, failed)
+        tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
+        parts = _put_together(settings, stores, tails, database, objects)
+        server = parts.server
         await _start_all(parts, stack)
         names = [name for service in settings.services for name in _NAMES[service]]
         checks = await add_health_and_reflection(server, [*names, "SystemService"])
@@ -191,6 +190,25 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await server.stop(GRACE_SECONDS)
 
 
+def _put_together(
+    settings: Settings,
+    stores: dict[str, JetStreamStore],
+    tails: dict[str, Tail],
+    database: Database,
+    objects: ObjectPlace,
+) -> _Parts:
+    edge = Edge()
+    server = open_server(edge, settings.attendance_patience)
+    parts = _Parts(settings, stores, tails, database, objects, edge, server)
+    with _naming_settings():
+        for service in settings.services:
+            _ADD[service](parts)
+    parts.workers.append(PositionNotes(settings.data, tails))
+    system = SystemServicer(settings.services, list(stores.values()), parts.projectors, parts.keepers)
+    v1.add_SystemServiceServicer_to_server(system, server)
+    return parts
+
+
 @contextmanager
 def _naming_settings() -> Iterator[None]:
     """Says in a line what is wrong with the places that the settings name."""
@@ -203,14 +221,34 @@ def _naming_settings() -> Iterator[None]:
 
 async def _start(projector: Projector, *, required: bool) -> None:
     try:
-        await projector.start()
+        with _naming_database():
+            await projector.start()
     except StoreUnavailable as error:
         if required or error.reason != "PROJECTION_FAILED":
             raise
         _logger.warning("starting without a projection that failed", projection=projector.name, error=str(error))
+
+
+@contextmanager
+def _naming_database() -> Iterator[None]:
+    try:
+        yield
     except sa.exc.OperationalError as error:
         words = " ".join(str(error.orig).split())
         raise StoreUnavailable(f"the database does not answer: {words}", "DATABASE_UNAVAILABLE") from error
+
+
+async def _known(settings: Settings, database: Database, objects: ObjectPlace) -> Knowledge:
+    """Return what is known of the logs outside of them, by what this process keeps."""
+    kept: dict[str, list[tuple[Generations, Snapshots]]] = {}
+    for service in settings.services:
+        for log, projection in _ROWS[service]:
+            generations = Generations(projection, database)
+            kept.setdefault(log, []).append((generations, Snapshots(generations, objects)))
+    knowledge = Knowledge(settings.data, [Derived(log, rows) for log, rows in kept.items()])
+    with _naming_database():
+        await asyncio.to_thread(knowledge.read)
+    return knowledge
 
 
 async def _start_all(parts: _Parts, stack: AsyncExitStack) -> None:
@@ -223,11 +261,13 @@ async def _start_all(parts: _Parts, stack: AsyncExitStack) -> None:
 
 
 async def _open_logs(
-    settings: Settings, stack: AsyncExitStack, failed: asyncio.Future[None]
+    settings: Settings, knowledge: Knowledge, stack: AsyncExitStack, failed: asyncio.Future[None]
 ) -> dict[str, JetStreamStore]:
+    logs = list(dict.fromkeys(log for service in settings.services for log in NEEDED_LOGS[service]))
     url, user, password = settings.nats, settings.nats_user, settings.nats_password
     flush = ask_monitor(settings.nats_monitor) if settings.nats_monitor else None
     if not url:
+        refuse_missing_store(settings, knowledge, logs)
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
@@ -236,10 +276,12 @@ async def _open_logs(
     client = await connect(url, user or None, password or None)
     stack.push_async_callback(client.close)
     stores = {}
-    for log in dict.fromkeys(log for service in settings.services for log in NEEDED_LOGS[service]):
+    for log in logs:
         stores[log] = JetStreamStore(client, log, LOGS[log], flush)
-        await stores[log].open(replicas=settings.replicas, erasable=log == "tracking")
-        for warning in (await stores[log].condition()).warnings:
+    await refuse_losses(list(stores.values()), knowledge, settings)
+    for log, store in stores.items():
+        await open_log(store, knowledge, settings, erasable=log == "tracking")
+        for warning in (await store.condition()).warnings:
             _logger.warning("an acknowledged event could be lost", log=log, why=warning)
     return stores
 
@@ -344,6 +386,15 @@ def _add_webhooks(parts: _Parts) -> None:
     parts.workers.append(senders)
     v1.add_WebhookServiceServicer_to_server(WebhooksServicer(rows, senders), parts.server)
 
+
+_ROWS: Mapping[str, Sequence[tuple[str, Projection]]] = {
+    "tracking": [("tracking", TrackingProjection()), ("registry", NamedArtifactsProjection())],
+    "registry": [("registry", RegistryProjection()), ("tracking", RunsProjection())],
+    "serving": [("serving", ServingProjection()), ("registry", AssignmentsProjection())],
+    "audit": [(log, AuditProjection(log)) for log in LOGS],
+    "webhooks": [("webhooks", WebhooksProjection())],
+}
+"""The rows that each service keeps, with the log that they are computed from."""
 
 _ADD = {
     "tracking": _add_tracking,

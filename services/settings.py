@@ -10,7 +10,18 @@ from eventstore.errors import Kind, Rejected
 
 SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
 
-_TEXTS = ("grpc", "http", "nats", "nats_user", "nats_password", "nats_monitor", "database", "artifacts", "webhook_key")
+_TEXTS = (
+    "grpc",
+    "http",
+    "nats",
+    "nats_user",
+    "nats_password",
+    "nats_monitor",
+    "database",
+    "artifacts",
+    "webhook_key",
+    "actor",
+)
 _NUMBERS = (
     "nats_port",
     "replicas",
@@ -43,6 +54,8 @@ class Settings:
         attendance_patience: For how many seconds the job of a run may be silent before the run is lost; at least 1.
         snapshot_interval: How often it is seen to whether a snapshot of rows is due, in seconds; 0 for never.
         snapshot_events: How many events must have come since the last snapshot, at least.
+        accept_log_loss: The logs whose loss of events is accepted at this start.
+        actor: Who runs it, as an event that begins an epoch names them; empty for the operating system's user.
         direct_transfers: Whether clients may transfer artifacts straight to and from an S3 store; 0 for no.
     """
 
@@ -64,6 +77,8 @@ class Settings:
     direct_transfers: int = 1
     snapshot_interval: int = 600
     snapshot_events: int = 10_000
+    accept_log_loss: tuple[str, ...] = ()
+    actor: str = ""
 
     @property
     def database_location(self) -> str:

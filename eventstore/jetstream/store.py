@@ -21,6 +21,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, Serve
 from eventstore.backoff import pause_after
 from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
+from eventstore.epochs import FIRST_EPOCH, read_epochs
 from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.appends import (
@@ -82,6 +83,7 @@ class JetStreamStore:
         self._name = f"rf-{log}"
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._replicas = 1
+        self._epochs: tuple[int, ...] = (FIRST_EPOCH,)
         self._together = Together()
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
         self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
@@ -91,6 +93,31 @@ class JetStreamStore:
     def log(self) -> str:
         """The log's name."""
         return self._log
+
+    @property
+    def epochs(self) -> Sequence[int]:
+        """The epochs of the log as it was opened, oldest first."""
+        return self._epochs
+
+    async def find(self) -> bool:
+        """Open the log for reading if it is there, and return whether it is.
+
+        Raises:
+            StoreUnavailable: JetStream does not answer or refuses.
+        """
+
+        async def info() -> api.StreamInfo | None:
+            try:
+                return await self._js.stream_info(self._name)
+            except NotFoundError:
+                return None
+
+        found = await self._insist(info)
+        if found is None:
+            return False
+        self._replicas = found.config.num_replicas or 1
+        self._epochs = await read_epochs(self)
+        return True
 
     async def open(self, *, replicas: int = 1, erasable: bool = False) -> None:
         """Makes the log when it is not there; an existing one stays as it is.
@@ -123,6 +150,7 @@ class JetStreamStore:
                 return await self._js.add_stream(config)
 
         self._replicas = (await self._insist(info)).config.num_replicas or 1
+        self._epochs = await read_epochs(self)
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Appends events, all or none; see `EventStore.append`."""

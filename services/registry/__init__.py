@@ -32,6 +32,7 @@ EVENTS = EventTypes(
         v1.AliasScheduleRefused,
         v1.PolicySet,
         v1.PolicyRemoved,
+        v1.LogEpochBegan,
     ],
 )
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from eventstore.bulk import insert_rows
+from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
@@ -42,6 +43,7 @@ _END_SCHEDULE = sa.delete(schedules).where(schedules.c.schedule_id == sa.bindpar
 _LATEST = sa.update(models).where(models.c.origin == _OF).values(latest_version=sa.bindparam("newest"))
 _SET = sa.insert(aliases)
 _CREATE, _NAME, _REGISTER = sa.insert(models), sa.insert(names), sa.insert(versions)
+_OF_NO_MODEL = (POLICIES_STREAM, EPOCH_STREAM)
 
 Fact = Any
 """An event of one of the types that its writer is for."""
@@ -63,7 +65,7 @@ class RegistryProjection:
         _change_aliases(rows, changing)
         others = [event for event in events if not isinstance(event.data, _CHANGES)]
         insert_rows(rows, event_ids, [(event.position, event.id, event.append_end) for event in others])
-        touched = {event.stream: event for event in events if event.stream != POLICIES_STREAM}
+        touched = {event.stream: event for event in events if event.stream not in _OF_NO_MODEL}
         _many(rows, _TOUCH, [_touched(event) for event in touched.values()])
 
 
@@ -281,6 +283,7 @@ _WRITERS: Mapping[type[Message], Writer | None] = {
     v1.VersionRestored: _of_version(lambda *_: {"deleted_at": None}),
     v1.PolicySet: _set_policy,
     v1.PolicyRemoved: _remove_policy,
+    v1.LogEpochBegan: None,
 }
 
 

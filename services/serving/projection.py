@@ -7,6 +7,7 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
+from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.serving.decider import ServingEvent
@@ -47,7 +48,8 @@ class ServingProjection:
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
         for event in events:
-            self._write(rows, event)
+            if event.stream != EPOCH_STREAM:
+                self._write(rows, event)
 
     def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         fact: ServingEvent = event.data  # type: ignore[assignment]

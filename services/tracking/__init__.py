@@ -35,6 +35,7 @@ EVENTS = EventTypes(
         v1.LoggedModelFinalized,
         v1.LoggedModelDeleted,
         v1.LoggedModelRestored,
+        v1.LogEpochBegan,
     ],
 )
 

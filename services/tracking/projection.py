@@ -262,4 +262,5 @@ _WRITERS: Mapping[type[Message], Writer] = {
     v1.LoggedModelFinalized: _of_model(lambda fact: {"status": fact.status}),
     v1.LoggedModelDeleted: _of_model(lambda _: {"deleted": True}),
     v1.LoggedModelRestored: _of_model(lambda _: {"deleted": False}),
+    v1.LogEpochBegan: lambda *_: None,
 }

@@ -16,6 +16,7 @@ EVENTS = EventTypes(
         v1.WebhookParked,
         v1.WebhookResumed,
         v1.WebhookReplayed,
+        v1.LogEpochBegan,
     ]
 )
 

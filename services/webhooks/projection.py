@@ -7,6 +7,7 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
+from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from eventstore.rows import USED_BY_APPLY
 from rollforward import v1
@@ -49,7 +50,8 @@ class WebhooksProjection:
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
         for event in events:
-            self._write(rows, event)
+            if event.stream != EPOCH_STREAM:
+                self._write(rows, event)
 
     def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         fact: WebhookEvent = event.data  # type: ignore[assignment]

@@ -154,7 +154,7 @@ class Senders:
                 async with aclosing(self._rows.tail.events(position)) as news:
                     async for batch, upto in news:
                         for event in batch:
-                            if not isinstance(event.data, v1.WebhookDelivered):
+                            if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):
                                 self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]
                         position = upto
             except FollowerTooSlow:

@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
 
+from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector, RebuildProgress
 from eventstore.rows import Database
@@ -44,7 +45,8 @@ class Notes:
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         for event in events:
-            self._write(rows, event)
+            if event.stream != EPOCH_STREAM:
+                self._write(rows, event)
 
     def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
         assert isinstance(event.data, StringValue)
@@ -85,10 +87,12 @@ async def folded(log: EventStore) -> list[Row]:
     async with aclosing(log.subscribe()) as subscription:
         while head:
             for event in await anext(subscription):
+                head = 0 if event.position == head else head
+                if event.stream == EPOCH_STREAM:
+                    continue
                 assert isinstance(event.data, StringValue)
                 count = found[event.stream][2] + 1 if event.stream in found else 1
                 found[event.stream] = (event.stream, event.data.value, count, event.position)
-                head = 0 if event.position == head else head
     return [found[stream] for stream in sorted(found)]
 
 

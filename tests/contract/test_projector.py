@@ -20,10 +20,8 @@ from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database, checkpoint, events
 from eventstore.tail import Tail
-from services.nats_server import NatsAddress
 from tests.contract.events import TYPES, following
 from tests.contract.notes import Notes, all_notes, folded, generations, notes, running, tables, write
-from tests.servers.nats import open_log
 from tests.servers.postgres import PostgresServer
 
 LONG = 60.0  # seconds: no bookmark in between
@@ -86,20 +84,6 @@ async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(waited_for.wait_for(1_000_000), 0.01)
             assert 1_000_000 not in {position for position, *_ in waited_for._reached._waiters}
-
-
-async def test_rows_of_another_log_are_computed_anew(
-    nats_address: NatsAddress, log: JetStreamStore, location: str
-) -> None:
-    head = await write(log, 10)
-    async with running(log, location):
-        pass
-    for count in (head, 3):
-        async with open_log(nats_address, TYPES) as other, running(other, location) as projector:
-            await write(other, count, streams=2)
-            await projector.wait_for(count)
-            assert await projector.query(all_notes) == await folded(other)
-            assert len(generations(location)) == 1
 
 
 async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamStore, location: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +11,10 @@ from pathlib import Path
 from eventstore import snapshots
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from services.nats_server import NatsAddress
-from services.objects import ObjectPlace, open_objects
+from services.objects import ObjectPlace
 from tests.contract.events import TYPES
 from tests.contract.kept import FOLDER, applied_at_start, flipped, positions, take, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write
-from tests.servers.nats import open_log
 
 
 async def test_rows_of_a_snapshot_are_those_of_a_rebuild(
@@ -103,41 +100,6 @@ async def test_a_damaged_snapshot_is_passed_over(location: str, objects: ObjectP
         async with running(log, location, projection, objects) as projector:
             assert projection.applied == list(range(first + 1, last + 1))
             assert await projector.query(all_notes) == await folded(log)
-
-
-async def test_snapshots_of_a_tail_that_the_log_lost_are_passed_over(location: str, objects: ObjectPlace) -> None:
-    log = MemoryStore("words", TYPES)
-    first = await taken(log, location, objects, 10)
-    await taken(log, location, objects, 10)
-    shorter = MemoryStore("words", TYPES)
-    shorter._events = log._events[: first + 3]
-    assert await applied_at_start(shorter, location, objects) == list(range(first + 1, first + 4))
-    head = await write(shorter, 10)  # as far as before, with other events
-    lose_rows(location)
-    assert await applied_at_start(shorter, location, objects) == list(range(first + 1, head + 1))
-
-
-async def test_a_snapshot_goes_in_front_of_those_that_are_of_no_use(location: str, objects: ObjectPlace) -> None:
-    log = MemoryStore("words", TYPES)
-    for _ in range(2):
-        await taken(log, location, objects, 10)
-    other = MemoryStore("words", TYPES)
-    at = await taken(other, location, objects, 5)
-    assert positions(objects) == [at]
-    lose_rows(location)
-    assert await applied_at_start(other, location, objects) == []
-
-
-async def test_rows_of_another_log_make_way_for_those_of_a_snapshot(
-    nats_address: NatsAddress, log: JetStreamStore, location: str, objects: ObjectPlace
-) -> None:
-    head = await taken(log, location, objects)
-    lose_rows(location)
-    async with open_log(nats_address, TYPES) as other:
-        await write(other, 2 * head)
-        async with running(other, location, objects=open_objects(tempfile.mkdtemp())):
-            pass
-    assert await applied_at_start(log, location, objects) == []
 
 
 async def test_a_snapshot_of_another_version_is_unfit(log: JetStreamStore, location: str, objects: ObjectPlace) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import tempfile
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore import snapshots
-from eventstore.memory import MemoryStore
+from eventstore.epochs import find_loss
+from eventstore.errors import LogLost
+from eventstore.event import KnownPosition
+from eventstore.generations import Generations
+from eventstore.rows import Database
+from eventstore.snapshots import Snapshots
 from services.objects import open_objects
-from tests.contract.events import TYPES, new
+from tests.contract.epochs import accept, new_log, shortened
+from tests.contract.events import new
 from tests.contract.kept import FOLDER, flipped, take
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running
 
@@ -22,8 +29,9 @@ class Machine:
     def __init__(self, home: str) -> None:
         self.rows = f"{home}/rows"
         self.objects = open_objects(f"{home}/objects")
-        self.log = MemoryStore("model", TYPES)
+        self.log = new_log()
         self.version = 1
+        self.number = 0
 
     async def append(self, streams: list[int]) -> None:
         await self.log.append([new(f"s{stream}", str(stream)) for stream in streams])
@@ -32,8 +40,7 @@ class Machine:
         kept = self.log._events[: max(len(self.log._events) - count, 0)]
         while kept and not kept[-1].closes_append:
             kept.pop()
-        self.log = MemoryStore("model", TYPES)
-        self.log._events = kept
+        self.log = shortened(self.log, len(kept))
 
     async def lose_rows(self) -> None:
         lose_rows(self.rows)
@@ -47,11 +54,42 @@ class Machine:
         self.version += 1
 
     async def run(self, snapshot: bool) -> None:
+        lost = [known for known in self.known() if await find_loss(self.log, known)]
+        rows = [known for known in self.known() if known.source.startswith("rows ")]
+        refusing = [known for known in lost if known in rows or not rows]
+        if not refusing:
+            await self.start(snapshot)
+            return
+        before = self.known()
+        with pytest.raises(LogLost) as refused:
+            await self.start(snapshot)
+        assert {loss.known for loss in refused.value.losses} == set(refusing)
+        assert self.known() == before
+        await self.accept(lost)
+        await self.start(snapshot)
+
+    def keepers(self) -> tuple[Generations, Snapshots]:
+        generations = Generations(Notes(self.version), Database(self.rows))
+        return generations, Snapshots(generations, self.objects)
+
+    def known(self) -> list[KnownPosition]:
+        generations, snapshots = self.keepers()
+        return [*generations.known(), *snapshots.known()]
+
+    async def accept(self, lost: list[KnownPosition]) -> None:
+        await accept(self.log)
+        for known in lost:
+            self.number += 1
+            aside = [keeper.put_aside(known, self.number) for keeper in self.keepers()]
+            assert any(aside)
+
+    async def start(self, snapshot: bool) -> None:
         async with running(self.log, self.rows, Notes(self.version), self.objects) as projector:
             assert await projector.query(all_notes) == await folded(self.log)
             if snapshot:
                 await take(projector)
-                assert 1 <= len(self.objects.names(FOLDER)) <= snapshots.KEPT
+                lost = [known for known in self.known() if await find_loss(self.log, known)]
+                assert 1 <= len(self.objects.names(FOLDER)) - len(lost) <= snapshots.KEPT
 
 
 steps = st.lists(

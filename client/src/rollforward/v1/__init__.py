@@ -52,6 +52,9 @@ from .audit_service_pb2_grpc import (
 from .bookmark_pb2 import (
     Bookmark as Bookmark,
 )
+from .log_events_pb2 import (
+    LogEpochBegan as LogEpochBegan,
+)
 from .logged_model_service_pb2 import (
     CreateLoggedModelRequest as CreateLoggedModelRequest,
     CreateLoggedModelResponse as CreateLoggedModelResponse,

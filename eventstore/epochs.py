@@ -1,0 +1,85 @@
+"""Epochs: the identity of a log, and what shows that a log is not the one that rows were computed from.
+
+A log begins in epoch 1. When it lost events and its operator accepts that, an event in `EPOCH_STREAM` begins a new
+epoch: positions and revisions that were read before may name other events from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from eventstore.errors import LogLost, Loss, WrongExpectedRevision
+from eventstore.event import KnownPosition, Metadata, NewEvent, RecordedEvent
+from eventstore.ids import new_id
+from eventstore.store import NO_STREAM, EventStore
+
+EPOCH_STREAM = "epochs"
+"""The stream of the events that begin an epoch; every log has it."""
+
+FIRST_EPOCH = 1
+"""The epoch of a log that never lost an event."""
+
+
+class EpochBegan(Protocol):
+    """The event that begins an epoch, as far as the kernel reads it."""
+
+    @property
+    def epoch(self) -> int: ...
+
+
+class EpochMessage(EpochBegan, Protocol):
+    """A message of such an event, whose other fields say what was lost."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
+
+
+def mark_of(event_id: str) -> str:
+    """Return the short hash that names an event outside of its log."""
+    return hashlib.sha256(event_id.encode()).hexdigest()[:16]
+
+
+async def read_epochs(store: EventStore) -> tuple[int, ...]:
+    """Return the epochs of a log, oldest first; the last is the current one."""
+    return (FIRST_EPOCH, *[epoch_of(event) async for event in store.read(EPOCH_STREAM)])
+
+
+def epoch_of(event: RecordedEvent) -> int:
+    """Return the epoch that an event of `EPOCH_STREAM` begins."""
+    return cast("EpochBegan", event.data).epoch
+
+
+def next_epoch(epochs: Sequence[int], time_ms: int) -> int:
+    """Return a number for a new epoch: its time, so that two copies of one log never begin the same."""
+    return max(time_ms, max(epochs) + 1)
+
+
+async def find_loss(store: EventStore, known: KnownPosition) -> Loss | None:
+    """Return what a log lacks of what is known of it; None when it holds the very event, or that was erased."""
+    if not known.position:
+        return None
+    event = await store.event_at(known.position)
+    if event is None:
+        head = await store.head()
+        return None if head >= known.position else Loss(store.log, head, known)
+    if mark_of(event.id) == known.mark:
+        return None
+    return Loss(store.log, await store.head(), known)
+
+
+async def refuse_losses(store: EventStore, known: Sequence[KnownPosition]) -> None:
+    """Raise `LogLost` when a log does not hold all that is known of it."""
+    if losses := [loss for one in known if (loss := await find_loss(store, one))]:
+        raise LogLost(losses)
+
+
+async def begin_epoch(store: EventStore, began: EpochMessage, metadata: Metadata) -> None:
+    """Append the event that begins an epoch, unless another process began one meanwhile."""
+    last = [event.position async for event in store.read(EPOCH_STREAM)]
+    event_id = new_id()
+    event = NewEvent(EPOCH_STREAM, began, metadata, event_id, event_id)  # type: ignore[arg-type]
+    try:
+        await store.append([event], {EPOCH_STREAM: last[-1] if last else NO_STREAM})
+    except WrongExpectedRevision:
+        return

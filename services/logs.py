@@ -1,0 +1,244 @@
+"""The logs of a process: opened at start, after all that knows them was compared with what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from eventstore.epochs import begin_epoch, find_loss, mark_of, next_epoch
+from eventstore.errors import LogLost, Loss, StoreUnavailable, UnknownEventType
+from eventstore.event import KnownPosition, Metadata
+from eventstore.files import write_durably
+from eventstore.generations import Generations
+from eventstore.jetstream import JetStreamStore
+from eventstore.snapshots import Snapshots
+from eventstore.tail import Tail
+from eventstore.tasks import end
+from rollforward import v1
+from services.settings import Settings
+
+NOTE_SECONDS = 2.0
+POLL_SECONDS = 0.1
+
+_logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What a process computes from one log and keeps outside of it: by projection, its rows and their snapshots."""
+
+    log: str
+    rows: Sequence[tuple[Generations, Snapshots]]
+
+
+class Knowledge:
+    """How far rows, snapshots and the positions noted in the data directory have come in each log.
+
+    Args:
+        data: The data directory.
+        derived: What is kept of each log.
+    """
+
+    def __init__(self, data: Path, derived: Sequence[Derived]) -> None:
+        self._data = data
+        self._derived = {one.log: one for one in derived}
+        self._known: dict[str, list[KnownPosition]] = {}
+
+    def read(self) -> None:
+        """Look at all of it; this blocks.
+
+        Raises:
+            sa.exc.OperationalError: The database is out of reach.
+        """
+        reaches_snapshots = True
+        for log, derived in self._derived.items():
+            known = [at for generations, _ in derived.rows for at in generations.known()]
+            if noted := read_note(self._data, log):
+                known.append(noted)
+            for _, snapshots in derived.rows if reaches_snapshots else ():
+                try:
+                    known += snapshots.known()
+                except StoreUnavailable as error:
+                    _logger.warning("snapshots are not compared with the log", error=str(error))
+                    reaches_snapshots = False
+                    break
+            self._known[log] = [at for at in known if at.position]
+
+    def of(self, log: str) -> Sequence[KnownPosition]:
+        """Return what was read about a log, empty rows left out."""
+        return self._known.get(log, ())
+
+    def put_aside(self, losses: Sequence[Loss], number: int) -> None:
+        """Rename what knows more than its log, so that it is kept and never opened; this blocks."""
+        for loss in losses:
+            aside = self._put_aside(loss.log, loss.known, number)
+            _logger.warning("put aside", log=loss.log, source=loss.known.source, name=aside)
+
+    def _put_aside(self, log: str, lost: KnownPosition, number: int) -> str | None:
+        if lost.source.startswith("file "):
+            path = note_path(self._data, log)
+            return str(path.rename(path.with_name(f"lost-{number}-{path.name}")))
+        for generations, snapshots in self._derived[log].rows:
+            keeper = generations if lost.source.startswith("rows ") else snapshots
+            with _claimed(generations):
+                if aside := keeper.put_aside(lost, number):
+                    return aside
+        return None
+
+
+@contextmanager
+def _claimed(generations: Generations) -> Iterator[None]:
+    while not (release := generations.claim()):
+        time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        release()
+
+
+async def open_log(store: JetStreamStore, knowledge: Knowledge, settings: Settings, *, erasable: bool) -> None:
+    """Open a log that holds what is known of it; make it when nothing is known of it and it is not there.
+
+    What it lost was accepted: a new epoch begins, and what knows more is put aside.
+    """
+    losses = await find_losses(store, knowledge)
+    await store.open(replicas=settings.replicas, erasable=erasable)
+    if not losses:
+        if store.log in settings.accept_log_loss:
+            _logger.warning("nothing is lost: --accept-log-loss has no effect, remove it", log=store.log)
+        return
+    time_ms = time.time_ns() // 1_000_000
+    if any(loss.known.epoch not in store.epochs[:-1] for loss in losses):
+        await _begin(store, losses, settings, time_ms)
+    await asyncio.to_thread(knowledge.put_aside, losses, time_ms)
+
+
+async def refuse_losses(stores: Sequence[JetStreamStore], knowledge: Knowledge, settings: Settings) -> None:
+    """Raise `LogLost` with the losses of all logs that are not accepted, before any log is changed."""
+    unaccepted = [store for store in stores if store.log not in settings.accept_log_loss]
+    if losses := [loss for store in unaccepted for loss in await find_losses(store, knowledge)]:
+        raise LogLost(losses)
+
+
+async def find_losses(store: JetStreamStore, knowledge: Knowledge) -> list[Loss]:
+    """Return what a log lacks; one that is not there lacks all that is known of it."""
+    known = knowledge.of(store.log)
+    if not await store.find():
+        return missing_losses(store.log, known)
+    return [loss for at in known if (loss := await find_loss(store, at))]
+
+
+def missing_losses(log: str, known: Sequence[KnownPosition]) -> list[Loss]:
+    """Return the losses of a log of which nothing is there."""
+    return [Loss(log, 0, at) for at in known]
+
+
+def refuse_missing_store(settings: Settings, knowledge: Knowledge, logs: Sequence[str]) -> None:
+    """Raise `LogLost` when the built-in NATS server has no data but rows are there: a volume that is not mounted."""
+    if (settings.data / "nats" / "store" / "jetstream").exists():
+        return
+    unaccepted = [log for log in logs if log not in settings.accept_log_loss]
+    if losses := [loss for log in unaccepted for loss in missing_losses(log, knowledge.of(log))]:
+        raise LogLost(losses)
+
+
+async def _begin(store: JetStreamStore, losses: Sequence[Loss], settings: Settings, time_ms: int) -> None:
+    furthest = max(losses, key=lambda loss: loss.known.position)
+    epoch = next_epoch([*store.epochs, *(loss.known.epoch for loss in losses)], time_ms)
+    began = v1.LogEpochBegan(
+        epoch=epoch,
+        previous_epoch=store.epochs[-1],
+        kept_until=furthest.head,
+        lost_until=furthest.known.position,
+        detail=str(furthest)[:1000],
+    )
+    await begin_epoch(store, began, Metadata(operator(settings), "--accept-log-loss"))
+    await store.find()
+    _logger.warning("a new epoch began", log=store.log, epoch=store.epochs[-1], loss=str(furthest))
+
+
+def operator(settings: Settings) -> str:
+    """Return who runs this process: ROLLFORWARD_ACTOR, else the user of the operating system."""
+    try:
+        return settings.actor or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # a container's user id often has no name
+
+
+class PositionNotes:
+    """Writes down in the data directory how far each log was followed: rows may be behind that, or be lost.
+
+    Args:
+        data: The data directory.
+        tails: What follows the logs, by name.
+    """
+
+    def __init__(self, data: Path, tails: Mapping[str, Tail]) -> None:
+        self._data = data
+        self._tails = tails
+        self._noted: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run(), name="position notes")
+
+    async def stop(self) -> None:
+        """Write down the last positions. Stopping twice is harmless."""
+        await end(self._task)
+        await self._note()
+
+    async def _run(self) -> None:
+        while True:
+            await self._note()
+            await asyncio.sleep(NOTE_SECONDS)
+
+    async def _note(self) -> None:
+        for log, tail in self._tails.items():
+            if tail.position == self._noted.get(log, 0):
+                continue
+            try:
+                await asyncio.to_thread(_write_note, note_path(self._data, log), await self._known(tail))
+            except (OSError, StoreUnavailable, UnknownEventType) as error:
+                _logger.warning("position of the log is not noted", log=log, error=str(error))
+            else:
+                self._noted[log] = tail.position
+
+    async def _known(self, tail: Tail) -> KnownPosition | None:
+        event = tail.last or await tail.store.event_at(tail.position)
+        if event is None:  # it was erased
+            return None
+        return KnownPosition("file", tail.store.epochs[-1], event.position, mark_of(event.id))
+
+
+def note_path(data: Path, log: str) -> Path:
+    """Return where the position of a log is noted."""
+    return data / "known" / f"{log}.json"
+
+
+def read_note(data: Path, log: str) -> KnownPosition | None:
+    """Return the noted position of a log; None when there is none that can be read."""
+    path = note_path(data, log)
+    try:
+        noted = json.loads(path.read_bytes())
+        return KnownPosition(f"file {path}", int(noted["epoch"]), int(noted["position"]), str(noted["mark"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_note(path: Path, known: KnownPosition | None) -> None:
+    if known is None:
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    write_durably(new, [json.dumps({"epoch": known.epoch, "position": known.position, "mark": known.mark}).encode()])
+    new.replace(path)
