@@ -21,6 +21,7 @@ from cyclopts import App, Parameter
 from eventstore.errors import LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import LOGS, Running, running
 from services.data_directory import DataDirectoryError
+from services.limits import raise_file_limit
 from services.listen import AddressInUse
 from services.nats_server import NatsServerError
 from services.settings import SERVICES, Settings, from_environment
@@ -133,6 +134,7 @@ def _settings(
 def _main(settings: Settings) -> int:
     _configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
+    raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))

@@ -9,17 +9,31 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.limits import MAX_CALLS, max_connections
 from services.listen import AddressInUse, address_of, bound_socket, host_and_port
 
 MESSAGE_BYTES = 4 * 1024 * 1024
-AHEAD_BYTES = 4 * 1024 * 1024
+HANDSHAKE_MS = 10_000
+AHEAD_BYTES = 256 * 1024
 LONGEST_PING_MS = 20_000
+
+
+def bounds() -> list[tuple[str, int]]:
+    """Return the options that bound what a caller who means harm, or a broken one, can occupy in any server of ours."""
+    return [
+        # A compressed message is unpacked whole before its size is looked at; only the identity is taken.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        # Whoever connects must begin to speak HTTP/2 within this time: a silent connection takes no place for long.
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
+    ]
 
 
 def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Server:
     """A server, which notices within `patience` seconds that a client's host is gone."""
     ping_ms = patience * 500
     options = [
+        *bounds(),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         # Without this a second process could take half of the calls of the first.
@@ -35,7 +49,7 @@ def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Ser
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
     ]
-    return grpc.aio.server(interceptors=[edge], options=options)
+    return grpc.aio.server(interceptors=[edge], options=options, maximum_concurrent_rpcs=MAX_CALLS)
 
 
 def listen(server: grpc.aio.Server, address: str) -> str:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from eventstore.projection import Projector
+from services.http_connections import MAX_CONNECTIONS, ImpatientProtocol
 from services.listen import address_of, bound_socket
 from services.rpc import METRICS
 
@@ -57,7 +58,16 @@ async def serving_http(
         registry.register(shown)
     app = Starlette(routes=_routes(registry, projectors, is_ready))
     with bound_socket(address) as socket:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            http=ImpatientProtocol,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=5,
+        )
         server = _Server(config)
         task = asyncio.create_task(server.serve([socket]))
         try:

@@ -27,6 +27,8 @@ from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnav
 from eventstore.event import Metadata
 from eventstore.store import EventStore
 from eventstore.tail import FollowerTooSlow
+from services.decoding import decoded, decoded_stream
+from services.limits import CallKind, Limiter
 from services.names import check_prose, check_text, check_texts
 
 DOMAIN = "rollforward"
@@ -61,6 +63,7 @@ WITHOUT_ROWS = frozenset(
 """Methods that do not care how far the rows have come: the log or memory answers, or they wait themselves."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Decode = Callable[[bytes], Any]
 
 _STATUS = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -173,7 +176,8 @@ def _code(status: Status) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == status.code)
 
 
-async def _abort(context: Context, status: Status, judged_at: tuple[str, int] | None) -> None:
+async def abort(context: Context, status: Status, judged_at: tuple[str, int] | None = None) -> None:
+    """End a call with a status, and with the position at which it was judged."""
     trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if judged_at:
         # Read your refusals: who reads from there on sees what stood in the way.
@@ -194,6 +198,7 @@ class Edge(grpc.aio.ServerInterceptor):
         self.rows: dict[str, list[Follows]] = {}
         self.memory: dict[str, list[Follows]] = {}
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._limiter = Limiter()
 
     async def intercept_service(
         self,
@@ -212,40 +217,63 @@ class Edge(grpc.aio.ServerInterceptor):
         return self._wrapped[path]
 
     def _wrap(self, service: str, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        codec = handler.request_deserializer, handler.response_serializer
+        # Without a deserializer of its own, gRPC gives the call the bytes that came.
+        decode, encode = handler.request_deserializer, handler.response_serializer
         if handler.unary_stream:
-            call = self._streaming(service, method, handler.unary_stream)
-            once = _EncodedOnce(handler.response_serializer)
-            return grpc.unary_stream_rpc_method_handler(call, handler.request_deserializer, once)
+            call = self._streaming(service, method, handler.unary_stream, decode)
+            return grpc.unary_stream_rpc_method_handler(call, None, _EncodedOnce(encode))
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._answering(service, method, handler.stream_unary), *codec)
-        return grpc.unary_unary_rpc_method_handler(self._answering(service, method, handler.unary_unary), *codec)
+            call = self._uploading(service, method, handler.stream_unary, decode)
+            return grpc.stream_unary_rpc_method_handler(call, None, encode)
+        call = self._answering(service, method, handler.unary_unary, decode)
+        return grpc.unary_unary_rpc_method_handler(call, None, encode)
 
-    def _answering(self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    def _answering(
+        self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]], decode: Decode
+    ) -> Any:
         name = service.rpartition(".")[2]
         writes = is_command(service, method)
 
-        async def call(request: Any, context: Context) -> Any:
+        async def call(data: bytes, context: Context) -> Any:
             async with _Guarded(name, method, context):
-                if isinstance(request, Message):
+                with self._limiter.admitted(CallKind.UNARY):
+                    request = decoded(data, decode)
                     check_texts(request)
-                if writes:
-                    self._check_writable(service)
-                await self._wait(service, method, context)
-                return await inner(request, context)
+                    if writes:
+                        self._check_writable(service)
+                    await self._wait(service, method, context)
+                    return await inner(request, context)
 
         return call
 
-    def _streaming(self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]]) -> Any:
+    def _uploading(
+        self, service: str, method: str, inner: Callable[[Any, Context], Awaitable[Any]], decode: Decode
+    ) -> Any:
         name = service.rpartition(".")[2]
 
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(parts: AsyncIterator[bytes], context: Context) -> Any:
             async with _Guarded(name, method, context):
-                check_texts(request)
-                await self._wait(service, method, context)
-                async with aclosing(inner(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                with self._limiter.admitted(CallKind.UPLOAD):
+                    await self._wait(service, method, context)
+                    async with aclosing(decoded_stream(parts, decode)) as requests:
+                        return await inner(requests, context)
+
+        return call
+
+    def _streaming(
+        self, service: str, method: str, inner: Callable[[Any, Context], AsyncGenerator[Any]], decode: Decode
+    ) -> Any:
+        name = service.rpartition(".")[2]
+
+        async def call(data: bytes, context: Context) -> AsyncIterator[Any]:
+            async with _Guarded(name, method, context):
+                with self._limiter.admitted(CallKind.STREAM):
+                    request = decoded(data, decode)
+                    check_texts(request)
+                    await self._wait(service, method, context)
+                    async with aclosing(inner(request, context)) as responses:
+                        async for response in responses:
+                            yield response
 
         return call
 
@@ -311,7 +339,7 @@ class _Guarded:
         elif isinstance(error, Exception):
             status = status_of(error)
             self._count(_code(status).name)
-            await _abort(self._context, status, getattr(error, "judged_at", None))
+            await abort(self._context, status, getattr(error, "judged_at", None))
         else:
             self._count("CANCELLED")
 

@@ -29,8 +29,11 @@ from rollforward.manifests import build_tree, manifest_digest
 from rollforward.references import parse_alias
 from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage
+from services.grpc_server import bounds
+from services.limits import raise_file_limit
 from services.serving import models
 from services.serving.cache import ArtifactCache, LastKnownGood
+from services.serving.decoding import Decoding
 from services.serving.follow import Follower, PodRefused
 from services.serving.inference import SERVICE, InferenceServicer
 from services.serving.loading import Loader, patient
@@ -39,6 +42,8 @@ from services.serving.runtime import Outcome, Runtime, Target
 PATIENCE = 2.0  # seconds for the service to answer before the pod boots from what it last knew
 DRAIN_SECONDS = 10.0  # for requests under way when the pod stops
 MESSAGE_BYTES = 64 * 1024 * 1024
+
+MAX_CALLS = 1_000  # requests that wait for a version are bounded by its lane; this bounds those still on their way
 
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -93,6 +98,7 @@ def command(
         trust: A type that a skops file may hold beyond scikit-learn's own; may be repeated.
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    raise_file_limit()
     # Loading a model holds the interpreter; requests meanwhile wait a tenth of what they would by default.
     sys.setswitchinterval(0.0005)
     try:
@@ -153,7 +159,9 @@ class Pod:
         loader = Loader(ArtifactCache(settings.cache, fetch, _digest_of), settings.options)
         self._runtime = Runtime(settings.targets, loader, self._conclude)
         self._health = health.aio.HealthServicer()
-        self._server = aio.server(options=_SERVER_OPTIONS)
+        self._server = aio.server(
+            interceptors=[Decoding()], options=[*_SERVER_OPTIONS, *bounds()], maximum_concurrent_rpcs=MAX_CALLS
+        )
         self._port = self._bind()
         self._follower = self._make_follower()
         self._answering: set[Target] = set()

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
+from rollforward.errors import InvalidRequest, from_rpc_error
 from rollforward.manifests import build_tree, manifest_digest
 from rollforward.v1 import Assignment, Target
 from services.serving.cache import LastKnownGood
@@ -121,6 +122,24 @@ def test_a_foreign_client_gets_the_models_own_answers(address: str) -> None:
 )
 def test_a_foreign_client_is_told_whose_fault_it_is(address: str, words: list[str], rows: Any, status: str) -> None:
     assert triton(address, *words, rows=rows) == {"status": status}
+
+
+@pytest.mark.parametrize("method", ["ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer"])
+def test_bytes_that_are_no_message_are_refused_with_a_reason(address: str, method: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"\xff\xff", timeout=30)
+    error = from_rpc_error(refused.value)
+    assert (type(error), error.reason) == (InvalidRequest, "INVALID_MESSAGE")
+
+
+def test_a_compressed_request_is_not_unpacked(address: str) -> None:
+    with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
+        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(bytes(1_000_000), timeout=30)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_health_and_reflection_are_on_the_same_port(address: str) -> None:

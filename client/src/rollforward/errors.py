@@ -130,7 +130,7 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
     details = _details(error)
     info = _error_info(details)
     if info is None:
-        return kind(_reason_of(code), error.details() or "", details=details)
+        return _from_grpc_itself(code, error.details() or "", details)
     return kind(info.reason, error.details() or "", info.metadata, details)
 
 
@@ -150,9 +150,14 @@ def _is_answer_too_large(error: grpc.Call) -> bool:
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and (error.details() or "").startswith("CLIENT: Received")
 
 
-def _reason_of(code: grpc.StatusCode) -> str:
-    # What gRPC itself refuses carries no reason of ours; the only limit that it enforces here is the size of messages.
-    return "MESSAGE_TOO_LARGE" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else code.name
+def _from_grpc_itself(code: grpc.StatusCode, message: str, details: Sequence[Packed]) -> RollforwardError:
+    # What gRPC itself refuses carries no reason of ours. It enforces two limits: the size of messages, and how many
+    # calls are under way.
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return CLASS_OF.get(code, InternalError)(code.name, message, details=details)
+    if "concurrent" in message.lower():
+        return Unavailable("TOO_MANY_CALLS", message, details=details)
+    return InvalidRequest("MESSAGE_TOO_LARGE", message, details=details)
 
 
 def _details(call: grpc.Call) -> Sequence[Packed]:

@@ -1,0 +1,54 @@
+"""Decoding of requests at the edge, where bytes that are no message are the caller's fault and are counted as such."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from eventstore.errors import Kind, Rejected, StoreUnavailable
+
+IDLE_SECONDS = 60.0
+
+M = TypeVar("M")
+
+
+def decoded(data: bytes, decode: Callable[[bytes], M]) -> M:
+    """Return the message that bytes encode.
+
+    gRPC itself answers UNKNOWN when a deserializer raises, without a reason and before anything counts the call; so
+    handlers are given bytes.
+
+    Raises:
+        Rejected: INVALID_MESSAGE.
+    """
+    try:
+        return decode(data)
+    except DecodeError as error:
+        fault = (
+            f"the request's {len(data)} bytes are not a message of this method: expected protobuf as in the contract"
+        )
+        raise Rejected(Kind.INVALID, "INVALID_MESSAGE", fault) from error
+
+
+async def decoded_stream(
+    parts: AsyncIterator[bytes], decode: Callable[[bytes], Any], idle_seconds: float = IDLE_SECONDS
+) -> AsyncGenerator[Any]:
+    """Yield the messages of a stream of requests.
+
+    Raises:
+        Rejected: INVALID_MESSAGE.
+        StoreUnavailable: UPLOAD_STALLED when nothing is received for `idle_seconds`.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                data = await anext(parts, None)
+        except TimeoutError as error:
+            fault = f"nothing was received for {idle_seconds:g} s: resume the upload where it stopped"
+            raise StoreUnavailable(fault, "UPLOAD_STALLED") from error
+        if data is None:
+            return
+        yield decoded(data, decode)
