@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -63,9 +63,14 @@ class LocalBlobs:
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
         path = self._path(digest)
-        async with self._spool.receive(digest, chunks, upload) as received:
-            await to_its_end(partial(self._publish, received, path))
-            return received.size
+
+        def publish(received: Received) -> Awaitable[None]:
+            return to_its_end(partial(self._publish, received, path))
+
+        return await self._spool.receive(digest, chunks, upload, lambda: self._stored(digest), publish)
+
+    async def _stored(self, digest: str) -> int | None:
+        return (await self.keep([digest])).get(digest)
 
     async def received(self, upload_id: str) -> int:
         return await self._spool.received(upload_id)

@@ -17,7 +17,7 @@ from services.tracking.blobs import Entry
 from services.tracking.digests import check_upload_id, digest_at, end_of, key_of, not_found, upload_not_found
 from services.tracking.s3_bucket import Bucket, in_reach
 from services.tracking.s3_lease import Lease, leased
-from services.tracking.uploads import Spool, Upload
+from services.tracking.uploads import Received, Spool, Upload
 
 _REQUESTS = 64  # requests of one call that are under way at a time
 
@@ -45,11 +45,16 @@ class S3Blobs:
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
         key = self._key(digest)
-        async with self._spool.receive(digest, chunks, upload) as received:
+
+        async def publish(received: Received) -> None:
             with os.fdopen(received.fd, "rb", closefd=False) as file:
                 file.seek(0)
                 await self._bucket.create(key, file, received.size)
-            return received.size
+
+        return await self._spool.receive(digest, chunks, upload, lambda: self._stored(digest), publish)
+
+    async def _stored(self, digest: str) -> int | None:
+        return (await self.keep([digest])).get(digest)
 
     async def received(self, upload_id: str) -> int:
         return await self._spool.received(upload_id)
@@ -75,7 +80,7 @@ class S3Blobs:
         check_upload_id(upload_id)
         size = await s3_direct.commit(self._bucket, digest, upload_id, self._key(digest))
         if size is None:  # perhaps a repetition of one that was committed
-            size = (await self.keep([digest])).get(digest)
+            size = await self._stored(digest)
         if size is None:
             raise upload_not_found(upload_id)
         return size

@@ -1,7 +1,8 @@
 """Uploads on their way: files in which bytes wait until all of them are there and are what they were said to be.
 
 An upload with an id stays when its call breaks off, across restarts of the service too, and goes on from where it was;
-one without leaves nothing. What nobody went on with for a day is removed.
+one without leaves nothing. What nobody went on with for a day is removed. Calls for one upload that come while another
+is being received wait for the blob, and take over when nothing more arrives from the one ahead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,11 @@ from services.tracking.digests import CHUNK, check_digest_is, check_room, check_
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""
 
+STALLED_SECONDS = 5.0
+"""For how long nothing may arrive from a call until one that waits behind it takes over."""
+
+POLL_SECONDS = 0.1
+"""How often a file is looked at that another process writes to."""
 
 _T = TypeVar("_T")
 
@@ -49,15 +55,51 @@ class Received:
     size: int
 
 
+Stored = Callable[[], Awaitable[int | None]]
+Publish = Callable[[Received], Awaitable[object]]
+
+
+class _Stall:
+    """Whether something has grown lately."""
+
+    def __init__(self) -> None:
+        self._size = -1
+        self._since = time.monotonic()
+
+    def left(self, size: int) -> float:
+        """For how many seconds it may stay at this size; 0 or less when that was too long."""
+        if size != self._size:
+            self._size, self._since = size, time.monotonic()
+        return self._since + STALLED_SECONDS - time.monotonic()
+
+
 class _Receiving:
-    """A call that is being received, until a later one for the same upload wants it to give way."""
+    """A call that is being received, until one that waits behind it takes over.
+
+    Attributes:
+        over: Whether it has ended.
+        steps: How often something has arrived.
+    """
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
+        self.steps = 0
         self._scope: asyncio.Timeout | None = None
         self._unwanted = False
 
-    def give_way(self) -> None:
+    async def outlast(self) -> None:
+        """Wait until it is over; end it when nothing more arrives."""
+        stall = _Stall()
+        while not self.over.is_set():
+            left = stall.left(self.steps)
+            if left <= 0:
+                self._give_way()
+                await self.over.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.over.wait()
+
+    def _give_way(self) -> None:
         """End it, unless it has all bytes already."""
         if self._scope and not self._unwanted:
             self._scope.reschedule(0)
@@ -102,33 +144,41 @@ class Spool:
         except FileNotFoundError:
             return 0
 
-    @asynccontextmanager
     async def receive(
-        self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None
-    ) -> AsyncGenerator[Received]:
-        """All bytes of a blob, verified, in a file that is removed afterwards unless it was renamed.
+        self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None, stored: Stored, publish: Publish
+    ) -> int:
+        """Receive all bytes of a blob, verify and publish them, and return how many there are.
 
-        A later call for the same upload takes it over from one that is still being received.
-        Raises `Rejected` DIGEST_MISMATCH, INVALID_UPLOAD_ID or INVALID_OFFSET, `StoreUnavailable` BLOB_STORE_FULL or
-        UPLOAD_TAKEN. Nothing stays of a mismatch, nor of what filled the disk: the log may be on the same.
+        A call for an upload that another is ahead with waits until the blob is there. It takes over when the one ahead
+        ends without it, or when nothing more arrives from that for `STALLED_SECONDS`.
+
+        Args:
+            digest: The blob.
+            chunks: Its bytes, from the upload's offset on.
+            upload: What to go on with, if this can be gone on with.
+            stored: Finds the size of the blob if it is stored.
+            publish: Stores the file of the blob; what it does not rename is removed.
+
+        Raises:
+            Rejected: DIGEST_MISMATCH, INVALID_UPLOAD_ID or INVALID_OFFSET.
+            StoreUnavailable: BLOB_STORE_FULL or UPLOAD_TAKEN. Nothing stays of what filled the disk: the log may be on
+                the same; nor of a mismatch.
         """
         await asyncio.to_thread(self.prepare)
         if upload is None:
             async with self._new_file() as (path, fd):
-                yield Received(path, fd, await _fill(fd, digest, chunks))
-            return
+                size = await _fill(fd, digest, chunks)
+                await publish(Received(path, fd, size))
+                return size
         check_upload_id(upload.upload_id)
         path = self._folder / upload.upload_id
-        async with self._taken(upload.upload_id) as call, _held(path) as fd:
-            try:
-                async with call.wanted():
-                    size = await _go_on(fd, digest, chunks, upload)
-            except (Rejected, StoreUnavailable) as error:
-                if error.reason in {"DIGEST_MISMATCH", "BLOB_STORE_FULL"}:
-                    _remove(fd, path)
-                raise
-            yield Received(path, fd, size)
+        async with self._taken(upload.upload_id) as call, _held(path, call) as fd:
+            there = await stored()  # by one that was ahead
+            if there is None:
+                there = await _received(fd, path, digest, chunks, upload, call)
+                await publish(Received(path, fd, there))
             _remove(fd, path)
+            return there
 
     @asynccontextmanager
     async def _new_file(self) -> AsyncGenerator[tuple[Path, int]]:
@@ -143,11 +193,11 @@ class Spool:
 
     @asynccontextmanager
     async def _taken(self, upload_id: str) -> AsyncGenerator[_Receiving]:
-        """This call as the one that an upload is received from; the one before it ends."""
+        """This call as the one that an upload is received from, once those before it are over."""
+        mine = _Receiving()
         while before := self._receiving.get(upload_id):
-            before.give_way()
-            await before.over.wait()
-        mine = self._receiving[upload_id] = _Receiving()
+            await before.outlast()
+        self._receiving[upload_id] = mine
         try:
             yield mine
         finally:
@@ -156,23 +206,49 @@ class Spool:
 
 
 @asynccontextmanager
-async def _held(path: Path) -> AsyncGenerator[int]:
-    """The file of an upload, locked. Raises `StoreUnavailable` UPLOAD_TAKEN when another process has it."""
-    with room():
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
+async def _held(path: Path, call: _Receiving) -> AsyncGenerator[int]:
+    """The file of an upload, locked, once no other process receives it.
+
+    Raises `StoreUnavailable` UPLOAD_TAKEN when nothing more arrives there.
+    """
+    stall = _Stall()
+    while True:
+        with room():
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _taken_over() from error
-        if not _is_at(fd, path):  # it was completed between the two: it is a blob now, and not to be written
-            raise _taken_over()
-        yield fd
-    finally:
-        os.close(fd)
+            if _lock(fd) and _is_at(fd, path):
+                yield fd
+                return
+            # Another process has it; or it was completed between the two, is a blob now, and not to be written.
+            call.steps += 1
+            if stall.left(os.fstat(fd).st_size) <= 0:
+                raise _taken_over()
+        finally:
+            os.close(fd)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload) -> int:
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _received(
+    fd: int, path: Path, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: _Receiving
+) -> int:
+    try:
+        async with call.wanted():
+            return await _go_on(fd, digest, chunks, upload, call)
+    except (Rejected, StoreUnavailable) as error:
+        if error.reason in {"DIGEST_MISMATCH", "BLOB_STORE_FULL"} or not os.fstat(fd).st_size:
+            _remove(fd, path)
+        raise
+
+
+async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: _Receiving) -> int:
     held = os.fstat(fd).st_size
     if upload.offset == 0:
         os.ftruncate(fd, 0)
@@ -180,23 +256,28 @@ async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upl
         message = f"{held} bytes of this upload were received, not {upload.offset}"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(held))
     check_room(fd, upload.size - upload.offset)
-    return await _fill(fd, digest, chunks, upload.size)
+    return await _fill(fd, digest, chunks, upload.size, call)
 
 
-async def _fill(fd: int, digest: str, chunks: AsyncIterator[bytes], wanted: int = 0) -> int:
+async def _fill(
+    fd: int, digest: str, chunks: AsyncIterator[bytes], wanted: int = 0, call: _Receiving | None = None
+) -> int:
     """Append the chunks to a file, and return how many bytes it has.
 
     Raises `Rejected` DIGEST_MISMATCH, `StoreUnavailable` UPLOAD_INCOMPLETE when there are fewer than `wanted`: a client
     that died may look like one that has said all.
     """
     sha256 = hashlib.sha256()
+    call = call or _Receiving()
 
     def reread() -> None:
         while held := os.read(fd, CHUNK):
             sha256.update(held)
+            call.steps += 1
 
     def absorb(chunk: bytes) -> None:
         sha256.update(chunk)
+        call.steps += 1
         view = memoryview(chunk)
         while view:
             view = view[os.write(fd, view) :]
@@ -249,4 +330,4 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _taken_over() -> StoreUnavailable:
-    return StoreUnavailable("another call goes on with this upload", "UPLOAD_TAKEN")
+    return StoreUnavailable("another call continues this upload: continue it after that one", "UPLOAD_TAKEN")

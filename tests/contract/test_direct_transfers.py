@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +96,30 @@ async def test_who_changes_what_was_put_while_it_is_verified_changes_no_blob(buc
     assert stored == ({DIGEST: len(DATA)} if outcomes == [len(DATA)] else {})
     if stored:
         assert await read(bucket.store, DIGEST) == DATA
+
+
+@pytest.mark.busy
+@pytest.mark.parametrize("direct", ["on", "off"])
+def test_many_upload_the_same_at_once(
+    bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: str
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_DIRECT", direct)
+    (tmp_path / "weights").write_bytes(DATA)
+    ready = threading.Barrier(6)
+
+    with serving(bucket.store) as (link, calls):
+
+        def work(_number: int) -> str:
+            ready.wait()
+            return upload(tmp_path / "weights", connection=link)[0]
+
+        with ThreadPoolExecutor(6) as pool:
+            digests = set(pool.map(work, range(6)))
+        target = download(digests.pop(), tmp_path / "back", connection=link)
+    assert not digests
+    assert (target / "weights").read_bytes() == DATA
+    assert ("CommitUpload" in calls) == (direct == "on")
+    assert all(key.removeprefix("manifests/").startswith("sha256/") for key in bucket.listed())
 
 
 async def test_a_signed_url_gives_a_blob_and_its_ranges(bucket: Place) -> None:

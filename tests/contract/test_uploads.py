@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
+from services.tracking import uploads
 from services.tracking.blobs import BlobStore
 from services.tracking.digests import CHUNK
 from services.tracking.uploads import Upload
@@ -105,7 +106,10 @@ async def test_what_is_no_id_of_an_upload_is_refused(place: Place, upload_id: st
     assert place.listed() == []
 
 
-async def test_a_later_call_takes_an_upload_over_from_one_that_is_stuck(place: Place, upload_id: str) -> None:
+async def test_a_later_call_takes_an_upload_over_from_one_that_is_stuck(
+    place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.1)
     begun = asyncio.Event()
     first = asyncio.create_task(place.store.put(DIGEST, stuck(DATA[: 3 * MIB], begun), Upload(upload_id, 0)))
     await begun.wait()
@@ -115,21 +119,94 @@ async def test_a_later_call_takes_an_upload_over_from_one_that_is_stuck(place: P
     assert refused.value.reason == "UPLOAD_TAKEN"
 
 
-async def test_many_calls_for_one_upload_never_spoil_it(place: Place, upload_id: str) -> None:
-    numbers = random.Random(1)
+@pytest.mark.busy
+async def test_many_calls_for_one_upload_all_end_with_the_blob(
+    place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    taken: list[bytes] = []
 
-    async def attempt() -> str:
-        await asyncio.sleep(numbers.random() / 10)
-        try:
-            await go_on(place.store, upload_id)
-        except (Rejected, StoreUnavailable) as error:
-            return error.reason
-        return "stored"
+    async def noted(data: bytes) -> AsyncIterator[bytes]:
+        async for chunk in pieces(data):
+            taken.append(chunk)
+            yield chunk
 
-    outcomes = await asyncio.gather(*(attempt() for _ in range(12)))
-    assert set(outcomes) <= {"stored", "UPLOAD_TAKEN", "INVALID_OFFSET"}
-    assert "stored" in outcomes
+    async def attempt() -> int:
+        offset = await place.store.received(upload_id)
+        return await place.store.put(DIGEST, noted(DATA[offset:]), Upload(upload_id, offset))
+
+    assert await asyncio.gather(*(attempt() for _ in range(12))) == [len(DATA)] * 12
     assert await read(place.store, DIGEST) == DATA
+    assert b"".join(taken) == DATA
+    assert not (place.spool / upload_id).exists()
+
+
+class Ahead:
+    """A call that has sent the first bytes of an upload, and goes on or breaks off when it is told to."""
+
+    def __init__(self, store: BlobStore, upload_id: str, size: int = 3 * MIB) -> None:
+        self.begun, self.goes_on, self.broken = asyncio.Event(), asyncio.Event(), False
+        self._size = size
+        self.call = asyncio.create_task(store.put(DIGEST, self._chunks(), Upload(upload_id, 0)))
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in pieces(DATA[: self._size]):
+            yield chunk
+        self.begun.set()
+        await self.goes_on.wait()
+        if self.broken:
+            raise ConnectionResetError
+        async for chunk in pieces(DATA[self._size :]):
+            yield chunk
+
+
+@pytest.fixture
+async def ahead(place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch) -> Ahead:
+    """Nothing takes so long that it is taken for stuck."""
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    ahead = Ahead(place.store, upload_id)
+    await ahead.begun.wait()
+    await until(lambda: place.spool.joinpath(upload_id).stat().st_size == 3 * MIB)
+    return ahead
+
+
+@pytest.mark.busy
+async def test_who_waits_behind_another_is_answered_when_the_blob_is_there(
+    place: Place, upload_id: str, ahead: Ahead
+) -> None:
+    waiting = [asyncio.create_task(go_on(place.store, upload_id)) for _ in range(3)]
+    await asyncio.sleep(0)
+    ahead.goes_on.set()
+    assert await asyncio.gather(ahead.call, *waiting) == [len(DATA)] * 4
+    assert await read(place.store, DIGEST) == DATA
+    assert not (place.spool / upload_id).exists()
+
+
+@pytest.mark.busy
+async def test_who_waits_behind_another_takes_over_when_it_breaks_off(
+    place: Place, upload_id: str, ahead: Ahead
+) -> None:
+    waiting = [asyncio.create_task(go_on(place.store, upload_id)) for _ in range(3)]
+    await asyncio.sleep(0)
+    ahead.broken = True
+    ahead.goes_on.set()
+    with pytest.raises(ConnectionResetError):
+        await ahead.call
+    assert await asyncio.gather(*waiting) == [len(DATA)] * 3
+    assert await read(place.store, DIGEST) == DATA
+
+
+async def test_who_comes_after_the_blob_is_there_is_answered_and_leaves_nothing(place: Place, upload_id: str) -> None:
+    await place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0))
+    assert await place.store.put(DIGEST, pieces(DATA[3 * MIB :]), Upload(upload_id, 3 * MIB)) == len(DATA)
+    assert place.listed() == [f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}"]
+
+
+async def test_a_call_that_cannot_go_on_leaves_nothing(place: Place, upload_id: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        await place.store.put(DIGEST, pieces(DATA[3 * MIB :]), Upload(upload_id, 3 * MIB))
+    assert refused.value.reason == "INVALID_OFFSET"
+    assert place.listed() == []
 
 
 HOLDING = """
@@ -148,7 +225,11 @@ asyncio.run(open_blob_store(sys.argv[1], Path(sys.argv[2])).put("sha256:" + "0" 
 """
 
 
-async def test_an_upload_that_another_process_receives_is_its_own_until_it_ends(place: Place, upload_id: str) -> None:
+@pytest.mark.busy
+async def test_an_upload_that_another_process_receives_is_its_own_until_it_ends(
+    place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.1)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", HOLDING, place.url, str(place.spool), upload_id),
         stdout=asyncio.subprocess.PIPE,
@@ -159,10 +240,13 @@ async def test_an_upload_that_another_process_receives_is_its_own_until_it_ends(
     with pytest.raises(StoreUnavailable) as refused:
         await place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0))
     assert refused.value.reason == "UPLOAD_TAKEN"
+    assert await place.store.received(upload_id) == 1024
+    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    waiting = asyncio.create_task(place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0)))
+    await asyncio.sleep(0)
     child.kill()
     await child.wait()
-    assert await place.store.received(upload_id) == 1024
-    assert await place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0)) == len(DATA)
+    assert await waiting == len(DATA)
 
 
 async def test_an_upload_that_is_cancelled_at_any_moment_goes_on(place: Place, upload_id: str) -> None:

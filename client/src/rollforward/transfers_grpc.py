@@ -27,8 +27,9 @@ _Response = TypeVar("_Response", bound=Message)
 class BlobUpload:
     """The upload of one blob, which goes on after a lost connection, and after an end of this process.
 
-    Its id follows from the digest and the actor, so that whoever begins the same upload again goes on with it. When two
-    do so at once, the later one goes on with it and the other one begins anew, under an id of its own.
+    Its id follows from the digest and the actor, so that whoever begins the same upload again continues it. Of several
+    that do so at once, the service receives one; the others wait until the blob is there, and one of them continues
+    when that one ends. Only when it cannot be continued does one begin again, under an id of its own.
     """
 
     def __init__(self, transfer: Transfer, digest: str, source: Path, size: int) -> None:
@@ -54,23 +55,30 @@ class BlobUpload:
             return self._send(None, seconds)
         if self._attempts > 1 and self._is_stored():
             return self._count(self._size)
-        offset = self._received()
+        return self._continue(self._received(), seconds)
+
+    def _continue(self, offset: int, seconds: float | None) -> None:
         try:
             self._send(offset, seconds)
         except grpc.RpcError as error:
             refusal = from_rpc_error(error)
-            if not offset or refusal.reason not in {"INVALID_OFFSET", "DIGEST_MISMATCH"}:
-                self._judge(refusal)
+            following = self._offset_after(refusal, offset)
+            if following is None:
                 raise
-            # More was on its way from the call that broke off; or what was received before is not what was sent,
-            # because a machine lost power.
-            self._send(self._received() if refusal.reason == "INVALID_OFFSET" else 0, seconds)
+            self._continue(following, seconds)
 
-    def _judge(self, refusal: RollforwardError) -> None:
+    def _offset_after(self, refusal: RollforwardError, offset: int) -> int | None:
+        """Where to continue at once after a refusal; None when another attempt has to. Raises BLOB_STORE_FULL."""
         if refusal.reason == "BLOB_STORE_FULL":
             raise refusal
-        if refusal.reason == "UPLOAD_TAKEN":
+        if refusal.reason == "DIGEST_MISMATCH" and offset:
+            return 0  # what was received before is not what was sent, because a machine lost power
+        received = self._received() if refusal.reason in {"INVALID_OFFSET", "UPLOAD_TAKEN"} else offset
+        if refusal.reason == "INVALID_OFFSET" and received != offset:
+            return received  # from others, or from a call that broke off, more had arrived
+        if refusal.reason == "UPLOAD_TAKEN" and received <= offset:
             self._upload_id = uuid.uuid4().hex
+        return None
 
     def _send(self, offset: int | None, seconds: float | None) -> None:
         self._count(offset or 0)
@@ -91,6 +99,7 @@ class BlobUpload:
                     raise
         if failures:
             raise failures[0]
+        self._count(self._size)  # what another sent counts too
 
     def _parts(
         self, first: v1.UploadBlobRequest, file: BinaryIO, failures: list[Exception]

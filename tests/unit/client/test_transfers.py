@@ -21,7 +21,6 @@ from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
 from rollforward.manifests import CHUNK_BYTES
 from rollforward.transfers import RESUMED
-from services.tracking.local_blobs import LocalBlobs
 from tests.unit.client.conftest import Serve, Service
 
 LARGE = RESUMED * 2 + 3
@@ -76,19 +75,46 @@ def test_an_upload_begins_anew_when_what_is_left_is_wrong(
     assert (download(digest, tmp_path / "back", connection=artifacts) / "weights").read_bytes() == source.read_bytes()
 
 
-def test_many_upload_the_same_at_once(artifacts: Connection, blobs: LocalBlobs, source: Path, tmp_path: Path) -> None:
+@pytest.mark.busy
+@pytest.mark.parametrize("dying", [0, 3], ids=["all live", "some die"])
+def test_many_upload_the_same_at_once(artifacts: Connection, source: Path, tmp_path: Path, dying: int) -> None:
     ready = threading.Barrier(6)
 
-    def work(_number: int) -> str:
+    def work(number: int) -> str:
+        def progress(done: int, _total: int) -> None:
+            if number < dying and done > LARGE // 4:
+                raise LookupError("its job ends")
+
         ready.wait()
-        return upload(source, connection=artifacts)[0]
+        try:
+            return upload(source, connection=artifacts, progress=progress)[0]
+        except LookupError:
+            return ""
 
     with ThreadPoolExecutor(6) as pool:
-        digests = set(pool.map(work, range(6)))
-    assert len(digests) == 1
-    target = download(digests.pop(), tmp_path / "back", connection=artifacts)
+        digests = list(pool.map(work, range(6)))
+    digest = digests[-1]
+    assert digests[dying:] == [digest] * (6 - dying)
+    assert set(digests) <= {"", digest}
+    target = download(digest, tmp_path / "back", connection=artifacts)
     assert (target / "weights").read_bytes() == source.read_bytes()
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
+
+
+def test_what_another_has_sent_counts_as_done(artifacts: Connection, source: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    ready = threading.Barrier(2)
+
+    def work(_number: int) -> None:
+        done: list[tuple[int, int]] = []
+        ready.wait()
+        upload(source, connection=artifacts, progress=lambda *progress: done.append(progress))
+        seen.append(done[-1])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    size = source.stat().st_size
+    assert seen == [(size, size)] * 2
 
 
 class Empty(Service):

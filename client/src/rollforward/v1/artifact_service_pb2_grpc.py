@@ -103,7 +103,7 @@ class ArtifactServiceServicer(object):
     def UploadBlob(self, request_iterator, context):
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
         CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
-        UPLOAD_INCOMPLETE).
+        UPLOAD_INCOMPLETE). A call for an upload that another call is sending waits for it, and is answered when the blob is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class ArtifactServiceStub:
     UploadBlob: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
     CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
-    UPLOAD_INCOMPLETE).
+    UPLOAD_INCOMPLETE). A call for an upload that another call is sending waits for it, and is answered when the blob is stored.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]
     """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
@@ -82,7 +82,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     UploadBlob: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobRequest, _artifact_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
     CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
-    UPLOAD_INCOMPLETE).
+    UPLOAD_INCOMPLETE). A call for an upload that another call is sending waits for it, and is answered when the blob is stored.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]  # type: ignore[assignment]
     """How much of an upload that broke off was received: it goes on from there. Errors: INVALID_ARGUMENT (INVALID_UPLOAD_ID)."""
@@ -133,7 +133,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_artifact_service_pb2.UploadBlobResponse, _abc.Awaitable[_artifact_service_pb2.UploadBlobResponse]]:
         """Stores a blob: the first message names it, the others carry its bytes in order. Errors: INVALID_ARGUMENT (INVALID_DIGEST,
         CHUNK_TOO_LARGE, DIGEST_MISMATCH: nothing is stored; INVALID_UPLOAD_ID, INVALID_OFFSET), UNAVAILABLE (BLOB_STORE_FULL, UPLOAD_TAKEN,
-        UPLOAD_INCOMPLETE).
+        UPLOAD_INCOMPLETE). A call for an upload that another call is sending waits for it, and is answered when the blob is stored.
         """
 
     @_abc_1.abstractmethod
