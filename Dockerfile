@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for all programs: `run SERVICE`, `serve MODEL@ALIAS`, `up`, and the commands of the client.
+# One image for all programs: `start SERVICE`, `serve MODEL@ALIAS`, `up`, and the commands of the client.
 
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src

@@ -1,4 +1,4 @@
-"""Starts services: `up` runs all of them with NATS built in, `run` runs one."""
+"""Start services: `up` starts all of them with NATS built in, `start` starts one."""
 
 from __future__ import annotations
 
@@ -37,32 +37,60 @@ REFUSALS = (
 AcceptLogLoss = Annotated[
     tuple[str, ...],
     Parameter(
-        help="A log (tracking, registry, serving, webhooks) that lost events, to go on without them in a new epoch.",
+        metavar="LOG",
+        help="Continue a log (tracking, registry, serving, webhooks) that lost events, in a new epoch.",
         negative=(),
         show_default=False,
     ),
 ]
 
 
+Data = Annotated[
+    Path | None, Parameter(metavar="DIR", help="Data directory; default ROLLFORWARD_DATA, else ./rollforward-data.")
+]
+Grpc = Annotated[
+    str | None,
+    Parameter(metavar="HOST:PORT", help="The address of gRPC; default 127.0.0.1:50051. Port 0: a free one."),
+]
+Http = Annotated[
+    str | None, Parameter(metavar="HOST:PORT", help="The address of health checks and metrics; default none.")
+]
+Nats = Annotated[str | None, Parameter(metavar="URL", help="An outside NATS server, such as nats://localhost:4222.")]
+Database = Annotated[
+    str | None, Parameter(metavar="URL", help="postgresql://..., or a directory for SQLite; default in DIR.")
+]
+Artifacts = Annotated[str | None, Parameter(metavar="URL", help="s3://BUCKET/PREFIX, or a directory; default in DIR.")]
+
+
 def up(
     *,
-    data: Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")] = None,
-    grpc: Annotated[
-        str | None, Parameter(help="Where gRPC listens; default 127.0.0.1:50051, port 0: a free one.")
-    ] = None,
-    http: Annotated[str | None, Parameter(help="Where health and metrics listen; default nowhere.")] = None,
-    nats: Annotated[str | None, Parameter(help="An outside NATS server, instead of the built-in one.")] = None,
-    database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
-    artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+    data: Data = None,
+    grpc: Grpc = None,
+    http: Http = None,
+    nats: Nats = None,
+    database: Database = None,
+    artifacts: Artifacts = None,
     without: Annotated[
         tuple[str, ...],
-        Parameter(help="A service to leave out, such as one that cannot start.", negative=(), show_default=False),
+        Parameter(
+            metavar="SERVICE",
+            help="Leave out a service, such as one that cannot start; may be repeated.",
+            negative=(),
+            show_default=False,
+        ),
     ] = (),
     accept_log_loss: AcceptLogLoss = (),
 ) -> int:
-    """Start NATS and all services in one process; ROLLFORWARD_* variables set what no option does.
+    """Start NATS and all services in one process.
 
-    Ends in good order on Ctrl-C and SIGTERM.
+    ROLLFORWARD_* variables set what no option does. Ctrl-C and SIGTERM stop it in good order. It is ready when it
+    prints "listens on".
+
+    Examples:
+
+        rollforward up
+        rollforward up --data /var/lib/rollforward --http 127.0.0.1:8080
+        rollforward up --database postgresql://localhost/rollforward --without webhooks
     """
     if not _are_services(without) or not _are_logs(accept_log_loss):
         return 2
@@ -71,20 +99,27 @@ def up(
     return _main(replace(settings, accept_log_loss=accept_log_loss))
 
 
-def run(
-    service: Annotated[str, Parameter(help="tracking, registry, serving, audit or webhooks.")],
+def start(
+    service: Annotated[str, Parameter(name="SERVICE", help="tracking, registry, serving, audit or webhooks.")],
+    /,
     *,
-    data: Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")] = None,
-    grpc: Annotated[
-        str | None, Parameter(help="Where gRPC listens; default 127.0.0.1:50051, port 0: a free one.")
-    ] = None,
-    http: Annotated[str | None, Parameter(help="Where health and metrics listen; default nowhere.")] = None,
-    nats: Annotated[str | None, Parameter(help="The NATS server, such as nats://localhost:4222.")] = None,
-    database: Annotated[str | None, Parameter(help="postgresql://... or a directory for SQLite.")] = None,
-    artifacts: Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory.")] = None,
+    data: Data = None,
+    grpc: Grpc = None,
+    http: Http = None,
+    nats: Nats = None,
+    database: Database = None,
+    artifacts: Artifacts = None,
     accept_log_loss: AcceptLogLoss = (),
 ) -> int:
-    """Start one service on an outside NATS server; ROLLFORWARD_* variables set what no option does."""
+    """Start one service on an outside NATS server.
+
+    ROLLFORWARD_* variables set what no option does. Ctrl-C and SIGTERM stop it in good order.
+
+    Examples:
+
+        rollforward start registry --nats nats://localhost:4222 --database postgresql://localhost/registry
+        rollforward start tracking --nats nats://localhost:4222 --artifacts s3://models/artifacts
+    """
     if not _are_services([service]) or not _are_logs(accept_log_loss):
         return 2
     settings = _settings((service,), data, grpc, http, nats, database, artifacts)
@@ -105,7 +140,7 @@ def _are_logs(names: Sequence[str]) -> bool:
 def _are_services(names: Sequence[str]) -> bool:
     for name in names:
         if name not in SERVICES:
-            print(f"rollforward: no service {name!r}; there are {', '.join(SERVICES)}", file=sys.stderr)
+            print(f"rollforward: unknown service {name!r}: expected one of {', '.join(SERVICES)}", file=sys.stderr)
             return False
     return True
 
@@ -206,5 +241,5 @@ class _Steadfast(io.TextIOBase):
 if __name__ == "__main__":
     app = App(name="services", help=__doc__)
     app.command(up)
-    app.command(run)
+    app.command(start)
     sys.exit(app())

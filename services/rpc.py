@@ -40,6 +40,8 @@ METRICS = Histogram(
     registry=None,
 )
 LONGEST_WAIT = 10.0
+HEAD = "head"
+"""In place of a position: the head of every log that the result comes from, as it is when the call arrives."""
 
 # What does not fit the 8 KiB that clients take as trailers would reach them as another error.
 LONGEST_MESSAGE = 500
@@ -285,10 +287,10 @@ class Edge(grpc.aio.ServerInterceptor):
                 raise StoreUnavailable(words, "PROJECTION_FAILED") from source.failure
 
     async def _wait(self, service: str, method: str, context: Context) -> None:
-        """Read your writes: waits until what answers has come to the positions that the caller has seen."""
+        """Wait until the result's sources have reached the positions, or the head, that the caller asks for."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
         for source in (self.memory if method in WITHOUT_ROWS else self.rows).get(service, ()):
-            position = wanted.get(source.store.log, 0)
+            position = await _head(source, context) if HEAD in wanted else wanted.get(source.store.log, 0)
             if position > source.position:
                 await wait_for(source, position, context)
 
@@ -348,24 +350,45 @@ class _Guarded:
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:
-    """Waits for a position within the call's deadline.
+    """Wait for a position within the call's deadline.
 
     Raises:
-        StoreUnavailable: It did not get there in time.
+        StoreUnavailable: PROJECTION_BEHIND when it did not get there in time.
     """
-    remaining = context.time_remaining()
-    limit = min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
     try:
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(_patience(context)):
             await source.wait_for(position)
     except TimeoutError as error:
         words = f"projection {source.name} is at {source.position}, not yet at {position}"
         raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
 
 
+async def _head(source: Follows, context: Context) -> int:
+    """Return the position of the log's last event, asked of the log itself: other processes write to it too.
+
+    Raises:
+        StoreUnavailable: The log does not answer within the call's deadline.
+    """
+    try:
+        async with asyncio.timeout(_patience(context)):
+            head = await source.store.head()
+            # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
+            return head if head <= source.position else await source.store.last()
+    except TimeoutError as error:
+        raise StoreUnavailable(f"the {source.store.log} log does not answer; its head is not known") from error
+
+
+def _patience(context: Context) -> float:
+    remaining = context.time_remaining()
+    return min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
+
+
 def _positions(header: str) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for part in header.split(",") if header else ():
+        if part.strip() == HEAD:
+            wanted[HEAD] = 0
+            continue
         named = _POSITION.fullmatch(part)
         if named is None:
             words = f"not a position of a log: {part[:100]!r}"

@@ -79,13 +79,13 @@ def _seconds(answers: list[Answer], since: float, version: str) -> float:
 def look_back(stage: Stage) -> str:
     """Step 6: who did what when and why, the past as it was, and the proof that the log is all there is."""
     step(6, "Look back: history, the past, and the proof")
-    command("alias", "history", CHAMPION, "--limit", "3")
+    command("aliases", "history", CHAMPION, "--limit", "3")
     back, there = rf.alias_history(CHAMPION, limit=2, connection=stage.link)
     check(back.cause == v1.ALIAS_CAUSE_ROLLBACK, "the last change is no rollback")
     check((there.to_version, back.to_version) == (back.from_version, there.from_version), "it did not restore")
     between = datetime.fromtimestamp((_time(there) + _time(back)) / 2, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     say("\nWhich version was live between the two?")
-    command("alias", "get", CHAMPION, "--at", between)
+    command("aliases", "get", CHAMPION, "--at", between)
     then = rf.resolve(CHAMPION, between, connection=stage.link).version
     check(then == there.to_version, f"in between it was v{there.to_version}, not v{then}")
     return _rebuild(stage)

@@ -19,7 +19,7 @@ from services.demo.story import StepFailed, say
 _KEPT_DIRECTORY = Path("rollforward-demo")
 _LATER = (
     f"models show {opening.MODEL}",
-    f"alias move {opening.CHAMPION} v2 --reason 'once more'",
+    f"aliases move {opening.CHAMPION} v2 --reason 'again'",
     f"rollback {opening.CHAMPION}",
     f"audit list --model {opening.MODEL}",
     f"serve {opening.CHAMPION}",
@@ -35,7 +35,7 @@ def play(data: Path | None) -> int:
     except (StepFailed, rf.RollforwardError) as error:
         print(f"rollforward: the demo failed: {error}", file=sys.stderr)
         return 1
-    say(f"\nAll six steps held: {held}; {time.monotonic() - started:.0f} s.")
+    say(f"\nAll six steps passed: {held}; {time.monotonic() - started:.0f} s.")
     _what_next(data)
     return 0
 

@@ -77,25 +77,46 @@ class Settings:
 
 
 def command(
-    *targets: str,
-    server: str | None = None,
-    grpc: Annotated[str, Parameter(env_var="ROLLFORWARD_POD_GRPC")] = "127.0.0.1:9000",
-    cache: Path | None = None,
-    allow_pickle: bool = False,
-    trust: tuple[str, ...] = (),
+    *targets: Annotated[str, Parameter(name="MODEL@ALIAS", required=True, help="The aliases to serve; one or more.")],
+    server: Annotated[
+        str | None,
+        Parameter(metavar="ADDRESS", help="HOST:PORT, or service=HOST:PORT,...; default ROLLFORWARD_URI."),
+    ] = None,
+    grpc: Annotated[
+        str,
+        Parameter(
+            env_var="ROLLFORWARD_POD_GRPC",
+            metavar="HOST:PORT",
+            help="The address of predictions. Port 0: a free one.",
+        ),
+    ] = "127.0.0.1:9000",
+    cache: Annotated[
+        Path | None,
+        Parameter(metavar="DIR", help="Directory of artifacts and the last state; default ~/.cache/rollforward/pod."),
+    ] = None,
+    allow_pickle: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Open pickled models. A pickle runs any code of its author."),
+    ] = False,
+    trust: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="TYPE",
+            negative=(),
+            show_default=False,
+            help="A type that a skops file may contain beyond scikit-learn's own; may be repeated.",
+        ),
+    ] = (),
 ) -> int:
-    """Serve the versions that aliases name, and follow the aliases as they move.
+    """Serve the versions that aliases point to, and follow the aliases as they move.
 
-    Answers the Open Inference Protocol over gRPC until it is told to stop. Goes on serving while the services are away,
-    and starts from what it last served when they are.
+    Answers the Open Inference Protocol over gRPC until Ctrl-C or SIGTERM. Continues to serve while the services are
+    away, and starts from what it served last when they are.
 
-    Args:
-        targets: The aliases to follow, as MODEL@ALIAS; one or more.
-        server: Where the services are, as HOST:PORT or service=HOST:PORT,...; else ROLLFORWARD_URI.
-        grpc: Where to answer predictions, as HOST:PORT; port 0 takes a free one.
-        cache: Where artifacts and the last state are kept; else ~/.cache/rollforward/pod.
-        allow_pickle: Open models that are pickles. A pickle runs any code that its maker put into it.
-        trust: A type that a skops file may hold beyond scikit-learn's own; may be repeated.
+    Examples:
+
+        rollforward serve fraud-detector@champion
+        rollforward serve fraud-detector@champion limits@champion --grpc 127.0.0.1:9001
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     raise_file_limit()

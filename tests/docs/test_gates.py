@@ -11,7 +11,7 @@ from services.registry.gate import check_expression
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/gates.md").read_text()
 ROW = re.compile(r"^\| `(.+?)` \| a (registration|move) \|", re.MULTILINE)
-OPTION = re.compile(r"(?:--gate|gate test|gate replay) '(.+?)'")
+OPTION = re.compile(r"(?:--gate|gates test|gates replay) '(.+?)'")
 
 TABLE = [(found[1].replace("\\|", "|"), found[2] == "move") for found in ROW.finditer(TEXT) if "." in found[1]]
 COMMANDS = [(found[1], "candidate" in found[1]) for found in OPTION.finditer(TEXT)]

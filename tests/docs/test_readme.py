@@ -66,7 +66,9 @@ def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
     ]
     # -m: jobs have numbers, as in the shell of whoever types this; and the pod is given the time that typing takes.
     script = "\n".join(["set -em", *lines, "wait"])
-    script = script.replace("rollforward serving status", "until rollforward serving status | grep current; do :; done")
+    script = script.replace(
+        "rollforward deployments list", "until rollforward deployments list | grep current; do :; done"
+    )
     done = subprocess.run(
         ["/bin/bash", "-c", script],
         cwd=tmp_path,

@@ -20,7 +20,7 @@ ROLLFORWARD = str(Path(sysconfig.get_path("scripts"), "rollforward"))
 
 def start_service(service: str, home: Path, nats: NatsAddress, number: int = 0) -> tuple[Program, str]:
     """One service alone, with rows of its own, over the artifacts that all in `home` share; where it listens."""
-    command = [ROLLFORWARD, "run", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
+    command = [ROLLFORWARD, "start", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
     command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
     environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password}
     program = Program(command, home / f"{service}-{number}.log", environment)

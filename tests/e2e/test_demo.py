@@ -99,7 +99,7 @@ def check_story(text: str, version: int) -> None:
     """The facts that the demo closes with, when its first new version is `version`."""
     old, new = f"v{version}", f"v{version + 1}"
     closing = re.search(
-        rf"All six steps held: (\d+) requests, 0 failed; {old} -> {new} in (\d+) ms, back in (\d+) ms;"
+        rf"All six steps passed: (\d+) requests, 0 failed; {old} -> {new} in (\d+) ms, back in (\d+) ms;"
         r" (\d+) read models equal to their rebuild; (\d+) s\.",
         text,
     )

@@ -270,9 +270,9 @@ def command(story: Story, *arguments: str, expected: int = 0) -> Any:
 
 def test_the_command_line_sees_the_same(story: Story) -> None:
     first, second, third = story.aliases
-    assert command(story, "alias", "get", CHAMPION)["revision"] == third.revision
-    assert command(story, "alias", "get", CHAMPION, "--at", str(second.revision))["version"] == 2
-    history = command(story, "alias", "history", CHAMPION)
+    assert command(story, "aliases", "get", CHAMPION)["revision"] == third.revision
+    assert command(story, "aliases", "get", CHAMPION, "--at", str(second.revision))["version"] == 2
+    history = command(story, "aliases", "history", CHAMPION)
     assert [change["revision"] for change in history] == [third.revision, second.revision, first.revision]
     assert len(command(story, "runs", "list", "--experiment", "breast-cancer")) == len(ESTIMATORS)
     events = command(story, "audit", "list", "--type", "AliasMoved", "--actor", "ada")
@@ -283,15 +283,15 @@ def test_the_command_line_sees_the_same(story: Story) -> None:
 
 def test_the_command_line_moves_refuses_and_rolls_back(story: Story) -> None:
     other = f"{MODEL}@candidate"
-    moved = command(story, "alias", "move", other, "v1", "--expect-revision", "0", "--reason", "first")
+    moved = command(story, "aliases", "move", other, "v1", "--expect-revision", "0", "--reason", "first")
     assert (moved["version"], moved["actor"]) == (1, "grace")
-    assert "WRONG_REVISION" in command(story, "alias", "move", other, "2", "--expect-revision", "0", expected=1)
-    assert "VERSION_NOT_FOUND" in command(story, "alias", "move", other, "9", expected=1)
-    assert "INVALID_ALIAS" in command(story, "alias", "move", f"{MODEL}@latest", "1", expected=1)
-    command(story, "alias", "move", other, "zwei", expected=2)
-    once = ["alias", "move", other, "2", "--request-id", "the-same"]
+    assert "WRONG_REVISION" in command(story, "aliases", "move", other, "2", "--expect-revision", "0", expected=1)
+    assert "VERSION_NOT_FOUND" in command(story, "aliases", "move", other, "9", expected=1)
+    assert "INVALID_ALIAS" in command(story, "aliases", "move", f"{MODEL}@latest", "1", expected=2)
+    command(story, "aliases", "move", other, "zwei", expected=2)
+    once = ["aliases", "move", other, "2", "--request-id", "the-same"]
     assert command(story, *once) == command(story, *once)
     assert "REQUEST_ID_REUSED" in command(story, *once[:3], "1", *once[4:], expected=1)
     (back,) = command(story, "rollback", other, "--to", str(moved["revision"]))["changes"]
     assert (back["to_version"], back["restored_revision"]) == (1, moved["revision"])
-    assert [change["to_version"] for change in command(story, "alias", "history", other)] == [1, 2, 1]
+    assert [change["to_version"] for change in command(story, "aliases", "history", other)] == [1, 2, 1]

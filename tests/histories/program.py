@@ -10,7 +10,7 @@ import sys
 from cyclopts import App
 
 import services.registry.watch as watching
-from services.__main__ import run, up
+from services.__main__ import start, up
 from tests.histories.bugs import BUGS
 
 BOOKMARK_SECONDS = 0.2
@@ -24,7 +24,7 @@ def main(bug: str, command: list[str]) -> int:
         BUGS[bug]()
     app = App(name="program", help=__doc__, result_action="return_value")
     app.command(up)
-    app.command(run)
+    app.command(start)
     return int(app(command))
 
 

@@ -195,7 +195,7 @@ def _service(
     home: Path, service: str, number: int, address: str, how: tuple[str, Mapping[str, str]], stack: ExitStack
 ) -> Process:
     bug, environment = how
-    command = [*PROGRAM, bug, "run", service, "--grpc", address]
+    command = [*PROGRAM, bug, "start", service, "--grpc", address]
     command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
     process = Process(command, home / f"{service}-{number}.log", " listens on ", environment)
     stack.callback(process.kill)

@@ -49,9 +49,11 @@ def answer(result: subprocess.CompletedProcess[str]) -> Any:
 
 
 def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """The reason in the one line that a refused command wrote."""
+    """Return the reason in the one line, of text or of JSON, that a refused command wrote."""
     assert (result.returncode, result.stdout) == (code, ""), result
     assert result.stderr.count("\n") == 1, result.stderr
+    if result.stderr.startswith("{"):
+        return json.loads(result.stderr)["error"]["reason"] or ""
     found = re.match(r"rollforward: ([A-Z_]+): \S", result.stderr)
     return found[1] if found else ""
 

@@ -65,7 +65,7 @@ class TestRefusesToStart:
         for place in ("ftp://host/x", str(tmp_path / "file" / "x")):
             refused_start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--artifacts", place)
 
-    @pytest.mark.parametrize("options", [["run", "nothing"], ["run", "registry"], ["up", "--nothing"]])
+    @pytest.mark.parametrize("options", [["start", "nothing"], ["start", "registry"], ["up", "--nothing"]])
     def test_when_it_is_asked_wrongly(self, options: list[str]) -> None:
         command = [sys.executable, "-m", "services", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

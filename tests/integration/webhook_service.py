@@ -34,7 +34,7 @@ class Service:
         self.link = Connection(self.address, actor="Zoë", timeout=20.0)
         self._nats = nats
         self._log = home / "webhooks.log"
-        self._command = [ROLLFORWARD, "run", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
+        self._command = [ROLLFORWARD, "start", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
         self._command += ["--grpc", self.address, "--http", self.http]
         self._environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password, **settings}
         self._program: Program | None = None

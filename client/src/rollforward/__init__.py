@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from rollforward.rollbacks import rollback as rollback
     from rollforward.run import Run as Run
     from rollforward.run import current_run as current_run
+    from rollforward.run_lookup import find_run as find_run
     from rollforward.run_states import apply_change as apply_change
     from rollforward.run_states import points_of as points_of
     from rollforward.schedules import cancel_schedule as cancel_schedule
@@ -167,6 +168,7 @@ _NAMES: Final = {
     "policies": "check_evidence list_policies remove_policy replay_gate set_policy try_gate",
     "rollbacks": "rollback",
     "run": "Run current_run",
+    "run_lookup": "find_run",
     "run_states": "apply_change points_of",
     "schedules": "cancel_schedule list_schedules schedule_move",
     "series": "MetricHistory",

@@ -75,20 +75,20 @@ def side_by_side(runs: Sequence[v1.Run], *, with_equal: bool = False) -> RunsCom
     )
 
 
-_ALWAYS: Final = frozenset({"name", "status", "started", "duration"})
+_ALWAYS: Final = frozenset({"name", "status", "started_at", "duration_seconds"})
 
 
 def _attributes(run: v1.Run) -> dict[str, str]:
     found = {
         "name": run.name,
-        "status": v1.RunStatus.Name(run.status).removeprefix("RUN_STATUS_"),
-        "started": run.start_time.ToJsonString() if run.HasField("start_time") else "",
-        "duration": _duration(run),
+        "status": v1.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower(),
+        "started_at": run.start_time.ToJsonString() if run.HasField("start_time") else "",
+        "duration_seconds": _duration(run),
         "experiment": run.experiment_id,
         "actor": run.actor,
         "parent": run.parent_run_id,
-        "entry point": run.source.entry_point,
-        "git commit": run.source.git_commit,
+        "entry_point": run.source.entry_point,
+        "git_commit": run.source.git_commit,
     }
     return {key: value for key, value in found.items() if value}
 

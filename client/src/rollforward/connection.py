@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 DEFAULT_TIMEOUT: Final = 30.0
+# In place of positions: the result must have reached the head of every log that it comes from.
+_HEAD: Final = "head"
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
@@ -57,13 +59,15 @@ class Connection:
         actor: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         correlation_id: str = "",
+        read_at_head: bool = False,
     ) -> None:
         """Prepare to talk to the services; nothing is sent yet.
 
         `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then
         localhost:50051. `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system.
         `timeout` is in seconds, for each call with all its retries. `correlation_id` marks every event that this
-        connection causes.
+        connection causes. With `read_at_head` a read also sees what others wrote before it was sent, at the price of
+        a round trip from the service to its log; without it such events may be missing for up to 0.2 s.
         Raises InvalidRequest (INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID).
         """
         self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
@@ -71,6 +75,7 @@ class Connection:
         self.timeout = _checked_timeout(timeout)
         self._endpoints = parse_address(self.address)
         self._fixed = _fixed_metadata(self.actor, correlation_id)
+        self._read_at_head = read_at_head
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._positions: dict[str, int] = {}
@@ -179,7 +184,8 @@ class Connection:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call: who acts, and the positions that the answer must have reached."""
         with self._lock:
-            positions = ",".join(f"{log}={position}" for log, position in sorted(self._positions.items()))
+            known = [f"{log}={position}" for log, position in sorted(self._positions.items())]
+        positions = ",".join([_HEAD] * self._read_at_head + known)
         return (*self._fixed, ("rollforward-min-position", positions)) if positions else self._fixed
 
     def note_position(self, log: str, position: int) -> None:
@@ -245,12 +251,15 @@ def connect(
     actor: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     correlation_id: str = "",
+    read_at_head: bool = False,
 ) -> Connection:
     """Make a connection, and make it the one that every function uses unless told otherwise.
 
     See Connection for the arguments.
     """
-    connection = Connection(address, actor=actor, timeout=timeout, correlation_id=correlation_id)
+    connection = Connection(
+        address, actor=actor, timeout=timeout, correlation_id=correlation_id, read_at_head=read_at_head
+    )
     with _default_lock:
         _default["connection"] = connection
     return connection

@@ -30,6 +30,7 @@ def create_experiment(
     name: str,
     *,
     tags: Mapping[str, object] | None = None,
+    reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> str:
@@ -40,7 +41,8 @@ def create_experiment(
     """
     link = current(connection)
     labels = checked_run_tags(tags)
-    request = v1.CreateExperimentRequest(name=name, tags=labels, request_id=request_id or new_request_id())
+    chosen = request_id or new_request_id()
+    request = v1.CreateExperimentRequest(name=name, tags=labels, reason=reason, request_id=chosen)
     return link.call(link.tracking.CreateExperiment, request).experiment_id
 
 

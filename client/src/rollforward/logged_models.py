@@ -136,13 +136,17 @@ def set_logged_model_tags(
     model: LoggedModelLike,
     tags: Mapping[str, object],
     *,
+    reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> None:
     """Set tags of a logged model; its other tags stay. Raises as log_logged_model_params, without PARAM_CHANGED."""
     link = current(connection)
     request = v1.LogLoggedModelRequest(
-        model_id=_id_of(model), set_tags=checked_run_tags(tags), request_id=request_id or new_request_id()
+        model_id=_id_of(model),
+        set_tags=checked_run_tags(tags),
+        reason=reason,
+        request_id=request_id or new_request_id(),
     )
     link.call(link.logged_models.LogLoggedModel, request)
 
@@ -151,6 +155,7 @@ def remove_logged_model_tags(
     model: LoggedModelLike,
     keys: Iterable[str],
     *,
+    reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> None:
@@ -158,7 +163,7 @@ def remove_logged_model_tags(
     link = current(connection)
     removed = [keys] if isinstance(keys, str) else keys
     request = v1.LogLoggedModelRequest(
-        model_id=_id_of(model), removed_tags=removed, request_id=request_id or new_request_id()
+        model_id=_id_of(model), removed_tags=removed, reason=reason, request_id=request_id or new_request_id()
     )
     link.call(link.logged_models.LogLoggedModel, request)
 

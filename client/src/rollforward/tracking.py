@@ -72,7 +72,12 @@ def search_runs(
 
 
 def rename_run(
-    run: RunLike, new_name: str, *, request_id: str | None = None, connection: Connection | None = None
+    run: RunLike,
+    new_name: str,
+    *,
+    reason: str = "",
+    request_id: str | None = None,
+    connection: Connection | None = None,
 ) -> None:
     """Give a run another name, of at most 500 characters.
 
@@ -80,12 +85,18 @@ def rename_run(
     Unavailable.
     """
     link = current(connection)
-    request = v1.RenameRunRequest(run_id=run_id_of(run), new_name=new_name, request_id=request_id or new_request_id())
+    chosen = request_id or new_request_id()
+    request = v1.RenameRunRequest(run_id=run_id_of(run), new_name=new_name, reason=reason, request_id=chosen)
     link.call(link.tracking.RenameRun, request)
 
 
 def describe_run(
-    run: RunLike, description: str, *, request_id: str | None = None, connection: Connection | None = None
+    run: RunLike,
+    description: str,
+    *,
+    reason: str = "",
+    request_id: str | None = None,
+    connection: Connection | None = None,
 ) -> None:
     """Say what a run is for, in at most 20,000 characters.
 
@@ -94,7 +105,7 @@ def describe_run(
     """
     link = current(connection)
     chosen = request_id or new_request_id()
-    request = v1.DescribeRunRequest(run_id=run_id_of(run), description=description, request_id=chosen)
+    request = v1.DescribeRunRequest(run_id=run_id_of(run), description=description, reason=reason, request_id=chosen)
     link.call(link.tracking.DescribeRun, request)
 
 
@@ -102,6 +113,7 @@ def set_run_tags(
     run: RunLike,
     tags: Mapping[str, object],
     *,
+    reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> None:
@@ -112,17 +124,24 @@ def set_run_tags(
     """
     link = current(connection)
     labels = checked_run_tags(tags)
-    request = v1.LogBatchRequest(run_id=run_id_of(run), tags=labels, request_id=request_id or new_request_id())
+    chosen = request_id or new_request_id()
+    request = v1.LogBatchRequest(run_id=run_id_of(run), tags=labels, reason=reason, request_id=chosen)
     link.call(link.tracking.LogBatch, request)
 
 
 def remove_run_tags(
-    run: RunLike, keys: Iterable[str], *, request_id: str | None = None, connection: Connection | None = None
+    run: RunLike,
+    keys: Iterable[str],
+    *,
+    reason: str = "",
+    request_id: str | None = None,
+    connection: Connection | None = None,
 ) -> None:
     """Remove tags of a run; keys that are not there are passed over. Raises as set_run_tags."""
     link = current(connection)
     removed = [keys] if isinstance(keys, str) else keys
-    request = v1.LogBatchRequest(run_id=run_id_of(run), removed_tags=removed, request_id=request_id or new_request_id())
+    chosen = request_id or new_request_id()
+    request = v1.LogBatchRequest(run_id=run_id_of(run), removed_tags=removed, reason=reason, request_id=chosen)
     link.call(link.tracking.LogBatch, request)
 
 

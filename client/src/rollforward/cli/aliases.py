@@ -1,4 +1,4 @@
-"""The commands about aliases as they stand: move, look up, remove."""
+"""The commands about current aliases: move, look up, remove."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from rollforward.cli.history import changes_table, history, intervals
 from rollforward.cli.options import (
     DEFAULTS,
     AliasName,
+    AnyModel,
     At,
     ExpectedRevision,
     Options,
     Reason,
     RequestId,
     examples,
+    future_time,
     read_version,
 )
 from rollforward.cli.output import cause_of, grid, moment, pairs, plain, version_of
-from rollforward.cli.schedules import cancel, schedule, schedules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,21 +32,32 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(
-    name="alias", help="Aliases: move, get, list, remove, history, intervals, schedule, schedules, cancel."
+app: Final = App(name="aliases", help="Move, look up and remove aliases, show their past.")
+app.command(
+    history,
+    help_epilogue=examples(
+        "aliases history fraud-detector@champion",
+        "aliases history @champion --cause rollback --since 2026-11-01",
+        "aliases history fraud-detector --actor alice --since 2w --limit 10",
+    ),
 )
-for _command in (history, intervals, schedule, schedules, cancel):
-    app.command(_command)
+app.command(
+    intervals,
+    help_epilogue=examples(
+        "aliases intervals fraud-detector@champion",
+        "aliases intervals fraud-detector@champion --since 2026-11-01 -o json",
+    ),
+)
 
 _TARGET: Final = re.compile(r"(.+@[^@=]+)=(.*)")
 
 
 @app.command(
     help_epilogue=examples(
-        "alias move fraud-detector@champion v2 --reason 'beats v1'",
-        "alias move fraud-detector@champion 2 --expect-revision 17",
-        "alias move fraud-detector@canary v3 --expires-at 2026-11-04T08:00Z",
-        "alias move fraud-detector@champion=3 fraud-limits@champion=7 --expect fraud-limits@champion=21",
+        "aliases move fraud-detector@champion v2 --reason 'beats v1'",
+        "aliases move fraud-detector@champion 2 --expect-revision 17",
+        "aliases move fraud-detector@canary v3 --expires-at 2026-11-04T08:00Z",
+        "aliases move fraud-detector@champion=3 fraud-limits@champion=7 --expect fraud-limits@champion=21",
     )
 )
 def move(
@@ -53,6 +65,7 @@ def move(
         str,
         Parameter(
             name="TARGET",
+            required=True,
             help="MODEL@ALIAS VERSION; or several MODEL@ALIAS=VERSION, which move at one revision or not at all.",
         ),
     ],
@@ -60,22 +73,32 @@ def move(
     expires_at: Annotated[
         str | None,
         Parameter(
-            help="When the alias is removed again, unless it was changed before; for one alias. Without it, never."
+            metavar="TIME",
+            converter=future_time,
+            help="Remove the alias then, unless it was changed before; for one alias: 2026-11-04T08:00Z, 2h. "
+            "Default never.",
         ),
     ] = None,
     expect_revision: ExpectedRevision = None,
     expect: Annotated[
         tuple[str, ...],
-        Parameter(negative="", show_default=False, help="MODEL@ALIAS=REVISION that you saw; may be repeated."),
+        Parameter(
+            metavar="MODEL@ALIAS=REVISION",
+            negative="",
+            show_default=False,
+            help="Refuse unless that alias is at this revision; may be repeated.",
+        ),
     ] = (),
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Move an alias to a version, or several at one revision; where they are already, nothing changes."""
+    """Move an alias to a version, or several aliases at one revision."""
     chosen = _targets(targets)
     if len(chosen) > 1 or expect:
         if expires_at or expect_revision is not None:
-            raise UsageError("several aliases are moved with --expect MODEL@ALIAS=REVISION, and without --expires-at")
+            raise UsageError(
+                "several aliases take --expect MODEL@ALIAS=REVISION, and neither --expires-at nor --expect-revision"
+            )
         _move_together(chosen, _assignments(expect, "REVISION"), reason, request_id, options)
         return
     options.connect()
@@ -93,38 +116,38 @@ def move(
 
 @app.command(
     help_epilogue=examples(
-        "alias get fraud-detector@champion",
-        "alias get fraud-detector@champion --at 17",
-        "alias get fraud-detector@champion --at 2026-11-03T14:00Z -o json",
+        "aliases get fraud-detector@champion",
+        "aliases get fraud-detector@champion --at 17",
+        "aliases get fraud-detector@champion --at 2026-11-03T14:00Z -o json",
     )
 )
 def get(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) -> None:
-    """Which version an alias names, now or in the past."""
+    """Show which version an alias points to, now or in the past."""
     options.connect()
     found = rf.resolve_alias(reference, at)
-    holds = {"position": found.position, "time": found.time}
-    options.show({**plain(found.alias), "as_of": holds}, lambda: alias_facts(found.alias, _point(found)))
+    options.show(_as_of(found.alias, found), lambda: alias_facts(found.alias, _point(found)))
 
 
 @app.command(
     name="list",
-    help_epilogue=examples("alias list", "alias list fraud-detector --at 2026-11-03T14:00Z", "alias list --at 17"),
+    help_epilogue=examples(
+        "aliases list", "aliases list fraud-detector --at 2026-11-03T14:00Z", "aliases list --at 17"
+    ),
 )
 def list_aliases(
-    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
+    model: AnyModel = "",
     /,
     *,
     at: At = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Which versions all aliases name, of a model or of all models, now or in the past."""
+    """List which versions all aliases point to, of a model or of all, now or in the past."""
     options.connect()
     found = rf.resolve_all(model, at)
-    answer = {"aliases": list(found.aliases), "position": found.position, "time": found.time}
-    options.show(answer, lambda: _aliases(found.aliases, _point(found)))
+    options.show([_as_of(alias, found) for alias in found.aliases], lambda: _aliases(found.aliases, _point(found)))
 
 
-@app.command(help_epilogue=examples("alias remove fraud-detector@candidate --reason 'done with'"))
+@app.command(help_epilogue=examples("aliases remove fraud-detector@candidate --reason 'done with'"))
 def remove(
     reference: AliasName,
     /,
@@ -142,12 +165,12 @@ def remove(
 
 
 def alias_facts(alias: v1.Alias, point: str = "") -> RenderableType:
-    """All about one assignment."""
+    """Return everything about one assignment."""
     return pairs(
         {"alias": f"{alias.model}@{alias.alias}", "version": version_of(alias.version), "digest": alias.digest}
-        | {"revision": str(alias.revision), "since": moment(alias.moved_at), "by": alias.actor}
+        | {"revision": str(alias.revision), "moved": moment(alias.moved_at), "actor": alias.actor}
         | {"reason": alias.reason, "cause": cause_of(alias)}
-        | {"until": moment(alias.expires_at) if alias.HasField("expires_at") else "", "as of": point}
+        | {"expires": moment(alias.expires_at) if alias.HasField("expires_at") else "", "as of": point}
     )
 
 
@@ -155,7 +178,7 @@ def _move_together(
     targets: Mapping[str, int], expected: Mapping[str, int], reason: str, request_id: str | None, options: Options
 ) -> None:
     if unknown := expected.keys() - targets.keys():
-        raise UsageError(f"--expect names what is not moved: {', '.join(sorted(unknown))}")
+        raise UsageError(f"--expect names an alias that is not moved: {', '.join(sorted(unknown))}")
     options.connect()
     messages = []
     for reference, version in targets.items():
@@ -165,27 +188,24 @@ def _move_together(
             message.expected_revision = expected[reference]
         messages.append(message)
     moved = rf.move_aliases(messages, reason=reason, request_id=request_id)
-    options.show(moved, lambda: _aliases(moved.aliases, ""))
+    options.show(moved.aliases, lambda: _aliases(moved.aliases, ""))
 
 
-def _targets(words: Sequence[str]) -> dict[str, int]:
-    if len(words) == 2 and not _TARGET.fullmatch(words[0]):
-        return {words[0]: _number(words[1])}
-    found = _assignments(words, "VERSION")
-    if not found:
-        raise UsageError("move takes MODEL@ALIAS VERSION, or several MODEL@ALIAS=VERSION")
-    return found
+def _targets(texts: Sequence[str]) -> dict[str, int]:
+    if len(texts) == 2 and not _TARGET.fullmatch(texts[0]):
+        return {texts[0]: _number(texts[1])}
+    return _assignments(texts, "VERSION")
 
 
-def _assignments(words: Sequence[str], what: str) -> dict[str, int]:
+def _assignments(texts: Sequence[str], value: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for word in words:
-        parts = _TARGET.fullmatch(word)
+    for text in texts:
+        parts = _TARGET.fullmatch(text)
         if parts is None:
-            raise UsageError(f"{word!r} is not MODEL@ALIAS={what}")
+            raise UsageError(f"invalid target {text!r}: expected MODEL@ALIAS={value}")
         if parts[1] in found:
-            raise UsageError(f"{parts[1]} is there twice")
-        found[parts[1]] = 0 if what == "REVISION" and parts[2] == "0" else _number(parts[2])
+            raise UsageError(f"duplicate target {parts[1]}")
+        found[parts[1]] = 0 if value == "REVISION" and parts[2] == "0" else _number(parts[2])
     return found
 
 
@@ -208,7 +228,12 @@ def _aliases(aliases: Sequence[v1.Alias], point: str) -> RenderableType:
         )
         for one in aliases
     ]
-    return grid(("ALIAS", "VERSION", "REVISION>", "SINCE", "BY", "WHY"), rows, title=point and f"as of {point}")
+    headers = ("ALIAS", "VERSION", "REVISION>", "MOVED", "ACTOR", "REASON")
+    return grid(headers, rows, title=point and f"as of {point}", empty="no aliases match")
+
+
+def _as_of(alias: v1.Alias, found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> dict[str, object]:
+    return {**plain(alias), "as_of_position": found.position, "as_of_time": found.time}
 
 
 def _point(found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> str:

@@ -1,4 +1,4 @@
-"""Which commands there are, and how one is run: nothing is imported but what the command at hand needs."""
+"""The tree of commands, and how one is run: nothing is imported but what the command at hand needs."""
 
 import contextlib
 import os
@@ -6,60 +6,76 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
-from rollforward.cli.failures import explain, say
-from rollforward.cli.help import Flowing
+from rollforward.cli.failures import explain, refuse_usage
+from rollforward.cli.help import HELP_FLAGS, Flowing, prepare
+from rollforward.cli.options import EVERYWHERE_HELP, examples
 
-_SERVER: Final = Group("Commands of the server", sort_key=2)
+_ALIASES: Final = Group("Aliases and their past", sort_key=1)
+_NOUNS: Final = Group("Runs and models", sort_key=0)
+_SYSTEM: Final = Group("Operations", sort_key=2)
+_SERVER: Final = Group("Commands of the server", sort_key=3)
 
-# Name, home, group, and what the list of commands says of it.
+# Name, home, group, and its line in the list of commands.
 COMMANDS: Final = (
-    ("experiments", "rollforward.cli.experiments:app", None, "Experiments: list, show, create, tag, delete, ..."),
-    ("runs", "rollforward.cli.runs:app", None, "Runs: list, show, compare, watch, metrics, tag, delete, ..."),
-    ("logged-models", "rollforward.cli.logged_models:app", None, "Logged models: list, show, tag, delete, restore."),
-    ("models", "rollforward.cli.models:app", None, "Models: list, show, create, register, gate, rename, ..."),
-    ("versions", "rollforward.cli.versions:app", None, "Versions: list, show, diff, tag, status, copy, delete, ..."),
+    ("experiments", "rollforward.cli.experiments:app", _NOUNS, "Create, find and change experiments."),
+    ("runs", "rollforward.cli.runs:app", _NOUNS, "Find, compare, watch and change runs."),
+    ("logged-models", "rollforward.cli.logged_models:app", _NOUNS, "Find and change the models that runs logged."),
+    ("models", "rollforward.cli.models:app", _NOUNS, "Create and change models, register versions."),
+    ("versions", "rollforward.cli.versions:app", _NOUNS, "Find, compare, copy and change versions."),
+    ("policies", "rollforward.cli.policies:policies", _NOUNS, "Protect aliases and registrations."),
+    ("gates", "rollforward.cli.policies:gates", _NOUNS, "Try a gate on versions or on past moves."),
+    ("artifacts", "rollforward.cli.artifacts:artifacts", _NOUNS, "List files of artifacts, collect garbage."),
+    ("download", "rollforward.cli.downloads:download", _NOUNS, "Download an artifact and verify every byte."),
+    ("webhooks", "rollforward.cli.webhooks:app", _NOUNS, "Send every change of an alias to an HTTP endpoint."),
+    ("aliases", "rollforward.cli.aliases:app", _ALIASES, "Move, look up and remove aliases, show their past."),
+    ("schedules", "rollforward.cli.schedules:app", _ALIASES, "Schedule moves, list and cancel them."),
+    ("rollback", "rollforward.cli.rollback:rollback", _ALIASES, "Restore past assignments of aliases."),
+    ("watch", "rollforward.cli.watching:watch", _ALIASES, "Follow aliases as they move."),
+    ("blame", "rollforward.cli.history:blame", _ALIASES, "Show why an alias points to its version."),
     (
-        "alias",
-        "rollforward.cli.aliases:app",
-        None,
-        "Aliases: move, get, list, remove, history, schedule, ...",
+        "diff",
+        "rollforward.cli.differences:diff",
+        _ALIASES,
+        "Compare aliases at two points, or before and after a move.",
     ),
-    ("rollback", "rollforward.cli.rollback:rollback", None, "Bring past assignments of aliases back."),
-    ("watch", "rollforward.cli.watching:watch", None, "Follow aliases as they move."),
-    ("blame", "rollforward.cli.history:blame", None, "Why an alias names the version that it names."),
-    ("diff", "rollforward.cli.differences:diff", None, "Which aliases differ between two points; what a move changed."),
-    ("policy", "rollforward.cli.policies:policy", None, "Policies: set, protect, list, remove."),
-    ("gate", "rollforward.cli.policies:gate", None, "Gates: test one on versions, replay one over past moves."),
-    ("download", "rollforward.cli.downloads:download", None, "Download an artifact, every byte verified."),
-    ("sync", "rollforward.cli.sync:sync", None, "Deliver what jobs logged offline, or left behind."),
-    ("artifacts", "rollforward.cli.artifacts:artifacts", None, "Artifacts: list files, get them, collect garbage."),
-    ("serving", "rollforward.cli.operations:serving", None, "Serving: which pod serves which version."),
-    ("webhooks", "rollforward.cli.webhooks:app", None, "Webhooks: tell an HTTP endpoint of every change."),
-    ("audit", "rollforward.cli.audit:app", None, "Audit: list recorded events, export them, recompute gates."),
-    ("rebuild", "rollforward.cli.operations:rebuild", None, "Compute a read model from its log again, and compare."),
-    ("snapshot", "rollforward.cli.operations:snapshot", None, "Keep a snapshot of a read model in the object store."),
-    ("status", "rollforward.cli.operations:status", None, "The state of the logs and the read models."),
-    ("version", "rollforward.cli.operations:version", None, "The version of this client."),
+    ("audit", "rollforward.cli.audit:app", _SYSTEM, "List and export recorded events, recompute gates."),
+    ("deployments", "rollforward.cli.operations:deployments", _SYSTEM, "Show which pod serves which version."),
+    ("sync", "rollforward.cli.sync:sync", _SYSTEM, "Deliver what offline or dead jobs logged."),
+    ("rebuild", "rollforward.cli.operations:rebuild", _SYSTEM, "Compute a read model from its log again, and compare."),
+    ("snapshot", "rollforward.cli.operations:snapshot", _SYSTEM, "Save a snapshot of a read model."),
+    ("status", "rollforward.cli.operations:status", _SYSTEM, "Show the state of the logs and the read models."),
+    ("version", "rollforward.cli.operations:version", _SYSTEM, "Print the version of this client."),
+    ("completion", "rollforward.cli.completion:completion", _SYSTEM, "Print a completion script for a shell."),
     ("up", "rollforward.cli.server:up", _SERVER, "Start NATS and all services in one process."),
-    ("run", "rollforward.cli.server:run", _SERVER, "Start one service."),
-    ("serve", "rollforward.cli.server:serve", _SERVER, "Serve the versions that aliases name, and follow them."),
-    ("demo", "rollforward.cli.server:demo", _SERVER, "The whole lifecycle on real data, in under a minute."),
+    ("start", "rollforward.cli.server:start", _SERVER, "Start one service on an outside NATS server."),
+    ("serve", "rollforward.cli.server:serve", _SERVER, "Serve the versions that aliases point to, and follow them."),
+    ("demo", "rollforward.cli.server:demo", _SERVER, "Run the whole lifecycle on real data, in one or two minutes."),
 )
 
-HELP: Final = """\
-Track runs, register models, move aliases, follow them, and roll back.
+HELP: Final = "Track runs, register models, move aliases, follow them, and roll back."
 
-The services are at --server or ROLLFORWARD_URI, else at localhost:50051.
-The options of every command may stand in front of it:
+_EPILOGUE: Final = (
+    EVERYWHERE_HELP
+    + """
 
-    rollforward --server registry.example:50051 -o json models list
+They may stand before the command or after it.
 
-Exit codes: 0 done; 1 refused or failed; 2 the command line is wrong."""
+Exit codes: 0 done; 1 refused, failed or unreachable; 2 the command line is wrong; 130 interrupted.
 
-# The options that every command takes, each with a value.
-_EVERYWHERE: Final = ("--server", "--output", "-o", "--timeout")
+"""
+    + examples(
+        "up",
+        "--server registry.example:50051 -o json models list",
+        "aliases move fraud-detector@champion v3 --reason 'beats v2'",
+        "rollback fraud-detector@champion",
+    )
+)
+
+# The options of every command that take a value, and those that take none.
+_WITH_VALUE: Final = ("--server", "--output", "-o", "--timeout", "--actor")
+_WITHOUT: Final = ("--stale",)
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -80,16 +96,19 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _call(tokens: Sequence[str]) -> int:
+    ordered = _ordered(tokens)
+    as_json = _wants_json(ordered)
     try:
-        result = command_line(tokens)(
-            _ordered(tokens), exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        app = command_line(ordered)
+        if {*HELP_FLAGS} & {*ordered}:
+            prepare(app, ordered, epilogue=_EPILOGUE)
+        result = app(ordered, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _usage(error)
+        return refuse_usage(error, as_json=as_json)
     except BrokenPipeError:
         raise
     except Exception as error:
-        code = explain(error)
+        code = explain(error, as_json=as_json)
         if code is None:
             raise
         return code
@@ -99,16 +118,17 @@ def _call(tokens: Sequence[str]) -> int:
 
 
 def command_line(tokens: Sequence[str]) -> App:
-    """The program's commands, for one command line."""
+    """Return the program's commands, for one command line."""
     app = App(
         name="rollforward",
         help=HELP,
         help_format="plaintext",
         help_formatter=Flowing(),
         version=_version,
+        default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
     )
-    app["--help"].group = app["--version"].group = Group("Options", sort_key=3)
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=8)
     for name, home, group, line in COMMANDS:
         # The command at hand describes itself, at greater length.
         app.command(home, name=name, group=group, help=None if name in tokens else line)
@@ -122,19 +142,21 @@ def _version() -> str:
 
 
 def _ordered(tokens: Sequence[str]) -> list[str]:
-    """The tokens with the options that stand before the command moved behind it."""
+    """Return the tokens with the options that stand before the command moved behind it."""
     start = 0
-    while start < len(tokens) and tokens[start].partition("=")[0] in _EVERYWHERE:
-        start += 1 if "=" in tokens[start] else 2
+    while start < len(tokens) and (name := tokens[start].partition("=")[0]) in {*_WITH_VALUE, *_WITHOUT}:
+        start += 1 if "=" in tokens[start] or name in _WITHOUT else 2
     leading, rest = list(tokens[:start]), list(tokens[start:])
     end = rest.index("--") if "--" in rest else len(rest)
     return [*rest[:end], *leading, *rest[end:]]
 
 
-def _usage(error: CycloptsError) -> int:
-    path = " ".join(("rollforward", *(error.command_chain or ())))
-    say(f"{error}".strip().rstrip("., ") + f" (see {path} --help)")
-    return 2
+def _wants_json(tokens: Sequence[str]) -> bool:
+    """Return whether errors are printed as JSON too, also those of a command line that cannot be read."""
+    given = [*tokens[: tokens.index("--")]] if "--" in tokens else [*tokens]
+    pairs = [given[at : at + 2] for at in range(len(given))]
+    separate = any(pair in (["-o", "json"], ["--output", "json"]) for pair in pairs)
+    return separate or bool({"-ojson", "-o=json", "--output=json"} & {*given})
 
 
 def _close() -> None:

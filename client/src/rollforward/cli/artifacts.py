@@ -1,56 +1,66 @@
-"""The commands about artifacts: what is in one, getting all of it or a part, and collecting garbage."""
+"""The commands about artifacts: list the files of one, collect garbage."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.downloads import Reference, Target, fetch, full
-from rollforward.cli.options import DEFAULTS, Options, examples
+from rollforward.cli.downloads import Part, Reference, full
+from rollforward.cli.options import DEFAULTS, READING, Options, Reading, examples, flag
 from rollforward.cli.output import grid, pairs
 from rollforward.cli.progress import bar
+from rollforward.cli.times import read_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
     from rich.console import RenderableType
 
-artifacts: Final = App(name="artifacts", help="Artifacts: trees of files, each byte verified.")
+artifacts: Final = App(name="artifacts", help="List files of artifacts, collect garbage.")
 
-Part = Annotated[str, Parameter(help="One file, or all below one directory; default all.", show_default=False)]
+
+def _seconds(_hint: type, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    span = timedelta(seconds=int(text)) if text.isascii() and text.isdecimal() else read_duration(text)
+    if span is None:
+        raise ValueError(f"invalid duration {text!r}: expected one such as 24h, 7d or 3600")
+    return int(span.total_seconds())
 
 
 @artifacts.command(
-    name="ls",
-    help_epilogue=examples("artifacts ls fraud-detector@champion", "artifacts ls runs:/RUN/model --path weights"),
+    name="list",
+    help_epilogue=examples(
+        "artifacts list fraud-detector@champion", "artifacts list runs:/cd83fa2c/model --path weights"
+    ),
 )
-def ls(reference: Reference, /, *, path: Part = "", options: Options = DEFAULTS) -> None:
+def list_files(reference: Reference, /, *, path: Part = "", options: Reading = READING) -> None:
     """List the files of an artifact, with their sizes and digests."""
     options.connect()
     found = rf.list_files(full(reference), path)
     rows = [(file.path, str(file.size_bytes), file.digest) for file in found]
-    options.show(found, lambda: grid(("PATH", "BYTES>", "DIGEST"), rows))
+    options.show(found, lambda: grid(("PATH", "BYTES>", "DIGEST"), rows, empty="no files match"))
 
 
-@artifacts.command(
-    name="get", help_epilogue=examples("artifacts get fraud-detector@champion ./model --path weights/large.bin")
-)
-def get(reference: Reference, target: Target = None, /, *, path: Part = "", options: Options = DEFAULTS) -> None:
-    """Download an artifact or a part of it, verify every byte, and print the directory that holds the files.
-
-    They keep the paths that they have in the artifact.
-    """
-    fetch(reference, target, path, options)
-
-
-@artifacts.command(name="gc", help_epilogue=examples("artifacts gc --dry-run", "artifacts gc --min-age 604800"))
+@artifacts.command(name="gc", help_epilogue=examples("artifacts gc --dry-run", "artifacts gc --min-age 7d"))
 def gc(
     *,
-    dry_run: Annotated[bool, Parameter(negative="", help="Only say what would be done.")] = False,
-    min_age: Annotated[int, Parameter(help="Seconds: younger files stay. No upload may take longer.")] = 24 * 60 * 60,
+    dry_run: Annotated[bool, flag("Only report what would be done.")] = False,
+    min_age: Annotated[
+        int,
+        Parameter(
+            metavar="DURATION",
+            converter=_seconds,
+            show_default=lambda _: "24h",
+            help="Keep younger files; no upload may take longer.",
+        ),
+    ] = 24 * 60 * 60,
     options: Options = DEFAULTS,
 ) -> None:
-    """Collect garbage: set aside the blobs that nothing names, and remove those set aside long enough ago.
+    """Collect garbage: set aside unreferenced blobs, and remove those set aside long enough ago.
 
     What a version was ever registered with stays, deleted or not, and so do the artifacts of runs and logged models.
     """

@@ -1,4 +1,4 @@
-"""The commands about recorded events: search them, export them, compute again what they say of gates."""
+"""The commands about recorded events: list them, export them, recompute gates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward.cli.evidence import verdict
 from rollforward.cli.exports import WRITERS
 from rollforward.cli.failures import REFUSED
-from rollforward.cli.options import READING, Cause, Limit, Reading, Since, Until, examples
+from rollforward.cli.options import READING, ActorFilter, Cause, Limit, Reading, Since, Until, examples
 from rollforward.cli.output import grid, moment, print_json
 from rollforward.cli.progress import bar
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="audit", help="Audit: list recorded events, export them, recompute gates.")
+app: Final = App(name="audit", help="List and export recorded events, recompute gates.")
 
 # A bar that moves with every event would cost more than the events.
 _EVENTS_PER_STEP = 100
@@ -37,22 +38,28 @@ _EVENTS_PER_STEP = 100
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """What events must meet; all conditions that are given must hold."""
+    """Conditions on events; all that are given must hold."""
 
-    log: Annotated[str, Parameter(help="tracking, registry, serving or webhooks.", show_default=False)] = ""
-    type: Annotated[str, Parameter(help="Such as AliasMoved.", show_default=False)] = ""
-    stream: Annotated[str, Parameter(help="Such as model/fraud-detector.", show_default=False)] = ""
-    model: Annotated[str, Parameter(help="About this model, whatever it is or was called.", show_default=False)] = ""
-    alias: Annotated[str, Parameter(help="About this alias.", show_default=False)] = ""
+    log: Annotated[
+        str, Parameter(metavar="LOG", help="tracking, registry, serving or webhooks.", show_default=False)
+    ] = ""
+    type: Annotated[str, Parameter(metavar="TYPE", help="Such as AliasMoved.", show_default=False)] = ""
+    stream: Annotated[str, Parameter(metavar="STREAM", help="Such as model/fraud-detector.", show_default=False)] = ""
+    model: Annotated[
+        str, Parameter(metavar="MODEL", help="About this model, by its name or a former one.", show_default=False)
+    ] = ""
+    alias: Annotated[str, Parameter(metavar="ALIAS", help="About this alias.", show_default=False)] = ""
     cause: Cause = ""
-    actor: Annotated[str, Parameter(help="Who caused it.", show_default=False)] = ""
-    request_id: Annotated[str, Parameter(help="The request that caused it.", show_default=False)] = ""
-    correlation_id: Annotated[str, Parameter(help="What belongs together.", show_default=False)] = ""
+    actor: ActorFilter = ""
+    request_id: Annotated[str, Parameter(metavar="ID", help="The id of the request.", show_default=False)] = ""
+    correlation_id: Annotated[
+        str, Parameter(metavar="ID", help="The correlation id of the connection.", show_default=False)
+    ] = ""
     since: Since = None
     until: Until = None
 
     def conditions(self) -> rf.Conditions:
-        """As the SDK takes them."""
+        """Return them as the SDK takes them."""
         return cast("rf.Conditions", asdict(self))
 
 
@@ -68,7 +75,7 @@ ANY: Final = Where()
     ),
 )
 def list_events(*, where: Where = ANY, limit: Limit = 100, options: Reading = READING) -> None:
-    """The recorded events that meet all conditions, newest first; -o json shows what each says."""
+    """List recorded events, newest first; -o json includes what they say."""
     options.connect()
     found = rf.list_events(limit=limit, **where.conditions())
     options.show(found, lambda: _events(found))
@@ -77,19 +84,22 @@ def list_events(*, where: Where = ANY, limit: Limit = 100, options: Reading = RE
 @app.command(
     help_epilogue=examples(
         "audit export > events.jsonl",
-        "audit export --format csv --file moves.csv --type AliasMoved --since 2026-11-01T00:00Z",
+        "audit export --format csv --file moves.csv --type AliasMoved --since 2026-11-01",
     )
 )
 def export(
     *,
     where: Where = ANY,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["jsonl", "csv"], Parameter(help="CloudEvents 1.0, one a line; or a table with a header.")
+        Literal["jsonl", "csv"],
+        Parameter(metavar="FORMAT", help="CloudEvents 1.0, one a line; or a table with a header."),
     ] = "jsonl",
-    file: Annotated[Path | None, Parameter(help="Where to write; it appears when all of it is there.")] = None,
+    file: Annotated[
+        Path | None, Parameter(metavar="FILE", help="Where to write; it appears when it is complete.")
+    ] = None,
     options: Reading = READING,
 ) -> None:
-    """Write all events that meet all conditions, log by log, oldest first, as they are read."""
+    """Export recorded events, log by log, oldest first."""
     options.connect()
     events = rf.export_events(**where.conditions())
     if file is None:
@@ -112,10 +122,15 @@ def export(
 )
 def recompute(
     *,
-    after: Annotated[int, Parameter(help="Only events behind this position of the registry log.")] = 0,
+    after: Annotated[
+        int,
+        Parameter(
+            metavar="POSITION", validator=Number(gte=0), help="Only events after this position of the registry log."
+        ),
+    ] = 0,
     options: Reading = READING,
 ) -> int:
-    """Compute every recorded gate decision again, from its evidence; exits with 1 if one does not follow."""
+    """Recompute every recorded gate decision from its evidence; exit with 1 if one does not follow."""
     options.connect()
     found = rf.check_evidence(after=after)
     options.show(found, lambda: _unfounded(found))
@@ -132,7 +147,7 @@ def _unfounded(found: v1.CheckEvidenceResponse) -> RenderableType:
             one.type,
             f"{one.model}@{one.alias}" if one.alias else one.model,
             one.recorded.expression or "all of its gates",
-            verdict(one.recorded) if one.HasField("recorded") else "not what they say",
+            verdict(one.recorded) if one.HasField("recorded") else "-",
             verdict(one.computed) if one.HasField("computed") else "-",
         )
         for one in found.unfounded
@@ -141,7 +156,7 @@ def _unfounded(found: v1.CheckEvidenceResponse) -> RenderableType:
 
 
 class _Counted:
-    """Events that show how many of them were taken."""
+    """Events that report how many of them were read."""
 
     def __init__(self, events: Iterable[v1.RecordedEvent], advance: Callable[[int, int | None], None]) -> None:
         self.count = 0
@@ -158,10 +173,15 @@ class _Counted:
 
 @contextlib.contextmanager
 def _appearing(file: Path) -> Iterator[TextIO]:
-    """A new file that takes its place when all of it was written, and not at all otherwise."""
+    """Open a new file that takes its place when it is complete, and not at all otherwise."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with part.open("x", encoding="utf-8", newline="") as out:
+        out = part.open("x", encoding="utf-8", newline="")
+    except OSError as error:
+        # The partial file's name means nothing to whoever asked for an export.
+        raise type(error)(error.errno, error.strerror, str(file)) from error
+    try:
+        with out:
             yield out
         part.replace(file)
     finally:
@@ -177,4 +197,5 @@ def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
     rows = [
         (one.log, str(one.position), moment(one.time), _type(one), one.stream, one.actor, one.reason) for one in found
     ]
-    return grid(("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "WHO", "WHY"), rows)
+    headers = ("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "ACTOR", "REASON")
+    return grid(headers, rows, empty="no events match")

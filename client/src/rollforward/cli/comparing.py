@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import rollforward as rf
-from rollforward.cli.experiments import named
 from rollforward.cli.failures import UsageError
-from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy
-from rollforward.cli.output import grid, number
+from rollforward.cli.identifiers import experiment_named, run_ids
+from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy, flag
+from rollforward.cli.output import grid, number, short_id
+from rollforward.cli.run_tables import NO_RUNS
 from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
@@ -26,34 +27,29 @@ _SUMMARY = ("last", "min", "max", "count")
 
 
 def compare(
-    *runs: Annotated[str, Parameter(name="RUN", help="By id; several.")],
+    *runs: Annotated[str, Parameter(name="RUN", help="By id, a unique prefix of it, or a unique name; several.")],
     experiment: Experiments = (),
-    where: Annotated[Filter, Parameter(name="--filter", help='Instead: runs such as "metrics.auc > 0.9".')] = "",
-    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    where: Annotated[
+        Filter, Parameter(name="--filter", metavar="FILTER", help='Instead: runs such as "metrics.auc > 0.9".')
+    ] = "",
+    order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     limit: Limit = 10,
-    equal: Annotated[bool, Parameter(negative="", help="Also parameters and attributes that do not differ.")] = False,
-    as_csv: Annotated[bool, Parameter(name="--csv", negative="", help="As CSV, a line for each run.")] = False,
+    equal: Annotated[bool, flag("Include parameters and attributes that do not differ.")] = False,
+    as_csv: Annotated[bool, flag("Print CSV, a line for each run.", name="--csv")] = False,
     options: Options = DEFAULTS,
 ) -> None:
-    """Show runs side by side: the parameters that differ, and each metric's last value, least and greatest.
-
-    For example:
-
-        rollforward runs compare RUN_ID RUN_ID RUN_ID
-        rollforward runs compare --experiment fraud --filter "status = 'FINISHED'" --order-by 'metrics.auc DESC'
-        rollforward runs compare --experiment fraud --limit 100 --equal --csv > fraud.csv
-    """
+    """Compare runs side by side: the parameters that differ, and each metric's last, minimum and maximum."""
     searched = bool(experiment or where or order_by)
     if searched == bool(runs):
-        raise UsageError("compare takes either RUN ... or --experiment NAME, --filter or --order-by")
+        raise UsageError("compare takes either RUN ... or --experiment, --filter or --order-by")
     if as_csv and options.json:
-        raise UsageError("compare prints CSV or JSON")
+        raise UsageError("--csv and -o json exclude each other")
     options.connect()
     if searched:
-        found = rf.search_runs([named(one) for one in experiment], where, order_by=order_by, limit=limit)
+        found = rf.search_runs([experiment_named(name) for name in experiment], where, order_by=order_by, limit=limit)
         compared = rf.side_by_side(found, with_equal=equal)
     else:
-        compared = rf.compare_runs(runs, with_equal=equal)
+        compared = rf.compare_runs(run_ids(runs), with_equal=equal)
     if as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(_lines(compared))
         return
@@ -64,7 +60,7 @@ def compare(
 def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:
     facts = [*compared.attributes, *(one._replace(key=f"params.{one.key}") for one in compared.params)]
     metrics = [f"metrics.{one.key}.{part}" for one in compared.metrics for part in _SUMMARY]
-    yield ["run_id", *(one.key.replace(" ", "_") if one in compared.attributes else one.key for one in facts), *metrics]
+    yield ["run_id", *(one.key for one in facts), *metrics]
     for at, run in enumerate(compared.runs):
         summaries = (one.summaries[at] for one in compared.metrics)
         values = [getattr(one, part) if one else None for one in summaries for part in _SUMMARY]
@@ -73,8 +69,8 @@ def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:
 
 def _side_by_side(compared: rf.RunsComparison) -> RenderableType:
     if not compared.runs:
-        return grid((), ())
-    rows: list[tuple[str, ...]] = [("run", *(run.run_id[:8] for run in compared.runs))]
+        return grid((), (), empty=NO_RUNS)
+    rows: list[tuple[str, ...]] = [("run", *(short_id(run.run_id) for run in compared.runs))]
     rows += [(one.key, *(value or "-" for value in one.values)) for one in compared.attributes if one.key != "name"]
     rows += [(one.key, *("-" if value is None else value for value in one.values)) for one in compared.params]
     rows += [(one.key, *map(_measured, one.summaries)) for one in compared.metrics]

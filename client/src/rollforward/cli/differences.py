@@ -1,4 +1,4 @@
-"""What differs between two points in the past, two versions, or before and after a move."""
+"""Compare two points in the past, two versions, or before and after a move."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.console import Group
 import rollforward as rf
 from rollforward.cli.failures import UsageError
 from rollforward.cli.history import changes_table
-from rollforward.cli.options import DEFAULTS, Options
-from rollforward.cli.output import grid, moment, number, short, version_of
+from rollforward.cli.options import READING, AnyModel, PointOption, Reading
+from rollforward.cli.output import grid, moment, number, plain, short, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,38 +22,42 @@ if TYPE_CHECKING:
 
 
 def diff(
-    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
+    model: AnyModel = "",
     /,
     *,
-    before: Annotated[str | None, Parameter(name="--from", help="A revision, or a time with its zone.")] = None,
-    after: Annotated[str | None, Parameter(name="--to", help="Another; default now.")] = None,
-    revision: Annotated[int | None, Parameter(help="Instead: what the moves at this revision changed.")] = None,
-    options: Options = DEFAULTS,
+    before: Annotated[
+        PointOption, Parameter(name="--from", help="A revision or a time: 17, 2026-11-03T14:00Z, 2h, yesterday.")
+    ] = None,
+    after: Annotated[PointOption, Parameter(name="--to", help="Another; default now.")] = None,
+    revision: Annotated[
+        int | None, Parameter(metavar="REVISION", help="Instead: what the moves at this revision changed.")
+    ] = None,
+    options: Reading = READING,
 ) -> None:
-    """Which aliases name another version at one point than at another; or what the moves at a revision changed.
+    """Compare the aliases at two points; or versions before and after the moves at a revision.
 
-    For example:
+    Examples:
 
         rollforward diff --from 2026-11-03T14:00Z --to 2026-11-04T14:00Z
+        rollforward diff --from yesterday
         rollforward diff fraud-detector --from 17
         rollforward diff --revision 21
     """
     if (before is None) == (revision is None) or (revision is not None and (model or after)):
-        raise UsageError("diff takes either [MODEL] --from POINT [--to POINT] or --revision REVISION")
+        raise UsageError("diff takes either [MODEL] --from POINT [--to POINT], or --revision REVISION")
     options.connect()
     if revision is not None:
         moves = rf.diff_move(revision)
-        options.show(moves, lambda: _moves(moves))
+        options.show([_plain_move(move) for move in moves], lambda: _moves(moves))
         return
     found = rf.diff_aliases(model, before, after)
-    answer = {"from": _point(found.before), "to": _point(found.after), "differences": found.differences}
-    options.show(answer, lambda: _assignments(found))
+    options.show(_plain_differences(found), lambda: _assignments(found))
 
 
 def version_differences(found: rf.VersionsDifference) -> RenderableType:
-    """A line for each thing that differs between two versions."""
+    """Return a line for each thing that differs between two versions."""
     rows = [(one.kind, one.key, _value(one, one.before), _value(one, one.after)) for one in found.differences]
-    return grid(("WHAT", "KEY", _name(found.before), _name(found.after)), rows)
+    return grid(("KIND", "KEY", _name(found.before), _name(found.after)), rows, empty="no differences")
 
 
 def _moves(moves: Sequence[rf.MoveDifference]) -> RenderableType:
@@ -65,24 +69,59 @@ def _moves(moves: Sequence[rf.MoveDifference]) -> RenderableType:
 
 def _assignments(found: rf.AliasesDifference) -> RenderableType:
     rows = [
-        (f"{one.model}@{one.alias}", *_held(one.before), *_held(one.after), *_who(one.after))
+        (f"{one.model}@{one.alias}", *_assigned(one.before), *_assigned(one.after), *_origin(one.after))
         for one in found.differences
     ]
     points = [f"position {one.position}, {moment(one.time)}" for one in (found.before, found.after)]
-    headers = ("ALIAS", "BEFORE", "SINCE", "AFTER", "SINCE", "BY", "WHY")
-    return grid(headers, rows, title=" to ".join(points))
+    headers = ("ALIAS", "FROM", "MOVED", "TO", "MOVED", "ACTOR", "REASON")
+    return grid(headers, rows, title=" to ".join(points), empty="no differences")
 
 
-def _held(alias: v1.Alias | None) -> tuple[str, str]:
+def _assigned(alias: v1.Alias | None) -> tuple[str, str]:
     return ("-", "-") if alias is None else (version_of(alias.version), moment(alias.moved_at))
 
 
-def _who(alias: v1.Alias | None) -> tuple[str, str]:
+def _origin(alias: v1.Alias | None) -> tuple[str, str]:
     return ("-", "-") if alias is None else (alias.actor, alias.reason)
 
 
-def _point(resolved: v1.ResolveAliasesResponse) -> dict[str, object]:
-    return {"position": resolved.position, "time": resolved.time}
+def plain_version_differences(found: rf.VersionsDifference) -> list[dict[str, object]]:
+    """Return what differs between two versions, as JSON has it."""
+    return [
+        {"kind": one.kind, "key": one.key or None, "from": one.before, "to": one.after} for one in found.differences
+    ]
+
+
+def _plain_move(move: rf.MoveDifference) -> dict[str, object]:
+    run_ids = {
+        f"{side}_run_id": version.run_id or None
+        for side, version in (("from", move.versions.before), ("to", move.versions.after))
+        if version is not None
+    }
+    return {**plain(move.change), **run_ids, "differences": plain_version_differences(move.versions)}
+
+
+def _plain_differences(found: rf.AliasesDifference) -> list[dict[str, object]]:
+    return [
+        {
+            "model": one.model,
+            "alias": one.alias,
+            **_plain_side("from", one.before, found.before),
+            **_plain_side("to", one.after, found.after),
+            "actor": one.after.actor if one.after else None,
+            "reason": one.after.reason or None if one.after else None,
+        }
+        for one in found.differences
+    ]
+
+
+def _plain_side(side: str, alias: v1.Alias | None, at: v1.ResolveAliasesResponse) -> dict[str, object]:
+    return {
+        f"{side}_version": alias.version if alias else None,
+        f"{side}_moved_at": alias.moved_at if alias else None,
+        f"{side}_position": at.position,
+        f"{side}_time": at.time,
+    }
 
 
 def _name(version: v1.Version | None) -> str:

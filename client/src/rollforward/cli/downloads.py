@@ -8,34 +8,36 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import rollforward as rf
+from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output import print_json
 from rollforward.cli.progress import bar
 
 Reference = Annotated[
     str,
-    Parameter(
-        name="REFERENCE", help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:... of an artifact."
-    ),
+    Parameter(name="REFERENCE", help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:HEX."),
 ]
 Target = Annotated[
-    Path | None, Parameter(name="TARGET", help="A new or empty directory; default a cache, do not write there.")
+    Path | None, Parameter(name="TARGET", help="A new or empty directory; default a cache: do not change it.")
 ]
 
 
-def download(reference: Reference, target: Target = None, /, *, options: Options = DEFAULTS) -> None:
-    """Download an artifact, verify every byte, and print the directory that holds its files.
+Part = Annotated[
+    str, Parameter(metavar="PATH", help="One file, or everything below one directory; default all.", show_default=False)
+]
 
-    For example:
+
+def download(reference: Reference, target: Target = None, /, *, path: Part = "", options: Options = DEFAULTS) -> None:
+    """Download an artifact or a part of it, verify every byte, and print the directory of its files.
+
+    Files keep the paths that they have in the artifact.
+
+    Examples:
 
         rollforward download fraud-detector@champion ./model
         rollforward download models:/fraud-detector/3 ./model
+        rollforward download runs:/cd83fa2c/model ./weights --path weights/large.bin
     """
-    fetch(reference, target, "", options)
-
-
-def fetch(reference: str, target: Path | None, path: str, options: Options) -> None:
-    """Download an artifact or the part of it at a path, with a bar, and print where it is."""
     options.connect()
     with bar(reference, in_bytes=True) as progress:
         place = rf.download(full(reference), target, path=path, progress=progress)
@@ -46,5 +48,8 @@ def fetch(reference: str, target: Path | None, path: str, options: Options) -> N
 
 
 def full(reference: str) -> str:
-    """A reference as the SDK reads it: what has no scheme is a model's."""
+    """Return a reference as the SDK reads it: without a scheme it is a model's; a run may be a prefix of its id."""
+    if reference.startswith("runs:/"):
+        run, slash, path = reference.removeprefix("runs:/").partition("/")
+        return f"runs:/{run_id(run)}{slash}{path}"
     return reference if reference.startswith(("models:", "runs:", "sha256:")) else f"models:/{reference}"

@@ -8,21 +8,24 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
+from rollforward.cli.identifiers import experiment_named
 from rollforward.cli.options import (
     DEFAULTS,
     Deleted,
     Filter,
     Keys,
     Limit,
+    NewName,
     Options,
     OrderBy,
     Pairs,
     Reason,
     RequestId,
+    Tags,
     examples,
-    pairs_of,
+    read_pairs,
 )
-from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table
+from rollforward.cli.output import grid, labels, moment, pairs, plain, plain_run, print_json, print_table
 from rollforward.cli.run_tables import runs_table
 
 if TYPE_CHECKING:
@@ -32,28 +35,21 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="experiments", help="Experiments: list, show, create, rename, tag, untag, delete, restore.")
+app: Final = App(name="experiments", help="Create, find and change experiments.")
 
 Name = Annotated[str, Parameter(name="EXPERIMENT", help="The experiment's name, or id:NUMBER.")]
-
-
-def named(text: str) -> v1.Experiment:
-    """The experiment that a command line names. Raises NotFound (EXPERIMENT_NOT_FOUND)."""
-    if text.startswith("id:"):
-        return rf.get_experiment(experiment_id=text.removeprefix("id:"))
-    return rf.get_experiment(text)
 
 
 @app.command(
     name="list",
     help_epilogue=examples(
         "experiments list",
-        "experiments list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'last_update_time DESC'",
+        "experiments list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'updated_at DESC'",
     ),
 )
 def list_experiments(
     *,
-    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    where: Filter = "",
     order_by: OrderBy = "",
     deleted: Deleted = False,
     limit: Limit = 100,
@@ -69,44 +65,44 @@ def list_experiments(
 def show(experiment: Name, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
     """Show an experiment, and its newest runs."""
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     runs = rf.search_runs(found, lifecycle="all" if found.deleted else "active", limit=limit)
     if options.json:
-        print_json({**plain(found), "runs": runs})
-    else:
-        print_table(Group(_facts(found), "", runs_table(runs)))
+        print_json({**plain(found), "runs": [plain_run(run, found.name) for run in runs]})
+        return
+    table = runs_table(runs, {found.experiment_id: found.name}, wide=options.wide)
+    print_table(Group(_facts(found), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("experiments create fraud --tag team=risk --tag tier=1"))
 def create(
-    name: Annotated[str, Parameter(name="NAME", help="Its name.")],
+    name: Annotated[str, Parameter(name="NAME", help="The experiment's name.")],
     /,
     *,
-    tag: Annotated[
-        tuple[str, ...], Parameter(negative="", show_default=False, help="KEY=VALUE; may be repeated.")
-    ] = (),
+    tag: Tags = (),
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create an experiment; a run that starts in one that is missing does it too."""
-    tags = pairs_of(tag) if tag else {}
+    """Create an experiment; a run creates a missing one too."""
+    tags = read_pairs(tag)
     options.connect()
-    _show(rf.create_experiment(name, tags=tags, request_id=request_id), options)
+    _show(rf.create_experiment(name, tags=tags, reason=reason, request_id=request_id), options)
 
 
 @app.command(help_epilogue=examples("experiments rename fraud card-fraud"))
 def rename(
     experiment: Name,
-    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
+    new_name: NewName,
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Give an experiment another name; the one before is free again."""
+    """Change an experiment's name; the old one can be used again."""
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     rf.rename_experiment(found, new_name, reason=reason, request_id=request_id)
     _show(found.experiment_id, options)
 
@@ -121,9 +117,9 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of an experiment; its other tags stay."""
-    chosen = pairs_of(tags)
+    chosen = read_pairs(tags)
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     rf.set_experiment_tags(found, chosen, reason=reason, request_id=request_id)
     _show(found.experiment_id, options)
 
@@ -139,7 +135,7 @@ def untag(
 ) -> None:
     """Remove tags of an experiment."""
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     rf.remove_experiment_tags(found, keys, reason=reason, request_id=request_id)
     _show(found.experiment_id, options)
 
@@ -148,9 +144,9 @@ def untag(
 def delete(
     experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Delete an experiment, and with it its runs and logged models; history stays, and it can be restored."""
+    """Delete an experiment with its runs and logged models; history stays, and it can be restored."""
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     rf.delete_experiment(found, reason=reason, request_id=request_id)
     _show(found.experiment_id, options)
 
@@ -159,9 +155,9 @@ def delete(
 def restore(
     experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Restore a deleted experiment; of a name, the last one that was deleted with it."""
+    """Restore a deleted experiment; of several with one name, the one deleted last."""
     options.connect()
-    found = named(experiment)
+    found = experiment_named(experiment)
     rf.restore_experiment(found, reason=reason, request_id=request_id)
     _show(found.experiment_id, options)
 
@@ -183,7 +179,7 @@ def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
         )
         for one in found
     ]
-    return grid(("NAME", "EXPERIMENT", "CREATED", "UPDATED", "BY", "TAGS"), rows)
+    return grid(("NAME", "ID>", "CREATED", "UPDATED", "ACTOR", "TAGS"), rows, empty="no experiments match")
 
 
 def _facts(one: v1.Experiment) -> RenderableType:

@@ -1,45 +1,43 @@
-"""What went wrong, as one line and an exit code."""
+"""Failures: one line or one JSON document on standard error, and an exit code."""
 
+from __future__ import annotations
+
+import json
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cyclopts import CycloptsError
+
     from rollforward import v1
     from rollforward.errors import RollforwardError
 
 REFUSED: Final = 1
 USAGE: Final = 2
-# What the client refuses by looking at the command line alone.
-_WORDING: Final = frozenset(
-    {
-        "INVALID_ADDRESS",
-        "INVALID_CAUSE",
-        "INVALID_REFERENCE",
-        "INVALID_REVISION",
-        "INVALID_SOURCE",
-        "INVALID_TIME",
-        "INVALID_TIMEOUT",
-        "INVALID_VERSION",
-    }
-)
-
+# Reasons of a wrong command line that do not begin with INVALID_.
+_USAGE_REASONS: Final = frozenset({"SERVICE_UNKNOWN", "UNKNOWN_LOG", "NOT_INSTALLED"})
+# Reasons that begin so, of what was read rather than typed.
+_READ: Final = frozenset({"INVALID_JOURNAL", "INVALID_SERIES"})
 
 # What to do about a refusal.
 _ADVICE: Final = {
-    "CHANGED_SINCE": "look at --dry-run again, then send its new --expect-position",
-    "EXPERIMENT_DELETED": "`rollforward experiments restore` brings it back",
-    "LOGGED_MODEL_DELETED": "`rollforward logged-models restore` brings it back",
-    "MODEL_DELETED": "`rollforward models restore` brings it back",
+    "CHANGED_SINCE": "run --dry-run again, then pass its new --expect-position",
+    "EXPERIMENT_DELETED": "restore it with `rollforward experiments restore`",
+    "LOGGED_MODEL_DELETED": "restore it with `rollforward logged-models restore`",
+    "MODEL_DELETED": "restore it with `rollforward models restore`",
     "MODEL_RENAMED": "use that name",
+    "PROJECTION_BEHIND": "--stale reads what is there",
     "REASON_REQUIRED": "say why with --reason",
-    "RUN_DELETED": "`rollforward runs restore` brings it back",
-    "VERSION_DELETED": "`rollforward versions restore` brings it back",
+    "RUN_DELETED": "restore it with `rollforward runs restore`",
+    "VERSION_DELETED": "restore it with `rollforward versions restore`",
     "VERSION_IN_USE": "move or remove them first",
 }
 
 
 class UsageError(Exception):
-    """The command line is wrong, or asks for what is not installed."""
+    """The command line is wrong, or needs what is not installed."""
 
 
 def say(line: str) -> None:
@@ -47,24 +45,45 @@ def say(line: str) -> None:
     print(f"rollforward: {' '.join(line.split())}", file=sys.stderr)
 
 
-def explain(error: Exception) -> int | None:
-    """Say in one line what went wrong and return the exit code; None for what nobody expected."""
+def refuse_usage(error: CycloptsError, *, as_json: bool) -> int:
+    """Report a command line that cannot be read, and return its exit code."""
+    path = " ".join(("rollforward", *(error.command_chain or ())))
+    _report(None, f"{f'{error}'.strip().rstrip('., ')} (see {path} --help)", {}, as_json=as_json)
+    return USAGE
+
+
+def explain(error: Exception, *, as_json: bool = False) -> int | None:
+    """Report an error and return the exit code; None for one that nobody expected."""
     if isinstance(error, UsageError):
-        say(str(error))
+        _report(None, str(error), {}, as_json=as_json)
         return USAGE
     if isinstance(error, OSError):
-        say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        _report(None, text, {}, as_json=as_json)
         return REFUSED
     from rollforward.errors import RollforwardError  # noqa: PLC0415 - gRPC is slow to load
 
     if not isinstance(error, RollforwardError):
         return None
-    say(f"{error.reason}: {_words(error)}")
-    return USAGE if error.reason in _WORDING else REFUSED
+    _report(error.reason, _message(error), error.metadata, as_json=as_json)
+    return USAGE if _is_usage(error.reason) else REFUSED
 
 
-def _words(error: "RollforwardError") -> str:
-    from rollforward.connection import current  # noqa: PLC0415 - as above
+def _is_usage(reason: str) -> bool:
+    return reason in _USAGE_REASONS or (reason.startswith("INVALID_") and reason not in _READ)
+
+
+def _report(reason: str | None, message: str, metadata: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        fields: dict[str, Any] = {"reason": reason, "message": " ".join(message.split()), "metadata": dict(metadata)}
+        print(json.dumps({"error": fields}), file=sys.stderr)
+    else:
+        say(f"{reason}: {message}" if reason else message)
+
+
+def _message(error: RollforwardError) -> str:
+    from rollforward.cli.suggestions import near_names  # noqa: PLC0415 - as above
+    from rollforward.connection import current  # noqa: PLC0415
     from rollforward.errors import Conflict, PreconditionFailed, Unavailable  # noqa: PLC0415
 
     parts = [error.message or "no more is known"]
@@ -74,19 +93,21 @@ def _words(error: "RollforwardError") -> str:
         parts.append(_seen(error.evidence))
     if error.reason in _ADVICE:
         parts.append(_ADVICE[error.reason])
+    if names := near_names(error):
+        parts.append(f"did you mean {' or '.join(names)}?")
     where = f" (server {current().address})" if isinstance(error, Unavailable) else ""
     return "; ".join(parts) + where
 
 
-def _standing(now: "v1.Alias") -> str:
-    words = f"it is {f'v{now.version}' if now.version else 'not set'}"
+def _standing(now: v1.Alias) -> str:
+    text = f"it is {f'v{now.version}' if now.version else 'not set'}"
     if not now.revision:
-        return words
+        return text
     why = f": {now.reason}" if now.reason else ""
-    return f"{words} since {now.moved_at.ToJsonString()}, by {now.actor}{why}"
+    return f"{text} since {now.moved_at.ToJsonString()}, by {now.actor}{why}"
 
 
-def _seen(evidence: "v1.GateEvidence") -> str:
+def _seen(evidence: v1.GateEvidence) -> str:
     from rollforward.cli.evidence import inputs  # noqa: PLC0415 - only when a gate refused
 
     whose = f"policy {evidence.policy} saw" if evidence.policy else "it saw"

@@ -1,4 +1,4 @@
-"""The commands about the past of aliases: who changed them, who held them, and why they stand where they stand."""
+"""The commands about the past of aliases: changes, intervals, and the origin of the current assignment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from cyclopts import Parameter
 
 import rollforward as rf
 from rollforward.cli.evidence import gates_in_a_line
-from rollforward.cli.options import DEFAULTS, AliasName, At, Cause, Limit, Options, Since, Time, Until
-from rollforward.cli.output import cause_of, grid, lasting, moment, number, pairs, version_of
+from rollforward.cli.options import (
+    DEFAULTS,
+    READING,
+    ActorFilter,
+    AliasName,
+    At,
+    Cause,
+    Limit,
+    Options,
+    Reading,
+    Since,
+    Until,
+    flag,
+)
+from rollforward.cli.output import cause_of, grid, lasting, moment, number, pairs, plain, plain_run, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,24 +45,22 @@ def history(
     reference: Wide = "",
     /,
     *,
-    actor: Annotated[str, Parameter(name="--by", help="Who changed it.", show_default=False)] = "",
+    actor: ActorFilter = "",
     cause: Cause = "",
-    moves: Annotated[bool | None, Parameter(negative="--removals", help="Only moves, or only removals.")] = None,
+    moves: Annotated[bool, flag("Only moves.")] = False,
+    removals: Annotated[bool, flag("Only removals.")] = False,
     since: Since = None,
     until: Until = None,
     limit: Limit = 100,
-    options: Options = DEFAULTS,
+    options: Reading = READING,
 ) -> None:
-    """Every change of aliases that meets all conditions, newest first: when, who, why, from, to.
+    """List changes of aliases, newest first: when, who, why, from, to.
 
-    For example:
-
-        rollforward alias history fraud-detector@champion
-        rollforward alias history @champion --cause rollback --since 2026-11-01T00:00Z
-        rollforward alias history fraud-detector --by alice --limit 10
+    All conditions must hold.
     """
     options.connect()
-    found = rf.alias_history(reference, actor=actor, moved=moves, cause=cause, since=since, until=until, limit=limit)
+    moved = None if moves == removals else moves
+    found = rf.alias_history(reference, actor=actor, moved=moved, cause=cause, since=since, until=until, limit=limit)
     options.show(found, lambda: changes_table(found, with_model="@" not in reference[1:]))
 
 
@@ -57,38 +68,33 @@ def intervals(
     reference: AliasName,
     /,
     *,
-    since: Time = None,
-    until: Time = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """Which versions held an alias, from when to when, and for how long, newest first.
-
-    For example:
-
-        rollforward alias intervals fraud-detector@champion
-        rollforward alias intervals fraud-detector@champion --since 2026-11-01T00:00Z -o json
-    """
+    """List the versions that an alias pointed to, from when to when and for how long, newest first."""
     options.connect()
     found = rf.alias_intervals(reference, since=since, until=until, limit=limit)
-    options.show(found, lambda: _intervals(found))
+    options.show([_plain_interval(one) for one in found], lambda: _intervals(found))
 
 
 def blame(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) -> None:
-    """Why an alias names the version that it names: the change, the version, and the run that produced it.
+    """Show why an alias points to its version: the change, the version, and the run that produced it.
 
-    For example:
+    Examples:
 
         rollforward blame fraud-detector@champion
         rollforward blame fraud-detector@champion --at 2026-11-03T14:00Z
     """
     options.connect()
     found = rf.blame(reference, at)
-    options.show(found, lambda: _blame(found))
+    run = None if found.run is None else plain_run(found.run)
+    options.show({**found._asdict(), "run": run}, lambda: _blame(found))
 
 
 def changes_table(changes: Sequence[v1.AliasChange], *, with_model: bool = False) -> RenderableType:
-    """A line for each change of an alias."""
+    """Return a line for each change of an alias."""
     rows = [
         (
             str(one.revision),
@@ -102,7 +108,8 @@ def changes_table(changes: Sequence[v1.AliasChange], *, with_model: bool = False
         )
         for one in changes
     ]
-    return grid(("REVISION>", "WHEN", "ALIAS", "FROM", "TO", "CAUSE", "WHO", "WHY"), rows)
+    headers = ("REVISION>", "TIME", "ALIAS", "FROM", "TO", "CAUSE", "ACTOR", "REASON")
+    return grid(headers, rows, empty="no changes match")
 
 
 def _intervals(found: Sequence[v1.AliasInterval]) -> RenderableType:
@@ -118,7 +125,24 @@ def _intervals(found: Sequence[v1.AliasInterval]) -> RenderableType:
         )
         for one in found
     ]
-    return grid(("VERSION", "FROM", "TO", "FOR>", "REVISION>", "MOVED BY", "WHY"), rows)
+    headers = ("VERSION", "BEGAN", "ENDED", "DURATION>", "REVISION>", "ACTOR", "REASON")
+    return grid(headers, rows, empty="no intervals match")
+
+
+def _plain_interval(interval: v1.AliasInterval) -> dict[str, object]:
+    began, ended = interval.began, interval.ended if interval.HasField("ended") else None
+    fields = plain(began)
+    kept = ("model", "alias", "digest", "actor", "reason", "cause", "restored_revision", "event_id")
+    return {
+        "version": began.to_version,
+        "began_at": fields["time"],
+        "ended_at": None if ended is None else plain(ended)["time"],
+        "duration_seconds": interval.duration.ToTimedelta().total_seconds(),
+        "began_revision": began.revision,
+        "ended_revision": None if ended is None else ended.revision,
+        "next_version": None if ended is None else ended.to_version or None,
+        **{key: fields[key] for key in kept if key in fields},
+    }
 
 
 def _blame(found: rf.Blame) -> RenderableType:
@@ -127,11 +151,11 @@ def _blame(found: rf.Blame) -> RenderableType:
     came = f"{source.model} v{source.version}" if version.HasField("copied_from") else ""
     return pairs(
         {"alias": f"{alias.model}@{alias.alias}", "version": version_of(alias.version), "digest": alias.digest}
-        | {"moved": f"{moment(change.time)} by {change.actor}", "from": version_of(change.from_version)}
-        | {"why": change.reason, "cause": cause_of(change), "revision": str(change.revision)}
+        | {"moved": f"{moment(change.time)} by {change.actor}", "from version": version_of(change.from_version)}
+        | {"reason": change.reason, "cause": cause_of(change), "revision": str(change.revision)}
         | {"restores": str(change.restored_revision or ""), "schedule": change.schedule_id}
-        | {"gates": gates_in_a_line(change.evidence, change.skipped_gates), "request": change.request_id}
-        | {"registered": f"{moment(version.created_at)} by {version.actor}", "copy of": came}
+        | {"gates": gates_in_a_line(change.evidence, change.skipped_gates), "request id": change.request_id}
+        | {"created": f"{moment(version.created_at)} by {version.actor}", "copy of": came}
         | {"run": "" if run is None else f"{run.run_id} {run.name}".strip(), "artifact": version.artifact_path}
         | {"metrics": "" if run is None else _metrics(run)}
     )

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.experiments import named
+from rollforward.cli.identifiers import experiment_named, experiment_names, logged_model_id
 from rollforward.cli.options import (
     DEFAULTS,
     Deleted,
@@ -22,21 +22,21 @@ from rollforward.cli.options import (
     Reason,
     RequestId,
     examples,
-    pairs_of,
+    read_pairs,
 )
-from rollforward.cli.output import grid, moment, number, pairs, word
+from rollforward.cli.output import grid, moment, number, pairs, short_id, word
 from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import RenderableType
 
     from rollforward import v1
 
-app: Final = App(name="logged-models", help="Logged models: list, show, tag, untag, delete, restore.")
+app: Final = App(name="logged-models", help="Find and change the models that runs logged.")
 
-ModelId = Annotated[str, Parameter(name="MODEL-ID", help="The logged model's id, as `logged-models list` shows it.")]
+ModelId = Annotated[str, Parameter(name="MODEL-ID", help="The logged model's id, or a unique prefix of it.")]
 
 
 @app.command(
@@ -49,8 +49,10 @@ ModelId = Annotated[str, Parameter(name="MODEL-ID", help="The logged model's id,
 def list_logged_models(
     *,
     experiment: Experiments = (),
-    where: Annotated[Filter, Parameter(name="--filter", help="Such as \"metrics.auc > 0.9 AND name = 'trees'\".")] = "",
-    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    where: Annotated[
+        Filter, Parameter(name="--filter", metavar="FILTER", help="Such as \"metrics.auc > 0.9 AND name = 'trees'\".")
+    ] = "",
+    order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     deleted: Deleted = False,
     limit: Limit = 100,
     options: Options = DEFAULTS,
@@ -58,69 +60,72 @@ def list_logged_models(
     """List logged models, newest first or in the order asked for."""
     options.connect()
     found = rf.search_logged_models(
-        [named(one) for one in experiment],
+        [experiment_named(name) for name in experiment],
         where,
         order_by=order_by,
         lifecycle="all" if deleted else "active",
         limit=limit,
     )
-    options.show(found, lambda: _models(found))
+    options.show(found, lambda: _models(found, wide=options.wide))
 
 
-@app.command(help_epilogue=examples("logged-models show MODEL_ID -o json"))
+@app.command(help_epilogue=examples("logged-models show MODEL-ID -o json"))
 def show(model: ModelId, /, *, options: Options = DEFAULTS) -> None:
     """Show one logged model: parameters, tags, metrics, files."""
     options.connect()
-    _show(model, options)
+    _show(logged_model_id(model), options)
 
 
-@app.command(help_epilogue=examples("logged-models tag MODEL_ID stage=candidate"))
+@app.command(help_epilogue=examples("logged-models tag MODEL-ID stage=candidate"))
 def tag(
     model: ModelId,
     /,
     *tags: Pairs,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a logged model; its other tags stay."""
-    chosen = pairs_of(tags)
-    options.connect()
-    rf.set_logged_model_tags(model, chosen, request_id=request_id)
-    _show(model, options)
+    chosen = read_pairs(tags)
+    _change(model, options, lambda found: rf.set_logged_model_tags(found, chosen, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("logged-models untag MODEL_ID stage"))
+@app.command(help_epilogue=examples("logged-models untag MODEL-ID stage"))
 def untag(
     model: ModelId,
     /,
     *keys: Keys,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
     """Remove tags of a logged model."""
-    options.connect()
-    rf.remove_logged_model_tags(model, keys, request_id=request_id)
-    _show(model, options)
+    _change(
+        model, options, lambda found: rf.remove_logged_model_tags(found, keys, reason=reason, request_id=request_id)
+    )
 
 
-@app.command(help_epilogue=examples("logged-models delete MODEL_ID --reason 'the data was wrong'"))
+@app.command(help_epilogue=examples("logged-models delete MODEL-ID --reason 'the data was wrong'"))
 def delete(
     model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
     """Delete a logged model; its history stays, and it can be restored."""
-    options.connect()
-    rf.delete_logged_model(model, reason=reason, request_id=request_id)
-    _show(model, options)
+    _change(model, options, lambda found: rf.delete_logged_model(found, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("logged-models restore MODEL_ID"))
+@app.command(help_epilogue=examples("logged-models restore MODEL-ID"))
 def restore(
     model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
     """Restore a deleted logged model."""
+    _change(model, options, lambda found: rf.restore_logged_model(found, reason=reason, request_id=request_id))
+
+
+def _change(model: str, options: Options, change: Callable[[str], None]) -> None:
     options.connect()
-    rf.restore_logged_model(model, reason=reason, request_id=request_id)
-    _show(model, options)
+    found = logged_model_id(model)
+    change(found)
+    _show(found, options)
 
 
 def _show(model_id: str, options: Options) -> None:
@@ -128,26 +133,28 @@ def _show(model_id: str, options: Options) -> None:
     options.show(found, lambda: _model(found))
 
 
-def _models(found: Sequence[v1.LoggedModel]) -> RenderableType:
+def _models(found: Sequence[v1.LoggedModel], *, wide: bool) -> RenderableType:
     rows = [
         (
-            one.model_id,
+            short_id(one.model_id, wide=wide),
             one.name + (" (deleted)" if one.deleted else ""),
             one.model_type,
             _status(one),
             moment(one.created_at),
-            one.source_run_id or "-",
+            short_id(one.source_run_id, wide=wide) or "-",
             " ".join(f"{metric.key}={number(metric.value)}" for metric in one.metrics[:100]),
         )
         for one in found
     ]
-    return grid(("LOGGED MODEL", "NAME", "TYPE", "STATUS", "CREATED", "RUN", "METRICS"), rows)
+    headers = ("LOGGED MODEL", "NAME~", "TYPE~", "STATUS", "CREATED", "RUN", "METRICS")
+    return grid(headers, rows, empty="no logged models match")
 
 
 def _model(one: v1.LoggedModel) -> RenderableType:
+    name = experiment_names([one.experiment_id])[one.experiment_id]
     facts = pairs(
         {"logged model": one.model_id, "name": one.name, "type": one.model_type, "status": _status(one)}
-        | {"experiment": f"id:{one.experiment_id}", "run": one.source_run_id, "digest": one.digest}
+        | {"experiment": f"{name} (id:{one.experiment_id})", "run": one.source_run_id, "digest": one.digest}
         | {"files": f"{one.file_count}, {one.size_bytes} bytes" if one.digest else ""}
         | {"created": f"{moment(one.created_at)} by {one.actor}", "deleted": "yes" if one.deleted else ""}
     )
@@ -161,7 +168,7 @@ def _model(one: v1.LoggedModel) -> RenderableType:
 
 
 def _status(one: v1.LoggedModel) -> str:
-    return word(rf.v1.LoggedModelStatus.Name(one.status), "LOGGED_MODEL_STATUS_")
+    return word(rf.v1.LoggedModelStatus.DESCRIPTOR, one.status) or "-"
 
 
 def _dataset(metric: v1.LoggedModelMetric) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
-from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward.cli.charts import chart
+from rollforward.cli.documents import milliseconds
 from rollforward.cli.failures import UsageError
-from rollforward.cli.options import DEFAULTS, Options, RunId
+from rollforward.cli.identifiers import run_id
+from rollforward.cli.options import DEFAULTS, Options, RunId, flag
 from rollforward.cli.output import number, print_json, safe
 
 _LABEL_COLUMNS: Final = 16
@@ -22,27 +24,22 @@ _WIDEST: Final = 200
 
 def metrics(
     run: RunId,
-    key: Annotated[str, Parameter(name="METRIC", help="Its name.")],
+    key: Annotated[str, Parameter(name="METRIC", help="The metric's name.")],
     /,
     *,
-    axis: Annotated[Literal["step", "time"], Parameter(help="What the chart is drawn over.")] = "step",
-    intervals: Annotated[int | None, Parameter(help="How many; default as many as the terminal has room for.")] = None,
-    as_csv: Annotated[
-        bool, Parameter(name="--csv", negative="", help="All points instead, as CSV: step,timestamp,value.")
-    ] = False,
+    axis: Annotated[Literal["step", "time"], Parameter(metavar="AXIS", help="What the chart is drawn over.")] = "step",
+    intervals: Annotated[
+        int | None,
+        Parameter(metavar="N", validator=Number(gte=1), help="How many; default as many as the terminal has room for."),
+    ] = None,
+    as_csv: Annotated[bool, flag("Print all points as CSV instead: step,time,value.", name="--csv")] = False,
     options: Options = DEFAULTS,
 ) -> None:
-    """Draw a metric of a run: in each interval from its least to its greatest value, with its mean.
-
-    For example:
-
-        rollforward runs metrics RUN_ID loss
-        rollforward runs metrics RUN_ID loss --axis time --intervals 50 -o json
-        rollforward runs metrics RUN_ID loss --csv > loss.csv
-    """
+    """Draw a metric of a run: in each interval its minimum, maximum and mean."""
     if as_csv and options.json:
-        raise UsageError("metrics prints CSV or JSON")
+        raise UsageError("--csv and -o json exclude each other")
     options.connect()
+    run = run_id(run)
     if as_csv:
         _print_points(run, key)
         return
@@ -52,7 +49,7 @@ def metrics(
     if not found:
         raise rf.NotFound("METRIC_NOT_FOUND", f"run {run} has no metric {key!r}", {"run_id": run, "key": key})
     if options.json:
-        print_json({**found[0]._asdict(), "axis": axis})
+        print_json(_plain(found[0], axis))
         return
     summary = rf.get_run(run).metrics[key]
     extremes = f"min {number(summary.min)}, max {number(summary.max)}, {summary.count} points"
@@ -64,15 +61,20 @@ def _print_points(run: str, key: str) -> None:
     lines = csv.writer(sys.stdout, lineterminator="\n")
     for at, page in enumerate(rf.metric_points(run, key)):
         if not at:  # what is refused prints nothing
-            lines.writerow(("step", "timestamp", "value"))
-        lines.writerows(zip(*page, strict=True))
+            lines.writerow(("step", "time", "value"))
+        lines.writerows(zip(page.steps, map(milliseconds, page.timestamps), page.values, strict=True))
+
+
+def _plain(series: rf.MetricIntervals, axis: str) -> dict[str, object]:
+    found = {**series._asdict(), "axis": axis}
+    if axis == "time":
+        found |= {"start": milliseconds(series.start), "end": milliseconds(series.end)}
+    return found
 
 
 def _place(place: int, axis: str) -> str:
     if axis == "step":
         return str(place)
-    try:
-        return datetime.fromtimestamp(place / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        # A job may have logged any number as a time.
-        return f"{place} ms"
+    shown = milliseconds(place)
+    # A job may have logged any number as a time.
+    return f"{shown} ms" if isinstance(shown, int) else f"{shown.partition('.')[0]}Z"

@@ -10,6 +10,7 @@ from rich.console import Group
 
 import rollforward as rf
 from rollforward.cli.failures import UsageError
+from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import (
     DEFAULTS,
     Deleted,
@@ -18,13 +19,15 @@ from rollforward.cli.options import (
     Keys,
     Limit,
     ModelName,
+    NewName,
+    NewText,
     Options,
     OrderBy,
     Pairs,
     Reason,
     RequestId,
     examples,
-    pairs_of,
+    read_pairs,
 )
 from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table, version_of
 from rollforward.cli.progress import bar
@@ -37,20 +40,18 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(
-    name="models", help="Models: list, show, create, register, gate, rename, describe, tag, delete, restore."
-)
+app: Final = App(name="models", help="Create and change models, register versions.")
 
 
 @app.command(
     name="list",
     help_epilogue=examples(
-        "models list", "models list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'updated DESC'"
+        "models list", "models list --filter \"name LIKE 'fraud%' AND tags.team = 'risk'\" --order-by 'updated_at DESC'"
     ),
 )
 def list_models(
     *,
-    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    where: Filter = "",
     order_by: OrderBy = "",
     deleted: Deleted = False,
     limit: Limit = 100,
@@ -70,7 +71,8 @@ def show(name: ModelName, /, *, limit: Limit = 100, options: Options = DEFAULTS)
     if options.json:
         print_json({**plain(model), "versions": versions})
     else:
-        print_table(Group(_facts(model), "", versions_table(versions)))
+        table = versions_table(versions, wide=options.wide)
+        print_table(Group(_facts(model), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("models create fraud-detector --gate 'run.metrics.auc > 0.95'"))
@@ -79,32 +81,39 @@ def create(
     /,
     *,
     gate: Annotated[
-        str, Parameter(help="A CEL expression over run.metrics and run.params for new versions.", show_default=False)
+        str,
+        Parameter(
+            metavar="EXPRESSION",
+            help="A CEL expression over run.metrics and run.params for new versions.",
+            show_default=False,
+        ),
     ] = "",
     description: Description = "",
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create a model; `models register` does it too when the name is new."""
+    """Create a model; `models register` creates a missing one too."""
     options.connect()
     model = rf.create_model(name, description=description, gate=gate, reason=reason, request_id=request_id)
     options.show(model, lambda: _facts(model))
 
 
 @app.command(
-    help_epilogue=examples("models gate fraud-detector 'run.metrics.auc > 0.95'", "models gate fraud-detector ''")
+    help_epilogue=examples(
+        "models set-gate fraud-detector 'run.metrics.auc > 0.95'", "models set-gate fraud-detector ''"
+    )
 )
-def gate(
+def set_gate(
     name: ModelName,
-    expression: Annotated[str, Parameter(help="The CEL expression; '' lifts the gate.")],
+    expression: Annotated[str, Parameter(name="EXPRESSION", help="The CEL expression; '' removes the gate.")],
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Set, change or lift the gate that new versions of a model must pass."""
+    """Set or remove the gate that new versions of a model must pass."""
     options.connect()
     rf.set_registration_gate(name, expression, reason=reason, request_id=request_id)
     _show(name, options)
@@ -113,28 +122,37 @@ def gate(
 @app.command(
     help_epilogue=examples(
         "models register fraud-detector ./model",
-        "models register fraud-detector --run RUN_ID --artifact model",
+        "models register fraud-detector --run cd83fa2c --artifact model",
     )
 )
 def register(
     name: ModelName,
-    path: Annotated[Path | None, Parameter(help="A directory or file to upload.")] = None,
+    path: Annotated[Path | None, Parameter(name="PATH", help="A directory or file to upload.")] = None,
     /,
     *,
-    run: Annotated[str | None, Parameter(help="The run that produced it, by id; instead of a path.")] = None,
-    artifact: Annotated[str, Parameter(help="The run's artifact.", show_default=False)] = "",
+    run: Annotated[
+        str | None,
+        Parameter(metavar="RUN", help="The run that produced it, by id, prefix or name; instead of a path."),
+    ] = None,
+    artifact: Annotated[str, Parameter(metavar="PATH", help="The run's artifact.", show_default=False)] = "",
     description: Description = "",
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Register a version, from files or from a run's artifact; the gates judge the run."""
+    """Register a version, from files or from a run's artifact; gates evaluate the run."""
     if (path is None) == (run is None) or (artifact and run is None):
-        raise UsageError("register takes either PATH or --run ID --artifact PATH")
+        raise UsageError("register takes either PATH or --run RUN --artifact PATH")
     options.connect()
     digest = "" if path is None else _upload(path)
     version = rf.register_model(
-        name, run, artifact=artifact, digest=digest, description=description, reason=reason, request_id=request_id
+        name,
+        None if run is None else run_id(run),
+        artifact=artifact,
+        digest=digest,
+        description=description,
+        reason=reason,
+        request_id=request_id,
     )
     options.show(version, lambda: version_facts(version))
 
@@ -142,14 +160,14 @@ def register(
 @app.command(help_epilogue=examples("models rename fraud-detector card-fraud --reason 'there are two kinds now'"))
 def rename(
     name: ModelName,
-    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
+    new_name: NewName,
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Give a model another name; versions, aliases and history go along, and the old name points to the new one."""
+    """Change a model's name; versions, aliases and history stay with it, and the old name refers to the new one."""
     options.connect()
     rf.rename_model(name, new_name, reason=reason, request_id=request_id)
     _show(new_name, options)
@@ -158,14 +176,14 @@ def rename(
 @app.command(help_epilogue=examples("models describe fraud-detector 'Scores card payments'"))
 def describe(
     name: ModelName,
-    text: Annotated[str, Parameter(help="The description from now on.")],
+    text: NewText,
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Describe a model otherwise."""
+    """Change a model's description."""
     options.connect()
     rf.set_description(name, text, reason=reason, request_id=request_id)
     _show(name, options)
@@ -181,7 +199,7 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a model; its other tags stay."""
-    chosen = pairs_of(tags)
+    chosen = read_pairs(tags)
     options.connect()
     rf.set_tags(name, chosen, reason=reason, request_id=request_id)
     _show(name, options)
@@ -244,7 +262,7 @@ def _models(found: Sequence[v1.Model]) -> RenderableType:
         )
         for one in found
     ]
-    return grid(("MODEL", "LATEST", "ALIASES", "TAGS", "UPDATED", "GATE"), rows)
+    return grid(("MODEL", "LATEST", "ALIASES~", "TAGS~", "UPDATED", "GATE"), rows, empty="no models match")
 
 
 def _aliases(model: v1.Model) -> str:

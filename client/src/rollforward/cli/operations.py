@@ -1,4 +1,4 @@
-"""The commands about the running system: who serves what, and whether all is sound."""
+"""The commands about the running system: deployments, read models, status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.options import DEFAULTS, Options, examples
+from rollforward.cli.options import DEFAULTS, READING, AnyModel, Options, Reading, examples, flag
 from rollforward.cli.output import grid, moment, pairs, print_json, version_of, word
 from rollforward.cli.progress import bar
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-serving: Final = App(name="serving", help="Serving: which pod serves which version.")
+deployments: Final = App(name="deployments", help="Show which pod serves which version.")
 
 
-@serving.command(name="status", help_epilogue=examples("serving status", "serving status fraud-detector --all"))
-def serving_status(
-    model: Annotated[str, Parameter(help="One model; default all.", show_default=False)] = "",
+@deployments.command(name="list", help_epilogue=examples("deployments list", "deployments list fraud-detector --all"))
+def list_deployments(
+    model: AnyModel = "",
     /,
     *,
-    all_pods: Annotated[bool, Parameter(name="--all", negative="", help="Pods that stopped too.")] = False,
-    options: Options = DEFAULTS,
+    all_pods: Annotated[bool, flag("Include pods that stopped.", name="--all")] = False,
+    options: Reading = READING,
 ) -> None:
-    """Who serves what: every alias that a pod follows, what it should be, and what each pod serves."""
+    """List every alias that a pod follows, its version, and what each pod serves."""
     options.connect()
     found = rf.deployments(model, include_stopped=all_pods)
     options.show(found, lambda: _deployments(found))
 
 
 def rebuild(
-    projection: Annotated[str, Parameter(help="A read model, as `rollforward status` names it.")],
+    projection: Annotated[str, Parameter(name="READ-MODEL", help="Its name, as `rollforward status` shows it.")],
     /,
     *,
     options: Options = DEFAULTS,
 ) -> None:
-    """Compute a read model from its log again, beside the live one; when both are equal the new one takes over.
+    """Compute a read model from its log again, and switch to it when both are equal.
 
-    For example:
+    Examples:
 
         rollforward rebuild registry
     """
@@ -58,14 +58,14 @@ def rebuild(
 
 
 def snapshot(
-    projection: Annotated[str, Parameter(help="A read model, as `rollforward status` names it.")],
+    projection: Annotated[str, Parameter(name="READ-MODEL", help="Its name, as `rollforward status` shows it.")],
     /,
     *,
     options: Options = DEFAULTS,
 ) -> None:
-    """Keep a snapshot of a read model in the object store: where its rows are lost, a start begins with it.
+    """Save a snapshot of a read model in the artifact store; a start without rows begins with it.
 
-    For example:
+    Examples:
 
         rollforward snapshot tracking
     """
@@ -79,9 +79,9 @@ def snapshot(
 
 
 def status(*, options: Options = DEFAULTS) -> None:
-    """The state of the system: its logs and its read models.
+    """Show the state of the system: its logs and its read models.
 
-    For example:
+    Examples:
 
         rollforward status
         rollforward status -o json
@@ -92,7 +92,12 @@ def status(*, options: Options = DEFAULTS) -> None:
 
 
 def version(*, options: Options = DEFAULTS) -> None:
-    """Print the version of this client."""
+    """Print the version of this client.
+
+    Examples:
+
+        rollforward version
+    """
     if options.json:
         print_json({"version": installed("rollforward")})
     else:
@@ -100,7 +105,7 @@ def version(*, options: Options = DEFAULTS) -> None:
 
 
 def version_text() -> str:
-    """The name and version of this client."""
+    """Return the name and version of this client."""
     return f"rollforward {installed('rollforward')}"
 
 
@@ -109,10 +114,11 @@ def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:
     for one in found:
         wanted = (f"{one.desired.target.model}@{one.desired.target.alias}", version_of(one.desired.version))
         for pod in one.pods:
-            state = word(rf.v1.PodState.Name(pod.state), "POD_STATE_")
+            state = word(rf.v1.PodState.DESCRIPTOR, pod.state) or "-"
             served = (version_of(pod.version), str(pod.revision))
             rows.append((*wanted, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
-    return grid(("ALIAS", "SHOULD", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR"), rows)
+    headers = ("ALIAS", "DESIRED", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR")
+    return grid(headers, rows, empty="no deployments match")
 
 
 def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableType:
@@ -136,7 +142,7 @@ def _status(found: v1.GetStatusResponse) -> RenderableType:
     return Group(
         pairs(facts),
         "",
-        grid(("LOG", "HEAD>", "STORAGE", "WARNINGS"), logs),
+        grid(("LOG", "HEAD>", "STORAGE", "WARNINGS"), logs, empty="no logs"),
         "",
         grid(("READ MODEL", "LOG", "POSITION>", "BEHIND>", "GENERATION>", "FAILURE"), projections),
     )

@@ -1,4 +1,4 @@
-"""What every command takes: where the services are, who acts, and how answers are printed."""
+"""Options that commands share: where the services are, who acts, and how results are printed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from rollforward.cli.failures import UsageError
+from rollforward.cli.times import read_point, read_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 
 EVERYWHERE: Final = Group("Options of every command", sort_key=9)
 
+# The options of every command, for the help of the whole program.
+EVERYWHERE_HELP: Final = """\
+Options of every command:
+
+    --server ADDRESS     HOST:PORT, or service=HOST:PORT,...; default ROLLFORWARD_URI, else localhost:50051.
+    -o, --output FORMAT  table, wide (all columns, nothing cut) or json.
+    --timeout SECONDS    For each call, with its retries; default 10.
+    --stale              Do not wait for the latest events: results may lag by up to 0.2 s.
+    --actor NAME         Who makes a change; default ROLLFORWARD_ACTOR, else the user of this machine."""
+
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +41,31 @@ class Reading:
 
     server: Annotated[
         str | None,
-        Parameter(env_var="ROLLFORWARD_URI", help="HOST:PORT, or service=HOST:PORT,...; default localhost:50051."),
+        Parameter(
+            env_var="ROLLFORWARD_URI",
+            metavar="ADDRESS",
+            help="HOST:PORT, or service=HOST:PORT,...; default localhost:50051.",
+        ),
     ] = None
     output: Annotated[
-        Literal["table", "json"], Parameter(name=("--output", "-o"), help="A table, or one JSON document.")
+        Literal["table", "wide", "json"],
+        Parameter(name=("--output", "-o"), metavar="FORMAT", help="wide: all columns, nothing cut."),
     ] = "table"
-    timeout: Annotated[float, Parameter(help="Seconds for each call, with its retries.")] = 10.0
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="For each call, with its retries.")] = 10.0
+    stale: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Do not wait for the latest events: results may lag by up to 0.2 s.",
+        ),
+    ] = False
 
     def connect(self) -> Connection:
         """Make the connection that the SDK's functions use from now on."""
         from rollforward.connection import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
 
-        return connect(self.server, actor=self._actor, timeout=self.timeout)
+        return connect(self.server, actor=self._actor, timeout=self.timeout, read_at_head=not self.stale)
 
     @property
     def _actor(self) -> str | None:
@@ -48,26 +73,34 @@ class Reading:
 
     @property
     def json(self) -> bool:
-        """Whether answers are printed as JSON."""
+        """Return whether results are printed as JSON."""
         return self.output == "json"
 
-    def show(self, answer: Message | Sequence[Any] | Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
-        """Print an answer: its messages, tuples and values as JSON, or the table."""
+    @property
+    def wide(self) -> bool:
+        """Return whether tables have all columns, and nothing in them is cut."""
+        return self.output == "wide"
+
+    def show(self, result: Message | Sequence[Any] | Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
+        """Print a result: its messages, tuples and values as JSON, or the table."""
         from rollforward.cli.output import print_json, print_table  # noqa: PLC0415
 
         if self.json:
-            print_json(answer)
+            print_json(result)
         else:
-            print_table(table())
+            print_table(table(), wide=self.wide)
 
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Reading):
-    """The options of every command to whom it matters who acts."""
+    """The options of every command to which it matters who acts."""
 
     actor: Annotated[
-        str | None, Parameter(env_var="ROLLFORWARD_ACTOR", help="Who acts; default the user of this machine.")
+        str | None,
+        Parameter(
+            env_var="ROLLFORWARD_ACTOR", metavar="NAME", help="Who makes a change; default the user of this machine."
+        ),
     ] = None
 
     @property
@@ -78,10 +111,11 @@ class Options(Reading):
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivering(Reading):
-    """The options of every command, where the variable does not count: it says where new runs go."""
+    """The options of every command, without ROLLFORWARD_URI: that variable is for new runs."""
 
     server: Annotated[
-        str | None, Parameter(help="HOST:PORT, or service=HOST:PORT,...; default where each job sent.")
+        str | None,
+        Parameter(metavar="ADDRESS", help="HOST:PORT, or service=HOST:PORT,...; default where each job sent to."),
     ] = None
 
 
@@ -93,10 +127,10 @@ _VERSION: Final = re.compile(r"v?([1-9][0-9]{0,9})", re.ASCII)
 
 
 def read_version(text: str) -> int:
-    """Read a version, "3" or "v3"; raises ValueError."""
+    """Return the number of a version written "3" or "v3". Raises ValueError."""
     found = _VERSION.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is not a version, such as 3 or v3")
+        raise ValueError(f"invalid version {text!r}: expected a number such as 3 or v3")
     return int(found[1])
 
 
@@ -104,41 +138,97 @@ def _version_number(_hint: type, tokens: Sequence[Token]) -> int:
     return read_version(tokens[0].value)
 
 
+def _time(_hint: type, tokens: Sequence[Token]) -> str:
+    return read_time(tokens[0].value)
+
+
+def future_time(_hint: type, tokens: Sequence[Token]) -> str:
+    """Read a time to come, of which a duration says how far off it is."""
+    return read_time(tokens[0].value, future=True)
+
+
+def _point(_hint: type, tokens: Sequence[Token]) -> str:
+    return read_point(tokens[0].value)
+
+
 VersionNumber = Annotated[int, Parameter(name="VERSION", converter=_version_number, help="3 or v3.")]
 ModelName = Annotated[str, Parameter(name="MODEL", help="The model's name.")]
+AnyModel = Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)]
 AliasName = Annotated[str, Parameter(name="MODEL@ALIAS", help="Such as fraud-detector@champion.")]
-RunId = Annotated[str, Parameter(name="RUN", help="The run's id, as `runs list` shows it.")]
+RunId = Annotated[str, Parameter(name="RUN", help="The run's id, a unique prefix of it, or its unique name.")]
 Experiments = Annotated[
     tuple[str, ...],
-    Parameter(name="--experiment", negative="", show_default=False, help="By name, or id:NUMBER; may be repeated."),
+    Parameter(
+        name="--experiment",
+        metavar="EXPERIMENT",
+        negative="",
+        show_default=False,
+        help="A name, or id:NUMBER; may be repeated.",
+    ),
 ]
-At = Annotated[str | None, Parameter(help="A revision, or a time with its zone: 17, 2026-11-03T14:00Z.")]
-Time = Annotated[str | None, Parameter(help="A time with its zone, such as 2026-11-03T14:00Z.")]
-Since = Annotated[str | None, Parameter(help="Recorded then or later: a time with its zone, 2026-11-03T14:00Z.")]
-Until = Annotated[str | None, Parameter(help="Recorded before then.")]
-Filter = Annotated[str, Parameter(help="Such as \"name LIKE 'fraud%' AND tags.team = 'risk'\".", show_default=False)]
-OrderBy = Annotated[str, Parameter(help='Such as "updated DESC".', show_default=False)]
-Deleted = Annotated[bool, Parameter(name="--all", negative="", help="Deleted ones too.")]
-Description = Annotated[str, Parameter(help="What it is.", show_default=False)]
-Cause = Annotated[str, Parameter(help="request, rollback, schedule or expiry.", show_default=False)]
-Reason = Annotated[str, Parameter(help="Why; it stays in the history.", show_default=False)]
+At = Annotated[
+    str | None,
+    Parameter(metavar="POINT", converter=_point, help="A revision or a time: 17, 2026-11-03T14:00Z, 2h, yesterday."),
+]
+PointOption = Annotated[str | None, Parameter(metavar="POINT", converter=_point)]
+Since = Annotated[
+    str | None,
+    Parameter(metavar="TIME", converter=_time, help="Only from then on: 2026-11-03T14:00Z, 2026-11-03, 2h, yesterday."),
+]
+Until = Annotated[str | None, Parameter(metavar="TIME", converter=_time, help="Only before then.")]
+Filter = Annotated[
+    str,
+    Parameter(
+        name="--filter",
+        metavar="FILTER",
+        help="Such as \"name LIKE 'fraud%' AND tags.team = 'risk'\".",
+        show_default=False,
+    ),
+]
+OrderBy = Annotated[str, Parameter(metavar="FIELD", help='Such as "updated_at DESC".', show_default=False)]
+Deleted = Annotated[bool, Parameter(name="--all", negative="", show_default=False, help="Include deleted ones.")]
+Description = Annotated[str, Parameter(metavar="TEXT", help="The description.", show_default=False)]
+Cause = Annotated[
+    str, Parameter(metavar="CAUSE", help="One of request, rollback, schedule, expiry.", show_default=False)
+]
+ActorFilter = Annotated[str, Parameter(name="--actor", metavar="NAME", help="Who made it.", show_default=False)]
+ModelPattern = Annotated[
+    str, Parameter(name="--model", metavar="PATTERN", help="Models: a name, or a pattern with * and ?.")
+]
+AliasPattern = Annotated[
+    str, Parameter(name="--alias", metavar="PATTERN", help="Aliases: a name, or a pattern with * and ?.")
+]
+Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; it stays in the history.", show_default=False)]
 ExpectedRevision = Annotated[
-    int | None, Parameter(help="The alias's revision that you saw, 0 for not set: another one refuses the change.")
+    int | None,
+    Parameter(metavar="REVISION", help="Refuse unless the alias is at this revision; 0: unless it is not set."),
 ]
-RequestId = Annotated[str | None, Parameter(help="Makes a repetition of this very command harmless.")]
+RequestId = Annotated[str | None, Parameter(metavar="ID", help="Makes a repetition of the same command harmless.")]
 Keys = Annotated[str, Parameter(name="KEY", required=True, help="One or more.")]
 Pairs = Annotated[str, Parameter(name="KEY=VALUE", required=True, help="One or more.")]
-Limit = Annotated[int, Parameter(help="At most so many.")]
+Tags = Annotated[
+    tuple[str, ...],
+    Parameter(name="--tag", metavar="KEY=VALUE", negative="", show_default=False, help="May be repeated."),
+]
+NewName = Annotated[str, Parameter(name="NEW-NAME", help="The new name.")]
+NewText = Annotated[str, Parameter(name="TEXT", help="The new description.")]
+Limit = Annotated[int, Parameter(metavar="N", validator=Number(gte=1), help="Maximum number of results.")]
 
 
-def pairs_of(words: Sequence[str]) -> dict[str, str]:
-    """Read KEY=VALUE words. Raises UsageError."""
-    found = [word.partition("=") for word in words]
-    if not found or not all(key and equals for key, equals, _ in found):
-        raise UsageError("tags are given as KEY=VALUE")
-    return {key: value for key, _, value in found}
+def flag(help: str, *, name: str | None = None) -> Parameter:  # noqa: A002 - the parameter's own word
+    """Return the parameter of an option that is given or not."""
+    return Parameter(name=name, negative="", show_default=False, help=help)
+
+
+def read_pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Return the tags that KEY=VALUE texts name. Raises UsageError."""
+    parts = [text.partition("=") for text in texts]
+    for text, (key, equals, _) in zip(texts, parts, strict=True):
+        if not (key and equals):
+            raise UsageError(f"invalid tag {text!r}: expected KEY=VALUE")
+    return {key: value for key, _, value in parts}
 
 
 def examples(*lines: str) -> str:
-    """The closing part of a command's help."""
+    """Return the closing part of a command's help."""
     return "Examples:\n\n" + "\n".join(f"    rollforward {line}" for line in lines)

@@ -1,23 +1,27 @@
-"""The commands about policies, and about what gates would say."""
+"""The commands about policies, and about trying gates."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward.cli.evidence import inputs, verdict
 from rollforward.cli.failures import UsageError
 from rollforward.cli.options import (
     DEFAULTS,
+    AliasPattern,
     Limit,
     ModelName,
+    ModelPattern,
     Options,
     Reason,
     RequestId,
     Since,
     examples,
+    flag,
     read_version,
 )
 from rollforward.cli.output import grid, moment, version_of
@@ -29,80 +33,88 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-policy: Final = App(name="policy", help="Policies: set, protect, list, remove.")
-gate: Final = App(name="gate", help="Gates: test one on versions, replay one over past moves.")
+policies: Final = App(name="policies", help="Protect aliases and registrations.")
+gates: Final = App(name="gates", help="Try a gate on versions or on past moves.")
 
 PolicyName = Annotated[str, Parameter(name="NAME", help="The policy's name.")]
-Models = Annotated[str, Parameter(help="The models: a pattern with *, ? and [...].")]
-Gate = Annotated[str, Parameter(help="A CEL expression that must be true.", show_default=False)]
+Gate = Annotated[str, Parameter(metavar="EXPRESSION", help="A CEL expression that must be true.", show_default=False)]
 RecentDays = Annotated[
-    int, Parameter(help="A rollback to a version that held the alias within so many days skips the gate; 0 means 30.")
+    int | None,
+    Parameter(
+        metavar="DAYS",
+        validator=Number(gte=1),
+        help="A rollback to a version that the alias pointed to within so many days skips the gate; default 30.",
+    ),
 ]
 Expression = Annotated[str, Parameter(name="EXPRESSION", help="The CEL expression.")]
 
 
-@policy.command(
+@policies.command(
     name="set",
     help_epilogue=examples(
-        "policy set better --aliases champion --gate 'candidate.metrics.f1 >= champion.metrics.f1 + 0.01'",
-        "policy set accurate --models 'fraud-*' --gate 'run.metrics.accuracy > 0.95'",
+        "policies set better --alias champion --gate 'candidate.metrics.f1 >= champion.metrics.f1 + 0.01'",
+        "policies set accurate --model 'fraud-*' --gate 'run.metrics.accuracy > 0.95'",
     ),
 )
 def set_policy(
     name: PolicyName,
     /,
     *,
-    models: Models = "*",
-    aliases: Annotated[
-        str, Parameter(help="The aliases whose moves it binds, a pattern too; none: it binds registration.")
+    model: ModelPattern = "*",
+    alias: Annotated[
+        AliasPattern,
+        Parameter(
+            help="The aliases whose moves it binds, a name or a pattern; without it, registrations.", show_default=False
+        ),
     ] = "",
-    reason_required: Annotated[bool, Parameter(negative="", help="What it binds must come with a reason.")] = False,
+    reason_required: Annotated[bool, flag("Refuse what comes without a reason.")] = False,
     gate: Gate = "",
-    recent_days: RecentDays = 0,
+    recent_days: RecentDays = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Declare a policy, or change the one of that name: what must hold before versions are registered or aliases moved.
+    """Create or replace a policy: what must hold before versions are registered or aliases moved.
 
-    A gate speaks of `run` at a registration, and of `candidate`, `current` and `champion` at a move.
+    The variables of a gate are `run` at a registration, and `candidate`, `current` and `champion` at a move.
     """
     options.connect()
     rf.set_policy(
         name,
-        models=models,
-        aliases=aliases,
+        models=model,
+        aliases=alias,
         reason_required=reason_required,
         gate=gate,
-        recent_days=recent_days,
+        recent_days=recent_days or 0,
         reason=reason,
         request_id=request_id,
     )
     _show(name, options)
 
 
-@policy.command(
-    help_epilogue=examples("policy protect champion", "policy protect prod --aliases 'prod-*' --models 'fraud-*'")
+@policies.command(
+    help_epilogue=examples("policies protect champion", "policies protect prod --alias 'prod-*' --model 'fraud-*'")
 )
 def protect(
     name: PolicyName,
     /,
     *,
-    models: Models = "*",
-    aliases: Annotated[
-        str, Parameter(help="The aliases: a pattern; default the alias of the policy's name.", show_default=False)
+    model: ModelPattern = "*",
+    alias: Annotated[
+        AliasPattern,
+        Parameter(help="A name or a pattern; default the alias of the policy's name.", show_default=False),
     ] = "",
     gate: Gate = "",
-    recent_days: RecentDays = 0,
+    recent_days: RecentDays = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Protect aliases: they move only with a reason, and through the gate if one is given."""
+    """Protect aliases: moves need a reason, and pass the gate if one is given."""
     set_policy(
         name,
-        models=models,
-        aliases=aliases or name,
+        model=model,
+        alias=alias or name,
         reason_required=True,
         gate=gate,
         recent_days=recent_days,
@@ -112,30 +124,30 @@ def protect(
     )
 
 
-@policy.command(name="list", help_epilogue=examples("policy list", "policy list -o json"))
+@policies.command(name="list", help_epilogue=examples("policies list", "policies list -o json"))
 def list_policies(*, options: Options = DEFAULTS) -> None:
-    """All policies, by name."""
+    """List all policies, by name."""
     options.connect()
     found = rf.list_policies()
     options.show(found, lambda: _policies(found))
 
 
-@policy.command(help_epilogue=examples("policy remove better --reason 'judged by hand from now on'"))
+@policies.command(help_epilogue=examples("policies remove better --reason 'checked by hand'"))
 def remove(
     name: PolicyName, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Remove a policy, and show those that are left."""
+    """Remove a policy, and list the remaining ones."""
     options.connect()
     rf.remove_policy(name, reason=reason, request_id=request_id)
     left = rf.list_policies()
     options.show(left, lambda: _policies(left))
 
 
-@gate.command(
+@gates.command(
     name="test",
     help_epilogue=examples(
-        "gate test 'run.metrics.accuracy > 0.95' fraud-detector",
-        "gate test 'candidate.metrics.f1 >= current.metrics.f1' fraud-detector v2 v3 --alias champion",
+        "gates test 'run.metrics.accuracy > 0.95' fraud-detector",
+        "gates test 'candidate.metrics.f1 >= current.metrics.f1' fraud-detector v2 v3 --alias champion",
     ),
 )
 def try_gate(
@@ -144,11 +156,12 @@ def try_gate(
     /,
     *versions: Annotated[str, Parameter(name="VERSION", help="3 or v3, one or more; default all.")],
     alias: Annotated[
-        str, Parameter(help="The alias they would be moved to; none: a gate of registration.", show_default=False)
+        str,
+        Parameter(metavar="ALIAS", help="A gate of moves of this alias; default of registrations.", show_default=False),
     ] = "",
     options: Options = DEFAULTS,
 ) -> None:
-    """What a gate says of versions that exist; nothing is written."""
+    """Evaluate a gate on existing versions, without writing anything."""
     try:
         numbers = [read_version(version) for version in versions]
     except ValueError as error:
@@ -158,24 +171,24 @@ def try_gate(
     options.show(found, lambda: _evidence(found))
 
 
-@gate.command(
+@gates.command(
     help_epilogue=examples(
-        "gate replay 'candidate.metrics.f1 >= current.metrics.f1' --aliases champion --since 2026-11-01T00:00Z"
+        "gates replay 'candidate.metrics.f1 >= current.metrics.f1' --alias champion --since 2026-11-01"
     )
 )
 def replay(
     expression: Expression,
     /,
     *,
-    models: Annotated[str, Parameter(help="The models: a pattern; default all.", show_default=False)] = "",
-    aliases: Annotated[str, Parameter(help="The aliases: a pattern; default all.", show_default=False)] = "",
+    model: ModelPattern = "*",
+    alias: AliasPattern = "*",
     since: Since = None,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """Which past moves a gate would have refused, oldest first, by the metrics that the runs have now."""
+    """Evaluate a gate on past moves, oldest first, with the metrics that the runs have now."""
     options.connect()
-    found = rf.replay_gate(expression, models=models, aliases=aliases, since=since, limit=limit)
+    found = rf.replay_gate(expression, models=model, aliases=alias, since=since, limit=limit)
     options.show(found, lambda: _replayed(found))
 
 
@@ -196,12 +209,12 @@ def _policies(found: Sequence[v1.Policy]) -> RenderableType:
         )
         for one in found
     ]
-    return grid(("POLICY", "MODELS", "BINDS", "REASON", "RECENT", "GATE"), rows)
+    return grid(("POLICY", "MODELS~", "BINDS~", "REASON", "RECENT", "GATE"), rows, empty="no policies")
 
 
 def _evidence(found: Sequence[v1.GateEvidence]) -> RenderableType:
     rows = [(version_of(one.run.version), verdict(one), inputs(one)) for one in found]
-    return grid(("VERSION", "ANSWER", "OVER"), rows)
+    return grid(("VERSION", "RESULT", "VALUES"), rows, empty="no versions match")
 
 
 def _replayed(found: Sequence[v1.ReplayedMove]) -> RenderableType:
@@ -218,4 +231,5 @@ def _replayed(found: Sequence[v1.ReplayedMove]) -> RenderableType:
         )
         for one in found
     ]
-    return grid(("REVISION>", "WHEN", "ALIAS", "FROM", "TO", "WHO", "ANSWER", "OVER"), rows)
+    headers = ("REVISION>", "TIME", "ALIAS", "FROM", "TO", "ACTOR", "RESULT~", "VALUES")
+    return grid(headers, rows, empty="no moves match")

@@ -1,4 +1,4 @@
-"""The command that brings past assignments back."""
+"""The command that restores past assignments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 import rollforward as rf
 from rollforward.cli.evidence import gates_in_a_line
-from rollforward.cli.options import DEFAULTS, ExpectedRevision, Options, Reason, RequestId
+from rollforward.cli.options import DEFAULTS, ExpectedRevision, Options, PointOption, Reason, RequestId, flag
 from rollforward.cli.output import grid, pairs, safe, short, version_of
 
 if TYPE_CHECKING:
@@ -31,26 +31,27 @@ def rollback(
     /,
     *,
     to: Annotated[
-        str | None, Parameter(help="A revision or a time, as in `alias get --at`; default the holder before.")
+        PointOption, Parameter(help="A revision or a time: 17, 2026-11-03T14:00Z, 2h; default the previous version.")
     ] = None,
     before_event: Annotated[
-        str, Parameter(help="The id of an event: to just before it, instead of --to.", show_default=False)
+        str, Parameter(metavar="EVENT-ID", help="Instead of --to: to just before this event.", show_default=False)
     ] = "",
-    dry_run: Annotated[bool, Parameter(negative="", help="Only print what would change.")] = False,
-    skip_missing: Annotated[
-        bool, Parameter(negative="", help="Leave aliases as they are whose past version was deleted.")
-    ] = False,
+    dry_run: Annotated[bool, flag("Only print what would change.")] = False,
+    skip_missing: Annotated[bool, flag("Leave aliases as they are whose past version was deleted.")] = False,
     expect_position: Annotated[
-        int | None, Parameter(help="Of the dry run that you saw: refused if an alias was changed since.")
+        int | None,
+        Parameter(metavar="POSITION", help="Of your dry run: refuse if an alias was changed since."),
     ] = None,
     expect_revision: ExpectedRevision = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Bring past assignments back, as one more event each, all or none: history is never rewritten.
+    """Restore past assignments of aliases, all or none.
 
-    For example:
+    Each is one more event: history is never rewritten.
+
+    Examples:
 
         rollforward rollback fraud-detector@champion --reason 'v2 misses frauds'
         rollforward rollback fraud-detector@champion --to 17
@@ -70,12 +71,12 @@ def rollback(
         request_id=request_id,
     )
     given = {"--to": to or "", "--before-event": before_event, "--reason": reason}
-    words = ["rollback", scope, *(word for name, value in given.items() if value for word in (name, value))]
-    words += ["--skip-missing"] * skip_missing
-    options.show(found, lambda: _answer(found, words if dry_run else []))
+    command = ["rollback", scope, *(part for name, value in given.items() if value for part in (name, value))]
+    command += ["--skip-missing"] * skip_missing
+    options.show(found, lambda: _result(found, command if dry_run else []))
 
 
-def _answer(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType:
+def _result(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType:
     rows = [
         (
             f"{one.model}@{one.alias}",
@@ -87,17 +88,17 @@ def _answer(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType
         )
         for one in found.changes
     ]
-    table = grid(("ALIAS", "FROM", "TO", "DIGEST", "RESTORES>", "GATES"), rows)
+    table = grid(("ALIAS", "FROM", "TO", "DIGEST", "RESTORES>", "GATES"), rows, empty="no alias changes")
     if not dry_run_of:
-        facts = {"revision": str(found.revision or ""), "back to position": str(found.to_position or "")}
+        facts = {"revision": str(found.revision or ""), "restored position": str(found.to_position or "")}
         return Group(table, "", pairs(facts)) if found.revision else table
-    words = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(found.computed_at)])
-    # Words that can be copied are not broken into lines.
-    again = Text(f"  {safe(words)}", no_wrap=True, overflow="ignore")
+    command = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(found.computed_at)])
+    # A command that can be copied is not broken into lines.
+    again = Text(f"  {safe(command)}", no_wrap=True, overflow="ignore")
     return Group(table, "", Text("Nothing was changed. To do exactly this:"), again)
 
 
 def _note(change: v1.RollbackChange) -> str:
     if change.skipped:
-        return "left as it is: the version was deleted"
+        return "unchanged: the version was deleted"
     return gates_in_a_line(change.evidence, change.skipped_gates)

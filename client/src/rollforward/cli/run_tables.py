@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.output import grid, labels, moment, number, pairs, word
+from rollforward.cli.output import grid, labels, lasting, moment, number, pairs, short_id, word
 from rollforward.cli.shortening import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
     from rollforward import v1
 
+NO_RUNS: Final = "no runs match"
 # More would not be read in a line.
 _LISTED_METRICS: Final = 100
 
 
 def status_of(run: v1.Run) -> str:
-    """Where a run stands, as a word."""
-    return word(rf.v1.RunStatus.Name(run.status), "RUN_STATUS_")
+    """Return a run's status as a word."""
+    return word(rf.v1.RunStatus.DESCRIPTOR, run.status) or "-"
 
 
-def runs_table(found: Iterable[v1.Run]) -> RenderableType:
-    """A line for each run."""
-    rows = [(run.run_id, _name(run), status_of(run), moment(run.start_time), latest(run)) for run in found]
-    return grid(("RUN", "NAME", "STATUS", "STARTED", "METRICS"), rows)
+def runs_table(found: Iterable[v1.Run], experiments: Mapping[str, str], *, wide: bool = False) -> RenderableType:
+    """Return a line for each run; `experiments` are names by id."""
+    runs = list(found)
+    nested = any(run.parent_run_id for run in runs)
+    headers = ["RUN", "NAME~", "EXPERIMENT~", "STATUS", "STARTED", "DURATION>"]
+    headers += ["PARENT"] * nested + ["PARAMS~", "METRICS~"]
+    rows = []
+    for run in runs:
+        parent = [short_id(run.parent_run_id, wide=wide) or "-"] * nested
+        row = [short_id(run.run_id, wide=wide), _name(run), experiments.get(run.experiment_id, ""), status_of(run)]
+        rows.append([*row, moment(run.start_time), _duration(run), *parent, labels(run.params), latest(run)])
+    return grid(headers, rows, empty=NO_RUNS)
 
 
 def latest(run: v1.Run) -> str:
-    """The last value of each metric: "accuracy=0.96 loss=0.1"."""
+    """Return the last value of each metric: "accuracy=0.96 loss=0.1"."""
     keys = sorted(run.metrics)[:_LISTED_METRICS]
     return " ".join(f"{key}={number(run.metrics[key].last)}" for key in keys)
 
 
-def run_facts(run: v1.Run) -> RenderableType:
-    """All about one run."""
+def run_facts(run: v1.Run, experiment: str = "") -> RenderableType:
+    """Return everything about one run."""
     sections = (
         (("KIND", "KEY", "VALUE"), _labels(run)),
         (("METRIC", "LAST>", "STEP>", "MIN>", "MAX>", "POINTS>"), _metrics(run)),
@@ -48,19 +58,27 @@ def run_facts(run: v1.Run) -> RenderableType:
         (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), _artifacts(run)),
     )
     tables = [part for headers, rows in sections if rows for part in ("", grid(headers, shortened(rows)))]
-    return Group(_facts(run), *tables)
+    return Group(_facts(run, experiment), *tables)
 
 
-def _facts(run: v1.Run) -> RenderableType:
+def _facts(run: v1.Run, experiment: str) -> RenderableType:
     source = run.source
     commit = " ".join(part for part in (source.git_commit, source.git_branch, "dirty" * source.git_dirty) if part)
+    experiment = f"{experiment} (id:{run.experiment_id})" if experiment else f"id:{run.experiment_id}"
     return pairs(
-        {"run": run.run_id, "name": _name(run), "experiment": f"id:{run.experiment_id}", "status": status_of(run)}
-        | {"by": run.actor, "started": moment(run.start_time), "ended": moment(run.end_time)}
+        {"run": run.run_id, "name": _name(run), "experiment": experiment, "status": status_of(run)}
+        | {"actor": run.actor, "started": moment(run.start_time), "ended": moment(run.end_time)}
+        | {"duration": _duration(run).strip("-")}
         | {"last heard": moment(run.last_heard) if run.HasField("last_heard") else ""}
-        | {"description": run.description, "part of": run.parent_run_id}
-        | {"code": source.entry_point, "commit": commit, "repository": source.git_url, "on": source.host}
+        | {"description": run.description, "parent run": run.parent_run_id}
+        | {"entry point": source.entry_point, "git commit": commit, "repository": source.git_url, "host": source.host}
     )
+
+
+def _duration(run: v1.Run) -> str:
+    if not (run.HasField("start_time") and run.HasField("end_time")):
+        return "-"
+    return lasting(timedelta(microseconds=(run.end_time.ToNanoseconds() - run.start_time.ToNanoseconds()) / 1000))
 
 
 def _name(run: v1.Run) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
 import rollforward as rf
 from rollforward.cli.comparing import compare
-from rollforward.cli.experiments import named
+from rollforward.cli.identifiers import experiment_named, experiment_names, run_id
 from rollforward.cli.metrics import metrics
 from rollforward.cli.options import (
     DEFAULTS,
@@ -17,6 +17,8 @@ from rollforward.cli.options import (
     Filter,
     Keys,
     Limit,
+    NewName,
+    NewText,
     Options,
     OrderBy,
     Pairs,
@@ -24,130 +26,169 @@ from rollforward.cli.options import (
     RequestId,
     RunId,
     examples,
-    pairs_of,
+    flag,
+    read_pairs,
 )
+from rollforward.cli.output import plain_run, print_json, print_table
 from rollforward.cli.run_tables import run_facts, runs_table
 from rollforward.cli.watching_runs import watch
 
-app: Final = App(
-    name="runs", help="Runs: list, show, compare, watch, metrics, rename, describe, tag, untag, delete, restore."
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rollforward import v1
+
+app: Final = App(name="runs", help="Find, compare, watch and change runs.")
+app.command(
+    compare,
+    help_epilogue=examples(
+        "runs compare RUN RUN RUN",
+        "runs compare --experiment fraud --filter \"status = 'finished'\" --order-by 'metrics.auc DESC'",
+        "runs compare --experiment fraud --limit 100 --equal --csv > fraud.csv",
+    ),
 )
-for _command in (compare, watch, metrics):
-    app.command(_command)
+app.command(
+    watch,
+    help_epilogue=examples(
+        "runs watch RUN",
+        "runs watch --experiment fraud",
+        "runs watch --experiment fraud --after 1742 --no-metrics -o json",
+    ),
+)
+app.command(
+    metrics,
+    help_epilogue=examples(
+        "runs metrics RUN loss",
+        "runs metrics RUN loss --axis time --intervals 50 -o json",
+        "runs metrics RUN loss --csv > loss.csv",
+    ),
+)
 
 
 @app.command(
     name="list",
     help_epilogue=examples(
         "runs list",
-        "runs list --experiment fraud --filter \"metrics.auc > 0.9 AND tags.team = 'risk'\" --order-by start_time",
+        "runs list --experiment fraud --filter \"metrics.auc > 0.9 AND tags.team = 'risk'\" --order-by started_at",
+        "runs list --filter \"status = 'failed' AND started_at > '2026-11-30T00:00Z'\" -o wide",
     ),
 )
 def list_runs(
     *,
     experiment: Experiments = (),
     where: Annotated[
-        Filter, Parameter(name="--filter", help="Such as \"metrics.auc > 0.9 AND tags.team = 'risk'\".")
+        Filter,
+        Parameter(name="--filter", metavar="FILTER", help="Such as \"metrics.auc > 0.9 AND tags.team = 'risk'\"."),
     ] = "",
-    order_by: Annotated[OrderBy, Parameter(help='Such as "metrics.auc DESC".')] = "",
+    order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     deleted: Deleted = False,
+    packages: Annotated[bool, flag("With -o json: include the packages that each run had installed.")] = False,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
     """List runs, newest first or in the order asked for."""
     options.connect()
     found = rf.search_runs(
-        [named(one) for one in experiment],
+        [experiment_named(name) for name in experiment],
         where,
         order_by=order_by,
         lifecycle="all" if deleted else "active",
         limit=limit,
     )
-    options.show(found, lambda: runs_table(found))
+    show_runs(found, options, packages=packages)
 
 
-@app.command(help_epilogue=examples("runs show 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 -o json"))
+@app.command(help_epilogue=examples("runs show cd83fa2c", "runs show 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 -o json"))
 def show(run: RunId, /, *, options: Options = DEFAULTS) -> None:
     """Show one run: parameters, tags, metrics, datasets, logged models, artifacts."""
     options.connect()
-    _show(run, options)
+    _show(run_id(run), options)
 
 
-@app.command(help_epilogue=examples("runs rename RUN_ID 'deeper trees'"))
+@app.command(help_epilogue=examples("runs rename RUN 'deeper trees'"))
 def rename(
     run: RunId,
-    new_name: Annotated[str, Parameter(name="NEW-NAME", help="The name from now on.")],
+    new_name: NewName,
     /,
     *,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Give a run another name."""
-    options.connect()
-    rf.rename_run(run, new_name, request_id=request_id)
-    _show(run, options)
+    """Change a run's name."""
+    _change(run, options, lambda found: rf.rename_run(found, new_name, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("runs describe RUN_ID 'Trees of depth 7 on a year of payments'"))
+@app.command(help_epilogue=examples("runs describe RUN 'Trees of depth 7 on a year of payments'"))
 def describe(
     run: RunId,
-    text: Annotated[str, Parameter(help="The description from now on.")],
+    text: NewText,
     /,
     *,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Describe a run otherwise."""
-    options.connect()
-    rf.describe_run(run, text, request_id=request_id)
-    _show(run, options)
+    """Change a run's description."""
+    _change(run, options, lambda found: rf.describe_run(found, text, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("runs tag RUN_ID team=risk checked=yes"))
+@app.command(help_epilogue=examples("runs tag RUN team=risk checked=yes"))
 def tag(
     run: RunId,
     /,
     *tags: Pairs,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a run; its other tags stay."""
-    chosen = pairs_of(tags)
-    options.connect()
-    rf.set_run_tags(run, chosen, request_id=request_id)
-    _show(run, options)
+    chosen = read_pairs(tags)
+    _change(run, options, lambda found: rf.set_run_tags(found, chosen, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("runs untag RUN_ID checked"))
+@app.command(help_epilogue=examples("runs untag RUN checked"))
 def untag(
     run: RunId,
     /,
     *keys: Keys,
+    reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
     """Remove tags of a run."""
-    options.connect()
-    rf.remove_run_tags(run, keys, request_id=request_id)
-    _show(run, options)
+    _change(run, options, lambda found: rf.remove_run_tags(found, keys, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("runs delete RUN_ID --reason 'the data was wrong'"))
+@app.command(help_epilogue=examples("runs delete RUN --reason 'the data was wrong'"))
 def delete(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
     """Delete a run; its history stays, and it can be restored."""
-    options.connect()
-    rf.delete_run(run, reason=reason, request_id=request_id)
-    _show(run, options)
+    _change(run, options, lambda found: rf.delete_run(found, reason=reason, request_id=request_id))
 
 
-@app.command(help_epilogue=examples("runs restore RUN_ID"))
+@app.command(help_epilogue=examples("runs restore RUN"))
 def restore(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
     """Restore a deleted run."""
+    _change(run, options, lambda found: rf.restore_run(found, reason=reason, request_id=request_id))
+
+
+def show_runs(found: Sequence[v1.Run], options: Options, *, packages: bool = False) -> None:
+    """Print runs, with the names of their experiments."""
+    names = experiment_names([run.experiment_id for run in found])
+    if options.json:
+        print_json([plain_run(run, names[run.experiment_id], packages=packages) for run in found])
+    else:
+        print_table(runs_table(found, names, wide=options.wide), wide=options.wide)
+
+
+def _change(run: str, options: Options, change: Callable[[str], None]) -> None:
     options.connect()
-    rf.restore_run(run, reason=reason, request_id=request_id)
-    _show(run, options)
+    found = run_id(run)
+    change(found)
+    _show(found, options)
 
 
-def _show(run_id: str, options: Options) -> None:
-    found = rf.get_run(run_id)
-    options.show(found, lambda: run_facts(found))
+def _show(run: str, options: Options) -> None:
+    found = rf.get_run(run)
+    name = experiment_names([found.experiment_id])[found.experiment_id]
+    options.show(plain_run(found, name, packages=True), lambda: run_facts(found, name))

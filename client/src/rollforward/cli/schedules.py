@@ -1,15 +1,17 @@
-"""The commands about moves that are made at a time."""
+"""The commands about scheduled moves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 import rollforward as rf
+from rollforward.cli.identifiers import schedule_id
 from rollforward.cli.options import (
     DEFAULTS,
     AliasName,
+    AnyModel,
     ExpectedRevision,
     Limit,
     ModelName,
@@ -17,8 +19,10 @@ from rollforward.cli.options import (
     Reason,
     RequestId,
     VersionNumber,
+    examples,
+    future_time,
 )
-from rollforward.cli.output import grid, moment, version_of
+from rollforward.cli.output import grid, moment, short_id, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,82 +31,73 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
+app: Final = App(name="schedules", help="Schedule moves, list and cancel them.")
 
-def schedule(
+
+@app.command(
+    help_epilogue=examples(
+        "schedules create fraud-detector@champion v3 --at 2026-11-04T02:00Z --reason 'quiet hours'",
+        "schedules create fraud-detector@champion v3 --at 2h",
+    )
+)
+def create(
     reference: AliasName,
     version: VersionNumber,
     /,
     *,
-    at: Annotated[str, Parameter(help="When: a time with its zone, 2026-11-03T14:00Z.")],
+    at: Annotated[
+        str,
+        Parameter(metavar="TIME", converter=future_time, help="When: 2026-11-03T14:00Z, 2026-11-03, or 2h from now."),
+    ],
     reason: Reason = "",
     expect_revision: ExpectedRevision = None,
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Have an alias moved at a time, once; its gates are asked then.
-
-    For example:
-
-        rollforward alias schedule fraud-detector@champion v3 --at 2026-11-04T02:00Z --reason 'quiet hours'
-    """
+    """Schedule one move of an alias; gates are evaluated at that time."""
     options.connect()
     made = rf.schedule_move(
         reference, version, at, reason=reason, expected_revision=expect_revision, request_id=request_id
     )
-    options.show(made, lambda: _schedules([made]))
+    options.show(made, lambda: _schedules([made], wide=True))
 
 
-def schedules(
-    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
-    /,
-    *,
-    limit: Limit = 100,
-    options: Options = DEFAULTS,
-) -> None:
-    """The moves that are still to come, the next one first.
-
-    For example:
-
-        rollforward alias schedules
-        rollforward alias schedules fraud-detector
-    """
+@app.command(name="list", help_epilogue=examples("schedules list", "schedules list fraud-detector"))
+def list_schedules(model: AnyModel = "", /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
+    """List the moves that are still to come, the next one first."""
     options.connect()
     found = rf.list_schedules(model, limit=limit)
-    options.show(found, lambda: _schedules(found))
+    options.show(found, lambda: _schedules(found, wide=options.wide))
 
 
+@app.command(help_epilogue=examples("schedules cancel fraud-detector 5f0c0f6d --reason 'found a defect'"))
 def cancel(
     model: ModelName,
-    schedule_id: Annotated[str, Parameter(name="SCHEDULE", help="As `alias schedules` shows it.")],
+    schedule: Annotated[str, Parameter(name="SCHEDULE", help="The schedule's id, or a unique prefix of it.")],
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Call a scheduled move off, and show those that are left.
-
-    For example:
-
-        rollforward alias cancel fraud-detector 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 --reason 'found a defect'
-    """
+    """Cancel a scheduled move, and list the model's remaining ones."""
     options.connect()
-    rf.cancel_schedule(model, schedule_id, reason=reason, request_id=request_id)
+    rf.cancel_schedule(model, schedule_id(model, schedule), reason=reason, request_id=request_id)
     left = rf.list_schedules(model)
-    options.show(left, lambda: _schedules(left))
+    options.show(left, lambda: _schedules(left, wide=options.wide))
 
 
-def _schedules(found: Sequence[v1.Schedule]) -> RenderableType:
+def _schedules(found: Sequence[v1.Schedule], *, wide: bool) -> RenderableType:
     rows = [
         (
             moment(one.at),
             f"{one.model}@{one.alias}",
             version_of(one.version),
             str(one.expected_revision) if one.HasField("expected_revision") else "any",
-            one.schedule_id,
+            short_id(one.schedule_id, wide=wide),
             one.actor,
             one.reason,
         )
         for one in found
     ]
-    return grid(("AT", "ALIAS", "TO", "IF AT REVISION", "SCHEDULE", "BY", "WHY"), rows)
+    return grid(("DUE", "ALIAS", "TO", "IF AT REVISION", "SCHEDULE", "ACTOR", "REASON"), rows, empty="no schedules")

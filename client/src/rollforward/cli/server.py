@@ -1,4 +1,4 @@
-"""Finds the commands that the server distribution brings, if it is installed: the client never imports it."""
+"""Find the commands that the server distribution brings, if it is installed: the client never imports it."""
 
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from rollforward.cli.failures import UsageError
 
 GROUP: Final = "rollforward.commands"
-_NAMES: Final = frozenset({"up", "run", "serve", "demo"})
+_NAMES: Final = frozenset({"up", "start", "serve", "demo"})
 
 
 def __getattr__(name: str) -> Any:
@@ -14,5 +14,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = entry_points(group=GROUP, name=name)
     if not found:
-        raise UsageError(f"`rollforward {name}` comes with the server: pip install rollforward-server")
+        raise UsageError(f"`rollforward {name}` comes with the server: pip install 'rollforward-server[sklearn]'")
     return next(iter(found)).load()

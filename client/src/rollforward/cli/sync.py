@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 import rollforward as rf
 from rollforward.cli.failures import REFUSED, UsageError
-from rollforward.cli.options import DELIVERING, Delivering
+from rollforward.cli.options import DELIVERING, Delivering, flag
 from rollforward.cli.output import document, grid, print_json_line
 from rollforward.cli.progress import bar
 
@@ -23,27 +23,30 @@ if TYPE_CHECKING:
 
 def sync(
     directory: Annotated[
-        Path | None, Parameter(name="DIR", help="Where journals are; default ROLLFORWARD_JOURNAL, else this user's.")
+        Path | None,
+        Parameter(name="DIR", help="The journals' directory; default ROLLFORWARD_JOURNAL, else this user's."),
     ] = None,
     /,
     *,
-    watch: Annotated[bool, Parameter(negative="", help="Look again and again, until it is interrupted.")] = False,
-    every: Annotated[float, Parameter(help="Seconds between two looks.")] = 10.0,
+    watch: Annotated[bool, flag("Repeat until Ctrl-C.")] = False,
+    every: Annotated[
+        float, Parameter(metavar="SECONDS", help="With --watch: the pause between two deliveries.")
+    ] = 10.0,
     options: Delivering = DELIVERING,
 ) -> int:
-    """Deliver what runs logged while the service was out of reach, or before their job died, or offline.
+    """Deliver what runs logged offline, during an outage, or before their job died.
 
-    Each goes to the service that its job meant, or to --server, in the name of who logged it. Exit code 0: nothing is
-    left but what living jobs deliver themselves. 1: something could not be delivered, or was refused.
+    Each journal goes to the service that its job meant, or to --server, in the name of who logged it. Exit code 0:
+    nothing is left but what living jobs deliver themselves. 1: something could not be delivered, or was refused.
 
-    For example:
+    Examples:
 
         rollforward sync
         rollforward sync --watch --every 60
         rollforward sync /scratch/journals -o json
     """
     if not 0 < every <= threading.TIMEOUT_MAX:
-        raise UsageError("--every takes a number of seconds above 0")
+        raise UsageError(f"--every must be > 0, got {every:g}")
     if watch:
         return _watch(directory, every, options)
     found = _sync(directory, options)
@@ -58,7 +61,7 @@ def _watch(directory: Path | None, every: float, options: Delivering) -> int:
                 _say(one, options)
             time.sleep(every)
     except KeyboardInterrupt:
-        # There is no other way to have seen enough.
+        # Ctrl-C is the way to end a watch.
         return 0
 
 
@@ -94,4 +97,5 @@ def _row(one: rf.Synced) -> tuple[str, ...]:
 
 
 def _table(found: Sequence[rf.Synced]) -> RenderableType:
-    return grid(("RUN", "STATE", "POINTS>", "REFUSED>", "WAITING BYTES>", "REASON"), map(_row, found))
+    headers = ("RUN", "STATE", "POINTS>", "REFUSED>", "WAITING BYTES>", "REASON")
+    return grid(headers, map(_row, found), empty="nothing to deliver")

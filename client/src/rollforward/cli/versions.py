@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.differences import version_differences
+from rollforward.cli.differences import plain_version_differences, version_differences
 from rollforward.cli.options import (
     DEFAULTS,
+    AnyModel,
     Deleted,
     Filter,
     Keys,
     Limit,
     ModelName,
+    NewText,
     Options,
     OrderBy,
     Pairs,
@@ -22,9 +24,9 @@ from rollforward.cli.options import (
     RequestId,
     VersionNumber,
     examples,
-    pairs_of,
+    read_pairs,
 )
-from rollforward.cli.output import grid, labels, moment, pairs, short, word
+from rollforward.cli.output import grid, labels, moment, pairs, short, short_id, word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="versions", help="Versions: list, show, diff, describe, tag, status, copy, delete, restore.")
+app: Final = App(name="versions", help="Find, compare, copy and change versions.")
 
 
 @app.command(
@@ -43,10 +45,10 @@ app: Final = App(name="versions", help="Versions: list, show, diff, describe, ta
     ),
 )
 def list_versions(
-    model: Annotated[str, Parameter(name="MODEL", help="One model; default all.", show_default=False)] = "",
+    model: AnyModel = "",
     /,
     *,
-    where: Annotated[Filter, Parameter(name="--filter")] = "",
+    where: Filter = "",
     order_by: OrderBy = "",
     deleted: Deleted = False,
     limit: Limit = 100,
@@ -55,12 +57,12 @@ def list_versions(
     """List versions of a model or of all, newest first or in the order asked for."""
     options.connect()
     found = rf.list_versions(model, filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
-    options.show(found, lambda: versions_table(found, with_model=not model))
+    options.show(found, lambda: versions_table(found, with_model=not model, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("versions show fraud-detector v3"))
 def show(model: ModelName, version: VersionNumber, /, *, options: Options = DEFAULTS) -> None:
-    """Show a version: what it is, where it came from, and what the gates said."""
+    """Show a version: its artifact, the run it came from, and the gates it passed."""
     options.connect()
     _show(model, version, options)
 
@@ -74,24 +76,24 @@ def diff(
     *,
     options: Options = DEFAULTS,
 ) -> None:
-    """What differs between two versions: files, size, tags, and their runs' parameters and metrics."""
+    """Compare two versions: files, size, tags, and their runs' parameters and metrics."""
     options.connect()
     found = rf.diff_versions(model, before, after)
-    options.show(found, lambda: version_differences(found))
+    options.show(plain_version_differences(found), lambda: version_differences(found))
 
 
 @app.command(help_epilogue=examples("versions describe fraud-detector v3 'Trained on a year of payments'"))
 def describe(
     model: ModelName,
     version: VersionNumber,
-    text: Annotated[str, Parameter(help="The description from now on.")],
+    text: NewText,
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Describe a version otherwise."""
+    """Change a version's description."""
     options.connect()
     rf.set_description(model, text, version, reason=reason, request_id=request_id)
     _show(model, version, options)
@@ -108,7 +110,7 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a version; its other tags stay."""
-    chosen = pairs_of(tags)
+    chosen = read_pairs(tags)
     options.connect()
     rf.set_tags(model, chosen, version, reason=reason, request_id=request_id)
     _show(model, version, options)
@@ -130,18 +132,18 @@ def untag(
     _show(model, version, options)
 
 
-@app.command(help_epilogue=examples("versions status fraud-detector v3 failed --reason 'its weights are damaged'"))
-def status(
+@app.command(help_epilogue=examples("versions set-status fraud-detector v3 failed --reason 'its weights are damaged'"))
+def set_status(
     model: ModelName,
     version: VersionNumber,
-    state: Annotated[Literal["ready", "pending", "failed"], Parameter(name="STATUS", help="The status from now on.")],
+    state: Annotated[Literal["ready", "pending", "failed"], Parameter(name="STATUS", help="The new status.")],
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Say whether a version can be used; aliases move to ready ones only."""
+    """Set a version's status; aliases move to ready versions only."""
     options.connect()
     rf.set_version_status(model, version, state, reason=reason, request_id=request_id)
     _show(model, version, options)
@@ -151,14 +153,16 @@ def status(
 def copy(
     model: ModelName,
     version: VersionNumber,
-    to_model: Annotated[str, Parameter(name="TO-MODEL", help="The model that gets a new version; it may be new.")],
+    to_model: Annotated[
+        str, Parameter(name="TO-MODEL", help="The model that gets the new version; it is created if missing.")
+    ],
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Register a version again under another model, as what it is a copy of."""
+    """Register a copy of a version under another model; the copy names its origin."""
     options.connect()
     copied = rf.copy_version(model, version, to_model, reason=reason, request_id=request_id)
     options.show(copied, lambda: version_facts(copied))
@@ -174,7 +178,7 @@ def delete(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Delete a version that no alias names; its number is never given again, and it can be restored."""
+    """Delete a version without aliases; its number is never reused, and it can be restored."""
     options.connect()
     rf.delete_version(model, version, reason=reason, request_id=request_id)
     _show(model, version, options)
@@ -196,25 +200,26 @@ def restore(
     _show(model, version, options)
 
 
-def versions_table(found: Sequence[v1.Version], *, with_model: bool = False) -> RenderableType:
-    """A line for each version."""
+def versions_table(found: Sequence[v1.Version], *, with_model: bool = False, wide: bool = False) -> RenderableType:
+    """Return a line for each version."""
     rows = [
         (
             f"{one.model} v{one.version}" if with_model else f"v{one.version}",
             " ".join(f"@{alias}" for alias in one.aliases),
             _status(one),
-            short(one.digest),
-            one.run_id,
+            one.digest if wide else short(one.digest),
+            short_id(one.run_id, wide=wide) or "-",
             moment(one.created_at),
             one.actor,
         )
         for one in found
     ]
-    return grid(("VERSION", "ALIASES", "STATUS", "DIGEST", "RUN", "REGISTERED", "BY"), rows)
+    headers = ("VERSION", "ALIASES~", "STATUS", "DIGEST", "RUN", "CREATED", "ACTOR")
+    return grid(headers, rows, empty="no versions match")
 
 
 def version_facts(version: v1.Version) -> RenderableType:
-    """All about one version."""
+    """Return everything about one version."""
     gates = [one.expression for one in (version.evidence, *version.policy_evidence) if one.expression]
     source = version.copied_from
     return pairs(
@@ -223,7 +228,7 @@ def version_facts(version: v1.Version) -> RenderableType:
         | {"copy of": f"{source.model} v{source.version}" if version.HasField("copied_from") else ""}
         | {"description": version.description, "tags": labels(version.tags)}
         | {"aliases": " ".join(f"@{alias}" for alias in version.aliases)}
-        | {"registered": f"{moment(version.created_at)} by {version.actor}", "revision": str(version.revision)}
+        | {"created": f"{moment(version.created_at)} by {version.actor}", "revision": str(version.revision)}
         | {"deleted": moment(version.deleted_at) if version.HasField("deleted_at") else ""}
     )
 
@@ -236,4 +241,4 @@ def _show(model: str, number: int, options: Options) -> None:
 def _status(version: v1.Version) -> str:
     if version.HasField("deleted_at"):
         return "deleted"
-    return word(rf.v1.VersionStatus.Name(version.status), "VERSION_STATUS_")
+    return word(rf.v1.VersionStatus.DESCRIPTOR, version.status) or "-"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward.cli.history import Wide
-from rollforward.cli.options import DEFAULTS, Options, pairs_of
+from rollforward.cli.options import READING, Reading, read_pairs
 from rollforward.cli.output import cause_of, moment, plain, print_json_line, safe, version_of
 
 if TYPE_CHECKING:
@@ -19,40 +20,48 @@ def watch(
     reference: Wide = "",
     /,
     *,
-    from_revision: Annotated[int | None, Parameter(name="--from", help="Every change after this revision.")] = None,
+    after: Annotated[
+        int | None,
+        Parameter(metavar="REVISION", validator=Number(gte=0), help="Every change after this revision."),
+    ] = None,
     tag: Annotated[
         tuple[str, ...],
-        Parameter(negative="", show_default=False, help="KEY=VALUE: only of models that have it; may be repeated."),
+        Parameter(
+            metavar="KEY=VALUE",
+            negative="",
+            show_default=False,
+            help="Only aliases of models that have this tag; may be repeated.",
+        ),
     ] = (),
-    options: Options = DEFAULTS,
+    options: Reading = READING,
 ) -> int:
-    """Follow aliases: what stands now, then every change, a line each, until Ctrl-C.
+    """Follow aliases: the current assignments, then every change, a line each, until Ctrl-C.
 
-    With --from the changes since that revision come first, instead of what stands.
+    With --after the changes after that revision come first, instead of the current assignments.
 
     With -o json each line is an object with either `snapshot` or `change`.
 
-    For example:
+    Examples:
 
         rollforward watch fraud-detector@champion
         rollforward watch @champion --tag team=risk
-        rollforward watch fraud-detector --from 17 -o json
+        rollforward watch fraud-detector --after 17 -o json
     """
-    tags = pairs_of(tag) if tag else {}
+    tags = read_pairs(tag)
     options.connect()
     try:
-        with rf.watch(reference, from_revision=from_revision, tags=tags) as changes:
+        with rf.watch(reference, from_revision=after, tags=tags) as changes:
             for alias in changes.aliases:
                 _print_step("snapshot", alias, _standing(alias), options)
             for change in changes:
                 _print_step("change", change, _line(change), options)
     except KeyboardInterrupt:
-        # There is no other way to have seen enough.
+        # Ctrl-C is the way to end a watch.
         return 0
     return 0
 
 
-def _print_step(kind: str, step: v1.Alias | v1.AliasChange, line: str, options: Options) -> None:
+def _print_step(kind: str, step: v1.Alias | v1.AliasChange, line: str, options: Reading) -> None:
     if options.json:
         print_json_line({kind: plain(step)})
     else:

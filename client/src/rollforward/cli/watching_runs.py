@@ -9,12 +9,14 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
 
 import rollforward as rf
-from rollforward.cli.experiments import named
+from rollforward.cli.documents import milliseconds, plain_run
 from rollforward.cli.failures import UsageError
+from rollforward.cli.identifiers import experiment_named, experiment_names, run_id
 from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output import document, labels, moment, number, plain, print_json_line, safe, word
 from rollforward.cli.run_tables import latest, run_facts, runs_table, status_of
@@ -32,56 +34,60 @@ _CODES: Final = {"RUN_STATUS_FINISHED": 0, "RUN_STATUS_FAILED": 1, "RUN_STATUS_K
 
 def watch(
     run: Annotated[
-        str, Parameter(name="RUN", help="One run, by id; it is followed until it ends.", show_default=False)
+        str,
+        Parameter(
+            name="RUN",
+            help="One run, by id, a unique prefix of it, or a unique name, until it ends.",
+            show_default=False,
+        ),
     ] = "",
     /,
     *,
     experiment: Annotated[
-        str | None, Parameter(help="Instead: all runs of an experiment, by name or id:NUMBER, until Ctrl-C.")
+        str | None,
+        Parameter(metavar="EXPERIMENT", help="Instead: all runs of an experiment, by name or id:NUMBER, until Ctrl-C."),
     ] = None,
-    from_position: Annotated[
-        int | None, Parameter(name="--from", help="Every event after this position of the tracking log.")
+    after: Annotated[
+        int | None,
+        Parameter(metavar="POSITION", validator=Number(gte=0), help="Only events after this position of the log."),
     ] = None,
-    points: Annotated[bool, Parameter(name="--metrics", help="Metric points too.")] = True,
+    points: Annotated[
+        bool, Parameter(name="--metrics", negative="--no-metrics", show_default=False, help="Include metric points.")
+    ] = True,
     options: Options = DEFAULTS,
 ) -> int:
-    """Follow a run or the runs of an experiment: what stands now, then every event.
+    """Follow a run or the runs of an experiment: the current state, then every event.
 
     On a terminal a table that changes with the runs, else a line for each event; with -o json each line is an object
-    with either `snapshot` or `change`. With --from there are lines on a terminal too, of the events since that position
-    instead of what stands. Whoever follows a run is done when it ends: exit code 0 when it finished, 1 when it failed
+    with either `snapshot` or `change`. With --after there are lines on a terminal too, of the events after that
+    position, without the current state. A watch of one run ends with it: exit code 0 when it finished, 1 when it failed
     or was killed.
-
-    For example:
-
-        rollforward runs watch RUN_ID
-        rollforward runs watch --experiment fraud
-        rollforward runs watch --experiment fraud --from 1742 --no-metrics -o json
     """
     if bool(run) == (experiment is not None):
-        raise UsageError("watch takes either RUN or --experiment NAME")
+        raise UsageError("watch takes either RUN or --experiment")
     options.connect()
+    run = run and run_id(run)
     try:
         followed = rf.watch_runs(
             run or None,
-            experiment=None if experiment is None else named(experiment),
-            from_position=from_position,
+            experiment=None if experiment is None else experiment_named(experiment),
+            from_position=after,
             metrics=points,
         )
         with followed:
-            # Behind a position there is nothing that stands, and could be drawn.
-            if sys.stdout.isatty() and not options.json and from_position is None:
+            # After a position there is no current state that could be drawn.
+            if sys.stdout.isatty() and not options.json and after is None:
                 return _draw(followed, run)
             return _print(followed, run, options)
     except KeyboardInterrupt:
-        # There is no other way to have seen enough.
+        # Ctrl-C is the way to end a watch.
         return 0
 
 
 def _print(followed: rf.RunsWatch, run_id: str, options: Options) -> int:
     runs = {run.run_id: run for run in followed.runs}
     for run in runs.values():
-        _print_step("snapshot", plain(run), _standing(run), options)
+        _print_step("snapshot", plain_run(run), _standing(run), options)
     if (code := _code(runs, run_id)) is not None:
         return code
     for change in followed:
@@ -95,9 +101,10 @@ def _print(followed: rf.RunsWatch, run_id: str, options: Options) -> int:
 def _draw(followed: rf.RunsWatch, run_id: str) -> int:
     """Redraws a table a few times a second, if there is something new."""
     runs = {run.run_id: run for run in followed.runs}
+    names = experiment_names([run.experiment_id for run in runs.values()])
     news: queue.SimpleQueue[v1.RunChange | Exception] = queue.SimpleQueue()
     threading.Thread(target=_hear, args=(followed, news), daemon=True).start()
-    with Live(_table(runs, run_id), console=Console(highlight=False), auto_refresh=False) as live:
+    with Live(_table(runs, run_id, names), console=Console(highlight=False), auto_refresh=False) as live:
         while (code := _code(runs, run_id)) is None:
             changes = [news.get()]
             time.sleep(_REFRESH_SECONDS)
@@ -107,7 +114,7 @@ def _draw(followed: rf.RunsWatch, run_id: str) -> int:
                 if isinstance(change, Exception):
                     raise change
                 rf.apply_change(runs, change)
-            live.update(_table(runs, run_id), refresh=True)
+            live.update(_table(runs, run_id, names), refresh=True)
     return code
 
 
@@ -119,12 +126,12 @@ def _hear(followed: rf.RunsWatch, news: queue.SimpleQueue[v1.RunChange | Excepti
         news.put(error)
 
 
-def _table(runs: dict[str, v1.Run], run_id: str) -> RenderableType:
+def _table(runs: dict[str, v1.Run], run_id: str, names: Mapping[str, str]) -> RenderableType:
     if run_id in runs:
-        return run_facts(runs[run_id])
+        return run_facts(runs[run_id], names.get(runs[run_id].experiment_id, ""))
     # The newest first, as many as a screen has room for.
     room = max(1, Console().height - 2)
-    return runs_table(list(runs.values())[: -room - 1 : -1])
+    return runs_table(list(runs.values())[: -room - 1 : -1], names)
 
 
 def _code(runs: dict[str, v1.Run], run_id: str, change: v1.RunChange | None = None) -> int | None:
@@ -146,8 +153,13 @@ def _plain_change(change: v1.RunChange) -> Any:
     found = plain(change)
     if change.HasField("metrics"):
         # As numbers, not as packed bytes.
-        found["metrics"] = document(rf.points_of(change))
+        found["metrics"] = {key: _plain_points(points) for key, points in rf.points_of(change).items()}
     return found
+
+
+def _plain_points(points: rf.MetricHistory) -> dict[str, Any]:
+    times = [milliseconds(at) for at in points.timestamps]
+    return {"steps": document(points.steps), "times": times, "values": document(points.values)}
 
 
 def _standing(run: v1.Run) -> str:
@@ -173,7 +185,7 @@ def _logged(change: v1.RunChange) -> str:
 _WORDS: Final[Mapping[str, Callable[[v1.RunChange], str]]] = {
     "metrics": lambda change: " ".join(_points(key, points) for key, points in rf.points_of(change).items()),
     "logged": _logged,
-    "finished": lambda change: word(rf.v1.RunStatus.Name(change.finished.status), "RUN_STATUS_"),
+    "finished": lambda change: word(rf.v1.RunStatus.DESCRIPTOR, change.finished.status) or "",
     "artifact": lambda change: f"artifact {change.artifact.path or '/'} {change.artifact.digest}",
     "renamed": lambda change: f"renamed, was {change.renamed.from_name}",
     "inputs": lambda change: "reads " + " ".join(one.dataset.name for one in change.inputs.inputs),

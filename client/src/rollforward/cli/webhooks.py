@@ -1,16 +1,27 @@
-"""The commands about webhooks: endpoints that are told of every change of an alias."""
+"""The commands about webhooks: endpoints that receive every change of an alias."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Group
+from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward import webhooks
-from rollforward.cli.options import DEFAULTS, Limit, Options, Reason, RequestId, examples
-from rollforward.cli.output import grid, moment, pairs, print_json, word
+from rollforward.cli.identifiers import webhook_id
+from rollforward.cli.options import (
+    DEFAULTS,
+    AliasPattern,
+    Description,
+    Limit,
+    ModelPattern,
+    Options,
+    Reason,
+    RequestId,
+    examples,
+)
+from rollforward.cli.output import grid, moment, pairs, plain, print_json, short_id, word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,26 +32,27 @@ if TYPE_CHECKING:
 
 app: Final = App(
     name="webhooks",
-    help="Webhooks: create, list, show, update, delete, rotate, secret, test, resume, replay, deliveries.",
+    help="Send every change of an alias to an HTTP endpoint.",
 )
 
-Id = Annotated[str, Parameter(name="ID", help="The webhook's id, as `webhooks list` shows it.")]
+Id = Annotated[str, Parameter(name="ID", help="The webhook's id, or a unique prefix of it.")]
 Url = Annotated[str, Parameter(name="URL", help="Where requests are sent: http or https.")]
-ModelPattern = Annotated[
-    str, Parameter(name="--model", help="The models it hears of: a name, or a pattern such as 'fraud-*'.")
-]
-AliasPattern = Annotated[str, Parameter(name="--alias", help="The aliases it hears of: a name, or a pattern.")]
 Changes = Annotated[
     tuple[Literal["moved", "removed"], ...],
-    Parameter(name="--change", negative="", show_default=False, help="One kind of change only."),
+    Parameter(
+        name="--change",
+        metavar="KIND",
+        negative="",
+        show_default=False,
+        help="Only this kind of change; may be repeated.",
+    ),
 ]
-Description = Annotated[str, Parameter(help="What it is for.", show_default=False)]
 
 
 @app.command(
     help_epilogue=examples(
         "webhooks create https://ci.example/hook --alias champion",
-        "webhooks create https://ci.example/hook --model 'fraud-*' --from 0",
+        "webhooks create https://ci.example/hook --model 'fraud-*' --after 0",
     )
 )
 def create(
@@ -50,15 +62,20 @@ def create(
     model: ModelPattern = "*",
     alias: AliasPattern = "*",
     change: Changes = (),
-    from_revision: Annotated[
-        int | None, Parameter(name="--from", help="Every change after this revision, 0 for all; default those to come.")
+    after: Annotated[
+        int | None,
+        Parameter(
+            metavar="REVISION",
+            validator=Number(gte=0),
+            help="Send every change after this revision, 0 for all; default only new ones.",
+        ),
     ] = None,
     description: Description = "",
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Set an endpoint up, and print the secret to verify its requests with."""
+    """Create a webhook, and print the secret that verifies its requests."""
     options.connect()
     made = webhooks.create_webhook(
         url,
@@ -66,47 +83,47 @@ def create(
         alias=alias,
         changes=change,
         description=description,
-        from_revision=from_revision,
+        from_revision=after,
         reason=reason,
         request_id=request_id,
     )
-    options.show(made, lambda: _facts(made.webhook, secret=made.secret))
+    options.show({**_plain(made.webhook), "secret": made.secret}, lambda: _facts(made.webhook, secret=made.secret))
 
 
 @app.command(name="list", help_epilogue=examples("webhooks list", "webhooks list -o json"))
 def list_webhooks(*, limit: Limit = 100, options: Options = DEFAULTS) -> None:
-    """List endpoints, oldest first."""
+    """List webhooks, oldest first."""
     options.connect()
     found = webhooks.list_webhooks(limit=limit)
-    options.show(found, lambda: _webhooks(found))
+    options.show([_plain(one) for one in found], lambda: _webhooks(found, wide=options.wide))
 
 
-@app.command(help_epilogue=examples("webhooks show 5d3c..."))
-def show(webhook_id: Id, /, *, options: Options = DEFAULTS) -> None:
-    """Show an endpoint: what it hears of, how far it is, and what is wrong with it."""
+@app.command(help_epilogue=examples("webhooks show 5d3c0a1b"))
+def show(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
+    """Show a webhook: its filter, its cursor, and its last error."""
     options.connect()
-    webhook = webhooks.get_webhook(webhook_id)
-    options.show(webhook, lambda: _facts(webhook))
+    found = webhooks.get_webhook(webhook_id(webhook))
+    options.show(_plain(found), lambda: _facts(found))
 
 
-@app.command(help_epilogue=examples("webhooks update 5d3c... --url https://ci.example/v2/hook"))
+@app.command(help_epilogue=examples("webhooks update 5d3c0a1b --url https://ci.example/v2/hook"))
 def update(
-    webhook_id: Id,
+    webhook: Id,
     /,
     *,
-    url: Annotated[str | None, Parameter(help="Where requests are sent.")] = None,
-    model: Annotated[str | None, Parameter(help="The models it hears of.")] = None,
-    alias: Annotated[str | None, Parameter(help="The aliases it hears of.")] = None,
+    url: Annotated[str | None, Parameter(metavar="URL", help="Where requests are sent.")] = None,
+    model: Annotated[str | None, Parameter(metavar="PATTERN", help="Models: a name or a pattern.")] = None,
+    alias: Annotated[str | None, Parameter(metavar="PATTERN", help="Aliases: a name or a pattern.")] = None,
     change: Changes = (),
-    description: Annotated[str | None, Parameter(help="What it is for.")] = None,
+    description: Annotated[str | None, Parameter(metavar="TEXT", help="The description.")] = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Change an endpoint's settings; what is not given stays as it is."""
+    """Change a webhook's settings; those not given stay as they are."""
     options.connect()
-    webhook = webhooks.update_webhook(
-        webhook_id,
+    changed = webhooks.update_webhook(
+        webhook_id(webhook),
         url=url,
         model=model,
         alias=alias,
@@ -115,146 +132,181 @@ def update(
         reason=reason,
         request_id=request_id,
     )
-    options.show(webhook, lambda: _facts(webhook))
+    options.show(_plain(changed), lambda: _facts(changed))
 
 
-@app.command(help_epilogue=examples("webhooks delete 5d3c... --reason 'moved to a watch'"))
-def delete(
-    webhook_id: Id, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
-) -> None:
-    """Take an endpoint away, and print what it was."""
+@app.command(help_epilogue=examples("webhooks delete 5d3c0a1b --reason 'moved to a watch'"))
+def delete(webhook: Id, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
+    """Delete a webhook, and print its last state."""
     options.connect()
-    webhook = webhooks.get_webhook(webhook_id)
-    webhooks.delete_webhook(webhook_id, reason=reason, request_id=request_id)
-    options.show(webhook, lambda: _facts(webhook))
+    found = webhooks.get_webhook(webhook_id(webhook))
+    webhooks.delete_webhook(found.webhook_id, reason=reason, request_id=request_id)
+    options.show(_plain(found), lambda: _facts(found))
 
 
-@app.command(help_epilogue=examples("webhooks rotate 5d3c...", "webhooks rotate 5d3c... --overlap 0 --reason leaked"))
+@app.command(help_epilogue=examples("webhooks rotate 5d3c0a1b", "webhooks rotate 5d3c0a1b --overlap 0 --reason leaked"))
 def rotate(
-    webhook_id: Id,
+    webhook: Id,
     /,
     *,
     overlap: Annotated[
-        int | None, Parameter(help="For so many seconds the old secret is signed with too; default 24 hours.")
+        int | None,
+        Parameter(metavar="SECONDS", help="How long requests are signed with the old secret too; default 24 hours."),
     ] = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Replace an endpoint's secret, and print the new one."""
+    """Replace a webhook's secret, and print the new one."""
     options.connect()
-    made = webhooks.rotate_webhook_secret(webhook_id, overlap_seconds=overlap, reason=reason, request_id=request_id)
+    made = webhooks.rotate_webhook_secret(
+        webhook_id(webhook), overlap_seconds=overlap, reason=reason, request_id=request_id
+    )
     until = moment(made.previous_valid_until)
-    options.show(made, lambda: pairs({"secret": made.secret, "old one until": until}))
+    options.show(made, lambda: pairs({"secret": made.secret, "old secret until": until}))
 
 
-@app.command(help_epilogue=examples("webhooks secret 5d3c..."))
-def secret(webhook_id: Id, /, *, options: Options = DEFAULTS) -> None:
-    """Print an endpoint's secret of now."""
+@app.command(help_epilogue=examples("webhooks secret 5d3c0a1b"))
+def secret(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
+    """Show a webhook's current signing secret."""
     options.connect()
-    found = webhooks.get_webhook_secret(webhook_id)
+    found = webhooks.get_webhook_secret(webhook_id(webhook))
     if options.json:
         print_json({"secret": found})
     else:
         print(found)
 
 
-@app.command(name="test", help_epilogue=examples("webhooks test 5d3c..."))
-def try_endpoint(webhook_id: Id, /, *, options: Options = DEFAULTS) -> int:
-    """Send an endpoint one signed request that means nothing; exit code 1 when it does not take it."""
+@app.command(name="test", help_epilogue=examples("webhooks test 5d3c0a1b"))
+def try_endpoint(webhook: Id, /, *, options: Options = DEFAULTS) -> int:
+    """Send one signed test request; exit with 1 when the endpoint does not accept it."""
     options.connect()
-    answer = webhooks.try_webhook(webhook_id)
-    options.show(answer, lambda: _answer(answer))
-    return 0 if answer.delivered else 1
+    result = webhooks.try_webhook(webhook_id(webhook))
+    options.show(result, lambda: _test_result(result))
+    return 0 if result.delivered else 1
 
 
-@app.command(help_epilogue=examples("webhooks resume 5d3c...", "webhooks resume 5d3c... --skip 17 --reason 'bad body'"))
+@app.command(
+    help_epilogue=examples("webhooks resume 5d3c0a1b", "webhooks resume 5d3c0a1b --skip 17 --reason 'bad body'")
+)
 def resume(
-    webhook_id: Id,
+    webhook: Id,
     /,
     *,
-    skip: Annotated[int | None, Parameter(help="Send nothing up to this revision any more.")] = None,
+    skip: Annotated[
+        int | None, Parameter(metavar="REVISION", help="Do not send the changes up to this revision.")
+    ] = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Send on at once: to a parked endpoint, or to one that waits for its next attempt."""
+    """Retry at once: a paused webhook, or one that waits for its next attempt."""
     options.connect()
-    webhook = webhooks.resume_webhook(webhook_id, skip_revision=skip, reason=reason, request_id=request_id)
-    options.show(webhook, lambda: _facts(webhook))
+    found = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
+    options.show(_plain(found), lambda: _facts(found))
 
 
-@app.command(help_epilogue=examples("webhooks replay 5d3c... --from 17"))
+@app.command(help_epilogue=examples("webhooks replay 5d3c0a1b --after 17"))
 def replay(
-    webhook_id: Id,
+    webhook: Id,
     /,
     *,
-    from_revision: Annotated[int, Parameter(name="--from", help="Every change after this revision; 0 for all.")],
+    after: Annotated[
+        int,
+        Parameter(metavar="REVISION", validator=Number(gte=0), help="Every change after this revision; 0 for all."),
+    ],
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Send every change after a revision again, in order, each with the id that it had."""
+    """Send every change after a revision again, in order and with their old ids."""
     options.connect()
-    webhook = webhooks.replay_webhook(webhook_id, from_revision, reason=reason, request_id=request_id)
-    options.show(webhook, lambda: _facts(webhook))
+    found = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
+    options.show(_plain(found), lambda: _facts(found))
 
 
-@app.command(help_epilogue=examples("webhooks deliveries 5d3c...", "webhooks deliveries 5d3c... --limit 10 -o json"))
-def deliveries(webhook_id: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
-    """What an endpoint was told, from the log, and the last requests that were made; newest first."""
+@app.command(help_epilogue=examples("webhooks deliveries 5d3c0a1b", "webhooks deliveries 5d3c0a1b --limit 10 -o json"))
+def deliveries(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
+    """List what was delivered to a webhook, and its pauses and replays, newest first."""
     options.connect()
-    told = webhooks.webhook_deliveries(webhook_id, limit=limit)
-    tried = webhooks.webhook_attempts(webhook_id)[:limit]
-    found = rf.v1.ListDeliveriesResponse(deliveries=told, attempts=tried)
-    options.show(found, lambda: Group(_deliveries(told), "", _attempts(tried)))
+    found = webhooks.webhook_deliveries(webhook_id(webhook), limit=limit)
+    options.show([_plain_delivery(one) for one in found], lambda: _deliveries(found))
 
 
-def _webhooks(found: Sequence[v1.Webhook]) -> RenderableType:
+@app.command(help_epilogue=examples("webhooks attempts 5d3c0a1b", "webhooks attempts 5d3c0a1b --limit 5 -o json"))
+def attempts(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
+    """List the last requests to a webhook, with their results, newest first."""
+    options.connect()
+    found = webhooks.webhook_attempts(webhook_id(webhook))[:limit]
+    options.show(found, lambda: _attempts(found))
+
+
+def _plain(webhook: v1.Webhook) -> dict[str, Any]:
+    fields = plain(webhook)
+    return {"webhook_id": fields.pop("webhook_id"), **fields.pop("settings"), **fields}
+
+
+def _plain_delivery(delivery: v1.WebhookDelivery) -> dict[str, Any]:
+    kind = delivery.WhichOneof("step")
+    fields = plain(delivery)
+    step = fields.pop(kind) if kind else {}
+    return {"kind": kind, **fields, **step}
+
+
+def _webhooks(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
     rows = [
-        (one.webhook_id, _state(one), str(one.cursor), one.settings.model, one.settings.alias, one.settings.url)
+        (
+            short_id(one.webhook_id, wide=wide),
+            _state(one),
+            str(one.cursor),
+            one.settings.model,
+            one.settings.alias,
+            one.settings.url,
+        )
         for one in found
     ]
-    return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows)
+    return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
 
 
 def _facts(one: v1.Webhook, secret: str = "") -> RenderableType:
-    settings, trouble = one.settings, one.trouble
-    kinds = [word(rf.v1.WebhookChangeKind.Name(kind), "WEBHOOK_CHANGE_KIND_") for kind in settings.changes]
+    settings, error = one.settings, one.trouble
+    kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
     facts = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
     facts |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
-    facts |= {"description": settings.description, "created": moment(one.created_at), "by": one.actor, "secret": secret}
+    facts |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
+    facts |= {"secret": secret}
     if one.HasField("trouble"):
-        facts |= {"not taken": f"change {trouble.position}: {trouble.detail} (attempt {trouble.attempts})"}
-        facts |= {"since": moment(trouble.since)}
-        facts |= {"next attempt": moment(trouble.next_attempt_at) if trouble.HasField("next_attempt_at") else ""}
+        facts |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
+        facts |= {"failing since": moment(error.since)}
+        facts |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
     return pairs(facts)
 
 
 def _state(one: v1.Webhook) -> str:
-    return word(rf.v1.WebhookState.Name(one.state), "WEBHOOK_STATE_")
+    return word(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
 
 
-def _answer(answer: v1.TestWebhookResponse) -> RenderableType:
+def _test_result(result: v1.TestWebhookResponse) -> RenderableType:
     return pairs(
-        {"taken": "yes" if answer.delivered else "no", "status": str(answer.status_code or ""), "why": answer.detail}
-        | {"seconds": f"{answer.seconds:.3f}"}
+        {"accepted": "yes" if result.delivered else "no", "status": str(result.status_code or "")}
+        | {"error": result.detail, "seconds": f"{result.seconds:.3f}"}
     )
 
 
-def _deliveries(told: Sequence[v1.WebhookDelivery]) -> RenderableType:
+def _deliveries(found: Sequence[v1.WebhookDelivery]) -> RenderableType:
     rows = [
         (moment(one.time), one.WhichOneof("step") or "", *_step(one), one.actor, one.reason or one.parked.detail)
-        for one in told
+        for one in found
     ]
-    return grid(("WHEN", "WHAT", "UP TO>", "CHANGES>", "ATTEMPTS>", "STATUS>", "WHO", "WHY"), rows)
+    headers = ("TIME", "KIND", "UP TO>", "CHANGES>", "ATTEMPTS>", "STATUS>", "ACTOR", "REASON")
+    return grid(headers, rows, empty="no deliveries")
 
 
 def _step(one: v1.WebhookDelivery) -> tuple[str, str, str, str]:
     match one.WhichOneof("step"):
         case "delivered":
-            told = one.delivered
-            return str(told.position), str(told.deliveries), str(told.attempts), str(told.status_code)
+            sent = one.delivered
+            return str(sent.position), str(sent.deliveries), str(sent.attempts), str(sent.status_code)
         case "parked":
             return str(one.parked.position), "", str(one.parked.attempts), str(one.parked.status_code or "")
         case "resumed":
@@ -263,7 +315,7 @@ def _step(one: v1.WebhookDelivery) -> tuple[str, str, str, str]:
             return str(one.replayed.to_revision), "", "", ""
 
 
-def _attempts(tried: Sequence[v1.WebhookAttempt]) -> RenderableType:
+def _attempts(found: Sequence[v1.WebhookAttempt]) -> RenderableType:
     rows = [
         (
             moment(one.time),
@@ -273,6 +325,6 @@ def _attempts(tried: Sequence[v1.WebhookAttempt]) -> RenderableType:
             f"{one.seconds:.3f}",
             one.detail,
         )
-        for one in tried
+        for one in found
     ]
-    return grid(("SENT", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "WHY"), rows)
+    return grid(("TIME", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "ERROR"), rows, empty="no attempts")

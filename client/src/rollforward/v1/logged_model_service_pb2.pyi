@@ -370,10 +370,13 @@ class LogLoggedModelRequest(_message.Message):
     SET_TAGS_FIELD_NUMBER: _builtins.int
     REMOVED_TAGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Its id."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    reason: _builtins.str
+    """Why."""
     @_builtins.property
     def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Parameters: keys of 1 to 250 characters, values of at most 6,000."""
@@ -394,10 +397,11 @@ class LogLoggedModelRequest(_message.Message):
         set_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         removed_tags: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "params", b"params", "removed_tags", b"removed_tags", "request_id", b"request_id", "set_tags", b"set_tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "params", b"params", "reason", b"reason", "removed_tags", b"removed_tags", "request_id", b"request_id", "set_tags", b"set_tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,84 @@
+"""Near names for what was not found: "did you mean ...?"."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+import rollforward as rf
+from rollforward.errors import RollforwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+_SUGGESTIONS: Final = 3
+_CUTOFF: Final = 0.6
+_LISTED: Final = 1000
+
+
+def near_names(error: RollforwardError) -> list[str]:
+    """Return names like the one that was not found, the nearest first; none where nothing is like it."""
+    if error.reason not in _LOOKUPS:
+        return []
+    key, lookup = _LOOKUPS[error.reason]
+    wanted = error.metadata.get(key, "")
+    if not wanted:
+        return []
+    try:
+        names = list(lookup(error.metadata))
+    except RollforwardError:
+        # The refusal is reported either way; a suggestion is an extra.
+        return []
+    folded = {name.casefold(): name for name in names if name != wanted}
+    near = difflib.get_close_matches(wanted.casefold(), folded, _SUGGESTIONS, _CUTOFF)
+    return [repr(folded[name]) for name in near]
+
+
+def _models(_metadata: Mapping[str, str]) -> Iterable[str]:
+    return (model.name for model in rf.list_models(limit=_LISTED))
+
+
+def _aliases(metadata: Mapping[str, str]) -> Iterable[str]:
+    return (alias.alias for alias in rf.get_model(metadata["model"]).aliases)
+
+
+def _experiments(_metadata: Mapping[str, str]) -> Iterable[str]:
+    return (experiment.name for experiment in rf.list_experiments(limit=_LISTED))
+
+
+def _metrics(metadata: Mapping[str, str]) -> Iterable[str]:
+    return rf.get_run(metadata["run_id"]).metrics
+
+
+def _artifacts(metadata: Mapping[str, str]) -> Iterable[str]:
+    return (artifact.path for artifact in rf.get_run(metadata["run_id"]).artifacts)
+
+
+def _files(metadata: Mapping[str, str]) -> Iterable[str]:
+    return (file.path for file in rf.list_files(metadata["digest"]))
+
+
+def _policies(_metadata: Mapping[str, str]) -> Iterable[str]:
+    return (policy.name for policy in rf.list_policies())
+
+
+def _projections(_metadata: Mapping[str, str]) -> Iterable[str]:
+    return (projection.name for projection in rf.status().projections)
+
+
+def _logs(_metadata: Mapping[str, str]) -> Iterable[str]:
+    return (log.name for log in rf.status().logs)
+
+
+# By reason, under which key of the metadata the name stands, and where the names that exist come from.
+_LOOKUPS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, str]], Iterable[str]]]]] = {
+    "MODEL_NOT_FOUND": ("model", _models),
+    "ALIAS_NOT_FOUND": ("alias", _aliases),
+    "EXPERIMENT_NOT_FOUND": ("experiment", _experiments),
+    "METRIC_NOT_FOUND": ("key", _metrics),
+    "ARTIFACT_NOT_FOUND": ("path", _artifacts),
+    "PATH_NOT_FOUND": ("path", _files),
+    "POLICY_NOT_FOUND": ("policy", _policies),
+    "PROJECTION_NOT_FOUND": ("projection", _projections),
+    "UNKNOWN_LOG": ("log", _logs),
+}
