@@ -30,9 +30,15 @@ def in_code() -> set[str]:
 
 
 def _strings(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    tree = ast.parse(file.read_text())
+    # The names of arguments on the command line are capitals too.
+    names = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in _NAMES}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in names:
             yield node.value
+
+
+_NAMES = {"metavar", "name"}
 
 
 def _environment_names(files: list[Path]) -> Iterator[str]:

@@ -44,7 +44,7 @@ def test_parameters_that_differ_and_all_metrics() -> None:
     assert [tuple(one) for one in compared.params] == [("depth", ("3", "4")), ("extra", (None, ""))]
     assert [one.key for one in compared.metrics] == ["loss", "only a", "only b"]
     assert [one.last if one else None for one in compared.metrics[1].summaries] == [1.0, None]
-    assert [one.key for one in compared.attributes] == ["name", "status", "started", "duration"]
+    assert [one.key for one in compared.attributes] == ["name", "status", "started_at", "duration_seconds"]
     assert compared.attributes[3].values == ("1.500", "1.500")
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
-import pytest
 
-from rollforward.cli.app import run
-
-
-def test_paragraphs_are_as_wide_as_the_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paragraphs_are_as_wide_as_the_terminal() -> None:
     width = 60
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert run(["runs", "watch", "--help"]) == 0
-    shown = capsys.readouterr().out
+    command = [sys.executable, "-m", "rollforward.cli", "runs", "watch", "--help"]
+    environment = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
     paragraph = next(text for text in shown.split("\n\n") if text.startswith("On a terminal")).splitlines()
     for line, following in pairwise(paragraph):
         assert len(line) <= width <= len(f"{line.rstrip()} {following.split()[0]}")
-    assert "\n    rollforward runs watch RUN_ID\n" in shown
+    assert "\n    rollforward runs watch RUN\n" in shown

@@ -1,0 +1,93 @@
+"""A read at the head sees every command before it, whoever sent that: raw calls, the SDK and the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from rollforward.cli.app import run
+from rollforward.errors import from_rpc_error
+from tests.integration.up import Up
+
+HEAD = (("rollforward-min-position", "head"),)
+SECONDS = 30
+# A stale read shows within few rounds: rows lag by up to 0.2 s behind commands that nobody waits for.
+ROUNDS = 10
+
+
+@pytest.fixture
+def stranger(system: Up) -> Iterator[grpc.Channel]:
+    """A channel that has seen nothing of what others wrote."""
+    with grpc.insecure_channel(system.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield channel
+
+
+def test_a_raw_call_sees_every_move_before_it(system: Up, model: str, stranger: grpc.Channel) -> None:
+    registry = v1.RegistryServiceStub(stranger)
+    for number in range(ROUNDS):
+        moved = system.move(model, number % 2 + 1)
+        aliases = registry.ResolveAliases(v1.ResolveAliasesRequest(model=model), metadata=HEAD, timeout=SECONDS)
+        assert [alias.revision for alias in aliases.aliases] == [moved.alias.revision]
+        history = registry.ListAliasHistory(v1.ListAliasHistoryRequest(model=model), metadata=HEAD, timeout=SECONDS)
+        assert history.changes[0].revision == moved.alias.revision
+        resolved = registry.ResolveAlias(
+            v1.ResolveAliasRequest(model=model, alias="champion"), metadata=HEAD, timeout=SECONDS
+        )
+        assert resolved.alias.revision == moved.alias.revision
+
+
+def test_every_log_is_read_at_its_head(system: Up, model: str, stranger: grpc.Channel) -> None:
+    audit = v1.AuditServiceStub(stranger)
+    for number in range(ROUNDS):
+        moved = system.move(model, number % 2 + 1)
+        run_id = system.new_run()
+        request = v1.ListEventsRequest(log="registry", page_size=1)
+        events = audit.ListEvents(request, metadata=HEAD, timeout=SECONDS).events
+        assert [event.position for event in events] == [moved.alias.revision]
+        found = v1.TrackingServiceStub(stranger).GetRun(v1.GetRunRequest(run_id=run_id), metadata=HEAD, timeout=SECONDS)
+        assert found.run.run_id == run_id
+
+
+def test_a_head_may_stand_beside_positions(system: Up, model: str, stranger: grpc.Channel) -> None:
+    moved = system.move(model, 1)
+    both = (("rollforward-min-position", f"registry={moved.alias.revision}, head"),)
+    request = v1.ResolveAliasesRequest(model=model)
+    found = v1.RegistryServiceStub(stranger).ResolveAliases(request, metadata=both, timeout=SECONDS)
+    assert found.aliases[0].version == 1
+
+
+def test_a_head_is_written_in_one_way(stranger: grpc.Channel) -> None:
+    wrong = (("rollforward-min-position", "HEAD"),)
+    with pytest.raises(grpc.RpcError) as refusal:
+        v1.RegistryServiceStub(stranger).ListModels(v1.ListModelsRequest(), metadata=wrong, timeout=SECONDS)
+    assert from_rpc_error(refusal.value).reason == "INVALID_MIN_POSITION"
+
+
+def test_a_connection_reads_at_the_head_when_it_is_told_to(system: Up, model: str) -> None:
+    with rf.Connection(system.address, read_at_head=True) as link:
+        for number in range(ROUNDS):
+            moved = system.move(model, number % 2 + 1)
+            assert rf.alias_history(model, limit=1, connection=link)[0].revision == moved.alias.revision
+
+
+@pytest.mark.parametrize(
+    "command", [("aliases", "list"), ("aliases", "history"), ("models", "show"), ("aliases", "intervals")]
+)
+def test_a_command_line_sees_the_command_before_it(
+    command: tuple[str, ...], system: Up, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(ROUNDS):
+        moved = system.move(model, number % 2 + 1)
+        subject = f"{model}@champion" if command[-1] == "intervals" else model
+        assert run([*command, subject, "-o", "json", "--server", system.address]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        if command[0] == "models":
+            seen = shown["aliases"][0]["revision"]
+        else:
+            seen = shown[0].get("revision", shown[0].get("began_revision"))
+        assert seen == moved.alias.revision
