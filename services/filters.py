@@ -166,7 +166,8 @@ class _Reader:
         """Raises the refusal: something else is expected at a place, which is that of the next piece unless given."""
         place = self._at if at is None else at
         found = self._text[place : place + 30]
-        words = f"at character {place + 1}: expected {expected}, found {found!r}" if found else f"expected {expected}"
+        what = repr(found) if found else "the end"
+        words = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, found {what}"
         raise Rejected(Kind.INVALID, self._reason, words, place=str(place + 1), expected=expected, found=found)
 
     def _skip(self) -> None:

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    __version__: str
+
     from rollforward import v1 as v1
     from rollforward.aliases import move_alias as move_alias
     from rollforward.aliases import move_aliases as move_aliases
@@ -193,6 +195,10 @@ def __getattr__(name: str) -> Any:
     # help, need not wait.
     if name == "v1":
         return import_module("rollforward.v1")
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - as slow, and seldom asked for
+
+        return version("rollforward")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"rollforward.{_HOME[name]}"), name)
@@ -201,4 +207,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, "v1"})
+    # Only what is meant for users: neither what this module imports nor its submodules.
+    special = {name for name in globals() if name.startswith("__") and name.endswith("__")}
+    return sorted({*_HOME, "v1", "__version__", *special} - {"__getattr__", "__dir__"})

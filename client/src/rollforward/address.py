@@ -1,6 +1,8 @@
 """Where the services are: the grammar of an address."""
 
+import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,6 +12,7 @@ DEFAULT_ADDRESS: Final = "localhost:50051"
 # Artifacts live in the tracking process, and the system service is in each.
 SERVICES: Final = ("tracking", "registry", "serving", "audit", "webhooks")
 
+_LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _ENDPOINT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
@@ -34,9 +37,27 @@ def parse_address(address: str) -> Mapping[str, str]:
 
 
 def is_loopback(endpoint: str) -> bool:
-    """Whether an endpoint is on this machine."""
-    host = endpoint.rpartition(":")[0]
-    return host in {"localhost", "[::1]"} or host.startswith("127.")
+    """Return whether an endpoint is on this machine, in whatever way its address is written."""
+    host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0].rstrip(".").lower()
+    if host in _LOCAL_NAMES or host.endswith(".localhost"):
+        return True
+    ip = _ip_address(host)
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    # Connecting to an unspecified address reaches this machine.
+    return ip is not None and (ip.is_loopback or ip.is_unspecified)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        # Short, hexadecimal and other forms that resolvers read: 127.1, 0x7f000001.
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
 
 
 def _endpoint(text: str, address: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.pages import collect
-from rollforward.references import Past, as_of, parse_alias, revision, timestamp, version_number
+from rollforward.references import Past, VersionLike, as_of, parse_alias, revision, timestamp, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def move_alias(
     reference: str,
-    version: v1.Version | int,
+    version: VersionLike,
     *,
     reason: str = "",
     expected_revision: int | None = None,
@@ -50,7 +50,7 @@ def move_alias(
 
 
 def move_aliases(
-    targets: Mapping[str, v1.Version | int] | Iterable[v1.AliasTarget],
+    targets: Mapping[str, VersionLike] | Iterable[v1.AliasTarget],
     *,
     reason: str = "",
     request_id: str | None = None,
@@ -139,6 +139,6 @@ def resolve_all(
     return whole
 
 
-def _target(reference: str, version: v1.Version | int) -> v1.AliasTarget:
+def _target(reference: str, version: VersionLike) -> v1.AliasTarget:
     model, alias = parse_alias(reference)
     return v1.AliasTarget(model=model, alias=alias, version=version_number(model, version))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def begin(link: Connection, start: Start, *, timeout: float | None = None) -> str:
     """Start the run, in an experiment that is created when it is missing; the experiment's id. Done again, it changes
-    nothing.
+    nothing. If nothing listens at the address, it is tried once.
 
     Raises InvalidRequest, AlreadyExists (RUN_EXISTS) unless it may be resumed, NotFound, Unavailable.
     """
@@ -44,9 +44,11 @@ def experiment_id(link: Connection, name: str, request_id: str, *, timeout: floa
     """
     by_name = v1.GetExperimentRequest(name=name)
     try:
-        return link.call(link.tracking.GetExperiment, by_name, timeout=timeout).experiment.experiment_id
+        found = link.call(link.tracking.GetExperiment, by_name, timeout=timeout, connect_timeout=0)
     except NotFound:
         pass
+    else:
+        return found.experiment.experiment_id
     creation = v1.CreateExperimentRequest(name=name, request_id=request_id)
     try:
         return link.call(link.tracking.CreateExperiment, creation, timeout=timeout).experiment_id

@@ -20,6 +20,14 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
+# What gRPC says when there is nobody to connect to; it has no other sign of it.
+_REFUSALS: Final = {
+    "connection refused": "connection refused",
+    "dns resolution failed": "host not found",
+    "no such host": "host not found",
+    "domain name not found": "host not found",
+}
+
 _Answer_co = TypeVar("_Answer_co", covariant=True)
 
 
@@ -40,6 +48,20 @@ def open_channel(endpoint: str) -> grpc.Channel:
     # A proxy for the outside world must not catch calls to this machine.
     proxy = [("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else []
     return grpc.insecure_channel(endpoint, options=[*_OPTIONS, *proxy])
+
+
+def refused_connection(error: grpc.RpcError) -> str:
+    """Return why no connection could be made, for what waiting seldom mends; an empty text for any other failure."""
+    text = (error.details() or "").lower() if isinstance(error, grpc.Call) else ""
+    if not text or error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return ""
+    return next((why for mark, why in _REFUSALS.items() if mark in text), "")
+
+
+def is_answer(error: grpc.RpcError) -> bool:
+    """Return whether a failed call was answered by a server, for all that its status shows."""
+    silence = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+    return isinstance(error, grpc.Call) and error.code() not in silence
 
 
 def is_out_of_reach(error: grpc.RpcError) -> bool:

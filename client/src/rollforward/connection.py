@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 from rollforward import v1
 from rollforward.address import DEFAULT_ADDRESS, parse_address
 from rollforward.backoff import Backoff
-from rollforward.channel import is_out_of_reach, open_channel
-from rollforward.errors import InvalidRequest, from_rpc_error, judged_at
+from rollforward.channel import is_answer, is_out_of_reach, open_channel, refused_connection
+from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error, judged_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT: Final = 30.0
 # In place of positions: the result must have reached the head of every log that it comes from.
 _HEAD: Final = "head"
+# For so long a command tries to connect to an address at which nothing has ever answered, in seconds.
+CONNECT_SECONDS: Final = 1.0
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
@@ -80,6 +82,9 @@ class Connection:
         self._channels: dict[str, grpc.Channel] = {}
         self._positions: dict[str, int] = {}
         self._closed = False
+        self._answered = False
+        self.refused = False
+        """Whether nothing listens at the address: it has never answered, and refused the last call."""
 
     @cached_property
     def tracking(self) -> v1.TrackingServiceStub:
@@ -133,33 +138,47 @@ class Connection:
         request: _Request,
         *,
         timeout: float | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
     ) -> _Response:
         """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the
-        connection's).
+        connection's). If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
 
         Raises the RollforwardError that the answer stands for.
         """
-        return self.retry(lambda seconds: self._answer(method, request, seconds), timeout=timeout)
+        return self.retry(
+            lambda seconds: self._answer(method, request, seconds), timeout=timeout, connect_timeout=connect_timeout
+        )
 
-    def retry(self, attempt: Callable[[float | None], _T], *, timeout: float | None = None) -> _T:
+    def retry(
+        self,
+        attempt: Callable[[float | None], _T],
+        *,
+        timeout: float | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
+    ) -> _T:
         """Call `attempt` with the seconds left, again while the service is out of reach.
 
         Raises the RollforwardError of the last attempt.
         """
         backoff = Backoff(self.timeout if timeout is None else _checked_timeout(timeout))
+        connecting = Backoff(connect_timeout)
         while True:
             self._refuse_when_closed()
             try:
-                return attempt(backoff.remaining())
+                answer = attempt(backoff.remaining())
             except grpc.RpcError as error:
-                if not is_out_of_reach(error) or not backoff.pause():
+                pauses = connecting if self.note_failure(error) else backoff
+                if not is_out_of_reach(error) or not pauses.pause():
                     if seen := judged_at(error):
                         self.note_position(*seen)
-                    raise from_rpc_error(error) from error
+                    raise self.failure(error) from error
             except ValueError:
                 # What gRPC raises for a channel that another thread has just closed.
                 self._refuse_when_closed()
                 raise
+            else:
+                self.note_answer()
+                return answer
 
     def stream(
         self,
@@ -175,11 +194,34 @@ class Connection:
         self._refuse_when_closed()
         call = method(request, timeout=timeout, metadata=self.metadata())
         try:
-            yield from call
+            for answer in call:
+                self.note_answer()
+                yield answer
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            self.note_failure(error)
+            raise self.failure(error) from error
         finally:
             call.cancel()
+
+    def note_answer(self) -> None:
+        """Note that something answers at the address."""
+        self._answered, self.refused = True, False
+
+    def note_failure(self, error: grpc.RpcError) -> bool:
+        """Note a failed call; return whether nothing listens at the address, as far as is known."""
+        refusal = refused_connection(error)
+        self._answered = self._answered or is_answer(error)
+        self.refused = bool(refusal) and not self._answered
+        return self.refused
+
+    def failure(self, error: grpc.RpcError) -> RollforwardError:
+        """The exception that a failed call stands for."""
+        if not (self.refused and (refusal := refused_connection(error))):
+            return from_rpc_error(error)
+        endpoints = sorted(set(self._endpoints.values()))
+        way_out = "Is the server running? Start it with 'rollforward up'"
+        message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {way_out}"
+        return Unavailable(grpc.StatusCode.UNAVAILABLE.name, message)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call: who acts, and the positions that the answer must have reached."""

@@ -168,7 +168,9 @@ class Delivery:
                 self._call(step.action.method, step.action.request)
 
     def _call(self, method: str, request: Any) -> None:
-        self._connection.call(getattr(self._connection.tracking, method), request, timeout=self._patience)
+        stub = getattr(self._connection.tracking, method)
+        # Whoever delivers tries again by itself.
+        self._connection.call(stub, request, timeout=self._patience, connect_timeout=0)
 
     def _upload(self, waiting: Artifact) -> None:
         assert self._journal is not None  # noqa: S101 - artifacts wait in journals only

@@ -11,7 +11,7 @@ import grpc
 
 from rollforward.backoff import Backoff
 from rollforward.channel import AnswerStream, is_out_of_reach
-from rollforward.errors import from_rpc_error
+from rollforward.connection import CONNECT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +50,7 @@ class Following(ABC, Generic[_Step, _Change]):
         self._closed = threading.Event()
         # The first answer must come in time; after that the watch lasts, whatever happens to the service.
         self._backoff = Backoff(connection.timeout)
+        self._connecting = Backoff(CONNECT_SECONDS)
         self._answered = False
         while self._reached is None and not self._closed.is_set():
             self._receive()
@@ -128,6 +129,7 @@ class Following(ABC, Generic[_Step, _Change]):
         return self._call
 
     def _take(self, step: _Step) -> None:
+        self._connection.note_answer()
         if not self._answered:
             self._answered = True
             self._backoff = Backoff()
@@ -143,7 +145,9 @@ class Following(ABC, Generic[_Step, _Change]):
     def _pause_or_raise(self, error: grpc.RpcError) -> None:
         if self._closed.is_set():
             return
-        pause = self._backoff.next_pause() if is_out_of_reach(error) else None
+        hopeless = self._connection.note_failure(error) and not self._answered
+        pauses = self._connecting if hopeless else self._backoff
+        pause = pauses.next_pause() if is_out_of_reach(error) else None
         if pause is None:
-            raise from_rpc_error(error) from error
+            raise self._connection.failure(error) from error
         self._closed.wait(pause)

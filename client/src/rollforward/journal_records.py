@@ -60,6 +60,11 @@ class Count(NamedTuple):
         """All together."""
         return self.points + self.labels + self.calls
 
+    def in_words(self) -> str:
+        """Return how much was logged, for people."""
+        names = ("metric points", "parameters and tags", "artifacts and other records")
+        return ", ".join(f"{number} {name}" for number, name in zip(self, names, strict=True) if number) or "nothing"
+
     def plus(self, other: Count) -> Count:
         """Both together."""
         return Count(self.points + other.points, self.labels + other.labels, self.calls + other.calls)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
-from rollforward.references import version_number
+from rollforward.references import VersionLike, version_number
 from rollforward.values import checked_tags
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def set_description(
     model: str,
     text: str,
-    version: v1.Version | int | None = None,
+    version: VersionLike | None = None,
     *,
     reason: str = "",
     request_id: str | None = None,
@@ -41,7 +41,7 @@ def set_description(
 def set_tags(
     model: str,
     tags: Mapping[str, object],
-    version: v1.Version | int | None = None,
+    version: VersionLike | None = None,
     *,
     reason: str = "",
     request_id: str | None = None,
@@ -65,7 +65,7 @@ def set_tags(
 def remove_tags(
     model: str,
     keys: Iterable[str],
-    version: v1.Version | int | None = None,
+    version: VersionLike | None = None,
     *,
     reason: str = "",
     request_id: str | None = None,
@@ -86,6 +86,6 @@ def remove_tags(
     link.call(link.registry.ChangeTags, request)
 
 
-def _number(model: str, version: v1.Version | int | None) -> int:
+def _number(model: str, version: VersionLike | None) -> int:
     # The contract's 0 is the model itself.
     return 0 if version is None else version_number(model, version)

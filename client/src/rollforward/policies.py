@@ -8,7 +8,7 @@ from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.references import UINT32_MAX, revision, timestamp, version_number
+from rollforward.references import UINT32_MAX, VersionLike, revision, timestamp, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ def list_policies(*, connection: Connection | None = None) -> list[v1.Policy]:
 def try_gate(
     expression: str,
     model: str,
-    versions: Iterable[v1.Version | int] = (),
+    versions: Iterable[VersionLike] = (),
     *,
     alias: str = "",
     connection: Connection | None = None,

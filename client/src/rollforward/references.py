@@ -16,6 +16,7 @@ UINT32_MAX: Final = 2**32 - 1
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+_VERSION: Final = re.compile(r"[vV]?([0-9]{1,10})", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # RFC 3339, the seconds optional.
 _TIME: Final = re.compile(
@@ -58,12 +59,13 @@ class HasRunId(Protocol):
 
 
 RunLike = str | HasRunId
+VersionLike = v1.Version | int | str
 Past = int | datetime | str
 ArtifactReference = AliasReference | VersionReference | RunReference | DigestReference
 
 
 def parse_alias(text: str) -> AliasReference:
-    """Read "model@alias". Raises InvalidRequest (INVALID_REFERENCE)."""
+    """Read "model@alias", or "models:/model@alias". Raises InvalidRequest (INVALID_REFERENCE)."""
     reference = parse_aliases(text)
     if not reference.alias:
         raise _invalid(text, "it is not MODEL@ALIAS")
@@ -71,9 +73,13 @@ def parse_alias(text: str) -> AliasReference:
 
 
 def parse_aliases(text: str) -> AliasReference:
-    """Read "model@alias", or "model" for all of its aliases. Raises InvalidRequest (INVALID_REFERENCE)."""
-    model, at, alias = text.partition("@")
-    if not model or (at and not alias) or "@" in alias or ":" in model or "/" in text:
+    """Read "model@alias", or "model" for all of its aliases, with or without "models:/" before it.
+
+    Raises InvalidRequest (INVALID_REFERENCE).
+    """
+    name = text.removeprefix("models:/")
+    model, at, alias = name.partition("@")
+    if not model or (at and not alias) or "@" in alias or ":" in model or "/" in name:
         raise _invalid(text, "it is neither MODEL@ALIAS nor MODEL")
     return AliasReference(model, alias)
 
@@ -134,8 +140,8 @@ def run_id_of(run: RunLike) -> str:
     return run if isinstance(run, str) else run.run_id
 
 
-def version_number(model: str, version: v1.Version | int) -> int:
-    """The number of a version of a model.
+def version_number(model: str, version: VersionLike) -> int:
+    """Return the number of a version of a model, given as 3, "v3" or "3", or as the version itself.
 
     Raises InvalidRequest (INVALID_VERSION) for one of another model, or not a number.
     """
@@ -143,9 +149,11 @@ def version_number(model: str, version: v1.Version | int) -> int:
         if version.model != model:
             raise _invalid_version(model, f"that is a version of {version.model!r}")
         return version.version
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= UINT32_MAX:
-        raise _invalid_version(model, f"a version is a whole number from 1 on, not {version!r}")
-    return version
+    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    number = int(found[1]) if found else version
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= UINT32_MAX:
+        raise _invalid_version(model, f"a version is a whole number from 1 on, such as 3 or 'v3', not {version!r}")
+    return number
 
 
 def revision(value: int | None, name: str = "expected_revision") -> int | None:
@@ -222,7 +230,7 @@ def _pattern(name: str) -> str:
 
 def _model_artifact(text: str, rest: str) -> AliasReference | VersionReference:
     if "@" in rest:
-        return parse_alias(rest)
+        return parse_alias(text)
     model, _, number = rest.partition("/")
     if model and number.isascii() and number.isdigit() and 1 <= int(number[:11]) <= UINT32_MAX:
         return VersionReference(model, int(number))

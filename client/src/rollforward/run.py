@@ -15,7 +15,7 @@ from rollforward.errors import InvalidRequest
 from rollforward.offline import ONE_CALL
 from rollforward.process_end import Ending, ProcessEnd, ending_of
 from rollforward.run_log import RunLog
-from rollforward.run_records import in_words, undelivered
+from rollforward.run_records import undelivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,12 +149,10 @@ class Run(RunLog):
     def _tell(self, *outcomes: Outcome) -> None:
         missing, lost = outcomes[-1].missing, outcomes[0].lost.plus(outcomes[-1].lost)
         if missing.total:
-            where = f"wait in {self._writer.folder} for `rollforward sync`"
-            self._writer.complain(f"{in_words(missing)} were not delivered and {where}")
+            where = f"kept in {self._writer.folder} for `rollforward sync`"
+            self._writer.complain(f"{missing.in_words()} not delivered, {where}")
         if lost.total:
-            self._writer.complain(
-                f"{in_words(lost)} could not be logged: {outcomes[0].failure or outcomes[-1].failure}"
-            )
+            self._writer.complain(f"{lost.in_words()} not logged: {outcomes[0].failure or outcomes[-1].failure}")
 
     def _finish_at_exit(self) -> None:
         if not self._writer.forked:

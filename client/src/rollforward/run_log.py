@@ -199,7 +199,7 @@ class RunLog:
         if not isinstance(error, InvalidRequest):
             error = InvalidRequest("INVALID_VALUE", f"{type(error).__name__}: {str(error)[:200]}")
         self._writer.lose(error, Count(points, 0))
-        self._writer.complain(f"{repr(what)[:80]} is not logged: {error.reason}", str(error))
+        self._writer.complain(f"{repr(what)[:80]} is not logged: {error.reason}", error.message)
 
     def _refuse_ended(self) -> None:
         if self._ended:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rollforward import journal_records as records
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
-from rollforward.journal_records import About, Count
+from rollforward.journal_records import About
 from rollforward.values import checked_model_id, is_prose
 
 if TYPE_CHECKING:
@@ -52,13 +52,9 @@ def undelivered(outcome: Outcome, run_id: str) -> RollforwardError:
     names = ("points", "labels", "calls")
     counts = {name: str(count) for name, count in zip(names, about, strict=True)}
     metadata = {**cause.metadata, "run_id": run_id, **counts}
-    return kind(reason, f"{in_words(about)} of run {run_id} were not delivered: {cause}", metadata, cause.details)
-
-
-def in_words(count: Count) -> str:
-    """How much, for people."""
-    labels = f"{count.labels} parameters and tags"
-    return f"{count.points} metric points, {labels}" + (f" and {count.calls} other calls" if count.calls else "")
+    what = "not logged" if outcome.lost.total else "not delivered yet"
+    message = f"run {run_id}: {about.in_words()} {what}: {cause.message or cause.reason}"
+    return kind(reason, message, metadata, cause.details)
 
 
 def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[bytes, int]]:

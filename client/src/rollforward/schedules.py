@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.pages import collect
-from rollforward.references import parse_alias, revision, timestamp, version_number
+from rollforward.references import VersionLike, parse_alias, revision, timestamp, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def schedule_move(
     reference: str,
-    version: v1.Version | int,
+    version: VersionLike,
     at: datetime | str,
     *,
     reason: str = "",

@@ -57,15 +57,26 @@ class Sender:
         self._on_disk = Count(0, 0)
         self._changed = threading.Condition()
         self._wanted = self._idle = self._stopping = False
+        self._rounds = 0
+        self._connection = connection
         self._thread = threading.Thread(target=self._work, name=f"rollforward-{run_id[:8]}", daemon=True)
         self._thread.start()
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Deliver now, and wait until a condition on what is settled holds, at most so many seconds."""
+        """Deliver now, and wait until a condition on what is settled holds, at most so many seconds.
+
+        If nothing listens at the service's address, one attempt is enough: the journal keeps what is logged.
+        """
         with self._changed:
             self._wanted = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: condition() or self._stopping, min(seconds, threading.TIMEOUT_MAX))
+            tried = self._rounds
+
+            def is_over() -> bool:
+                hopeless = self._rounds > tried and self._connection.refused
+                return condition() or hopeless or self._stopping
+
+            self._changed.wait_for(is_over, min(seconds, threading.TIMEOUT_MAX))
 
     def wait_until_idle(self, seconds: float) -> None:
         """Deliver all that is there, of forked processes too, for at most so many seconds."""
@@ -93,6 +104,7 @@ class Sender:
             pause = self._interval if self.obstacle is None else backoff.next_pause() or 0.0
             if self.obstacle is None:
                 backoff.reset()
+            self._rounds += 1
             self._publish()
         self._let_go()
 

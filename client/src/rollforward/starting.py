@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # For so long a job waits for a service that is out of reach before it goes on without it, in seconds.
 _PATIENCE: Final = 5.0
 
+_refusing: Final[set[str]] = set()
+
 _log: Final = logging.getLogger("rollforward")
 
 
@@ -168,7 +170,7 @@ def _try_to_begin(link: Connection, start: Start, *, known_parent: bool) -> str 
         return begin(link, start, timeout=min(_PATIENCE, link.timeout))
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known_parent)
-        _log.warning("run %s starts without the service: %s", start.request.run_id, error)
+        _warn(link, f"run {start.request.run_id} starts without the service", error)
         return None
 
 
@@ -176,12 +178,20 @@ def _try_to_resume(link: Connection, request: v1.ResumeRunRequest, *, known: boo
     patience = min(_PATIENCE, link.timeout)
     known_as = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
     try:
-        link.call(link.tracking.ResumeRun, request, timeout=patience)
+        link.call(link.tracking.ResumeRun, request, timeout=patience, connect_timeout=0)
         return link.call(link.tracking.GetRun, known_as, timeout=patience).run
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known)
-        _log.warning("run %s goes on without the service: %s", request.run_id, error)
+        _warn(link, f"run {request.run_id} continues without the service", error)
         return None
+
+
+def _warn(link: Connection, fact: str, error: RollforwardError) -> None:
+    """Warn once of a service to which nothing connects, for all runs of this process."""
+    level = logging.INFO if link.refused and link.address in _refusing else logging.WARNING
+    if link.refused:
+        _refusing.add(link.address)
+    _log.log(level, "%s: %s", fact, error)
 
 
 def _raise_unless_it_may_pass(error: RollforwardError, *, known: bool) -> None:

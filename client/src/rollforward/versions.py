@@ -9,7 +9,7 @@ from rollforward.artifacts import upload
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
 from rollforward.pages import collect
-from rollforward.references import RunLike, normal_path, run_id_of, version_number
+from rollforward.references import RunLike, VersionLike, normal_path, run_id_of, version_number
 from rollforward.run import Run
 from rollforward.values import checked_tags
 
@@ -63,7 +63,7 @@ def register_model(
 
 def copy_version(
     model: str,
-    version: v1.Version | int,
+    version: VersionLike,
     to_model: str,
     *,
     reason: str = "",
@@ -88,7 +88,7 @@ def copy_version(
 
 def set_version_status(
     model: str,
-    version: v1.Version | int,
+    version: VersionLike,
     status: str,
     *,
     reason: str = "",
@@ -113,7 +113,7 @@ def set_version_status(
 
 def delete_version(
     model: str,
-    version: v1.Version | int,
+    version: VersionLike,
     *,
     reason: str = "",
     request_id: str | None = None,
@@ -134,7 +134,7 @@ def delete_version(
 
 def restore_version(
     model: str,
-    version: v1.Version | int,
+    version: VersionLike,
     *,
     reason: str = "",
     request_id: str | None = None,

@@ -204,7 +204,7 @@ class Writer:
         return Outcome(missing, lost, failure)
 
     def _refused(self, content: Count, failure: RollforwardError) -> None:
-        _log.warning("run %s: refused are %d points, %d labels, %d calls: %s", self._run_id, *content, failure)
+        _log.warning("run %s: %s rejected: %s", self._run_id, content.in_words(), failure)
         self.lose(failure, content)
 
     def _go_on_forked(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from importlib import metadata
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,9 +13,11 @@ import pytest
 
 import rollforward as rf
 from rollforward import aliases, models, v1
+from rollforward.address import is_loopback
 from rollforward.backoff import Backoff
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, Unavailable
+from tests.servers.ports import free_port
 from tests.unit.client.conftest import Serve, Service
 
 
@@ -123,5 +126,63 @@ def test_every_name_of_the_package_is_there() -> None:
     names = set(dir(rf))
     assert {"start_run", "watch", "Conflict", "v1"} <= names
     assert all(getattr(rf, name) is not None for name in names - {"__cached__"})
+    assert rf.__version__ == metadata.version("rollforward")
+    assert names.isdisjoint({"import_module", "TYPE_CHECKING", "Any", "Final", "annotations", "aliases"})
     with pytest.raises(AttributeError):
         rf.nonsense  # noqa: B018
+
+
+FOR_EVER = 36_000.0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "localhost:{}", "tracking=127.0.0.1:{0},registry=127.0.0.1:{0}"])
+def test_a_command_does_not_wait_for_an_address_where_nothing_listens(address: str) -> None:
+    port = free_port()
+    with Connection(address.format(port), timeout=FOR_EVER) as nobody:
+        for _ in range(2):
+            with pytest.raises(Unavailable) as refused:
+                models.get_model("m", connection=nobody)
+            assert refused.value.reason == "UNAVAILABLE"
+            assert f":{port}" in refused.value.message
+            assert nobody.refused
+        with pytest.raises(Unavailable):
+            rf.watch_runs("0" * 32, connection=nobody)
+        with pytest.raises(Unavailable):
+            list(nobody.stream(nobody.tracking.GetMetricHistory, v1.GetMetricHistoryRequest()))
+
+
+def test_a_command_does_not_wait_for_a_host_that_is_not_known() -> None:
+    with Connection("no-such-host.invalid:50051", timeout=FOR_EVER) as nobody, pytest.raises(Unavailable):
+        models.get_model("m", connection=nobody)
+
+
+def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) -> None:
+    link = serve(Shaky(), v1.add_RegistryServiceServicer_to_server)
+    aliases.move_alias("m@champion", 1, connection=link)
+    with Connection(f"127.0.0.1:{free_port()}", timeout=FOR_EVER) as restarting:
+        restarting.note_answer()
+        attempts: list[float | None] = []
+
+        def attempt(seconds: float | None) -> v1.Model:
+            attempts.append(seconds)
+            if len(attempts) == 12:
+                # It is back; a pause of up to a second was made before each attempt.
+                return v1.Model(name="m")
+            return restarting.registry.GetModel(v1.GetModelRequest(name="m"), timeout=seconds).model
+
+        assert restarting.retry(attempt, connect_timeout=0).name == "m"
+        assert not restarting.refused
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *((host, True) for host in ("localhost", "LocalHost", "localhost.", "a.localhost", "ip6-localhost")),
+        *((host, True) for host in ("127.0.0.1", "127.1.2.3", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001")),
+        *((host, True) for host in ("[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::1%lo]")),
+        *((host, False) for host in ("example.com", "localhost.example.com", "128.0.0.1", "10.0.0.1", "1")),
+        *((host, False) for host in ("[2001:db8::1]", "[::ffff:10.0.0.1]", "127.0.0.1.example.com")),
+    ],
+)
+def test_addresses_of_this_machine_are_known_however_they_are_written(host: str, expected: bool) -> None:
+    assert is_loopback(f"{host}:50051") is expected

@@ -45,7 +45,10 @@ def test_aliases() -> None:
     assert parse_aliases("fraud-detector") == AliasReference("fraud-detector", "")
 
 
-@pytest.mark.parametrize("text", ["", "@", "m@", "@a", "m@a@b", "models:/m@a", "m/1@a", "m@a/b"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "@", "m@", "@a", "m@a@b", "models:/", "models:m@a", "models:/models:/m@a", "m/1@a", "m@a/b"],
+)
 def test_a_text_that_is_no_alias_is_refused(text: str) -> None:
     assert reason_of(lambda: parse_alias(text)) == "INVALID_REFERENCE"
     assert reason_of(lambda: parse_aliases(text)) == "INVALID_REFERENCE"
@@ -181,6 +184,7 @@ def test_a_revision_is_a_whole_number(number: int) -> None:
 
 
 def test_versions() -> None:
+    assert version_number("m", "3") == version_number("m", "v3") == version_number("m", "V3") == 3
     assert version_number("m", 3) == version_number("m", v1.Version(model="m", version=3)) == 3
     wrong: list[v1.Version | int] = [v1.Version(model="other", version=3), 0, True, 2**32]
     for version in wrong:

@@ -95,7 +95,8 @@ def _message(error: RollforwardError) -> str:
         parts.append(_ADVICE[error.reason])
     if names := near_names(error):
         parts.append(f"did you mean {' or '.join(names)}?")
-    where = f" (server {current().address})" if isinstance(error, Unavailable) else ""
+    address = current().address
+    where = f" (server {address})" if isinstance(error, Unavailable) and address not in error.message else ""
     return "; ".join(parts) + where
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from rollforward.connection import Connection
-from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed
+from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
+from rollforward.journal import journals
 from rollforward.run import Run
+from tests.servers.ports import free_port
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, until
 
@@ -221,3 +224,20 @@ def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
         assert wrong.value.reason == "INVALID_STATUS"
     run.finish("KILLED")
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_KILLED]
+
+
+def test_runs_without_a_server_start_and_end_without_waiting_for_it(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Connection(f"127.0.0.1:{free_port()}", timeout=36_000.0) as nobody:
+        for number in range(3):
+            run = rf.start_run("exp", connection=nobody)
+            run.log_metric("loss", number)
+            run.log_artifact(__file__)
+            with pytest.raises(Unavailable):
+                run.flush()
+            with pytest.warns(RuntimeWarning):
+                run.finish()
+    warned = [record for record in caplog.records if "without the service" in record.message]
+    assert [record.levelname for record in warned if record.levelno >= logging.WARNING] == ["WARNING"]
+    assert len(list(journals(place))) == 3
