@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from eventstore.errors import Kind, Rejected
+from services.times import parse_time
 
 LONGEST = 10_000
 MOST_COMPARISONS = 100
@@ -31,8 +32,10 @@ class Holds(enum.Enum):
     """What a field holds: how it can be compared, and whether a key behind a dot says which of many values."""
 
     TEXT = (_TEXTS, False)
+    STATUS = (_TEXTS, False, "one of the field's words, in any case")
     ID = (("=", "!=", "IN", "NOT IN"), False)
     NUMBER = (_NUMBERS, False)
+    TIME = (_NUMBERS, False, "milliseconds since 1970, or RFC 3339 in quotes")
     TAGS = ((*_TEXTS, "IS NULL", "IS NOT NULL"), True)
     METRICS = (_NUMBERS, True)
 
@@ -54,6 +57,8 @@ class Field:
 
     name: str
     holds: Holds
+    words: tuple[str, ...] = ()
+    """What a status may be, in capitals."""
 
 
 Fields = Mapping[str, Field]
@@ -210,16 +215,19 @@ def _expected(fields: Fields) -> str:
 def _value(reader: _Reader, field: Field, operator: str) -> Scalar | tuple[str, ...] | None:
     if operator.endswith("NULL"):
         return None
+    exact = "LIKE" not in operator
     if operator.endswith("IN"):
-        return _texts(reader)
-    return _number(reader) if field.holds in {Holds.NUMBER, Holds.METRICS} else _text(reader)
+        return _texts(reader, field)
+    if field.holds is Holds.TIME:
+        return _time(reader)
+    return _number(reader) if field.holds in {Holds.NUMBER, Holds.METRICS} else _word(reader, field, exact=exact)
 
 
-def _texts(reader: _Reader) -> tuple[str, ...]:
+def _texts(reader: _Reader, field: Field) -> tuple[str, ...]:
     reader.need(_OPEN, "a list: ('a', 'b')")
-    texts = [_text(reader)]
+    texts = [_word(reader, field)]
     while reader.take(_COMMA):
-        texts.append(_text(reader))
+        texts.append(_word(reader, field))
     reader.need(_CLOSE, "a comma or ')'")
     return tuple(texts)
 
@@ -229,6 +237,27 @@ def _text(reader: _Reader) -> str:
     if found["single"] is not None:
         return found["single"].replace("''", "'")
     return found["double"].replace('""', '"')
+
+
+def _word(reader: _Reader, field: Field, *, exact: bool = True) -> str:
+    """Read a text; of a status in any case, and only one that there is unless it is a pattern."""
+    text = _text(reader)
+    if field.holds is not Holds.STATUS:
+        return text
+    if exact and text.upper() not in field.words:
+        reader.refuse(f"one of {', '.join(repr(word.lower()) for word in field.words)}", at=reader.began)
+    return text.upper()
+
+
+def _time(reader: _Reader) -> int | float:
+    """Read a time in milliseconds since 1970, written so or in RFC 3339."""
+    if not (found := reader.take(_TEXT)):
+        return _number(reader)
+    nanoseconds = parse_time(found["single"] or found["double"] or "")
+    if nanoseconds is None:
+        reader.refuse("milliseconds, or a time with its zone such as '2026-11-03T14:00Z'", at=reader.began)
+    whole, rest = divmod(nanoseconds, 1_000_000)
+    return nanoseconds / 1_000_000 if rest else whole
 
 
 def _number(reader: _Reader) -> int | float:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.errors import Kind, Rejected
 
 _SECOND = 1_000_000_000
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# RFC 3339, the seconds optional.
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 
 
 def timestamp(time_ns: int) -> Timestamp:
@@ -28,3 +36,16 @@ def nanoseconds(time: Timestamp) -> int:
         words = f"a time is between the years 1677 and 2262, not {time.seconds} s and {time.nanos} ns after 1970"
         raise Rejected(Kind.INVALID, "INVALID_TIME", words)
     return result
+
+
+def parse_time(text: str) -> int | None:
+    """Return the nanoseconds since 1970 of a time in RFC 3339, whose seconds may be left out; None for another text."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    clock, fraction, zone = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{clock}{zone.upper()}")
+    except ValueError:
+        return None
+    return (moment - _EPOCH) // timedelta(seconds=1) * _SECOND + int((fraction or "").ljust(9, "0"))

@@ -19,15 +19,18 @@ from services.registry.tables import aliases, model_tags, models, version_tags, 
 from services.times import timestamp
 
 _NAME, _TAGS = Field("name", Holds.TEXT), Field("tags", Holds.TAGS)
-_CREATED, _UPDATED = Field("created", Holds.NUMBER), Field("updated", Holds.NUMBER)
+_CREATED, _UPDATED = Field("created", Holds.TIME), Field("updated", Holds.TIME)
 _VERSION = Field("version", Holds.NUMBER)
 _TIMES = {
     "created": _CREATED,
     "updated": _UPDATED,
+    "created_at": _CREATED,
+    "updated_at": _UPDATED,
     "creation_timestamp": _CREATED,
     "last_updated_timestamp": _UPDATED,
 }
 
+_STATUSES = {number: name.removeprefix("VERSION_STATUS_") for name, number in v1.VersionStatus.items()}
 MODEL_ORDERS: Fields = {"name": _NAME, **_TIMES}
 MODEL_FIELDS: Fields = {**MODEL_ORDERS, "tags": _TAGS, "tag": _TAGS}
 VERSION_ORDERS: Fields = {"name": _NAME, "version": _VERSION, "version_number": _VERSION, **_TIMES}
@@ -35,10 +38,10 @@ VERSION_FIELDS: Fields = {
     **VERSION_ORDERS,
     "tags": _TAGS,
     "tag": _TAGS,
-    **{name: Field(name, Holds.TEXT) for name in ("run_id", "digest", "status", "alias")},
+    **{name: Field(name, Holds.TEXT) for name in ("run_id", "digest", "alias")},
+    "status": Field("status", Holds.STATUS, tuple(name for name in _STATUSES.values() if name != "UNSPECIFIED")),
 }
 
-_STATUSES = {number: name.removeprefix("VERSION_STATUS_") for name, number in v1.VersionStatus.items()}
 _MODEL_COLUMNS = {
     "name": models.c.name,
     "created": milliseconds(models.c.created_at),

@@ -17,25 +17,30 @@ from services.tracking.search import LOGGED, MISSING, NAN
 from services.tracking.tables import experiment_tags, experiments, model_metrics, model_params, model_tags, models
 from services.tracking.views import experiments_of, models_of
 
-_CREATED, _UPDATED, _TAGS = Field("created", Holds.NUMBER), Field("updated", Holds.NUMBER), LOGGED["tags"]
+_CREATED, _UPDATED, _TAGS = Field("created", Holds.TIME), Field("updated", Holds.TIME), LOGGED["tags"]
 
 EXPERIMENT_ORDERS: Fields = {
     "name": Field("name", Holds.TEXT),
     "experiment_id": Field("experiment_id", Holds.ID),
-    **dict.fromkeys(("creation_time", "created"), _CREATED),
-    **dict.fromkeys(("last_update_time", "updated"), _UPDATED),
+    **dict.fromkeys(("creation_time", "created", "created_at"), _CREATED),
+    **dict.fromkeys(("last_update_time", "updated", "updated_at"), _UPDATED),
 }
 EXPERIMENT_FIELDS: Fields = {**EXPERIMENT_ORDERS, "tags": _TAGS, "tag": _TAGS}
-_MODEL_TEXTS = ("model_id", "name", "model_type", "status", "source_run_id")
+_MODEL_TEXTS = ("model_id", "name", "model_type", "source_run_id")
+_MODEL_STATUSES = {number: name.removeprefix("LOGGED_MODEL_STATUS_") for name, number in v1.LoggedModelStatus.items()}
 MODEL_FIELDS: Fields = {
     **LOGGED,
     **{name: Field(name, Holds.TEXT) for name in _MODEL_TEXTS},
+    "status": Field("status", Holds.STATUS, tuple(name for name in _MODEL_STATUSES.values() if name != "UNSPECIFIED")),
     "experiment_id": EXPERIMENT_ORDERS["experiment_id"],
-    **dict.fromkeys(("creation_timestamp", "creation_timestamp_ms", "creation_time", "created"), _CREATED),
-    **dict.fromkeys(("last_updated_timestamp", "last_updated_timestamp_ms", "last_updated_time", "updated"), _UPDATED),
+    **dict.fromkeys(
+        ("creation_timestamp", "creation_timestamp_ms", "creation_time", "created", "created_at"), _CREATED
+    ),
+    **dict.fromkeys(
+        ("last_updated_timestamp", "last_updated_timestamp_ms", "last_updated_time", "updated", "updated_at"), _UPDATED
+    ),
 }
 
-_MODEL_STATUSES = {number: name.removeprefix("LOGGED_MODEL_STATUS_") for name, number in v1.LoggedModelStatus.items()}
 _EXPERIMENT_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "name": experiments.c.name,
     "experiment_id": experiments.c.number,

@@ -32,16 +32,17 @@ LOGGED: Fields = {
 }
 """What runs and logged models log."""
 
-_NAME, _USER, _START = Field("run_name", Holds.TEXT), Field("user_id", Holds.TEXT), Field("start_time", Holds.NUMBER)
+STATUSES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.RunStatus.items()}
+_NAME, _USER, _START = Field("run_name", Holds.TEXT), Field("user_id", Holds.TEXT), Field("start_time", Holds.TIME)
 RUN_ORDERS: Fields = {
     **LOGGED,
     "run_id": Field("run_id", Holds.TEXT),
     **dict.fromkeys(("run_name", "run name", "Run name", "Run Name"), _NAME),
-    "status": Field("status", Holds.TEXT),
+    "status": Field("status", Holds.STATUS, tuple(name for name in STATUSES.values() if name != "UNSPECIFIED")),
     **dict.fromkeys(("user_id", "actor"), _USER),
     "parent_run_id": Field("parent_run_id", Holds.TEXT),
-    **dict.fromkeys(("start_time", "created", "Created"), _START),
-    "end_time": Field("end_time", Holds.NUMBER),
+    **dict.fromkeys(("start_time", "started_at", "created", "Created"), _START),
+    **dict.fromkeys(("end_time", "ended_at"), Field("end_time", Holds.TIME)),
     "artifact_uri": Field("artifact_uri", Holds.TEXT),
 }
 _DATASETS = {part: Field(f"datasets.{part}", Holds.TEXT) for part in ("name", "digest", "context")}
@@ -50,7 +51,6 @@ RUN_FIELDS: Fields = {
     **{f"{names}.{part}": field for names in ("datasets", "dataset") for part, field in _DATASETS.items()},
 }
 
-STATUSES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.RunStatus.items()}
 _TEXTS: dict[str, sa.ColumnElement[str]] = {
     "run_id": runs.c.run_id,
     "run_name": runs.c.name,

@@ -236,3 +236,55 @@ def test_what_is_no_order_is_shown_its_place(text: str, place: int) -> None:
 )
 def test_patterns(pattern: str, expected: str) -> None:
     assert translate(pattern, lambda char: f"<{char}>", any_text="*", any_char="?") == expected
+
+
+STATED = {
+    "status": Field("status", Holds.STATUS, ("READY", "FAILED")),
+    **dict.fromkeys(("created", "created_at"), Field("created", Holds.TIME)),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("status = 'ready'", "READY"),
+        ("status != 'Ready'", "READY"),
+        ("status IN ('ready', 'FAILED')", ("READY", "FAILED")),
+        ("status LIKE 'rea%'", "REA%"),
+        ("status ILIKE 'x%'", "X%"),
+    ],
+)
+def test_a_status_is_written_in_any_case(text: str, value: object) -> None:
+    assert parse_filter(text, STATED)[0].value == value
+
+
+@pytest.mark.parametrize("text", ["status = 'readdy'", "status IN ('ready', 'gone')", "status NOT IN ('')"])
+def test_a_status_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        parse_filter(text, STATED)
+    assert refusal.value.reason == "INVALID_FILTER"
+    assert refusal.value.metadata["expected"] == "one of 'ready', 'failed'"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("created > 1700000000000", 1_700_000_000_000),
+        ("created > 1.5", 1.5),
+        ("created >= '2023-11-14T22:13:20Z'", 1_700_000_000_000),
+        ("created_at < '2023-11-14T23:13+01:00'", 1_699_999_980_000),
+        ('created = "2023-11-14 22:13:20.0005z"', 1_700_000_000_000.5),
+        ("created = '1969-12-31T23:59:59.999Z'", -1),
+    ],
+)
+def test_a_time_is_milliseconds_or_rfc_3339(text: str, value: float) -> None:
+    assert parse_filter(text, STATED)[0].value == value
+
+
+@pytest.mark.parametrize(
+    "text", ["'2023-11-14'", "'2023-11-14T22:13:20'", "'yesterday'", "'1700000000000'", "'2023-02-30T00:00Z'", "''"]
+)
+def test_another_time_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        parse_filter(f"created > {text}", STATED)
+    assert (refusal.value.reason, refusal.value.metadata["place"]) == ("INVALID_FILTER", "11")
