@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -16,12 +17,15 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from rollforward import v1
+from rollforward.git_repository import read_head
 
 _GIT_SECONDS: Final = 2.0
 # What the service takes, in characters: an odd name of a branch shall not keep a job from starting.
 _LONGEST: Final = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
 _PACKAGES: Final = 10_000
 _SEPARATORS: Final = re.compile(r"[-_.]+")
+
+_logger: Final = logging.getLogger("rollforward")
 
 
 def source() -> v1.RunSource:
@@ -77,22 +81,29 @@ def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
 
 
 def _describe_commit(found: v1.RunSource, folder: Path) -> None:
-    # One command tells all: the commit, the branch, and then a line for each file that differs.
-    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    lines = status.splitlines()
-    facts = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch.") and line.count(" ") > 1)
-    commit = facts.get("branch.oid", "")
-    if commit in {"", "(initial)"}:
+    head = read_head(folder)
+    if head is None:
         return
-    found.git_commit = commit
-    branch = facts.get("branch.head", "")
-    found.git_branch = "" if branch == "(detached)" else branch
-    found.git_dirty = any(not line.startswith("#") for line in lines)
-    found.git_url = without_credentials(_git(folder, "config", "--get", "remote.origin.url").strip())
+    found.git_url = without_credentials(head.url)
+    found.git_commit, found.git_branch = head.commit, head.branch
+    status = _git_status(folder)
+    branch_lines = [line for line in status or () if line.startswith("# branch.") and line.count(" ") > 1]
+    facts = dict(line[2:].split(" ", 1) for line in branch_lines)
+    if not found.git_commit:
+        found.git_commit = facts.get("branch.oid", "").replace("(initial)", "")
+        found.git_branch = facts.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
+    if status is None:
+        found.git_dirty_unknown = True
+        what = "whether files differ from the commit" if found.git_commit else "the commit"
+        _logger.warning("git did not answer within %g s, %s is not known: %s", _GIT_SECONDS, what, folder)
+    elif found.git_commit:
+        found.git_dirty = any(not line.startswith("#") for line in status)
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+def _git_status(folder: Path) -> list[str] | None:
+    """The lines of `git status`; None when it fails or does not answer in time."""
+    options = ["--porcelain=v2", "--branch", "--untracked-files=no"]
+    command = ["git", "--no-optional-locks", "-C", str(folder), "status", *options]
     try:
         done = subprocess.run(
             command,
@@ -105,8 +116,8 @@ def _git(folder: Path, *arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         # There is no git, or the repository is on a disk that does not answer.
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None
 
 
 def without_credentials(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rollforward import source, v1
+from rollforward.git_repository import Head, read_head
 from rollforward.source import without_credentials
 
 SCRIPT = """
@@ -37,8 +40,6 @@ def git(folder: Path, *arguments: str) -> str:
 def source_of(script: Path, cwd: Path) -> dict[str, object]:
     """What a program finds out about itself."""
     done = subprocess.run([sys.executable, str(script)], cwd=cwd, capture_output=True, text=True, check=True)
-    from rollforward import v1
-
     found = v1.RunSource.FromString(bytes.fromhex(done.stdout.strip()))
     return {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
 
@@ -95,3 +96,88 @@ def test_a_program_outside_of_any_says_the_rest(script: Path, tmp_path: Path) ->
 )
 def test_no_credentials_are_told(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one commit on "trunk" and a remote."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init")
+    git(folder, "remote", "add", "other", "https://git.example/other.git")
+    git(folder, "remote", "add", "origin", "https://git.example/p.git")
+    (folder / "a.txt").write_text("a")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "first")
+    return folder
+
+
+def head_of(folder: Path) -> str:
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_a_head_is_read_without_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = head_of(repository)
+    inside = repository / "deep" / "er"
+    inside.mkdir(parents=True)
+    monkeypatch.setenv("PATH", "")
+    assert read_head(inside) == Head(commit, "trunk", "https://git.example/p.git")
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    assert read_head(repository.parent) == Head(commit, "trunk", "https://git.example/p.git")
+
+
+@pytest.mark.parametrize("command", [["pack-refs", "--all"], ["gc"], ["checkout", "-b", "feature/a"]])
+def test_refs_are_read_wherever_git_keeps_them(command: list[str], repository: Path) -> None:
+    git(repository, *command)
+    branch = git(repository, "branch", "--show-current")
+    assert read_head(repository) == Head(head_of(repository), branch, "https://git.example/p.git")
+    git(repository, "commit", "--allow-empty", "-m", "second")
+    assert read_head(repository) == Head(head_of(repository), branch, "https://git.example/p.git")
+
+
+def test_a_detached_head_has_no_branch(repository: Path) -> None:
+    git(repository, "checkout", "--detach")
+    assert read_head(repository) == Head(head_of(repository), "", "https://git.example/p.git")
+
+
+def test_worktrees_and_submodules_have_heads_of_their_own(repository: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    git(repository, "worktree", "add", "-b", "side", str(tree))
+    git(tree, "commit", "--allow-empty", "-m", "second")
+    git(repository, "pack-refs", "--all")
+    assert head_of(tree) != head_of(repository)
+    assert read_head(tree) == Head(head_of(tree), "side", "https://git.example/p.git")
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "add", str(repository), "inner")
+    assert read_head(outer / "inner") == Head(head_of(repository), "trunk", str(repository))
+
+
+def test_before_the_first_commit_and_outside_there_is_none(tmp_path: Path) -> None:
+    assert read_head(tmp_path) is None
+    (tmp_path / ".git").mkdir()
+    assert read_head(tmp_path) is None
+    git(tmp_path, "init")
+    assert read_head(tmp_path) == Head("", "trunk", "")
+
+
+@pytest.mark.parametrize("fails_by", ["exit 128", "exec sleep 60"])
+def test_a_git_that_does_not_answer_leaves_the_commit_known(
+    fails_by: str,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    commit = head_of(repository)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{fails_by}\n")
+    (tmp_path / "bin" / "git").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(source, "_GIT_SECONDS", 0.2)
+    found = v1.RunSource()
+    source._describe_commit(found, repository)
+    assert (found.git_commit, found.git_branch, found.git_url) == (commit, "trunk", "https://git.example/p.git")
+    assert (found.git_dirty, found.git_dirty_unknown) == (False, True)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

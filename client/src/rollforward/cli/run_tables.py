@@ -63,7 +63,7 @@ def run_facts(run: v1.Run, experiment: str = "") -> RenderableType:
 
 def _facts(run: v1.Run, experiment: str) -> RenderableType:
     source = run.source
-    commit = " ".join(part for part in (source.git_commit, source.git_branch, "dirty" * source.git_dirty) if part)
+    commit = " ".join(part for part in (source.git_commit, source.git_branch, _dirty(source)) if part)
     experiment = f"{experiment} (id:{run.experiment_id})" if experiment else f"id:{run.experiment_id}"
     return pairs(
         {"run": run.run_id, "name": _name(run), "experiment": experiment, "status": status_of(run)}
@@ -79,6 +79,10 @@ def _duration(run: v1.Run) -> str:
     if not (run.HasField("start_time") and run.HasField("end_time")):
         return "-"
     return lasting(timedelta(microseconds=(run.end_time.ToNanoseconds() - run.start_time.ToNanoseconds()) / 1000))
+
+
+def _dirty(source: v1.RunSource) -> str:
+    return "dirty" if source.git_dirty else "dirty?" if source.git_dirty_unknown else ""
 
 
 def _name(run: v1.Run) -> str:

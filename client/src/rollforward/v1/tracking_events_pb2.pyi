@@ -341,6 +341,7 @@ class RunSource(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     PACKAGES_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
+    GIT_DIRTY_UNKNOWN_FIELD_NUMBER: _builtins.int
     entry_point: _builtins.str
     """The program: a script's path, a notebook, or a module."""
     git_commit: _builtins.str
@@ -355,6 +356,8 @@ class RunSource(_message.Message):
     """The version of the language it runs on, such as "Python 3.11.7"."""
     host: _builtins.str
     """The host that it runs on."""
+    git_dirty_unknown: _builtins.bool
+    """Whether it is not known if files differed from the commit: git was not there, or did not answer in time."""
     @_builtins.property
     def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The installed packages, each as "name==version", by name."""
@@ -370,10 +373,11 @@ class RunSource(_message.Message):
         runtime: _builtins.str = ...,
         packages: _abc.Iterable[_builtins.str] | None = ...,
         host: _builtins.str = ...,
+        git_dirty_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_point", b"entry_point", "git_branch", b"git_branch", "git_commit", b"git_commit", "git_dirty", b"git_dirty", "git_url", b"git_url", "host", b"host", "packages", b"packages", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_point", b"entry_point", "git_branch", b"git_branch", "git_commit", b"git_commit", "git_dirty", b"git_dirty", "git_dirty_unknown", b"git_dirty_unknown", "git_url", b"git_url", "host", b"host", "packages", b"packages", "runtime", b"runtime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
