@@ -51,7 +51,7 @@ def encode_append(log: str, events: Sequence[NewEvent], types: EventTypes, time_
     """The events of one append on their way into the log; `time_ns` is the writer's clock.
 
     Raises:
-        EventTooLarge, UnknownEventType: As `EventStore.append`.
+        EventTooLarge, UnknownEventType, ValueError: As `EventStore.append`.
     """
     time = Timestamp()
     time.FromNanoseconds(time_ns)
@@ -67,7 +67,17 @@ def _size(headers: Mapping[str, str]) -> int:
     return sum(len(name) + len(value) for name, value in headers.items())
 
 
+def _check_readable(event: NewEvent) -> None:
+    """Raise ValueError for what `decode` would take for unreadable."""
+    values = [event.id, *(getattr(event.metadata, field) for field in _EXTENSIONS if field != "reason")]
+    if not event.id or max(map(len, values)) > _MAX_INDEXED:
+        raise ValueError(f"an event's id and metadata have 1 to {_MAX_INDEXED} characters each")
+    if any("\0" in text for text in (event.stream, event.metadata.reason, *values)):
+        raise ValueError("an event's stream, id and metadata must not hold the character NUL")
+
+
 def _encode(log: str, event: NewEvent, types: EventTypes, time: str) -> Encoded:
+    _check_readable(event)
     type_name, payload = types.encode(event.data)
     headers = {
         "ce-specversion": "1.0",

@@ -44,7 +44,8 @@ class EventStore(Protocol):
                 have more than `MAX_APPEND_BYTES`.
             TooManyEvents: There are more than `MAX_APPEND_EVENTS`.
             UnknownEventType: An event is of a type that the log was not told of.
-            ValueError: There is no event, or `expected` names a stream that none of the events is of.
+            ValueError: There is no event, or `expected` names a stream that none of the events is of; or an event's
+                stream, id or metadata hold the character NUL, or are longer than what rows can be looked up by.
             StoreUnavailable: The log did not answer in time. The events may be in it or not; the same events may be
                 appended again: their first positions are the answer when they are in it already.
         """

@@ -22,11 +22,38 @@ one_server = pytest.mark.parametrize("store", ["memory", "jetstream"], indirect=
 many = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 names = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("./*>% \0\n\r\t$~"), max_size=40)
+stored_names = names.map(lambda name: name.replace("\0", ""))
+
+
+@one_server
+@pytest.mark.parametrize(
+    "event",
+    [
+        NewEvent("a\0", StringValue(), Metadata("a"), "id", "key"),
+        NewEvent("a", StringValue(), Metadata("a"), "i\0d", "key"),
+        NewEvent("a", StringValue(), Metadata("a"), "", "key"),
+        NewEvent("a", StringValue(), Metadata("a"), "i" * 501, "key"),
+        *[
+            NewEvent("a", StringValue(), Metadata(**{"actor": "a", field.name: "\0"}), "id", "key")
+            for field in fields(Metadata)
+        ],
+        *[
+            NewEvent("a", StringValue(), Metadata(**{"actor": "a", field.name: "x" * 501}), "id", "key")
+            for field in fields(Metadata)
+            if field.name != "reason"
+        ],
+    ],
+)
+async def test_what_could_not_be_read_back_is_not_appended(store: EventStore, event: NewEvent) -> None:
+    head = await store.head()
+    with pytest.raises(ValueError, match="event"):
+        await store.append([new("a"), event])
+    assert await store.head() == head
 
 
 @one_server
 @many
-@given(stream=names, other=names)
+@given(stream=stored_names, other=stored_names)
 @example("a/b", "a.b")
 @example("a//b", "a/b")
 @example("", "/")
@@ -64,7 +91,7 @@ async def test_a_long_stream_name(store: EventStore, name: str) -> None:
 
 @one_server
 @many
-@given(st.builds(Metadata, **{field.name: names for field in fields(Metadata)}), names, names)
+@given(st.builds(Metadata, **{field.name: stored_names for field in fields(Metadata)}), stored_names, names)
 async def test_metadata_and_ids_come_back_as_they_went(
     store: EventStore, metadata: Metadata, event_id: str, key: str
 ) -> None:
