@@ -15,7 +15,7 @@ from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceSe
 from services.serving import tensors
 from services.serving.lane import DeadlinePassed, QueueFull
 from services.serving.models import PREDICT, Model
-from services.serving.runtime import NotReady, NotServed, Runtime, Serving
+from services.serving.runtime import NotReady, NotServed, Runtime, Serving, VersionRefused
 from services.serving.tensors import InvalidInput
 
 SERVICE = "inference.GRPCInferenceService"
@@ -27,6 +27,7 @@ _STATUSES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     InvalidInput: (grpc.StatusCode.INVALID_ARGUMENT, ""),
     NotServed: (grpc.StatusCode.NOT_FOUND, ""),
     NotReady: (grpc.StatusCode.UNAVAILABLE, ""),
+    VersionRefused: (grpc.StatusCode.FAILED_PRECONDITION, ""),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests wait for this version"),
     DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the prediction began"),
 }

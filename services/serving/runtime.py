@@ -27,6 +27,10 @@ class NotReady(Exception):
     """The pod follows this alias and has no version of it to answer with yet."""
 
 
+class VersionRefused(NotReady):
+    """The alias's version cannot be served here, and there is none before it: only another assignment changes that."""
+
+
 class Target(NamedTuple):
     """An alias that the pod follows."""
 
@@ -102,7 +106,7 @@ class Slot:
                 _log.warning("older assignment ignored", target=str(self.target), revision=assignment.revision)
             return
         heard = time.monotonic()
-        self.desired = assignment
+        self.desired, self.error = assignment, ""
         self._cancel()
         if assignment.version == 0:
             self._point(None)
@@ -196,7 +200,7 @@ class Runtime:
         """What answers a request: the first alias's current version, or of all of them the one of that number.
 
         Raises NotServed: no such alias here, or it was removed, or the version is neither current nor the one before.
-        Raises NotReady: nothing was loaded yet.
+        Raises NotReady: nothing was loaded yet. VersionRefused: nothing can be.
         """
         slots = self.find(name)
         if version:
@@ -229,5 +233,8 @@ def _of_version(slots: list[Slot], name: str, version: str) -> Serving:
 
 
 def _not_ready(slot: Slot) -> Serving:
-    why = slot.error or ("its version is being loaded" if slot.desired.version else "the alias is not set")
+    if slot.error:
+        way_out = "move the alias to a version that can be served"
+        raise VersionRefused(f"{slot.target}: v{slot.desired.version} was refused: {slot.error}; {way_out}")
+    why = "its version is being loaded" if slot.desired.version else "the alias is not set"
     raise NotReady(f"{slot.target} has no version yet: {why}")

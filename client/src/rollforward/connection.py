@@ -18,7 +18,7 @@ from rollforward import v1
 from rollforward.address import DEFAULT_ADDRESS, parse_address
 from rollforward.backoff import Backoff
 from rollforward.channel import is_answer, is_out_of_reach, open_channel, refused_connection
-from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error, judged_at
+from rollforward.errors import InternalError, InvalidRequest, RollforwardError, Unavailable, from_rpc_error, judged_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -143,11 +143,16 @@ class Connection:
         """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the
         connection's). If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
 
-        Raises the RollforwardError that the answer stands for.
+        Raises the RollforwardError that the answer stands for. If it is not known whether a command was done, the error
+        has its `request_id`.
         """
-        return self.retry(
-            lambda seconds: self._answer(method, request, seconds), timeout=timeout, connect_timeout=connect_timeout
-        )
+        try:
+            return self.retry(
+                lambda seconds: self._answer(method, request, seconds), timeout=timeout, connect_timeout=connect_timeout
+            )
+        except (Unavailable, InternalError) as error:
+            error.request_id = getattr(request, "request_id", "")
+            raise
 
     def retry(
         self,

@@ -21,7 +21,8 @@ class RollforwardError(Exception):
     """Anything that the client refuses or the server refused.
 
     `reason` is a stable word to decide by ("VERSION_NOT_FOUND"), `metadata` says what it is about, `message` is for
-    people and may change.
+    people and may change. Where it is not known whether a command was done, `request_id` is the id that it was sent
+    with: the same call with this `request_id` is done once.
     """
 
     def __init__(
@@ -37,6 +38,10 @@ class RollforwardError(Exception):
         self.message = message
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.details = tuple(details)
+        self.request_id = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.args, {"request_id": self.request_id}
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason})" if self.message else self.reason
@@ -82,7 +87,7 @@ class Conflict(RollforwardError):
 class Unavailable(RollforwardError):
     """No answer within the deadline.
 
-    Whether a command was done is unknown; repeating it with its request id is harmless.
+    Whether a command was done is unknown; repeating it with its `request_id` is harmless.
     """
 
 

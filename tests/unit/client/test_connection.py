@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from importlib import metadata
@@ -186,3 +187,22 @@ def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) ->
 )
 def test_addresses_of_this_machine_are_known_however_they_are_written(host: str, expected: bool) -> None:
     assert is_loopback(f"{host}:50051") is expected
+
+
+def test_who_does_not_know_whether_a_command_was_done_has_its_request_id(serve: Serve) -> None:
+    shaky = Shaky(failures=1_000)
+    link = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    with pytest.raises(Unavailable) as unknown:
+        aliases.move_alias("m@champion", 3, connection=link)
+    assert {request.request_id for request in shaky.requests} == {unknown.value.request_id}
+    assert pickle.loads(pickle.dumps(unknown.value)).request_id == unknown.value.request_id  # noqa: S301
+    shaky.failures = 0
+    aliases.move_alias("m@champion", 3, request_id=unknown.value.request_id, connection=link)
+    assert shaky.requests[-1] == shaky.requests[0]
+
+
+def test_what_changes_nothing_has_no_request_id(serve: Serve) -> None:
+    link = serve(Shaky(), v1.add_RegistryServiceServicer_to_server, timeout=0.2)
+    with pytest.raises(Unavailable) as late:
+        models.get_model("m", connection=link)
+    assert (late.value.reason, late.value.request_id) == ("DEADLINE_EXCEEDED", "")

@@ -35,24 +35,36 @@ from services.serving.runtime import Loaded, Outcome, Runtime, Target
 
 FEATURES, LABELS = load_iris(return_X_y=True)
 ESTIMATOR = RandomForestClassifier(3, random_state=0).fit(FEATURES, LABELS)
-TARGETS = [Target("iris", "champion"), Target("iris", "unset"), Target("waiting", "champion")]
+TARGETS = [
+    Target("iris", "champion"),
+    Target("iris", "unset"),
+    Target("waiting", "champion"),
+    Target("broken", "champion"),
+]
 
 
 async def serve(started: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
     """Serve the estimator as version 3 of iris@champion until told to stop; the port goes into `started`."""
 
     async def load(assignment: Assignment) -> Loaded:
+        if assignment.target.model == "broken":
+            raise ValueError("no model file")
         model = Model(ESTIMATOR)
         return Loaded(assignment.digest, model, Lane(model.predict))
 
     done = asyncio.Event()
+    outcomes: list[Outcome] = []
 
-    def report(_: Outcome) -> None:
-        done.set()
+    def report(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) == 2:
+            done.set()
 
     runtime = Runtime(TARGETS, load, report)
     target = TargetMessage(model="iris", alias="champion")
     runtime.offer(Assignment(target=target, version=3, digest="sha256:3", revision=17))
+    broken = TargetMessage(model="broken", alias="champion")
+    runtime.offer(Assignment(target=broken, version=1, digest="sha256:1", revision=18))
     await done.wait()
     server = aio.server()
     add_GRPCInferenceServiceServicer_to_server(InferenceServicer(runtime, "1.2.3"), server)
@@ -144,6 +156,9 @@ def test_typed_is_answered_typed(stub: GRPCInferenceServiceStub) -> None:
         ("iris", "latest", grpc.StatusCode.NOT_FOUND),
         ("iris@unset", "", grpc.StatusCode.UNAVAILABLE),
         ("waiting", "", grpc.StatusCode.UNAVAILABLE),
+        ("broken", "", grpc.StatusCode.FAILED_PRECONDITION),
+        ("broken@champion", "", grpc.StatusCode.FAILED_PRECONDITION),
+        ("broken", "1", grpc.StatusCode.NOT_FOUND),
     ],
 )
 def test_what_is_not_served_says_so(

@@ -10,7 +10,7 @@ from rollforward.v1 import Assignment
 from rollforward.v1 import Target as TargetMessage
 from services.serving.lane import Lane
 from services.serving.models import Model, ModelRefused
-from services.serving.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target
+from services.serving.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
 
 CHAMPION = Target("fraud", "champion")
 CHALLENGER = Target("fraud", "challenger")
@@ -234,6 +234,23 @@ async def test_an_alias_that_is_not_followed_is_left_alone() -> None:
     bench.runtime.offer(assignment(1, 1, CHALLENGER))
     assert bench.loads == []
     assert bench.runtime.find("fraud@challenger") == []
+
+
+async def test_a_refused_version_is_no_reason_to_try_again_until_the_alias_moves() -> None:
+    bench = Bench()
+    bench.broken.add(1)
+    bench.runtime.offer(assignment(1, 10))
+    await bench.settle(1)
+    with pytest.raises(VersionRefused):
+        bench.serves()
+    bench.slow[2] = asyncio.Event()
+    bench.runtime.offer(assignment(2, 11))
+    with pytest.raises(NotReady) as waiting:
+        bench.serves()
+    assert type(waiting.value) is NotReady
+    bench.slow[2].set()
+    await bench.settle(2)
+    assert bench.serves() == (2, 11)
 
 
 async def test_closing_lets_go_of_everything() -> None:

@@ -95,6 +95,8 @@ def _message(error: RollforwardError) -> str:
         parts.append(_ADVICE[error.reason])
     if names := near_names(error):
         parts.append(f"did you mean {' or '.join(names)}?")
+    if error.request_id:
+        parts.append(f"whether it was done is not known: repeat it with --request-id {error.request_id}")
     address = current().address
     where = f" (server {address})" if isinstance(error, Unavailable) and address not in error.message else ""
     return "; ".join(parts) + where
