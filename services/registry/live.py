@@ -179,6 +179,8 @@ class Live:
 
     def had_tags(self, origin: str, wanted: Mapping[str, str], position: int) -> bool:
         """Return whether a model had all of these tags at the position of an event that is recalled or of now."""
+        if not wanted:
+            return True  # nobody has recalled the event then
         if position >= self._tagged.get(origin, self._tagged_by):
             tags: Mapping[str, str] = self._tags.get(origin, {})
         else:

@@ -275,6 +275,14 @@ def test_filters_by_tag_as_tags_are(here: Registry, there: Registry, models: lis
         late.cancel()
 
 
+def test_a_process_that_started_later_resumes_watches(log: Registries, here: Registry) -> None:
+    model, begun = here.new_model(), here.head()
+    moved = [here.move(model, version).position for version in (1, 2)]
+    watch = log.start().watch(model=model, from_revision=begun)
+    assert [change.revision for change in told(read(watch, moved[-1]))] == moved
+    watch.cancel()
+
+
 def test_a_renamed_model_is_followed_by_each_of_its_names(here: Registry, there: Registry) -> None:
     names = [here.new_model(), f"renamed-{new_id()}"]
     begun = here.move(names[0], 1).position
