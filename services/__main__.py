@@ -29,6 +29,20 @@ from services.settings import SERVICES, Settings, from_environment
 # A call must not wait for as long as 5 ms while a projection's thread computes.
 SWITCH_SECONDS = 0.0005
 
+WebhooksAllowPrivate = Annotated[
+    bool,
+    Parameter(help="Send webhooks to loopback, private and link-local addresses too.", negative=(), show_default=False),
+]
+
+Insecure = Annotated[
+    bool,
+    Parameter(
+        help="Listen where other machines can call. Callers are neither authenticated nor encrypted.",
+        negative=(),
+        show_default=False,
+    ),
+]
+
 REFUSALS = (
     *(Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError),
     *(LogRewritten, LogLost),
@@ -80,6 +94,8 @@ def up(
         ),
     ] = (),
     accept_log_loss: AcceptLogLoss = (),
+    insecure: Insecure = False,
+    webhooks_allow_private: WebhooksAllowPrivate = False,
 ) -> int:
     """Start NATS and all services in one process.
 
@@ -95,8 +111,8 @@ def up(
     if not _are_services(without) or not _are_logs(accept_log_loss):
         return 2
     services = tuple(service for service in SERVICES if service not in without)
-    settings = _settings(services, data, grpc, http, nats, database, artifacts)
-    return _main(replace(settings, accept_log_loss=accept_log_loss))
+    settings = _settings(services, data, grpc, http, nats, database, artifacts, webhooks_allow_private)
+    return _main(replace(settings, accept_log_loss=accept_log_loss, insecure=insecure))
 
 
 def start(
@@ -110,6 +126,8 @@ def start(
     database: Database = None,
     artifacts: Artifacts = None,
     accept_log_loss: AcceptLogLoss = (),
+    insecure: Insecure = False,
+    webhooks_allow_private: WebhooksAllowPrivate = False,
 ) -> int:
     """Start one service on an outside NATS server.
 
@@ -122,11 +140,11 @@ def start(
     """
     if not _are_services([service]) or not _are_logs(accept_log_loss):
         return 2
-    settings = _settings((service,), data, grpc, http, nats, database, artifacts)
+    settings = _settings((service,), data, grpc, http, nats, database, artifacts, webhooks_allow_private)
     if not settings.nats:
         print("rollforward: one service alone needs a NATS server: --nats or ROLLFORWARD_NATS", file=sys.stderr)
         return 2
-    return _main(replace(settings, accept_log_loss=accept_log_loss))
+    return _main(replace(settings, accept_log_loss=accept_log_loss, insecure=insecure))
 
 
 def _are_logs(names: Sequence[str]) -> bool:
@@ -153,6 +171,7 @@ def _settings(
     nats: str | None,
     database: str | None,
     artifacts: str | None,
+    webhooks_allow_private: bool,
 ) -> Settings:
     given: dict[str, Any] = {
         "data": data,
@@ -161,6 +180,7 @@ def _settings(
         "nats": nats,
         "database": database,
         "artifacts": artifacts,
+        "webhooks_allow_private": webhooks_allow_private or None,
     }
     known = {name: value for name, value in given.items() if value is not None}
     return replace(from_environment(os.environ), services=services, **known)

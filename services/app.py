@@ -31,6 +31,7 @@ from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.grpc_server import add_health_and_reflection, listen, open_server
 from services.http import serving_http
+from services.listen import check_reach
 from services.logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
 from services.nats_recovery import keep_writable
 from services.nats_server import EmbeddedNats, NatsServerError
@@ -69,7 +70,8 @@ from services.tracking.runs import RUNS
 from services.tracking.servicer import TrackingServicer
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.projection import WebhooksProjection
-from services.webhooks.receiver import open_client
+from services.webhooks.reach import open_client
+from services.webhooks.receiver import REQUEST_SECONDS, USER_AGENT
 from services.webhooks.senders import Senders
 from services.webhooks.sending import ATTEMPTS, Means
 from services.webhooks.servicer import WebhooksServicer
@@ -153,12 +155,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """Runs the services that the settings name, until it is left; then drains and stops them.
 
     Raises:
-        Rejected: INVALID_SETTING when rows or artifacts cannot be kept where they should.
+        Rejected: INSECURE_ADDRESS, INVALID_ADDRESS; INVALID_SETTING when rows or artifacts cannot be kept.
         LogLost: A log lacks events that rows, snapshots or a note in the data directory know.
         StoreUnavailable, UnsafeStore: NATS or the database is out of reach, or NATS cannot keep its promises.
         AddressInUse: Another program listens where this one should.
         NatsServerError, DataDirectoryError: The embedded NATS server cannot run.
     """
+    for address in (settings.grpc, settings.http):
+        check_reach(address, insecure=settings.insecure)
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
         with _naming_settings():
@@ -375,12 +379,14 @@ def _add_audit(parts: _Parts) -> None:
 
 def _add_webhooks(parts: _Parts) -> None:
     rows = parts.projector("webhooks", WebhooksProjection(), "WebhookService")
+    allow_private = bool(parts.settings.webhooks_allow_private)
     means = Means(
         registry=parts.tails["registry"],
         commands=CommandHandler(parts.stores["webhooks"], WEBHOOKS, rows),
         signer=Signer(master_key(parts.settings.webhook_key, parts.settings.data)),
-        client=open_client(),
+        client=open_client(allow_private=allow_private, user_agent=USER_AGENT, timeout=REQUEST_SECONDS),
         patience=parts.settings.webhook_patience,
+        allow_private=allow_private,
     )
     senders = Senders(rows, means)
     parts.workers.append(senders)

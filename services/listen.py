@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address
 
 from eventstore.errors import Kind, Rejected
 
@@ -28,6 +29,43 @@ def host_and_port(address: str) -> tuple[str, int]:
 def address_of(host: str, port: int) -> str:
     """``host:port``, with the brackets that an IPv6 host needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, as an address or a name, is reached from this machine only: each address that it has."""
+    try:
+        resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return all(_is_loopback_address(str(place[0])) for *_, place in resolved)
+
+
+def _is_loopback_address(text: str) -> bool:
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def check_reach(address: str, *, insecure: bool) -> None:
+    """Refuse to listen where other machines can call, since callers are neither known nor encrypted.
+
+    Args:
+        address: ``host:port``; empty for nowhere.
+        insecure: Whether that was asked for by name.
+
+    Raises:
+        Rejected: INSECURE_ADDRESS, INVALID_ADDRESS.
+    """
+    if not address:
+        return
+    host, _ = host_and_port(address)
+    if insecure or is_loopback(host):
+        return
+    fault = (
+        f"{address} is not on loopback, and callers are neither authenticated nor encrypted: listen on 127.0.0.1, "
+        "or give --insecure where nobody else can reach it"
+    )
+    raise Rejected(Kind.INVALID, "INSECURE_ADDRESS", fault, address=address)
 
 
 @contextmanager

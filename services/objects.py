@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from eventstore.errors import StoreUnavailable
+from services.listen import is_loopback
 
 PART = 8 * 1024 * 1024
 """Bytes that go up or come down in one request."""
@@ -106,11 +106,8 @@ def _bucket(url: str) -> S3Store:
 
 def _endpoint_is_here() -> bool:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    host = urlsplit(endpoint).hostname
+    return bool(host) and is_loopback(str(host))
 
 
 def _tidy(folder: Path) -> None:

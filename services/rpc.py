@@ -27,6 +27,7 @@ from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnav
 from eventstore.event import Metadata
 from eventstore.store import EventStore
 from eventstore.tail import FollowerTooSlow
+from services.actors import check_claimed
 from services.decoding import decoded, decoded_stream
 from services.limits import CallKind, Limiter
 from services.names import check_prose, check_text, check_texts
@@ -101,12 +102,13 @@ def metadata(request: Command, context: Context) -> Metadata:
     """What is known about a command besides what it asks for.
 
     Raises:
-        Rejected: INVALID_ACTOR, INVALID_REASON or INVALID_REQUEST_ID.
+        Rejected: INVALID_ACTOR, ACTOR_RESERVED, INVALID_REASON or INVALID_REQUEST_ID.
     """
     headers = _headers(context)
     actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
     reason, request_id = (str(getattr(request, name, "")) for name in ("reason", "request_id"))
     check_text(actor, "the actor", 255, "INVALID_ACTOR")
+    check_claimed(actor)
     check_prose(reason, "the reason", 4000, "INVALID_REASON")
     check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
     return Metadata(

@@ -26,6 +26,7 @@ _NUMBERS = (
     "nats_port",
     "replicas",
     "webhook_patience",
+    "webhooks_allow_private",
     "attendance_patience",
     "direct_transfers",
     "snapshot_interval",
@@ -51,12 +52,14 @@ class Settings:
         artifacts: A directory or ``s3://bucket/prefix``; empty for a place in `data`.
         webhook_key: What the secrets of webhooks are derived from; empty for a file in `data`.
         webhook_patience: For how many seconds a change is sent to an endpoint that does not take it.
+        webhooks_allow_private: Whether webhooks may be sent to addresses that are not public; 0 for no.
         attendance_patience: For how many seconds the job of a run may be silent before the run is lost; at least 1.
         snapshot_interval: How often it is seen to whether a snapshot of rows is due, in seconds; 0 for never.
         snapshot_events: How many events must have come since the last snapshot, at least.
         accept_log_loss: The logs whose loss of events is accepted at this start.
         actor: Who runs it, as an event that begins an epoch names them; empty for the operating system's user.
         direct_transfers: Whether clients may transfer artifacts straight to and from an S3 store; 0 for no.
+        insecure: Whether it may listen where other machines can call, although it knows no caller.
     """
 
     services: tuple[str, ...] = SERVICES
@@ -73,12 +76,14 @@ class Settings:
     artifacts: str = ""
     webhook_key: str = field(default="", repr=False)
     webhook_patience: int = 72 * 3600
+    webhooks_allow_private: int = 0
     attendance_patience: int = 60
     direct_transfers: int = 1
     snapshot_interval: int = 600
     snapshot_events: int = 10_000
     accept_log_loss: tuple[str, ...] = ()
     actor: str = ""
+    insecure: bool = False
 
     @property
     def database_location(self) -> str:

@@ -25,7 +25,7 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
         command = [sys.executable, "-m", "services", "up", "--data", str(data or folder), "--grpc", "127.0.0.1:0"]
         if database:
             command += ["--database", database]
-        with program(command, {"ROLLFORWARD_LOG": "error"}) as (said, pid):
+        with program(command, {"ROLLFORWARD_LOG": "error", "ROLLFORWARD_WEBHOOKS_ALLOW_PRIVATE": "1"}) as (said, pid):
             if not (found := re.search(r"127\.0\.0\.1:\d+", said)):
                 raise DidNotStart(said)
             yield Endpoint("rollforward", found[0], pids=(pid,))

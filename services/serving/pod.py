@@ -20,6 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from eventstore.errors import Rejected
 from rollforward.address import is_loopback, parse_address
 from rollforward.connection import Connection
 from rollforward.downloads import download
@@ -31,6 +32,7 @@ from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage
 from services.grpc_server import bounds
 from services.limits import raise_file_limit
+from services.listen import check_reach
 from services.serving import models
 from services.serving.cache import ArtifactCache, LastKnownGood
 from services.serving.decoding import Decoding
@@ -107,6 +109,14 @@ def command(
             help="A type that a skops file may contain beyond scikit-learn's own; may be repeated.",
         ),
     ] = (),
+    insecure: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Listen where other machines can call. Callers are neither authenticated nor encrypted.",
+        ),
+    ] = False,
 ) -> int:
     """Serve the versions that aliases point to, and follow the aliases as they move.
 
@@ -123,11 +133,12 @@ def command(
     # Loading a model holds the interpreter; requests meanwhile wait a tenth of what they would by default.
     sys.setswitchinterval(0.0005)
     try:
+        check_reach(grpc, insecure=insecure)
         settings = _settings(targets, server, grpc, cache, models.Options(frozenset(trust), allow_pickle))
         asyncio.run(_run(settings))
-    except (RollforwardError, PodRefused, OSError) as error:
+    except (RollforwardError, PodRefused, Rejected, OSError) as error:
         print(f"rollforward: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InvalidRequest) else 1
+        return 2 if isinstance(error, InvalidRequest | Rejected) else 1
     return 0
 
 

@@ -22,6 +22,7 @@ from eventstore.rows import checkpoint
 from eventstore.tail import FollowerTooSlow, Tail
 from eventstore.tasks import end
 from rollforward import v1
+from services import actors
 from services.names import check_id
 from services.times import timestamp
 from services.tracking import run_stream
@@ -30,7 +31,6 @@ from services.tracking.run_state import RunState
 from services.tracking.runs import ENDINGS, Lose
 from services.tracking.tables import WATCHED_OVER, runs
 
-ACTOR = "tracking"
 LONGEST_ROUND = 2.0
 QUIET_SECONDS = 60.0
 KEPT_LOST = 10_000
@@ -245,7 +245,7 @@ class Attendance:
             self._alive.discard(run_id)  # first: it may be lost again meanwhile
             command = v1.AttendRunRequest(run_id=run_id)
             try:
-                await self._commands.handle(run_stream(run_id), command, Metadata(ACTOR, "its job lives"))
+                await self._commands.handle(run_stream(run_id), command, Metadata(actors.TRACKING, "its job lives"))
             except Rejected as refusal:
                 _logger.info("a lost run is not resumed", run_id=run_id, why=refusal.reason)
             except Conflict:
@@ -283,7 +283,9 @@ class Attendance:
         heard = self._watched[run_id].heard
         command = Lose(run_id, timestamp(heard) if heard else None)
         try:
-            done = await self._commands.handle(run_stream(run_id), command, Metadata(ACTOR, "its job is silent"))
+            done = await self._commands.handle(
+                run_stream(run_id), command, Metadata(actors.TRACKING, "its job is silent")
+            )
         except Conflict:
             return  # much happens to it
         if not done.events:

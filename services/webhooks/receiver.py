@@ -21,8 +21,7 @@ ANSWER_BYTES = 65_536
 DETAIL_CHARACTERS = 200
 
 _RANDOM = random.SystemRandom()
-# A proxy for the outside world must not catch what goes to this machine.
-_DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+USER_AGENT = f"rollforward/{version('rollforward-server')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +49,6 @@ class Answer:
     def gone(self) -> bool:
         """Whether the endpoint says that it will never take anything again."""
         return self.status_code == httpx.codes.GONE
-
-
-def open_client() -> httpx.AsyncClient:
-    """A client whose connections stay open; it has as many as it needs, so that no endpoint waits for another."""
-    return httpx.AsyncClient(
-        headers={"user-agent": f"rollforward/{version('rollforward-server')}"},
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-        timeout=REQUEST_SECONDS,
-        follow_redirects=False,
-        mounts=_DIRECT,
-    )
 
 
 async def post(

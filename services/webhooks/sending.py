@@ -18,14 +18,15 @@ from eventstore.errors import Conflict, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.tail import Tail
 from rollforward import v1
+from services import actors
 from services.times import timestamp
 from services.webhooks import webhook_stream
 from services.webhooks.decider import Reported, State
 from services.webhooks.payload import body_of, wants
+from services.webhooks.reach import check_url
 from services.webhooks.receiver import REQUEST_SECONDS, Answer, pause_after, post
 from services.webhooks.signing import Signer
 
-ACTOR = "webhooks"
 RECORD_DELIVERIES = 100
 RECORD_SECONDS = 1.0
 RETRY_SECONDS = 0.5
@@ -51,6 +52,7 @@ class Means:
         signer: Signs requests.
         client: Sends them.
         patience: For how many seconds a change is tried before its endpoint is parked.
+        allow_private: Whether an endpoint may be at an address that is not public.
     """
 
     registry: Tail
@@ -58,6 +60,12 @@ class Means:
     signer: Signer
     client: httpx.AsyncClient
     patience: float
+    allow_private: bool
+
+    async def check_url(self, url: str) -> None:
+        """Refuse a URL that requests may not go to. Raises `Rejected` PRIVATE_ADDRESS."""
+        if not self.allow_private:
+            await check_url(url)
 
     async def post(
         self, webhook_id: str, state: State, message_id: str, body: str, seconds: float = REQUEST_SECONDS
@@ -212,7 +220,7 @@ class Sending:
         _logger.error("webhook is parked", webhook=self._webhook_id, position=parked.position, detail=parked.detail)
 
     async def _report(self, fact: v1.WebhookDelivered | v1.WebhookParked) -> None:
-        metadata = Metadata(ACTOR, causation_id=fact.event_id)
+        metadata = Metadata(actors.WEBHOOKS, causation_id=fact.event_id)
         command = Reported(fact, self._state.epoch)
         await self._means.commands.handle(webhook_stream(self._webhook_id), command, metadata)
 

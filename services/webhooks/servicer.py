@@ -8,7 +8,7 @@ import uuid
 
 from eventstore.decider import Outcome
 from eventstore.errors import Kind, Rejected
-from eventstore.event import Metadata
+from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_id
@@ -18,6 +18,8 @@ from services.webhooks.decider import Create, Rotate, State
 from services.webhooks.payload import body_of_test
 from services.webhooks.receiver import REQUEST_SECONDS
 from services.webhooks.senders import Senders
+
+SHOWN_SECONDS = 600
 
 
 class WebhooksServicer(v1.WebhookServiceServicer):
@@ -41,10 +43,11 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         head = await self._means.registry.store.head()
         after = request.from_revision if request.HasField("from_revision") else head
         _check_not_ahead(after, head)
-        position = (await self._handle(webhook_id, Create(request, webhook_id, after), request, context)).position
-        webhook = await self._after(webhook_id, position)
-        secret = self._means.signer.secret(webhook_id, webhook.rotation)
-        return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=position)
+        await self._means.check_url(request.url)
+        done = await self._handle(webhook_id, Create(request, webhook_id, after), request, context)
+        webhook = await self._after(webhook_id, done.position)
+        secret = self._new_secret(webhook_id, 0, done.events[0])
+        return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=done.position)
 
     async def GetWebhook(self, request: v1.GetWebhookRequest, context: Context) -> v1.GetWebhookResponse:
         """One endpoint."""
@@ -59,6 +62,8 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
         """Changes an endpoint's settings."""
+        if request.HasField("url"):
+            await self._means.check_url(request.url)
         done = await self._handle(request.webhook_id, request, request, context)
         return v1.UpdateWebhookResponse(
             webhook=await self._after(request.webhook_id, done.position), position=done.position
@@ -77,7 +82,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         rotated = done.events[0].data
         assert isinstance(rotated, v1.WebhookSecretRotated)  # noqa: S101
         return v1.RotateWebhookSecretResponse(
-            secret=self._means.signer.secret(request.webhook_id, rotated.rotation),
+            secret=self._new_secret(request.webhook_id, rotated.rotation, done.events[0]),
             previous_valid_until=rotated.previous_valid_until,
             position=done.position,
         )
@@ -85,9 +90,10 @@ class WebhooksServicer(v1.WebhookServiceServicer):
     async def GetWebhookSecret(
         self, request: v1.GetWebhookSecretRequest, context: Context
     ) -> v1.GetWebhookSecretResponse:
-        """An endpoint's secret of now."""
-        state = await self._state(request.webhook_id)
-        return v1.GetWebhookSecretResponse(secret=self._means.signer.secret(request.webhook_id, state.rotation))
+        """Refuse: a secret is shown when it is made, and never again."""
+        await self._state(request.webhook_id)
+        fault = "a secret is shown when the webhook is created or its secret rotated, and never again: rotate it"
+        raise Rejected(Kind.PRECONDITION, "SECRET_NOT_SHOWN", fault, webhook_id=request.webhook_id)
 
     async def TestWebhook(self, request: v1.TestWebhookRequest, context: Context) -> v1.TestWebhookResponse:
         """Sends one signed request that means nothing."""
@@ -124,6 +130,13 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         if journal and not request.page_token:
             page.attempts.extend(reversed(journal.attempts))
         return page
+
+    def _new_secret(self, webhook_id: str, rotation: int, made: RecordedEvent) -> str:
+        """Return the secret that an event made, for as long as its request may be repeated for a lost answer."""
+        # An event that was appended just now has no time of the log's yet.
+        if made.time and time.time_ns() - made.time > SHOWN_SECONDS * 1_000_000_000:
+            return ""
+        return self._means.signer.secret(webhook_id, rotation)
 
     async def _handle(self, webhook_id: str, command: object, request: Command, context: Context) -> Outcome[State]:
         check_id(webhook_id, "INVALID_WEBHOOK_ID")

@@ -69,7 +69,7 @@ class Services:
         """Starts it; it is not ready yet."""
         self.data.mkdir(exist_ok=True)
         command = [ROLLFORWARD, "up", "--data", str(self.data)]
-        command += ["--grpc", self.address, "--http", "127.0.0.1:0"]
+        command += ["--grpc", self.address, "--http", "127.0.0.1:0", "--webhooks-allow-private"]
         if self.database:
             command += ["--database", self.database]
         self._program = Program(command, self.data.with_suffix(".log"))

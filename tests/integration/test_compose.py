@@ -104,6 +104,12 @@ def test_ports_are_published_on_the_loopback_address_and_once_each(compose: dict
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
+def test_what_listens_for_other_containers_says_so_and_is_published_on_loopback_only(compose: dict[str, Any]) -> None:
+    for name in (*SERVICES, "pod"):
+        assert "--insecure" in compose["services"][name]["command"]
+        assert all(port.startswith("127.0.0.1:") for port in compose["services"][name]["ports"])
+
+
 def test_what_keeps_the_data_is_on_a_network_without_a_way_out(compose: dict[str, Any]) -> None:
     assert compose["networks"]["backend"] == {"internal": True}
     for name in ("nats", "postgres", "s3"):

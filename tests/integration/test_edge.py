@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import psutil
@@ -56,6 +57,22 @@ class TestRefusesToStart:
     def test_where_no_program_can_listen(self, tmp_path: Path, address: str) -> None:
         assert address in refused_start("--data", str(tmp_path), "--grpc", address)
 
+    @pytest.mark.parametrize("option", ["--grpc", "--http"])
+    @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "[::ffff:0.0.0.0]:0", "0:0", "0x0.0:0"])
+    def test_where_other_machines_can_call(self, tmp_path: Path, option: str, address: str) -> None:
+        others = {"--grpc": "127.0.0.1:0", "--http": "127.0.0.1:0"} | {option: address}
+        line = refused_start("--data", str(tmp_path / "data"), *(word for pair in others.items() for word in pair))
+        assert "--insecure" in line
+        assert not (tmp_path / "data").exists()
+
+    def test_one_service_where_other_machines_can_call(self) -> None:
+        command = [sys.executable, "-m", "services", "start", "registry", "--nats", "nats://127.0.0.1:1"]
+        done = subprocess.run(
+            [*command, "--grpc", "0.0.0.0:0"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 1
+        assert "--insecure" in done.stderr
+
     @pytest.mark.parametrize("database", ["mysql://localhost/db", "postgresql://nobody@127.0.0.1:1/db"])
     def test_without_its_database(self, tmp_path: Path, database: str) -> None:
         refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--database", database)
@@ -79,6 +96,34 @@ class TestRefusesToStart:
                 _until_connected(taken, start.pid)
             start.terminate()
             assert start.wait(10) == 0
+
+
+def test_listens_where_other_machines_can_call_when_that_is_asked_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--insecure"]
+    program = Program([*command, "--grpc", "0.0.0.0:0", "--http", "[::1]:0"], tmp_path / "log")
+    try:
+        _, line = program.line(" listens on ")
+        client = Client("127.0.0.1:" + line.split()[4].rpartition(":")[2])
+        assert client.heads()
+        client.channel.close()
+    finally:
+        program.terminate()
+
+
+RESERVED = ["webhooks", "tracking", "registry", "serving", "audit", "system", "schedules", "rollforward"]
+
+
+@pytest.mark.parametrize("actor", [*RESERVED, "Webhooks", "TRACKING", "\uff41\uff55\uff44\uff49\uff54"])
+def test_a_caller_who_claims_to_be_a_service_is_refused(system: Up, model: str, actor: str) -> None:
+    headers = (("rollforward-actor", quote(actor)),)
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=1)
+    assert system.refused(system.registry.MoveAlias, request, headers).reason == "ACTOR_RESERVED"
+    experiment = v1.CreateExperimentRequest(name=new_id())
+    assert system.refused(system.tracking.CreateExperiment, experiment, headers).reason == "ACTOR_RESERVED"
+
+
+def test_a_caller_whose_name_is_near_a_service_s_is_not_refused(system: Up, model: str) -> None:
+    system.move(model, 1, headers=(("rollforward-actor", "webhooks-team"),))
 
 
 def _until_connected(address: str, pid: int) -> None:

@@ -166,6 +166,12 @@ def test_a_signal_stops_it_in_good_order(cache: Path, number: signal.Signals) ->
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "dns:///0.0.0.0:0", "ipv4:0.0.0.0:0"])
+def test_an_address_that_other_machines_can_call_is_refused(cache: Path, address: str) -> None:
+    with pod(cache, "iris@champion", address=address) as process:
+        assert process.wait(20) == 2
+
+
 def test_a_port_that_is_taken_is_refused(cache: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
@@ -218,7 +219,7 @@ class TestSettings:
         with Receiver() as receiver:
             webhook_id, old = service.hook(receiver.url, model)
             rotated = webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
-            assert rotated.secret == webhooks.get_webhook_secret(webhook_id, connection=service.link) != old
+            assert rotated.secret != old
             until(lambda: _is_signed_with(service, webhook_id, receiver, 2), "both secrets are signed with")
             for secret in (old, rotated.secret):
                 receiver.taken[-1].verify(secret)
@@ -227,6 +228,20 @@ class TestSettings:
             until(lambda: receiver.taken[-1].json["type"] == "alias.moved", f"{moved} is told")
             receiver.taken[-1].verify(newest)
             assert " " not in receiver.taken[-1].headers["webhook-signature"]
+
+    def test_a_secret_is_never_shown_again(self, service: Service, model: str) -> None:
+        webhook_id, _ = service.hook("http://127.0.0.1:9/", model)
+        request = v1.GetWebhookSecretRequest(webhook_id=webhook_id)
+        with pytest.raises(PreconditionFailed) as refusal:
+            service.link.call(service.link.webhooks.GetWebhookSecret, request)
+        assert refusal.value.reason == "SECRET_NOT_SHOWN"
+
+    def test_a_repeated_creation_does_not_show_the_secret_of_a_rotation(self, service: Service, model: str) -> None:
+        request = v1.CreateWebhookRequest(url="http://127.0.0.1:9/", model=model, request_id=uuid.uuid4().hex)
+        made = service.link.call(service.link.webhooks.CreateWebhook, request)
+        rotated = webhooks.rotate_webhook_secret(made.webhook.webhook_id, connection=service.link)
+        again = service.link.call(service.link.webhooks.CreateWebhook, request)
+        assert again.secret == made.secret != rotated.secret
 
     def test_a_repeated_request_is_done_once(self, service: Service, model: str) -> None:
         request = v1.CreateWebhookRequest(url="http://127.0.0.1:9/", model=model, request_id=uuid.uuid4().hex)
@@ -249,6 +264,39 @@ class TestSettings:
             assert len(page.webhooks) <= 2
             found += [one.webhook_id for one in page.webhooks]
         assert found[-3:] == ids
+
+
+class TestPrivateAddresses:
+    """Without permission nothing is sent to an address that is not public."""
+
+    def test_need_permission(self, tmp_path: Path, model: str) -> None:
+        with running_nats() as nats, Receiver() as receiver:
+            with Service(tmp_path, nats, private=False) as strict:
+                for host in ("127.0.0.1", "localhost", "2130706433", "[::1]", "169.254.169.254", "10.0.0.1"):
+                    with pytest.raises(PreconditionFailed) as refusal:
+                        strict.hook(receiver.url.replace("127.0.0.1", host), model)
+                    assert refusal.value.reason == "PRIVATE_ADDRESS"
+                public, _ = strict.hook("https://8.8.8.8/", model)
+                with pytest.raises(PreconditionFailed) as refusal:
+                    webhooks.update_webhook(public, url=receiver.url, connection=strict.link)
+                assert refusal.value.reason == "PRIVATE_ADDRESS"
+                kept = webhooks.update_webhook(public, description="kept", connection=strict.link)
+                assert kept.settings.url == "https://8.8.8.8/"
+            assert not receiver.requests
+
+    def test_need_permission_when_they_are_sent_to(self, tmp_path: Path, model: str) -> None:
+        with running_nats() as nats, Receiver() as receiver:
+            allowed = Service(tmp_path, nats)
+            allowed.start()
+            webhook_id, _ = allowed.hook(receiver.url, model)
+            allowed.program.terminate()
+            allowed.link.close()
+            with Service(tmp_path, nats, private=False) as strict:
+                answer = webhooks.try_webhook(webhook_id, connection=strict.link)
+                assert (answer.delivered, answer.status_code) == (False, 0)
+                strict.move(model)
+                strict.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING)
+            assert not receiver.requests
 
 
 class TestRefusals:

@@ -129,7 +129,6 @@ class TestCrashes:
             webhook_id, secret = service.hook(receiver.url, model)
             service.program.kill()
             service.start()
-            assert webhooks.get_webhook_secret(webhook_id, connection=service.link) == secret
             assert webhooks.try_webhook(webhook_id, connection=service.link).delivered
             receiver.taken[-1].verify(secret)
         webhooks.rotate_webhook_secret(webhook_id, connection=service.link)

@@ -104,6 +104,7 @@ def two_writers(home: Path) -> Iterator[Writers]:
                 nats_user=nats.user,
                 nats_password=nats.password,
                 webhook_key="k" * 32,
+                webhooks_allow_private=1,
             )
             for name in ("one", "other")
         ]

@@ -28,7 +28,7 @@ DIGEST = f"sha256:{'1' * 64}"
 class Service:
     """The webhooks service in a process of its own, always over the same directory, and a connection to it."""
 
-    def __init__(self, home: Path, nats: NatsAddress, **settings: str) -> None:
+    def __init__(self, home: Path, nats: NatsAddress, *, private: bool = True, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
         self.link = Connection(self.address, actor="Zoë", timeout=20.0)
@@ -36,6 +36,7 @@ class Service:
         self._log = home / "webhooks.log"
         self._command = [ROLLFORWARD, "start", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
         self._command += ["--grpc", self.address, "--http", self.http]
+        self._command += ["--webhooks-allow-private"] if private else []
         self._environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password, **settings}
         self._program: Program | None = None
 

@@ -137,7 +137,6 @@ if TYPE_CHECKING:
     from rollforward.webhooks import create_webhook as create_webhook
     from rollforward.webhooks import delete_webhook as delete_webhook
     from rollforward.webhooks import get_webhook as get_webhook
-    from rollforward.webhooks import get_webhook_secret as get_webhook_secret
     from rollforward.webhooks import list_webhooks as list_webhooks
     from rollforward.webhooks import replay_webhook as replay_webhook
     from rollforward.webhooks import resume_webhook as resume_webhook
@@ -184,7 +183,7 @@ _NAMES: Final = {
     "set_version_status",
     "watching": "Watch watch",
     "watching_runs": "RunsWatch watch_runs",
-    "webhooks": "create_webhook delete_webhook get_webhook get_webhook_secret list_webhooks replay_webhook "
+    "webhooks": "create_webhook delete_webhook get_webhook list_webhooks replay_webhook "
     "resume_webhook rotate_webhook_secret try_webhook update_webhook webhook_attempts webhook_deliveries",
 }
 _HOME: Final = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,9 +1,9 @@
 """Where the services are: the grammar of an address."""
 
-import ipaddress
 import re
-import socket
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import inet_aton
 from typing import Final
 
 from rollforward.errors import InvalidRequest
@@ -12,7 +12,8 @@ DEFAULT_ADDRESS: Final = "localhost:50051"
 # Artifacts live in the tracking process, and the system service is in each.
 SERVICES: Final = ("tracking", "registry", "serving", "audit", "webhooks")
 
-_LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+_SHORT: Final = re.compile(r"(0x)?[0-9a-f]+(\.(0x)?[0-9a-f]+){0,3}")
 _ENDPOINT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
@@ -37,25 +38,38 @@ def parse_address(address: str) -> Mapping[str, str]:
 
 
 def is_loopback(endpoint: str) -> bool:
-    """Return whether an endpoint is on this machine, in whatever way its address is written."""
-    host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0].rstrip(".").lower()
-    if host in _LOCAL_NAMES or host.endswith(".localhost"):
+    """Return whether an endpoint, with a port or without, is on this machine, however its address is spelled.
+
+    No name is looked up: of names only those count that stand for this machine everywhere. Who connects to the
+    unspecified address, 0.0.0.0 or ::, gets to this machine too.
+    """
+    host = _host(endpoint.rpartition("@")[2]).lower().rstrip(".")
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
-    ip = _ip_address(host)
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip
-    # Connecting to an unspecified address reaches this machine.
-    return ip is not None and (ip.is_loopback or ip.is_unspecified)
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
 
 
-def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _host(endpoint: str) -> str:
+    if endpoint.startswith("["):
+        return endpoint[1:].partition("]")[0]
+    return endpoint if endpoint.count(":") > 1 else endpoint.partition(":")[0]
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ipaddress.ip_address(host)
+        address = ip_address(host.partition("%")[0])
     except ValueError:
-        pass
+        return _short_address(host)
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _short_address(host: str) -> IPv4Address | None:
+    # What the C library takes for an address too: 127.1, 0x7f.1, 2130706433. It ignores what follows a space.
+    if not _SHORT.fullmatch(host):
+        return None
     try:
-        # Short, hexadecimal and other forms that resolvers read: 127.1, 0x7f000001.
-        return ipaddress.IPv4Address(socket.inet_aton(host))
+        return IPv4Address(inet_aton(host))
     except OSError:
         return None
 

@@ -27,7 +27,7 @@ def create_webhook(
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> v1.CreateWebhookResponse:
-    """Set an endpoint up; the answer has it and the secret to verify its requests with ("whsec_...").
+    """Set an endpoint up; the response has it and its secret ("whsec_..."), which is never shown again.
 
     `model` and `alias` are shell patterns of what it hears of; `changes` are "moved", "removed" or, without any, all.
     It is told of every change after `from_revision` of the registry log (0 for all that there ever were), without one
@@ -129,12 +129,6 @@ def rotate_webhook_secret(
         request_id=request_id or new_request_id(),
     )
     return link.call(link.webhooks.RotateWebhookSecret, request)
-
-
-def get_webhook_secret(webhook_id: str, *, connection: Connection | None = None) -> str:
-    """An endpoint's secret of now. Raises NotFound (WEBHOOK_NOT_FOUND), Unavailable."""
-    link = current(connection)
-    return link.call(link.webhooks.GetWebhookSecret, v1.GetWebhookSecretRequest(webhook_id=webhook_id)).secret
 
 
 def try_webhook(webhook_id: str, *, connection: Connection | None = None) -> v1.TestWebhookResponse:

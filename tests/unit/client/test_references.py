@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
-from rollforward.address import parse_address
+from rollforward.address import is_loopback, parse_address
 from rollforward.errors import InvalidRequest
 from rollforward.references import (
     AliasReference,
@@ -202,3 +202,42 @@ def test_addresses() -> None:
 )
 def test_a_wrong_address_is_refused(address: str) -> None:
     assert reason_of(lambda: parse_address(address)) == "INVALID_ADDRESS"
+
+
+HERE = [
+    *("localhost:1", "LOCALHOST:1", "localhost.:1", "app.localhost:1", "localhost.localdomain:1", "ip6-localhost:1"),
+    *(
+        "127.0.0.1:1",
+        "127.8.9.10:1",
+        "127.1:1",
+        "2130706433:1",
+        "0x7f000001:1",
+        "0x7f.1:1",
+        "0177.0.0.1:1",
+        "0.0.0.0:1",
+    ),
+    *("[::1]:1", "[0:0:0:0:0:0:0:1]:1", "[::ffff:127.0.0.1]:1", "[::ffff:7f00:1]:1", "[::1%lo]:1", "[::]:1"),
+    *("localhost", "127.0.0.1", "[::1]", "::1", "user:word@localhost:1"),
+]
+ELSEWHERE = [
+    *("example.com:1", "127.example.com:1", "localhost.example.com:1", "notlocalhost:1", "10.0.0.1:1", "128.0.0.1:1"),
+    *(
+        "[2001:db8::1]:1",
+        "[::ffff:10.0.0.1]:1",
+        "1270.0.0.1:1",
+        "localhost@example.com:1",
+        "",
+        "face:1",
+        "127.0.0.1.2:1",
+    ),
+]
+
+
+@pytest.mark.parametrize("endpoint", HERE)
+def test_an_endpoint_on_this_machine_is_known_by_any_spelling(endpoint: str) -> None:
+    assert is_loopback(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ELSEWHERE)
+def test_an_endpoint_elsewhere_is_not_taken_for_this_machine(endpoint: str) -> None:
+    assert not is_loopback(endpoint)

@@ -22,8 +22,9 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
+from services.actors import TRACKING
 from services.tracking import run_stream
-from services.tracking.attendance import ACTOR, Attendance
+from services.tracking.attendance import Attendance
 from services.tracking.projection import TrackingProjection
 from services.tracking.run_state import RunState
 from services.tracking.runs import RUNS
@@ -110,7 +111,7 @@ class Process:
 
     async def life(self, run_id: str) -> list[str]:
         """What happened to a run, by attendance."""
-        events = [event async for event in self.log.read(run_stream(run_id)) if event.metadata.actor == ACTOR]
+        events = [event async for event in self.log.read(run_stream(run_id)) if event.metadata.actor == TRACKING]
         return [event.data.DESCRIPTOR.name for event in events]
 
 

@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from services.webhooks.receiver import ANSWER_BYTES, Answer, _seconds, open_client, pause_after, post
+from services.webhooks.reach import open_client
+from services.webhooks.receiver import ANSWER_BYTES, Answer, _seconds, pause_after, post
 from tests.servers.ports import free_port
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -32,7 +33,7 @@ async def listening(talk: Talk) -> AsyncIterator[str]:
 
 async def send(url: str, seconds: float = 10.0) -> Answer:
     """What comes of a request."""
-    async with open_client() as client:
+    async with open_client(allow_private=True, user_agent="test", timeout=seconds) as client:
         return await post(client, url, {}, "{}", seconds)
 
 

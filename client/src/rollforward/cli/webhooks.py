@@ -21,7 +21,7 @@ from rollforward.cli.options import (
     RequestId,
     examples,
 )
-from rollforward.cli.output import grid, moment, pairs, plain, print_json, short_id, word
+from rollforward.cli.output import grid, moment, pairs, plain, short_id, word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ def create(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create a webhook, and print the secret that verifies its requests."""
+    """Create a webhook, and print its secret, which is never shown again."""
     options.connect()
     made = webhooks.create_webhook(
         url,
@@ -157,24 +157,13 @@ def rotate(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Replace a webhook's secret, and print the new one."""
+    """Replace a webhook's secret, and print the new one, which is never shown again."""
     options.connect()
     made = webhooks.rotate_webhook_secret(
         webhook_id(webhook), overlap_seconds=overlap, reason=reason, request_id=request_id
     )
     until = moment(made.previous_valid_until)
     options.show(made, lambda: pairs({"secret": made.secret, "old secret until": until}))
-
-
-@app.command(help_epilogue=examples("webhooks secret 5d3c0a1b"))
-def secret(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
-    """Show a webhook's current signing secret."""
-    options.connect()
-    found = webhooks.get_webhook_secret(webhook_id(webhook))
-    if options.json:
-        print_json({"secret": found})
-    else:
-        print(found)
 
 
 @app.command(name="test", help_epilogue=examples("webhooks test 5d3c0a1b"))

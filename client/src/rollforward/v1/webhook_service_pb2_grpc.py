@@ -145,7 +145,8 @@ class WebhookServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetWebhookSecret(self, request, context):
-        """An endpoint's secret of now. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND).
+        """Refused: a secret is shown when it is made, by CreateWebhook and RotateWebhookSecret, and never again. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND),
+        FAILED_PRECONDITION (SECRET_NOT_SHOWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

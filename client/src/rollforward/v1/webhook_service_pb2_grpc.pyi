@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from rollforward.v1 import webhook_service_pb2 as _webhook_service_pb2
 import abc as _abc_1
+import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -15,6 +16,11 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -52,8 +58,12 @@ class WebhookServiceStub:
     """Replaces an endpoint's secret; for a while requests are signed with both. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND), INVALID_ARGUMENT
     (INVALID_OVERLAP).
     """
-    GetWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookSecretRequest, _webhook_service_pb2.GetWebhookSecretResponse]
-    """An endpoint's secret of now. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND)."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def GetWebhookSecret(self) -> _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookSecretRequest, _webhook_service_pb2.GetWebhookSecretResponse]:
+        """Refused: a secret is shown when it is made, by CreateWebhook and RotateWebhookSecret, and never again. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND),
+        FAILED_PRECONDITION (SECRET_NOT_SHOWN).
+        """
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_service_pb2.TestWebhookResponse]
     """Sends one signed request of type "webhook.test", parked or not, and answers what came of it. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND)."""
     ResumeWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ResumeWebhookRequest, _webhook_service_pb2.ResumeWebhookResponse]
@@ -93,8 +103,12 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     """Replaces an endpoint's secret; for a while requests are signed with both. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND), INVALID_ARGUMENT
     (INVALID_OVERLAP).
     """
-    GetWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookSecretRequest, _webhook_service_pb2.GetWebhookSecretResponse]  # type: ignore[assignment]
-    """An endpoint's secret of now. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND)."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def GetWebhookSecret(self) -> _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookSecretRequest, _webhook_service_pb2.GetWebhookSecretResponse]:  # type: ignore[override]
+        """Refused: a secret is shown when it is made, by CreateWebhook and RotateWebhookSecret, and never again. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND),
+        FAILED_PRECONDITION (SECRET_NOT_SHOWN).
+        """
     TestWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_service_pb2.TestWebhookResponse]  # type: ignore[assignment]
     """Sends one signed request of type "webhook.test", parked or not, and answers what came of it. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND)."""
     ResumeWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ResumeWebhookRequest, _webhook_service_pb2.ResumeWebhookResponse]  # type: ignore[assignment]
@@ -168,13 +182,16 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         (INVALID_OVERLAP).
         """
 
+    @_deprecated("""Refused: a secret is shown when it is made, by CreateWebhook and RotateWebhookSecret, and never again. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND),\nFAILED_PRECONDITION (SECRET_NOT_SHOWN).""")
     @_abc_1.abstractmethod
     def GetWebhookSecret(
         self,
         request: _webhook_service_pb2.GetWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.GetWebhookSecretResponse, _abc.Awaitable[_webhook_service_pb2.GetWebhookSecretResponse]]:
-        """An endpoint's secret of now. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND)."""
+        """Refused: a secret is shown when it is made, by CreateWebhook and RotateWebhookSecret, and never again. Errors: NOT_FOUND (WEBHOOK_NOT_FOUND),
+        FAILED_PRECONDITION (SECRET_NOT_SHOWN).
+        """
 
     @_abc_1.abstractmethod
     def TestWebhook(

@@ -1,0 +1,105 @@
+"""Webhooks reach public addresses only, however an address is spelled, and whatever a name resolves to meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from eventstore.errors import Rejected
+from services.webhooks import reach
+from services.webhooks.reach import check_url, is_public, open_client
+from tests.servers.receiver import Receiver
+
+PRIVATE = [
+    *("127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
+    *("192.0.2.1", "198.18.0.1", "224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1"),
+    *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1"),
+    *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "2002:7f00:1::"),
+]
+SPELLINGS = [
+    *("127.0.0.1", "localhost", "LOCALHOST", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "[::1]", "[::]"),
+    *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "169.254.169.254", "2852039166", "[fe80::1]"),
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_that_is_not_public_is_known(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_a_public_address_is_known(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_a_url_is_refused_however_its_address_is_spelled(host: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        await check_url(f"http://{host}:8080/latest")
+    assert refused.value.reason == "PRIVATE_ADDRESS"
+
+
+@pytest.mark.parametrize("url", ["https://8.8.8.8/", "https://nobody.invalid/", "nowhere", "http://[/", "http://a..b/"])
+async def test_a_url_that_is_public_or_cannot_be_resolved_yet_is_not_refused(url: str) -> None:
+    await check_url(url)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """An endpoint on this machine, and no proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with Receiver() as running:
+        yield running
+
+
+async def status(url: str, *, allow_private: bool = False) -> int:
+    """The status of a request; raises what httpx does."""
+    async with open_client(allow_private=allow_private, user_agent="test", timeout=10.0) as client:
+        return (await client.post(url, content=b"{}", headers={"webhook-id": "1"})).status_code
+
+
+async def test_no_connection_is_made_without_permission(receiver: Receiver) -> None:
+    for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost"), receiver.url.replace("127.0.0.1", "0")):
+        with pytest.raises(httpx.ConnectError, match="webhooks-allow-private"):
+            await status(url)
+    assert not receiver.requests
+    assert await status(receiver.url, allow_private=True) == 204
+
+
+async def test_a_name_that_resolves_anew_leads_nowhere_else(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [["8.8.8.8"], ["127.0.0.1"]]
+
+    async def rebinding(_host: str, _port: int) -> list[str]:
+        return answers.pop(0)
+
+    monkeypatch.setattr(reach, "resolve", rebinding)
+    url = receiver.url.replace("127.0.0.1", "rebind.example")
+    await check_url(url)
+    with pytest.raises(httpx.ConnectError, match=r"rebind\.example is at 127\.0\.0\.1"):
+        await status(url)
+    assert not receiver.requests
+
+
+async def test_a_proxy_is_not_asked_for_a_private_address(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", receiver.url)
+    with pytest.raises(httpx.ConnectError, match="webhooks-allow-private"):
+        await status("http://169.254.169.254/latest")
+    assert not receiver.requests
+    assert await status("http://8.8.8.8/hook") == 204
+    assert receiver.requests
+
+
+async def test_what_is_exempt_from_the_proxy_is_looked_at_too(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
+    monkeypatch.setenv("no_proxy", "hooks.example, 127.0.0.1")
+    assert await status(receiver.url, allow_private=True) == 204
+    with pytest.raises(httpx.ConnectError, match="webhooks-allow-private"):
+        await status(receiver.url)
