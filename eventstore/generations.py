@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+import structlog
 
 from eventstore.bulk import insert_rows
+from eventstore.damage import RowsDamaged, damage_of
 from eventstore.dumps import Part, load
 from eventstore.epochs import EPOCH_STREAM, FIRST_EPOCH, epoch_of
 from eventstore.errors import CannotApply
@@ -21,6 +23,8 @@ _MOVE_CHECKPOINT = (
     .values(position=sa.bindparam("upto"), event_id=sa.bindparam("last_id"))
     .returning(checkpoint.c.time)
 )
+_logger = structlog.get_logger(__name__)
+
 _SET_TIME = sa.update(checkpoint).values(time=sa.bindparam("last_time"))
 _SET_ALL = sa.update(checkpoint).values(live=True)
 
@@ -76,11 +80,8 @@ class Generations:
     def live(self, newer_than: int = 0) -> Rows | None:
         """The newest live generation with our fingerprint."""
         for mark, number in reversed(self._database.generations(self._projection.name)):
-            if mark == self.fingerprint and number > newer_than:
-                rows = self._open(number)
-                if rows.checkpoint().live:
-                    return rows
-                rows.close()
+            if mark == self.fingerprint and number > newer_than and (rows := self._opened(number)):
+                return rows
         return None
 
     def known(self) -> list[KnownPosition]:
@@ -93,6 +94,25 @@ class Generations:
         Only for who has the claim.
         """
         return self._database.put_aside(lost.source.removeprefix("rows "), number) if lost in self.known() else None
+
+    def _opened(self, number: int) -> Rows | None:
+        """The rows of a generation, if they are live; those that are damaged are put aside."""
+        try:
+            rows = self._open(number)
+            if rows.checkpoint().live:
+                return rows
+        except (RowsDamaged, sa.exc.DBAPIError, sa.exc.NoResultFound) as error:
+            if not (why := damage_of(error)):
+                raise
+            self.retire_damaged(number, why)
+        else:
+            rows.close()
+        return None
+
+    def retire_damaged(self, number: int, why: str) -> None:
+        """Take damaged rows out of use: they are computed again."""
+        where = self._database.retire_damaged(self.name, self.fingerprint, number)
+        _logger.error("rows are damaged, computing them again", projection=self.name, why=why, put_aside=where)
 
     def fresh(self) -> Rows:
         """A new, live, empty generation."""
@@ -139,7 +159,7 @@ class Generations:
         number = self._database.adopt(self.name, self.fingerprint, file)
         try:
             return self._open(number)
-        except sa.exc.DBAPIError:
+        except (RowsDamaged, sa.exc.DBAPIError):
             self._database.drop(self.name, self.fingerprint, number)
             raise
 

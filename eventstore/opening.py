@@ -9,6 +9,7 @@ from contextlib import aclosing
 import sqlalchemy as sa
 import structlog
 
+from eventstore.damage import RowsDamaged
 from eventstore.epochs import refuse_losses
 from eventstore.errors import StoreUnavailable
 from eventstore.filling import catch_up
@@ -22,7 +23,7 @@ FILL_FROM = 1000
 """How many events a log must have for its rows to be computed beside, in large steps, before they are live."""
 
 _AWAY = (StoreUnavailable, sa.exc.OperationalError, sa.exc.InterfaceError)
-_WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, sa.exc.DBAPIError)
+_WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, RowsDamaged, sa.exc.DBAPIError)
 
 _logger = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 import structlog
 
+from eventstore.damage import RowsDamaged, damage_of
 from eventstore.decider import Request
 from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.event import appends_of
@@ -20,7 +21,7 @@ from eventstore.generations import CheckpointMoved, Generations, Projection
 from eventstore.opening import opened
 from eventstore.reached import Reached
 from eventstore.recall import Recall
-from eventstore.rows import Checkpoint, Database, Rows, events, is_refusal
+from eventstore.rows import Checkpoint, Database, Rows, checkpoint, events, is_refusal
 from eventstore.snapshots import Objects, Snapshots
 from eventstore.tail import Batch, FollowerTooSlow, Tail
 from eventstore.tasks import end
@@ -43,6 +44,8 @@ _LAST_BY = (
     .order_by(events.c.time.desc(), events.c.position.desc())
     .limit(1)
 )
+
+_CHECKPOINT = sa.select(checkpoint.c.position)
 
 _logger = structlog.get_logger(__name__)
 
@@ -82,6 +85,8 @@ class Projector:
         self._checkpoint = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._repairing: asyncio.Task[None] | None = None
+        self._complete_from = 0
         self._recall = Recall(self)
         self._rebuilding = asyncio.Lock()
         self._applying = asyncio.Lock()
@@ -128,6 +133,7 @@ class Projector:
         """Stops after the batch at hand."""
         if self.snapshots:
             self.snapshots.abandon()
+        await end(self._repairing)
         await end(self._task)
         await self._recall.stop()
         self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
@@ -151,6 +157,12 @@ class Projector:
         if self.failure:
             raise StoreUnavailable(self.why_failed, "PROJECTION_FAILED") from self.failure
 
+    def _refuse_when_recomputing(self) -> None:
+        """Refuse what rows that are computed again would answer as if nothing had ever happened."""
+        if self.position < self._complete_from:
+            words = f"the rows of {self.name} are being computed again: at {self.position} of {self._complete_from}"
+            raise StoreUnavailable(words, "PROJECTION_BEHIND")
+
     async def query(self, question: Callable[[sa.Connection], T], *, small: bool = False) -> T:
         """Answers a question from rows of one moment, in a thread; a `small` one, of a row or two, at once if it can.
 
@@ -158,13 +170,40 @@ class Projector:
             StoreUnavailable: The database does not answer, or the projection failed.
         """
         self._refuse_when_failed()
+        self._refuse_when_recomputing()
         rows = self.rows
         try:
-            return await self._ask(rows, question, small)
-        except sa.exc.DBAPIError:
-            if not await self._were_replaced(rows):
-                raise
-            return await self._ask(self.rows, question, small)
+            try:
+                return await self._ask(rows, question, small)
+            except sa.exc.DBAPIError:
+                if not await self._were_replaced(rows):
+                    raise
+                return await self._ask(self.rows, question, small)
+        except (sa.exc.DBAPIError, RowsDamaged) as error:
+            self._raise_damage(error)
+            raise
+
+    def _raise_damage(self, error: Exception) -> None:
+        """Begin to compute damaged rows again, and say so to who asked."""
+        if why := damage_of(error):
+            self._repair(why)
+            words = f"the rows of projection {self.name} are damaged and being computed again: {why}"
+            raise StoreUnavailable(words, "DATABASE_UNAVAILABLE") from error
+
+    async def check(self) -> None:
+        """Notice rows whose file was deleted or replaced.
+
+        Raises:
+            StoreUnavailable: They are computed again; or the database does not answer.
+        """
+        await self._check_file()
+        await self.query(lambda rows: rows.scalar(_CHECKPOINT))
+
+    async def _check_file(self) -> None:
+        try:
+            await asyncio.to_thread(self.rows.check_file)
+        except RowsDamaged as error:
+            self._raise_damage(error)
 
     async def _ask(self, rows: Rows, question: Callable[[sa.Connection], T], small: bool) -> T:
         try:
@@ -215,7 +254,11 @@ class Projector:
         self._recall.begin()
         asked = {"by": actor, "request": request_id}
         if self.rows.answer_at_once:
-            first, last, digest = self.rows.look_up(_REQUEST, asked)
+            try:
+                first, last, digest = self.rows.look_up(_REQUEST, asked)
+            except sa.exc.DBAPIError as error:
+                self._raise_damage(error)
+                raise
         else:
             first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
         return Request(digest, first, last) if first is not None else None
@@ -242,6 +285,7 @@ class Projector:
             words = f"{self.name} is being rebuilt already"
             raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", words, projection=self.name)
         async with self._rebuilding:
+            await self._check_file()
             new = await self._in_writer(self._generations.unfinished)
             try:
                 async for position in catch_up(self._generations, new, self.store, lambda: self.position):
@@ -296,8 +340,46 @@ class Projector:
                 _logger.warning("projection waits", projection=self.name, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
+                if why := damage_of(error):
+                    return self._repair(why)
                 _logger.exception("projection failed", projection=self.name, position=self.position, why=str(error))
                 return self._fail(error)
+
+    def _repair(self, why: str) -> None:
+        """Compute the rows again, which are damaged; those who ask meanwhile are told so."""
+        if self._repairing is None or self._repairing.done():
+            self._complete_from = max(self._complete_from, self.position)
+            self._reached.position = 0
+            self._repairing = asyncio.create_task(self._compute_again(why), name=f"repair-{self.name}")
+
+    async def _compute_again(self, why: str) -> None:
+        await end(self._task)
+        old = self.rows
+        try:
+            await self._retry(lambda: self._in_writer(lambda: self._generations.retire_damaged(old.generation, why)))
+            self._rows = await self._retry(lambda: opened(self._generations, self.snapshots, self.store, self._writer))
+            self._checkpoint = (await self._retry(lambda: self._in_writer(self.rows.checkpoint))).position
+        except Exception as error:
+            _logger.exception("projection failed", projection=self.name, why=str(error))
+            self._fail(error)
+        else:
+            self._reached.advance(self._checkpoint)
+            self._close_later(old)
+            self._task = asyncio.create_task(self._run(), name=f"projection-{self.name}")
+
+    async def _retry(self, job: Callable[[], Awaitable[T]]) -> T:
+        """Do a job of the database again until it answers."""
+        while True:
+            try:
+                return await job()
+            except (sa.exc.DBAPIError, StoreUnavailable, OSError) as error:
+                _logger.warning("projection waits", projection=self.name, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _close_later(self, rows: Rows) -> None:
+        closing = asyncio.create_task(self._close(rows))  # whoever asks for long keeps nobody waiting
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -359,6 +441,8 @@ class Projector:
         if self._checkpoint < self.position:
             raise CheckpointMoved from error
         moved = (self.rows, self._checkpoint) != (rows, before)
+        if not moved and (why := damage_of(error)):
+            raise RowsDamaged(why) from error
         if not moved and isinstance(error, CheckpointMoved):
             raise error
         return moved
@@ -370,11 +454,9 @@ class Projector:
             old = self.rows
             newer = await self._in_writer(lambda: self._generations.live(newer_than=old.generation))
             if newer is None:
-                raise LookupError(f"the rows {old.label} were dropped, and there are no others of this version")
+                raise RowsDamaged(f"{old.label} was dropped")
             self._rows = newer
-            closing = asyncio.create_task(self._close(old))  # whoever asks for long keeps nobody waiting
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close_later(old)
             found = await self._in_writer(newer.checkpoint)
         self._checkpoint = found.position
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from eventstore.damage import RowsDamaged, check_file, put_aside
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import KnownPosition
 from eventstore.files import locked, take_name, write_durably
@@ -124,6 +126,7 @@ class Database:
         None: another one has the claim.
         """
         if self._directory:
+            self._directory.mkdir(parents=True, exist_ok=True)
             return locked(self._directory / f"rf_{_word(name)}.lock")
         connection = self._server.connect().execution_options(isolation_level="AUTOCOMMIT")
         key = int.from_bytes(hashlib.sha256(f"claim {name}".encode()).digest()[:8], "big", signed=True)
@@ -158,12 +161,15 @@ class Database:
             try:
                 at = self._peek(label)
             except sa.exc.DBAPIError as error:
-                if not is_refusal(error):
+                if not is_refusal(error) and not self._is_no_file(label):
                     raise
                 continue
             if at and at.live:
                 found.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark_of(at.event_id)))
         return found
+
+    def _is_no_file(self, label: str) -> bool:
+        return self._directory is not None and not (self._directory / f"{label}.db").is_file()
 
     def _peek(self, label: str) -> Checkpoint | None:
         engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server
@@ -194,10 +200,17 @@ class Database:
         return aside
 
     def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
-        """Opens a generation; makes it, empty, when it is not there."""
+        """Opens a generation; makes it, empty, when it is not there.
+
+        Raises:
+            RowsDamaged: Its SQLite file cannot be used.
+        """
         label = _label(name, mark, generation)
         if self._directory:
-            return Rows(_sqlite(self._directory / f"{label}.db"), label, generation, tables)
+            path = self._directory / f"{label}.db"
+            if path.exists():
+                check_file(path)
+            return Rows(_sqlite(path), label, generation, tables)
         return Rows(self._postgresql_engine(label), label, generation, tables)
 
     def open_unfinished(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
@@ -261,11 +274,21 @@ class Database:
         """Removes a generation; questions that are being answered from it may fail."""
         label = _label(name, mark, generation)
         if self._directory:
+            if (self._directory / f"{label}.db").is_dir():
+                put_aside(self._directory / f"{label}.db")
             for suffix in ("db", "db-wal", "db-shm", "unfinished"):
                 (self._directory / f"{label}.{suffix}").unlink(missing_ok=True)
             return
         while not self._dropped(label):
             time.sleep(LOCKED_SECONDS)
+
+    def retire_damaged(self, name: str, mark: str, generation: int) -> str:
+        """Take a damaged generation out of use; return the file that keeps it, or the schema that was dropped."""
+        label = _label(name, mark, generation)
+        if self._directory:
+            return str(put_aside(self._directory / f"{label}.db"))
+        self.drop(name, mark, generation)
+        return label
 
     def _dropped(self, label: str) -> bool:
         # Whoever waits for a lock has all who ask after it wait too: it is tried for a moment, again and again.
@@ -313,6 +336,7 @@ class Rows:
                 connection.execute(sa.insert(checkpoint).values(first))
                 if self._on_postgresql:
                     _leave_uncompressed(connection, tables)
+        self._identity = self._file_identity()
 
     @property
     def answer_at_once(self) -> bool:
@@ -352,6 +376,19 @@ class Rows:
             if durably and self._on_postgresql:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield connection
+
+    def check_file(self) -> None:
+        """Raise `RowsDamaged` when the SQLite file was deleted or replaced since it was opened."""
+        if self._file_identity() != self._identity:
+            raise RowsDamaged(f"{self._engine.url.database} was deleted or replaced")
+
+    def _file_identity(self) -> tuple[int, int] | None:
+        """Return device and inode of the SQLite file; None when there is none."""
+        try:
+            found = None if self._on_postgresql else Path(self._engine.url.database or "").stat()
+        except FileNotFoundError:
+            return None
+        return (found.st_dev, found.st_ino) if found and stat.S_ISREG(found.st_mode) else None
 
     def checkpoint(self) -> Checkpoint:
         """How far the rows have come."""

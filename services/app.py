@@ -237,9 +237,9 @@ async def _start(projector: Projector, *, required: bool) -> None:
 def _naming_database() -> Iterator[None]:
     try:
         yield
-    except sa.exc.OperationalError as error:
-        words = " ".join(str(error.orig).split())
-        raise StoreUnavailable(f"the database does not answer: {words}", "DATABASE_UNAVAILABLE") from error
+    except (sa.exc.DBAPIError, OSError) as error:
+        words = " ".join(str(getattr(error, "orig", error)).split())
+        raise StoreUnavailable(f"cannot use the database: {words}", "DATABASE_UNAVAILABLE") from error
 
 
 async def _known(settings: Settings, database: Database, objects: ObjectPlace) -> Knowledge:
