@@ -62,6 +62,12 @@ def check_file(path: Path) -> None:
         raise RowsDamaged(f"{path}: {found}")
 
 
+def are_files(path: Path) -> bool:
+    """Return whether a SQLite file and what is beside it are files, and no directories."""
+    parts = [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm")]
+    return all(part.is_file() for part in parts if part.exists())
+
+
 def _size_in_header(path: Path) -> int:
     """Return the size that a SQLite file has by its header, 1 when that is not known.
 

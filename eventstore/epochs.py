@@ -42,7 +42,12 @@ def mark_of(event_id: str) -> str:
 
 async def read_epochs(store: EventStore) -> tuple[int, ...]:
     """Return the epochs of a log, oldest first; the last is the current one."""
-    return (FIRST_EPOCH, *[epoch_of(event) async for event in store.read(EPOCH_STREAM)])
+    return (FIRST_EPOCH, *[epoch_of(event) async for event in store.read(EPOCH_STREAM) if begins_epoch(event)])
+
+
+def begins_epoch(event: RecordedEvent) -> bool:
+    """Return whether an event begins an epoch; what this program cannot read does not."""
+    return event.stream == EPOCH_STREAM and not event.unreadable
 
 
 def epoch_of(event: RecordedEvent) -> int:

@@ -11,7 +11,7 @@ import structlog
 from eventstore.bulk import insert_rows
 from eventstore.damage import RowsDamaged, damage_of
 from eventstore.dumps import Part, load
-from eventstore.epochs import EPOCH_STREAM, FIRST_EPOCH, epoch_of
+from eventstore.epochs import FIRST_EPOCH, begins_epoch, epoch_of
 from eventstore.errors import CannotApply
 from eventstore.event import KnownPosition, RecordedEvent
 from eventstore.rows import Database, Rows, checkpoint, epoch, events, fingerprint
@@ -196,7 +196,7 @@ class Generations:
             insert_rows(connection, events, index)
             connection.execute(_SET_TIME, {"last_time": index[-1][1]})
             for event in batch:
-                if event.stream == EPOCH_STREAM:
+                if begins_epoch(event):
                     set_epoch(connection, epoch_of(event))
 
     def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:

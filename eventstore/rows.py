@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from eventstore.damage import RowsDamaged, check_file, put_aside
+from eventstore.damage import RowsDamaged, are_files, check_file, put_aside
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import KnownPosition
 from eventstore.files import locked, take_name, write_durably
@@ -169,7 +169,7 @@ class Database:
         return found
 
     def _is_no_file(self, label: str) -> bool:
-        return self._directory is not None and not (self._directory / f"{label}.db").is_file()
+        return self._directory is not None and not are_files(self._directory / f"{label}.db")
 
     def _peek(self, label: str) -> Checkpoint | None:
         engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server

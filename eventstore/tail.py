@@ -10,7 +10,7 @@ from itertools import takewhile
 
 import structlog
 
-from eventstore.epochs import EPOCH_STREAM, epoch_of
+from eventstore.epochs import begins_epoch, epoch_of
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.reached import Reached
@@ -200,7 +200,7 @@ class Tail:
         return found
 
     def _hear(self, batch: Batch) -> None:
-        if began := [event for event in batch if event.stream == EPOCH_STREAM]:
+        if began := [event for event in batch if begins_epoch(event)]:
             raise LogRewritten(f"the {self.store.log} log began epoch {epoch_of(began[-1])}: start again to follow it")
         size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
         self._kept.append((batch, size))
