@@ -23,6 +23,9 @@ MAX_APPEND_EVENTS = 1_000
 MAX_APPEND_BYTES = 4_000_000
 """The most that the events of one append may have together: whoever follows the log hands them on in one message."""
 
+EVENT_BYTES = 2_000
+"""The memory that a recorded event takes besides its payload, about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

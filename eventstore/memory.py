@@ -74,6 +74,18 @@ class MemoryStore:
             if event.stream == stream:
                 yield event
 
+    async def past(
+        self,
+        after: int,
+        until: int,
+        *,
+        shared: bool = False,  # noqa: ARG002 - all of it is in memory
+    ) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """Yield the events after a position up to another."""
+        while after < until and (batch := self._batch(after)):
+            after = batch[-1].position
+            yield batch
+
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
         while True:

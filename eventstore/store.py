@@ -67,6 +67,19 @@ class EventStore(Protocol):
         """
         ...
 
+    def past(self, after: int, until: int, *, shared: bool = False) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """Yield the events of the log after a position, up to another that it has reached, in order, each once.
+
+        They come in batches that never split what one append wrote; the last batch may go on to the end of its append.
+        It costs the server nothing once it is left. Readers of the same log take turns.
+
+        Args:
+            after: A position between two appends.
+            until: Where to end, at most `last`.
+            shared: Whether batches may be those that others have just read: the same objects.
+        """
+        ...
+
     async def event_at(self, position: int) -> RecordedEvent | None:
         """The event at a position; None when there is none."""
         ...

@@ -12,17 +12,17 @@ import structlog
 
 from eventstore.epochs import begins_epoch, epoch_of
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
-from eventstore.event import RecordedEvent
+from eventstore.event import EVENT_BYTES, RecordedEvent
 from eventstore.reached import Reached
 from eventstore.requests import RecentRequests
 from eventstore.store import EventStore
 from eventstore.tasks import end
+from eventstore.turns import Turns
 
 Batch = Sequence[RecordedEvent]
 
 RETRY_SECONDS = 0.5
 KEPT_BYTES = 32_000_000
-EVENT_BYTES = 2_000  # what an event takes besides its payload
 GATHERED_EVENTS = 1_000
 
 _logger = structlog.get_logger(__name__)
@@ -81,6 +81,7 @@ class Tail:
         self._size = 0
         self._kept_after = 0
         self._stirs: dict[float | None, _Stir] = {}
+        self._turns = Turns()
         self._ended = asyncio.Event()
         self._end: StoreUnavailable | None = None
         self._dismissal: StoreUnavailable | None = None
@@ -160,7 +161,8 @@ class Tail:
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
         while after < self._kept_after:
             until = self.position
-            async with aclosing(replay(self.store, after, until)) as past:
+            past = self._watched_past(after, until) if dismissible else self._computed_past(after, until)
+            async with aclosing(past):
                 async for batch in past:
                     after = batch[-1].position
                     yield batch, after
@@ -172,6 +174,15 @@ class Tail:
             # Without an event: all that was heard has been handed on.
             after = batch[-1].position if batch else max(after, self.position)
             yield batch, after
+
+    async def _watched_past(self, after: int, until: int) -> AsyncGenerator[Batch]:
+        async with aclosing(replay(self.store, after, until, shared=True)) as past:
+            async for batch in past:
+                async with self._turns.turn():
+                    yield batch
+
+    def _computed_past(self, after: int, until: int) -> AsyncGenerator[Batch]:
+        return replay(self.store, after, until, shared=True, gathered=GATHERED_EVENTS)
 
     async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
         """What comes next; nothing if it stays quiet."""
@@ -246,17 +257,31 @@ class Tail:
             raise StoreUnavailable(str(error), error.reason) from self.failure
 
 
-async def replay(store: EventStore, after: int, until: int) -> AsyncGenerator[Batch]:
-    """The log's events behind a position, up to another, to which it must have come.
+async def replay(
+    store: EventStore, after: int, until: int, *, shared: bool = False, gathered: int = 1
+) -> AsyncGenerator[Batch]:
+    """Yield the log's events after a position, up to another that it has reached.
 
     When what stood there was erased, they end with the last that is left.
+
+    Args:
+        store: The log.
+        after: A position between two appends.
+        until: Where to end.
+        shared: See `EventStore.past`.
+        gathered: How many events a batch has, at least, except the last.
     """
     until = min(until, await store.last())
-    if after >= until:
-        return
-    async with aclosing(store.subscribe(after)) as subscription:
-        async for batch in subscription:
-            if due := [event for event in batch if event.position <= until]:
-                yield due
-            if batch[-1].position >= until:
-                return
+    pages: list[Batch] = []
+    async with aclosing(store.past(after, until, shared=shared)) as past:
+        async for page in past:
+            pages.append(page if page[-1].position <= until else [one for one in page if one.position <= until])
+            if sum(map(len, pages)) >= gathered:
+                yield _joined(pages)
+                pages = []
+    if any(pages):
+        yield _joined(pages)
+
+
+def _joined(pages: Sequence[Batch]) -> Batch:
+    return pages[0] if len(pages) == 1 else [event for page in pages for event in page]

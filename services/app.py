@@ -277,11 +277,13 @@ async def _open_logs(
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
         for looking_after in (_end_with(nats.failed, failed), keep_writable(nats)):
             stack.push_async_callback(end, asyncio.create_task(looking_after))
-    client = await connect(url, user or None, password or None)
+    # Reading the past has a connection of its own: acknowledgements must not wait behind it.
+    client, history = [await connect(url, user or None, password or None) for _ in range(2)]
     stack.push_async_callback(client.close)
+    stack.push_async_callback(history.close)
     stores = {}
     for log in logs:
-        stores[log] = JetStreamStore(client, log, LOGS[log], flush)
+        stores[log] = JetStreamStore(client, log, LOGS[log], flush, history)
     await refuse_losses(list(stores.values()), knowledge, settings)
     for log, store in stores.items():
         await open_log(store, knowledge, settings, erasable=log == "tracking")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,13 +20,15 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
+from nats.js.errors import NotFoundError
 
 from eventstore.jetstream.description import describe
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.25
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 12.0
+SILENT_LOOKS = 3
 BATCH = 1000
 
 
@@ -56,7 +59,8 @@ class Delivery:
         self._delivered = 0
         self._queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._subscription: Subscription | None = None
-        self._consumer = ""
+        self._consumer = f"rf-{uuid.uuid4().hex}"
+        self._looks = 0
         self._connection = client.stats["reconnects"]
         self._heard = time.monotonic()
 
@@ -65,6 +69,7 @@ class Delivery:
         try:
             self._subscription = await self._client.subscribe(inbox, cb=self._queue.put)
             config = api.ConsumerConfig(
+                name=self._consumer,
                 deliver_subject=inbox,
                 deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=self._after + 1,
@@ -76,24 +81,23 @@ class Delivery:
                 mem_storage=True,
                 num_replicas=1,
             )
-            self._consumer = (
-                await self._client.jetstream(timeout=ANSWER_SECONDS).add_consumer(self._stream, config)
-            ).name
+            await self._client.jetstream(timeout=ANSWER_SECONDS).add_consumer(self._stream, config)
         except (TimeoutError, nats.errors.Error) as error:
-            await self._unsubscribe()
+            await self._leave()
             raise DeliveryBroken(f"no consumer: {describe(error)}") from error
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._unsubscribe()
+        await self._leave()
 
-    async def _unsubscribe(self) -> None:
-        # The consumer goes by itself once nobody listens.
+    async def _leave(self) -> None:
+        """Stop listening and have the consumer deleted, without waiting for the answer."""
         if self._subscription and not self._client.is_closed:
             try:
                 await self._subscription.unsubscribe()
+                await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
             except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError):
                 return
 
@@ -115,15 +119,28 @@ class Delivery:
             if self._client.stats["reconnects"] != self._connection:
                 raise DeliveryBroken("the connection is a new one")
             if time.monotonic() - self._heard > SILENCE_SECONDS:
-                raise DeliveryBroken("nothing heard, not even a heartbeat")
+                await self._look()
             # Not wait_for: when both come at once, Python 3.11 gives the message and forgets the cancellation.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     return await self._queue.get()
         return self._queue.get_nowait()
 
-    async def _take(self, message: Msg) -> list[Delivered]:
+    async def _look(self) -> None:
+        """Ask whether the consumer is still there: a server that is merely slow must not be given another to serve."""
+        try:
+            await self._client.jetstream(timeout=SILENCE_SECONDS).consumer_info(self._stream, self._consumer)
+        except NotFoundError as error:
+            raise DeliveryBroken("the consumer is gone") from error
+        except (TimeoutError, nats.errors.Error):
+            return  # asked again, as long as the connection stands
         self._heard = time.monotonic()
+        self._looks += 1
+        if self._looks == SILENT_LOOKS:
+            raise DeliveryBroken("the server answers and sends nothing, not even heartbeats")
+
+    async def _take(self, message: Msg) -> list[Delivered]:
+        self._heard, self._looks = time.monotonic(), 0
         headers = message.headers or {}
         if headers.get("Status"):
             await self._control(message, headers)

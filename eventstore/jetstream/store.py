@@ -6,13 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import TypeVar
 from urllib.parse import quote
 
 import nats.errors
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import api
@@ -32,12 +32,15 @@ from eventstore.jetstream.appends import (
     torn_message,
 )
 from eventstore.jetstream.connection import connect, server_version
-from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
+from eventstore.jetstream.delivery import Delivery, DeliveryBroken
 from eventstore.jetstream.description import describe
+from eventstore.jetstream.direct_get import direct_get
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPECTED_END, WRONG_REVISION, GroupCommit
+from eventstore.jetstream.history import HistoryReader
 from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
 from eventstore.jetstream.together import Together
+from eventstore.pages import Page, PagedLog
 from eventstore.store import check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]
@@ -49,7 +52,6 @@ ATTEMPT_SECONDS = 2.0
 PATIENCE_SECONDS = 12.0
 PAUSE_SECONDS = 0.05
 PAGE_EVENTS = 500
-PAGE_BYTES = 8_000_000
 MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,096, and a line is more than a subject
 
 _NO_MESSAGE = 10037
@@ -73,9 +75,18 @@ class JetStreamStore:
         log: The log's name, a word.
         types: What the log may hold.
         flush: Asks the servers when they flush to disk; without it the log's condition says that it is not known.
+        history: Another connection, for reading the past, so that acknowledgements do not wait behind it; without it
+            `client`.
     """
 
-    def __init__(self, client: NatsClient, log: str, types: EventTypes, flush: FlushQuestion | None = None) -> None:
+    def __init__(
+        self,
+        client: NatsClient,
+        log: str,
+        types: EventTypes,
+        flush: FlushQuestion | None = None,
+        history: NatsClient | None = None,
+    ) -> None:
         self._client = client
         self._log = log
         self._types = types
@@ -88,6 +99,8 @@ class JetStreamStore:
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
         self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
         self._appends = AppendChecker(log, self._stored_at, self._last_position)
+        self._history = HistoryReader(history or client, self._name, self._from_direct, self._last_stored)
+        self._pages = PagedLog(self._load)
 
     @property
     def log(self) -> str:
@@ -250,8 +263,9 @@ class JetStreamStore:
         subject = subject_of(self._log, stream)
         revision, pending = after, True
         while pending:
-            query = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE_EVENTS, "max_bytes": PAGE_BYTES}
-            messages, pending = await self._insist(lambda query=query: self._page(query))  # type: ignore[misc]
+            query: dict[str, str | int] = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE_EVENTS}
+            get = partial(direct_get, self._client, self._name, query)
+            messages, pending = await self._insist(get)
             for message in messages:
                 event = self._from_direct(message)
                 after = event.position
@@ -264,21 +278,6 @@ class JetStreamStore:
                 # A follower that is behind has answered.
                 pending = True
                 await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _page(self, query: Mapping[str, object]) -> tuple[list[Msg], bool]:
-        """The messages that answer a query for many, and whether there are more."""
-        messages: list[Msg] = []
-        inbox = self._client.new_inbox()
-        answers = await self._client.subscribe(inbox)
-        try:
-            await self._client.publish(f"$JS.API.DIRECT.GET.{self._name}", json.dumps(query).encode(), reply=inbox)
-            while not (status := _header(message := await answers.next_msg(ATTEMPT_SECONDS), "Status")):
-                messages.append(message)
-        finally:
-            await answers.unsubscribe()
-        if status not in {"204", "404"}:
-            raise NoStreamResponseError
-        return messages, int(_header(message, "Nats-Num-Pending") or 0) > 0
 
     async def event_at(self, position: int) -> RecordedEvent | None:
         """The event at a position."""
@@ -304,10 +303,10 @@ class JetStreamStore:
         return None if status else message
 
     def _from_direct(self, message: Msg) -> RecordedEvent:
-        recorded = Timestamp()
-        recorded.FromJsonString(_header(message, "Nats-Time-Stamp"))
-        subject = _header(message, "Nats-Subject")
-        return self._recorded(message, subject, int(_header(message, "Nats-Sequence")), recorded.ToNanoseconds())
+        time_ns = _nanoseconds(_header(message, "Nats-Time-Stamp"))
+        return self._recorded(
+            message, _header(message, "Nats-Subject"), int(_header(message, "Nats-Sequence")), time_ns
+        )
 
     def _recorded(self, message: Msg, subject: str, position: int, time_ns: int) -> RecordedEvent:
         headers = message.headers or {}
@@ -315,27 +314,38 @@ class JetStreamStore:
         place = Place(stream_of(self._log, subject), position, time_ns, append_end, append_id)
         return decode(headers, message.data, self._types, place)
 
+    def past(self, after: int, until: int, *, shared: bool = False) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        """Yield the events after a position up to another; see `EventStore.past`."""
+        return (self._pages.shared if shared else self._pages.fresh)(after, until)
+
+    async def _load(self, after: int, is_mark: bool, until: int) -> Page:
+        stretch = await self._insist(lambda: self._history.read(after, is_mark, until))
+        return stretch.page(await self._assemble(Assembler(), stretch.events))
+
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """All events behind a position, then those to come."""
         last = await self.event_at(after)
+        failures = 0
         while True:
             try:
                 await self._check_holds(last)
                 async with Delivery(self._client, self._name, last.position if last else after) as delivery:
                     appends = Assembler()
                     async for messages in delivery:
-                        if whole := await self._assemble(appends, messages):
+                        failures = 0
+                        events = [self._recorded(m.message, m.message.subject, m.position, m.time_ns) for m in messages]
+                        if whole := await self._assemble(appends, events):
                             last = whole[-1]
                             yield whole
             except (DeliveryBroken, StoreUnavailable) as broken:
                 if self._client.is_closed:
                     raise StoreUnavailable(f"the connection to the {self._log} log is closed") from broken
                 _logger.info("subscription starts again", log=self._log, why=str(broken))
-                await asyncio.sleep(PAUSE_SECONDS)
+                failures += 1
+                await asyncio.sleep(pause_after(failures))
 
-    async def _assemble(self, appends: Assembler, messages: Sequence[Delivered]) -> Sequence[RecordedEvent]:
+    async def _assemble(self, appends: Assembler, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         """The events that are whole appends now."""
-        events = [self._recorded(m.message, m.message.subject, m.position, m.time_ns) for m in messages]
         whole = appends.add(events)
         while appends.torn:
             event = appends.torn.pop()
@@ -359,8 +369,11 @@ class JetStreamStore:
 
     async def last(self) -> int:
         """The position of the last event that is there."""
-        last = await self._leader_finds(subject=f"rf.{self._log}.>")
-        return await self._appends.whole_until(last, erased=False)
+        return await self._appends.whole_until(await self._last_stored(), erased=False)
+
+    async def _last_stored(self) -> int:
+        """The position of the last event that is there, of a torn append, too."""
+        return await self._leader_finds(subject=f"rf.{self._log}.>")
 
     async def _last_position(self) -> int:
         """The position of the last event, even if it was erased or is of a torn append."""
@@ -391,6 +404,17 @@ def _may_pass(error: Exception) -> bool:
         ServerError,
     )
     return isinstance(error, passing) or (isinstance(error, APIError) and error.code == _TOO_MANY_BATCHES)
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """Return a time such as 2026-11-30T18:37:50.123456789Z in nanoseconds since 1970."""
+    second, _, fraction = timestamp.removesuffix("Z").partition(".")
+    return _seconds(second) * 1_000_000_000 + int(fraction.ljust(9, "0"))
+
+
+@lru_cache(maxsize=8)
+def _seconds(second: str) -> int:
+    return int(datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp())
 
 
 def _header(message: Msg, name: str) -> str:

@@ -9,11 +9,11 @@ from contextlib import aclosing
 import pytest
 
 from eventstore.errors import LogRewritten, Rejected, StoreUnavailable
-from eventstore.event import RecordedEvent
+from eventstore.event import EVENT_BYTES, RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
 from eventstore.store import EventStore
-from eventstore.tail import EVENT_BYTES, KEPT_BYTES, FollowerTooSlow, Tail
+from eventstore.tail import KEPT_BYTES, FollowerTooSlow, Tail
 from tests.contract.events import TYPES, following, new
 
 LONG = 60.0  # seconds: no bookmark in between
