@@ -70,7 +70,7 @@ class EventStore(Protocol):
     def past(self, after: int, until: int, *, shared: bool = False) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """Yield the events of the log after a position, up to another that it has reached, in order, each once.
 
-        They come in batches that never split what one append wrote; the last batch may go on to the end of its append.
+        They come in batches that never split what one append wrote; the last batch may go on after `until`.
         It costs the server nothing once it is left. Readers of the same log take turns.
 
         Args:
