@@ -54,6 +54,7 @@ from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.settings import Settings
 from services.system import SystemServicer
+from services.tracking import run_trees
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.attendance import Attendance
 from services.tracking.blobs import BlobStore
@@ -351,6 +352,9 @@ def _add_registry(parts: _Parts) -> None:
             raise
         return True
 
+    async def compose(artifacts: Mapping[str, str], path: str) -> str | None:
+        return await run_trees.compose(blobs, artifacts, path)
+
     store = parts.stores["registry"]
     live = Live(rows, parts.tails["registry"])
     judge = Judge(runs)
@@ -360,7 +364,7 @@ def _add_registry(parts: _Parts) -> None:
     parts.edge.rows["rollforward.v1.PolicyService"] = [rows]
     parts.workers += [live, Timekeeper(commands, rows, parts.tails["registry"])]
     servicer = RegistryServicer(
-        commands, Rollbacks(commands, rows, live), live, rows, parts.tails["registry"], runs, artifact_exists
+        commands, Rollbacks(commands, rows, live), live, rows, parts.tails["registry"], runs, artifact_exists, compose
     )
     v1.add_RegistryServiceServicer_to_server(servicer, parts.server)
     policies = PolicyServicer(CommandHandler(store, POLICIES, rows), rows, live, judge)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,16 +104,18 @@ def _of(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
     return sa.select(table).where(table.c.run_id.in_(run_ids))
 
 
-def artifact(rows: sa.Connection, run_id: str, path: str) -> str:
-    """The digest of a run's artifact. Raises `Rejected` RUN_NOT_FOUND or ARTIFACT_NOT_FOUND."""
+def artifacts_of(rows: sa.Connection, run_id: str) -> dict[str, str]:
+    """The digests of a run's artifacts, by path. Raises `Rejected` RUN_NOT_FOUND."""
     _check_run(rows, run_id)
-    digest: str | None = rows.scalar(
-        sa.select(artifacts.c.digest).where(artifacts.c.run_id == run_id, artifacts.c.path == path)
-    )
-    if digest is None:
-        words = f"run {run_id} has no artifact {path!r}"
-        raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, run_id=run_id, path=path)
-    return digest
+    found = rows.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
+    return {row.path: row.digest for row in found}
+
+
+def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
+    """The refusal of a path at which a run has nothing."""
+    some = ", ".join(repr(name) for name in sorted(known)[:20]) or "none"
+    words = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
+    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, run_id=run_id, path=path)
 
 
 def _check_run(rows: sa.Connection, run_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 from eventstore.decider import Outcome
@@ -42,6 +42,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
         tail: The registry log's.
         known_runs: What the registry knows of runs.
         artifact_exists: Whether an artifact of that digest is stored.
+        compose: Makes the artifact that a run's artifacts, by path, hold at another path; None when there is nothing.
+            Without it only artifacts that were logged by themselves are registered.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         tail: Tail,
         known_runs: Projector,
         artifact_exists: Callable[[str], Awaitable[bool]],
+        compose: Callable[[Mapping[str, str], str], Awaitable[str | None]] | None = None,
     ) -> None:
         self._commands = commands
         self._rollbacks = rollbacks
@@ -62,6 +65,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self._tail = tail
         self._runs = known_runs
         self._artifact_exists = artifact_exists
+        self._compose = compose
 
     async def CreateModel(self, request: v1.CreateModelRequest, context: Context) -> v1.CreateModelResponse:
         """Creates a model."""
@@ -131,7 +135,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:
-            logged = await self._runs.query(lambda rows: runs.artifact(rows, request.run_id, request.artifact_path))
+            logged = await self._run_digest(request.run_id, request.artifact_path)
             if request.digest not in ("", logged):
                 words = f"the run's artifact has the digest {logged}, not {request.digest}"
                 raise Rejected(Kind.INVALID, "INVALID_DIGEST", words, digest=request.digest, logged=logged)
@@ -141,6 +145,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
             words = f"no artifact {request.digest} is stored"
             raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, digest=request.digest)
         return request.digest
+
+    async def _run_digest(self, run_id: str, path: str) -> str:
+        known = await self._runs.query(lambda rows: runs.artifacts_of(rows, run_id))
+        digest = known.get(path) or (await self._compose(known, path) if self._compose else None)
+        if digest is None:
+            raise runs.no_artifact(run_id, path, known)
+        return digest
 
     async def SetVersionStatus(
         self, request: v1.SetVersionStatusRequest, context: Context

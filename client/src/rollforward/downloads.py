@@ -19,7 +19,7 @@ from rollforward.references import (
     VersionReference,
     parse_artifact,
 )
-from rollforward.tracking import get_run
+from rollforward.run_trees import Tree, find_tree
 from rollforward.versions import get_version
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def download(
 
     With `path` only the file there, or what is below the directory there, under the same paths.
 
-    `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. `dst` must be
+    `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. The path of a run is
+    that of an artifact, a file or directory in one, or a directory that several artifacts are below. `dst` must be
     missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
     ~/.cache/rollforward), where it is shared: do not write there. A digest that is in the cache is answered without
     the service.
@@ -52,10 +53,10 @@ def download(
     link = current(connection)
     if dst is not None:
         refuse_occupied(Path(dst))
-    digest = resolve_digest(reference, connection=link)
+    tree = _resolve(reference, link)
     if dst is None and not path:
-        return _cached(digest, link, progress)
-    manifest = _part(get_manifest(digest, connection=link), digest, path)
+        return _cached(tree.digest, link, progress, tree.manifest)
+    manifest = _part(tree, path, link)
     if dst is None:
         return _cached(manifest_digest(manifest), link, progress, manifest)
     download_tree(manifest, Path(dst), link, progress)
@@ -68,50 +69,37 @@ def list_files(reference: str, path: str = "", *, connection: Connection | None 
     Raises InvalidRequest (INVALID_REFERENCE), NotFound (as download), Unavailable.
     """
     link = current(connection)
-    digest = resolve_digest(reference, connection=link)
-    return list(_part(get_manifest(digest, connection=link), digest, path).files)
+    return list(_part(_resolve(reference, link), path, link).files)
 
 
-def _part(manifest: v1.Manifest, digest: str, path: str) -> v1.Manifest:
-    part = part_of(manifest, path)
+def _part(tree: Tree, path: str, link: Connection) -> v1.Manifest:
+    part = part_of(tree.manifest or get_manifest(tree.digest, connection=link), path)
     if not part.files:
-        message = f"the artifact {digest} has nothing at {path!r}"
-        raise NotFound("PATH_NOT_FOUND", message, {"digest": digest, "path": path})
+        message = f"the artifact {tree.digest} has nothing at {path!r}"
+        raise NotFound("PATH_NOT_FOUND", message, {"digest": tree.digest, "path": path})
     return part
 
 
-def resolve_digest(reference: str, *, connection: Connection | None = None) -> str:
-    """The digest of the artifact that a reference names.
-
-    Raises InvalidRequest (INVALID_REFERENCE), NotFound (as download).
-    """
+def _resolve(reference: str, link: Connection) -> Tree:
     named = parse_artifact(reference)
     match named:
         case AliasReference(model, alias):
-            return _alias_digest(f"{model}@{alias}", connection)
+            return Tree(_alias_digest(f"{model}@{alias}", link), None)
         case VersionReference(model, version):
-            return get_version(model, version, connection=connection).digest
+            return Tree(get_version(model, version, connection=link).digest, None)
         case RunReference(run_id, path):
-            return _run_digest(run_id, path, connection)
+            return find_tree(link, run_id, path)
         case DigestReference(digest):
-            return digest
+            return Tree(digest, None)
         case _:
             assert_never(named)
 
 
-def _alias_digest(reference: str, connection: Connection | None) -> str:
-    alias = resolve(reference, connection=connection)
+def _alias_digest(reference: str, link: Connection) -> str:
+    alias = resolve(reference, connection=link)
     if not alias.digest:
         raise NotFound("ALIAS_NOT_FOUND", f"{reference} is not set", {"model": alias.model, "alias": alias.alias})
     return alias.digest
-
-
-def _run_digest(run_id: str, path: str, connection: Connection | None) -> str:
-    artifacts = {artifact.path: artifact.digest for artifact in get_run(run_id, connection=connection).artifacts}
-    if path not in artifacts:
-        message = f"run {run_id} has no artifact {path!r}; it has {sorted(artifacts)}"
-        raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
-    return artifacts[path]
 
 
 def _cached(digest: str, link: Connection, progress: Progress | None, manifest: v1.Manifest | None = None) -> Path:

@@ -37,7 +37,8 @@ def register_model(
     """Register a version of a model, which is created when it is new.
 
     The version's files are one of: `artifact` of a `run` (what a live run logged so far is delivered first, for the
-    gate to see), the directory or file at `path`, or what was uploaded as `digest`; a digest beside a run must agree
+    gate to see), which may also be a file or directory in an artifact, or a directory that several are below; the
+    directory or file at `path`, or what was uploaded as `digest`; a digest beside a run must agree
     with the run's artifact.
 
     Raises InvalidRequest (INVALID_SOURCE, INVALID_NAME, INVALID_DIGEST, REQUEST_ID_REUSED, and for a path as

@@ -716,7 +716,7 @@ class RegisterVersionRequest(_message.Message):
     run_id: _builtins.str
     """The run that produced it; empty when it comes from files."""
     artifact_path: _builtins.str
-    """The artifact of that run."""
+    """The artifact of that run; or a file or directory in one, or a directory that several are below: its files become a manifest of their own."""
     digest: _builtins.str
     """The manifest's digest; may be empty when a run's artifact is named, and must agree with it when given."""
     description: _builtins.str
