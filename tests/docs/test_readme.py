@@ -64,8 +64,13 @@ def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
     lines = [
         line for line in commands() if line not in TWO_COMMANDS and not line.startswith(("make setup", "export PATH="))
     ]
-    # -m: jobs have numbers, as in the shell of whoever types this; and the pod is given the time that typing takes.
+    # -m: jobs have numbers, as in the shell of whoever types this; and a reader waits for what the text says to wait for.
     script = "\n".join(["set -em", *lines, "wait"])
+    log = tmp_path / "cache/up.log"
+    log.parent.mkdir()
+    start = "rollforward up --data quickstart-data"
+    assert f"{start} &\n" in script
+    script = script.replace(f"{start} &", f"{start} > {log} &\nuntil grep 'listens on' {log}; do :; done")
     script = script.replace(
         "rollforward deployments list", "until rollforward deployments list | grep current; do :; done"
     )
@@ -83,6 +88,8 @@ def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
     version_of = re.findall(r"^version +(v\d)$", done.stdout, re.MULTILINE)
     assert version_of == ["v1", "v2", "v1"], done.stdout  # now, as of revision 5, and the one to blame
     assert "candidate.metrics.accuracy > 0.9 skipped" in done.stdout, done.stdout
-    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 7
+    assert len((tmp_path / "quickstart-data/history.jsonl").read_text().splitlines()) == 7
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    assert {path.name for path in tmp_path.iterdir()} - ignored == {"examples", "cache"}
     assert re.search(r"tumour-detector@champion +v1 +v1 .*current", done.stdout)
     assert "equal       yes" in done.stdout

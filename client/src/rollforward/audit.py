@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from rollforward import v1
 from rollforward.backoff import Backoff
-from rollforward.connection import Connection, current
+from rollforward.connection import CONNECT_SECONDS, Connection, current
 from rollforward.errors import Unavailable
 from rollforward.history import alias_cause
 from rollforward.pages import collect
@@ -80,7 +80,7 @@ def export_events(
 
 def _exported(link: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
     # The first answer must come in time; after that the export lasts, whatever happens to the service.
-    backoff = Backoff(link.timeout)
+    backoff, connecting = Backoff(link.timeout), Backoff(CONNECT_SECONDS)
     whole = False
     while not whole:
         try:
@@ -90,7 +90,7 @@ def _exported(link: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.
                 yield from part.events
             whole = True
         except Unavailable:
-            if not backoff.pause():
+            if not (connecting if link.refused else backoff).pause():
                 raise
 
 

@@ -26,6 +26,11 @@ _REFUSALS: Final = {
     "dns resolution failed": "host not found",
     "no such host": "host not found",
     "domain name not found": "host not found",
+    "http1.x server": "an HTTP server listens there, and no gRPC server",
+    "failed parsing http/2": "another protocol is spoken there, and no gRPC",
+    "socket closed": "the connection was closed at once; is it a port for gRPC without TLS?",
+    "connection reset": "the connection was closed at once; is it a port for gRPC without TLS?",
+    "failed to connect to all addresses": "no gRPC server answers",
 }
 
 _Answer_co = TypeVar("_Answer_co", covariant=True)
