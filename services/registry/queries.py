@@ -39,7 +39,7 @@ VERSION_FIELDS: Fields = {
     "tags": _TAGS,
     "tag": _TAGS,
     **{name: Field(name, Holds.TEXT) for name in ("run_id", "digest", "alias")},
-    "status": Field("status", Holds.STATUS, tuple(name for name in _STATUSES.values() if name != "UNSPECIFIED")),
+    "status": Field("status", Holds.STATUS, tuple(name for number, name in _STATUSES.items() if number)),
 }
 
 _MODEL_COLUMNS = {

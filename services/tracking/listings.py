@@ -31,7 +31,7 @@ _MODEL_STATUSES = {number: name.removeprefix("LOGGED_MODEL_STATUS_") for name, n
 MODEL_FIELDS: Fields = {
     **LOGGED,
     **{name: Field(name, Holds.TEXT) for name in _MODEL_TEXTS},
-    "status": Field("status", Holds.STATUS, tuple(name for name in _MODEL_STATUSES.values() if name != "UNSPECIFIED")),
+    "status": Field("status", Holds.STATUS, tuple(name for number, name in _MODEL_STATUSES.items() if number)),
     "experiment_id": EXPERIMENT_ORDERS["experiment_id"],
     **dict.fromkeys(
         ("creation_timestamp", "creation_timestamp_ms", "creation_time", "created", "created_at"), _CREATED

@@ -38,7 +38,7 @@ RUN_ORDERS: Fields = {
     **LOGGED,
     "run_id": Field("run_id", Holds.TEXT),
     **dict.fromkeys(("run_name", "run name", "Run name", "Run Name"), _NAME),
-    "status": Field("status", Holds.STATUS, tuple(name for name in STATUSES.values() if name != "UNSPECIFIED")),
+    "status": Field("status", Holds.STATUS, tuple(name for number, name in STATUSES.items() if number)),
     **dict.fromkeys(("user_id", "actor"), _USER),
     "parent_run_id": Field("parent_run_id", Holds.TEXT),
     **dict.fromkeys(("start_time", "started_at", "created", "Created"), _START),

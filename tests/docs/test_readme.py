@@ -64,7 +64,7 @@ def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
     lines = [
         line for line in commands() if line not in TWO_COMMANDS and not line.startswith(("make setup", "export PATH="))
     ]
-    # -m: jobs have numbers, as in the shell of whoever types this; and a reader waits for what the text says to wait for.
+    # -m: jobs have numbers, as in a shell that is typed into; and the script waits for what the text says to wait for.
     script = "\n".join(["set -em", *lines, "wait"])
     log = tmp_path / "cache/up.log"
     log.parent.mkdir()
