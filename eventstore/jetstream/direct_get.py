@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 from nats.js.errors import NoStreamResponseError
 
+from eventstore.jetstream.connection import headers_of, raw_subscription
 from eventstore.jetstream.publishing import LOOK_SECONDS, AnswerLost
 
 PAGE_BYTES = 1_000_000
@@ -22,23 +22,27 @@ PAGE_BYTES = 1_000_000
 SILENCE_SECONDS = 4.0
 
 
+Stored = tuple[bytes, bytes]
+"""A stored message as it came: its headers with the lines around them, and its payload."""
+
+
 class _Answer:
-    """The messages that answer a query; `end` is the one that says so."""
+    """The messages that answer a query; `end` has the headers of the one that says so."""
 
     def __init__(self) -> None:
-        self.messages: list[Msg] = []
-        self.end: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self.messages: list[Stored] = []
+        self.end: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self.latest = time.monotonic()
 
-    async def take(self, message: Msg) -> None:
+    def take(self, block: bytes, payload: bytes) -> None:
         self.latest = time.monotonic()
-        if not (message.headers or {}).get("Status"):
-            self.messages.append(message)
+        if block.startswith(b"NATS/1.0\r\n"):
+            self.messages.append((block, payload))
         elif not self.end.done():
-            self.end.set_result(message)
+            self.end.set_result(headers_of(block))
 
 
-async def direct_get(client: NatsClient, stream: str, query: Mapping[str, str | int]) -> tuple[Sequence[Msg], bool]:
+async def direct_get(client: NatsClient, stream: str, query: Mapping[str, str | int]) -> tuple[Sequence[Stored], bool]:
     """Return the messages that answer a query, and whether there are more.
 
     Raises:
@@ -48,8 +52,7 @@ async def direct_get(client: NatsClient, stream: str, query: Mapping[str, str | 
     answer = _Answer()
     inbox = client.new_inbox()
     connection = client.stats["reconnects"]
-    subscription = await client.subscribe(inbox, cb=answer.take)
-    try:
+    async with raw_subscription(client, inbox, answer.take):
         payload = json.dumps({"max_bytes": PAGE_BYTES, **query}).encode()
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", payload, reply=inbox)
         while not (await asyncio.wait({answer.end}, timeout=LOOK_SECONDS))[0]:
@@ -57,10 +60,7 @@ async def direct_get(client: NatsClient, stream: str, query: Mapping[str, str | 
                 raise AnswerLost("the connection was lost before the answer came")
             if time.monotonic() - answer.latest > SILENCE_SECONDS:
                 raise AnswerLost("no answer in time")
-    finally:
-        if not client.is_closed:
-            await subscription.unsubscribe()
-    headers = answer.end.result().headers or {}
-    if headers["Status"] not in {"204", "404"}:
+    headers = answer.end.result()
+    if headers.get("Status") not in {"204", "404"}:
         raise NoStreamResponseError
     return answer.messages, int(headers.get("Nats-Num-Pending") or 0) > 0

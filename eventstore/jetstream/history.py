@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 
 from eventstore.event import EVENT_BYTES, RecordedEvent
-from eventstore.jetstream.direct_get import direct_get
+from eventstore.jetstream.direct_get import Stored, direct_get
 from eventstore.pages import PAGE_BYTES, PAGE_EVENTS, Page
 
 PAUSE_SECONDS = 0.05
@@ -43,7 +42,7 @@ class HistoryReader:
         self,
         client: NatsClient,
         stream: str,
-        decode: Callable[[Msg], RecordedEvent],
+        decode: Callable[[Stored], RecordedEvent],
         last_stored: Callable[[], Awaitable[int]],
     ) -> None:
         self._client = client
@@ -86,7 +85,7 @@ class HistoryReader:
                 await asyncio.sleep(PAUSE_SECONDS)  # a replica that is behind has answered
         return events, False
 
-    async def _messages(self, first: int, count: int) -> Sequence[Msg]:
+    async def _messages(self, first: int, count: int) -> Sequence[Stored]:
         query = {"seq": first, "batch": min(max(count, 1), PAGE_EVENTS)}
         return (await direct_get(self._client, self._stream, query))[0]
 

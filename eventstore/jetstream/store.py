@@ -31,14 +31,15 @@ from eventstore.jetstream.appends import (
     stream_of,
     torn_message,
 )
-from eventstore.jetstream.connection import connect, server_version
-from eventstore.jetstream.delivery import Delivery, DeliveryBroken
+from eventstore.jetstream.connection import connect, headers_of, server_version
+from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
 from eventstore.jetstream.description import describe
-from eventstore.jetstream.direct_get import direct_get
+from eventstore.jetstream.direct_get import Stored, direct_get
 from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPECTED_END, WRONG_REVISION, GroupCommit
 from eventstore.jetstream.history import HistoryReader
 from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
+from eventstore.jetstream.stored import decode_stored
 from eventstore.jetstream.together import Together
 from eventstore.pages import Page, PagedLog
 from eventstore.store import check_append
@@ -99,7 +100,7 @@ class JetStreamStore:
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
         self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
         self._appends = AppendChecker(log, self._stored_at, self._last_position)
-        self._history = HistoryReader(history or client, self._name, self._from_direct, self._last_stored)
+        self._history = HistoryReader(history or client, self._name, self._from_stored, self._last_stored)
         self._pages = PagedLog(self._load)
 
     @property
@@ -267,7 +268,7 @@ class JetStreamStore:
             get = partial(direct_get, self._client, self._name, query)
             messages, pending = await self._insist(get)
             for message in messages:
-                event = self._from_direct(message)
+                event = self._from_stored(message)
                 after = event.position
                 if await self._appends.is_whole(event):
                     revision = after
@@ -291,7 +292,7 @@ class JetStreamStore:
         while True:
             message = await self._insist(lambda: self._direct(position))
             if message or self._replicas == 1 or not await self._leader_finds(seq=position):
-                return self._from_direct(message) if message else None
+                return self._from_direct(message.headers or {}, message.data) if message else None
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _direct(self, position: int) -> Msg | None:
@@ -302,17 +303,21 @@ class JetStreamStore:
             raise NoStreamResponseError
         return None if status else message
 
-    def _from_direct(self, message: Msg) -> RecordedEvent:
-        time_ns = _nanoseconds(_header(message, "Nats-Time-Stamp"))
-        return self._recorded(
-            message, _header(message, "Nats-Subject"), int(_header(message, "Nats-Sequence")), time_ns
-        )
+    def _from_stored(self, message: Stored) -> RecordedEvent:
+        block, payload = message
+        event = decode_stored(block, payload, self._log, self._types)
+        return event or self._from_direct(headers_of(block), payload)
 
-    def _recorded(self, message: Msg, subject: str, position: int, time_ns: int) -> RecordedEvent:
-        headers = message.headers or {}
+    def _from_direct(self, headers: Mapping[str, str], payload: bytes) -> RecordedEvent:
+        subject, position = headers.get("Nats-Subject", ""), int(headers.get("Nats-Sequence", ""))
+        return self._recorded(headers, payload, subject, position, _nanoseconds(headers.get("Nats-Time-Stamp", "")))
+
+    def _recorded(
+        self, headers: Mapping[str, str], payload: bytes, subject: str, position: int, time_ns: int
+    ) -> RecordedEvent:
         append_end, append_id = append_of(headers, position)
         place = Place(stream_of(self._log, subject), position, time_ns, append_end, append_id)
-        return decode(headers, message.data, self._types, place)
+        return decode(headers, payload, self._types, place)
 
     def past(self, after: int, until: int, *, shared: bool = False) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         """Yield the events after a position up to another; see `EventStore.past`."""
@@ -333,7 +338,7 @@ class JetStreamStore:
                     appends = Assembler()
                     async for messages in delivery:
                         failures = 0
-                        events = [self._recorded(m.message, m.message.subject, m.position, m.time_ns) for m in messages]
+                        events = [self._delivered(one) for one in messages]
                         if whole := await self._assemble(appends, events):
                             last = whole[-1]
                             yield whole
@@ -343,6 +348,12 @@ class JetStreamStore:
                 _logger.info("subscription starts again", log=self._log, why=str(broken))
                 failures += 1
                 await asyncio.sleep(pause_after(failures))
+
+    def _delivered(self, delivered: Delivered) -> RecordedEvent:
+        message = delivered.message
+        return self._recorded(
+            message.headers or {}, message.data, message.subject, delivered.position, delivered.time_ns
+        )
 
     async def _assemble(self, appends: Assembler, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         """The events that are whole appends now."""

@@ -78,7 +78,9 @@ def decode_stored(block: bytes, payload: bytes, log: str, types: EventTypes) -> 
     except UnknownEventType:
         return None
     place = int(position)
-    end, append_id = append_of({"Rf-Events-Behind": behind, "Nats-Batch-Id": batch_id}, place) if behind else (place, "")
+    end, append_id = (
+        append_of({"Rf-Events-Behind": behind, "Nats-Batch-Id": batch_id}, place) if behind else (place, "")
+    )
     time = _seconds(seconds) * _SECOND + int(fraction.ljust(9, "0"))
     return RecordedEvent(stream, place, time, event_id, data, Metadata(*values), end, append_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from nats.aio.client import Client as NatsClient
+from nats.protocol.parser import Parser
 
 from eventstore.jetstream import connection
 
@@ -26,3 +27,14 @@ def test_headers_are_read_as_nats_py_reads_them(block: bytes) -> None:
 
 def test_nats_py_reads_headers_by_this_method() -> None:
     assert "_parse_header_lines" in NatsClient._process_headers.__code__.co_names
+
+
+def test_nats_py_hands_messages_over_by_this_method() -> None:
+    assert "_process_msg" in Parser.parse.__code__.co_names
+
+
+def test_the_headers_of_a_message_as_it_came() -> None:
+    assert connection.headers_of(b"NATS/1.0\r\na: b\r\n\r\n") == {"a": "b"}
+    assert connection.headers_of(b"NATS/1.0 204 EOB\r\na: b\r\n\r\n") == {"a": "b", "Status": "204"}
+    assert connection.headers_of(b"NATS/1.0 404\r\n\r\n") == {"Status": "404"}
+    assert connection.headers_of(b"") == {}
