@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from eventstore.errors import LogLost, Loss, WrongExpectedRevision
+from eventstore.errors import Conflict, LogLost, Loss, WrongExpectedRevision
 from eventstore.event import KnownPosition, Metadata, NewEvent, RecordedEvent
 from eventstore.ids import new_id
 from eventstore.store import NO_STREAM, EventStore
@@ -58,6 +58,20 @@ def epoch_of(event: RecordedEvent) -> int:
 def next_epoch(epochs: Sequence[int], time_ms: int) -> int:
     """Return a number for a new epoch: its time, so that two copies of one log never begin the same."""
     return max(time_ms, max(epochs) + 1)
+
+
+def check_epoch(log: str, given: int, current: int) -> None:
+    """Raise `Conflict` LOG_EPOCH_CHANGED when a position was read in another epoch than the log's; 0 is the first."""
+    if (read := given or FIRST_EPOCH) != current:
+        words = (
+            f"this position of the {log} log was read in epoch {read}: the log lost events and is in epoch {current}"
+        )
+        raise Conflict("LOG_EPOCH_CHANGED", f"{words}. Read again", log=log, epoch=str(current), given=str(read))
+
+
+def on_wire(epoch: int) -> int:
+    """Return an epoch as messages hold it: 0 for the first, so that nothing changes for a log that lost nothing."""
+    return 0 if epoch == FIRST_EPOCH else epoch
 
 
 async def find_loss(store: EventStore, known: KnownPosition) -> Loss | None:

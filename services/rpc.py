@@ -23,6 +23,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from prometheus_client import Histogram
 
+from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
 from eventstore.event import Metadata
 from eventstore.store import EventStore
@@ -49,7 +50,7 @@ LONGEST_MESSAGE = 500
 LONGEST_METADATA = 600
 LARGEST_DETAIL = 3000
 
-_POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})\s*")
+_POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})(?:@([0-9]{1,20}))?\s*")
 
 WITHOUT_ROWS = frozenset(
     {
@@ -245,8 +246,12 @@ class Edge(grpc.aio.ServerInterceptor):
                     check_texts(request)
                     if writes:
                         self._check_writable(service)
+                    self._tell_epochs(service, context)
                     await self._wait(service, method, context)
-                    return await inner(request, context)
+                    response = await inner(request, context)
+                    if own := self.rows.get(service):
+                        _stamp(response, own[0].store.epochs[-1])
+                    return response
 
         return call
 
@@ -274,12 +279,19 @@ class Edge(grpc.aio.ServerInterceptor):
                 with self._limiter.admitted(CallKind.STREAM):
                     request = decoded(data, decode)
                     check_texts(request)
+                    self._tell_epochs(service, context)
                     await self._wait(service, method, context)
                     async with aclosing(inner(request, context)) as responses:
                         async for response in responses:
                             yield response
 
         return call
+
+    def _tell_epochs(self, service: str, context: Context) -> None:
+        """Send the epochs of the logs that a service answers from along with the answer, unless all are the first."""
+        stores = {source.store.log: source.store.epochs[-1] for source in self.rows.get(service, ())}
+        if changed := [f"{log}={epoch}" for log, epoch in stores.items() if epoch != FIRST_EPOCH]:
+            context.set_trailing_metadata((("rollforward-epoch", ",".join(changed)),))
 
     def _check_writable(self, service: str) -> None:
         """Refuses a command when nobody could see what it did, nor whether it was done before."""
@@ -292,9 +304,18 @@ class Edge(grpc.aio.ServerInterceptor):
         """Wait until the result's sources have reached the positions, or the head, that the caller asks for."""
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
         for source in (self.memory if method in WITHOUT_ROWS else self.rows).get(service, ()):
-            position = await _head(source, context) if HEAD in wanted else wanted.get(source.store.log, 0)
+            position, epoch = wanted.get(source.store.log, (0, 0))
+            if position:
+                check_epoch(source.store.log, epoch, source.store.epochs[-1])
+            position = await _head(source, context) if HEAD in wanted else position
             if position > source.position:
                 await wait_for(source, position, context)
+
+
+def _stamp(response: Any, epoch: int) -> None:
+    """Set the epoch that the revisions and positions in an answer are of."""
+    if epoch != FIRST_EPOCH and "epoch" in response.DESCRIPTOR.fields_by_name:
+        response.epoch = epoch
 
 
 def is_command(service: str, method: str) -> bool:
@@ -385,15 +406,16 @@ def _patience(context: Context) -> float:
     return min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
 
 
-def _positions(header: str) -> dict[str, int]:
-    wanted: dict[str, int] = {}
+def _positions(header: str) -> dict[str, tuple[int, int]]:
+    """Return the position of each log in a header, and the epoch that it was read in; 0 when none is given."""
+    wanted: dict[str, tuple[int, int]] = {}
     for part in header.split(",") if header else ():
         if part.strip() == HEAD:
-            wanted[HEAD] = 0
+            wanted[HEAD] = 0, 0
             continue
         named = _POSITION.fullmatch(part)
         if named is None:
             words = f"not a position of a log: {part[:100]!r}"
             raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
-        wanted[named[1]] = int(named[2])
+        wanted[named[1]] = int(named[2]), int(named[3] or 0)
     return wanted

@@ -45,7 +45,13 @@ class SystemServicer(v1.SystemServiceServicer):
         return v1.GetStatusResponse(
             services=self._services,
             logs=[
-                v1.LogStatus(name=store.log, head=head, storage=condition.storage, warnings=condition.warnings)
+                v1.LogStatus(
+                    name=store.log,
+                    head=head,
+                    storage=condition.storage,
+                    warnings=condition.warnings,
+                    epoch=store.epochs[-1],
+                )
                 for store, head, condition in conditions
             ],
             projections=[_projection(projector) for projector in self._projectors.values()],

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
 from services.names import check_alias
@@ -29,28 +30,34 @@ MOST_REVISION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A request to move an alias, with what the policies say that bind it, and when (ns since 1970) it came."""
+    """A request to move an alias, with what the policies say that bind it, and when (ns since 1970) it came.
+
+    `epoch` is that of the log.
+    """
 
     request: v1.MoveAliasRequest
     judgement: Judgement = UNBOUND
     now: int = 0
+    epoch: int = FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A request to remove an alias, with what the policies say that bind it."""
+    """A request to remove an alias, with what the policies say that bind it, and the log's epoch."""
 
     request: v1.RemoveAliasRequest
     judgement: Judgement = UNBOUND
+    epoch: int = FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleMove:
-    """A request to have an alias moved at a time, with the id that the schedule gets."""
+    """A request to have an alias moved at a time, with the id that the schedule gets, and the log's epoch."""
 
     request: v1.ScheduleMoveRequest
     schedule_id: str
     judgement: Judgement = UNBOUND
+    epoch: int = FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
     check_alias(request.alias)
     check_model(request.model, state)
     check_usable(request.model, request.version, state)
-    expected = request.expected_revision if request.HasField("expected_revision") else None
+    expected = _expected(request, command.epoch)
     held = check_revision(request.model, request.alias, expected, state)
     expires_at = _expiry(command)
     if (held.version, held.expires_at) == (request.version, expires_at):
@@ -98,6 +105,14 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
         expires_at=request.expires_at if request.HasField("expires_at") else None,
     )
     return [moved if passed(command.judgement) else refused(moved)]
+
+
+def _expected(request: v1.MoveAliasRequest | v1.RemoveAliasRequest | v1.ScheduleMoveRequest, epoch: int) -> int | None:
+    """Return the revision that a request expects, None for any; `Conflict` when it was read in another epoch."""
+    if not request.HasField("expected_revision"):
+        return None
+    check_epoch("registry", request.epoch, epoch)
+    return request.expected_revision
 
 
 def _expiry(command: Move) -> int | None:
@@ -138,8 +153,7 @@ def _remove(command: Remove, state: State) -> Sequence[Message]:
     request = command.request
     check_alias(request.alias)
     check_model(request.model, state)
-    expected = request.expected_revision if request.HasField("expected_revision") else None
-    held = check_revision(request.model, request.alias, expected, state)
+    held = check_revision(request.model, request.alias, _expected(request, command.epoch), state)
     if not held.version:
         raise alias_not_found(request.model, request.alias)
     check_reason(request.reason, command.judgement)
@@ -164,6 +178,7 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
         raise Rejected(Kind.INVALID, "INVALID_TIME", "a time is needed")
     if request.expected_revision > MOST_REVISION:
         raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MOST_REVISION}")
+    expected = _expected(request, command.epoch)
     check_reason(request.reason, command.judgement)
     return [
         v1.AliasMoveScheduled(
@@ -173,7 +188,7 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
             to_version=request.version,
             to_digest=state.digest(request.version),
             at=request.at,
-            expected_revision=request.expected_revision if request.HasField("expected_revision") else None,
+            expected_revision=expected,
         )
     ]
 

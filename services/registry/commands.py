@@ -52,6 +52,11 @@ class Commands:
         self._judge = judge
         self._live = live
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the registry log."""
+        return self._live.store.epochs[-1]
+
     async def stream_of(self, model: str) -> str:
         """The stream of the model that has or had this name; that of the name itself when there is none."""
         stream = model_stream(model)
@@ -79,18 +84,20 @@ class Commands:
         async def attempt() -> Outcome[State]:
             stream = await self.stream_of(request.model)
             [judgement] = await self.judgements([Target(request.model, request.alias, request.version)])
-            return await self._handler.handle(stream, aliases.Move(request, judgement, time.time_ns()), metadata)
+            return await self._handler.handle(
+                stream, aliases.Move(request, judgement, time.time_ns(), self.epoch), metadata
+            )
 
         return await _while_stale(attempt)
 
     async def remove(self, request: v1.RemoveAliasRequest, metadata: Metadata) -> Outcome[State]:
         """Removes an alias."""
-        command = aliases.Remove(request, self._reasons(request.model, request.alias))
+        command = aliases.Remove(request, self._reasons(request.model, request.alias), self.epoch)
         return await self.handle(request.model, command, metadata)
 
     async def schedule(self, request: v1.ScheduleMoveRequest, schedule_id: str, metadata: Metadata) -> Outcome[State]:
         """Schedules a move; its gates are asked when its time comes."""
-        command = aliases.ScheduleMove(request, schedule_id, self._reasons(request.model, request.alias))
+        command = aliases.ScheduleMove(request, schedule_id, self._reasons(request.model, request.alias), self.epoch)
         return await self.handle(request.model, command, metadata)
 
     async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
@@ -227,7 +234,7 @@ class Commands:
         kept: list[tuple[str, Message]] = []
         for target, judgement in zip(request.targets, judged, strict=True):
             stream, state, _ = models[target.model]
-            made = aliases.move(aliases.Move(_single(target, request), judgement), state)
+            made = aliases.move(aliases.Move(_single(target, request), judgement, epoch=self.epoch), state)
             moves += [(stream, event) for event in made]
             kept += [] if made else [(stream, _kept(target, state))]
         seen = {stream: revision for stream, _, revision in models.values()}
@@ -256,6 +263,7 @@ def _single(target: v1.AliasTarget, request: v1.MoveAliasesRequest) -> v1.MoveAl
         version=target.version,
         expected_revision=target.expected_revision if target.HasField("expected_revision") else None,
         reason=request.reason,
+        epoch=request.epoch,
     )
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from eventstore.decider import Plan
+from eventstore.epochs import check_epoch
 from eventstore.errors import Conflict, Kind, Rejected, TooManyEvents
 from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from eventstore.projection import Projector
@@ -66,6 +67,12 @@ class Planned:
         return Plan(refusals or self.events, seen)
 
 
+def names_positions(request: v1.RollbackRequest) -> bool:
+    """Return whether a rollback depends on positions or a revision that its caller has read."""
+    expects = request.HasField("expected_position") or request.HasField("expected_revision")
+    return expects or (request.WhichOneof("to") == "as_of" and request.as_of.HasField("position"))
+
+
 class Rollbacks:
     """Plans rollbacks from rows of one moment, and has them done only as long as what they saw still holds.
 
@@ -118,6 +125,8 @@ class Rollbacks:
 
     async def plan(self, request: v1.RollbackRequest, to_position: int | None) -> Planned:
         """What the rollback would do now. Raises as `do`."""
+        if names_positions(request):
+            check_epoch("registry", request.epoch, self._commands.epoch)
         await self._rows.wait_for(await self._rows.store.head())
         bound = self._live.policies
         seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound, self._live.names))

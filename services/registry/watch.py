@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import Message
 
+from eventstore.epochs import check_epoch, on_wire
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from eventstore.tail import Tail
@@ -34,10 +35,11 @@ class Shared:
         """A step for each append that changes a wanted alias."""
         if events is not self._batch:
             self._batch, self._steps = events, {}
+        epoch = on_wire(self._live.store.epochs[-1])
         key = wanted.SerializeToString(deterministic=True)
         if key not in self._steps:
             self._steps[key] = [
-                v1.WatchAliasesResponse(changes=changes, position=changes.changes[-1].revision)
+                v1.WatchAliasesResponse(changes=changes, position=changes.changes[-1].revision, epoch=epoch)
                 for changes in _changes_by_append(events, self._live, wanted)
             ]
         return self._steps[key]
@@ -49,17 +51,20 @@ async def steps(
     """The steps of a watch; every step's position is where to resume.
 
     Raises:
+        Conflict: LOG_EPOCH_CHANGED when `from_revision` was read in another epoch.
         Rejected: POSITION_AHEAD when the log has not come to `from_revision`.
         FollowerTooSlow: The watcher did not keep up.
         StoreUnavailable: The service stops.
     """
+    epoch = rows.store.epochs[-1]
     if request.HasField("from_revision"):
+        check_epoch("registry", request.epoch, epoch)
         after = await between_appends(rows.store, request.from_revision)
     else:
         tags = dict(request.tags)
         await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot
         aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
-        for step in _snapshot(aliases, after):
+        for step in _snapshot(aliases, after, on_wire(epoch)):
             yield step
     wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
 
@@ -69,24 +74,23 @@ async def steps(
             await live.recall_tags(event for event in events if isinstance(event.data, _CHANGES))
         return shared.steps(events, wanted)
 
+    def bookmark(position: int) -> v1.WatchAliasesResponse:
+        return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position, epoch=on_wire(epoch))
+
     heard = tail.follow(after, BOOKMARK_SECONDS)
-    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, _bookmark)) as watched:
+    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, bookmark)) as watched:
         async for step in watched:
             yield step
 
 
-def _bookmark(position: int) -> v1.WatchAliasesResponse:
-    return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position)
-
-
-def _snapshot(aliases: Sequence[v1.Alias], position: int) -> Iterator[v1.WatchAliasesResponse]:
+def _snapshot(aliases: Sequence[v1.Alias], position: int, epoch: int) -> Iterator[v1.WatchAliasesResponse]:
     continues = True
     while continues:
         part = fitting(aliases, lambda some: some)
         aliases = aliases[len(part) :]
         continues = bool(aliases)
         snapshot = v1.AliasSnapshot(aliases=part, continues=continues)
-        yield v1.WatchAliasesResponse(snapshot=snapshot, position=0 if continues else position)
+        yield v1.WatchAliasesResponse(snapshot=snapshot, position=0 if continues else position, epoch=epoch)
 
 
 def _changes_by_append(

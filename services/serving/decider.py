@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from rpds import HashTrieMap
 
 from eventstore.decider import Decider
+from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
@@ -23,16 +24,28 @@ MOST_TARGETS = 1000
 ServingEvent = v1.PodStarted | v1.AssignmentApplied | v1.AssignmentFailed | v1.PodStopped
 
 
+Said = tuple[int, int, int, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """What a pod says of an assignment, and the epoch of the registry log."""
+
+    request: v1.AcknowledgeAssignmentRequest
+    epoch: int = FIRST_EPOCH
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What deciding about a pod takes: whether it runs, and for each (model, alias) what it said last.
 
-    `said` holds (registry revision, the version that it serves, whether it could not take the revision on).
+    `said` holds (the registry's epoch and revision, the version that it serves, whether it could not take the revision
+    on).
     """
 
     started: bool = False
     stopped: bool = False
-    said: HashTrieMap[tuple[str, str], tuple[int, int, bool]] = field(default_factory=HashTrieMap)
+    said: HashTrieMap[tuple[str, str], Said] = field(default_factory=HashTrieMap)
 
 
 def decide(command: object, state: State) -> Sequence[Message]:
@@ -40,7 +53,7 @@ def decide(command: object, state: State) -> Sequence[Message]:
     match command:
         case v1.StartPodRequest():
             return _start(command, state)
-        case v1.AcknowledgeAssignmentRequest():
+        case Acknowledge():
             return _acknowledge(command, state)
         case v1.StopPodRequest():
             _check_started(command.pod_id, state)
@@ -62,7 +75,8 @@ def _start(command: v1.StartPodRequest, state: State) -> Sequence[Message]:
     return [started]
 
 
-def _acknowledge(command: v1.AcknowledgeAssignmentRequest, state: State) -> Sequence[Message]:
+def _acknowledge(acknowledge: Acknowledge, state: State) -> Sequence[Message]:
+    command = acknowledge.request
     _check_started(command.pod_id, state)
     if state.stopped:
         raise Rejected(Kind.PRECONDITION, "POD_STOPPED", f"pod {command.pod_id} has stopped", pod_id=command.pod_id)
@@ -70,15 +84,18 @@ def _acknowledge(command: v1.AcknowledgeAssignmentRequest, state: State) -> Sequ
     if assigned.revision > HIGHEST_REVISION or assigned.version > HIGHEST_VERSION:
         words = f"there is no revision {assigned.revision} or no version {assigned.version}"
         raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", words, revision=str(assigned.revision))
+    check_epoch("registry", assigned.epoch, acknowledge.epoch)
     held = state.said.get((assigned.target.model, assigned.target.alias))
     if held is None:
         words = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
         raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", words, pod_id=command.pod_id)
-    revision, version, failed = held
-    if assigned.revision < revision:
+    epoch, revision, version, failed = held
+    same_epoch = epoch == assigned.epoch
+    if same_epoch and assigned.revision < revision:
         words = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
         raise Rejected(Kind.PRECONDITION, "STALE_REVISION", words, revision=str(revision))
-    if assigned.revision == revision and failed == bool(command.error) and (failed or version == assigned.version):
+    same = same_epoch and assigned.revision == revision and failed == bool(command.error)
+    if same and (failed or version == assigned.version):
         return []
     return [_failed(command, version) if command.error else _applied(command)]
 
@@ -91,6 +108,7 @@ def _applied(command: v1.AcknowledgeAssignmentRequest) -> v1.AssignmentApplied:
         version=command.assignment.version,
         digest=command.assignment.digest,
         seconds=command.seconds,
+        epoch=command.assignment.epoch,
     )
 
 
@@ -102,6 +120,7 @@ def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v
         version=command.assignment.version,
         detail=command.error[:4000],
         serving_version=serving_version,
+        epoch=command.assignment.epoch,
     )
 
 
@@ -125,19 +144,19 @@ def evolve(state: State, event: RecordedEvent) -> State:
     fact: ServingEvent = event.data  # type: ignore[assignment]
     match fact:
         case v1.PodStarted():
-            targets = {(target.model, target.alias): (0, 0, False) for target in fact.targets}
+            targets = {(target.model, target.alias): (0, 0, 0, False) for target in fact.targets}
             return replace(state, started=True, said=HashTrieMap(targets))
         case v1.AssignmentApplied():
-            return _said(state, fact.target, (fact.revision, fact.version, False))
+            return _said(state, fact.target, (fact.epoch, fact.revision, fact.version, False))
         case v1.AssignmentFailed():
-            return _said(state, fact.target, (fact.revision, fact.serving_version, True))
+            return _said(state, fact.target, (fact.epoch, fact.revision, fact.serving_version, True))
         case v1.PodStopped():
             return replace(state, stopped=True)
         case _:
             assert_never(fact)
 
 
-def _said(state: State, target: v1.Target, what: tuple[int, int, bool]) -> State:
+def _said(state: State, target: v1.Target, what: Said) -> State:
     return replace(state, said=state.said.insert((target.model, target.alias), what))
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import grpc
 import stamina
 import structlog
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpc import aio
+from grpc_status import rpc_status
 
 from rollforward.v1 import (
     AcknowledgeAssignmentRequest,
@@ -40,6 +42,8 @@ _FINAL = frozenset(
         grpc.StatusCode.UNAUTHENTICATED,
     }
 )
+
+_INFO = ErrorInfo.DESCRIPTOR
 
 _RANDOM = random.SystemRandom()
 
@@ -74,6 +78,8 @@ class Follower:
         self._metadata = metadata
         self._offer = offer
         self._announced = asyncio.Event()
+        self._epoch = 0
+        self._last: dict[Target, Outcome] = {}
         self._untold: dict[Target, AcknowledgeAssignmentRequest] = {}
         self._something_untold = asyncio.Event()
 
@@ -88,7 +94,9 @@ class Follower:
 
     async def _session(self) -> None:
         """One watch, to its end. Raises ServiceAway when it brought nothing."""
-        request = WatchAssignmentsRequest(pod_id=self._announcement.pod_id, targets=self._announcement.targets)
+        request = WatchAssignmentsRequest(
+            pod_id=self._announcement.pod_id, targets=self._announcement.targets, epoch=self._epoch
+        )
         heard = False
         try:
             await self._announce()
@@ -105,6 +113,9 @@ class Follower:
 
     def _take(self, step: WatchAssignmentsResponse) -> None:
         for assignment in step.assignments:
+            if assignment.epoch != self._epoch:
+                _log.warning("the registry log began an epoch: following it afresh", epoch=assignment.epoch)
+                self._epoch = assignment.epoch
             self._offer(assignment)
         if step.snapshot:
             self.heard.set()
@@ -118,10 +129,15 @@ class Follower:
                 raise PodRefused(error.details()) from error
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
+        for target, outcome in self._last.items():
+            # The serving log may have lost it; to repeat it changes nothing.
+            if target not in self._untold:
+                self.acknowledge(outcome)
         self._announced.set()
 
     def acknowledge(self, outcome: Outcome) -> None:
         """Queue an outcome to be told."""
+        self._last[outcome.target] = outcome
         self._untold.pop(outcome.target, None)
         self._untold[outcome.target] = AcknowledgeAssignmentRequest(
             pod_id=self._announcement.pod_id,
@@ -171,4 +187,11 @@ def _is_away(error: Exception) -> bool:
 
 
 def _is_transient(error: Exception) -> bool:
-    return isinstance(error, aio.AioRpcError) and error.code() not in _FINAL
+    return isinstance(error, aio.AioRpcError) and error.code() not in _FINAL and not _is_of_another_epoch(error)
+
+
+def _is_of_another_epoch(error: aio.AioRpcError) -> bool:
+    """Return whether the registry's epoch changed: what is assigned in the new one is acknowledged instead."""
+    status = rpc_status.from_call(cast("grpc.Call", error))
+    infos = (ErrorInfo.FromString(packed.value) for packed in (status.details if status else ()) if packed.Is(_INFO))
+    return any(info.reason == "LOG_EPOCH_CHANGED" for info in infos)

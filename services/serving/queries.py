@@ -66,4 +66,6 @@ def _state(row: PodRow, desired: v1.Assignment, connected: Collection[str]) -> v
         return v1.POD_STATE_DISCONNECTED
     if row.error and row.failed_revision == desired.revision:
         return v1.POD_STATE_FAILED
-    return v1.POD_STATE_CURRENT if row.revision == desired.revision else v1.POD_STATE_UPDATING
+    # In another epoch the same revision may be another assignment.
+    current = (row.revision, row.version) == (desired.revision, desired.version)
+    return v1.POD_STATE_CURRENT if current else v1.POD_STATE_UPDATING

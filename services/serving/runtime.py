@@ -100,8 +100,16 @@ class Slot:
         return self.desired.revision > 0 and self.desired.version == 0
 
     def offer(self, assignment: Assignment) -> None:
-        """Take on an assignment unless it is no newer than the one at hand; what is warm is served at once."""
-        if assignment.revision <= self.desired.revision:
+        """Take on an assignment unless it is no newer than the one at hand; what is warm is served at once.
+
+        In another epoch of the registry log every assignment is newer: its revisions cannot be compared with ours.
+        """
+        if assignment.epoch != self.desired.epoch:
+            if not assignment.revision and self.current is not None:
+                _log.warning("the alias is not set in the new epoch: serving goes on", target=str(self.target))
+                self.desired = assignment
+                return
+        elif assignment.revision <= self.desired.revision:
             if assignment.revision < self.desired.revision:
                 _log.warning("older assignment ignored", target=str(self.target), revision=assignment.revision)
             return

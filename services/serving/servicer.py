@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from eventstore.decider import CommandHandler
+from eventstore.epochs import check_epoch, on_wire
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_id
 from services.rpc import Command, Context, metadata
 from services.serving import pod_stream, queries
 from services.serving.assignments import snapshot
-from services.serving.decider import State, check_targets
+from services.serving.decider import Acknowledge, State, check_targets
 from services.serving.watch import ConnectedPods, watch
 
 
@@ -38,7 +39,8 @@ class ServingServicer(v1.ServingServiceServicer):
         self, request: v1.AcknowledgeAssignmentRequest, context: Context
     ) -> v1.AcknowledgeAssignmentResponse:
         """Records that a pod serves an assignment, or why it does not."""
-        return v1.AcknowledgeAssignmentResponse(position=await self._handle(request.pod_id, request, context))
+        command = Acknowledge(request, self._assignments.store.epochs[-1])
+        return v1.AcknowledgeAssignmentResponse(position=await self._handle(request.pod_id, request, context, command))
 
     async def StopPod(self, request: v1.StopPodRequest, context: Context) -> v1.StopPodResponse:
         """Records that a pod stops."""
@@ -50,6 +52,8 @@ class ServingServicer(v1.ServingServiceServicer):
         """Follows the assignments of a pod's aliases."""
         check_id(request.pod_id, "INVALID_POD_ID")
         check_targets(request.targets)
+        if not request.HasField("epoch"):  # a pod of before there were epochs compares revisions alone
+            check_epoch("registry", 0, self._assignments.store.epochs[-1])
         with self._connected.connected(request.pod_id):
             async for step in watch(self._assignments, request.targets):
                 yield step
@@ -59,9 +63,11 @@ class ServingServicer(v1.ServingServiceServicer):
         said = await self._rows.query(lambda rows: queries.pods_by_alias(rows, request))
         wanted = [v1.Target(model=model, alias=alias) for model, alias in said]
         desired, _ = await self._assignments.query(lambda rows: snapshot(rows, wanted))
+        for assignment in desired:
+            assignment.epoch = on_wire(self._assignments.store.epochs[-1])
         return queries.deployments(said, desired, self._connected.ids())
 
-    async def _handle(self, pod_id: str, request: Command, context: Context) -> int:
+    async def _handle(self, pod_id: str, request: Command, context: Context, command: object = None) -> int:
         check_id(pod_id, "INVALID_POD_ID")
-        done = await self._commands.handle(pod_stream(pod_id), request, metadata(request, context))
+        done = await self._commands.handle(pod_stream(pod_id), command or request, metadata(request, context))
         return done.position

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
+from eventstore.epochs import on_wire
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
@@ -45,6 +46,7 @@ class _Followed:
         self._targets = {(one.model, one.alias): one for one in wanted}
         self._origins: dict[str, str] = {}
         self._told: dict[tuple[str, str], int] = {}
+        self._epoch = on_wire(projector.store.epochs[-1])
 
     async def look(self, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
         """What stands, and the position that it stands at; what came before that is told with it."""
@@ -53,6 +55,8 @@ class _Followed:
         )
         self._origins |= known
         self._told |= {(one.model, one.alias): position for one in wanted}
+        for assignment in found:
+            assignment.epoch = self._epoch
         return found, position
 
     async def news(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
@@ -72,7 +76,9 @@ class _Followed:
         origin = origin_of(event)
         for (name, alias), target in self._targets.items():
             if alias == fact.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
-                yield assignment_of(event, target)
+                assignment = assignment_of(event, target)
+                assignment.epoch = self._epoch
+                yield assignment
 
 
 async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncIterator[v1.WatchAssignmentsResponse]:

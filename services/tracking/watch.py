@@ -11,6 +11,7 @@ from tempfile import SpooledTemporaryFile
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from eventstore.epochs import check_epoch, on_wire
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
@@ -55,6 +56,7 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
     """The steps of a watch; every step's position is where to resume.
 
     Raises:
+        Conflict: LOG_EPOCH_CHANGED when `from_position` was read in another epoch.
         Rejected: INVALID_WATCH unless it is of one run or one experiment; RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND;
             POSITION_AHEAD when the log has not come to `from_position`.
         FollowerTooSlow: The watcher did not keep up.
@@ -62,26 +64,28 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
     """
     if bool(request.run_id) == bool(request.experiment_id):
         raise Rejected(Kind.INVALID, "INVALID_WATCH", "a watch follows one run, or the runs of one experiment")
+    if request.HasField("from_position"):
+        check_epoch("tracking", request.epoch, projector.store.epochs[-1])
     await projector.wait_for(projector.tail.position)  # what was answered before this watch is in its snapshot
     parts, after = await _begin(projector, request)
+    epoch = on_wire(projector.store.epochs[-1])
     if request.HasField("from_position"):
         after = await between_appends(projector.store, request.from_position)
     with closing(parts):
         for part in parts.read():
-            yield v1.WatchRunsResponse(snapshot=part, position=0 if part.continues else after)
+            yield v1.WatchRunsResponse(snapshot=part, position=0 if part.continues else after, epoch=epoch)
     followed = _Followed(projector, request)
 
     async def told(events: Sequence[RecordedEvent], position: int) -> Iterator[v1.WatchRunsResponse]:
-        return _changes_by_append(events, await followed.among(events, position), request.without_metrics)
+        return _changes_by_append(events, await followed.among(events, position), request.without_metrics, epoch)
+
+    def bookmark(position: int) -> v1.WatchRunsResponse:
+        return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position, epoch=epoch)
 
     heard = projector.follow(after, BOOKMARK_SECONDS)
-    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, _bookmark)) as watched:
+    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, bookmark)) as watched:
         async for step in watched:
             yield step
-
-
-def _bookmark(position: int) -> v1.WatchRunsResponse:
-    return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position)
 
 
 class _Parts:
@@ -203,14 +207,14 @@ def _run_of(event: RecordedEvent) -> str:
 
 
 def _changes_by_append(
-    events: Sequence[RecordedEvent], followed: Collection[str], without_metrics: bool
+    events: Sequence[RecordedEvent], followed: Collection[str], without_metrics: bool, epoch: int
 ) -> Iterator[v1.WatchRunsResponse]:
     changes = v1.RunChanges()
     for event in events:
         if _run_of(event) in followed and not (without_metrics and isinstance(event.data, v1.MetricsLogged)):
             changes.changes.append(_change_of(event))
         if event.closes_append and changes.changes:
-            yield v1.WatchRunsResponse(changes=changes, position=event.position)
+            yield v1.WatchRunsResponse(changes=changes, position=event.position, epoch=epoch)
             changes = v1.RunChanges()
 
 

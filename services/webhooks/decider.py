@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.decider import Decider
+from eventstore.epochs import FIRST_EPOCH, on_wire
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
@@ -46,6 +47,7 @@ class State:
         cursor: The registry log's position up to which it was told.
         cursor_event: The id of the event there, when it was delivered; else empty.
         epoch: The position of the event that last set the cursor otherwise than by a delivery.
+        log_epoch: The epoch of the registry log that the cursor is in.
         parked: Whether nothing is sent to it.
     """
 
@@ -56,6 +58,7 @@ class State:
     cursor: int = 0
     cursor_event: str = ""
     epoch: int = 0
+    log_epoch: int = FIRST_EPOCH
     parked: bool = False
 
 
@@ -66,6 +69,7 @@ class Create:
     request: v1.CreateWebhookRequest
     webhook_id: str
     from_revision: int
+    log_epoch: int = FIRST_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,14 @@ def _create(command: Create) -> Sequence[Message]:
         description=request.description,
     )
     _check(settings)
-    return [v1.WebhookCreated(webhook_id=command.webhook_id, settings=settings, from_revision=command.from_revision)]
+    return [
+        v1.WebhookCreated(
+            webhook_id=command.webhook_id,
+            settings=settings,
+            from_revision=command.from_revision,
+            epoch=on_wire(command.log_epoch),
+        )
+    ]
 
 
 def _update(command: v1.UpdateWebhookRequest, state: State) -> Sequence[Message]:
@@ -156,8 +167,11 @@ def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]
         raise Rejected(Kind.PRECONDITION, "SKIP_BEHIND", words, cursor=str(state.cursor))
     if not (skips or state.parked):
         return []
-    after = command.skip_revision if skips else state.cursor
-    return [v1.WebhookResumed(webhook_id=command.webhook_id, from_revision=state.cursor, to_revision=after)]
+    after, epoch = (command.skip_revision, command.epoch) if skips else (state.cursor, on_wire(state.log_epoch))
+    resumed = v1.WebhookResumed(
+        webhook_id=command.webhook_id, from_revision=state.cursor, to_revision=after, epoch=epoch
+    )
+    return [resumed]
 
 
 def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]:
@@ -166,7 +180,10 @@ def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]
         words = f"the endpoint is at {state.cursor}, which is before {command.from_revision}"
         raise Rejected(Kind.PRECONDITION, "REPLAY_AHEAD", words, cursor=str(state.cursor))
     replayed = v1.WebhookReplayed(
-        webhook_id=command.webhook_id, from_revision=state.cursor, to_revision=command.from_revision
+        webhook_id=command.webhook_id,
+        from_revision=state.cursor,
+        to_revision=command.from_revision,
+        epoch=command.epoch,
     )
     return [replayed]
 
@@ -213,6 +230,7 @@ def evolve(state: State, event: RecordedEvent) -> State:
     match fact:
         case v1.WebhookCreated():
             state = State(exists=True, settings=fact.settings, cursor=fact.from_revision, epoch=event.position)
+            state = replace(state, log_epoch=fact.epoch or FIRST_EPOCH)
         case v1.WebhookChanged():
             state = replace(state, settings=fact.to_settings)
         case v1.WebhookDeleted():
@@ -221,11 +239,12 @@ def evolve(state: State, event: RecordedEvent) -> State:
             until = nanoseconds(fact.previous_valid_until)
             state = replace(state, rotation=fact.rotation, previous_valid_until=until)
         case v1.WebhookDelivered():
-            state = replace(state, cursor=fact.position, cursor_event=fact.event_id)
+            log_epoch = fact.epoch or FIRST_EPOCH
+            state = replace(state, cursor=fact.position, cursor_event=fact.event_id, log_epoch=log_epoch)
         case v1.WebhookParked():
             state = replace(state, parked=True)
         case v1.WebhookResumed() | v1.WebhookReplayed():
-            state = _moved(state, fact.to_revision, event.position)
+            state = replace(_moved(state, fact.to_revision, event.position), log_epoch=fact.epoch or FIRST_EPOCH)
         case _:
             assert_never(fact)
     return state

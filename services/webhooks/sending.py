@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from eventstore.decider import CommandHandler
+from eventstore.epochs import on_wire
 from eventstore.errors import Conflict, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.tail import Tail
@@ -104,7 +105,7 @@ class Sending:
         self._journal = journal
         self._changed = changed
         self._after = state.cursor
-        self._told = v1.WebhookDelivered(webhook_id=webhook_id)
+        self._told = self._nothing_told()
         self._told_since = 0.0
 
     async def run(self) -> None:
@@ -129,18 +130,23 @@ class Sending:
         while self._told.deliveries:
             try:
                 await self._report(self._told)
-                self._told = v1.WebhookDelivered(webhook_id=self._webhook_id)
+                self._told = self._nothing_told()
             except (StoreUnavailable, Conflict) as error:
                 if not waits:
                     _logger.warning("webhook's cursor waits to be written", webhook=self._webhook_id, error=str(error))
                 waits = True
                 await asyncio.sleep(RETRY_SECONDS)
 
+    def _nothing_told(self) -> v1.WebhookDelivered:
+        epoch = on_wire(self._means.registry.store.epochs[-1])
+        return v1.WebhookDelivered(webhook_id=self._webhook_id, epoch=epoch)
+
     async def _cursor_holds(self) -> bool:
         """Whether the log has what the endpoint was told of: one that lost its tail must not be followed silently."""
         cursor, known = self._state.cursor, self._state.cursor_event
         if not known:
-            return cursor <= await self._means.registry.store.head()
+            same_epoch = self._state.log_epoch == self._means.registry.store.epochs[-1]
+            return not cursor or (same_epoch and cursor <= await self._means.registry.store.head())
         there = await self._means.registry.store.event_at(cursor)
         return there is not None and there.id == known
 

@@ -7,6 +7,7 @@ import time
 import uuid
 
 from eventstore.decider import Outcome
+from eventstore.epochs import check_epoch
 from eventstore.errors import Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
@@ -42,9 +43,11 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         webhook_id = _id_for(known)
         head = await self._means.registry.store.head()
         after = request.from_revision if request.HasField("from_revision") else head
+        if request.HasField("from_revision"):
+            self._check_epoch(request.epoch)
         _check_not_ahead(after, head)
         await self._means.check_url(request.url)
-        done = await self._handle(webhook_id, Create(request, webhook_id, after), request, context)
+        done = await self._handle(webhook_id, Create(request, webhook_id, after, self._epoch), request, context)
         webhook = await self._after(webhook_id, done.position)
         secret = self._new_secret(webhook_id, 0, done.events[0])
         return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=done.position)
@@ -108,6 +111,8 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def ResumeWebhook(self, request: v1.ResumeWebhookRequest, context: Context) -> v1.ResumeWebhookResponse:
         """Sends on at once."""
+        if request.HasField("skip_revision"):
+            self._check_epoch(request.epoch)
         _check_not_ahead(request.skip_revision, await self._means.registry.store.head())
         done = await self._handle(request.webhook_id, request, request, context)
         if not done.events:
@@ -118,6 +123,8 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def ReplayWebhook(self, request: v1.ReplayWebhookRequest, context: Context) -> v1.ReplayWebhookResponse:
         """Sends every change after a revision again."""
+        if request.from_revision:
+            self._check_epoch(request.epoch)
         done = await self._handle(request.webhook_id, request, request, context)
         return v1.ReplayWebhookResponse(
             webhook=await self._after(request.webhook_id, done.position), position=done.position
@@ -137,6 +144,13 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         if made.time and time.time_ns() - made.time > SHOWN_SECONDS * 1_000_000_000:
             return ""
         return self._means.signer.secret(webhook_id, rotation)
+
+    @property
+    def _epoch(self) -> int:
+        return self._means.registry.store.epochs[-1]
+
+    def _check_epoch(self, given: int) -> None:
+        check_epoch("registry", given, self._epoch)
 
     async def _handle(self, webhook_id: str, command: object, request: Command, context: Context) -> Outcome[State]:
         check_id(webhook_id, "INVALID_WEBHOOK_ID")

@@ -19,6 +19,7 @@ from grpc import aio
 from sklearn.dummy import DummyClassifier
 
 from eventstore.decider import CommandHandler
+from eventstore.epochs import begin_epoch, next_epoch, on_wire
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
@@ -61,6 +62,7 @@ class Services:
     """What a pod talks to, over logs in memory. It can go away and come back where it was."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self.registry = MemoryStore("registry", registry.EVENTS)
         self.serving = MemoryStore("serving", serving.EVENTS)
         database = Database(str(root / "rows"))
@@ -92,6 +94,23 @@ class Services:
         assert self._server is not None
         await self._server.stop(None)
 
+    async def lose(self, head: int) -> None:
+        """Come back with a registry log that lost what came after a position, in another epoch."""
+        await self.go()
+        await self.assignments.stop()
+        await self.tails[1].stop()
+        kept = MemoryStore("registry", registry.EVENTS)
+        kept._events = self.registry._events[:head]
+        kept._revisions = {event.stream: event.position for event in kept._events}
+        began = v1.LogEpochBegan(epoch=next_epoch(self.registry.epochs, 0), previous_epoch=kept.epochs[-1])
+        await begin_epoch(kept, began, Metadata("operator"))
+        self.registry, self.tails[1] = kept, Tail(kept)
+        await self.tails[1].start()
+        database = Database(str(self._root / f"rows-{began.epoch}"))
+        self.assignments = Projector(self.tails[1], AssignmentsProjection(), database)
+        await self.assignments.start()
+        await self.come()
+
     async def record(self, fact: Message) -> int:
         """Put a fact into the registry's log; its position."""
         event_id = uuid.uuid4().hex
@@ -104,11 +123,14 @@ class Services:
         return await self.record(v1.AliasMoved(model="iris", alias="champion", to_version=version, to_digest=digest))
 
     async def acknowledged(self, revision: int) -> v1.AssignmentApplied | v1.AssignmentFailed:
-        """What the newest pod says of a revision, once it does."""
+        """What the newest pod says of a revision of the registry's epoch, once it does."""
+        epoch = on_wire(self.registry.epochs[-1])
         async with asyncio.timeout(30):
             async for batch in self.serving.subscribe():
                 for fact in (event.data for event in batch):
-                    if isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed) and fact.revision == revision:
+                    if not isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
+                        continue
+                    if (fact.epoch, fact.revision) == (epoch, revision):
                         return fact
         raise AssertionError
 
@@ -261,6 +283,61 @@ async def test_it_serves_on_alone_and_catches_up(services: Services, digests: li
         applied = await services.acknowledged(newest)
         assert isinstance(applied, v1.AssignmentApplied)
         assert await here.answers() == (2, newest, 2)
+
+
+async def test_it_follows_a_log_that_lost_what_it_serves(
+    services: Services, digests: list[str], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    kept = lost = await services.move(2, digests[2])
+    for version in (1, 2, 1):
+        lost = await services.move(version, digests[version])
+    async with pod(services, cache) as here:
+        assert await here.answers() == (1, lost, 1)
+        await services.lose(kept)
+        # What it serves was never assigned in this log.
+        applied = await services.acknowledged(kept)
+        assert isinstance(applied, v1.AssignmentApplied)
+        assert (applied.version, applied.epoch) == (2, services.registry.epochs[-1])
+        assert await here.answers() == (2, kept, 2)
+        emergency = await services.move(1, digests[1])
+        assert emergency < lost
+        await services.acknowledged(emergency)
+        assert await here.answers() == (1, emergency, 1)
+        assert await here.stop() == 0
+    await services.lose(kept)
+    async with pod(services, cache) as here:  # with a last known good state of the epoch before
+        newest = await services.move(1, digests[1])
+        await services.acknowledged(newest)
+        assert await here.answers() == (1, newest, 1)
+
+
+async def test_it_serves_on_when_a_log_lost_its_alias(services: Services, digests: list[str], tmp_path: Path) -> None:
+    first = await services.move(1, digests[1])
+    async with pod(services, tmp_path / "cache") as here:
+        await services.acknowledged(first)
+        await services.lose(0)
+        assert await here.answers() == (1, first, 1)
+        again = await services.move(2, digests[2])
+        await services.acknowledged(again)
+        assert await here.answers() == (2, again, 2)
+
+
+async def test_a_pod_that_knows_no_epochs_is_refused_after_the_first(services: Services, digests: list[str]) -> None:
+    old = v1.WatchAssignmentsRequest(pod_id=uuid.uuid4().hex, targets=[v1.Target(model="iris", alias="champion")])
+    first = await services.move(1, digests[1])
+    await services.assignments.wait_for(first)
+    async with aio.insecure_channel(services.address) as channel:
+        stub = v1.ServingServiceStub(channel)
+        async for step in stub.WatchAssignments(old):
+            assert [one.revision for one in step.assignments] == [first]
+            break
+    await services.lose(first)
+    async with aio.insecure_channel(services.address) as channel:
+        stub = v1.ServingServiceStub(channel)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await anext(aiter(stub.WatchAssignments(old)))
+        assert refused.value.code() is grpc.StatusCode.ABORTED
 
 
 async def test_it_starts_alone_from_what_it_last_served(services: Services, digests: list[str], tmp_path: Path) -> None:

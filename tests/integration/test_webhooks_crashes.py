@@ -116,7 +116,7 @@ class TestCrashes:
             assert service.program.terminate() == 0
             asyncio.run(delete_registry_log(nats))
             moved = service.move(model, again)
-            service.start()
+            service.start("--accept-log-loss", "registry")
             assert service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble.attempts == 0
             assert len(receiver.requests) == 3
             webhooks.replay_webhook(webhook_id, 0, connection=service.link)

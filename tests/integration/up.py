@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from rollforward import v1
-from rollforward.errors import RollforwardError, from_rpc_error
+from rollforward.errors import RollforwardError, epochs_in, from_rpc_error
 from tests.e2e.program import Program
 
 Q = TypeVar("Q", bound=Message)
@@ -37,12 +37,14 @@ class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInt
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
+        self.epochs: dict[str, int] = {}
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Adds the header, and takes in the answer's position."""
         call = continuation(self._with_seen(details), request)
         log = _LOGS.get(details.method.split("/")[1])
         if log and call.code() is grpc.StatusCode.OK and isinstance(at := getattr(call.result(), "position", 0), int):
+            self.epochs.update(epochs_in(call.trailing_metadata()))
             self.seen[log] = max(self.seen.get(log, 0), at)
         return call
 
@@ -53,7 +55,7 @@ class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInt
     def _with_seen(self, details: Any) -> Any:
         headers = list(details.metadata or ())
         if self.seen and "rollforward-min-position" not in dict(headers):
-            seen = ",".join(f"{log}={position}" for log, position in self.seen.items())
+            seen = ",".join(f"{log}={position}@{self.epochs.get(log, 1)}" for log, position in self.seen.items())
             headers.append(("rollforward-min-position", seen))
         return details._replace(metadata=headers)
 
@@ -154,7 +156,8 @@ class Up(Client):
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "services", "up", "--data", str(data)]
-        command += ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *options]
+        command += [] if "--grpc" in options else ["--grpc", "127.0.0.1:0"]
+        command += ["--http", "127.0.0.1:0", *options]
         self.program = Program(command, data.with_suffix(".log"))
         _, line = self.program.line(" listens on ")
         found = re.search(r"listens on (\S+) and (\S+)$", line)

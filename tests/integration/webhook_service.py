@@ -58,9 +58,9 @@ class Service:
         assert self._program is not None
         return self._program
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Starts it and waits until it is ready."""
-        self._program = Program(self._command, self._log, self._environment)
+        self._program = Program([*self._command, *options], self._log, self._environment)
         self._program.line(" listens on ")
 
     def metrics(self) -> str:

@@ -21,19 +21,21 @@ def move_alias(
     *,
     reason: str = "",
     expected_revision: int | None = None,
+    epoch: int | None = None,
     expires_at: datetime | str | None = None,
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> v1.Alias:
     """Move "model@alias" to a version and return the alias as it stands; moving it to where it is changes nothing.
 
-    `expected_revision` is the alias's revision that you saw, 0 for "not set"; without it the move is unconditional. At
-    `expires_at`, an aware datetime or an RFC 3339 time, the alias is removed again unless it was changed before. A move
-    to where it is with another `expires_at`, or with none where it had one, changes when it ends.
+    `expected_revision` is the alias's revision that you saw, 0 for "not set"; without it the move is unconditional.
+    `epoch` is that of the registry log when you saw it, if not by this connection. At `expires_at`, an aware datetime
+    or an RFC 3339 time, the alias is removed again unless it was changed before. A move to where it is with another
+    `expires_at`, or with none where it had one, changes when it ends.
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_VERSION, INVALID_REVISION, INVALID_ALIAS, INVALID_TIME,
     REQUEST_ID_REUSED), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND), PreconditionFailed (REASON_REQUIRED, with
     `policy`; GATE_FAILED, with `evidence`; VERSION_DELETED, VERSION_NOT_READY, MODEL_RENAMED, MODEL_DELETED), Conflict
-    (WRONG_REVISION, with `current`), Unavailable.
+    (WRONG_REVISION, with `current`; LOG_EPOCH_CHANGED), Unavailable.
     """
     link = current(connection)
     model, alias = parse_alias(reference)
@@ -45,6 +47,7 @@ def move_alias(
         reason=reason,
         request_id=request_id or new_request_id(),
         expires_at=timestamp(expires_at),
+        epoch=_epoch(link, epoch),
     )
     return link.call(link.registry.MoveAlias, request).alias
 
@@ -53,6 +56,7 @@ def move_aliases(
     targets: Mapping[str, VersionLike] | Iterable[v1.AliasTarget],
     *,
     reason: str = "",
+    epoch: int | None = None,
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> v1.MoveAliasesResponse:
@@ -66,6 +70,7 @@ def move_aliases(
     request = v1.MoveAliasesRequest(
         targets=[_target(*item) for item in targets.items()] if isinstance(targets, Mapping) else targets,
         reason=reason,
+        epoch=_epoch(link, epoch),
         request_id=request_id or new_request_id(),
     )
     return link.call(link.registry.MoveAliases, request)
@@ -76,6 +81,7 @@ def remove_alias(
     *,
     reason: str = "",
     expected_revision: int | None = None,
+    epoch: int | None = None,
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> None:
@@ -83,7 +89,7 @@ def remove_alias(
 
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_REVISION, REQUEST_ID_REUSED), NotFound (MODEL_NOT_FOUND,
     ALIAS_NOT_FOUND), PreconditionFailed (REASON_REQUIRED, with `policy`; MODEL_RENAMED), Conflict (WRONG_REVISION,
-    with `current`), Unavailable.
+    with `current`; LOG_EPOCH_CHANGED), Unavailable.
     """
     link = current(connection)
     model, alias = parse_alias(reference)
@@ -93,6 +99,7 @@ def remove_alias(
         expected_revision=revision(expected_revision),
         reason=reason,
         request_id=request_id or new_request_id(),
+        epoch=_epoch(link, epoch),
     )
     link.call(link.registry.RemoveAlias, request)
 
@@ -137,6 +144,10 @@ def resolve_all(
 
     whole.aliases.extend(collect(fetch, limit))
     return whole
+
+
+def _epoch(link: Connection, given: int | None) -> int:
+    return link.epoch("registry") if given is None else given
 
 
 def _target(reference: str, version: VersionLike) -> v1.AliasTarget:

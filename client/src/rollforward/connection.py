@@ -18,7 +18,17 @@ from rollforward import v1
 from rollforward.address import DEFAULT_ADDRESS, parse_address
 from rollforward.backoff import Backoff
 from rollforward.channel import is_answer, is_out_of_reach, open_channel, refused_connection
-from rollforward.errors import InternalError, InvalidRequest, RollforwardError, Unavailable, from_rpc_error, judged_at
+from rollforward.epochs import Epochs
+from rollforward.errors import (
+    EPOCH_CHANGED,
+    InternalError,
+    InvalidRequest,
+    RollforwardError,
+    Unavailable,
+    epochs_in,
+    from_rpc_error,
+    judged_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +91,7 @@ class Connection:
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._positions: dict[str, int] = {}
+        self._epochs = Epochs()
         self._closed = False
         self._answered = False
         self.refused = False
@@ -172,6 +183,8 @@ class Connection:
             try:
                 answer = attempt(backoff.remaining())
             except grpc.RpcError as error:
+                if self.adopts_epoch(error):
+                    continue
                 pauses = connecting if self.note_failure(error) else backoff
                 if not is_out_of_reach(error) or not pauses.pause():
                     if seen := judged_at(error):
@@ -197,16 +210,20 @@ class Connection:
         Raises the RollforwardError that a failure stands for. Leaving the loop cancels the call.
         """
         self._refuse_when_closed()
-        call = method(request, timeout=timeout, metadata=self.metadata())
-        try:
-            for answer in call:
-                self.note_answer()
-                yield answer
-        except grpc.RpcError as error:
-            self.note_failure(error)
-            raise self.failure(error) from error
-        finally:
-            call.cancel()
+        while True:
+            call = method(request, timeout=timeout, metadata=self.metadata())
+            try:
+                for answer in call:
+                    self.note_answer()
+                    yield answer
+            except grpc.RpcError as error:
+                if self.adopts_epoch(error):  # refused before there was an answer
+                    continue
+                self.note_failure(error)
+                raise self.failure(error) from error
+            finally:
+                call.cancel()
+            return
 
     def note_answer(self) -> None:
         """Note that something answers at the address."""
@@ -220,9 +237,13 @@ class Connection:
         return self.refused
 
     def failure(self, error: grpc.RpcError) -> RollforwardError:
-        """The exception that a failed call stands for."""
+        """The exception that a failed call stands for; its caller learns of an epoch by it."""
         if not (self.refused and (refusal := refused_connection(error))):
-            return from_rpc_error(error)
+            refused = from_rpc_error(error)
+            if refused.reason == EPOCH_CHANGED:
+                with self._lock:
+                    self._epochs.tell(refused.metadata.get("log", ""))
+            return refused
         endpoints = sorted(set(self._endpoints.values()))
         way_out = "Is the server running? Start it with 'rollforward up'"
         message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {way_out}"
@@ -231,7 +252,8 @@ class Connection:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call: who acts, and the positions that the answer must have reached."""
         with self._lock:
-            known = [f"{log}={position}" for log, position in sorted(self._positions.items())]
+            seen = sorted(self._positions.items())
+            known = [f"{log}={position}{self._epochs.suffix(log)}" for log, position in seen]
         positions = ",".join([_HEAD] * self._read_at_head + known)
         return (*self._fixed, ("rollforward-min-position", positions)) if positions else self._fixed
 
@@ -240,6 +262,37 @@ class Connection:
         with self._lock:
             if position > self._positions.get(log, 0):
                 self._positions[log] = position
+
+    def epoch(self, log: str) -> int:
+        """Return the epoch of a log that revisions of this connection were read in; 0 for the first, or not known.
+
+        It stays the same until a refusal, LOG_EPOCH_CHANGED, has told the caller that it changed.
+        """
+        with self._lock:
+            return self._epochs.read_in.get(log, 0)
+
+    def assume_epoch(self, epoch: int) -> None:
+        """Take revisions that the caller holds as read in an epoch, by whatever connection."""
+        with self._lock:
+            self._epochs.read_in.update(registry=0 if epoch == 1 else epoch, tracking=0 if epoch == 1 else epoch)
+
+    def note_epoch(self, log: str, epoch: int) -> bool:
+        """Take over the epoch that a log is in, 0 for the first; whether it is another than before.
+
+        Positions of the epoch before are forgotten: they may name other events now.
+        """
+        with self._lock:
+            if changed := self._epochs.note(log, epoch):
+                self._positions.pop(log, None)
+            return changed
+
+    def adopts_epoch(self, error: grpc.RpcError) -> bool:
+        """Whether a call was refused for positions of an ended epoch, which are forgotten now: it may be repeated."""
+        refused = from_rpc_error(error)
+        if refused.reason != EPOCH_CHANGED:
+            return False
+        epoch = int(refused.metadata.get("epoch", "0"))
+        return self.note_epoch(refused.metadata.get("log", ""), 0 if epoch == 1 else epoch)
 
     @property
     def positions(self) -> Mapping[str, int]:
@@ -270,11 +323,17 @@ class Connection:
     def _answer(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, seconds: float | None
     ) -> _Response:
-        response = method(request, timeout=seconds, metadata=self.metadata())
+        response, call = method.with_call(request, timeout=seconds, metadata=self.metadata())
         log = _LOG_OF_FILE.get(response.DESCRIPTOR.file.name)
+        self._note_epochs(call, log)
         if log is not None and "position" in response.DESCRIPTOR.fields_by_name:
             self.note_position(log, int(getattr(response, "position")))  # noqa: B009 - the field differs by message
         return response
+
+    def _note_epochs(self, call: grpc.Call, log: str | None) -> None:
+        epochs = dict(epochs_in(call.trailing_metadata()))
+        for named in epochs.keys() | ({log} if log else set()):
+            self.note_epoch(named, epochs.get(named, 0))
 
     def _channel(self, service: str) -> grpc.Channel:
         endpoint = self._endpoints.get(service)

@@ -1,6 +1,6 @@
 """The client's exceptions, and how a failed call becomes one of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -12,6 +12,8 @@ from rollforward import v1
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 POSITION_KEY: Final = "rollforward-position"
+EPOCH_KEY: Final = "rollforward-epoch"
+EPOCH_CHANGED: Final = "LOG_EPOCH_CHANGED"
 DOMAIN: Final = "rollforward"
 
 _M = TypeVar("_M", bound=Message)
@@ -153,6 +155,15 @@ def judged_at(error: grpc.RpcError) -> tuple[str, int] | None:
 def _is_answer_too_large(error: grpc.Call) -> bool:
     # gRPC's own words: the same status stands for requests that are too large, which are the caller's fault.
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and (error.details() or "").startswith("CLIENT: Received")
+
+
+def epochs_in(trailers: Iterable[tuple[str, str | bytes]] | None) -> Iterator[tuple[str, int]]:
+    """Give the logs that an answer comes from with their epochs; a log in its first epoch is not named."""
+    for key, value in trailers or ():
+        for part in str(value).split(",") if key == EPOCH_KEY else ():
+            log, _, epoch = part.partition("=")
+            if epoch.isascii() and epoch.isdecimal():
+                yield log, int(epoch)
 
 
 def _from_grpc_itself(code: grpc.StatusCode, message: str, details: Sequence[Packed]) -> RollforwardError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -12,6 +13,7 @@ import grpc
 from rollforward.backoff import Backoff
 from rollforward.channel import AnswerStream, is_out_of_reach
 from rollforward.connection import CONNECT_SECONDS
+from rollforward.errors import EPOCH_CHANGED, from_rpc_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,26 +27,33 @@ class Step(Protocol):
 
     @property
     def position(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
 
 
 _Step = TypeVar("_Step", bound=Step)
 _Change = TypeVar("_Change")
 
+_logger = logging.getLogger(__name__)
+
 
 class Following(ABC, Generic[_Step, _Change]):
     """An endless iterator over changes.
 
-    A lost connection is made again, with pauses that grow, and resumes where it stopped.
+    A lost connection is made again, with pauses that grow, and resumes where it stopped. When the log began another
+    epoch, because it lost events or was restored, there is nothing to resume from: the watch begins again with a
+    snapshot of now, logs a warning, and its `epoch` is the new one.
 
     Leaving the loop, leaving its `with` block, or close() from any thread ends the stream.
     """
 
-    def __init__(self, connection: Connection, log: str, position: int | None) -> None:
-        """Begin behind a position of a log; without one, take in the snapshot of now first."""
+    def __init__(self, connection: Connection, log: str, position: int | None, epoch: int | None = None) -> None:
+        """Begin behind a position of a log, read in an epoch; without one, take in the snapshot of now first."""
         self._connection = connection
         self._log = log
         self._changes: deque[tuple[int, _Change]] = deque()
         self._reached = position
+        self._epoch = connection.epoch(log) if epoch is None else epoch
         self._given = position or 0
         self._call: AnswerStream[_Step] | None = None
         self._closed = threading.Event()
@@ -66,6 +75,11 @@ class Following(ABC, Generic[_Step, _Change]):
     @abstractmethod
     def _changes_of(self, step: _Step) -> Iterable[tuple[int, _Change]]:
         """The changes that a step tells of, each with the end of the append that it belongs to."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the log that `position` is of; 0 for the first."""
+        return self._epoch
 
     @property
     def position(self) -> int:
@@ -134,16 +148,18 @@ class Following(ABC, Generic[_Step, _Change]):
             self._answered = True
             self._backoff = Backoff()
         self._backoff.reset()
+        self._epoch = step.epoch
         if self._take_snapshot(step):
             return
         seen = self._reached or 0
         self._given = max(self._given, seen)
         self._changes.extend(one for one in self._changes_of(step) if one[0] > seen)
         self._reached = max(seen, step.position)
+        self._connection.note_epoch(self._log, step.epoch)
         self._connection.note_position(self._log, step.position)
 
     def _pause_or_raise(self, error: grpc.RpcError) -> None:
-        if self._closed.is_set():
+        if self._closed.is_set() or self._begins_again(error):
             return
         hopeless = self._connection.note_failure(error) and not self._answered
         pauses = self._connecting if hopeless else self._backoff
@@ -151,3 +167,15 @@ class Following(ABC, Generic[_Step, _Change]):
         if pause is None:
             raise self._connection.failure(error) from error
         self._closed.wait(pause)
+
+    def _begins_again(self, error: grpc.RpcError) -> bool:
+        """Whether the log is in another epoch and the watch can begin again; one that never began cannot resume."""
+        if from_rpc_error(error).reason != EPOCH_CHANGED:
+            return False
+        adopted = self._connection.adopts_epoch(error)
+        if self._answered and self._reached is not None:
+            _logger.warning("the %s log began another epoch: the watch begins again with a snapshot", self._log)
+            self._changes.clear()
+            self._reached, self._given = None, 0
+            return True
+        return adopted

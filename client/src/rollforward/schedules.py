@@ -21,6 +21,7 @@ def schedule_move(
     *,
     reason: str = "",
     expected_revision: int | None = None,
+    epoch: int | None = None,
     request_id: str | None = None,
     connection: Connection | None = None,
 ) -> v1.Schedule:
@@ -38,6 +39,7 @@ def schedule_move(
         version=version_number(model, version),
         at=timestamp(at),
         expected_revision=revision(expected_revision),
+        epoch=link.epoch("registry") if epoch is None else epoch,
         reason=reason,
         request_id=request_id or new_request_id(),
     )

@@ -22,16 +22,18 @@ def watch_runs(
     *,
     experiment: ExperimentLike | None = None,
     from_position: int | None = None,
+    epoch: int | None = None,
     metrics: bool = True,
     connection: Connection | None = None,
 ) -> RunsWatch:
     """Follow one run, or all runs of an experiment: `for change in watch_runs(...)` gives each event once, in order.
 
     Without `from_position` it begins now, before it returns, and `runs` shows what stands now; with it, after that
-    position of the tracking log. Without `metrics` no points are sent. `apply_change` works a change into a run, and
-    `points_of` unpacks the metric points of one.
+    position of the tracking log, which was read in an `epoch` (that of this connection, unless it is given). Without
+    `metrics` no points are sent. `apply_change` works a change into a run, and `points_of` unpacks the metric points of
+    one.
     Raises InvalidRequest (INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD), NotFound (RUN_NOT_FOUND,
-    EXPERIMENT_NOT_FOUND), Unavailable when there is no answer at all.
+    EXPERIMENT_NOT_FOUND), Conflict (LOG_EPOCH_CHANGED), Unavailable when there is no answer at all.
     """
     if (run is None) == (experiment is None):
         raise InvalidRequest("INVALID_ARGUMENTS", "a watch follows one run, or the runs of one experiment")
@@ -41,20 +43,22 @@ def watch_runs(
         experiment_id="" if experiment is None else experiment_id_of(link, experiment),
         without_metrics=not metrics,
     )
-    return RunsWatch(link, wanted, revision(from_position, "from_position"))
+    return RunsWatch(link, wanted, revision(from_position, "from_position"), epoch)
 
 
 class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
     """An endless iterator over events of runs; its `position` is a `from_position`. See Following."""
 
-    def __init__(self, connection: Connection, wanted: v1.WatchRunsRequest, from_position: int | None) -> None:
+    def __init__(
+        self, connection: Connection, wanted: v1.WatchRunsRequest, from_position: int | None, epoch: int | None = None
+    ) -> None:
         self._wanted = wanted
         self.runs: tuple[v1.Run, ...] = ()
         """What stood when the watch began, oldest first; empty when it began at a position."""
-        super().__init__(connection, "tracking", from_position)
+        super().__init__(connection, "tracking", from_position, epoch)
 
     def _open(self, position: int | None) -> AnswerStream[v1.WatchRunsResponse]:
-        request = v1.WatchRunsRequest(from_position=position)
+        request = v1.WatchRunsRequest(from_position=position, epoch=self.epoch)
         request.MergeFrom(self._wanted)
         if position is None:
             self.runs = ()

@@ -23,6 +23,7 @@ def create_webhook(
     changes: Iterable[str] = (),
     description: str = "",
     from_revision: int | None = None,
+    epoch: int | None = None,
     reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
@@ -44,6 +45,7 @@ def create_webhook(
         changes=_kinds(changes),
         description=description,
         from_revision=from_revision,
+        epoch=link.epoch("registry") if epoch is None else epoch,
         reason=reason,
         request_id=request_id or new_request_id(),
     )
@@ -144,6 +146,7 @@ def resume_webhook(
     webhook_id: str,
     *,
     skip_revision: int | None = None,
+    epoch: int | None = None,
     reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
@@ -158,6 +161,7 @@ def resume_webhook(
     request = v1.ResumeWebhookRequest(
         webhook_id=webhook_id,
         skip_revision=skip_revision,
+        epoch=link.epoch("registry") if epoch is None else epoch,
         reason=reason,
         request_id=request_id or new_request_id(),
     )
@@ -168,6 +172,7 @@ def replay_webhook(
     webhook_id: str,
     from_revision: int,
     *,
+    epoch: int | None = None,
     reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
@@ -180,6 +185,7 @@ def replay_webhook(
     request = v1.ReplayWebhookRequest(
         webhook_id=webhook_id,
         from_revision=from_revision,
+        epoch=link.epoch("registry") if epoch is None else epoch,
         reason=reason,
         request_id=request_id or new_request_id(),
     )

@@ -12,7 +12,7 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given, given
 from rollforward import v1
-from services.serving.decider import DECIDER, State, decide, evolve
+from services.serving.decider import DECIDER, Acknowledge, State, decide, evolve
 
 POD = "0" * 31 + "b"
 TARGET = v1.Target(model="iris", alias="champion")
@@ -26,16 +26,23 @@ def start(pod_id: str = POD, host: str = "here", endpoint: str = "here:9000", **
     return v1.StartPodRequest(pod_id=pod_id, host=host, endpoint=endpoint, targets=targets)  # type: ignore[arg-type]
 
 
-def says(revision: int, version: int, error: str = "", target: v1.Target = TARGET) -> v1.AcknowledgeAssignmentRequest:
+def says(revision: int, version: int, error: str = "", target: v1.Target = TARGET) -> Acknowledge:
     """Says what the pod did."""
     assignment = v1.Assignment(target=target, version=version, digest=DIGEST, revision=revision)
-    return v1.AcknowledgeAssignmentRequest(pod_id=POD, assignment=assignment, error=error, seconds=0.5)
+    request = v1.AcknowledgeAssignmentRequest(pod_id=POD, assignment=assignment, error=error, seconds=0.5)
+    return Acknowledge(request)
 
 
-def applied(revision: int, version: int) -> v1.AssignmentApplied:
+def in_epoch(epoch: int, command: Acknowledge) -> Acknowledge:
+    """Say the same of an assignment of another epoch, which the registry log is in."""
+    command.request.assignment.epoch = epoch
+    return Acknowledge(command.request, epoch)
+
+
+def applied(revision: int, version: int, epoch: int = 0) -> v1.AssignmentApplied:
     """The pod serves it."""
     return v1.AssignmentApplied(
-        pod_id=POD, target=TARGET, revision=revision, version=version, digest=DIGEST, seconds=0.5
+        pod_id=POD, target=TARGET, revision=revision, version=version, digest=DIGEST, seconds=0.5, epoch=epoch
     )
 
 
@@ -93,6 +100,16 @@ class TestAcknowledge:
         assert isinstance(fact, v1.AssignmentFailed)
         assert fact.detail == "x" * 4000
 
+    def test_revisions_of_another_epoch_are_not_compared(self) -> None:
+        given(DECIDER, STARTED, applied(39, 1)).when(in_epoch(7, says(34, 2))).then(applied(34, 2, epoch=7))
+        given(DECIDER, STARTED, applied(39, 2)).when(in_epoch(7, says(39, 2))).then(applied(39, 2, epoch=7))
+        given(DECIDER, STARTED, applied(34, 2, epoch=7)).when(in_epoch(7, says(34, 2))).then()
+
+    def test_what_was_assigned_in_an_epoch_that_ended(self) -> None:
+        late = Acknowledge(says(39, 1).request, 7)
+        given(DECIDER, STARTED, applied(34, 2, epoch=7)).when(late).then_rejected("LOG_EPOCH_CHANGED")
+        given(DECIDER, STARTED).when(late).then_rejected("LOG_EPOCH_CHANGED")
+
     def test_what_is_behind_what_it_said(self) -> None:
         given(DECIDER, STARTED, applied(5, 1)).when(says(4, 2)).then_rejected("STALE_REVISION")
 
@@ -103,7 +120,9 @@ class TestAcknowledge:
     def test_what_it_does_not_follow(self) -> None:
         other = v1.Target(model="iris", alias="candidate")
         given(DECIDER, STARTED).when(says(5, 1, target=other)).then_rejected("TARGET_NOT_FOUND")
-        given(DECIDER, STARTED).when(v1.AcknowledgeAssignmentRequest(pod_id=POD)).then_rejected("TARGET_NOT_FOUND")
+        given(DECIDER, STARTED).when(Acknowledge(v1.AcknowledgeAssignmentRequest(pod_id=POD))).then_rejected(
+            "TARGET_NOT_FOUND"
+        )
 
     def test_before_its_start_and_after_its_stop(self) -> None:
         given(DECIDER).when(says(5, 1)).then_rejected("POD_NOT_FOUND")

@@ -131,7 +131,9 @@ def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableT
 def _status(found: v1.GetStatusResponse) -> RenderableType:
     heads = {log.name: log.head for log in found.logs}
     facts = {"rollforward": found.version, "nats": found.nats_version, "services": ", ".join(found.services)}
-    logs = [(one.name, str(one.head), one.storage, "; ".join(one.warnings) or "-") for one in found.logs]
+    logs = [
+        (one.name, str(one.head), str(one.epoch), one.storage, "; ".join(one.warnings) or "-") for one in found.logs
+    ]
     projections = [
         (
             *(one.name, one.log, str(one.position), str(max(heads.get(one.log, 0) - one.position, 0))),
@@ -142,7 +144,7 @@ def _status(found: v1.GetStatusResponse) -> RenderableType:
     return Group(
         pairs(facts),
         "",
-        grid(("LOG", "HEAD>", "STORAGE", "WARNINGS"), logs, empty="no logs"),
+        grid(("LOG", "HEAD>", "EPOCH>", "STORAGE", "WARNINGS"), logs, empty="no logs"),
         "",
         grid(("READ MODEL", "LOG", "POSITION>", "BEHIND>", "GENERATION>", "FAILURE"), projections),
     )

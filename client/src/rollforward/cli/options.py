@@ -102,6 +102,17 @@ class Options(Reading):
             env_var="ROLLFORWARD_ACTOR", metavar="NAME", help="Who makes a change; default the user of this machine."
         ),
     ] = None
+    epoch: Annotated[
+        int | None,
+        Parameter(help="The epoch that revisions were read in, if the log ever lost events; see `rollforward status`."),
+    ] = None
+
+    def connect(self) -> Connection:
+        """Make the connection that the SDK's functions use from now on."""
+        link = Reading.connect(self)
+        if self.epoch:
+            link.assume_epoch(self.epoch)
+        return link
 
     @property
     def _actor(self) -> str | None:

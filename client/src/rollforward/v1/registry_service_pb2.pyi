@@ -590,6 +590,9 @@ class GetModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The model."""
@@ -598,10 +601,11 @@ class GetModelResponse(_message.Message):
         self,
         *,
         model: Global___Model | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -910,6 +914,7 @@ class MoveAliasRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -922,6 +927,8 @@ class MoveAliasRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the expected revision was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the assignment shall end by itself: the alias is removed then, unless it was changed before. Absent: never; the end
@@ -938,10 +945,11 @@ class MoveAliasRequest(_message.Message):
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "expires_at", b"expires_at", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "epoch", b"epoch", "expected_revision", b"expected_revision", "expires_at", b"expires_at", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -958,10 +966,13 @@ class MoveAliasResponse(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     MOVED_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     moved: _builtins.bool
     """Whether an event was written; false when the alias was there already."""
     position: _builtins.int
     """The registry log's position to read from."""
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def alias(self) -> Global___Alias:
         """The assignment."""
@@ -972,10 +983,11 @@ class MoveAliasResponse(_message.Message):
         alias: Global___Alias | None = ...,
         moved: _builtins.bool = ...,
         position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "moved", b"moved", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "epoch", b"epoch", "moved", b"moved", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -992,6 +1004,7 @@ class RemoveAliasRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -1002,6 +1015,8 @@ class RemoveAliasRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the expected revision was read in; 0 for the first. Another than the log's is refused."""
     def __init__(
         self,
         *,
@@ -1010,10 +1025,11 @@ class RemoveAliasRequest(_message.Message):
         expected_revision: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "epoch", b"epoch", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -1059,6 +1075,7 @@ class RollbackRequest(_message.Message):
     SKIP_MISSING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     models: _builtins.str
     """The models whose aliases are rolled back: a pattern with "*", "?" and "[...]", so "a[*]" for the model "a*" alone."""
     aliases: _builtins.str
@@ -1077,6 +1094,10 @@ class RollbackRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the positions and the revision in this request were read in; 0 for the first. Another than the log's is
+    refused.
+    """
     @_builtins.property
     def as_of(self) -> _as_of_pb2.AsOf:
         """A position or a time."""
@@ -1094,10 +1115,11 @@ class RollbackRequest(_message.Message):
         skip_missing: _builtins.bool = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "_expected_revision", b"_expected_revision", "as_of", b"as_of", "before_event", b"before_event", "expected_position", b"expected_position", "expected_revision", b"expected_revision", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "_expected_revision", b"_expected_revision", "aliases", b"aliases", "as_of", b"as_of", "before_event", b"before_event", "dry_run", b"dry_run", "expected_position", b"expected_position", "expected_revision", b"expected_revision", "models", b"models", "reason", b"reason", "request_id", b"request_id", "skip_missing", b"skip_missing", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "_expected_revision", b"_expected_revision", "aliases", b"aliases", "as_of", b"as_of", "before_event", b"before_event", "dry_run", b"dry_run", "epoch", b"epoch", "expected_position", b"expected_position", "expected_revision", b"expected_revision", "models", b"models", "reason", b"reason", "request_id", b"request_id", "skip_missing", b"skip_missing", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
@@ -1125,6 +1147,7 @@ class RollbackResponse(_message.Message):
     TO_POSITION_FIELD_NUMBER: _builtins.int
     COMPUTED_AT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that all changed aliases are at; 0 when nothing was changed, or it was a dry run."""
     to_position: _builtins.int
@@ -1135,6 +1158,8 @@ class RollbackResponse(_message.Message):
     """
     position: _builtins.int
     """The registry log's position to read from."""
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RollbackChange]:
         """By model and alias; aliases that stay as they are are left out."""
@@ -1147,10 +1172,11 @@ class RollbackResponse(_message.Message):
         to_position: _builtins.int = ...,
         computed_at: _builtins.int = ...,
         position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "computed_at", b"computed_at", "position", b"position", "revision", b"revision", "to_position", b"to_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "computed_at", b"computed_at", "epoch", b"epoch", "position", b"position", "revision", b"revision", "to_position", b"to_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1255,8 +1281,11 @@ class ResolveAliasResponse(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position that the answer holds at."""
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def alias(self) -> Global___Alias:
         """The assignment."""
@@ -1271,10 +1300,11 @@ class ResolveAliasResponse(_message.Message):
         alias: Global___Alias | None = ...,
         position: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "position", b"position", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "epoch", b"epoch", "position", b"position", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1398,12 +1428,15 @@ class WatchAliasesRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """One model, by a name that it has at a change's revision, or had before; empty for all."""
     alias: _builtins.str
     """One alias name; empty for all."""
     from_revision: _builtins.int
     """Every change after this position, without a snapshot. Absent: a snapshot of now, then every change."""
+    epoch: _builtins.int
+    """The epoch of the registry log that `from_revision` was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only of models that have all of these tags, as they are at the change's revision."""
@@ -1415,10 +1448,11 @@ class WatchAliasesRequest(_message.Message):
         alias: _builtins.str = ...,
         from_revision: _builtins.int | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "from_revision", b"from_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "from_revision", b"from_revision", "model", b"model", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "epoch", b"epoch", "from_revision", b"from_revision", "model", b"model", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_revision: _TypeAlias = _typing.Literal["from_revision"]  # noqa: Y015
     _WhichOneofArgType__from_revision: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision"]  # noqa: Y015
@@ -1436,8 +1470,11 @@ class WatchAliasesResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position of the registry log that the step brings the watcher to; 0 while more of the snapshot follows."""
+    epoch: _builtins.int
+    """The epoch of the registry log; 0 for the first. Send it with the position to resume."""
     @_builtins.property
     def snapshot(self) -> Global___AliasSnapshot:
         """The aliases as they stand at the position; the first step of a watch without a revision."""
@@ -1457,10 +1494,11 @@ class WatchAliasesResponse(_message.Message):
         changes: Global___AliasChanges | None = ...,
         bookmark: _bookmark_pb2.Bookmark | None = ...,
         position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "epoch", b"epoch", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["snapshot", "changes", "bookmark"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
@@ -2111,10 +2149,13 @@ class MoveAliasesRequest(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the expected revision was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasTarget]:
         """At most 1,000, each alias once. One that is there already, without an end, keeps its revision."""
@@ -2125,10 +2166,11 @@ class MoveAliasesRequest(_message.Message):
         targets: _abc.Iterable[Global___AliasTarget] | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "reason", b"reason", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2143,10 +2185,13 @@ class MoveAliasesResponse(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of all that were moved; 0 when all were there already."""
     position: _builtins.int
     """The registry log's position to read from."""
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
         """In the order asked for."""
@@ -2157,10 +2202,11 @@ class MoveAliasesResponse(_message.Message):
         aliases: _abc.Iterable[Global___Alias] | None = ...,
         revision: _builtins.int = ...,
         position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "position", b"position", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "epoch", b"epoch", "position", b"position", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2179,6 +2225,7 @@ class ScheduleMoveRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -2191,6 +2238,8 @@ class ScheduleMoveRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the expected revision was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When. A time that has passed: at once."""
@@ -2205,10 +2254,11 @@ class ScheduleMoveRequest(_message.Message):
         expected_revision: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "at", b"at", "expected_revision", b"expected_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "at", b"at", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "alias", b"alias", "at", b"at", "epoch", b"epoch", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -2468,10 +2518,13 @@ class ResolveAliasesResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position that the answer holds at; the same on every page."""
     next_page_token: _builtins.str
     """Empty on the last page."""
+    epoch: _builtins.int
+    """The epoch of the registry log that revisions and positions in this answer are of; 0 for the first."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
         """Those that are set, by model and alias."""
@@ -2487,10 +2540,11 @@ class ResolveAliasesResponse(_message.Message):
         position: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         next_page_token: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token", "position", b"position", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "epoch", b"epoch", "next_page_token", b"next_page_token", "position", b"position", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

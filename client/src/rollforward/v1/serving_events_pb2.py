@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/serving_events.proto\x12\x0erollforward.v1\"e\n\nPodStarted\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\"&\n\x06Target\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x8f\x01\n\x11\x41ssignmentApplied\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\"\x96\x01\n\x10\x41ssignmentFailed\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x17\n\x0fserving_version\x18\x06 \x01(\r\"\x1c\n\nPodStopped\x12\x0e\n\x06pod_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/serving_events.proto\x12\x0erollforward.v1\"e\n\nPodStarted\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\"&\n\x06Target\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x9e\x01\n\x11\x41ssignmentApplied\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"\xa5\x01\n\x10\x41ssignmentFailed\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x17\n\x0fserving_version\x18\x06 \x01(\r\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"\x1c\n\nPodStopped\x12\x0e\n\x06pod_id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TARGET']._serialized_start=158
   _globals['_TARGET']._serialized_end=196
   _globals['_ASSIGNMENTAPPLIED']._serialized_start=199
-  _globals['_ASSIGNMENTAPPLIED']._serialized_end=342
-  _globals['_ASSIGNMENTFAILED']._serialized_start=345
-  _globals['_ASSIGNMENTFAILED']._serialized_end=495
-  _globals['_PODSTOPPED']._serialized_start=497
-  _globals['_PODSTOPPED']._serialized_end=525
+  _globals['_ASSIGNMENTAPPLIED']._serialized_end=357
+  _globals['_ASSIGNMENTFAILED']._serialized_start=360
+  _globals['_ASSIGNMENTFAILED']._serialized_end=525
+  _globals['_PODSTOPPED']._serialized_start=527
+  _globals['_PODSTOPPED']._serialized_end=555
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,7 @@ class AssignmentApplied(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     pod_id: _builtins.str
     """The pod's id."""
     revision: _builtins.int
@@ -102,6 +103,8 @@ class AssignmentApplied(_message.Message):
     """That version's digest, verified over the files that it loaded."""
     seconds: _builtins.float
     """From hearing of the assignment to answering with it, in seconds."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision is of; 0 for the first."""
     @_builtins.property
     def target(self) -> Global___Target:
         """The alias that it follows."""
@@ -115,10 +118,11 @@ class AssignmentApplied(_message.Message):
         version: _builtins.int = ...,
         digest: _builtins.str = ...,
         seconds: _builtins.float = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "pod_id", b"pod_id", "revision", b"revision", "seconds", b"seconds", "target", b"target", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "pod_id", b"pod_id", "revision", b"revision", "seconds", b"seconds", "target", b"target", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,6 +140,7 @@ class AssignmentFailed(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     pod_id: _builtins.str
     """The pod's id."""
     revision: _builtins.int
@@ -146,6 +151,8 @@ class AssignmentFailed(_message.Message):
     """Why, for people."""
     serving_version: _builtins.int
     """The version that it goes on serving; 0 for none."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision is of; 0 for the first."""
     @_builtins.property
     def target(self) -> Global___Target:
         """The alias that it follows."""
@@ -159,10 +166,11 @@ class AssignmentFailed(_message.Message):
         version: _builtins.int = ...,
         detail: _builtins.str = ...,
         serving_version: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "pod_id", b"pod_id", "revision", b"revision", "serving_version", b"serving_version", "target", b"target", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "epoch", b"epoch", "pod_id", b"pod_id", "revision", b"revision", "serving_version", b"serving_version", "target", b"target", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,41 +26,41 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rollforward.v1 import serving_events_pb2 as rollforward_dot_v1_dot_serving__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/serving_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/serving_events.proto\"g\n\nAssignment\x12&\n\x06target\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\"b\n\nDeployment\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\'\n\x04pods\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.PodStatus\"\xc6\x01\n\tPodStatus\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.rollforward.v1.PodState\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0fStartPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"$\n\x10StartPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x92\x01\n\x1c\x41\x63knowledgeAssignmentRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12.\n\nassignment\x18\x02 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"1\n\x1d\x41\x63knowledgeAssignmentResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"4\n\x0eStopPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"#\n\x0fStopPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"R\n\x17WatchAssignmentsRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\'\n\x07targets\x18\x02 \x03(\x0b\x32\x16.rollforward.v1.Target\"o\n\x18WatchAssignmentsResponse\x12/\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Assignment\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\"@\n\x16ListDeploymentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\"J\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Deployment*\x9d\x01\n\x08PodState\x12\x19\n\x15POD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12POD_STATE_UPDATING\x10\x01\x12\x15\n\x11POD_STATE_CURRENT\x10\x02\x12\x14\n\x10POD_STATE_FAILED\x10\x03\x12\x1a\n\x16POD_STATE_DISCONNECTED\x10\x04\x12\x15\n\x11POD_STATE_STOPPED\x10\x05\x32\xee\x03\n\x0eServingService\x12M\n\x08StartPod\x12\x1f.rollforward.v1.StartPodRequest\x1a .rollforward.v1.StartPodResponse\x12t\n\x15\x41\x63knowledgeAssignment\x12,.rollforward.v1.AcknowledgeAssignmentRequest\x1a-.rollforward.v1.AcknowledgeAssignmentResponse\x12J\n\x07StopPod\x12\x1e.rollforward.v1.StopPodRequest\x1a\x1f.rollforward.v1.StopPodResponse\x12g\n\x10WatchAssignments\x12\'.rollforward.v1.WatchAssignmentsRequest\x1a(.rollforward.v1.WatchAssignmentsResponse0\x01\x12\x62\n\x0fListDeployments\x12&.rollforward.v1.ListDeploymentsRequest\x1a\'.rollforward.v1.ListDeploymentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/serving_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/serving_events.proto\"v\n\nAssignment\x12&\n\x06target\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"b\n\nDeployment\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\'\n\x04pods\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.PodStatus\"\xc6\x01\n\tPodStatus\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.rollforward.v1.PodState\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0fStartPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"$\n\x10StartPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x92\x01\n\x1c\x41\x63knowledgeAssignmentRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12.\n\nassignment\x18\x02 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"1\n\x1d\x41\x63knowledgeAssignmentResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"4\n\x0eStopPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"#\n\x0fStopPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"p\n\x17WatchAssignmentsRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\'\n\x07targets\x18\x02 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\x05\x65poch\x18\x0f \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"o\n\x18WatchAssignmentsResponse\x12/\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Assignment\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\"@\n\x16ListDeploymentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\"J\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Deployment*\x9d\x01\n\x08PodState\x12\x19\n\x15POD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12POD_STATE_UPDATING\x10\x01\x12\x15\n\x11POD_STATE_CURRENT\x10\x02\x12\x14\n\x10POD_STATE_FAILED\x10\x03\x12\x1a\n\x16POD_STATE_DISCONNECTED\x10\x04\x12\x15\n\x11POD_STATE_STOPPED\x10\x05\x32\xee\x03\n\x0eServingService\x12M\n\x08StartPod\x12\x1f.rollforward.v1.StartPodRequest\x1a .rollforward.v1.StartPodResponse\x12t\n\x15\x41\x63knowledgeAssignment\x12,.rollforward.v1.AcknowledgeAssignmentRequest\x1a-.rollforward.v1.AcknowledgeAssignmentResponse\x12J\n\x07StopPod\x12\x1e.rollforward.v1.StopPodRequest\x1a\x1f.rollforward.v1.StopPodResponse\x12g\n\x10WatchAssignments\x12\'.rollforward.v1.WatchAssignmentsRequest\x1a(.rollforward.v1.WatchAssignmentsResponse0\x01\x12\x62\n\x0fListDeployments\x12&.rollforward.v1.ListDeploymentsRequest\x1a\'.rollforward.v1.ListDeploymentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.serving_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PODSTATE']._serialized_start=1329
-  _globals['_PODSTATE']._serialized_end=1486
+  _globals['_PODSTATE']._serialized_start=1374
+  _globals['_PODSTATE']._serialized_end=1531
   _globals['_ASSIGNMENT']._serialized_start=126
-  _globals['_ASSIGNMENT']._serialized_end=229
-  _globals['_DEPLOYMENT']._serialized_start=231
-  _globals['_DEPLOYMENT']._serialized_end=329
-  _globals['_PODSTATUS']._serialized_start=332
-  _globals['_PODSTATUS']._serialized_end=530
-  _globals['_STARTPODREQUEST']._serialized_start=532
-  _globals['_STARTPODREQUEST']._serialized_end=658
-  _globals['_STARTPODRESPONSE']._serialized_start=660
-  _globals['_STARTPODRESPONSE']._serialized_end=696
-  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_start=699
-  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_end=845
-  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_start=847
-  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_end=896
-  _globals['_STOPPODREQUEST']._serialized_start=898
-  _globals['_STOPPODREQUEST']._serialized_end=950
-  _globals['_STOPPODRESPONSE']._serialized_start=952
-  _globals['_STOPPODRESPONSE']._serialized_end=987
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=989
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=1071
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=1073
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=1184
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1186
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1250
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1252
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1326
-  _globals['_SERVINGSERVICE']._serialized_start=1489
-  _globals['_SERVINGSERVICE']._serialized_end=1983
+  _globals['_ASSIGNMENT']._serialized_end=244
+  _globals['_DEPLOYMENT']._serialized_start=246
+  _globals['_DEPLOYMENT']._serialized_end=344
+  _globals['_PODSTATUS']._serialized_start=347
+  _globals['_PODSTATUS']._serialized_end=545
+  _globals['_STARTPODREQUEST']._serialized_start=547
+  _globals['_STARTPODREQUEST']._serialized_end=673
+  _globals['_STARTPODRESPONSE']._serialized_start=675
+  _globals['_STARTPODRESPONSE']._serialized_end=711
+  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_start=714
+  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_end=860
+  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_start=862
+  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_end=911
+  _globals['_STOPPODREQUEST']._serialized_start=913
+  _globals['_STOPPODREQUEST']._serialized_end=965
+  _globals['_STOPPODRESPONSE']._serialized_start=967
+  _globals['_STOPPODRESPONSE']._serialized_end=1002
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=1004
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=1116
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=1118
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=1229
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1231
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1295
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1297
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1371
+  _globals['_SERVINGSERVICE']._serialized_start=1534
+  _globals['_SERVINGSERVICE']._serialized_end=2028
 # @@protoc_insertion_point(module_scope)

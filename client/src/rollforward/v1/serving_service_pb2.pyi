@@ -67,12 +67,15 @@ class Assignment(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The version; 0 when the alias is not set."""
     digest: _builtins.str
     """That version's digest."""
     revision: _builtins.int
     """The registry revision of the assignment; 0 when the alias was never set."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision is of; 0 for the first. Revisions of two epochs cannot be compared."""
     @_builtins.property
     def target(self) -> _serving_events_pb2.Target:
         """The alias."""
@@ -84,10 +87,11 @@ class Assignment(_message.Message):
         version: _builtins.int = ...,
         digest: _builtins.str = ...,
         revision: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "revision", b"revision", "target", b"target", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "revision", b"revision", "target", b"target", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,8 +359,13 @@ class WatchAssignmentsRequest(_message.Message):
 
     POD_ID_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     pod_id: _builtins.str
     """The pod that asks."""
+    epoch: _builtins.int
+    """The epoch that the pod knows, 0 for none yet: given, the pod compares revisions within an epoch only. Absent, the watch is refused in any
+    epoch but the first.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[_serving_events_pb2.Target]:
         """The aliases to follow, at least one."""
@@ -366,12 +375,15 @@ class WatchAssignmentsRequest(_message.Message):
         *,
         pod_id: _builtins.str = ...,
         targets: _abc.Iterable[_serving_events_pb2.Target] | None = ...,
+        epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_id", b"pod_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch", "pod_id", b"pod_id", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
 
 Global___WatchAssignmentsRequest: _TypeAlias = WatchAssignmentsRequest  # noqa: Y015
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/system_service.proto\x12\x0erollforward.v1\"J\n\tLogStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0f\n\x07storage\x18\x03 \x01(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\"y\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\"\x12\n\x10GetStatusRequest\"\xac\x01\n\x11GetStatusResponse\x12\x10\n\x08services\x18\x01 \x03(\t\x12\'\n\x04logs\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.LogStatus\x12\x35\n\x0bprojections\x18\x03 \x03(\x0b\x32 .rollforward.v1.ProjectionStatus\x12\x14\n\x0cnats_version\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\"(\n\x18RebuildProjectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"v\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x13\n\x0blive_digest\x18\x04 \x01(\t\x12\x16\n\x0erebuilt_digest\x18\x05 \x01(\t\"%\n\x15\x43reateSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16\x43reateSnapshotResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x32\xb0\x02\n\rSystemService\x12P\n\tGetStatus\x12 .rollforward.v1.GetStatusRequest\x1a!.rollforward.v1.GetStatusResponse\x12j\n\x11RebuildProjection\x12(.rollforward.v1.RebuildProjectionRequest\x1a).rollforward.v1.RebuildProjectionResponse0\x01\x12\x61\n\x0e\x43reateSnapshot\x12%.rollforward.v1.CreateSnapshotRequest\x1a&.rollforward.v1.CreateSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/system_service.proto\x12\x0erollforward.v1\"Y\n\tLogStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0f\n\x07storage\x18\x03 \x01(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"y\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\"\x12\n\x10GetStatusRequest\"\xac\x01\n\x11GetStatusResponse\x12\x10\n\x08services\x18\x01 \x03(\t\x12\'\n\x04logs\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.LogStatus\x12\x35\n\x0bprojections\x18\x03 \x03(\x0b\x32 .rollforward.v1.ProjectionStatus\x12\x14\n\x0cnats_version\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\"(\n\x18RebuildProjectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"v\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x13\n\x0blive_digest\x18\x04 \x01(\t\x12\x16\n\x0erebuilt_digest\x18\x05 \x01(\t\"%\n\x15\x43reateSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16\x43reateSnapshotResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x32\xb0\x02\n\rSystemService\x12P\n\tGetStatus\x12 .rollforward.v1.GetStatusRequest\x1a!.rollforward.v1.GetStatusResponse\x12j\n\x11RebuildProjection\x12(.rollforward.v1.RebuildProjectionRequest\x1a).rollforward.v1.RebuildProjectionResponse0\x01\x12\x61\n\x0e\x43reateSnapshot\x12%.rollforward.v1.CreateSnapshotRequest\x1a&.rollforward.v1.CreateSnapshotResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,21 +32,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.system_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGSTATUS']._serialized_start=55
-  _globals['_LOGSTATUS']._serialized_end=129
-  _globals['_PROJECTIONSTATUS']._serialized_start=131
-  _globals['_PROJECTIONSTATUS']._serialized_end=252
-  _globals['_GETSTATUSREQUEST']._serialized_start=254
-  _globals['_GETSTATUSREQUEST']._serialized_end=272
-  _globals['_GETSTATUSRESPONSE']._serialized_start=275
-  _globals['_GETSTATUSRESPONSE']._serialized_end=447
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=449
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=489
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=491
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=609
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=611
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=648
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=650
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=726
-  _globals['_SYSTEMSERVICE']._serialized_start=729
-  _globals['_SYSTEMSERVICE']._serialized_end=1033
+  _globals['_LOGSTATUS']._serialized_end=144
+  _globals['_PROJECTIONSTATUS']._serialized_start=146
+  _globals['_PROJECTIONSTATUS']._serialized_end=267
+  _globals['_GETSTATUSREQUEST']._serialized_start=269
+  _globals['_GETSTATUSREQUEST']._serialized_end=287
+  _globals['_GETSTATUSRESPONSE']._serialized_start=290
+  _globals['_GETSTATUSRESPONSE']._serialized_end=462
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=464
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=504
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=506
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=624
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=626
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=663
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=665
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=741
+  _globals['_SYSTEMSERVICE']._serialized_start=744
+  _globals['_SYSTEMSERVICE']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

@@ -28,12 +28,15 @@ class LogStatus(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     head: _builtins.int
     """The position of its last event."""
     storage: _builtins.str
     """How it is stored, for people: storage, replicas, when it is flushed to disk."""
+    epoch: _builtins.int
+    """Its epoch: 1, or when the current one began after it lost events, in milliseconds since 1970."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What could lose an acknowledged event; empty when nothing that is known."""
@@ -45,10 +48,11 @@ class LogStatus(_message.Message):
         head: _builtins.int = ...,
         storage: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "name", b"name", "storage", b"storage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "head", b"head", "name", b"name", "storage", b"storage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

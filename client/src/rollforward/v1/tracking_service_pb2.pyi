@@ -2006,6 +2006,7 @@ class WatchRunsRequest(_message.Message):
     EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
     FROM_POSITION_FIELD_NUMBER: _builtins.int
     WITHOUT_METRICS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """One run; empty when an experiment is followed."""
     experiment_id: _builtins.str
@@ -2014,6 +2015,8 @@ class WatchRunsRequest(_message.Message):
     """Every event after this position, without a snapshot. Absent: a snapshot of now, then every event."""
     without_metrics: _builtins.bool
     """Leave metric points out."""
+    epoch: _builtins.int
+    """The epoch of the tracking log that `from_position` was read in; 0 for the first. Another than the log's is refused."""
     def __init__(
         self,
         *,
@@ -2021,10 +2024,11 @@ class WatchRunsRequest(_message.Message):
         experiment_id: _builtins.str = ...,
         from_position: _builtins.int | None = ...,
         without_metrics: _builtins.bool = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_position", b"_from_position", "from_position", b"from_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_position", b"_from_position", "experiment_id", b"experiment_id", "from_position", b"from_position", "run_id", b"run_id", "without_metrics", b"without_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_position", b"_from_position", "epoch", b"epoch", "experiment_id", b"experiment_id", "from_position", b"from_position", "run_id", b"run_id", "without_metrics", b"without_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_position: _TypeAlias = _typing.Literal["from_position"]  # noqa: Y015
     _WhichOneofArgType__from_position: _TypeAlias = _typing.Literal["_from_position", b"_from_position"]  # noqa: Y015
@@ -2042,8 +2046,11 @@ class WatchRunsResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position of the tracking log that the step brings the watcher to; 0 while more of the snapshot follows."""
+    epoch: _builtins.int
+    """The epoch of the tracking log; 0 for the first. Send it with the position to resume."""
     @_builtins.property
     def snapshot(self) -> Global___RunSnapshot:
         """The runs as they stand at the position; the first step of a watch without a position."""
@@ -2063,10 +2070,11 @@ class WatchRunsResponse(_message.Message):
         changes: Global___RunChanges | None = ...,
         bookmark: _bookmark_pb2.Bookmark | None = ...,
         position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "epoch", b"epoch", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["snapshot", "changes", "bookmark"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015

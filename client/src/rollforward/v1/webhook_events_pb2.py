@@ -25,31 +25,31 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/webhook_events.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n\x0eWebhookCreated\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x31\n\x08settings\x18\x02 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\x12\x15\n\rfrom_revision\x18\x03 \x01(\x04\"\x85\x01\n\x0fWebhookSettings\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x32\n\x07\x63hanges\x18\x04 \x03(\x0e\x32!.rollforward.v1.WebhookChangeKind\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"\x92\x01\n\x0eWebhookChanged\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x36\n\rfrom_settings\x18\x02 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\x12\x34\n\x0bto_settings\x18\x03 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\"$\n\x0eWebhookDeleted\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"v\n\x14WebhookSecretRotated\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08rotation\x18\x02 \x01(\r\x12\x38\n\x14previous_valid_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x10WebhookDelivered\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\ndeliveries\x18\x04 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x13\n\x0bstatus_code\x18\x06 \x01(\r\"~\n\rWebhookParked\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x13\n\x0bstatus_code\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"P\n\x0eWebhookResumed\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x13\n\x0bto_revision\x18\x03 \x01(\x04\"Q\n\x0fWebhookReplayed\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x13\n\x0bto_revision\x18\x03 \x01(\x04*x\n\x11WebhookChangeKind\x12#\n\x1fWEBHOOK_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19WEBHOOK_CHANGE_KIND_MOVED\x10\x01\x12\x1f\n\x1bWEBHOOK_CHANGE_KIND_REMOVED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/webhook_events.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\x0eWebhookCreated\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x31\n\x08settings\x18\x02 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\x12\x15\n\rfrom_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"\x85\x01\n\x0fWebhookSettings\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x32\n\x07\x63hanges\x18\x04 \x03(\x0e\x32!.rollforward.v1.WebhookChangeKind\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"\x92\x01\n\x0eWebhookChanged\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x36\n\rfrom_settings\x18\x02 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\x12\x34\n\x0bto_settings\x18\x03 \x01(\x0b\x32\x1f.rollforward.v1.WebhookSettings\"$\n\x0eWebhookDeleted\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"v\n\x14WebhookSecretRotated\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08rotation\x18\x02 \x01(\r\x12\x38\n\x14previous_valid_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x10WebhookDelivered\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\ndeliveries\x18\x04 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x13\n\x0bstatus_code\x18\x06 \x01(\r\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"~\n\rWebhookParked\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x13\n\x0bstatus_code\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"_\n\x0eWebhookResumed\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x13\n\x0bto_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"`\n\x0fWebhookReplayed\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x13\n\x0bto_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04*x\n\x11WebhookChangeKind\x12#\n\x1fWEBHOOK_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19WEBHOOK_CHANGE_KIND_MOVED\x10\x01\x12\x1f\n\x1bWEBHOOK_CHANGE_KIND_REMOVED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.webhook_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WEBHOOKCHANGEKIND']._serialized_start=1072
-  _globals['_WEBHOOKCHANGEKIND']._serialized_end=1192
+  _globals['_WEBHOOKCHANGEKIND']._serialized_start=1132
+  _globals['_WEBHOOKCHANGEKIND']._serialized_end=1252
   _globals['_WEBHOOKCREATED']._serialized_start=88
-  _globals['_WEBHOOKCREATED']._serialized_end=198
-  _globals['_WEBHOOKSETTINGS']._serialized_start=201
-  _globals['_WEBHOOKSETTINGS']._serialized_end=334
-  _globals['_WEBHOOKCHANGED']._serialized_start=337
-  _globals['_WEBHOOKCHANGED']._serialized_end=483
-  _globals['_WEBHOOKDELETED']._serialized_start=485
-  _globals['_WEBHOOKDELETED']._serialized_end=521
-  _globals['_WEBHOOKSECRETROTATED']._serialized_start=523
-  _globals['_WEBHOOKSECRETROTATED']._serialized_end=641
-  _globals['_WEBHOOKDELIVERED']._serialized_start=644
-  _globals['_WEBHOOKDELIVERED']._serialized_end=777
-  _globals['_WEBHOOKPARKED']._serialized_start=779
-  _globals['_WEBHOOKPARKED']._serialized_end=905
-  _globals['_WEBHOOKRESUMED']._serialized_start=907
-  _globals['_WEBHOOKRESUMED']._serialized_end=987
-  _globals['_WEBHOOKREPLAYED']._serialized_start=989
-  _globals['_WEBHOOKREPLAYED']._serialized_end=1070
+  _globals['_WEBHOOKCREATED']._serialized_end=213
+  _globals['_WEBHOOKSETTINGS']._serialized_start=216
+  _globals['_WEBHOOKSETTINGS']._serialized_end=349
+  _globals['_WEBHOOKCHANGED']._serialized_start=352
+  _globals['_WEBHOOKCHANGED']._serialized_end=498
+  _globals['_WEBHOOKDELETED']._serialized_start=500
+  _globals['_WEBHOOKDELETED']._serialized_end=536
+  _globals['_WEBHOOKSECRETROTATED']._serialized_start=538
+  _globals['_WEBHOOKSECRETROTATED']._serialized_end=656
+  _globals['_WEBHOOKDELIVERED']._serialized_start=659
+  _globals['_WEBHOOKDELIVERED']._serialized_end=807
+  _globals['_WEBHOOKPARKED']._serialized_start=809
+  _globals['_WEBHOOKPARKED']._serialized_end=935
+  _globals['_WEBHOOKRESUMED']._serialized_start=937
+  _globals['_WEBHOOKRESUMED']._serialized_end=1032
+  _globals['_WEBHOOKREPLAYED']._serialized_start=1034
+  _globals['_WEBHOOKREPLAYED']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

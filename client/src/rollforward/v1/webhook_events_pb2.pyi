@@ -53,10 +53,13 @@ class WebhookCreated(_message.Message):
     WEBHOOK_ID_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The webhook's id: 32 hex digits."""
     from_revision: _builtins.int
     """It is told of every change after this revision of the registry log."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the cursor is in from here on; 0 for the first."""
     @_builtins.property
     def settings(self) -> Global___WebhookSettings:
         """Where it is and what it wants to hear of."""
@@ -67,10 +70,11 @@ class WebhookCreated(_message.Message):
         webhook_id: _builtins.str = ...,
         settings: Global___WebhookSettings | None = ...,
         from_revision: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "settings", b"settings", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "from_revision", b"from_revision", "settings", b"settings", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,6 +220,7 @@ class WebhookDelivered(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STATUS_CODE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The webhook's id."""
     position: _builtins.int
@@ -228,6 +233,8 @@ class WebhookDelivered(_message.Message):
     """How many requests that took."""
     status_code: _builtins.int
     """The HTTP status of the last answer."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the cursor is in from here on; 0 for the first."""
     def __init__(
         self,
         *,
@@ -237,10 +244,11 @@ class WebhookDelivered(_message.Message):
         deliveries: _builtins.int = ...,
         attempts: _builtins.int = ...,
         status_code: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deliveries", b"deliveries", "event_id", b"event_id", "position", b"position", "status_code", b"status_code", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deliveries", b"deliveries", "epoch", b"epoch", "event_id", b"event_id", "position", b"position", "status_code", b"status_code", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,22 +305,26 @@ class WebhookResumed(_message.Message):
     WEBHOOK_ID_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TO_REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The webhook's id."""
     from_revision: _builtins.int
     """The cursor before: what is after it was not delivered."""
     to_revision: _builtins.int
     """The cursor from now on: what lies between the two is never sent, because an operator said so. As before when nothing is skipped."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the cursor is in from here on; 0 for the first."""
     def __init__(
         self,
         *,
         webhook_id: _builtins.str = ...,
         from_revision: _builtins.int = ...,
         to_revision: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "to_revision", b"to_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "from_revision", b"from_revision", "to_revision", b"to_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,22 +339,26 @@ class WebhookReplayed(_message.Message):
     WEBHOOK_ID_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TO_REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The webhook's id."""
     from_revision: _builtins.int
     """The cursor before."""
     to_revision: _builtins.int
     """The cursor from now on: every change after it is sent, in order."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the cursor is in from here on; 0 for the first."""
     def __init__(
         self,
         *,
         webhook_id: _builtins.str = ...,
         from_revision: _builtins.int = ...,
         to_revision: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "to_revision", b"to_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "from_revision", b"from_revision", "to_revision", b"to_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -173,6 +173,7 @@ class CreateWebhookRequest(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Where requests are sent: http or https, at most 2,000 characters, no user, password or fragment."""
     model: _builtins.str
@@ -187,6 +188,8 @@ class CreateWebhookRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_webhook_events_pb2.WebhookChangeKind.ValueType]:
         """The kinds of change that it hears of; none means all."""
@@ -202,10 +205,11 @@ class CreateWebhookRequest(_message.Message):
         from_revision: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "from_revision", b"from_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "changes", b"changes", "description", b"description", "from_revision", b"from_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "changes", b"changes", "description", b"description", "epoch", b"epoch", "from_revision", b"from_revision", "model", b"model", "reason", b"reason", "request_id", b"request_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_revision: _TypeAlias = _typing.Literal["from_revision"]  # noqa: Y015
     _WhichOneofArgType__from_revision: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision"]  # noqa: Y015
@@ -670,6 +674,7 @@ class ResumeWebhookRequest(_message.Message):
     SKIP_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """Its id."""
     skip_revision: _builtins.int
@@ -678,6 +683,8 @@ class ResumeWebhookRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision was read in; 0 for the first. Another than the log's is refused."""
     def __init__(
         self,
         *,
@@ -685,10 +692,11 @@ class ResumeWebhookRequest(_message.Message):
         skip_revision: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_skip_revision", b"_skip_revision", "skip_revision", b"skip_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_skip_revision", b"_skip_revision", "reason", b"reason", "request_id", b"request_id", "skip_revision", b"skip_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_skip_revision", b"_skip_revision", "epoch", b"epoch", "reason", b"reason", "request_id", b"request_id", "skip_revision", b"skip_revision", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__skip_revision: _TypeAlias = _typing.Literal["skip_revision"]  # noqa: Y015
     _WhichOneofArgType__skip_revision: _TypeAlias = _typing.Literal["_skip_revision", b"_skip_revision"]  # noqa: Y015
@@ -734,6 +742,7 @@ class ReplayWebhookRequest(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The endpoint's id."""
     from_revision: _builtins.int
@@ -742,6 +751,8 @@ class ReplayWebhookRequest(_message.Message):
     """Why."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    epoch: _builtins.int
+    """The epoch of the registry log that the revision was read in; 0 for the first. Another than the log's is refused."""
     def __init__(
         self,
         *,
@@ -749,10 +760,11 @@ class ReplayWebhookRequest(_message.Message):
         from_revision: _builtins.int = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "reason", b"reason", "request_id", b"request_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "from_revision", b"from_revision", "reason", b"reason", "request_id", b"request_id", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
