@@ -100,19 +100,19 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
     """Services whose registry and tracking logs lost their ends, which was accepted."""
     data = tmp_path_factory.mktemp("epoch") / "data"
     copy, logs = data.with_name("copy"), ("registry", "tracking")
-    address = f"127.0.0.1:{free_port()}"
+    options = ("--grpc", f"127.0.0.1:{free_port()}", "--webhooks-allow-private")
     with Receiver() as receiver:
-        with up(data, "--grpc", address) as services:
+        with up(data, *options) as services:
             kept = keep(services)
         shutil.copytree(data / "nats", copy)
-        with up(data, "--grpc", address) as services:
+        with up(data, *options) as services:
             before = know(services, *kept, receiver)
             webhooks_log = data / "nats/store/jetstream/$G/streams/rf-webhooks"
         shutil.copytree(webhooks_log, copy / webhooks_log.relative_to(data / "nats"), dirs_exist_ok=True)
         shutil.rmtree(data / "nats")
         copy.rename(data / "nats")
         accept = [part for log in logs for part in ("--accept-log-loss", log)]
-        with up(data, "--grpc", address, *accept) as services:
+        with up(data, *options, *accept) as services:
             status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
             epochs = {log.name: log.epoch for log in status.logs}
             assert epochs["registry"] > 1
