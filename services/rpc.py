@@ -42,6 +42,7 @@ METRICS = Histogram(
     registry=None,
 )
 LONGEST_WAIT = 10.0
+SOON_SECONDS = 0.05
 HEAD = "head"
 """In place of a position: the head of every log that the result comes from, as it is when the call arrives."""
 
@@ -309,6 +310,8 @@ class Edge(grpc.aio.ServerInterceptor):
                 check_epoch(source.store.log, epoch, source.store.epochs[-1])
             position = await _head(source, context) if HEAD in wanted else position
             if position > source.position:
+                if HEAD not in wanted:
+                    await _refuse_ahead(source, position, context)
                 await wait_for(source, position, context)
 
 
@@ -386,17 +389,42 @@ async def wait_for(source: Follows, position: int, context: Context) -> None:
         raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
 
 
+async def _refuse_ahead(source: Follows, position: int, context: Context) -> None:
+    """Refuse a position that the log has not reached.
+
+    The log is asked only after a moment: mostly the position is that of a write just made, and the source nearly there.
+
+    Raises:
+        Rejected: POSITION_AHEAD.
+        StoreUnavailable: The log does not answer within the call's deadline.
+    """
+    try:
+        async with asyncio.timeout(min(SOON_SECONDS, _patience(context))):
+            await source.wait_for(position)
+    except TimeoutError:
+        head = await _within(context, source, source.store.head())
+        if position <= head:
+            return
+        words = f"the {source.store.log} log has not reached position {position}: it is at {head}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, log=source.store.log, position=str(position)) from None
+
+
 async def _head(source: Follows, context: Context) -> int:
     """Return the position of the log's last event, asked of the log itself: other processes write to it too.
 
     Raises:
         StoreUnavailable: The log does not answer within the call's deadline.
     """
+    head = await _within(context, source, source.store.head())
+    # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
+    return head if head <= source.position else await _within(context, source, source.store.last())
+
+
+async def _within(context: Context, source: Follows, position: Awaitable[int]) -> int:
+    """Return what a log answers within the call's deadline."""
     try:
         async with asyncio.timeout(_patience(context)):
-            head = await source.store.head()
-            # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
-            return head if head <= source.position else await source.store.last()
+            return await position
     except TimeoutError as error:
         raise StoreUnavailable(f"the {source.store.log} log does not answer; its head is not known") from error
 
