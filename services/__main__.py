@@ -69,7 +69,13 @@ Grpc = Annotated[
 Http = Annotated[
     str | None, Parameter(metavar="HOST:PORT", help="The address of health checks and metrics; default none.")
 ]
-Nats = Annotated[str | None, Parameter(metavar="URL", help="An outside NATS server, such as nats://localhost:4222.")]
+Nats = Annotated[
+    str | None,
+    Parameter(
+        metavar="URL",
+        help="An outside NATS server, or several of one cluster with commas: nats://a:4222,nats://b:4222.",
+    ),
+]
 Database = Annotated[
     str | None, Parameter(metavar="URL", help="postgresql://..., or a directory for SQLite; default in DIR.")
 ]

@@ -43,7 +43,7 @@ class Settings:
         grpc: Where gRPC listens, ``host:port``; port 0 takes a free one.
         http: Where health and metrics listen; empty for nowhere.
         data: The data directory: embedded NATS, rows and artifacts unless they are placed elsewhere.
-        nats: An outside server's URL; empty for the embedded one.
+        nats: An outside server's URL, or several of one cluster with commas; empty for the embedded one.
         nats_user, nats_password: Its credentials, unless they stand in the URL.
         nats_monitor: The URL of the outside server's monitoring port, from which its flush setting is read.
         nats_port: The embedded server's port; 0 takes a free one.

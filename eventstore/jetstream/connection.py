@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
 
+import nats.errors
 import structlog
 from nats.aio.client import Client as NatsClient
 
 from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.event import MAX_MESSAGE_BYTES
+from eventstore.jetstream.description import describe
 
 OLDEST_SERVER = (2, 12)
 PATIENCE_SECONDS = 15.0
@@ -93,16 +96,23 @@ def _header_name(name: bytes) -> str:
 async def connect(
     url: str, user: str | None = None, password: str | None = None, *, patience: float = PATIENCE_SECONDS
 ) -> NatsClient:
-    """A connection that reconnects for as long as it lives; `patience` (seconds) is for the first time.
+    """Return a connection that reconnects for as long as it lives.
+
+    Args:
+        url: A server, or several of one cluster with commas in between; one that answers is enough.
+        user: The user, unless it stands in the URL.
+        password: The password, unless it stands in the URL.
+        patience: How long to try for the first time, in seconds.
 
     Raises:
-        StoreUnavailable: No server answers at `url`, or it refuses the credentials.
+        StoreUnavailable: No server answers, or it refuses the credentials.
         UnsafeStore: The server is older than 2.12, or takes messages too small for an event.
     """
     client = _Client()
     errors = _Errors()
     callbacks: dict[str, Any] = {"error_cb": errors.note, "reconnected_cb": errors.forget}
-    connecting = asyncio.ensure_future(client.connect(url, user=user, password=password, **callbacks, **_OPTIONS))
+    servers = [server.strip() for server in url.split(",") if server.strip()]
+    connecting = asyncio.ensure_future(client.connect(servers, user=user, password=password, **callbacks, **_OPTIONS))
     refused = asyncio.ensure_future(errors.refused.wait())
     try:
         await asyncio.wait({connecting, refused}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -114,11 +124,31 @@ async def connect(
         raise
     finally:
         refused.cancel()
+    error = connecting.exception() if connecting.done() else errors.error
     await _abandon(client, connecting)
-    raise StoreUnavailable(f"no NATS server that lets us in at {url}: {errors.last}")
+    raise StoreUnavailable(_cannot_connect(url, error))
+
+
+def _cannot_connect(url: str, error: BaseException | None) -> str:
+    fault = f"cannot connect to NATS at {re.sub('//[^@/,]*@', '//', url)}"
+    if _is_refusal(error):
+        return (
+            f"{fault}: authorization failed. Set ROLLFORWARD_NATS_USER and ROLLFORWARD_NATS_PASSWORD to a user of the "
+            "server, or put them into the URL"
+        )
+    if isinstance(error, (ValueError, nats.errors.Error)) and not isinstance(error, TimeoutError):
+        return f"{fault}: {describe(error)}. Expected nats://HOST:PORT, several with commas in between"
+    reason = "connection refused" if isinstance(error, ConnectionRefusedError) else describe(error or TimeoutError())
+    return f"{fault}: {reason}. Is a server running there?"
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    return "authorization" in str(error).lower()
 
 
 async def _abandon(client: NatsClient, connecting: asyncio.Future[None]) -> None:
+    if connecting.done() and connecting.exception():
+        return  # an address that cannot be read: there is nothing to close
     connecting.cancel()
     await asyncio.wait({connecting})
     await client.close()
@@ -129,17 +159,17 @@ class _Errors:
 
     def __init__(self) -> None:
         self.refused = asyncio.Event()
-        self.last = ""
+        self.error: Exception | None = None
 
     async def note(self, error: Exception) -> None:
-        if "authorization" in str(error).lower():
+        if _is_refusal(error):
             self.refused.set()
-        if repr(error) != self.last:
-            self.last = repr(error)
-            _logger.warning("nats error", error=self.last)
+        if repr(error) != repr(self.error):
+            _logger.warning("nats error", error=describe(error))
+        self.error = error
 
     async def forget(self) -> None:
-        self.last = ""
+        self.error = None
 
 
 def server_version(client: NatsClient) -> str:

@@ -1,0 +1,47 @@
+"""How a connection to NATS begins: several servers of which some are down, and what is said when there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventstore.errors import StoreUnavailable
+from eventstore.jetstream import connect
+from services.nats_server import NatsAddress
+from tests.servers.ports import free_port
+
+
+async def test_one_server_that_answers_is_enough(nats_address: NatsAddress) -> None:
+    urls = [f"nats://127.0.0.1:{free_port()}", nats_address.url, f"nats://127.0.0.1:{free_port()}"]
+    for _ in range(3):
+        client = await connect(" , ".join(urls), nats_address.user, nats_address.password)
+        assert client.is_connected
+        await client.close()
+        urls.append(urls.pop(0))
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("nats://127.0.0.1:1", "connection refused"),
+        ("nats://me:secret@127.0.0.1:1,nats://127.0.0.1:2", "connection refused"),
+        ("nats://no-such-host.invalid:4222", "Is a server running there?"),
+        ("nats://127.0.0.1:port", "Expected nats://HOST:PORT"),
+        ("nats://127.0.0.1:1,ws://127.0.0.1:2", "Expected nats://HOST:PORT"),
+    ],
+)
+async def test_why_no_server_answers_is_told(url: str, fault: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        await connect(url, patience=0.5)
+    assert caught.value.reason == "LOG_UNAVAILABLE"
+    assert str(caught.value).startswith("cannot connect to NATS at nats://")
+    assert fault in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_refused_credentials_are_told_with_the_way_out(nats_address: NatsAddress, several: bool) -> None:
+    url = f"{nats_address.url},{nats_address.url}" if several else nats_address.url
+    with pytest.raises(StoreUnavailable) as caught:
+        await connect(url, nats_address.user, "wrong")
+    assert "authorization failed" in str(caught.value)
+    assert "ROLLFORWARD_NATS_PASSWORD" in str(caught.value)
