@@ -22,7 +22,14 @@ from eventstore.backoff import pause_after
 from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
 from eventstore.epochs import FIRST_EPOCH, read_epochs
-from eventstore.errors import DuplicateAppend, EventTooLarge, LogRewritten, StoreUnavailable, WrongExpectedRevision
+from eventstore.errors import (
+    DuplicateAppend,
+    EventTooLarge,
+    LogRewritten,
+    StoreUnavailable,
+    UnsafeStore,
+    WrongExpectedRevision,
+)
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.appends import (
     AppendChecker,
@@ -40,6 +47,7 @@ from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPE
 from eventstore.jetstream.history import HistoryReader
 from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
 from eventstore.jetstream.stored import decode_stored
+from eventstore.jetstream.stream_config import NEEDED, TOLD_OTHERWISE, differences, stream_config
 from eventstore.jetstream.together import Together
 from eventstore.pages import Page, PagedLog
 from eventstore.store import check_append
@@ -48,7 +56,6 @@ __all__ = ["JetStreamStore", "connect", "subject_of"]
 
 T = TypeVar("T")
 
-DUPLICATE_WINDOW = 120.0
 ATTEMPT_SECONDS = 2.0
 PATIENCE_SECONDS = 12.0
 PAUSE_SECONDS = 0.05
@@ -95,6 +102,7 @@ class JetStreamStore:
         self._name = f"rf-{log}"
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._replicas = 1
+        self._asked: api.StreamConfig | None = None
         self._epochs: tuple[int, ...] = (FIRST_EPOCH,)
         self._together = Together()
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
@@ -142,28 +150,25 @@ class JetStreamStore:
 
         Raises:
             StoreUnavailable: JetStream does not answer or refuses.
+            UnsafeStore: A new log was not created as it was asked for, or an existing one cannot be used as it is.
         """
-        config = api.StreamConfig(
-            name=self._name,
-            description=f"The {self._log} log of rollforward",
-            subjects=[f"rf.{self._log}.>"],
-            storage=api.StorageType.FILE,
-            num_replicas=replicas,
-            discard=api.DiscardPolicy.NEW,
-            duplicate_window=DUPLICATE_WINDOW,
-            allow_direct=True,
-            allow_atomic=True,
-            deny_delete=not erasable,
-            deny_purge=not erasable,
-        )
+        asked = self._asked = stream_config(self._log, replicas, erasable=erasable)
+        made = False
 
         async def info() -> api.StreamInfo:
+            nonlocal made
             try:
                 return await self._js.stream_info(self._name)
             except NotFoundError:
-                return await self._js.add_stream(config)
+                made = True
+                return await self._js.add_stream(asked)
 
-        self._replicas = (await self._insist(info)).config.num_replicas or 1
+        given = (await self._insist(info)).config
+        different = differences(asked, given)
+        unfit = different if made else {setting: different[setting] for setting in NEEDED if setting in different}
+        if unfit:
+            raise UnsafeStore(f"the {self._log} log cannot be kept safely: {'; '.join(unfit.values())}")
+        self._replicas = given.num_replicas or 1
         self._epochs = await read_epochs(self)
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
@@ -401,7 +406,14 @@ class JetStreamStore:
             await self._appends.is_whole(newest)
         replicas = config.num_replicas or 1
         words = f"{config.storage or 'file'}, {replicas} replica{'s' * (replicas > 1)}"
-        warnings = [*stream_warnings(config), *await flush_warnings(self._flush, replicas), *self._appends.warnings]
+        different = differences(self._asked, config) if self._asked else {}
+        told = [words for setting, words in different.items() if setting not in TOLD_OTHERWISE]
+        warnings = [
+            *stream_warnings(config),
+            *told,
+            *await flush_warnings(self._flush, replicas),
+            *self._appends.warnings,
+        ]
         return LogCondition(words, tuple(warnings), {"nats": server_version(self._client)})
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,25 @@ from nats.aio.client import Client
 from nats.js import api
 
 from eventstore.codec import EventTypes
-from eventstore.errors import StoreUnavailable
-from eventstore.jetstream import JetStreamStore, connect
+from eventstore.errors import StoreUnavailable, UnsafeStore
+from eventstore.jetstream import JetStreamStore, connect, store
 from eventstore.jetstream.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
+from eventstore.jetstream.stream_config import DUPLICATE_WINDOW, stream_config
 from eventstore.memory import MemoryStore
 from services.nats_child import find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress
 from tests.servers.nats import until
 
 TYPES = EventTypes([StringValue])
-SOUND = {"discard": api.DiscardPolicy.NEW, "storage": api.StorageType.FILE, "allow_atomic": True}
+SOUND = {
+    "discard": api.DiscardPolicy.NEW,
+    "storage": api.StorageType.FILE,
+    "allow_atomic": True,
+    "allow_direct": True,
+    "deny_delete": True,
+    "deny_purge": True,
+    "duplicate_window": DUPLICATE_WINDOW,
+}
 
 
 def question(address: NatsAddress) -> FlushQuestion:
@@ -135,11 +145,15 @@ def test_a_monitoring_port_tells_of_an_outside_server(tmp_path: Path, setting: s
     "weakness",
     [
         {"storage": api.StorageType.MEMORY},
-        {"max_age": 60.0},
+        {"max_age": 600.0},
         {"discard": api.DiscardPolicy.OLD, "max_msgs": 100},
         {"discard": api.DiscardPolicy.OLD, "max_bytes": 10_000_000},
         {"max_msgs_per_subject": 5},
         {"allow_atomic": False},
+        {"deny_purge": False},
+        {"deny_delete": False},
+        {"allow_msg_ttl": True, "deny_purge": False},
+        {"duplicate_window": 5.0},
     ],
 )
 async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
@@ -151,9 +165,46 @@ async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
         try:
             log = JetStreamStore(client, "weak", TYPES, question(nats_address))
             await log.open()
-            assert len((await log.condition()).warnings) == 1
+            warnings = (await log.condition()).warnings
+            assert len(warnings) == len({*weakness} - {"max_msgs", "max_bytes"})
         finally:
             await client.jetstream().delete_stream("rf-weak")
+
+
+@pytest.mark.parametrize("weakness", [{"allow_direct": False}, {"subjects": ["rf.weak.>", "other.>"]}])
+async def test_a_stream_that_cannot_hold_a_log_is_refused(
+    nats_address: NatsAddress, weakness: dict[str, object]
+) -> None:
+    async with connected(nats_address) as client:
+        settings = {"subjects": ["rf.weak.>"], **SOUND, **weakness}
+        await client.jetstream().add_stream(api.StreamConfig(name="rf-weak", **settings))  # type: ignore[arg-type]
+        try:
+            with pytest.raises(UnsafeStore) as caught:
+                await JetStreamStore(client, "weak", TYPES).open()
+            assert next(iter(weakness)) in str(caught.value)
+        finally:
+            await client.jetstream().delete_stream("rf-weak")
+
+
+async def test_a_guard_that_the_server_drops_is_noticed(
+    nats_address: NatsAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nats-server 2.15.1 turns deny_purge off, and roll-ups on, when a stream leaves delete markers: without an error.
+    def asked(log: str, replicas: int, *, erasable: bool) -> api.StreamConfig:
+        config = stream_config(log, replicas, erasable=erasable)
+        return replace(config, allow_msg_ttl=True, subject_delete_marker_ttl=60.0)
+
+    async with connected(nats_address) as client:
+        monkeypatch.setattr(store, "stream_config", asked)
+        try:
+            with pytest.raises(UnsafeStore) as caught:
+                await JetStreamStore(client, "marking", TYPES).open()
+            assert "deny_purge" in str(caught.value)
+            log = JetStreamStore(client, "marking", TYPES, question(nats_address))
+            await log.open()
+            assert [words for words in (await log.condition()).warnings if "deny_purge" in words]
+        finally:
+            await client.jetstream().delete_stream("rf-marking")
 
 
 def test_a_sound_stream_and_an_asynchronous_one() -> None:
