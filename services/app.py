@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -29,13 +30,14 @@ from rollforward import v1
 from services import registry, serving, tracking, webhooks
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
-from services.grpc_server import add_health_and_reflection, listen, open_server
+from services.grpc_server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
 from services.http import serving_http
 from services.listen import check_reach
 from services.logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
-from services.nats_recovery import keep_writable
+from services.nats_recovery import explain, keep_writable
 from services.nats_server import EmbeddedNats, NatsServerError
 from services.objects import ObjectPlace, open_objects
+from services.readiness import Readiness
 from services.registry.commands import Commands as RegistryCommands
 from services.registry.decider import DECIDER as MODELS
 from services.registry.judging import Judge
@@ -129,6 +131,7 @@ class _Parts:
     keepers: dict[str, SnapshotKeeper] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
     required: set[str] = field(default_factory=set)
+    system: SystemServicer = field(init=False)
 
     def projector(self, log: str, projection: Projection, service: str, *, required: bool = True) -> Projector:
         """Adds a projection that a service answers from.
@@ -144,6 +147,15 @@ class _Parts:
         self.workers.append(keeper)
         self.edge.rows.setdefault(f"rollforward.v1.{service}", []).append(projector)
         return projector
+
+    def needs(self) -> Mapping[str, set[str]]:
+        """By service name, what a problem of which keeps it from serving; the empty name is the process."""
+        needs = {
+            name: {subject for rows in sources for subject in (f"projection {rows.name}", f"log {rows.store.log}")}
+            for name, sources in self.edge.rows.items()
+        }
+        logs, projections = (f"log {log}" for log in self.stores), (f"projection {name}" for name in self.projectors)
+        return needs | {"": {*logs, *projections}}
 
     async def stop_workers(self) -> None:
         """Ends what works by itself, in good order."""
@@ -177,12 +189,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         names = [name for service in settings.services for name in _NAMES[service]]
         checks = await add_health_and_reflection(server, [*names, "SystemService"])
         address = listen(server, settings.grpc)
+        readiness = await stack.enter_async_context(_watched(parts, checks))
         ready = asyncio.Event()
         http = ""
         if settings.http:
-            http = await stack.enter_async_context(
-                serving_http(settings.http, parts.projectors, ready.is_set, [ATTEMPTS])
-            )
+            http = await stack.enter_async_context(serving_http(settings.http, readiness, ready.is_set, [ATTEMPTS]))
         await server.start()
         ready.set()
         try:
@@ -193,6 +204,24 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             for tail in tails.values():
                 tail.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
             await server.stop(GRACE_SECONDS)
+
+
+@asynccontextmanager
+async def _watched(parts: _Parts, checks: HealthServicer) -> AsyncIterator[Readiness]:
+    """Look after what the services need; gRPC health says of each whether it has it."""
+
+    async def tell(problems: Mapping[str, str]) -> None:
+        for name, needs in parts.needs().items():
+            await set_serving(checks, name, serving=not needs & problems.keys())
+
+    readiness = Readiness(list(parts.stores.values()), parts.tails, parts.projectors, tell)
+    parts.edge.problem_of = readiness.problem_of
+    parts.system.readiness = readiness
+    await readiness.start()
+    try:
+        yield readiness
+    finally:
+        await readiness.stop()
 
 
 def _put_together(
@@ -209,8 +238,8 @@ def _put_together(
         for service in settings.services:
             _ADD[service](parts)
     parts.workers.append(PositionNotes(settings.data, tails))
-    system = SystemServicer(settings.services, list(stores.values()), parts.projectors, parts.keepers)
-    v1.add_SystemServiceServicer_to_server(system, server)
+    parts.system = SystemServicer(settings.services, tails, parts.projectors, parts.keepers)
+    v1.add_SystemServiceServicer_to_server(parts.system, server)
     return parts
 
 
@@ -270,11 +299,13 @@ async def _open_logs(
 ) -> dict[str, JetStreamStore]:
     logs = list(dict.fromkeys(log for service in settings.services for log in NEEDED_LOGS[service]))
     url, user, password = settings.nats, settings.nats_user, settings.nats_password
+    why: Callable[[], str] = str  # of an outside server nothing is known
     flush = ask_monitor(settings.nats_monitor) if settings.nats_monitor else None
     if not url:
         refuse_missing_store(settings, knowledge, logs)
         nats = await stack.enter_async_context(EmbeddedNats(settings.data / "nats", port=settings.nats_port or None))
         url, user, password = nats.address.url, nats.address.user, nats.address.password
+        why = partial(explain, nats)
         flush = ask_system_account(url, nats.address.system_user, nats.address.system_password)
         for looking_after in (_end_with(nats.failed, failed), keep_writable(nats)):
             stack.push_async_callback(end, asyncio.create_task(looking_after))
@@ -284,7 +315,7 @@ async def _open_logs(
     stack.push_async_callback(history.close)
     stores = {}
     for log in logs:
-        stores[log] = JetStreamStore(client, log, LOGS[log], flush, history)
+        stores[log] = JetStreamStore(client, log, LOGS[log], flush, history, why)
     await refuse_losses(list(stores.values()), knowledge, settings)
     for log, store in stores.items():
         await open_log(store, knowledge, settings, erasable=log == "tracking")

@@ -64,6 +64,15 @@ def listen(server: grpc.aio.Server, address: str) -> str:
     return address_of(host, port)
 
 
+HealthServicer = health.aio.HealthServicer
+
+
+async def set_serving(checks: HealthServicer, name: str, *, serving: bool) -> None:
+    """Say whether a service, or with an empty name the process, can do its work."""
+    statuses = health_pb2.HealthCheckResponse
+    await checks.set(name, statuses.SERVING if serving else statuses.NOT_SERVING)
+
+
 async def add_health_and_reflection(server: grpc.aio.Server, names: Sequence[str]) -> health.aio.HealthServicer:
     """Tells of the services of these names that they are there and well."""
     full = [f"rollforward.v1.{name}" for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from eventstore.projection import Projector
 from services.http_connections import MAX_CONNECTIONS, ImpatientProtocol
 from services.listen import address_of, bound_socket
+from services.readiness import Readiness
 from services.rpc import METRICS
 
 
@@ -28,25 +28,37 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Positions(Collector):
-    """Reads the projections' positions when it is asked."""
+class _State(Collector):
+    """Reads how far the projections are, and what is wrong, when it is asked."""
 
-    def __init__(self, projectors: Mapping[str, Projector]) -> None:
-        self._projectors = projectors
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
 
     def collect(self) -> list[Metric]:
-        """The position of each projection, and whether it failed."""
+        """Return each projection's position, and what is and is not as it should be."""
+        ready = GaugeMetricFamily("rollforward_ready", "1 while nothing is known to be wrong")
+        ready.add_metric([], float(not self._readiness.problems and not self._readiness.failed))
+        writable = GaugeMetricFamily("rollforward_log_writable", "1 while the log takes writes", labels=["log"])
+        for log in self._readiness.logs:
+            writable.add_metric([log], float(f"log {log}" not in self._readiness.problems))
+        return [ready, writable, *self._of_projections()]
+
+    def _of_projections(self) -> list[Metric]:
         position = GaugeMetricFamily("rollforward_projection_position", "Last position applied", labels=["projection"])
         failed = GaugeMetricFamily("rollforward_projection_failed", "1 once it cannot go on", labels=["projection"])
-        for name, projector in self._projectors.items():
+        stuck = GaugeMetricFamily(
+            "rollforward_projection_stuck", "1 while it does not follow its log", labels=["projection"]
+        )
+        for name, projector in self._readiness.projectors.items():
             position.add_metric([name], projector.position)
             failed.add_metric([name], float(projector.failure is not None))
-        return [position, failed]
+            stuck.add_metric([name], float(bool(self._readiness.problem_of(name))))
+        return [position, failed, stuck]
 
 
 @asynccontextmanager
 async def serving_http(
-    address: str, projectors: Mapping[str, Projector], is_ready: Callable[[], bool], metrics: Iterable[Collector] = ()
+    address: str, readiness: Readiness, is_ready: Callable[[], bool], metrics: Iterable[Collector] = ()
 ) -> AsyncIterator[str]:
     """Listens on ``host:port`` (port 0: a free one) and gives the URL; `metrics` are shown beside its own.
 
@@ -54,9 +66,9 @@ async def serving_http(
         AddressInUse: Another program listens there.
     """
     registry = CollectorRegistry()
-    for shown in [_Positions(projectors), METRICS, *metrics]:
+    for shown in [_State(readiness), METRICS, *metrics]:
         registry.register(shown)
-    app = Starlette(routes=_routes(registry, projectors, is_ready))
+    app = Starlette(routes=_routes(registry, readiness, is_ready))
     with bound_socket(address) as socket:
         config = uvicorn.Config(
             app,
@@ -78,16 +90,14 @@ async def serving_http(
             await task
 
 
-def _routes(
-    registry: CollectorRegistry, projectors: Mapping[str, Projector], is_ready: Callable[[], bool]
-) -> list[Route]:
+def _routes(registry: CollectorRegistry, readiness: Readiness, is_ready: Callable[[], bool]) -> list[Route]:
     async def live(_: Request) -> Response:
         return PlainTextResponse("live\n")
 
     async def ready(_: Request) -> Response:
-        failed = [name for name, projector in projectors.items() if projector.failure]
-        well = is_ready() and not failed
-        body = {"ready": well, "failed_projections": failed}
+        problems = list(readiness.problems.values())
+        well = is_ready() and not problems and not readiness.failed
+        body = {"ready": well, "failed_projections": readiness.failed} | ({"problems": problems} if problems else {})
         return JSONResponse(body, status_code=200 if well else 503)
 
     async def metrics(_: Request) -> Response:

@@ -34,6 +34,11 @@ _MEMORY = "256MiB"  # what Go tries to stay below: left to itself it keeps much 
 _READY_LIMIT = 120.0  # seconds: recovering a large store comes before listening
 _STOP_LIMIT = 10.0  # seconds from SIGTERM to SIGKILL
 _POLL = 0.005  # seconds
+_BLOCK_BYTES = 4096
+_NO_SPACE = b"no space left on device"
+
+MIN_FREE_BYTES = 1024 * 1024
+"""What must be free for a server to be started."""
 
 # 1 is PR_SET_PDEATHSIG, 9 is SIGKILL. A parent that died before the call is told by the changed parent pid.
 _LINUX_LEASH = """
@@ -84,6 +89,15 @@ class NatsServerFailed(NatsServerError):
         self.log = log
 
 
+class NoSpace(NatsServerError):
+    """There is no room on the disk of the data directory `path`: a server could not write there."""
+
+    def __init__(self, path: Path) -> None:
+        free = shutil.disk_usage(path).free
+        super().__init__(f"no space left on device: {path} has {free} bytes free. Make room, then start again")
+        self.path = path
+
+
 @dataclass(frozen=True, slots=True)
 class NatsConfig:
     """What differs from one embedded server to the next; `port` None takes a free one.
@@ -125,17 +139,21 @@ jetstream {{ store_dir: "store", max_file_store: {_room(store)}, {sync} }}
 class NatsChild:
     """A running server over the directory `data`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, data: Path, leash: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, data: Path, leash: int, logged: int = 0) -> None:
         self._process = process
         self._data = data
+        self._logged = logged
         self._leash: int | None = leash
 
     @classmethod
     async def spawn(cls, binary: Path, data: Path, lock: DirectoryLock) -> Self:
-        """Start the program with the configuration in `data`; it shares the lock. Raises `OSError`."""
+        """Start the program with the configuration in `data`; it shares the lock. Raises `OSError`, `NoSpace`."""
+        if shutil.disk_usage(data).free < MIN_FREE_BYTES:
+            raise NoSpace(data)
         _drop_ports_files(data)
         reader, leash = os.pipe()
         log = os.open(data / "nats-server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        logged = os.fstat(log).st_size
         try:
             process = await asyncio.create_subprocess_exec(
                 *leashed([str(binary), "-c", str(data / "nats-server.conf")]),
@@ -153,7 +171,7 @@ class NatsChild:
         finally:
             os.close(reader)
             os.close(log)
-        child = cls(process, data, leash)
+        child = cls(process, data, leash, logged)
         try:
             lock.name_holders(process.pid)
         except BaseException:
@@ -169,7 +187,7 @@ class NatsChild:
     async def ready(self, config: NatsConfig) -> int:
         """Wait until JetStream answers a client with these credentials; return the port.
 
-        Raises `PortInUse`, `NatsServerFailed`; no process is left then.
+        Raises `PortInUse`, `NatsServerFailed`, `NoSpace`; no process is left then.
         """
         try:
             async with asyncio.timeout(_READY_LIMIT):
@@ -213,8 +231,16 @@ class NatsChild:
             port = _bound_port(self._data, self._process.pid)
             if port is not None and await _jetstream_answers(port, config):
                 return port
+            self._check_space()
             await asyncio.sleep(_POLL)
+        self._check_space()
         return None
+
+    def _check_space(self) -> None:
+        """Raise `NoSpace` when the disk is full: the server waits or ends then, without a word to its clients."""
+        full = shutil.disk_usage(self._data).free < _BLOCK_BYTES
+        if full or _NO_SPACE in _written_since(self._data / "nats-server.log", self._logged):
+            raise NoSpace(self._data)
 
     def _failure(self, code: int | None) -> NatsServerFailed:
         log = self._data / "nats-server.log"
@@ -303,6 +329,14 @@ async def _jetstream_answers(port: int, config: NatsConfig) -> bool:
         with suppress(ConnectionError):  # the server may have closed it first
             await writer.wait_closed()
     return False
+
+
+def _written_since(path: Path, size: int) -> bytes:
+    """Return what was added to a log since it had a size, at most its last 64 KiB."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(size if size <= end else 0, end - 65536))
+        return file.read()
 
 
 def _last_line(path: Path) -> str:

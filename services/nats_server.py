@@ -24,6 +24,7 @@ from services.nats_child import (
     NatsServerError,
     NatsServerFailed,
     NatsServerMissing,
+    NoSpace,
     PortInUse,
     find_nats_server,
 )
@@ -37,11 +38,13 @@ __all__ = [
     "NatsServerError",
     "NatsServerFailed",
     "NatsServerMissing",
+    "NoSpace",
     "PortInUse",
 ]
 
 _STABLE = 30.0  # seconds a server must live for its death not to count as a quick failure
 _QUICK_FAILURES = 5
+_ROOM_SECONDS = 2.0  # between attempts to start a server whose disk is full
 _BACKOFF = 0.05  # seconds, doubled with each quick failure
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -66,7 +69,8 @@ class EmbeddedNats:
 
     `port` None takes a free one; either way a restart comes back on the same port with the same credentials.
     `sync_always` False lets acknowledged events be lost in a power cut. The directory holds the store, the
-    server's log `nats-server.log` (rotated at 16 MB), its configuration and the lock.
+    server's log `nats-server.log` (rotated at 16 MB), its configuration and the lock. `write_error` is what keeps
+    the server from writing, as far as it was asked.
     """
 
     def __init__(self, data: Path, *, port: int | None = None, sync_always: bool = True) -> None:
@@ -79,6 +83,7 @@ class EmbeddedNats:
         self._address: NatsAddress | None = None
         self._restarts = 0
         self._renewing = False
+        self.write_error = ""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -114,7 +119,8 @@ class EmbeddedNats:
     async def start(self) -> NatsAddress:
         """Start the server; return once JetStream answers a client with the address's credentials.
 
-        Raises `DataDirectoryInUse`, `DataDirectoryUnusable`, `PortInUse`, `NatsServerMissing`, `NatsServerFailed`.
+        Raises `DataDirectoryInUse`, `DataDirectoryUnusable`, `PortInUse`, `NatsServerMissing`, `NatsServerFailed`,
+        `NoSpace`.
         """
         binary = find_nats_server()
         lock = self._lock = await DirectoryLock.acquire(self._data)
@@ -171,6 +177,10 @@ class EmbeddedNats:
             error = await self._life(binary, lock, config)
             if self._renewing:
                 self._renewing = False
+                continue
+            if isinstance(error, NoSpace):
+                _log.error("nats-server waits for room on its disk", error=str(error))
+                await asyncio.sleep(_ROOM_SECONDS)
                 continue
             quick = 1 if time.monotonic() - since >= _STABLE else quick + 1
             _log.error("nats-server is down", quick_failures=quick, error=str(error))

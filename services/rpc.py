@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Protocol, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import grpc
 import grpc.aio
@@ -50,6 +50,9 @@ HEAD = "head"
 LONGEST_MESSAGE = 500
 LONGEST_METADATA = 600
 LARGEST_DETAIL = 3000
+
+STALE = "rollforward-stale"
+"""The initial metadata of a result that may be old because rows do not follow their log: it says why."""
 
 _POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})(?:@([0-9]{1,20}))?\s*")
 
@@ -198,11 +201,13 @@ class Edge(grpc.aio.ServerInterceptor):
         rows: By full service name, the projections that its answers come from; the first is of the log that its
             commands write to.
         memory: By full service name, what methods `WITHOUT_ROWS` answer from.
+        problem_of: Says what keeps a projection from following its log; results from it are marked as stale.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Follows]] = {}
         self.memory: dict[str, list[Follows]] = {}
+        self.problem_of: Callable[[str], str] = lambda _: ""
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._limiter = Limiter()
 
@@ -303,6 +308,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
     async def _wait(self, service: str, method: str, context: Context) -> None:
         """Wait until the result's sources have reached the positions, or the head, that the caller asks for."""
+        stale: list[str] = []
         wanted = _positions(_headers(context).get("rollforward-min-position", ""))
         for source in (self.memory if method in WITHOUT_ROWS else self.rows).get(service, ()):
             position, epoch = wanted.get(source.store.log, (0, 0))
@@ -313,6 +319,10 @@ class Edge(grpc.aio.ServerInterceptor):
                 if HEAD not in wanted:
                     await _refuse_ahead(source, position, context)
                 await wait_for(source, position, context)
+            if problem := self.problem_of(source.name):
+                stale.append(problem)
+        if stale:
+            await context.send_initial_metadata(((STALE, quote("; ".join(stale)[:LONGEST_MESSAGE])),))
 
 
 def _stamp(response: Any, epoch: int) -> None:

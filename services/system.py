@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from typing import TypeVar
 
-from eventstore.errors import Kind, Rejected
+from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projector
-from eventstore.store import EventStore
+from eventstore.tail import Tail
 from rollforward import v1
+from services.readiness import Readiness
 from services.rpc import Context
 
 T = TypeVar("T")
+
+ANSWER_SECONDS = 4.0
 
 
 class SystemServicer(v1.SystemServiceServicer):
@@ -22,7 +26,7 @@ class SystemServicer(v1.SystemServiceServicer):
 
     Args:
         services: The services in it.
-        stores: Their logs.
+        tails: What follows their logs, by the log's name.
         projectors: Their projections, by name.
         keepers: What takes snapshots of these, by the same names.
     """
@@ -30,33 +34,28 @@ class SystemServicer(v1.SystemServiceServicer):
     def __init__(
         self,
         services: Sequence[str],
-        stores: Sequence[EventStore],
+        tails: Mapping[str, Tail],
         projectors: Mapping[str, Projector],
         keepers: Mapping[str, SnapshotKeeper],
     ) -> None:
         self._services = services
-        self._stores = stores
+        self._tails = tails
+        self.readiness: Readiness | None = None
         self._projectors = projectors
         self._keepers = keepers
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         """The state of the logs and projections of this process."""
-        conditions = [(store, await store.head(), await store.condition()) for store in self._stores]
+        found = await asyncio.gather(*(_log(tail) for tail in self._tails.values()))
+        problems = list(self.readiness.problems.values()) if self.readiness else ["the service is starting"]
         return v1.GetStatusResponse(
             services=self._services,
-            logs=[
-                v1.LogStatus(
-                    name=store.log,
-                    head=head,
-                    storage=condition.storage,
-                    warnings=condition.warnings,
-                    epoch=store.epochs[-1],
-                )
-                for store, head, condition in conditions
-            ],
+            logs=[log for log, _ in found],
             projections=[_projection(projector) for projector in self._projectors.values()],
-            nats_version=conditions[0][2].versions.get("nats", "") if conditions else "",
+            nats_version=next((nats for _, nats in found if nats), ""),
             version=version("rollforward-server"),
+            ready=not problems,
+            problems=problems,
         )
 
     async def RebuildProjection(
@@ -80,6 +79,25 @@ class SystemServicer(v1.SystemServiceServicer):
         async with aclosing(_named(self._keepers, request.name).take()) as steps:
             async for step in steps:
                 yield v1.CreateSnapshotResponse(size_bytes=step.size, done=step.done, position=step.position)
+
+
+async def _log(tail: Tail) -> tuple[v1.LogStatus, str]:
+    """Return the state of a log, and its server's version; without an answer, what was last known."""
+    store = tail.store
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            head, condition = await store.head(), await store.condition()
+    except (StoreUnavailable, TimeoutError) as error:
+        warning = f"the {store.log} log does not answer: {str(error) or f'no answer within {ANSWER_SECONDS:g} s'}"
+        return v1.LogStatus(name=store.log, head=tail.position, warnings=[warning]), ""
+    status = v1.LogStatus(
+        name=store.log,
+        head=head,
+        storage=condition.storage,
+        warnings=condition.warnings,
+        epoch=store.epochs[-1],
+    )
+    return status, condition.versions.get("nats", "")
 
 
 def _named(parts: Mapping[str, T], name: str) -> T:

@@ -85,12 +85,13 @@ class Publisher:
     async def _overtaken(self) -> None:
         """Return once the stream has answered a probe, and a replicated one has had the time to agree on the rest."""
         failures = 0
-        while not await self._probe_answered():
+        while not await self.is_answered():
             failures += 1
             await asyncio.sleep(pause_after(failures))
         await asyncio.sleep(GRACE_SECONDS)
 
-    async def _probe_answered(self) -> bool:
+    async def is_answered(self) -> bool:
+        """Return whether the stream's leader answers; it refuses what it is sent, and stores nothing."""
         try:
             await self._client.request(self._probe, b"", timeout=PROBE_SECONDS, headers=dict(_PROBE_HEADERS))
         except (TimeoutError, nats.errors.Error):

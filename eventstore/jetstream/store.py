@@ -59,6 +59,9 @@ T = TypeVar("T")
 ATTEMPT_SECONDS = 2.0
 PATIENCE_SECONDS = 12.0
 PAUSE_SECONDS = 0.05
+FAILURE_SECONDS = 10.0
+"""For how long a failed append counts as a sign that the log takes no writes, unless one succeeds."""
+
 PAGE_EVENTS = 500
 MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,096, and a line is more than a subject
 
@@ -85,6 +88,7 @@ class JetStreamStore:
         flush: Asks the servers when they flush to disk; without it the log's condition says that it is not known.
         history: Another connection, for reading the past, so that acknowledgements do not wait behind it; without it
             `client`.
+        explain: Says what is known to be wrong with the servers; empty when nothing is.
     """
 
     def __init__(
@@ -94,11 +98,14 @@ class JetStreamStore:
         types: EventTypes,
         flush: FlushQuestion | None = None,
         history: NatsClient | None = None,
+        explain: Callable[[], str] = str,
     ) -> None:
         self._client = client
         self._log = log
         self._types = types
         self._flush = flush
+        self._explain = explain
+        self._write_failure: tuple[float, str] | None = None
         self._name = f"rf-{log}"
         self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._replicas = 1
@@ -175,7 +182,28 @@ class JetStreamStore:
         """Appends events, all or none; see `EventStore.append`."""
         check_append(events, expected or {})
         messages = self._messages(events, expected or {})
-        return await self._insist(lambda: self._attempt(events, messages, expected or {}))
+        try:
+            positions = await self._insist(lambda: self._attempt(events, messages, expected or {}))
+        except StoreUnavailable as error:
+            self._write_failure = time.monotonic(), str(error)
+            raise
+        self._write_failure = None
+        return positions
+
+    async def check_writable(self) -> None:
+        """Ask the log whether it takes writes.
+
+        Raises:
+            StoreUnavailable: It does not answer, or the last append failed a moment ago.
+        """
+        if why := self._explain():
+            raise StoreUnavailable(f"the {self._log} log takes no writes: {why}")
+        if not await self._publisher.is_answered():
+            raise StoreUnavailable(f"the {self._log} log takes no writes: no server that could write answers")
+        failed_at, message = self._write_failure or (0.0, "")
+        if message and time.monotonic() - failed_at < FAILURE_SECONDS:
+            raise StoreUnavailable(f"the last append failed: {message}")
+        self._write_failure = None
 
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Attempts again for as long as a server may need to restart or a cluster to choose a leader."""
@@ -187,7 +215,8 @@ class JetStreamStore:
             except (AnswerLost, TimeoutError, nats.errors.Error) as error:
                 failures += 1
                 if not _may_pass(error) or time.monotonic() > deadline:
-                    raise StoreUnavailable(f"the {self._log} log does not answer: {describe(error)}") from error
+                    words = self._explain() or describe(error)
+                    raise StoreUnavailable(f"the {self._log} log does not answer: {words}") from error
                 await asyncio.sleep(pause_after(failures))
 
     def _messages(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> list[Message]:

@@ -141,6 +141,7 @@ def _status(found: v1.GetStatusResponse) -> RenderableType:
         )
         for one in found.projections
     ]
+    facts["ready"] = "yes" if found.ready else f"no: {'; '.join(found.problems)}"
     return Group(
         pairs(facts),
         "",

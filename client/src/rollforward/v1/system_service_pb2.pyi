@@ -128,10 +128,14 @@ class GetStatusResponse(_message.Message):
     PROJECTIONS_FIELD_NUMBER: _builtins.int
     NATS_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     nats_version: _builtins.str
     """The NATS server's version."""
     version: _builtins.str
     """The version of rollforward."""
+    ready: _builtins.bool
+    """Whether the process can do its work: its logs take writes, its rows follow them, its database answers."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The services in this process."""
@@ -144,6 +148,10 @@ class GetStatusResponse(_message.Message):
     def projections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProjectionStatus]:
         """Their projections."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What keeps it from being ready, for people."""
+
     def __init__(
         self,
         *,
@@ -152,10 +160,12 @@ class GetStatusResponse(_message.Message):
         projections: _abc.Iterable[Global___ProjectionStatus] | None = ...,
         nats_version: _builtins.str = ...,
         version: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "nats_version", b"nats_version", "projections", b"projections", "services", b"services", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "nats_version", b"nats_version", "problems", b"problems", "projections", b"projections", "ready", b"ready", "services", b"services", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

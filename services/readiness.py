@@ -1,0 +1,150 @@
+"""Whether a process can do its work: its logs take writes, its rows follow their logs, its database answers.
+
+A log is asked by a message that its stream refuses: who answers that can still write, as far as it knows, while
+STREAM.INFO and direct gets are answered by a server without a quorum, too. The last append's failure counts besides,
+because a full disk shows only when something is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from eventstore.errors import StoreUnavailable
+from eventstore.projection import Projector
+from eventstore.tail import Tail
+from eventstore.tasks import end
+
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 3.0
+BEHIND_SECONDS = 5.0
+
+_logger = structlog.get_logger(__name__)
+
+
+Check = Callable[[], Awaitable[None]]
+
+
+class Log(Protocol):
+    """A log that can be asked whether it takes writes."""
+
+    @property
+    def log(self) -> str: ...
+    async def check_writable(self) -> None: ...
+
+
+class Readiness:
+    """Looks at the logs and projections of a process again and again.
+
+    Args:
+        logs: The logs.
+        tails: By the log's name, what follows it.
+        projectors: The projections, by name.
+        changed: Is called with the problems when they change.
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[Log],
+        tails: Mapping[str, Tail],
+        projectors: Mapping[str, Projector],
+        changed: Callable[[Mapping[str, str]], Awaitable[None]],
+    ) -> None:
+        self.problems: Mapping[str, str] = {}
+        self._logs = logs
+        self._tails = tails
+        self.projectors = projectors
+        self._changed = changed
+        self._heads: dict[str, deque[tuple[float, int]]] = {log: deque() for log in tails}
+        self._checks: dict[str, asyncio.Task[str]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def logs(self) -> Sequence[str]:
+        """The names of the logs."""
+        return [log.log for log in self._logs]
+
+    @property
+    def failed(self) -> list[str]:
+        """The projections that cannot go on."""
+        return [name for name, projector in self.projectors.items() if projector.failure]
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run(), name="readiness")
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        await end(self._task)
+        for check in self._checks.values():
+            check.cancel()
+        await asyncio.gather(*self._checks.values(), return_exceptions=True)
+
+    def problem_of(self, projection: str) -> str:
+        """Say what keeps a projection's rows from following their log; empty when nothing does."""
+        return self.problems.get(f"projection {projection}", "")
+
+    async def _run(self) -> None:
+        while True:
+            problems = await self._look()
+            if problems != self.problems:
+                await self._tell(problems)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _tell(self, problems: Mapping[str, str]) -> None:
+        before, self.problems = self.problems, problems
+        if problems.keys() != before.keys():
+            if problems:
+                _logger.warning("not ready", problems=list(problems.values()))
+            else:
+                _logger.info("ready")
+        await self._changed(problems)
+
+    async def _look(self) -> Mapping[str, str]:
+        checks: dict[str, tuple[str, Check]] = {}
+        checks |= {f"log {log.log}": (f"log-{log.log}", log.check_writable) for log in self._logs}
+        checks |= {f"projection {name}": (name, projector.check) for name, projector in self.projectors.items()}
+        subjects = list(checks)
+        found = await asyncio.gather(*(self._answer(name, check) for name, check in checks.values()))
+        problems = dict(zip(subjects, found, strict=True))
+        self._note_heads()
+        for name, projector in self.projectors.items():
+            problems[f"projection {name}"] = (
+                projector.why_failed or problems[f"projection {name}"] or self._why_behind(projector)
+            )
+        return {subject: problem for subject, problem in problems.items() if problem}
+
+    async def _answer(self, name: str, check: Check) -> str:
+        """Return what a check found, empty when all is well; one that still runs is not begun again."""
+        task = self._checks.get(name)
+        if task is None or task.done():
+            task = self._checks[name] = asyncio.create_task(_result(check), name=f"check-{name}")
+        await asyncio.wait({task}, timeout=ANSWER_SECONDS)
+        return task.result() if task.done() else f"{name} does not answer within {ANSWER_SECONDS:g} s"
+
+    def _note_heads(self) -> None:
+        now = time.monotonic()
+        for log, heads in self._heads.items():
+            heads.append((now, self._tails[log].position))
+            while len(heads) > 1 and heads[1][0] <= now - BEHIND_SECONDS:
+                heads.popleft()
+
+    def _why_behind(self, projector: Projector) -> str:
+        log = projector.store.log
+        since, due = self._heads[log][0]
+        if time.monotonic() - since < BEHIND_SECONDS or projector.position >= due:
+            return ""
+        return f"projection {projector.name} is behind: at position {projector.position}, the log was at {due}"
+
+
+async def _result(check: Check) -> str:
+    try:
+        await check()
+    except StoreUnavailable as error:
+        return str(error)
+    return ""
