@@ -43,9 +43,9 @@ class Counted:
         self.lost = 0
         self.probes = 0
         self._publish = log._js.publish
-        self._probe_answered = log._publisher._probe_answered
+        self.is_answered = log._publisher.is_answered
         monkeypatch.setattr(log._js, "publish", self.publish)
-        monkeypatch.setattr(log._publisher, "_probe_answered", self.probe_answered)
+        monkeypatch.setattr(log._publisher, "is_answered", self.probe_answered)
 
     async def publish(self, *arguments: Any, **options: Any) -> api.PubAck:
         self.published += 1
@@ -56,7 +56,7 @@ class Counted:
 
     async def probe_answered(self) -> bool:
         self.probes += 1
-        return await self._probe_answered()
+        return await self.is_answered()
 
 
 async def test_what_waits_goes_out_together(log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
