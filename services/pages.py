@@ -29,7 +29,12 @@ DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
 LARGEST_BYTES = 2 * 1024 * 1024
 """Half of what gRPC takes. A page has one row at least, which may be larger."""
+
+MAX_ROW_BYTES = 4_000_000
+"""Bytes of one row in an answer, so that a page of this row alone fits gRPC's 4 MiB."""
+
 _SHOWN_AT_ONCE = 100
+_FRAME_BYTES = 8  # around an item of a message, at most
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -101,6 +106,15 @@ def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
         room -= size(row)
         if number and room < 0:
             return
+
+
+def leading(items: Iterable[T], room: int, size: Callable[[T], int]) -> Iterator[T]:
+    """Yield the first items, as many as fit into so many bytes of a message."""
+    for item in items:
+        room -= size(item) + _FRAME_BYTES
+        if room < 0:
+            return
+        yield item
 
 
 def token_of(key: Sequence[object]) -> str:

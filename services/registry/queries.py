@@ -13,10 +13,14 @@ from rollforward import v1
 from services.conditions import compared, compared_tag, milliseconds
 from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
 from services.listing import Row, Sort, walk
+from services.pages import MAX_ROW_BYTES, leading
 from services.registry.alias_queries import aliases_that_are_set
 from services.registry.lookup import former_names, get_origin, tags_of_models
 from services.registry.tables import aliases, model_tags, models, version_tags, versions
 from services.times import timestamp
+
+MAX_FORMER_NAMES = 1_000
+"""How many former names of a model are shown, the last ones."""
 
 _NAME, _TAGS = Field("name", Holds.TEXT), Field("tags", Holds.TAGS)
 _CREATED, _UPDATED = Field("created", Holds.TIME), Field("updated", Holds.TIME)
@@ -109,20 +113,22 @@ def _models(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
 
 
 def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Sequence[v1.Alias]) -> v1.Model:
-    return v1.Model(
+    view = v1.Model(
         name=row.name,
         description=row.description,
         tags=tags,
         registration_gate=row.gate,
         latest_version=row.latest_version,
-        aliases=held,
         created_at=timestamp(row.created_at),
         actor=row.actor,
         revision=row.revision,
         updated_at=timestamp(row.updated_at),
         deleted_at=timestamp(row.deleted_at) if row.deleted_at is not None else None,
-        former_names=former,
+        former_names=former[-MAX_FORMER_NAMES:],
     )
+    view.aliases.extend(leading(held, MAX_ROW_BYTES - view.ByteSize(), lambda alias: alias.ByteSize()))
+    view.more_aliases = len(view.aliases) < len(held)
+    return view
 
 
 def version(rows: sa.Connection, name: str, number: int) -> v1.Version:
@@ -206,8 +212,9 @@ def _version(row: Row, tags: Mapping[str, str], held: Sequence[str]) -> v1.Versi
     version = v1.Version.FromString(row.registered)
     version.model, version.description, version.status = row.name, row.description, row.status
     version.tags.update(tags)
-    version.aliases.extend(held)
     version.updated_at.CopyFrom(timestamp(row.updated_at))
     if row.deleted_at is not None:
         version.deleted_at.CopyFrom(timestamp(row.deleted_at))
+    version.aliases.extend(leading(held, MAX_ROW_BYTES - version.ByteSize(), lambda alias: len(alias.encode())))
+    version.more_aliases = len(version.aliases) < len(held)
     return version

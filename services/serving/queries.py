@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 
 import sqlalchemy as sa
 
 from rollforward import v1
+from services.pages import cut, key_of
 from services.serving.projection import pods, targets
 from services.times import timestamp
 
 Alias = tuple[str, str]
 """A model's name and an alias."""
+
+MAX_PODS = 1_000
+"""How many pods a page has at most."""
 
 PodRow = sa.Row[tuple[object, ...]]
 
@@ -32,18 +37,43 @@ def pods_by_alias(rows: sa.Connection, request: v1.ListDeploymentsRequest) -> di
 
 
 def deployments(
-    said: Mapping[Alias, Sequence[PodRow]], desired: Sequence[v1.Assignment], connected: Collection[str]
+    said: Mapping[Alias, Sequence[PodRow]],
+    desired: Sequence[v1.Assignment],
+    connected: Collection[str],
+    request: v1.ListDeploymentsRequest,
 ) -> v1.ListDeploymentsResponse:
-    """Every alias that is followed, with what it should be and what each pod serves."""
-    return v1.ListDeploymentsResponse(
-        deployments=[
-            v1.Deployment(
-                desired=one,
-                pods=[_status(row, one, connected) for row in said[one.target.model, one.target.alias]],
-            )
-            for one in desired
-        ]
-    )
+    """A page of the aliases that are followed, with what each should be and what each pod serves.
+
+    Raises:
+        Rejected: INVALID_PAGE.
+    """
+    size = min(request.page_size or MAX_PODS, MAX_PODS)
+    found = list(islice(_behind(said, key_of(request.page_token, str, str, str)), size + 1))
+    wanted = {(one.target.model, one.target.alias): one for one in desired}
+    page, token = cut(found, size, _key, lambda some: [_status(row, wanted[alias], connected) for alias, row in some])
+    response = v1.ListDeploymentsResponse(next_page_token=token)
+    shown = zip((alias for alias, _ in found), page, strict=False)
+    for alias, pods_of in groupby(shown, lambda one: one[0]):
+        newest_first = sorted((pod for _, pod in pods_of), key=_by_time)
+        response.deployments.add(desired=wanted[alias], pods=newest_first)
+    return response
+
+
+def _by_time(pod: v1.PodStatus) -> tuple[int, str]:
+    return -pod.updated_at.ToNanoseconds(), pod.pod_id
+
+
+def _behind(said: Mapping[Alias, Sequence[PodRow]], key: tuple[object, ...] | None) -> Iterator[tuple[Alias, PodRow]]:
+    """Pods by alias and id: whatever a pod says meanwhile, no page misses it."""
+    for alias in sorted(said):
+        for row in sorted(said[alias], key=lambda row: row.pod_id):
+            if key is None or _key((alias, row)) > key:
+                yield alias, row
+
+
+def _key(pod: tuple[Alias, PodRow]) -> tuple[str, str, str]:
+    (model, alias), row = pod
+    return model, alias, row.pod_id
 
 
 def _status(row: PodRow, desired: v1.Assignment, connected: Collection[str]) -> v1.PodStatus:

@@ -65,7 +65,7 @@ class ServingServicer(v1.ServingServiceServicer):
         desired, _ = await self._assignments.query(lambda rows: snapshot(rows, wanted))
         for assignment in desired:
             assignment.epoch = on_wire(self._assignments.store.epochs[-1])
-        return queries.deployments(said, desired, self._connected.ids())
+        return queries.deployments(said, desired, self._connected.ids(), request)
 
     async def _handle(self, pod_id: str, request: Command, context: Context, command: object = None) -> int:
         check_id(pod_id, "INVALID_POD_ID")

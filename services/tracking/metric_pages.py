@@ -9,11 +9,8 @@ import sqlalchemy as sa
 
 from rollforward import v1
 from services.latest import number
-from services.pages import LARGEST_BYTES, key_of, token_of
+from services.pages import LARGEST_BYTES, MAX_ROW_BYTES, key_of, token_of
 from services.tracking.tables import metrics, model_metrics, runs
-
-MAX_VIEW_BYTES = 4_000_000
-"""Bytes of one run or logged model in an answer: all but its metrics has up to 3 MB, and gRPC takes 4 MiB."""
 
 DEFAULT_PAGE = 10_000
 MAX_PAGE = 50_000
@@ -38,7 +35,7 @@ def shorten(view: v1.Run, *, incomplete: bool) -> None:
     """
     if len(view.metrics) <= _ALWAYS_FIT and not incomplete:
         return
-    excess = view.ByteSize() - MAX_VIEW_BYTES
+    excess = view.ByteSize() - MAX_ROW_BYTES
     if excess <= 0 and not incomplete:
         return
     names = sorted(view.metrics)
@@ -57,7 +54,7 @@ def add_model_metrics(view: v1.LoggedModel, rows: Iterable[Row], *, incomplete: 
         rows: Its metrics by key, run and dataset.
         incomplete: Whether it has more metrics than were read.
     """
-    room = MAX_VIEW_BYTES - view.ByteSize()
+    room = MAX_ROW_BYTES - view.ByteSize()
     last = None
     for row in rows:
         metric = model_metric(row)

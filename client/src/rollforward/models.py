@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rollforward import v1
+from rollforward.aliases import resolve_all
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.pages import collect
 from rollforward.values import checked_tags
@@ -110,12 +111,24 @@ def restore_model(
 
 
 def get_model(name: str, *, connection: Connection | None = None) -> v1.Model:
-    """One model with its aliases, deleted or not.
+    """Return one model with its aliases, however many, deleted or not.
 
     Raises NotFound (MODEL_NOT_FOUND), PreconditionFailed (MODEL_RENAMED), Unavailable.
     """
     link = current(connection)
-    return link.call(link.registry.GetModel, v1.GetModelRequest(name=name)).model
+    return _complete(link, link.call(link.registry.GetModel, v1.GetModelRequest(name=name)).model)
+
+
+def _complete(link: Connection, model: v1.Model) -> v1.Model:
+    """Add the aliases that did not fit an answer."""
+    if model.more_aliases:
+        found = resolve_all(model.name, connection=link).aliases
+        for alias in found:
+            alias.ClearField("reason")  # as the others of models have none
+        del model.aliases[:]
+        model.aliases.extend(found)
+        model.more_aliases = False
+    return model
 
 
 def list_models(
@@ -137,6 +150,6 @@ def list_models(
     def fetch(size: int, token: str) -> tuple[Iterable[v1.Model], str]:
         query.page_size, query.page_token = size, token
         page = link.call(link.registry.ListModels, query)
-        return page.models, page.next_page_token
+        return (_complete(link, model) for model in page.models), page.next_page_token
 
     return collect(fetch, limit)

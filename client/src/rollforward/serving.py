@@ -20,7 +20,18 @@ def deployments(
     """
     link = current(connection)
     request = v1.ListDeploymentsRequest(model=model, include_stopped=include_stopped)
-    return list(link.call(link.serving.ListDeployments, request).deployments)
+    found: list[v1.Deployment] = []
+    while not found or request.page_token:
+        page = link.call(link.serving.ListDeployments, request)
+        for deployment in page.deployments:
+            if found and found[-1].desired.target == deployment.desired.target:
+                found[-1].pods.extend(deployment.pods)
+            else:
+                found.append(deployment)
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+    return found
 
 
 def start_pod(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rollforward import v1
+from rollforward.aliases import resolve_all
 from rollforward.artifacts import upload
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
@@ -154,7 +155,7 @@ def restore_version(
     link.call(link.registry.RestoreVersion, request)
 
 
-def get_version(model: str, version: int, *, connection: Connection | None = None) -> v1.Version:
+def get_version(model: str, version: VersionLike, *, connection: Connection | None = None) -> v1.Version:
     """One version, deleted or not.
 
     Raises InvalidRequest (INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND), PreconditionFailed
@@ -162,7 +163,16 @@ def get_version(model: str, version: int, *, connection: Connection | None = Non
     """
     link = current(connection)
     request = v1.GetVersionRequest(model=model, version=version_number(model, version))
-    return link.call(link.registry.GetVersion, request).version
+    return _complete(link, link.call(link.registry.GetVersion, request).version)
+
+
+def _complete(link: Connection, version: v1.Version) -> v1.Version:
+    """Add the aliases that did not fit an answer."""
+    if version.more_aliases:
+        found = resolve_all(version.model, connection=link).aliases
+        version.aliases[:] = [alias.alias for alias in found if alias.version == version.version]
+        version.more_aliases = False
+    return version
 
 
 def list_versions(
@@ -186,7 +196,7 @@ def list_versions(
     def fetch(size: int, token: str) -> tuple[Iterable[v1.Version], str]:
         query.page_size, query.page_token = size, token
         page = link.call(link.registry.ListVersions, query)
-        return page.versions, page.next_page_token
+        return (_complete(link, version) for version in page.versions), page.next_page_token
 
     return collect(fetch, limit, page=_VERSIONS_PER_PAGE)
 

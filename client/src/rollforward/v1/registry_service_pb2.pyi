@@ -61,6 +61,7 @@ class Model(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
     FORMER_NAMES_FIELD_NUMBER: _builtins.int
+    MORE_ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -73,13 +74,15 @@ class Model(_message.Message):
     """Who created it."""
     revision: _builtins.int
     """The position of the last event about it."""
+    more_aliases: _builtins.bool
+    """Whether it has more aliases than fit: ResolveAliases has all of them, in pages."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
-        """Its aliases, by name, without their reasons: ResolveAliases has those."""
+        """Its aliases, by name, without their reasons: ResolveAliases has those. As many as fit, see more_aliases."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -95,7 +98,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def former_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names that it had before, oldest first."""
+        """The names that it had before, oldest first; at most the last 1,000."""
 
     def __init__(
         self,
@@ -112,10 +115,11 @@ class Model(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         former_names: _abc.Iterable[_builtins.str] | None = ...,
+        more_aliases: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "former_names", b"former_names", "latest_version", b"latest_version", "name", b"name", "registration_gate", b"registration_gate", "revision", b"revision", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "former_names", b"former_names", "latest_version", b"latest_version", "more_aliases", b"more_aliases", "name", b"name", "registration_gate", b"registration_gate", "revision", b"revision", "tags", b"tags", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +168,7 @@ class Version(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
+    MORE_ALIASES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -182,6 +187,8 @@ class Version(_message.Message):
     """The position of the event that registered it."""
     status: _registry_events_pb2.VersionStatus.ValueType
     """Whether it can be used."""
+    more_aliases: _builtins.bool
+    """Whether more aliases name it than fit: ResolveAliases has all of the model's, in pages."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
@@ -234,10 +241,11 @@ class Version(_message.Message):
         status: _registry_events_pb2.VersionStatus.ValueType = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        more_aliases: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["copied_from", b"copied_from", "created_at", b"created_at", "deleted_at", b"deleted_at", "evidence", b"evidence", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "artifact_path", b"artifact_path", "copied_from", b"copied_from", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "policy_evidence", b"policy_evidence", "revision", b"revision", "run_id", b"run_id", "status", b"status", "tags", b"tags", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "artifact_path", b"artifact_path", "copied_from", b"copied_from", "created_at", b"created_at", "deleted_at", b"deleted_at", "description", b"description", "digest", b"digest", "evidence", b"evidence", "model", b"model", "more_aliases", b"more_aliases", "policy_evidence", b"policy_evidence", "revision", b"revision", "run_id", b"run_id", "status", b"status", "tags", b"tags", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,7 +99,7 @@ class ServingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves.
+        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves. Errors: INVALID_ARGUMENT (INVALID_PAGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
