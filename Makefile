@@ -15,7 +15,7 @@ CODE := eventstore services client/src/rollforward tests tools benchmarks
 ARGS ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo up test histories check fmt protos release-protos lock bench clean \
+.PHONY: help setup demo up test test-busy histories check fmt protos release-protos lock bench clean \
 	check-style check-types check-imports check-protos check-lock
 
 help: ## show these verbs
@@ -36,6 +36,9 @@ up: $(STAMP) ## start NATS and all services; ARGS="--data DIR ..."
 
 test: $(STAMP) ## run the tests; ARGS="-k name ..."
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-busy: $(STAMP) ## run what races, kills or waits 20 times beside busy loops; ARGS="--all --times 1"
+	@$(BIN)/python tools/test_busy.py $(ARGS)
 
 histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300"
 	@$(BIN)/python -m tests.histories $(ARGS)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from services.nats_server import NatsAddress
 from tests.servers.nats import running_cluster, running_nats
 from tests.servers.postgres import PostgresServer, running_postgres
+from tests.timeouts import scaled
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # How long an example takes says more about the machine than about the code.
     settings.register_profile("rollforward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("rollforward")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Scales the limit of each test."""
+    limit = float(config.getini("timeout"))
+    for item in items:
+        marked = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(scaled(marked.args[0] if marked else limit)), append=False)
 
 
 @pytest.fixture(scope="session")
