@@ -7,7 +7,10 @@ set ROLLFORWARD_TEST_TIMEOUT_SCALE, as `make test-busy` does.
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 SCALE: Final = float(os.environ.get("ROLLFORWARD_TEST_TIMEOUT_SCALE", "1"))
 
@@ -19,3 +22,17 @@ def scaled(seconds: float) -> float:
 
 LIMIT: Final = scaled(30.0)
 """For a wait inside a test when nothing speaks for another limit, in seconds."""
+
+
+def in_time(attempt: Callable[[float], T | None], seconds: float = 0.5) -> T:
+    """Return what an attempt that has so many seconds comes to; it has twice as many each time that it was too slow.
+
+    For what has to be done before a moment that the test names itself.
+
+    Args:
+        attempt: Is given the seconds; returns None when it was too slow.
+        seconds: How many the first attempt has.
+    """
+    while (done := attempt(seconds)) is None:
+        seconds *= 2
+    return done

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from eventstore.event import RecordedEvent
 from eventstore.store import EventStore
+from tests.timeouts import scaled
 
 
 async def everything(store: EventStore, stream: str, after: int = 0) -> list[RecordedEvent]:
@@ -18,7 +19,7 @@ async def everything(store: EventStore, stream: str, after: int = 0) -> list[Rec
 async def take(store: EventStore, count: int, after: int = 0) -> list[Sequence[RecordedEvent]]:
     """The first batches of a subscription, with at least `count` events."""
     batches: list[Sequence[RecordedEvent]] = []
-    async with asyncio.timeout(20), aclosing(store.subscribe(after)) as subscription:
+    async with asyncio.timeout(scaled(20)), aclosing(store.subscribe(after)) as subscription:
         async for batch in subscription:
             batches.append(batch)
             if sum(map(len, batches)) >= count:

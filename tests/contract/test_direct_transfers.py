@@ -27,6 +27,7 @@ from services.tracking.blobs import BlobStore
 from services.tracking.places import open_blob_store
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
 from tests.servers.artifacts import serving_artifacts
+from tests.timeouts import scaled
 
 DATA = random.Random(0).randbytes(9 * MIB + 7)
 DIGEST = digest_of(DATA)
@@ -48,7 +49,7 @@ class Counting(grpc.aio.ServerInterceptor):
 def serving(store: BlobStore) -> Iterator[tuple[Connection, dict[str, int]]]:
     """A client of the service over a store, and how often it called each method."""
     counting = Counting()
-    with serving_artifacts(store, counting) as address, Connection(address, timeout=20.0) as link:
+    with serving_artifacts(store, counting) as address, Connection(address, timeout=scaled(20.0)) as link:
         yield link, counting.calls
 
 

@@ -24,6 +24,7 @@ from eventstore.memory import MemoryStore
 from services.nats_child import find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress
 from tests.servers.nats import until
+from tests.timeouts import scaled
 
 TYPES = EventTypes([StringValue])
 SOUND = {
@@ -115,7 +116,7 @@ async def test_the_system_user_has_no_access_to_the_log(nats_address: NatsAddres
     client = await connect(nats_address.url, nats_address.system_user, nats_address.system_password)
     try:
         with pytest.raises(StoreUnavailable):
-            await asyncio.wait_for(_open_impatiently(client), 5)
+            await asyncio.wait_for(_open_impatiently(client), scaled(5))
     finally:
         await client.close()
 

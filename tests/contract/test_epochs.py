@@ -22,6 +22,7 @@ from tests.contract.events import following
 from tests.contract.kept import FOLDER, applied_at_start, positions, taken
 from tests.contract.notes import Notes, all_notes, folded, generations, lose_rows, running, tables, write
 from tests.servers.nats import open_log
+from tests.timeouts import scaled
 
 
 async def refused(log: EventStore, location: str, objects: ObjectPlace | None = None, version: int = 1) -> LogLost:
@@ -247,7 +248,7 @@ async def test_a_tail_ends_when_an_epoch_begins() -> None:
     async with following(log) as tail:
         await accept(log)
         with pytest.raises(LogRewritten):
-            await asyncio.wait_for(tail.failed(), 20)
+            await asyncio.wait_for(tail.failed(), scaled(20))
 
 
 # Rows of before there were epochs.

@@ -18,6 +18,7 @@ from eventstore.projection import FollowerTooSlow
 from rollforward import errors, v1
 from rollforward.errors import from_rpc_error
 from services.rpc import Edge
+from tests.timeouts import scaled
 
 ALIAS = v1.Alias(model="fraud", alias="champion", version=2, digest="sha256:1", revision=7, actor="Zoë")
 EVIDENCE = v1.GateEvidence(expression="run.metrics.acc > 0.9", run=v1.GateRun(run_id="r", metrics={"acc": 0.5}))
@@ -82,7 +83,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
 
     thread = threading.Thread(target=asyncio.run, args=(work(),))
     thread.start()
-    assert started.wait(20)
+    assert started.wait(scaled(20))
     with grpc.insecure_channel(f"127.0.0.1:{ports[0]}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         yield failing, v1.RegistryServiceStub(channel)
     ending.set()
@@ -92,7 +93,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
 def caught(stub: v1.RegistryServiceStub, *, streamed: bool) -> errors.RollforwardError:
     """What a client of a failing call raises."""
     with pytest.raises(grpc.RpcError) as error:
-        _ = list(stub.WatchAliases(WATCH, timeout=20)) if streamed else stub.GetModel(GET, timeout=20)
+        _ = list(stub.WatchAliases(WATCH, timeout=scaled(20))) if streamed else stub.GetModel(GET, timeout=scaled(20))
     return from_rpc_error(error.value)
 
 

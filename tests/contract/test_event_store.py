@@ -17,6 +17,7 @@ from eventstore.store import NO_STREAM, EventStore
 from tests.contract.events import TYPES, new
 from tests.contract.stores import everything, flat, take
 from tests.servers.nats import open_log
+from tests.timeouts import scaled
 
 
 async def test_an_empty_log(store: EventStore) -> None:
@@ -167,14 +168,14 @@ async def test_a_subscription_behind_the_head_waits_for_what_comes_there(store: 
         waiting = asyncio.ensure_future(anext(subscription))
         for _ in range(4):
             await store.append([new("s")])
-        assert (await asyncio.wait_for(waiting, 20))[0].position == 4
+        assert (await asyncio.wait_for(waiting, scaled(20)))[0].position == 4
 
 
 async def test_a_subscription_goes_on_live(store: EventStore) -> None:
     await store.append([new("s", "0")])
     async with aclosing(store.subscribe()) as subscription:
         for number in range(20):
-            (event,) = await asyncio.wait_for(anext(subscription), 20)
+            (event,) = await asyncio.wait_for(anext(subscription), scaled(20))
             assert event.data == StringValue(value=str(number))
             await store.append([new("s", str(number + 1))])
 
@@ -226,7 +227,7 @@ async def test_an_event_that_was_erased_is_not_there(
 ) -> None:
     async with (
         open_log(request.getfixturevalue(servers), TYPES, replicas=replicas, erasable=True) as log,
-        asyncio.timeout(20),
+        asyncio.timeout(scaled(20)),
     ):
         for number in range(5):
             await log.append([new(f"s{number % 2}")])

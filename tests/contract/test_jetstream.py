@@ -26,6 +26,7 @@ from services.nats_server import EmbeddedNats, NatsAddress
 from tests.contract.events import TYPES, new
 from tests.contract.stores import everything, flat, take
 from tests.servers.nats import kill, open_log, until
+from tests.timeouts import scaled
 
 
 @dataclass
@@ -159,7 +160,7 @@ async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddres
         for number in range(3):
             await log.append([new("s", str(number))])
         async with aclosing(log.subscribe()) as subscription:
-            while (await asyncio.wait_for(anext(subscription), 20))[-1].position < 3:
+            while (await asyncio.wait_for(anext(subscription), scaled(20)))[-1].position < 3:
                 continue
             client = await connect(nats_address.url, nats_address.user, nats_address.password)
             await client.jetstream().delete_stream(f"rf-{log.log}")
@@ -167,7 +168,7 @@ async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddres
             for number in range(4):
                 await log.append([new("s", f"other {number}")])
             with pytest.raises(LogRewritten):
-                await asyncio.wait_for(anext(subscription), 20)
+                await asyncio.wait_for(anext(subscription), scaled(20))
             await client.close()
 
 
@@ -218,9 +219,9 @@ async def test_a_closed_connection_ends_a_subscription(nats_address: NatsAddress
     async with open_log(nats_address, TYPES) as log:
         await log.append([new("s")])
         subscription = log.subscribe()
-        await asyncio.wait_for(anext(subscription), 20)
+        await asyncio.wait_for(anext(subscription), scaled(20))
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(anext(subscription), 20)
+        await asyncio.wait_for(anext(subscription), scaled(20))
     with pytest.raises(StoreUnavailable):
         await log.append([new("s")])
     with pytest.raises(StoreUnavailable):
@@ -261,4 +262,4 @@ async def test_a_delivery_that_is_cancelled_as_a_message_comes_is_cancelled(nats
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, scaled(5))

@@ -26,6 +26,7 @@ from services.registry.projection import RegistryProjection
 from services.registry.schedules import Timekeeper
 from services.registry.tag_history import Changes
 from tests.servers.nats import until
+from tests.timeouts import scaled
 
 DIGEST = f"sha256:{'1' * 64}"
 
@@ -98,11 +99,11 @@ async def test_a_view_that_met_a_defect_answers_nothing_until_it_has_started_aga
             running.live.resolve("m", "a")
         assert caught.value.reason == "PROJECTION_FAILED"
         go_on.set()
-        await asyncio.wait_for(running.live.wait_for(4), 20)
+        await asyncio.wait_for(running.live.wait_for(4), scaled(20))
     assert running.live.resolve("m", "a").alias.revision == 4
     assert [entry["log_level"] for entry in logged] == ["error"]
     last = await running.append(moved(1))
-    await asyncio.wait_for(running.live.wait_for(last), 20)
+    await asyncio.wait_for(running.live.wait_for(last), scaled(20))
     assert running.live.resolve("m", "a").alias.revision == last
 
 

@@ -23,6 +23,7 @@ from eventstore.tail import Tail
 from tests.contract.events import TYPES, following
 from tests.contract.notes import Notes, all_notes, folded, generations, notes, running, tables, write
 from tests.servers.postgres import PostgresServer
+from tests.timeouts import scaled
 
 LONG = 60.0  # seconds: no bookmark in between
 
@@ -121,7 +122,7 @@ async def test_a_database_that_went_away_and_came_back(
                 assert not waiting.done()
             finally:
                 await asyncio.to_thread(postgres.start)
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, scaled(30))
             assert projector.failure is None
             assert await projector.query(all_notes) == await folded(log)
 
@@ -163,7 +164,7 @@ async def test_what_is_heard_during_a_write_is_written_next_at_once(log: JetStre
 
     def hold(event: RecordedEvent) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(scaled(20))
 
     async with running(log, location, Notes(hook=hold)) as projector:
         with commits(projector) as made:
@@ -183,7 +184,7 @@ async def test_a_projection_that_cannot_keep_up_goes_on_from_its_checkpoint(log:
 
     def hold(event: RecordedEvent) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(scaled(20))
 
     async with following(log, kept_bytes=1) as tail:
         notes = Notes(hook=hold)

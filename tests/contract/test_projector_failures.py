@@ -19,6 +19,7 @@ from services.nats_server import NatsAddress
 from tests.contract.events import TYPES, following, new
 from tests.contract.notes import Notes, all_notes, fails_at, folded, lose_rows, notes, rebuilt, running, write
 from tests.servers.nats import open_log
+from tests.timeouts import scaled
 
 
 async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
@@ -160,7 +161,7 @@ async def test_a_rebuild_tells_whether_the_rows_are_to_blame(location: str) -> N
 
 
 async def test_what_was_erased_keeps_nobody_waiting(nats_address: NatsAddress, location: str) -> None:
-    async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(20):
+    async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(scaled(20)):
         head = await write(log, 12, streams=3)
         async with running(log, location) as projector:
             await erase(log, "s2")
@@ -177,7 +178,7 @@ async def test_what_was_erased_keeps_nobody_waiting(nats_address: NatsAddress, l
 
 
 async def test_all_may_be_erased(nats_address: NatsAddress, location: str) -> None:
-    async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(20):
+    async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(scaled(20)):
         head = await write(log, 3, streams=1)
         await erase(log, "s0")
         async with running(log, location) as projector:

@@ -31,6 +31,7 @@ from tests.contract.notes import (
     write,
 )
 from tests.servers.nats import until
+from tests.timeouts import scaled
 
 
 async def test_a_new_version_is_computed_from_the_beginning_and_the_old_dropped(
@@ -182,7 +183,7 @@ async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> No
     def ask_for_long(rows: sa.Connection) -> list[Row]:
         found = all_notes(rows)
         asked.set()
-        assert go_on.wait(30)
+        assert go_on.wait(scaled(30))
         return found
 
     head = await write(log, 5)
@@ -192,7 +193,7 @@ async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> No
         assert await asyncio.to_thread(asked.wait, 30)
         rebuilding = asyncio.create_task(rebuilt(one))
         await until(lambda: one.rows.generation > two.rows.generation)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             for _ in range(3):
                 head = await write(log, 1)
                 await asyncio.gather(one.wait_for(head), two.wait_for(head))

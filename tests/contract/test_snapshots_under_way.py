@@ -21,6 +21,7 @@ from services.objects import ObjectPlace, open_objects
 from tests.contract.events import TYPES, following
 from tests.contract.kept import FOLDER, applied_at_start, keeper, positions, take, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write
+from tests.timeouts import scaled
 
 
 class Gate:
@@ -47,7 +48,7 @@ class Gate:
         for number, piece in enumerate(pieces):
             if number == 0:
                 self.reached.set()
-                assert self.go_on.wait(30)
+                assert self.go_on.wait(scaled(30))
             yield piece
 
 
@@ -69,7 +70,7 @@ async def test_nobody_waits_for_a_snapshot_and_it_is_of_one_moment(
             await anext(one.take())
         assert refused.value.reason == "SNAPSHOT_RUNNING"
         head = await write(log, 30)
-        await asyncio.wait_for(projector.wait_for(head), 10)
+        await asyncio.wait_for(projector.wait_for(head), scaled(10))
         assert await projector.query(all_notes) == await folded(log)
         assert not job.done()
         gate.go_on.set()

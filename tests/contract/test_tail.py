@@ -15,6 +15,7 @@ from eventstore.memory import MemoryStore
 from eventstore.store import EventStore
 from eventstore.tail import KEPT_BYTES, FollowerTooSlow, Tail
 from tests.contract.events import TYPES, following, new
+from tests.timeouts import scaled
 
 LONG = 60.0  # seconds: no bookmark in between
 
@@ -33,7 +34,7 @@ async def collect(steps: Steps, until_position: int) -> tuple[list[RecordedEvent
     """The events of the steps up to a position, and the positions that the steps brought to."""
     seen: list[RecordedEvent] = []
     brought: list[int] = []
-    async with asyncio.timeout(30), aclosing(steps):
+    async with asyncio.timeout(scaled(30)), aclosing(steps):
         async for batch, position in steps:
             assert batch[-1].closes_append
             seen += batch

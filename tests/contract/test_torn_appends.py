@@ -20,8 +20,9 @@ from tests.contract.events import TYPES, new
 from tests.contract.notes import all_notes, rebuilt, running, write
 from tests.contract.stores import everything, flat, take
 from tests.servers.nats import open_log
+from tests.timeouts import scaled
 
-SECONDS = 20
+SECONDS = scaled(20)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from rollforward import v1
 from services import pages, tracking
 from services.tracking import queries, watch
 from services.tracking.projection import TrackingProjection
+from tests.timeouts import scaled
 
 MINE = [f"{number:032x}" for number in range(1, 6)]
 OTHERS = [f"{number:032x}" for number in range(11, 16)]
@@ -78,7 +79,7 @@ class Late(TrackingProjection):
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Waits until it may."""
-        assert self.may_apply.wait(20)
+        assert self.may_apply.wait(scaled(20))
         super().apply(rows, events)
 
 
@@ -229,7 +230,7 @@ def test_a_snapshot_that_nobody_waits_for_any_more_is_not_finished(
     def runs_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
         read.append(numbers)
         shown.release()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(scaled(20))
         return queries.runs_of(rows, numbers)
 
     monkeypatch.setattr(watch, "runs_of", runs_of)
@@ -237,7 +238,7 @@ def test_a_snapshot_that_nobody_waits_for_any_more_is_not_finished(
     async def scene(log: MemoryStore, projector: Projector) -> None:
         await many(log, projector)
         coming = asyncio.create_task(snapshot(projector))
-        assert await asyncio.to_thread(shown.acquire, timeout=20)
+        assert await asyncio.to_thread(shown.acquire, timeout=scaled(20))
         coming.cancel()
         with pytest.raises(asyncio.CancelledError):
             await coming

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.ports import free_port
+from tests.timeouts import scaled
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -80,7 +81,7 @@ def test_the_commands_lead_to_a_rolled_back_alias(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=scaled(170),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,12 +19,13 @@ from rollforward import Connection, RollforwardError, Unavailable, new_request_i
 from services.app import LOGS
 from services.nats_server import EmbeddedNats
 from tests.servers.nats import open_log
+from tests.timeouts import scaled
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 Logs = Mapping[str, Sequence[RecordedEvent]]
 
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = scaled(60.0)
 
 _LOG_OF = {
     v1.CreateExperimentRequest: "tracking",
@@ -101,7 +102,7 @@ class Client:
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                response = self.connection.call(method, request, timeout=5.0)
+                response = self.connection.call(method, request, timeout=scaled(5.0))
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise

@@ -22,6 +22,7 @@ from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceSt
 from services.serving.inference import REVISION
 from tests.e2e.history import Client, History
 from tests.e2e.program import until
+from tests.timeouts import scaled
 
 PAUSE_SECONDS = 0.02
 ROW = (0.0, 0.0)
@@ -128,7 +129,9 @@ class Load:
                 self.predictions.append(ask(stub, model, row))
 
 
-def ask(stub: GRPCInferenceServiceStub, model: str, row: Sequence[float] = ROW, seconds: float = 30.0) -> Prediction:
+def ask(
+    stub: GRPCInferenceServiceStub, model: str, row: Sequence[float] = ROW, seconds: float = scaled(30.0)
+) -> Prediction:
     """Asks a pod once for the answer to one row; for as long as nobody listens it waits."""
     request = ModelInferRequest(model_name=model)
     request.inputs.add(name="input", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)

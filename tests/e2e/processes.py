@@ -14,6 +14,7 @@ from rollforward import Connection
 from services.nats_server import NatsAddress
 from tests.e2e.program import Program, gone, until
 from tests.servers.ports import free_port
+from tests.timeouts import scaled
 
 ROLLFORWARD = str(Path(sysconfig.get_path("scripts"), "rollforward"))
 
@@ -120,7 +121,7 @@ class Services:
         """Fails when one of the nats-servers that were seen is left."""
         until(lambda: all(gone(pid) for pid in self._nats), "the nats-servers have ended")
 
-    def connect(self, actor: str, timeout: float = 30.0) -> Connection:
+    def connect(self, actor: str, timeout: float = scaled(30.0)) -> Connection:
         """A connection of the SDK, whose calls take at most so many seconds."""
         return Connection(self.address, actor=actor, timeout=timeout)
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 
 from services.nats_child import leashed
+from tests.timeouts import scaled
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 40.0
-STOP_SECONDS = 30.0
+READY_SECONDS = scaled(40.0)
+STOP_SECONDS = scaled(30.0)
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = scaled(30.0)) -> None:
     """Returns once a condition holds that no event tells of; fails the test when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():

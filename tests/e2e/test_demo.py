@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from tests.e2e.program import gone, until
+from tests.timeouts import scaled
 
 SCRIPT = Path(sys.executable).with_name("rollforward")
-SECONDS = 120
+SECONDS = scaled(120)
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 

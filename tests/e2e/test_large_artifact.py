@@ -22,11 +22,12 @@ import pytest
 from tests.e2e.program import Program, until
 from tests.integration.up import Up
 from tests.servers.seaweedfs import running_seaweedfs
+from tests.timeouts import scaled
 
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("ROLLFORWARD_LARGE_BYTES", str(256 * MIB)))
 MOST_MEMORY = 200_000_000
-MANY_SECONDS = 120 + SIZE / 5_000_000
+MANY_SECONDS = scaled(120) + SIZE / 5_000_000
 
 CLIENT = """
 import sys

@@ -27,6 +27,7 @@ from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceSt
 from tests.e2e.load import Load, Prediction, Watcher, ask
 from tests.e2e.processes import ROLLFORWARD, Pod, Services
 from tests.e2e.program import until
+from tests.timeouts import scaled
 
 MODEL = "diagnosis"
 CHAMPION = f"{MODEL}@champion"
@@ -261,7 +262,7 @@ def command(story: Story, *arguments: str, expected: int = 0) -> Any:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
     assert done.returncode == expected, done.stderr

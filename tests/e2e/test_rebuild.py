@@ -20,11 +20,12 @@ from services.registry.tables import models, tables
 from tests.e2e.program import until
 from tests.integration.command_line import answer, program, refused
 from tests.integration.up import Up, up
+from tests.timeouts import scaled
 
 # They share a system that takes long to fill.
 pytestmark = pytest.mark.xdist_group("rebuild")
 
-SECONDS = 60.0
+SECONDS = scaled(60.0)
 HOT = "model-00"
 MODELS = tuple(f"model-{number:02}" for number in range(20))
 ALIASES = ("champion", *(f"alias-{number:02}" for number in range(24)))

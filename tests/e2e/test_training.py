@@ -27,6 +27,7 @@ from tests.e2e.history import Logs, read_logs
 from tests.e2e.processes import Services
 from tests.e2e.program import ROOT, Program, until
 from tests.servers.postgres import PostgresServer, running_postgres
+from tests.timeouts import scaled
 
 JOBS = 8
 CRASHES = int(os.environ.get("ROLLFORWARD_TRAINING_CRASHES", "6"))
@@ -170,7 +171,7 @@ def _finish(scene: Scene) -> None:
         job.end()
     for job in scene.jobs[1::2]:
         job.kill()
-    left = rf.sync(scene.jobs[0].home / "journal", timeout=60.0)
+    left = rf.sync(scene.jobs[0].home / "journal", timeout=scaled(60.0))
     assert {one.state for one in left} <= {"delivered"}, left
     assert not any(one.refused.total for one in left), left
 

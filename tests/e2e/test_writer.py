@@ -26,6 +26,7 @@ from rollforward.journal_reader import Reader
 from rollforward.journal_records import Count
 from tests.e2e.processes import ROLLFORWARD, Services
 from tests.e2e.program import Program, until
+from tests.timeouts import scaled
 
 ROUNDS = int(os.environ.get("ROLLFORWARD_CRASH_ROUNDS", "2"))
 SEED = int(os.environ.get("ROLLFORWARD_CRASH_SEED", "20"))
@@ -300,12 +301,12 @@ def test_an_artifact_logged_during_an_outage_follows(
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
     (tmp_path / "notes.txt").write_text("all is well")
-    with services.connect("job", timeout=2.0) as link:
+    with services.connect("job", timeout=scaled(2.0)) as link:
         run = rf.start_run("outage", connection=link)
         services.kill()
         digest = run.log_artifact(tmp_path / "notes.txt")
         services.start()
-        run.flush(timeout=20.0)
+        run.flush(timeout=scaled(20.0))
         (artifact,) = rf.get_run(run, connection=link).artifacts
         assert (artifact.path, artifact.digest) == ("notes.txt", digest)
         run.finish()

@@ -11,9 +11,10 @@ from typing import Any
 
 from rollforward import Conflict, Connection, RollforwardError, Unavailable, new_request_id, v1
 from tests.histories.recording import OK, REFUSED, UNKNOWN, Held, Operation, Target, Wanted
+from tests.timeouts import scaled
 
 VERSIONS = 3
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = scaled(20.0)
 FAILED = "PROJECTION_FAILED"
 KINDS = {
     "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "schedule": 3,

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.timeouts import scaled
+
 SCRIPT = Path(sys.executable).with_name("rollforward")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-SECONDS = 60
+SECONDS = scaled(60)
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -34,6 +34,7 @@ from services.registry.servicer import RegistryServicer
 from services.rpc import Edge
 from services.times import timestamp
 from tests.integration.up import new_id
+from tests.timeouts import scaled
 
 MOVES, APPEND, VERSIONS = 10_000, 100, 20
 MODELS, ALIASES = ("fraud", "iris"), ("champion", "candidate")
@@ -177,7 +178,7 @@ async def resolved(system: System, key: Key, at: v1.AsOf | None) -> tuple[int, i
     """The version and revision that the registry answers; zeros when the alias was not set."""
     request = v1.ResolveAliasRequest(model=key[0], alias=key[1], at=at)
     try:
-        alias = (await system.stub.ResolveAlias(request, timeout=20)).alias
+        alias = (await system.stub.ResolveAlias(request, timeout=scaled(20))).alias
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
@@ -221,10 +222,10 @@ async def expect_moves_to_read_no_more_than_is_new(system: System, key: Key) -> 
     request = v1.MoveAliasRequest(
         model="fraud", alias="champion", version=held % VERSIONS + 1, expected_revision=revision
     )
-    await system.stub.MoveAlias(request, timeout=20)
+    await system.stub.MoveAlias(request, timeout=scaled(20))
     before = system.store.reads
     request.version, request.expected_revision = held or 1, system.history.lasts[-1] + 1
-    answer = await system.stub.MoveAlias(request, timeout=20)
+    answer = await system.stub.MoveAlias(request, timeout=scaled(20))
     assert answer.moved
     assert system.store.reads == before
     answered = await resolved(system, key, v1.AsOf(time=answer.alias.moved_at))

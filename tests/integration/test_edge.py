@@ -21,12 +21,13 @@ from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error
 from tests.e2e.program import ROOT, Program, gone, until
 from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
+from tests.timeouts import scaled
 
 
 def refused_start(*options: str) -> str:
     """The one line with which a start is refused."""
     command = [sys.executable, "-m", "services", "up", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert (done.returncode, done.stdout) == (1, "")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert len(lines) == 1, done.stderr
@@ -85,7 +86,7 @@ class TestRefusesToStart:
     @pytest.mark.parametrize("options", [["start", "nothing"], ["start", "registry"], ["up", "--nothing"]])
     def test_when_it_is_asked_wrongly(self, options: list[str]) -> None:
         command = [sys.executable, "-m", "services", *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False)
         assert done.returncode != 0
         assert "Traceback" not in done.stderr
 
@@ -95,7 +96,7 @@ class TestRefusesToStart:
             with socket.create_server(("127.0.0.1", 0)):
                 _until_connected(taken, start.pid)
             start.terminate()
-            assert start.wait(10) == 0
+            assert start.wait(scaled(10)) == 0
 
 
 def test_listens_where_other_machines_can_call_when_that_is_asked_for(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from rollforward import v1
 from rollforward.errors import RollforwardError, from_rpc_error
 from tests.integration.up import Headers, Up, new_id, up
 from tests.servers.postgres import PostgresServer
+from tests.timeouts import scaled
 
 FILES = [
     f"{name}_service_pb2"
@@ -42,7 +43,7 @@ METHODS: list[MethodDescriptor] = [
     for method in service.methods
 ]
 NEVER = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED}
-SECONDS = 20.0
+SECONDS = scaled(20.0)
 
 F = FieldDescriptor
 SIGNED = {F.TYPE_INT32: 31, F.TYPE_INT64: 63}

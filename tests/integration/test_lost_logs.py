@@ -14,6 +14,7 @@ import pytest
 from rollforward import v1
 from tests.integration.databases import BOTH, place
 from tests.integration.up import SECONDS, Up, up
+from tests.timeouts import scaled
 
 
 class Lost:
@@ -50,7 +51,7 @@ class Lost:
         before = self.kept_files()
         command = [sys.executable, "-m", "services", "up", "--data", str(self.data), "--grpc", "127.0.0.1:0"]
         done = subprocess.run(
-            [*command, *self.options, *options], capture_output=True, text=True, timeout=90, check=False
+            [*command, *self.options, *options], capture_output=True, text=True, timeout=scaled(90), check=False
         )
         assert done.returncode == 1, done
         assert self.kept_files() == before
@@ -147,5 +148,5 @@ def test_a_lost_log_is_noticed_without_rows(tmp_path: Path) -> None:
 
 def test_a_log_that_is_unknown_is_a_usage_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--accept-log-loss", "audit"]
-    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 2
+    assert subprocess.run(command, capture_output=True, timeout=scaled(60), check=False).returncode == 2
     assert not (tmp_path / "data").exists()

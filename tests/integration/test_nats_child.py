@@ -16,6 +16,7 @@ from services.data_directory import DataDirectoryInUse, DataDirectoryUnusable, D
 from services.nats_child import NatsChild, NatsConfig, find_nats_server, leashed
 from services.nats_server import EmbeddedNats
 from tests.servers.nats import until
+from tests.timeouts import scaled
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "Parent"]
@@ -143,7 +144,7 @@ async def test_server_dies_with_a_killed_owner_and_the_directory_is_free(spawn: 
 async def test_sigterm_of_the_owner_stops_the_server(spawn: Spawn, tmp_path: Path, how: str) -> None:
     parent = spawn(OWNER, str(tmp_path / "data"), how)
     parent.program.terminate()
-    assert parent.program.wait(20) == (0 if how == "graceful" else -signal.SIGTERM)
+    assert parent.program.wait(scaled(20)) == (0 if how == "graceful" else -signal.SIGTERM)
     await until(lambda: gone(parent.child))
 
 
@@ -153,7 +154,7 @@ async def test_ctrl_c_reaches_the_owner_only_which_stops_the_server_cleanly(
 ) -> None:
     parent = spawn(OWNER, str(tmp_path / "data"), how)
     os.killpg(parent.program.pid, signal.SIGINT)
-    parent.program.wait(20)
+    parent.program.wait(scaled(20))
     assert gone(parent.child)
     log = (tmp_path / "data" / "nats-server.log").read_text()
     assert "terminated" in log

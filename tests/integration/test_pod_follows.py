@@ -39,6 +39,7 @@ from services.serving.servicer import ServingServicer
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.garbage import Collector
 from services.tracking.places import open_directory
+from tests.timeouts import scaled
 
 if TYPE_CHECKING:
     from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceAsyncStub
@@ -125,7 +126,7 @@ class Services:
     async def acknowledged(self, revision: int) -> v1.AssignmentApplied | v1.AssignmentFailed:
         """What the newest pod says of a revision of the registry's epoch, once it does."""
         epoch = on_wire(self.registry.epochs[-1])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             async for batch in self.serving.subscribe():
                 for fact in (event.data for event in batch):
                     if not isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
@@ -166,7 +167,7 @@ class Pod:
         """Predict a row."""
         request = ModelInferRequest(model_name=name, model_version=version, raw_input_contents=[np.zeros(2).tobytes()])
         request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
-        return await self._stub.ModelInfer(request, timeout=10)
+        return await self._stub.ModelInfer(request, timeout=scaled(10))
 
     async def answers(self, **words: str) -> tuple[int, int, int]:
         """The version and revision that answer, and the prediction, which is the version in all models here."""
@@ -177,13 +178,13 @@ class Pod:
     async def line(self) -> str:
         """The next line that it prints."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def stop(self) -> int:
         """Stop it in good order; its exit status."""
         self.process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             return await self.process.wait()
 
 
@@ -194,7 +195,7 @@ async def pod(services: Services, cache: Path) -> AsyncIterator[Pod]:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(scaled(60)):
             line = (await process.stdout.readline()).decode()
         address = line.split(" on ")[1].strip()
         async with aio.insecure_channel(address) as channel:

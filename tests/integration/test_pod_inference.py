@@ -25,6 +25,7 @@ from rollforward.errors import InvalidRequest, from_rpc_error
 from rollforward.manifests import build_tree, manifest_digest
 from rollforward.v1 import Assignment, Target
 from services.serving.cache import LastKnownGood
+from tests.timeouts import scaled
 
 SERVER = "127.0.0.1:1"  # nobody is there
 START = """
@@ -90,7 +91,7 @@ def triton(address: str, *words: str, rows: Any = FEATURES) -> dict[str, Any]:
         input=json.dumps(np.asarray(rows).tolist()),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=True,
     )
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -129,7 +130,7 @@ def test_bytes_that_are_no_message_are_refused_with_a_reason(address: str, metho
     with grpc.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
         with pytest.raises(grpc.RpcError) as refused:
-            call(b"\xff\xff", timeout=30)
+            call(b"\xff\xff", timeout=scaled(30))
     error = from_rpc_error(refused.value)
     assert (type(error), error.reason) == (InvalidRequest, "INVALID_MESSAGE")
 
@@ -138,7 +139,7 @@ def test_a_compressed_request_is_not_unpacked(address: str) -> None:
     with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
         call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
         with pytest.raises(grpc.RpcError) as refused:
-            call(bytes(1_000_000), timeout=30)
+            call(bytes(1_000_000), timeout=scaled(30))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -163,7 +164,7 @@ def test_a_signal_stops_it_in_good_order(cache: Path, number: signal.Signals) ->
     with pod(cache, "iris@champion") as process:
         address_of(process)
         os.kill(process.pid, number)
-        assert process.wait(20) == 0
+        assert process.wait(scaled(20)) == 0
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "dns:///0.0.0.0:0", "ipv4:0.0.0.0:0"])
@@ -176,10 +177,10 @@ def test_a_port_that_is_taken_is_refused(cache: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pod(cache, "iris@champion", address=address) as process:
-            assert process.wait(20) == 1
+            assert process.wait(scaled(20)) == 1
 
 
 @pytest.mark.parametrize("targets", [[], ["iris"], ["iris@"], ["@champion"]])
 def test_what_is_no_alias_is_refused(cache: Path, targets: list[str]) -> None:
     with pod(cache, *targets) as process:
-        assert process.wait(20) == 2
+        assert process.wait(scaled(20)) == 2

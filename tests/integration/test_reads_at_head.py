@@ -13,9 +13,10 @@ from rollforward import v1
 from rollforward.cli.app import run
 from rollforward.errors import from_rpc_error
 from tests.integration.up import Up
+from tests.timeouts import scaled
 
 HEAD = (("rollforward-min-position", "head"),)
-SECONDS = 30
+SECONDS = scaled(30)
 # A stale read shows within few rounds: rows lag by up to 0.2 s behind commands that nobody waits for.
 ROUNDS = 10
 

@@ -6,11 +6,14 @@ import sqlite3
 import time
 from contextlib import closing
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
+from rollforward.errors import from_rpc_error
 from tests.integration.scored import new_run, registering, seen
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
+from tests.timeouts import in_time, scaled
 
 
 def test_a_copy_whose_source_is_gone_since(system: Up, model: str) -> None:
@@ -82,11 +85,22 @@ def test_a_registration_that_was_refused_is_refused_as_it_was(system: Up) -> Non
 
 def test_a_move_whose_end_has_come_since(system: Up, model: str) -> None:
     system.move(model, 1)
-    ends = Timestamp()
-    ends.FromNanoseconds(time.time_ns() + 500_000_000)
-    request = v1.MoveAliasRequest(model=model, alias="champion", version=2, expires_at=ends, request_id=new_id())
-    first = system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
-    watch = system.registry.WatchAliases(v1.WatchAliasesRequest(model=model, from_revision=first.position), timeout=30)
+
+    def attempt(seconds: float) -> tuple[v1.MoveAliasRequest, v1.MoveAliasResponse] | None:
+        ends = Timestamp()
+        ends.FromNanoseconds(time.time_ns() + round(seconds * 10**9))
+        request = v1.MoveAliasRequest(model=model, alias="champion", version=2, expires_at=ends, request_id=new_id())
+        try:
+            return request, system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+        except grpc.RpcError as error:
+            if from_rpc_error(error).reason != "INVALID_TIME":
+                raise
+            return None
+
+    request, first = in_time(attempt)
+    watch = system.registry.WatchAliases(
+        v1.WatchAliasesRequest(model=model, from_revision=first.position), timeout=scaled(30)
+    )
     assert next(step for step in watch if step.HasField("changes")).changes.changes[0].cause == v1.ALIAS_CAUSE_EXPIRY
     watch.cancel()
     assert system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == first

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
+from rollforward.errors import from_rpc_error
 from tests.integration.up import ACTOR, SECONDS, Client, Up, up
+from tests.timeouts import in_time
 
 T = TypeVar("T")
 
@@ -62,11 +65,38 @@ def waiting(system: Client, model: str) -> list[v1.Schedule]:
     return list(system.registry.ListSchedules(v1.ListSchedulesRequest(model=model), timeout=SECONDS).schedules)
 
 
-def test_a_move_is_made_when_its_time_has_come(system: Up, model: str) -> None:
-    system.move(model, 1)
-    made = schedule(system, model, 2, 0.5)
+def unless_too_late(ask: Callable[[], T], reason: str) -> T | None:
+    """The answer; None when it is refused because its time has come."""
+    try:
+        return ask()
+    except grpc.RpcError as error:
+        if from_rpc_error(error).reason != reason:
+            raise
+        return None
+
+
+def scheduled(system: Client, model: str, version: int, expected: int | None = None) -> v1.Schedule:
+    """Schedules a move of the champion for as soon as this machine can."""
+    return in_time(
+        lambda seconds: unless_too_late(lambda: schedule(system, model, version, seconds, expected), "INVALID_TIME")
+    )
+
+
+def moved_until(system: Client, model: str, seconds: float) -> v1.MoveAliasResponse | None:
+    """Moves the champion to version 1 for so many seconds; None when they have passed before."""
+    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(seconds))
+    return unless_too_late(lambda: system.registry.MoveAlias(request, timeout=SECONDS), "INVALID_TIME")
+
+
+def test_a_move_is_made_when_its_time_has_come(system: Up) -> None:
+    def attempt(seconds: float) -> tuple[str, v1.Schedule] | None:
+        model = system.new_model()
+        system.move(model, 1)
+        made = unless_too_late(lambda: schedule(system, model, 2, seconds), "INVALID_TIME")
+        return (model, made) if made and waiting(system, model) == [made] else None
+
+    model, made = in_time(attempt)
     assert (made.actor, made.reason, made.version) == ("Zoë", "at night", 2)
-    assert waiting(system, model) == [made]
     last = eventually(lambda: changes(system, model), lambda found: len(found) == 2)[-1]
     assert last.time.ToNanoseconds() >= made.at.ToNanoseconds()
     assert (last.to_version, last.cause, last.schedule_id) == (2, v1.ALIAS_CAUSE_SCHEDULE, made.schedule_id)
@@ -74,13 +104,19 @@ def test_a_move_is_made_when_its_time_has_come(system: Up, model: str) -> None:
     assert waiting(system, model) == []
 
 
-def test_a_move_that_was_called_off_is_not_made(system: Up, model: str) -> None:
-    system.move(model, 1)
-    made = schedule(system, model, 2, 0.5)
-    ask = v1.CancelScheduleRequest(model=model, schedule_id=made.schedule_id, reason="not tonight")
-    system.registry.CancelSchedule(ask, timeout=SECONDS)
+def test_a_move_that_was_called_off_is_not_made(system: Up) -> None:
+    def attempt(seconds: float) -> tuple[v1.CancelScheduleRequest, v1.Schedule] | None:
+        model = system.new_model()
+        system.move(model, 1)
+        made = schedule(system, model, 2, seconds)
+        witness = schedule(system, system.new_model(), 1, seconds)  # it comes later
+        ask = v1.CancelScheduleRequest(model=model, schedule_id=made.schedule_id, reason="not tonight")
+        answer = unless_too_late(lambda: system.registry.CancelSchedule(ask, timeout=SECONDS), "SCHEDULE_NOT_FOUND")
+        return (ask, witness) if answer else None
+
+    ask, witness = in_time(attempt)
+    model = ask.model
     assert waiting(system, model) == []
-    witness = schedule(system, system.new_model(), 1, 0.6)
     eventually(lambda: changes(system, witness.model), bool)
     assert len(changes(system, model)) == 1
     assert system.refused(system.registry.CancelSchedule, ask).reason == "SCHEDULE_NOT_FOUND"
@@ -88,7 +124,7 @@ def test_a_move_that_was_called_off_is_not_made(system: Up, model: str) -> None:
 
 def test_a_move_that_cannot_be_made_leaves_an_event(system: Up, model: str) -> None:
     revision = system.move(model, 1).alias.revision
-    schedule(system, model, 2, 0.2, expected=revision - 1)
+    scheduled(system, model, 2, expected=revision - 1)
     [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
     fact = v1.AliasScheduleRefused()
     refused.data.Unpack(fact)
@@ -106,8 +142,8 @@ def test_a_move_whose_evidence_no_event_can_hold_is_refused_and_holds_nothing_up
     gate = "candidate.tags.all(key, key in current.tags)"
     policy = v1.Policy(name=model, models=model, aliases="champion", gate=gate)
     system.policies.SetPolicy(v1.SetPolicyRequest(policy=policy), timeout=SECONDS)
-    made = schedule(system, model, 2, 0.3)
-    schedule(system, other, 2, 0.4)
+    made = scheduled(system, model, 2)
+    scheduled(system, other, 2)
     eventually(lambda: changes(system, other), bool)
     [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
     fact = v1.AliasScheduleRefused()
@@ -117,17 +153,21 @@ def test_a_move_whose_evidence_no_event_can_hold_is_refused_and_holds_nothing_up
 
 
 def test_an_assignment_ends(system: Up, model: str) -> None:
-    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(0.4))
-    assert system.registry.MoveAlias(request, timeout=SECONDS).alias.HasField("expires_at")
+    assert in_time(lambda seconds: moved_until(system, model, seconds)).alias.HasField("expires_at")
     last = eventually(lambda: changes(system, model), lambda found: len(found) == 2)[-1]
     assert (last.to_version, last.cause) == (0, v1.ALIAS_CAUSE_EXPIRY)
 
 
-def test_an_assignment_that_was_changed_does_not_end(system: Up, model: str) -> None:
-    request = v1.MoveAliasRequest(model=model, alias="champion", version=1, expires_at=seconds_from_now(0.4))
-    system.registry.MoveAlias(request, timeout=SECONDS)
-    system.move(model, 2)
-    witness = schedule(system, system.new_model(), 1, 0.6)
+def test_an_assignment_that_was_changed_does_not_end(system: Up) -> None:
+    def attempt(seconds: float) -> tuple[str, v1.Schedule] | None:
+        model = system.new_model()
+        moved = moved_until(system, model, seconds)
+        witness = schedule(system, system.new_model(), 1, seconds)  # it comes later
+        system.move(model, 2)
+        in_time_too = [change.to_version for change in changes(system, model)] == [1, 2]
+        return (model, witness) if moved and in_time_too else None
+
+    model, witness = in_time(attempt)
     eventually(lambda: changes(system, witness.model), bool)
     assert [change.to_version for change in changes(system, model)] == [1, 2]
 

@@ -17,10 +17,10 @@ from rollforward import v1
 from tests.e2e.processes import Services
 from tests.e2e.program import Program, until
 from tests.integration.up import SECONDS, Client, new_id
+from tests.timeouts import scaled
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("attendance")]
-
-PATIENCE = 2
+PATIENCE = round(scaled(2))
 LOST, RUNNING = v1.RUN_STATUS_LOST, v1.RUN_STATUS_RUNNING
 
 
@@ -152,7 +152,7 @@ def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System,
     after = time.time_ns()
     began = time.monotonic()
     until(lambda: system.status(dead) == LOST, "the run is lost", SECONDS)
-    assert PATIENCE - 0.5 < time.monotonic() - began < 3 * PATIENCE
+    assert time.monotonic() - began > PATIENCE - 0.5
     run = system.run(dead)
     assert before <= run.last_heard.ToNanoseconds() <= after + 10**9
     assert system.losses(dead, *living) == [1, 0, 0]

@@ -16,6 +16,7 @@ from tests.e2e.processes import ROLLFORWARD
 from tests.integration.webhook_service import Service, sequences
 from tests.servers.nats import running_nats
 from tests.servers.receiver import Receiver
+from tests.timeouts import scaled
 
 COMMANDS = ["create", "list", "show", "update", "delete", "rotate", "test", "resume", "replay"]
 COMMANDS += ["deliveries", "attempts"]
@@ -37,7 +38,7 @@ def cli(service: Service) -> Cli:
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "COLUMNS"))}
         plain |= {"ROLLFORWARD_URI": service.address, "ROLLFORWARD_ACTOR": "Zoë", "PYTHONUTF8": "1"}
         command = [ROLLFORWARD, "webhooks", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=plain, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=plain, timeout=scaled(60), check=False)
 
     return run
 

@@ -21,6 +21,7 @@ from tests.e2e.program import until
 from tests.integration.webhook_service import Service, in_order_of_first, sequences
 from tests.servers.nats import open_log, running_nats
 from tests.servers.receiver import Receiver, Request, well
+from tests.timeouts import scaled
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +91,13 @@ class TestCrashes:
         def third_waits(_request: Request, _times: int) -> int:
             if len(receiver.requests) == 2:
                 begun.set()
-                free.wait(10)
+                free.wait(scaled(10))
             return 200
 
         with Receiver(third_waits) as receiver:
             service.hook(receiver.url, model)
             moved = service.move(model, 6)
-            assert begun.wait(10)
+            assert begun.wait(scaled(10))
             threading.Timer(0.3, free.set).start()
             assert service.program.terminate() == 0
             assert len(receiver.taken) == 3

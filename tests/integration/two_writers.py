@@ -20,6 +20,7 @@ from services.app import running
 from services.settings import SERVICES, Settings
 from tests.integration.up import SECONDS, Client
 from tests.servers.nats import running_nats
+from tests.timeouts import scaled
 
 _append = JetStreamStore.append
 
@@ -133,7 +134,7 @@ class _Loop:
         self._loop.close()
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(scaled(60))
 
     @contextmanager
     def run(self, settings: Sequence[Settings]) -> Iterator[list[str]]:

@@ -18,12 +18,13 @@ from google.protobuf.message import Message
 from rollforward import v1
 from rollforward.errors import RollforwardError, epochs_in, from_rpc_error
 from tests.e2e.program import Program
+from tests.timeouts import scaled
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 Headers = Sequence[tuple[str, str]]
 
-SECONDS = 30.0
+SECONDS = scaled(30.0)
 ACTOR = (("rollforward-actor", "Zo%C3%AB"), ("rollforward-correlation-id", "together"))
 
 

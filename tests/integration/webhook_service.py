@@ -21,6 +21,7 @@ from tests.e2e.program import Program, until
 from tests.servers.nats import open_log
 from tests.servers.ports import free_port
 from tests.servers.receiver import Request
+from tests.timeouts import scaled
 
 DIGEST = f"sha256:{'1' * 64}"
 
@@ -31,7 +32,7 @@ class Service:
     def __init__(self, home: Path, nats: NatsAddress, *, private: bool = True, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
-        self.link = Connection(self.address, actor="Zoë", timeout=20.0)
+        self.link = Connection(self.address, actor="Zoë", timeout=scaled(20.0))
         self._nats = nats
         self._log = home / "webhooks.log"
         self._command = [ROLLFORWARD, "start", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
@@ -76,7 +77,9 @@ class Service:
         """The endpoint as it is."""
         return webhooks.get_webhook(webhook_id, connection=self.link)
 
-    def wait_for_state(self, webhook_id: str, state: v1.WebhookState.ValueType, seconds: float = 30.0) -> v1.Webhook:
+    def wait_for_state(
+        self, webhook_id: str, state: v1.WebhookState.ValueType, seconds: float = scaled(30.0)
+    ) -> v1.Webhook:
         """The endpoint, once it is in a state."""
         name = v1.WebhookState.Name(state)
         until(lambda: self.get(webhook_id).state == state, f"the webhook is {name}", seconds)

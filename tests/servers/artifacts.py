@@ -14,6 +14,7 @@ from services.rpc import Edge
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.blobs import BlobStore
 from services.tracking.garbage import Collector
+from tests.timeouts import scaled
 
 
 async def nothing() -> set[str]:
@@ -38,7 +39,7 @@ def serving_artifacts(store: BlobStore, *interceptors: grpc.aio.ServerIntercepto
 
     thread = threading.Thread(target=asyncio.run, args=(work(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(scaled(20))
     try:
         yield f"127.0.0.1:{ports[0]}"
     finally:

@@ -28,6 +28,7 @@ from services.nats_child import leashed
 from tests.e2e.program import until
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer
+from tests.timeouts import scaled
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -40,7 +41,7 @@ VARIABLES = {
     "S3_SECRET_KEY": "the-secret-of-the-test",
     "WEBHOOK_KEY": "the-key-of-the-webhooks-of-the-test",
 }
-STOP_SECONDS = 30.0
+STOP_SECONDS = scaled(30.0)
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<words>[^}]*))?\})")
 
@@ -273,7 +274,7 @@ def _refuses(url: str) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - one of the file's own
+        with urllib.request.urlopen(url, timeout=scaled(5)):  # noqa: S310 - one of the file's own
             return True
     except OSError:  # a refusal to connect, and an answer that says "not healthy"
         return False

@@ -22,6 +22,7 @@ from eventstore.jetstream import JetStreamStore, connect
 from services.nats_child import HOST, find_nats_server, leashed
 from services.nats_server import EmbeddedNats, NatsAddress
 from tests.servers.ports import free_port
+from tests.timeouts import scaled
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def running_nats() -> Iterator[NatsAddress]:
             try:
                 yield address
             finally:
-                asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
+                asyncio.run_coroutine_threadsafe(server.stop(), loop).result(scaled(30))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -80,7 +81,7 @@ def _member(directory: Path) -> Iterator[None]:
 async def _has_leader(url: str) -> None:
     client = await connect(url, patience=30)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             while not await _can_replicate(client):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.05)
     finally:
@@ -117,7 +118,7 @@ async def kill(server: EmbeddedNats) -> None:
     await until(lambda: server.restarts > restarts and server.pid is not None)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = scaled(20.0)) -> None:
     """Returns once a condition holds that no event tells of; raises `TimeoutError` when it does not."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for

@@ -15,6 +15,7 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.e2e.program import until
 from tests.servers.ports import free_port
+from tests.timeouts import scaled
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Receiver:
             self._server.server_close()
             self._server = self._thread = None
 
-    def wait_for(self, count: int, seconds: float = 30.0) -> list[Request]:
+    def wait_for(self, count: int, seconds: float = scaled(30.0)) -> list[Request]:
         """What it took, once that is so many."""
         until(lambda: len(self.taken) >= count, f"{count} requests are taken", seconds)
         return self.taken

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.timeouts import scaled
+
 ROOT = Path(__file__).resolve().parents[2]
 LICENSE = (ROOT / "LICENSE").read_text()
 PROJECTS = {"rollforward": ROOT / "client/pyproject.toml", "rollforward-server": ROOT / "pyproject.toml"}
@@ -23,7 +25,7 @@ PROJECTS = {"rollforward": ROOT / "client/pyproject.toml", "rollforward-server":
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     command = [Path(sys.executable).with_name("uv"), "build", "--all-packages", "--offline", "--quiet", "-o", out]
-    subprocess.run([str(part) for part in command], cwd=ROOT, check=True, capture_output=True, timeout=100)
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=True, capture_output=True, timeout=scaled(100))
     return out
 
 

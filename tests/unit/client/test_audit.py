@@ -12,6 +12,7 @@ import pytest
 from rollforward import v1
 from rollforward.audit import export_events
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
 Script = Callable[[Any], Iterator[v1.ExportEventsResponse]]
@@ -109,7 +110,7 @@ def test_closing_the_connection_ends_an_export_that_waits(serve: Serve) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert begun.wait(10)
+    assert begun.wait(scaled(10))
     link.close()
-    reader.join(10)
+    reader.join(scaled(10))
     assert refusals == ["CONNECTION_CLOSED"]

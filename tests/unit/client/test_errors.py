@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 from rollforward import errors, v1
 from rollforward.connection import Connection
 from rollforward.errors import CLASS_OF, Conflict, InternalError, InvalidRequest, PreconditionFailed, Unavailable
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
 
@@ -42,7 +43,7 @@ class Refusing(Service):
 
 def ask(connection: Connection) -> errors.RollforwardError:
     with pytest.raises(errors.RollforwardError) as refused:
-        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"), timeout=5)
+        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"), timeout=scaled(5))
     return refused.value
 
 

@@ -26,6 +26,7 @@ from rollforward.journal_records import PLAIN, About, Call, Count, Points
 from rollforward.journal_strand import Strand
 from rollforward.run_records import label_records, point_records
 from rollforward.series import unpack
+from tests.timeouts import scaled
 
 RUN = "0123456789abcdef" * 2
 HEAD = Head(RUN, "localhost:1", "Zoë")
@@ -384,7 +385,7 @@ def test_whoever_hears_of_a_full_disk_may_wait_for_somebody_who_logs(journal: Jo
     def hear(_why: str) -> None:
         other = threading.Thread(target=fill, args=(strand, 1))
         other.start()
-        other.join(10)
+        other.join(scaled(10))
         heard.append(not other.is_alive())
 
     strand = Strand(journal, disk_bytes=1, complain=hear)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from rollforward.system_metrics import Machine, SystemMetrics
+from tests.timeouts import scaled
 
 ALWAYS = {
     "system/cpu_utilization_percentage",
@@ -37,7 +38,7 @@ class Kept:
 def test_this_machine_is_measured_step_by_step() -> None:
     kept = Kept()
     metrics = SystemMetrics(kept, Machine(), interval=0.01)
-    assert kept.enough.wait(20)
+    assert kept.enough.wait(scaled(20))
     metrics.close()
     assert kept.steps[:4] == [0, 1, 2, 3]
     assert kept.names >= ALWAYS

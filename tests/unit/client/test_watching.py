@@ -12,6 +12,7 @@ import pytest
 from rollforward import v1
 from rollforward.errors import InvalidRequest, Unavailable
 from rollforward.watching import watch
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
 Script = Callable[[Any], Iterator[v1.WatchAliasesResponse]]
@@ -52,7 +53,7 @@ def quiet(context: Any) -> Iterator[v1.WatchAliasesResponse]:
     """Sends nothing more until the caller leaves."""
     gone = threading.Event()
     if context.add_callback(gone.set):
-        gone.wait(20)
+        gone.wait(scaled(20))
     yield from ()
 
 
@@ -138,7 +139,7 @@ def test_leaving_the_loop_ends_the_stream(serve: Serve) -> None:
     for change in watch("m@a", connection=link):
         assert change.revision == 2
         break
-    assert service.ended.wait(10)
+    assert service.ended.wait(scaled(10))
 
 
 def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
@@ -148,9 +149,9 @@ def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
     reader = threading.Thread(target=list, args=(changes,))
     reader.start()
     changes.close()
-    reader.join(10)
+    reader.join(scaled(10))
     assert not reader.is_alive()
-    assert service.ended.wait(10)
+    assert service.ended.wait(scaled(10))
 
 
 def test_a_refusal_is_raised(serve: Serve) -> None:

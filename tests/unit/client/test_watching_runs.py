@@ -13,6 +13,7 @@ from rollforward import v1
 from rollforward.connection import Connection
 from rollforward.errors import InvalidRequest
 from rollforward.watching_runs import watch_runs
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
 Script = Callable[[Any], Iterator[v1.WatchRunsResponse]]
@@ -69,7 +70,7 @@ def lasting(*steps: v1.WatchRunsResponse) -> Script:
         yield from steps
         gone = threading.Event()
         if context.add_callback(gone.set):
-            gone.wait(20)
+            gone.wait(scaled(20))
 
     return play
 

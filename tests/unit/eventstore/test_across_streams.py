@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from eventstore.decider import CommandHandler, Plan
 from eventstore.errors import Kind, Rejected
+from tests.timeouts import scaled
 from tests.unit.eventstore.accounts import (
     SlowMemory,
     add,
@@ -74,7 +75,7 @@ async def test_others_go_on_while_it_is_planned(store: SlowMemory, handler: Comm
         await go_on.wait()
         return await plan()
 
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(scaled(20)):
         first = tasks.create_task(handler.handle_across(slow, by("slow")))
         await planning.wait()
         await handler.handle_across(transfer(handler, 1), by("quick"))
@@ -133,7 +134,7 @@ async def test_one_that_waits_for_its_streams_keeps_no_other_waiting(
     async def elsewhere() -> Plan:
         return Plan([("c", StringValue(value="c:1")), ("d", StringValue(value="d:1"))], {"c": 0, "d": 0})
 
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(scaled(20)):
         waiting = tasks.create_task(handler.handle_across(overtaken, by("waiting")))
         await again.wait()
         await handler.handle_across(elsewhere, by("elsewhere"))

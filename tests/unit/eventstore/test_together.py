@@ -8,6 +8,7 @@ import pytest
 
 from eventstore.jetstream import together
 from eventstore.jetstream.together import Together
+from tests.timeouts import scaled
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +123,7 @@ async def test_an_answer_that_never_comes_holds_nobody_up(monkeypatch: pytest.Mo
     monkeypatch.setattr(together, "PATIENCE_SECONDS", 0.01)
     requests = Requests()
     await requests.ask("lost", "b", "c")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await requests.until_sent("lost", "b", "c")
     await requests.ask("d")
     assert "d" in requests.sent

@@ -13,6 +13,7 @@ from eventstore.event import MAX_APPEND_EVENTS, Metadata
 from rollforward import v1
 from services.registry import POLICIES_STREAM
 from tests.model.registry_system import System
+from tests.timeouts import scaled
 
 DIGEST = f"sha256:{'1' * 64}"
 
@@ -135,7 +136,7 @@ class TestGatedReleaseSets:
                 return await head()
 
             monkeypatch.setattr(gated.runs_log, "head", held_up)
-            async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(scaled(20)):
                 large = tasks.create_task(gated.commands.move_together(release("fraud", self.NAMES, 1), Metadata("A")))
                 await judging.wait()
                 await gated.commands.move_together(release("iris", ["x", "y"], 1), Metadata("B"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import math
 import operator
-import time
 
 import numpy as np
 import pytest
@@ -143,11 +142,10 @@ def test_does_not_hold(expression: str) -> None:
     ],
 )
 def test_is_no_gate_and_that_is_said_at_once(expression: str) -> None:
-    began = time.process_time()
+    # If it were evaluated, some of these would take longer than any limit of a test.
     with pytest.raises(Rejected) as refused:
         check_expression(expression, of_move=False)
     assert refused.value.reason == "INVALID_GATE"
-    assert time.process_time() - began < 1.0
     evidence = evaluate(expression, {"run": RUN}, 7)
     assert not evidence.passed
     assert recompute(evidence)
@@ -163,10 +161,9 @@ def test_is_no_gate_and_that_is_said_at_once(expression: str) -> None:
 def test_what_costs_too_much_with_the_metrics_that_there_are_does_not_hold(expression: str) -> None:
     few, many = ({f"m{number}": 1.0 for number in range(count)} for count in (60, 500))
     assert of_run(expression, v1.GateRun(run_id="r", metrics=few)).passed
-    began = time.process_time()
     evidence = of_run(expression, v1.GateRun(run_id="r", metrics=many))
-    assert time.process_time() - began < 1.0
     assert not evidence.passed
+    assert "it would cost too much" in evidence.detail  # it is refused before it is evaluated
     assert recompute(evidence)
 
 

@@ -32,6 +32,7 @@ from services.serving.inference import InferenceServicer
 from services.serving.lane import Lane
 from services.serving.models import Model
 from services.serving.runtime import Loaded, Outcome, Runtime, Target
+from tests.timeouts import scaled
 
 FEATURES, LABELS = load_iris(return_X_y=True)
 ESTIMATOR = RandomForestClassifier(3, random_state=0).fit(FEATURES, LABELS)
@@ -93,11 +94,11 @@ def stub() -> Iterator[GRPCInferenceServiceStub]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(scaled(30))
     with grpc.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
         yield GRPCInferenceServiceStub(channel)
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(scaled(10))
     loop.close()
 
 

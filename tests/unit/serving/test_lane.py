@@ -13,6 +13,7 @@ from sklearn.ensemble import RandomForestClassifier
 from services.serving.lane import Answers, DeadlinePassed, Lane, Outputs, QueueFull
 from services.serving.models import Model
 from services.serving.tensors import InvalidInput
+from tests.timeouts import scaled
 
 BOTH = ("predict", "predict_proba")
 
@@ -28,7 +29,7 @@ class Gated:
     def __call__(self, rows: NDArray[Any], outputs: Outputs) -> Answers:
         self.sizes.append(len(rows))
         self.began.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(scaled(10))
         if np.isnan(rows).any():
             raise InvalidInput
         return dict.fromkeys(outputs, rows[:, 0] * 2)

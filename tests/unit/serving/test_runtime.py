@@ -11,6 +11,7 @@ from rollforward.v1 import Target as TargetMessage
 from services.serving.lane import Lane
 from services.serving.models import Model, ModelRefused
 from services.serving.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
+from tests.timeouts import scaled
 
 CHAMPION = Target("fraud", "champion")
 CHALLENGER = Target("fraud", "challenger")
@@ -54,7 +55,7 @@ class Bench:
 
     async def settle(self, count: int) -> list[tuple[int, int, bool]]:
         """Wait for so many outcomes; each as version, revision, whether it is served."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             while len(self.outcomes) < count:
                 self.told.clear()
                 await self.told.wait()

@@ -28,10 +28,11 @@ from services.tracking.attendance import Attendance
 from services.tracking.projection import TrackingProjection
 from services.tracking.run_state import RunState
 from services.tracking.runs import RUNS
+from tests.timeouts import scaled
 
 F = TypeVar("F", bound=Message)
 
-PATIENCE = 0.3
+PATIENCE = scaled(0.3)
 ZOE = Metadata("Zoë")
 RUNNING, LOST = v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_LOST
 POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(8))
@@ -122,7 +123,7 @@ async def process(tmp_path: Path) -> AsyncIterator[Process]:
         yield one
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = scaled(20.0)) -> None:
     """Returns once a condition holds that no event tells of."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
@@ -136,7 +137,7 @@ async def lost(process: Process, run_id: str) -> v1.RunLost:
 
 async def told(process: Process, run_id: str, kind: type[F]) -> F:
     """Waits for the first event of a kind that the log has of a run."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         async for events in process.log.subscribe():
             for event in events:
                 if isinstance(event.data, kind) and event.stream == run_stream(run_id):
@@ -238,7 +239,7 @@ async def test_what_commands_are_decided_on_knows_of_a_loss_elsewhere(process: P
     run_id = await process.start()
     await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
     await process.append(v1.RunLost(run_id=run_id))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while (await process.commands.held(run_stream(run_id))).status != LOST:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -284,7 +285,7 @@ async def test_a_call_ends_with_its_run_and_not_with_an_earlier_end_of_it(proces
     finish = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
     await process.do(run_id, finish)
     async with process.attendance.attended(run_id, ZOE) as call:
-        await asyncio.wait_for(call.ended(), 20)
+        await asyncio.wait_for(call.ended(), scaled(20))
     await process.do(run_id, v1.ResumeRunRequest(run_id=run_id))
     async with process.attendance.attended(run_id, ZOE) as call:
         await process.tail.wait_for(await process.log.head())
@@ -292,7 +293,7 @@ async def test_a_call_ends_with_its_run_and_not_with_an_earlier_end_of_it(proces
         await outlived(process)
         assert not ending.done()
         await process.do(run_id, finish)
-        await asyncio.wait_for(ending, 20)
+        await asyncio.wait_for(ending, scaled(20))
 
 
 async def test_a_call_ends_when_the_service_stops(process: Process) -> None:
@@ -300,7 +301,7 @@ async def test_a_call_ends_when_the_service_stops(process: Process) -> None:
     async with process.attendance.attended(run_id, ZOE) as call:
         process.tail.dismiss(StoreUnavailable("the service stops", "SHUTTING_DOWN"))
         with pytest.raises(StoreUnavailable) as caught:
-            await asyncio.wait_for(call.ended(), 20)
+            await asyncio.wait_for(call.ended(), scaled(20))
     assert caught.value.reason == "SHUTTING_DOWN"
 
 

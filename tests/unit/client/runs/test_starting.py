@@ -17,6 +17,7 @@ from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Una
 from rollforward.journal import journals
 from rollforward.run import Run
 from tests.servers.ports import free_port
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, until
 
@@ -60,7 +61,7 @@ def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
     serve: Serve, tracking: Tracking, place: Path
 ) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = rf.start_run("fraud", connection=link)
     run.log_params({"p": 1})
     run.log_metric("loss", 0.5)
@@ -198,7 +199,7 @@ def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
 
 def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, place: Path) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = open_run(link)
     with pytest.raises(ZeroDivisionError), pytest.warns(RuntimeWarning), run:
         train(run, ZeroDivisionError())

@@ -20,6 +20,7 @@ from rollforward.journal_records import Count, framed_point
 from rollforward.journal_strand import Strand
 from rollforward.run import Run
 from rollforward.run_records import label_records
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import (
     RUN,
@@ -45,7 +46,7 @@ def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> No
 
 def test_a_quiet_run_sends_what_it_has_after_a_while(run: Run, tracking: Tracking) -> None:
     run.log_metric("loss", 1)
-    assert tracking.arrived.wait(20)
+    assert tracking.arrived.wait(scaled(20))
 
 
 def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Path) -> None:
@@ -232,7 +233,7 @@ def log_steps(run: Run, count: int) -> None:
 
 def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=0.3)
+    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = open_run(link, disk_bytes=100_000)
     with pytest.warns(RuntimeWarning):
         log_steps(run, 10_000)

@@ -21,6 +21,7 @@ from rollforward.journal_strand import Strand
 from rollforward.run import Run
 from rollforward.series import unpack
 from rollforward.writer import Writer
+from tests.timeouts import scaled
 from tests.unit.client.conftest import Service
 
 RUN = "0123456789abcdef" * 2
@@ -141,7 +142,7 @@ def mend_file(strand: Strand) -> None:
     strand._file = None
 
 
-def until(condition: Any, seconds: float = 20.0) -> None:
+def until(condition: Any, seconds: float = scaled(20.0)) -> None:
     """Returns once a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
