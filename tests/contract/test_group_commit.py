@@ -24,6 +24,8 @@ from tests.contract.events import TYPES, new
 from tests.contract.stores import flat, take
 from tests.servers.nats import open_log, until
 
+pytestmark = pytest.mark.busy
+
 
 def pair(name: str, key: str = "") -> list[NewEvent]:
     return [new(name, key=key), new(f"{name}-too")]

@@ -28,6 +28,8 @@ from tests.contract.stores import everything, flat, take
 from tests.servers.nats import kill, open_log, until
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 
 @dataclass
 class Load:

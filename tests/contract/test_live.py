@@ -28,6 +28,8 @@ from services.registry.tag_history import Changes
 from tests.servers.nats import until
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 DIGEST = f"sha256:{'1' * 64}"
 
 

@@ -21,6 +21,8 @@ from tests.contract.notes import Notes, all_notes, fails_at, folded, lose_rows, 
 from tests.servers.nats import open_log
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 
 async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
     """Rows come as far as they can, and what stands in their way is named."""

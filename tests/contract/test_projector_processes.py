@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from eventstore.jetstream import JetStreamStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
@@ -12,6 +14,8 @@ from services.nats_server import NatsAddress
 from tests.contract.events import following
 from tests.contract.notes import Notes, all_notes, folded, running, write
 from tests.contract.other_process import finish, process, started
+
+pytestmark = pytest.mark.busy
 
 
 async def test_a_killed_process_leaves_rows_and_checkpoint_together(

@@ -16,6 +16,8 @@ from tests.contract.kept import applied_at_start, positions, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write
 from tests.contract.other_process import finish, process, started
 
+pytestmark = pytest.mark.busy
+
 
 def left_behind(location: str) -> list[str]:
     """Files that are neither rows nor a lock."""

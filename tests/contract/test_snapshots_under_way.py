@@ -23,6 +23,8 @@ from tests.contract.kept import FOLDER, applied_at_start, keeper, positions, tak
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 
 class Gate:
     """Objects that wait in the middle of a snapshot, and say when they are there."""

@@ -17,6 +17,8 @@ from eventstore.tail import KEPT_BYTES, FollowerTooSlow, Tail
 from tests.contract.events import TYPES, following, new
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 LONG = 60.0  # seconds: no bookmark in between
 
 Steps = AsyncGenerator[tuple[Sequence[RecordedEvent], int]]

@@ -21,7 +21,7 @@ from tests.integration.up import SECONDS, new_id
 Steps = list[v1.WatchAliasesResponse]
 
 # What they share takes long to set up.
-pytestmark = pytest.mark.xdist_group("watch")
+pytestmark = [pytest.mark.xdist_group("watch"), pytest.mark.busy]
 
 
 @pytest.fixture(scope="module")

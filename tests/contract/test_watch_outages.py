@@ -16,6 +16,8 @@ from tests.contract.registries import Registries, read, reason_at_end, registrie
 from tests.e2e.processes import Services
 from tests.integration.up import SECONDS, Client
 
+pytestmark = pytest.mark.busy
+
 CHAMPION = "m@champion"
 MOVES = 60
 LARGE_EVENTS = 90  # of 400 kB each

@@ -16,6 +16,8 @@ from tests.e2e.program import Program
 from tests.e2e.racer import CHAMPION, GO
 from tests.servers.nats import running_nats
 
+pytestmark = pytest.mark.busy
+
 RACES = 50
 
 System = Callable[[Path], AbstractContextManager[list[str]]]

@@ -26,6 +26,8 @@ from tests.e2e.processes import Pod, Services
 from tests.e2e.program import until
 from tests.servers.nats import open_log
 
+pytestmark = pytest.mark.busy
+
 CHAMPION = "m@champion"
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import rollforward as rf
 from rollforward import Connection
 from tests.e2e.models import write_constant_model
 from tests.e2e.processes import Services
 from tests.e2e.program import until
 from tests.servers.receiver import Receiver, Request
+
+pytestmark = pytest.mark.busy
 
 MODEL = "m"
 CHAMPION = "m@champion"

@@ -15,6 +15,8 @@ from tests.histories.checker import check
 from tests.histories.run import Recorder
 from tests.histories.system import SHAPES
 
+pytestmark = pytest.mark.busy
+
 FIRST = int(os.environ.get("ROLLFORWARD_HISTORY_SEED", "1"))
 SEEDS = range(FIRST, FIRST + 5)
 

@@ -20,6 +20,8 @@ from tests.integration.overtaken_tracking import SERVING, TRACKING, WEBHOOKS
 from tests.integration.two_writers import Interruption, Writers, two_writers
 from tests.integration.up import SECONDS, Client, new_id
 
+pytestmark = pytest.mark.busy
+
 CASES = [*REGISTRY, *TRACKING, *SERVING, *WEBHOOKS]
 
 

@@ -11,6 +11,8 @@ import pytest
 from rollforward import v1
 from tests.integration.up import ACTOR, SECONDS, Q, R, Up, new_id
 
+pytestmark = pytest.mark.busy
+
 CALLERS = 256
 PATIENCE = 4 * SECONDS
 

@@ -12,6 +12,8 @@ from rollforward import v1
 from rollforward.errors import from_rpc_error
 from tests.integration.up import SECONDS, Up, new_id
 
+pytestmark = pytest.mark.busy
+
 ROUNDS = 80
 
 

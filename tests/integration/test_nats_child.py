@@ -18,6 +18,8 @@ from services.nats_server import EmbeddedNats
 from tests.servers.nats import until
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "Parent"]
 

@@ -28,6 +28,8 @@ from services.nats_server import (
 )
 from tests.servers.nats import until
 
+pytestmark = pytest.mark.busy
+
 
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -41,6 +41,8 @@ from services.tracking.garbage import Collector
 from services.tracking.places import open_directory
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 if TYPE_CHECKING:
     from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceAsyncStub
 

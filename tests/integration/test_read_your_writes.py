@@ -12,6 +12,8 @@ from rollforward import v1
 from rollforward.errors import AlreadyExists, Conflict, InvalidRequest
 from tests.integration.up import SECONDS, Up, new_id
 
+pytestmark = pytest.mark.busy
+
 
 class TestReadYourWrites:
     def test_an_answer_holds_what_was_seen(self, system: Up, model: str) -> None:

@@ -15,6 +15,8 @@ from rollforward.errors import from_rpc_error
 from tests.integration.up import Up
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 HEAD = (("rollforward-min-position", "head"),)
 SECONDS = scaled(30)
 # A stale read shows within few rounds: rows lag by up to 0.2 s behind commands that nobody waits for.

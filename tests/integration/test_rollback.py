@@ -197,6 +197,7 @@ def test_to_a_recent_holder_skips_gates_and_says_so(system: Up, model: str) -> N
         system.move(model, 2)
 
 
+@pytest.mark.busy
 @pytest.mark.parametrize("delay", [0.02, 0.1])
 def test_a_thousand_aliases_come_back_all_or_none_when_it_is_killed_in_the_middle(tmp_path: Path, delay: float) -> None:
     names = [f"alias-{number}" for number in range(1000)]

@@ -16,6 +16,8 @@ from rollforward.errors import from_rpc_error
 from tests.integration.up import ACTOR, SECONDS, Client, Up, up
 from tests.timeouts import in_time
 
+pytestmark = pytest.mark.busy
+
 T = TypeVar("T")
 
 

@@ -19,7 +19,7 @@ from tests.e2e.program import Program, until
 from tests.integration.up import SECONDS, Client, new_id
 from tests.timeouts import scaled
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("attendance")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("attendance"), pytest.mark.busy]
 PATIENCE = round(scaled(2))
 LOST, RUNNING = v1.RUN_STATUS_LOST, v1.RUN_STATUS_RUNNING
 

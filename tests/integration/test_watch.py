@@ -16,6 +16,8 @@ from rollforward.errors import (
 )
 from tests.integration.up import SECONDS, Up
 
+pytestmark = pytest.mark.busy
+
 
 class TestWatch:
     def watch(self, system: Up, **fields: object) -> Any:

@@ -34,7 +34,7 @@ from tests.integration.tracking_processes import (
 from tests.integration.up import SECONDS, new_id
 
 # What they share takes long to set up.
-pytestmark = pytest.mark.xdist_group("watch-runs")
+pytestmark = [pytest.mark.xdist_group("watch-runs"), pytest.mark.busy]
 
 NAN = math.nan
 

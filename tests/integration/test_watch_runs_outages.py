@@ -15,6 +15,8 @@ from tests.integration.test_watch_runs import points
 from tests.integration.tracking_processes import facts_of, processes, read, reason_at_end, snapshot, told, true_changes
 from tests.integration.up import SECONDS, new_id, up
 
+pytestmark = pytest.mark.busy
+
 STEPS = 60
 
 Outage = Callable[[Services], object]

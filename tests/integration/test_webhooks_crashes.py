@@ -23,6 +23,8 @@ from tests.servers.nats import open_log, running_nats
 from tests.servers.receiver import Receiver, Request, well
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 
 @pytest.fixture(scope="module")
 def nats() -> Iterator[NatsAddress]:

@@ -15,6 +15,8 @@ from rollforward.watching import watch
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
+pytestmark = pytest.mark.busy
+
 Script = Callable[[Any], Iterator[v1.WatchAliasesResponse]]
 
 

@@ -16,6 +16,8 @@ from rollforward.watching_runs import watch_runs
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
+pytestmark = pytest.mark.busy
+
 Script = Callable[[Any], Iterator[v1.WatchRunsResponse]]
 
 RUN = "a" * 32

@@ -18,6 +18,8 @@ from tests.unit.eventstore.accounts import (
     by,
 )
 
+pytestmark = pytest.mark.busy
+
 
 def transfer(handler: CommandHandler[int], amount: int) -> Callable[[], Awaitable[Plan]]:
     """Plans to move an amount from account a to account b."""

@@ -20,6 +20,8 @@ from tests.unit.eventstore.accounts import (
     by,
 )
 
+pytestmark = pytest.mark.busy
+
 
 async def test_a_repeated_request_is_done_once_and_has_the_first_outcome(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]

@@ -15,6 +15,8 @@ from services.serving.models import Model
 from services.serving.tensors import InvalidInput
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 BOTH = ("predict", "predict_proba")
 
 

@@ -13,6 +13,8 @@ from services.serving.models import Model, ModelRefused
 from services.serving.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 CHAMPION = Target("fraud", "champion")
 CHALLENGER = Target("fraud", "challenger")
 

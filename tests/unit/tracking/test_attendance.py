@@ -30,6 +30,8 @@ from services.tracking.run_state import RunState
 from services.tracking.runs import RUNS
 from tests.timeouts import scaled
 
+pytestmark = pytest.mark.busy
+
 F = TypeVar("F", bound=Message)
 
 PATIENCE = scaled(0.3)

@@ -19,6 +19,8 @@ from rollforward.writer import Writer
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, open_writer
 
+pytestmark = pytest.mark.busy
+
 
 def test_an_offline_run_sends_nothing_until_it_is_synced(link: Connection, tracking: Tracking, place: Path) -> None:
     with rf.start_run("fraud", offline=True, connection=link) as run:

@@ -33,6 +33,8 @@ from tests.unit.client.runs.tracking_service import (
     until,
 )
 
+pytestmark = pytest.mark.busy
+
 
 def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> None:
     for step in range(1000):
