@@ -40,7 +40,7 @@ test: $(STAMP) ## run the tests; ARGS="-k name ..."
 test-busy: $(STAMP) ## run what races, kills or waits 20 times beside busy loops; ARGS="--all --times 1"
 	@$(BIN)/python tools/test_busy.py $(ARGS)
 
-histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300"
+histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300", "--bugs"
 	@$(BIN)/python -m tests.histories $(ARGS)
 
 check: check-style check-types check-imports check-protos check-lock ## everything but the tests; -k goes on after a failure

@@ -1,104 +1,97 @@
-"""Records and checks hundreds of histories, or checks recorded ones again: `python -m tests.histories --seeds 300`."""
+"""Record and check histories: `make histories ARGS="--seeds 300 --faults all"`; cut off, it continues where it was."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import random
-import shutil
+import logging
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.histories.bugs import BUGS
+from tests.histories.campaign import Campaign, Plan, summary
 from tests.histories.checker import check
-from tests.histories.recording import History, read
-from tests.histories.rules import Violation
-from tests.histories.run import Recorder
-from tests.histories.system import SHAPES
+from tests.histories.faults import BASIC, FAULTS
+from tests.histories.hunt import hunt
+from tests.histories.shapes import SHAPES
+from tests.histories.storage import read
 
-LIFE = 50
-"""So many histories share a system; then it is started anew."""
+HOME = Path(__file__).parents[2] / ".histories"
 
 
-def main() -> int:
-    """Zero when no history breaks a promise."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when no history breaks a promise, or every planted bug is caught."""
+    options = _parser().parse_args(arguments)
+    # What a client or the checker's own reader cannot reach for a while is in the histories.
+    logging.disable(logging.WARNING)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if options.replay:
+        return _replay(console, options.replay)
+    if options.bugs is not None:
+        return hunt(console, options.bugs or list(BUGS), options.seeds or 8)
+    return _record(console, options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many histories are recorded")
-    parser.add_argument("--first", type=int, help="the first seed; by default one that nobody had before")
-    parser.add_argument("--shape", choices=SHAPES, help="one shape only; by default each has its turn")
-    parser.add_argument("--bug", choices=BUGS, default="none", help="a bug to be put in")
-    parser.add_argument("--keep", type=Path, help="a directory for every history; broken ones are kept anyway")
-    parser.add_argument("recorded", nargs="*", type=Path, help="recorded histories to be checked again")
-    options = parser.parse_args()
-    console = Console()
-    if options.recorded:
-        broken = [_report(console, path.name, check(read(path))) for path in options.recorded]
-    else:
-        broken = _record(console, options)
-    console.print(f"{len(broken)} histories, {sum(broken)} broken")
-    return 1 if any(broken) else 0
+    parser.add_argument("--seeds", type=int, help="how many histories to record (default 20; 8 for each bug)")
+    parser.add_argument("--first", type=int, default=-1, help="the first seed (default: a random one)")
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape (default: all take turns)")
+    parser.add_argument("--faults", default="all", help="all, basic, or names separated by commas (default all)")
+    parser.add_argument("--fresh", action="store_true", help="begin again instead of continuing")
+    parser.add_argument("--home", type=Path, default=HOME, help="where verdicts and broken histories are kept")
+    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="check recorded histories again")
+    parser.add_argument("--bugs", nargs="*", choices=BUGS, metavar="BUG", help="plant bugs and count who catches them")
+    return parser
 
 
-def _record(console: Console, options: argparse.Namespace) -> list[bool]:
-    first = options.first if options.first is not None else random.SystemRandom().randrange(10**9)
-    shapes = [options.shape] if options.shape else list(SHAPES)
-    kept = options.keep or Path(tempfile.mkdtemp(prefix="histories-"))
-    kept.mkdir(exist_ok=True)
-    broken, counts = [], [0, 0, 0]
+def _replay(console: Console, files: Sequence[Path]) -> int:
+    broken = 0
+    for file in files:
+        violations = check(read(file))
+        broken += bool(violations)
+        console.print(f"{'broken' if violations else 'good'}: {file}")
+        for violation in violations:
+            console.print(f"  {violation}")
+    console.print(f"{len(files)} histories, {broken} broken")
+    return 1 if broken else 0
+
+
+def _record(console: Console, options: argparse.Namespace) -> int:
+    shapes = tuple(options.shape or SHAPES)
+    seeds = max(options.seeds or 20, 1 if options.shape else len(shapes))  # each shape in every run
+    campaign = Campaign(options.home, Plan(options.first, seeds, shapes, _faults(options.faults)), fresh=options.fresh)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"from seed {first}", total=options.seeds)
-        for shape, history in _histories(shapes, options.bug, range(first, first + options.seeds), kept):
-            path = kept / f"{history.name}.jsonl"
-            history.write(path)
-            violations = check(history)
-            broken.append(_report(bar.console, f"{path}, {shape}, {history.faults}", violations))
-            steps = sum(len(stream.steps) for stream in history.streams)
-            sizes = [len(history.operations), len(history.events), steps]
-            counts = [count + size for count, size in zip(counts, sizes, strict=True)]
-            if not violations and not options.keep:
-                path.unlink()
-            bar.advance(task)
-    if not options.keep and not any(broken):
-        shutil.rmtree(kept)
-    console.print("{} operations, {} events, {} steps of watches".format(*counts))
-    return broken
+    with Progress(*columns, console=console) as progress:
+        about = f"from seed {campaign.plan.first}"
+        task = progress.add_task(about, total=campaign.plan.seeds, completed=len(campaign.verdicts))
+
+        def report(line: str) -> None:
+            progress.advance(task)
+            if not line.startswith("good") or not console.is_terminal:
+                progress.console.print(line)
+
+        campaign.run(report)
+    for line in (*campaign.lacks, *summary(campaign.verdicts)):
+        console.print(line)
+    return 1 if campaign.broken else 0
 
 
-def _histories(shapes: Sequence[str], bug: str, seeds: Sequence[int], kept: Path) -> Iterator[tuple[str, History]]:
-    turns = itertools.cycle(shapes)
-    for start in range(0, len(seeds), LIFE):
-        shape = next(turns)
-        with ExitStack() as stack:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histories-")))
-            recorder = Recorder(stack.enter_context(SHAPES[shape](home, bug)))
-            try:
-                for seed in seeds[start : start + LIFE]:
-                    yield shape, recorder.record(seed)
-            finally:
-                for log in home.glob("*.log"):
-                    shutil.copy(log, kept / f"{seeds[start]}-{log.name}")
-
-
-def _report(console: Console, name: str, violations: Sequence[Violation]) -> bool:
-    if violations:
-        console.print(f"[bold red]broken[/]: {name}", highlight=False)
-        for violation in violations[:5]:
-            console.print(f"  {violation}", markup=False, highlight=False)
-        if len(violations) > 5:
-            console.print(f"  and {len(violations) - 5} more", highlight=False)
-    return bool(violations)
+def _faults(names: str) -> tuple[str, ...]:
+    if names == "all":
+        return tuple(FAULTS)
+    if names == "basic":
+        return BASIC
+    chosen = tuple(name.strip() for name in names.split(","))
+    if unknown := [name for name in chosen if name not in FAULTS]:
+        sys.exit(f"unknown fault {unknown[0]!r}: expected one of {', '.join(FAULTS)}")
+    return chosen
 
 
 if __name__ == "__main__":
-    begun = time.monotonic()
-    status = main()
-    print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(main())

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rollforward import Conflict, Connection, RollforwardError, Unavailable, new_request_id, v1
-from tests.histories.recording import OK, REFUSED, UNKNOWN, Held, Operation, Target, Wanted
-from tests.timeouts import scaled
+from rollforward import Conflict, Connection, RollforwardError, new_request_id, v1
+from tests.histories.asking import FAILED, send
+from tests.histories.clocks import ClientClock
+from tests.histories.ledger import Ledger
+from tests.histories.recording import OK, UNKNOWN, Held, Operation, Target, Wanted
 
 VERSIONS = 3
-PATIENCE_SECONDS = scaled(20.0)
-FAILED = "PROJECTION_FAILED"
 KINDS = {
     "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "schedule": 3,
-    "resolve": 28, "resolve as of": 8, "repeat": 6,
+    "resolve": 28, "resolve as of": 6, "resolve at time": 4, "repeat": 6,
 }  # fmt: skip
 
 Asking = tuple[Operation, str, Any]
@@ -32,15 +32,23 @@ class Client:
     """
 
     def __init__(
-        self, name: str, addresses: Sequence[str], targets: Sequence[Target], began: int, dice: random.Random
+        self,
+        name: str,
+        addresses: Sequence[str],
+        targets: Sequence[Target],
+        began: int,
+        shared: tuple[ClientClock, Ledger],
+        dice: random.Random,
     ) -> None:
         self.operations: list[Operation] = []
         self.stuck = ""
         self._name, self._targets, self._dice = name, targets, dice
+        self._clock, self._ledger = shared
         self._links = [Connection(address, actor=name) for address in addresses]
         self._link = dice.choice(self._links)
         self._held: dict[Target, Held] = {}
         self._seen = [began]
+        self._times: list[int] = []
         self._asked: list[Asking] = []
 
     def close(self) -> None:
@@ -67,6 +75,7 @@ class Client:
             "schedule": lambda: self._schedule(target),
             "resolve": lambda: self._resolve(target, None),
             "resolve as of": lambda: self._resolve(target, self._dice.choice(self._seen[-50:])),
+            "resolve at time": lambda: self._resolve_at_time(target),
             "repeat": lambda: self._dice.choice(self._asked[-8:]) if self._asked else self._resolve(target, None),
         }
         return draw[kind]()
@@ -92,7 +101,7 @@ class Client:
         request = v1.ScheduleMoveRequest(
             model=target.model, alias=target.alias, version=version, expected_revision=expected
         )
-        request.at.FromNanoseconds(time.time_ns() + self._dice.randint(0, 800_000_000))
+        request.at.FromNanoseconds(self._clock.time_ns() + self._dice.randint(0, 800_000_000))
         return self._command("schedule", (Wanted(*target, version, expected),)), "ScheduleMove", request
 
     def _release_set(self) -> Asking:
@@ -128,6 +137,19 @@ class Client:
         kind = "resolve" if at is None else "resolve as of"
         return replace(self._command(kind, (Wanted(*target),)), at=at), "ResolveAlias", request
 
+    def _resolve_at_time(self, target: Target) -> Asking:
+        """A resolve at a time at which an assignment was made, as the log has it, or a moment before."""
+        if not self._times:
+            return self._resolve(target, None)
+        time_ns = self._dice.choice(self._times[-20:]) - self._dice.choice([0, 1])
+        request = v1.ResolveAliasRequest(model=target.model, alias=target.alias)
+        request.at.time.FromNanoseconds(time_ns)
+        return (
+            replace(self._command("resolve at time", (Wanted(*target),)), at_time=time_ns),
+            "ResolveAlias",
+            request,
+        )
+
     def _expected(self, target: Target) -> int:
         """The revision that it last saw of an alias; now and then an older one."""
         return self._held[target].revision if target in self._held else 0
@@ -138,42 +160,51 @@ class Client:
         operation = replace(operation, request_id=getattr(request, "request_id", ""), called=time.monotonic_ns())
         done = self._answer(operation, method, request, stopping)
         self.operations.append(done)
+        self._learn(done)
+        if operation.request_id and (done.moved or done.outcome == UNKNOWN):
+            self._asked.append((operation, method, request))
+
+    def _learn(self, done: Operation) -> None:
+        """Remember what an answer says."""
         for held in done.told:
-            if not operation.kind.endswith("as of"):
+            if done.kind not in {"resolve as of", "resolve at time"}:
                 self._held[held.target] = held
+            if done.moved and held.revision == done.position and held.model == self._targets[0].model:
+                self._ledger.add("history", f"{held.revision}@{held.alias}", "registry", held.revision)
+        if done.time:
+            self._times.append(done.time)
         if done.position:
             self._seen.append(done.position)
             for link in self._links:
                 link.note_position("registry", done.position)
-        if operation.request_id and (done.moved or done.outcome == UNKNOWN):
-            self._asked.append((operation, method, request))
 
     def _answer(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> Operation:
-        """The operation with its outcome: sent again until it is answered, unless the client gives it up."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                response = self._link.call(
-                    getattr(self._link.registry, method), request, timeout=self._dice.choice([0.2, 1.0, 5.0])
-                )
-            except Unavailable as error:
-                if error.reason == FAILED:
-                    self.stuck = str(error)
-                    return operation
-                if stopping.is_set() or self._dice.random() < 0.3 or time.monotonic() > deadline:
-                    return operation
-            except RollforwardError as error:
-                told = _current(error)
-                returned = time.monotonic_ns()
-                return replace(operation, returned=returned, outcome=REFUSED, reason=error.reason, told=told)
-            else:
-                returned = time.monotonic_ns()
-                told = _TOLD[method](operation, response)
-                position = response.position
-                moved = bool(operation.request_id) and _moved(response)
-                if operation.kind == "schedule":
-                    return operation
-                return replace(operation, returned=returned, outcome=OK, told=told, position=position, moved=moved)
+        """The operation with its outcome."""
+        answer = send(lambda: self._link, lambda link: getattr(link.registry, method), request, self._dice, stopping)
+        if answer.outcome == UNKNOWN:
+            self.stuck = str(answer.error) if answer.reason == FAILED else self.stuck
+            return operation
+        if answer.error is not None:
+            told = _current(answer.error)
+            return replace(operation, returned=answer.returned, outcome=answer.outcome, reason=answer.reason, told=told)
+        if operation.kind == "schedule":
+            return operation
+        return replace(
+            operation,
+            returned=answer.returned,
+            outcome=OK,
+            told=_TOLD[method](operation, answer.response),
+            position=answer.response.position,
+            moved=bool(operation.request_id) and _moved(answer.response),
+            time=_moved_at(answer.response),
+        )
+
+
+def _moved_at(response: Any) -> int:
+    """When the assignment that an answer shows was made; 0 when it shows none."""
+    if isinstance(response, (v1.MoveAliasResponse, v1.ResolveAliasResponse)):
+        return int(response.alias.moved_at.ToNanoseconds())
+    return 0
 
 
 def _moved(response: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from eventstore.event import RecordedEvent
@@ -10,6 +10,7 @@ from rollforward import v1
 from services import registry
 from services.nats_server import NatsAddress
 from tests.histories.recording import Event, Named
+from tests.histories.subjects import GateEvent, Threshold
 from tests.servers.nats import open_log
 
 ENDINGS = (v1.AliasMoved, v1.AliasScheduleCancelled, v1.AliasScheduleRefused)
@@ -21,10 +22,12 @@ async def head(address: NatsAddress) -> int:
         return await store.head()
 
 
-async def read_log(address: NatsAddress, after: int, models: set[str]) -> tuple[list[Event], dict[str, list[str]]]:
-    """The changes of models' aliases behind a position, and how scheduled moves ended, by the request for them."""
+def changes_of(events: Sequence[RecordedEvent], models: set[str]) -> tuple[list[Event], dict[str, list[str]]]:
+    """The changes of models' aliases, and how scheduled moves ended, by the request for them."""
     changes, requests, endings = list[Event](), dict[str, str](), dict[str, list[str]]()
-    for event in await _read(address, after):
+    times = dict[int, int]()
+    for event in events:
+        times.setdefault(event.append_end, event.time)
         fact = event.data
         if getattr(fact, "model", "") not in models:
             continue
@@ -35,14 +38,43 @@ async def read_log(address: NatsAddress, after: int, models: set[str]) -> tuple[
         elif schedule_id and isinstance(fact, ENDINGS):
             endings[requests[schedule_id]].append(type(fact).__name__)
         if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)):
-            changes.append(_change(event, fact, requests.get(schedule_id, event.metadata.request_id)))
+            request_id = requests.get(schedule_id, event.metadata.request_id)
+            changes.append(_change(event, fact, request_id, times[event.append_end]))
     return changes, endings
 
 
-async def read_names(address: NatsAddress, after: int, prefix: str) -> list[Named]:
-    """What happened behind a position to the names of models whose streams begin so."""
+def gated(events: Sequence[RecordedEvent], model: str, policy: str) -> tuple[list[Threshold], list[GateEvent]]:
+    """Return the changes of a policy, and the moves of a gated model and their refusals."""
+    thresholds, moves = list[Threshold](), list[GateEvent]()
+    for event in events:
+        match event.data:
+            case v1.PolicySet() as fact if fact.to.name == policy:
+                thresholds.append(Threshold(event.append_end, float(fact.to.gate.rpartition(">=")[2])))
+            case v1.PolicyRemoved() as fact if fact.policy.name == policy:
+                thresholds.append(Threshold(event.append_end, None))
+            case v1.AliasMoved() | v1.AliasMoveRefused() as fact if fact.model == model:
+                moves.append(_gate_event(event, fact))
+            case _:
+                pass
+    return thresholds, moves
+
+
+def _gate_event(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasMoveRefused) -> GateEvent:
+    return GateEvent(
+        position=event.append_end,
+        request_id=event.metadata.request_id,
+        version=fact.to_version,
+        is_refused=isinstance(fact, v1.AliasMoveRefused),
+        policy_revision=fact.policy_revision,
+        seen=tuple(evidence.run.metrics.get("score", -1.0) for evidence in fact.evidence),
+        passed=tuple(evidence.passed for evidence in fact.evidence),
+    )
+
+
+def names_of(events: Sequence[RecordedEvent], prefix: str) -> list[Named]:
+    """What happened to the names of models whose streams begin so."""
     found = list[Named]()
-    for event in await _read(address, after):
+    for event in events:
         if event.stream.startswith(registry.model_stream(prefix)):
             found += _named(event)
     return found
@@ -64,17 +96,18 @@ def _named(event: RecordedEvent) -> Iterator[Named]:
             pass
 
 
-async def _read(address: NatsAddress, after: int) -> list[RecordedEvent]:
+async def read_events(address: NatsAddress, after: int) -> list[RecordedEvent]:
+    """Return the events of the registry log after a position."""
     found = list[RecordedEvent]()
     async with open_log(address, registry.EVENTS, "registry") as store:
         last = await store.head()
         async with aclosing(store.subscribe(after)) as subscription:
-            while not found or found[-1].position < last:
+            while last > after and (not found or found[-1].position < last):
                 found += await anext(subscription)
     return found
 
 
-def _change(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved, request_id: str) -> Event:
+def _change(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved, request_id: str, append_time: int) -> Event:
     moved = fact if isinstance(fact, v1.AliasMoved) else v1.AliasMoved()
     return Event(
         position=event.position,
@@ -87,4 +120,6 @@ def _change(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved, request
         actor=event.metadata.actor,
         request_id=request_id,
         restored_revision=moved.restored_revision,
+        time=event.time,
+        append_time=append_time,
     )

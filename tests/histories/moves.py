@@ -18,6 +18,7 @@ REASONS = {
     "rollback": {"WRONG_REVISION", "STREAM_BUSY", "CHANGED_SINCE", "ALIAS_NOT_FOUND", "NOTHING_TO_RESTORE"},
     "resolve": {"ALIAS_NOT_FOUND"},
     "resolve as of": {"ALIAS_NOT_FOUND"},
+    "resolve at time": {"ALIAS_NOT_FOUND"},
 }
 
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
-from tests.histories.clients import FAILED
-from tests.histories.recording import OK, REFUSED, Naming
+from rollforward import Connection, new_request_id, v1
+from tests.histories.asking import FAILED, send
+from tests.histories.ledger import Ledger
+from tests.histories.recording import OK, Naming
 
 KINDS = {"create": 3, "rename": 4, "register": 3}
 METHODS = {"create": "CreateModel", "rename": "RenameModel", "register": "RegisterVersion"}
@@ -34,10 +35,13 @@ class Names:
 class Namer:
     """One client. It does one thing after another, at one registry or another, with models that it has named."""
 
-    def __init__(self, name: str, addresses: Sequence[str], names: Names, digest: str, dice: random.Random) -> None:
+    def __init__(
+        self, name: str, addresses: Sequence[str], names: Names, digest: str, ledger: Ledger, dice: random.Random
+    ) -> None:
         self.namings: list[Naming] = []
         self.stuck = ""
         self._name, self._names, self._digest, self._dice = name, names, digest, dice
+        self._ledger = ledger
         self._links = [Connection(address, actor=name) for address in addresses]
         self._own: list[str] = []
 
@@ -55,6 +59,7 @@ class Namer:
             self.namings.append(done)
             if done.outcome == OK:
                 self._own = [*self._own, naming.to_name or naming.name][-4:]
+                self._ledger.add("models", naming.to_name or naming.name, "registry", done.position)
 
     def _draw(self, kind: str) -> Naming:
         name = self._names.draw()
@@ -70,20 +75,18 @@ class Namer:
         return v1.RegisterVersionRequest(model=naming.name, digest=self._digest, request_id=naming.request_id)
 
     def _sent(self, naming: Naming, stopping: threading.Event) -> Naming:
-        request = self._request(naming)
-        while True:
-            link = self._dice.choice(self._links)
-            try:
-                answer = link.call(getattr(link.registry, METHODS[naming.kind]), request, timeout=1.0)
-            except Unavailable as error:
-                if error.reason == FAILED:
-                    self.stuck = str(error)
-                    return naming
-                if stopping.is_set() or self._dice.random() < 0.5:
-                    return naming
-            except RollforwardError as error:
-                return replace(naming, returned=time.monotonic_ns(), outcome=REFUSED, reason=error.reason)
-            else:
-                version = answer.version.version if naming.kind == "register" else 0
-                returned = time.monotonic_ns()
-                return replace(naming, returned=returned, outcome=OK, version=version, position=answer.position)
+        request, method = self._request(naming), METHODS[naming.kind]
+        answer = send(
+            lambda: self._dice.choice(self._links),
+            lambda link: getattr(link.registry, method),
+            request,
+            self._dice,
+            stopping,
+        )
+        if answer.reason == FAILED:
+            self.stuck = str(answer.error)
+        done = replace(naming, returned=answer.returned, outcome=answer.outcome)
+        if answer.outcome != OK:
+            return replace(done, reason="" if answer.returned is None else answer.reason)
+        version = answer.response.version.version if naming.kind == "register" else 0
+        return replace(done, version=version, position=answer.response.position)

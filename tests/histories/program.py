@@ -12,16 +12,18 @@ from cyclopts import App
 import services.registry.watch as watching
 from services.__main__ import start, up
 from tests.histories.bugs import BUGS
+from tests.histories.clocks import follow_clock
 
 BOOKMARK_SECONDS = 0.2
 
 
 def main(bug: str, command: list[str]) -> int:
     """Puts the bug in and starts the services."""
+    follow_clock()
     assert hasattr(watching, "BOOKMARK_SECONDS")
     watching.BOOKMARK_SECONDS = BOOKMARK_SECONDS
     if bug != "none":
-        BUGS[bug]()
+        BUGS[bug].plant()
     app = App(name="program", help=__doc__, result_action="return_value")
     app.command(up)
     app.command(start)

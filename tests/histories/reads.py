@@ -25,6 +25,8 @@ def _check_session(truth: Truth, operations: list[Operation]) -> Iterator[Violat
             yield from _check_resolve(operation, truth, seen)
         elif operation.kind == "resolve as of":
             yield from _check_as_of(operation, truth)
+        elif operation.kind == "resolve at time":
+            yield from _check_at_time(operation, truth)
         seen = max(seen, operation.position)
 
 
@@ -77,3 +79,21 @@ def _check_as_of(operation: Operation, truth: Truth) -> Iterator[Violation]:
         yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
     if operation.outcome == REFUSED and stood.version:
         yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+
+
+def _check_at_time(operation: Operation, truth: Truth) -> Iterator[Violation]:
+    """A time stands for the last position recorded up to it."""
+    assert operation.at_time is not None
+    target, events = operation.wanted[0].target, truth.history.events
+    before = [event for event in events if event.append_time <= operation.at_time]
+    after = [event for event in events if event.append_time > operation.at_time]
+    own = [event for event in before if event.target == target]
+    if operation.outcome == REFUSED:
+        if own and own[-1].to_version:
+            yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {own[-1]} stood")
+        return
+    covers = all(event.position <= operation.position for event in before)
+    if not covers or any(event.revision <= operation.position for event in after):
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: another position is that of its time")
+    if operation.told != (truth.timeline(target).at(operation.position),):
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {truth.timeline(target).at(operation.position)} stood")

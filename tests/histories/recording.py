@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.histories.subjects import (
+    Delivery,
+    Endpoint,
+    EvidenceCheck,
+    Failure,
+    GateEvent,
+    GateMove,
+    Loss,
+    PointBatch,
+    PointRead,
+    Rebuild,
+    Run,
+    Threshold,
+    Walk,
+)
 
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
 
@@ -54,7 +68,8 @@ class Operation:
 
     `called` and `returned` are nanoseconds of one monotonic clock; `returned` is None for an unknown outcome. `at` is
     the position that a resolve or a rollback names, `since` the one behind which a rollback wants nothing changed,
-    `position` the one that the answer names.
+    `position` the one that the answer names. `at_time` is the time that a resolve names, `time` the one at which the
+    answer says that its assignment was made; both in nanoseconds since 1970.
     """
 
     client: str
@@ -70,6 +85,8 @@ class Operation:
     moved: bool = False
     told: tuple[Held, ...] = ()
     position: int = 0
+    at_time: int | None = None
+    time: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +110,8 @@ class Change:
 class Event:
     """A change of an alias as the log holds it; its revision is the position of the last event of its append.
 
-    The request of a scheduled move is the one that scheduled it.
+    The request of a scheduled move is the one that scheduled it. `time` is the log server's, in nanoseconds since 1970,
+    `append_time` that of the first event of the append.
     """
 
     position: int
@@ -106,6 +124,8 @@ class Event:
     actor: str
     request_id: str
     restored_revision: int = 0
+    time: int = 0
+    append_time: int = 0
 
     @property
     def target(self) -> Target:
@@ -188,7 +208,8 @@ class History:
 
     `goal` is the position that every watcher was let come to before it was ended; `schedules` are, by the request that
     asked for it, the events that ended a scheduled move; `stuck` is what clients were told if the services could not go
-    on.
+    on. `clock` is what is added to a moment of the monotonic clock to make it nanoseconds since 1970. `is_whole` says
+    that the log was read after all had ended: without it nothing but the failures is judged.
     """
 
     name: str
@@ -197,70 +218,26 @@ class History:
     events: list[Event] = field(default_factory=list)
     namings: list[Naming] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    batches: list[PointBatch] = field(default_factory=list)
+    point_reads: list[PointRead] = field(default_factory=list)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    thresholds: list[Threshold] = field(default_factory=list)
+    gate_moves: list[GateMove] = field(default_factory=list)
+    gate_events: list[GateEvent] = field(default_factory=list)
+    evidence_checks: list[EvidenceCheck] = field(default_factory=list)
+    walks: list[Walk] = field(default_factory=list)
+    rebuilds: list[Rebuild] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     schedules: dict[str, list[str]] = field(default_factory=dict)
     goal: int = 0
     stuck: str = ""
-
-    def write(self, path: Path) -> None:
-        """Writes it as JSON Lines."""
-        about = {
-            "name": self.name,
-            "goal": self.goal,
-            "faults": self.faults,
-            "schedules": self.schedules,
-            "stuck": self.stuck,
-        }
-        lines = [{"record": "history", **about}]
-        for kind, records in (
-            ("operation", self.operations),
-            ("stream", self.streams),
-            ("event", self.events),
-            ("naming", self.namings),
-            ("named", self.named),
-        ):
-            lines += [{"record": kind, **asdict(record)} for record in records]
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-
-
-def read(path: Path) -> History:
-    """The history that was written to a file."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    history = History("")
-    for line in lines:
-        match line.pop("record"):
-            case "history":
-                history = History(**line)
-            case "operation":
-                history.operations.append(_operation(line))
-            case "stream":
-                history.streams.append(_stream(line))
-            case "event":
-                history.events.append(Event(**line))
-            case "naming":
-                history.namings.append(Naming(**line))
-            case "named":
-                history.named.append(Named(**line))
-            case other:
-                raise ValueError(f"not a record of a history: {other}")
-    return history
-
-
-def _operation(line: Mapping[str, Any]) -> Operation:
-    wanted, told = _all(Wanted, line["wanted"]), _all(Held, line["told"])
-    return Operation(**{**line, "wanted": wanted, "told": told})
-
-
-def _stream(line: Mapping[str, Any]) -> Stream:
-    steps = [
-        Step(step["kind"], step["position"], _all(Change, step["changes"]), _all(Held, step["aliases"]))
-        for step in line["steps"]
-    ]
-    return Stream(**{**line, "steps": steps})
-
-
-def _all(kind: Any, entries: Iterable[Mapping[str, Any]]) -> tuple[Any, ...]:
-    return tuple(kind(**entry) for entry in entries)
+    shape: str = ""
+    clock: int = 0
+    is_whole: bool = True
 
 
 def by_target(events: Sequence[Event]) -> dict[Target, list[Event]]:

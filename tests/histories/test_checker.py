@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.histories.checker import check
-from tests.histories.recording import OK, REFUSED, UNKNOWN, Event, Held, History, Wanted, read
+from tests.histories.recording import OK, REFUSED, UNKNOWN, Event, Held, History, Wanted
 from tests.histories.rules import Rule
+from tests.histories.storage import read, write
 from tests.histories.story import CANARY, CHAMPION, OTHER, START, Story, broken
 
 FIRST = START + 1
@@ -31,7 +32,7 @@ def test_an_unknown_outcome_may_be_written_or_not() -> None:
 def test_a_recorded_history_is_read_as_it_was_written(story: Story, tmp_path: Path) -> None:
     path = tmp_path / "story.jsonl"
     story.history.faults = ["kill nats"]
-    story.history.write(path)
+    write(story.history, path)
     assert read(path) == story.history
 
 

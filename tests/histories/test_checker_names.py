@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.histories.checker import check
-from tests.histories.recording import OK, REFUSED, UNKNOWN, History, Named, Naming, read
+from tests.histories.recording import OK, REFUSED, UNKNOWN, History, Named, Naming
 from tests.histories.rules import Rule
+from tests.histories.storage import read, write
 
 
 def named(position: int, kind: str, origin: str, name: str, was: str = "", **more: object) -> Named:
@@ -62,7 +63,7 @@ def test_a_sound_history_breaks_nothing(history: History) -> None:
 
 def test_it_is_read_as_it_was_written(history: History, tmp_path: Path) -> None:
     history.stuck = "projection registry failed"
-    history.write(tmp_path / "names.jsonl")
+    write(history, tmp_path / "names.jsonl")
     assert read(tmp_path / "names.jsonl") == history
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.histories.recording import OK, UNKNOWN, Event, Held, History, Operation, Target, by_target
+from tests.histories.recording import UNKNOWN, Event, Held, History, Operation, Target, by_target
 
 
 class Timeline:
@@ -36,7 +36,10 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """All that a client sent with one request id; `returned` is infinite while no answer says that it was done."""
+    """All that a client sent with one request id; `returned` is infinite while no answer says that it was done.
+
+    An answer that there was nothing to do leaves no trace: a repetition may find something to do.
+    """
 
     operations: tuple[Operation, ...]
 
@@ -48,7 +51,7 @@ class Command:
     @property
     def returned(self) -> float:
         """When it was first known to be done."""
-        done = [one.returned for one in self.operations if one.outcome == OK and one.returned is not None]
+        done = [one.returned for one in self.operations if one.moved and one.returned is not None]
         return min(done, default=math.inf)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -116,6 +117,13 @@ class Receiver:
         return status, more
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Whoever sent a request may have been killed meanwhile.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def _server(receiver: Receiver) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -143,7 +151,7 @@ def _server(receiver: Receiver) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Is quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler, bind_and_activate=False)
+    server = _Server(("127.0.0.1", receiver.port), Handler, bind_and_activate=False)
     server.allow_reuse_address = True
     server.daemon_threads = True
     # A thread that waits for the next request on an open connection must not hold up the end.

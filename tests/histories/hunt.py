@@ -1,0 +1,71 @@
+"""Planted bugs: each must be caught, under the name of a promise that it breaks, in at least half of the histories."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.histories.bugs import BUGS
+from tests.histories.checker import check
+from tests.histories.rules import Rule
+from tests.histories.run import Recorder
+from tests.histories.shapes import SHAPES
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """How often a bug was caught, and as which broken promises."""
+
+    bug: str
+    histories: int
+    caught: int
+    rules: dict[str, int]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether at least half of the histories caught it, or none broke for a change that is no bug."""
+        return self.caught * 2 >= self.histories if BUGS[self.bug].breaks else not self.rules
+
+
+def hunt(console: Console, names: Sequence[str], seeds: int) -> int:
+    """Record histories with each bug; print who was caught; return 0 when all were."""
+    table = Table("bug", "promise", "caught", "as")
+    missed = 0
+    for name in names:
+        catch = chase(name, range(1, seeds + 1))
+        missed += not catch.is_enough
+        rules = ", ".join(f"{rule} {count}" for rule, count in catch.rules.items())
+        row = name, BUGS[name].promise, f"{catch.caught} of {catch.histories}", rules
+        console.print("  ".join(row))
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"{len(names)} bugs, {missed} missed")
+    return 1 if missed else 0
+
+
+def chase(name: str, seeds: Sequence[int]) -> Catch:
+    """Record histories with one bug in the services, and count those that catch it."""
+    caught, rules, left = 0, Counter[str](), list(seeds)
+    while left:
+        for broken in _broken(name, left):
+            caught += bool(broken & BUGS[name].breaks)
+            rules.update(sorted(rule.name for rule in broken))
+    return Catch(name, len(seeds), caught, dict(rules.most_common()))
+
+
+def _broken(name: str, left: list[int]) -> Iterator[set[Rule]]:
+    """Yield the rules that each seed breaks, until none is `left` or the system fails."""
+    bug = BUGS[name]
+    with tempfile.TemporaryDirectory(prefix="histories-") as home, SHAPES[bug.shape](Path(home), name) as system:
+        recorder = Recorder(system)
+        while left:
+            broken = {violation.rule for violation in check(recorder.record(left.pop(0), bug.faults))}
+            yield broken
+            if recorder.is_spent:
+                return

@@ -1,0 +1,19 @@
+"""How bugs are put into services: at names that must be there, and every so often."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+
+def replace_attribute(owner: Any, name: str, value: Any) -> None:
+    """Replace an attribute that must be there."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more"
+    setattr(owner, name, value)
+
+
+def every(number: int) -> Callable[[], bool]:
+    """Return a function that is true at every so many calls."""
+    calls = itertools.count(1)
+    return lambda: next(calls) % number == 0

@@ -1,0 +1,75 @@
+"""Bugs of tracking and webhooks that are put in on purpose, each at one place of it that lasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import services.tracking.servicer as tracking
+from eventstore.event import RecordedEvent
+from eventstore.ids import new_id
+from rollforward import v1
+from services.webhooks import receiver, sending
+from tests.histories.planting import every, replace_attribute
+
+
+def batches_are_forgotten() -> None:
+    """Every fourth batch of points is acknowledged and not written."""
+    log, is_due = tracking.TrackingServicer.LogBatch, every(4)
+
+    async def forgetful(servicer: Any, request: v1.LogBatchRequest, context: Any) -> v1.LogBatchResponse:
+        if request.series and is_due():
+            return v1.LogBatchResponse(position=1)
+        return await log(servicer, request, context)
+
+    replace_attribute(tracking.TrackingServicer, "LogBatch", forgetful)
+
+
+def batches_are_written_twice() -> None:
+    """Every fourth batch of points is written once more, as another request."""
+    log, is_due = tracking.TrackingServicer.LogBatch, every(4)
+
+    async def eager(servicer: Any, request: v1.LogBatchRequest, context: Any) -> v1.LogBatchResponse:
+        response = await log(servicer, request, context)
+        if request.series and is_due():
+            request.request_id = new_id()
+            response = await log(servicer, request, context)
+        return response
+
+    replace_attribute(tracking.TrackingServicer, "LogBatch", eager)
+
+
+def webhook_skips_a_change() -> None:
+    """Every tenth change is taken for delivered without being sent."""
+    deliver, is_due = sending.Sending._deliver, every(10)
+
+    async def careless(sender: Any, event: RecordedEvent) -> bool:
+        return True if is_due() else await deliver(sender, event)
+
+    replace_attribute(sending.Sending, "_deliver", careless)
+
+
+def webhook_goes_on_after_a_refusal() -> None:
+    """What an endpoint refuses counts as taken."""
+    replace_attribute(receiver.Answer, "taken", property(lambda answer: answer.status_code > 0))
+
+
+def webhook_is_signed_for_another_message() -> None:
+    """Every tenth request is signed as if it had another id."""
+    post, is_due = sending.Means.post, every(10)
+
+    async def confused(means: Any, webhook_id: str, state: Any, message_id: str, body: str, *more: Any) -> Any:
+        if not is_due():
+            return await post(means, webhook_id, state, message_id, body, *more)
+        headers = means.signer.headers
+
+        def signed(*about: Any) -> Any:
+            wrong = headers(*about[:3], "another", *about[4:])
+            return {**wrong, "webhook-id": message_id}
+
+        means.signer.headers = signed
+        try:
+            return await post(means, webhook_id, state, message_id, body, *more)
+        finally:
+            means.signer.headers = headers
+
+    replace_attribute(sending.Means, "post", confused)

@@ -1,0 +1,104 @@
+"""Campaigns: every shape in every run, broken histories are kept, and what was cut off continues."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.histories.__main__ import main
+from tests.histories.campaign import Campaign, Plan, Verdict, summary
+from tests.histories.checker import check
+from tests.histories.faults import FAULTS, Fault, draw
+from tests.histories.processes import Process
+from tests.histories.rules import Rule
+from tests.histories.run import Recorder
+from tests.histories.shapes import SHAPES
+from tests.histories.storage import write
+from tests.histories.story import eventful
+from tests.histories.system import Nats, System
+from tests.servers.ports import free_port
+
+ALL = tuple(SHAPES)
+
+
+def unreachable(home: Path) -> System:
+    """Return a system of which nothing was ever started."""
+    process = Process(["false"], home / "log", "", {})
+    return System({f"127.0.0.1:{free_port()}": process}, Nats("nats://127.0.0.1:1", home), processes=[process])
+
+
+@pytest.mark.parametrize("seeds", [4, 20, 40, 300])
+def test_every_shape_is_in_every_run(seeds: int) -> None:
+    plan = Plan(7, seeds, ALL, tuple(FAULTS))
+    groups = list(plan.groups([]))
+    counts = Counter(dict.fromkeys(ALL, 0))
+    for shape, some in groups:
+        counts[shape] += len(some)
+    assert sum(counts.values()) == seeds
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert sorted(seed for _, some in groups for seed in some) == list(range(7, 7 + seeds))
+
+
+def test_each_fault_that_fits_has_its_turn(tmp_path: Path) -> None:
+    system = unreachable(tmp_path)
+    fitting = [name for name in FAULTS if FAULTS[name].fits(system)]
+    assert {draw(turn, turn, list(FAULTS), system)[0] for turn in range(len(fitting))} == set(fitting)
+
+
+def test_a_plan_that_was_cut_off_continues(tmp_path: Path) -> None:
+    wanted = Plan(-1, 8, ALL, ("nothing",))
+    first = Campaign(tmp_path, wanted)
+    seed = first.plan.first
+    verdict = Verdict(seed, first.plan.shape(seed), ("nothing",), ("ONCE",), 1.0, file="x")
+    first._note(verdict, lambda _: None)
+    again = Campaign(tmp_path, wanted)
+    assert again.plan == first.plan
+    assert again.broken == [verdict]
+    left = [one for _, seeds in again.plan.groups([seed]) for one in seeds]
+    assert sorted(left) == list(range(seed + 1, seed + 8))
+    assert Campaign(tmp_path, Plan(-1, 9, ALL, ("nothing",))).verdicts == []
+
+
+def test_a_plan_that_is_done_begins_again(tmp_path: Path) -> None:
+    wanted = Plan(5, 1, ("cluster",), ("nothing",))
+    first = Campaign(tmp_path, wanted)
+    first._note(Verdict(5, "cluster", ("nothing",), (), 1.0), lambda _: None)
+    assert Campaign(tmp_path, wanted).verdicts == []
+
+
+def test_an_unexpected_error_is_a_broken_history(tmp_path: Path) -> None:
+    recorder = Recorder(unreachable(tmp_path))
+    history = recorder.record(1, ["nothing"])
+    assert [violation.rule for violation in check(history)] == [Rule.NO_FAILURE]
+    assert recorder.is_spent
+
+
+def test_a_fault_that_fails_is_a_broken_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strike(_: object) -> None:
+        raise OSError("planted")
+
+    monkeypatch.setattr("tests.histories.run.FAULTS", {**FAULTS, "planted": Fault(1, strike)})
+    monkeypatch.setattr("tests.histories.faults.FAULTS", {**FAULTS, "planted": Fault(1, strike)})
+    with SHAPES["one process"](tmp_path) as system:
+        history = Recorder(system).record(1, ["planted"])
+    assert "planted" in history.failures[0].text
+    assert Rule.NO_FAILURE in {violation.rule for violation in check(history)}
+    assert history.operations  # kept for who looks for the cause
+
+
+def test_a_kept_history_is_checked_again(tmp_path: Path) -> None:
+    story = eventful()
+    write(story.history, tmp_path / "good.jsonl")
+    assert main(["--replay", str(tmp_path / "good.jsonl")]) == 0
+    story.history.events.pop()
+    write(story.history, tmp_path / "broken.jsonl")
+    assert main(["--replay", str(tmp_path / "good.jsonl"), str(tmp_path / "broken.jsonl")]) == 1
+
+
+def test_a_summary_names_the_broken() -> None:
+    broken = Verdict(1, "cluster", ("nothing",), ("ONCE",), 2.0, file="h1.jsonl")
+    lines = list(summary([broken, Verdict(2, "cluster", (), (), 1.0)]))
+    assert lines[0] == "2 histories, 1 broken, 0 skipped"
+    assert "h1.jsonl" in lines[-1]
