@@ -289,8 +289,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return at.position
 
     async def _position_at(self, time_ns: int, context: Context) -> int:
+        reached = self._rows.position  # before they are asked: what they apply meanwhile is not in their answer
         position, _ = await self._rows.position_at(time_ns)
-        if position < self._rows.position:
+        if position < reached:
             return position
         # The rows know of nothing later: the log may.
         await wait_for(self._rows, await self._rows.store.head(), context)

@@ -21,7 +21,7 @@ from tests.histories.system import System
 pytestmark = pytest.mark.busy
 
 FIRST = int(os.environ.get("ROLLFORWARD_HISTORY_SEED", "1"))
-SEEDS = range(FIRST, FIRST + 3)
+SEEDS = range(FIRST, FIRST + 2)
 
 
 @pytest.fixture(scope="module", params=SHAPES)

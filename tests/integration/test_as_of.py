@@ -242,3 +242,24 @@ async def expect_rows_that_are_behind_to_be_waited_for(system: System, key: Key)
         await asyncio.wait({asked}, timeout=0.3)
         assert not asked.done()
     assert await asked == (2, system.history.lasts[-1])
+
+
+async def test_rows_that_advance_while_they_are_asked_about_a_time(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, query, asked = ("fraud", "champion"), Projector.position_at, asyncio.Event()
+    moves = [v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=version) for version in (2, 3)]
+
+    async def advancing(projector: Projector, time_ns: int) -> tuple[int, int]:
+        found = await query(projector, time_ns)
+        asked.set()
+        await projector.wait_for(system.history.lasts[-1])
+        return found
+
+    async with system.projector._applying:
+        for move in moves:
+            await _append(system.store, [move], system.history)
+        monkeypatch.setattr(Projector, "position_at", advancing)
+        answer = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-2]))))
+        await asked.wait()
+    assert await answer == (2, system.history.lasts[-2])
