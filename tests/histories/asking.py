@@ -11,11 +11,12 @@ from typing import Any
 
 from rollforward import Connection, RollforwardError, Unavailable
 from tests.histories.recording import OK, REFUSED, UNKNOWN
+from tests.timeouts import scaled
 
 TIMEOUTS = (0.2, 1.0, 5.0)  # seconds
 GIVE_UP = 0.3
 """The probability that a client gives up after an attempt that nobody answered."""
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = scaled(20.0)
 FAILED = "PROJECTION_FAILED"
 
 

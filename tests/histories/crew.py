@@ -15,9 +15,10 @@ from tests.histories.clients import Client
 from tests.histories.namers import Namer
 from tests.histories.subjects import Failure
 from tests.histories.watchers import SdkWatcher, Watcher
+from tests.timeouts import scaled
 
-PROGRESS_SECONDS = 60.0
-WATCH_SECONDS = 30.0
+PROGRESS_SECONDS = scaled(60.0)
+WATCH_SECONDS = scaled(30.0)
 
 
 class Worker(Protocol):

@@ -22,11 +22,12 @@ from tests.histories.rebuilds import rebuild
 from tests.histories.recording import History
 from tests.histories.subjects import Failure
 from tests.histories.system import System
+from tests.timeouts import scaled
 
 ROUND = 40
 """So many operations are answered before, between and after faults."""
-SCHEDULE_SECONDS = 30.0
-DELIVERY_SECONDS = 30.0
+SCHEDULE_SECONDS = scaled(30.0)
+DELIVERY_SECONDS = scaled(30.0)
 
 
 class Recorder:

@@ -11,6 +11,8 @@ from tests.histories.checker import check
 from tests.histories.run import Recorder
 from tests.histories.shapes import SHAPES
 
+pytestmark = pytest.mark.busy
+
 HISTORIES = 6
 SOME = (
     "release_set_in_two_appends",

@@ -26,13 +26,14 @@ from tests.histories.clocks import ClientClock
 from tests.histories.ledger import Ledger
 from tests.histories.recording import OK, UNKNOWN
 from tests.histories.subjects import PointBatch, PointRead, Run
+from tests.timeouts import scaled
 
 KEYS = ("loss", "accuracy")
 PAUSES = (0.0, 0.01, 0.03)  # seconds
 KINDS = {"log": 6, "read": 2, "repeat": 1, "start": 1}
 _READ_SECONDS = 5.0
 _FLUSH_SECONDS = 1.0
-_LAST_FLUSH_SECONDS = 30.0
+_LAST_FLUSH_SECONDS = scaled(30.0)
 
 
 class Tracker:
