@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from rollforward import v1
 from rollforward.cli.shortening import MAX_ROWS
 from rollforward.series import pack
 from rollforward.watching_runs import watch_runs
+from tests.e2e.program import until
 from tests.integration.command_line import Cli, answer, done
 from tests.integration.up import SECONDS, Up, new_id
 
@@ -57,7 +59,16 @@ def large(link: rf.Connection) -> Large:
         for one in series:
             one.model_id = model
         link.call(link.tracking.LogBatch, v1.LogBatchRequest(run_id=run, series=series))
+    until(lambda: _is_shown(link, run), "rows show all of it")
     return Large(experiment, run, model, small)
+
+
+def _is_shown(link: rf.Connection, run: str) -> bool:
+    # The rows of so many series take a while, in which a query that waits for them may give up.
+    try:
+        return bool(link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run, without_metrics=True)))
+    except rf.Unavailable:
+        return False
 
 
 def point(number: int) -> tuple[array[int], array[int], array[float]]:
@@ -164,3 +175,20 @@ def test_a_table_says_what_it_leaves_out(cli: Cli, large: Large) -> None:
     printed = done(cli("runs", "show", large.run))
     assert f"... {METRICS + 1 - MAX_ROWS} more" in printed
     assert len(answer(cli("runs", "show", large.run, "-o", "json"))["metrics"]) == METRICS + 1
+
+
+def test_gates_judge_it(system: Up, link: rf.Connection, large: Large, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with rf.resume_run(large.run, connection=link, heartbeat=False) as run:
+        run.log_artifact(tmp_path / "model.bin")
+    model = f"m-{new_id()}"
+    rf.create_model(model, gate=f'run.metrics["{name_of(7)}"] > 6.0', connection=link)
+    version = rf.register_model(model, run, artifact="model.bin", connection=link)
+    assert version.evidence.ByteSize() < 10_000
+    assert rf.get_version(model, 1, connection=link) == version
+    rf.set_registration_gate(model, "run.metrics.all(name, run.metrics[name] >= 1.0)", connection=link)
+    # The evidence would name all of them.
+    with pytest.raises(rf.InvalidRequest) as refused:
+        rf.register_model(model, run, artifact="model.bin", connection=link)
+    assert refused.value.reason == "MESSAGE_TOO_LARGE"
+    assert rf.get_model(model, connection=link).latest_version == 1

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT: Final = 30.0
 # In place of positions: the result must have reached the head of every log that it comes from.
 _HEAD: Final = "head"
-# For so long a command tries to connect to an address at which nothing has ever answered, in seconds.
-CONNECT_SECONDS: Final = 1.0
+# How long a command tries to connect to an address at which nothing has ever answered, in seconds.
+CONNECT_SECONDS: Final = 0.5
 # Whose positions a service's answers carry, by the file that declares the answer.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
