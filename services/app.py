@@ -411,7 +411,8 @@ def _add_serving(parts: _Parts) -> None:
 
 def _add_audit(parts: _Parts) -> None:
     rows = {log: parts.projector(log, AuditProjection(log), "AuditService") for log in LOGS}
-    v1.add_AuditServiceServicer_to_server(AuditServicer(rows), parts.server)
+    types = {name for log in LOGS.values() for name in log.names}
+    v1.add_AuditServiceServicer_to_server(AuditServicer(rows, types), parts.server)
 
 
 def _add_webhooks(parts: _Parts) -> None:

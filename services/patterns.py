@@ -19,6 +19,11 @@ def matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
     return re.compile(fnmatch.translate(pattern)).match
 
 
+def is_literal(pattern: str) -> bool:
+    """Return whether a pattern has no wildcard, and so is a name."""
+    return literal_start(pattern) == pattern
+
+
 def literal_start(pattern: str) -> str:
     """What every name that fits begins with: all up to the first wildcard; the very name when there is none."""
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]

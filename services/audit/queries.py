@@ -31,6 +31,16 @@ def names_of(rows: sa.Connection, model: str) -> Sequence[str]:
     return rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all() or [model]
 
 
+def full_type(name: str) -> str:
+    """Return the full name of an event type."""
+    return name if "." in name else f"rollforward.v1.{name}"
+
+
+def has_type(rows: sa.Connection, full: str) -> bool:
+    """Return whether there is an event of a type."""
+    return rows.execute(sa.select(recorded.c.position).where(recorded.c.type == full).limit(1)).first() is not None
+
+
 def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Conditions:
     """What events must fulfil; `names` are all names of the model that is asked for.
 
@@ -39,8 +49,7 @@ def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Condition
     """
     found: list[sa.ColumnElement[bool]] = []
     if request.type:
-        full = request.type if "." in request.type else f"rollforward.v1.{request.type}"
-        found.append(recorded.c.type == full)
+        found.append(recorded.c.type == full_type(request.type))
     if request.model:
         found.append(recorded.c.model.in_(names))
     fields = ("stream", "actor", "request_id", "correlation_id", "alias", "cause")

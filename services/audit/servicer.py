@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.audit.queries import Conditions, Key, chunk, conditions, names_of, newest
+from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_type, names_of, newest
 from services.pages import cut, key_of, page_size, token_of
 from services.rpc import Context, wait_for
 
@@ -26,10 +27,12 @@ class AuditServicer(v1.AuditServiceServicer):
 
     Args:
         projectors: By the log's name, the rows of its events.
+        types: The full names of all event types that this program knows.
     """
 
-    def __init__(self, projectors: Mapping[str, Projector]) -> None:
+    def __init__(self, projectors: Mapping[str, Projector], types: Collection[str]) -> None:
         self._projectors = projectors
+        self._types = types
 
     async def ListEvents(self, request: v1.ListEventsRequest, context: Context) -> v1.ListEventsResponse:
         """Events that match, newest first."""
@@ -91,10 +94,24 @@ class AuditServicer(v1.AuditServiceServicer):
 
     async def _conditions(self, request: v1.ListEventsRequest) -> Conditions:
         names: Sequence[str] = ()
+        if request.type and full_type(request.type) not in self._types:
+            await self._check_type(request.type)
         if request.model:
             # What a model is called is the registry's affair, whichever log is asked.
             names = await self._projectors["registry"].query(lambda rows: names_of(rows, request.model))
         return conditions(request, names)
+
+    async def _check_type(self, name: str) -> None:
+        """Refuse a type that this program does not know, unless a newer one wrote an event of it."""
+        full = full_type(name)
+        for projector in self._projectors.values():
+            if await projector.query(lambda rows: has_type(rows, full)):
+                return
+        known = sorted(one.rpartition(".")[2] for one in self._types)
+        near = get_close_matches(name, known, cutoff=0.5)
+        hint = f": did you mean {' or '.join(near)}?" if near else ""
+        fault = f"no event type {name[:200]!r}{hint}"
+        raise Rejected(Kind.INVALID, "UNKNOWN_EVENT_TYPE", fault, type=name[:200], near=",".join(near))
 
 
 def _reached(token: str, logs: Sequence[str]) -> Reached | None:

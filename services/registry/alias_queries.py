@@ -78,8 +78,10 @@ def snapshot(
     return [held for _, held in aliases_that_are_set(rows, *conditions)], position_of(rows)
 
 
-def resolve(rows: sa.Connection, model: str, alias: str, position: int | None = None) -> v1.ResolveAliasResponse:
-    """Which version an alias names, now or as of a position that is applied.
+def resolve(
+    rows: sa.Connection, model: str, alias: str, position: int | None = None, asked_for: str = ""
+) -> v1.ResolveAliasResponse:
+    """Which version an alias names, now or as of a position that is applied; a refusal names what was `asked_for`.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
@@ -90,8 +92,7 @@ def resolve(rows: sa.Connection, model: str, alias: str, position: int | None = 
     change = v1.AliasChange.FromString(row.change) if row is not None else None
     if row is None or change is None or not change.to_version:
         get_origin(rows, model)
-        when = "" if position is None else f" at position {position}"
-        words = f"{model}@{alias} is not set{when}"
+        words = f"{model}@{alias} is not set" if position is None else f"{model}@{alias} was not set at {asked_for}"
         raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=model, alias=alias)
     return v1.ResolveAliasResponse(alias=alias_of(change, model), position=row.position, time=timestamp(row.time))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, Kind, Rejected
@@ -52,12 +53,13 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleMove:
-    """A request to have an alias moved at a time, with the id that the schedule gets, and the log's epoch."""
+    """A request to have an alias moved: the schedule's id, the log's epoch, and when (ns since 1970) it came."""
 
     request: v1.ScheduleMoveRequest
     schedule_id: str
     judgement: Judgement = UNBOUND
     epoch: int = FIRST_EPOCH
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,14 @@ def _expiry(command: Move) -> int | None:
         return None
     expires_at = nanoseconds(command.request.expires_at)
     if expires_at <= command.now:
-        raise Rejected(Kind.INVALID, "INVALID_TIME", "an assignment cannot end before it begins")
+        raise _past("expires_at", command.request.expires_at)
     return expires_at
+
+
+def _past(field: str, time: Timestamp) -> Rejected:
+    text = time.ToJsonString()
+    fault = f"{field} is in the past: {text}. Expected a time in the future, by the clock of the service"
+    return Rejected(Kind.INVALID, "INVALID_TIME", fault, field=field, time=text)
 
 
 def passed(judgement: Judgement) -> bool:
@@ -173,9 +181,10 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
     check_alias(request.alias)
     check_model(request.model, state)
     check_usable(request.model, request.version, state)
-    nanoseconds(request.at)
     if not request.HasField("at"):
-        raise Rejected(Kind.INVALID, "INVALID_TIME", "a time is needed")
+        raise Rejected(Kind.INVALID, "INVALID_TIME", "at is missing: expected a time in the future")
+    if nanoseconds(request.at) <= command.now:
+        raise _past("at", request.at)
     if request.expected_revision > MOST_REVISION:
         raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MOST_REVISION}")
     expected = _expected(request, command.epoch)

@@ -19,6 +19,7 @@ from services.registry.checks import check_model, check_usable
 from services.registry.decider import Register, exists
 from services.registry.judging import Case, Judge
 from services.registry.live import Live
+from services.registry.near import new_alias
 from services.registry.policies import Judgement, binding_move
 from services.registry.state import State
 
@@ -73,6 +74,16 @@ class Commands:
 
         return await _while_stale(attempt)
 
+    def new_alias(self, alias: str, state: State) -> v1.NewAlias:
+        """Return what is said of an alias of a model that was not set before."""
+        return new_alias(alias, state, self._live.policies, self._live.names(state.name))
+
+    async def new_aliases(self, events: Events) -> list[v1.NewAlias]:
+        """Return what is said of the aliases that events set which were not set before."""
+        moved = [event.data for event in events if _creates(event)]
+        states = {fact.model: (await self.state(fact.model))[1] for fact in moved}  # type: ignore[attr-defined]
+        return [self.new_alias(fact.alias, states[fact.model]) for fact in moved]  # type: ignore[attr-defined]
+
     async def state(self, model: str) -> tuple[str, State, int]:
         """The stream of a model, its newest state and revision."""
         stream = await self.stream_of(model)
@@ -97,7 +108,8 @@ class Commands:
 
     async def schedule(self, request: v1.ScheduleMoveRequest, schedule_id: str, metadata: Metadata) -> Outcome[State]:
         """Schedules a move; its gates are asked when its time comes."""
-        command = aliases.ScheduleMove(request, schedule_id, self._reasons(request.model, request.alias), self.epoch)
+        judgement = self._reasons(request.model, request.alias)
+        command = aliases.ScheduleMove(request, schedule_id, judgement, self.epoch, time.time_ns())
         return await self.handle(request.model, command, metadata)
 
     async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
@@ -254,6 +266,10 @@ class Commands:
     async def across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> tuple[Events, int]:
         """Does a command over several streams that was planned elsewhere."""
         return await _while_stale(lambda: self._handler.handle_across(plan, metadata))
+
+
+def _creates(event: RecordedEvent) -> bool:
+    return isinstance(event.data, v1.AliasMoved) and not event.data.from_version
 
 
 def _single(target: v1.AliasTarget, request: v1.MoveAliasesRequest) -> v1.MoveAliasRequest:

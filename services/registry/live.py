@@ -154,6 +154,10 @@ class Live:
         """All names that the model ever had which is or was called so; the name itself when there is none."""
         return self._all_names.get(self.origin(model), (model,))
 
+    def is_model(self, name: str) -> bool:
+        """Return whether a model has or had this name."""
+        return name in self._origins
+
     def check_name(self, model: str) -> None:
         """Raises `Rejected` MODEL_RENAMED when this is a name that a model had before."""
         if (origin := self._origins.get(model)) and (name := self._names[origin]) != model:

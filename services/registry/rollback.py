@@ -17,9 +17,10 @@ from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from eventstore.projection import Projector
 from eventstore.rows import checkpoint
 from rollforward import v1
+from services.patterns import is_literal
 from services.registry import model_stream, past, policies
 from services.registry.aliases import passed, refused
-from services.registry.checks import alias_not_found, check_reason
+from services.registry.checks import alias_not_found, check_reason, model_not_found
 from services.registry.commands import Commands, Target
 from services.registry.live import Live
 from services.registry.policies import Judgement, binding_move
@@ -131,8 +132,7 @@ class Rollbacks:
         bound = self._live.policies
         seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound, self._live.names))
         if not seen.held:
-            self._live.check_name(request.models)
-            raise alias_not_found(request.models, request.aliases)
+            raise self._nothing_in(request)
         _check_expected(request, seen)
         planned = Planned(seen)
         scope = seen.held if to_position is not None else [held for held in seen.held if _key(held) in seen.before]
@@ -148,6 +148,20 @@ class Rollbacks:
         if len(planned.plan.events) > MAX_APPEND_EVENTS:
             raise TooManyEvents(len(planned.plan.events), MAX_APPEND_EVENTS)
         return planned
+
+    def _nothing_in(self, request: v1.RollbackRequest) -> Rejected:
+        """Return the refusal of a scope without an alias: whether it is the model or its alias that there is not."""
+        models, of_alias = request.models, request.aliases
+        if is_literal(models):
+            self._live.check_name(models)
+            if not self._live.is_model(models):
+                return model_not_found(models)
+            if is_literal(of_alias):
+                return alias_not_found(models, of_alias)
+            fault = f"model {models!r} has no alias that matches {of_alias!r}"
+        else:
+            fault = f"no model that matches {models!r} has an alias that matches {of_alias!r}"
+        return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", fault, model=models, alias=of_alias)
 
     async def _judgements(self, due: Sequence[tuple[past.Held, v1.RollbackChange]], seen: Seen) -> Sequence[Judgement]:
         moves = [

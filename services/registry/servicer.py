@@ -92,7 +92,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def DeleteModel(self, request: v1.DeleteModelRequest, context: Context) -> v1.DeleteModelResponse:
         """Deletes a model."""
-        return v1.DeleteModelResponse(position=await self._done(request, context))
+        done = await self._commands.handle(request.model, request, metadata(request, context))
+        return v1.DeleteModelResponse(position=done.position, scheduled_aliases=done.state.scheduled_for())
 
     async def RestoreModel(self, request: v1.RestoreModelRequest, context: Context) -> v1.RestoreModelResponse:
         """Restores a deleted model."""
@@ -157,11 +158,19 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self, request: v1.SetVersionStatusRequest, context: Context
     ) -> v1.SetVersionStatusResponse:
         """Says whether a version can be used."""
-        return v1.SetVersionStatusResponse(position=await self._done(request, context))
+        done = await self._commands.handle(request.model, request, metadata(request, context))
+        return v1.SetVersionStatusResponse(
+            position=done.position,
+            changed=bool(done.events),
+            aliases=done.state.names_of(request.version),
+            scheduled_aliases=done.state.scheduled_for(request.version),
+        )
 
     async def DeleteVersion(self, request: v1.DeleteVersionRequest, context: Context) -> v1.DeleteVersionResponse:
         """Deletes a version."""
-        return v1.DeleteVersionResponse(position=await self._done(request, context))
+        done = await self._commands.handle(request.model, request, metadata(request, context))
+        scheduled = done.state.scheduled_for(request.version)
+        return v1.DeleteVersionResponse(position=done.position, scheduled_aliases=scheduled)
 
     async def RestoreVersion(self, request: v1.RestoreVersionRequest, context: Context) -> v1.RestoreVersionResponse:
         """Restores a deleted version."""
@@ -180,7 +189,10 @@ class RegistryServicer(v1.RegistryServiceServicer):
         """Moves an alias."""
         done = await self._told(self._commands.move(request, metadata(request, context)), context)
         alias = await self._standing(request.model, request.alias, done, context)
-        return v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
+        response = v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
+        for created in await self._commands.new_aliases(done.events):
+            response.created.CopyFrom(created)
+        return response
 
     async def _standing(self, model: str, alias: str, done: Outcome[State], context: Context) -> v1.Alias:
         # Of a repeated request, what it came to the first time: the state may have changed since.
@@ -213,7 +225,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
         aliases = await self._rows.query(
             lambda rows: [alias_queries.assignment(rows, one.model, one.alias, position) for one in request.targets]
         )
-        return v1.MoveAliasesResponse(aliases=aliases, revision=revision, position=position)
+        created = await self._commands.new_aliases(events)
+        return v1.MoveAliasesResponse(aliases=aliases, revision=revision, position=position, created=created)
 
     async def RemoveAlias(self, request: v1.RemoveAliasRequest, context: Context) -> v1.RemoveAliasResponse:
         """Removes an alias."""
@@ -225,7 +238,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
         done = await self._commands.schedule(request, uuid.uuid4().hex, metadata(request, context))
         recorded = await self._rows.store.event_at(done.position)
         schedule = schedule_of(recorded) if recorded else None
-        return v1.ScheduleMoveResponse(schedule=schedule, position=done.position)
+        is_set = done.state.alias(request.alias).version
+        creates = None if is_set else self._commands.new_alias(request.alias, done.state)
+        return v1.ScheduleMoveResponse(schedule=schedule, position=done.position, creates=creates)
 
     async def CancelSchedule(self, request: v1.CancelScheduleRequest, context: Context) -> v1.CancelScheduleResponse:
         """Calls a scheduled move off."""
@@ -269,7 +284,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
             return self._live.resolve(request.model, request.alias)
         position = await self._position(request.at, context)
         return await self._rows.query(
-            lambda rows: alias_queries.resolve(rows, request.model, request.alias, position), small=True
+            lambda rows: alias_queries.resolve(rows, request.model, request.alias, position, _asked_for(request.at)),
+            small=True,
         )
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
@@ -316,3 +332,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         """Follows aliases: a snapshot, then every change, in order, each once."""
         async for step in watch.steps(self._rows, self._tail, self._live, self._shared, request):
             yield step
+
+
+def _asked_for(at: v1.AsOf) -> str:
+    return at.time.ToJsonString() if at.HasField("time") else f"position {at.position}"

@@ -80,6 +80,11 @@ class State:
         """The aliases that name a version now."""
         return sorted(alias for alias, held in self.aliases.items() if held.version == version)
 
+    def scheduled_for(self, version: int | None = None) -> list[str]:
+        """The aliases that schedules will move to a version, or to any."""
+        waiting = self.schedules.values()
+        return sorted({one.alias for one in waiting if version is None or one.version == version})
+
 
 def evolve(state: State, event: RecordedEvent) -> State:
     """The state after an event."""

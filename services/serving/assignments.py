@@ -33,6 +33,13 @@ model_names = sa.Table(
     sa.Column("origin", sa.Text, nullable=False),
 )
 
+current_names = sa.Table(
+    "current_names",
+    tables,
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+)
+
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 _FORGET = sa.delete(assignments).where(
     assignments.c.origin == sa.bindparam("of"), assignments.c.alias == sa.bindparam("named")
@@ -44,7 +51,7 @@ class AssignmentsProjection:
     """Keeps the newest assignment of every alias, and whose name a name is."""
 
     name = "serving-assignments"
-    version = 2
+    version = 3
     tables = tables
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -54,14 +61,28 @@ class AssignmentsProjection:
             match event.data:
                 case v1.AliasMoved() | v1.AliasRemoved() as fact:
                     newest[origin_of(event), fact.alias] = event
+                case v1.ModelCreated() as fact:
+                    _name(rows, fact.model, origin_of(event))
+                    _call(rows, origin_of(event), fact.model)
                 case v1.ModelNameTaken() as fact:
-                    rows.execute(sa.delete(model_names).where(model_names.c.name == fact.name))
-                    rows.execute(sa.insert(model_names), {"name": fact.name, "origin": fact.origin})
+                    _name(rows, fact.name, fact.origin)
+                case v1.ModelRenamed() as fact:
+                    _call(rows, origin_of(event), fact.to_name)
                 case _:
                     pass
         if newest:
             rows.execute(_FORGET, [{"of": origin, "named": alias} for origin, alias in newest])
             rows.execute(_ASSIGN, [_row(*key, event) for key, event in newest.items()])
+
+
+def _name(rows: sa.Connection, name: str, origin: str) -> None:
+    rows.execute(sa.delete(model_names).where(model_names.c.name == name))
+    rows.execute(sa.insert(model_names), {"name": name, "origin": origin})
+
+
+def _call(rows: sa.Connection, origin: str, name: str) -> None:
+    rows.execute(sa.delete(current_names).where(current_names.c.origin == origin))
+    rows.execute(sa.insert(current_names), {"origin": origin, "name": name})
 
 
 def _row(origin: str, alias: str, event: RecordedEvent) -> dict[str, Any]:
@@ -92,6 +113,21 @@ def origins(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
     wanted = sorted(set(names))
     found = rows.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
     return {name: name for name in wanted} | {row.name: row.origin for row in found}
+
+
+def names_of(rows: sa.Connection, name: str) -> list[str]:
+    """Return all names of the model that has or had a name; none when there is no such model."""
+    origin = sa.select(model_names.c.origin).where(model_names.c.name == name).scalar_subquery()
+    return list(rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)))
+
+
+def current(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
+    """Return, by any name of a model, its name now; a name without a model stands for itself."""
+    wanted = sorted(set(names))
+    joined = sa.join(model_names, current_names, model_names.c.origin == current_names.c.origin)
+    question = sa.select(model_names.c.name, current_names.c.name.label("now")).select_from(joined)
+    found = rows.execute(question.where(model_names.c.name.in_(wanted)))
+    return {name: name for name in wanted} | {row.name: row.now for row in found}
 
 
 def snapshot(rows: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:

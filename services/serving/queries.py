@@ -22,18 +22,34 @@ MAX_PODS = 1_000
 PodRow = sa.Row[tuple[object, ...]]
 
 
-def pods_by_alias(rows: sa.Connection, request: v1.ListDeploymentsRequest) -> dict[Alias, list[PodRow]]:
-    """What each pod said, for every alias that is followed, in order of their names."""
+def pods_by_alias(
+    rows: sa.Connection, models: Collection[str] | None, *, include_stopped: bool
+) -> dict[Alias, list[PodRow]]:
+    """What each pod said, for every alias that is followed, in order of their names.
+
+    Args:
+        rows: The rows of serving.
+        models: The names that pods follow a model by; None for all models.
+        include_stopped: Whether pods that have stopped are told of.
+    """
     question = sa.select(pods, targets).join(targets, targets.c.pod_id == pods.c.pod_id)
     question = question.order_by(targets.c.model, targets.c.alias, targets.c.updated_at.desc(), pods.c.pod_id)
-    if request.model:
-        question = question.where(targets.c.model == request.model)
-    if not request.include_stopped:
+    if models is not None:
+        question = question.where(targets.c.model.in_(models))
+    if not include_stopped:
         question = question.where(sa.not_(pods.c.stopped))
     found: dict[Alias, list[PodRow]] = defaultdict(list)
     for row in rows.execute(question):
         found[row.model, row.alias].append(row)
     return found
+
+
+def by_shown_name(said: Mapping[Alias, Sequence[PodRow]], shown: Mapping[str, str]) -> dict[Alias, list[PodRow]]:
+    """What each pod said last, by one name of each model: pods may follow a model by several names."""
+    merged: dict[Alias, dict[str, PodRow]] = defaultdict(dict)
+    for row in sorted((row for rows in said.values() for row in rows), key=lambda row: row.updated_at):
+        merged[shown[row.model], row.alias][row.pod_id] = row
+    return {alias: list(merged[alias].values()) for alias in sorted(merged)}
 
 
 def deployments(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from eventstore.decider import CommandHandler
 from eventstore.epochs import check_epoch, on_wire
+from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
 from services.names import check_id
-from services.rpc import Command, Context, metadata
+from services.rpc import Command, Context, metadata, wait_for
 from services.serving import pod_stream, queries
-from services.serving.assignments import snapshot
+from services.serving.assignments import current, names_of, snapshot
 from services.serving.decider import Acknowledge, State, check_targets
 from services.serving.watch import ConnectedPods, watch
 
@@ -60,12 +61,33 @@ class ServingServicer(v1.ServingServiceServicer):
 
     async def ListDeployments(self, request: v1.ListDeploymentsRequest, context: Context) -> v1.ListDeploymentsResponse:
         """Who serves what."""
-        said = await self._rows.query(lambda rows: queries.pods_by_alias(rows, request))
-        wanted = [v1.Target(model=model, alias=alias) for model, alias in said]
+        names = await self._names(request.model, context) if request.model else []
+        models = {*names, request.model} if request.model else None
+        said = await self._rows.query(
+            lambda rows: queries.pods_by_alias(rows, models, include_stopped=request.include_stopped)
+        )
+        if request.model and not names and not said:
+            fault = f"no model {request.model[:300]!r}, and no pod follows one of that name"
+            raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", fault, model=request.model[:300])
+        followed = {model for model, _ in said}
+        if request.model:
+            shown: Mapping[str, str] = dict.fromkeys(followed, request.model)
+        else:
+            shown = await self._assignments.query(lambda rows: current(rows, followed))
+        merged = queries.by_shown_name(said, shown)
+        wanted = [v1.Target(model=model, alias=alias) for model, alias in merged]
         desired, _ = await self._assignments.query(lambda rows: snapshot(rows, wanted))
         for assignment in desired:
             assignment.epoch = on_wire(self._assignments.store.epochs[-1])
-        return queries.deployments(said, desired, self._connected.ids(), request)
+        return queries.deployments(merged, desired, self._connected.ids(), request)
+
+    async def _names(self, model: str, context: Context) -> list[str]:
+        """All names of a model; none when the log, to its head, has none of that name."""
+        names = await self._assignments.query(lambda rows: names_of(rows, model))
+        if not names:
+            await wait_for(self._assignments, await self._assignments.store.head(), context)
+            names = await self._assignments.query(lambda rows: names_of(rows, model))
+        return names
 
     async def _handle(self, pod_id: str, request: Command, context: Context, command: object = None) -> int:
         check_id(pod_id, "INVALID_POD_ID")

@@ -90,7 +90,6 @@ def test_who_serves_what_is_by_model_and_alias(system: Up, model: str) -> None:
         ("champion", {both, one}),
     ]
     assert all(each.desired == v1.Assignment(target=each.desired.target) for each in found)
-    assert deployments(system, model + "x") == []
     everything = system.serving.ListDeployments(v1.ListDeploymentsRequest(), timeout=SECONDS).deployments
     names = [(each.desired.target.model, each.desired.target.alias) for each in everything]
     assert names == sorted(names)
@@ -215,3 +214,31 @@ def test_a_watch_is_refused(system: Up, request_: v1.WatchAssignmentsRequest, re
 
     error = system.refused(first, request_)  # type: ignore[arg-type]
     assert (type(error), error.reason) == (InvalidRequest, reason)
+
+
+def test_a_renamed_model_is_found_by_all_its_names_and_shown_by_the_one_of_now(system: Up, model: str) -> None:
+    moved = system.move(model, 1).alias
+    before = start(system, target(model))
+    renamed = f"{model}-new"
+    system.registry.RenameModel(v1.RenameModelRequest(model=model, new_name=renamed), timeout=SECONDS)
+    after = start(system, target(renamed))
+    system.serving.AcknowledgeAssignment(says(before, moved), timeout=SECONDS)
+    for name in (model, renamed):
+        (deployment,) = deployments(system, name)
+        assert (deployment.desired.target.model, deployment.desired.version) == (name, 1)
+        assert {pod.pod_id: pod.version for pod in deployment.pods} == {before: 1, after: 0}
+    (one,) = [one for one in deployments(system, "") if one.desired.target.model in {model, renamed}]
+    assert (one.desired.target.model, len(one.pods)) == (renamed, 2)
+    system.registry.RenameModel(v1.RenameModelRequest(model=renamed, new_name=model), timeout=SECONDS)
+    (one,) = [one for one in deployments(system, "") if one.desired.target.model in {model, renamed}]
+    assert one.desired.target.model == model
+
+
+def test_a_model_that_is_served_by_nobody_differs_from_one_that_there_is_not(system: Up, model: str) -> None:
+    assert deployments(system, model) == []
+    unknown = f"none-{new_id()}"
+    request = v1.ListDeploymentsRequest(model=unknown)
+    assert system.refused(system.serving.ListDeployments, request).reason == "MODEL_NOT_FOUND"
+    pod_id = start(system, target(unknown))
+    (deployment,) = deployments(system, unknown)
+    assert [pod.pod_id for pod in deployment.pods] == [pod_id]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1 as v1
     from rollforward.aliases import move_alias as move_alias
+    from rollforward.aliases import move_alias_response as move_alias_response
     from rollforward.aliases import move_aliases as move_aliases
     from rollforward.aliases import remove_alias as remove_alias
     from rollforward.aliases import resolve as resolve
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from rollforward.errors import NotFound as NotFound
     from rollforward.errors import PreconditionFailed as PreconditionFailed
     from rollforward.errors import RollforwardError as RollforwardError
+    from rollforward.errors import RollforwardWarning as RollforwardWarning
     from rollforward.errors import Unauthenticated as Unauthenticated
     from rollforward.errors import Unavailable as Unavailable
     from rollforward.experiments import create_experiment as create_experiment
@@ -147,7 +149,7 @@ if TYPE_CHECKING:
     from rollforward.webhooks import webhook_deliveries as webhook_deliveries
 
 _NAMES: Final = {
-    "aliases": "move_alias move_aliases remove_alias resolve resolve_alias resolve_all",
+    "aliases": "move_alias move_alias_response move_aliases remove_alias resolve resolve_alias resolve_all",
     "artifacts": "collect_garbage get_manifest upload",
     "audit": "Conditions export_events list_events",
     "comparing": "Compared ComparedMetric RunsComparison compare_runs side_by_side",
@@ -156,7 +158,7 @@ _NAMES: Final = {
     "diff_move diff_versions",
     "downloads": "download list_files",
     "errors": "AlreadyExists Conflict Forbidden InternalError InvalidRequest NotFound PreconditionFailed "
-    "RollforwardError Unauthenticated Unavailable",
+    "RollforwardError RollforwardWarning Unauthenticated Unavailable",
     "experiments": "create_experiment delete_experiment get_experiment list_experiments remove_experiment_tags "
     "rename_experiment restore_experiment set_experiment_tags",
     "history": "Blame alias_history alias_intervals blame changes_at",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
+from rollforward.notices import notice, notice_new, notice_unchanged
 from rollforward.pages import collect
 from rollforward.references import Past, VersionLike, as_of, parse_alias, revision, timestamp, version_number
 
@@ -35,8 +36,33 @@ def move_alias(
     Raises InvalidRequest (INVALID_REFERENCE, INVALID_VERSION, INVALID_REVISION, INVALID_ALIAS, INVALID_TIME,
     REQUEST_ID_REUSED), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND), PreconditionFailed (REASON_REQUIRED, with
     `policy`; GATE_FAILED, with `evidence`; VERSION_DELETED, VERSION_NOT_READY, MODEL_RENAMED, MODEL_DELETED), Conflict
-    (WRONG_REVISION, with `current`; LOG_EPOCH_CHANGED), Unavailable.
+    (WRONG_REVISION, with `current`; LOG_EPOCH_CHANGED), Unavailable. Warns (RollforwardWarning) when the alias is new
+    and its name is near another, and when nothing was moved although a reason was given.
     """
+    return move_alias_response(
+        reference,
+        version,
+        reason=reason,
+        expected_revision=expected_revision,
+        epoch=epoch,
+        expires_at=expires_at,
+        request_id=request_id,
+        connection=connection,
+    ).alias
+
+
+def move_alias_response(
+    reference: str,
+    version: VersionLike,
+    *,
+    reason: str = "",
+    expected_revision: int | None = None,
+    epoch: int | None = None,
+    expires_at: datetime | str | None = None,
+    request_id: str | None = None,
+    connection: Connection | None = None,
+) -> v1.MoveAliasResponse:
+    """As move_alias, with whether it `moved`, and what was `created` when the alias was not set before."""
     link = current(connection)
     model, alias = parse_alias(reference)
     request = v1.MoveAliasRequest(
@@ -49,7 +75,12 @@ def move_alias(
         expires_at=timestamp(expires_at),
         epoch=_epoch(link, epoch),
     )
-    return link.call(link.registry.MoveAlias, request).alias
+    response = link.call(link.registry.MoveAlias, request)
+    if response.HasField("created"):
+        notice_new([response.created])
+    if not response.moved:
+        notice_unchanged(response.alias, reason)
+    return response
 
 
 def move_aliases(
@@ -63,7 +94,7 @@ def move_aliases(
     """Move several aliases at one revision, all or none: {"fraud@champion": 3, "limits@champion": 7}.
 
     Or give v1.AliasTarget messages, each with an `expected_revision` if you like. The answer has the aliases in the
-    order given, and the `revision` of all that moved: 0 when all were there already.
+    order given, the `revision` of all that moved (0 when all were there already), and those that were `created`.
     Raises as move_alias, and InvalidRequest (INVALID_RELEASE_SET, TOO_MANY_EVENTS).
     """
     link = current(connection)
@@ -73,7 +104,11 @@ def move_aliases(
         epoch=_epoch(link, epoch),
         request_id=request_id or new_request_id(),
     )
-    return link.call(link.registry.MoveAliases, request)
+    response = link.call(link.registry.MoveAliases, request)
+    notice_new(response.created)
+    if not response.revision and reason:
+        notice("unchanged: all aliases are there already, so the reason was not recorded")
+    return response
 
 
 def remove_alias(

@@ -56,6 +56,10 @@ class RollforwardError(Exception):
         return None
 
 
+class RollforwardWarning(UserWarning):
+    """A command was done, and its outcome may not be what was meant."""
+
+
 class InvalidRequest(RollforwardError):
     """The request can never be right: a bad name, a wrong type, a message that is too large."""
 

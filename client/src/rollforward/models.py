@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rollforward import v1
 from rollforward.aliases import resolve_all
 from rollforward.connection import Connection, current, new_request_id
+from rollforward.notices import notice_scheduled
 from rollforward.pages import collect
 from rollforward.values import checked_tags
 
@@ -94,7 +95,8 @@ def delete_model(
     """
     link = current(connection)
     request = v1.DeleteModelRequest(model=model, reason=reason, request_id=request_id or new_request_id())
-    link.call(link.registry.DeleteModel, request)
+    response = link.call(link.registry.DeleteModel, request)
+    notice_scheduled(f"{model} is deleted", response.scheduled_aliases)
 
 
 def restore_model(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.connection import Connection, current, new_request_id
+from rollforward.notices import notice_new
 from rollforward.pages import collect
 from rollforward.references import VersionLike, parse_alias, revision, timestamp, version_number
 
@@ -29,7 +30,7 @@ def schedule_move(
 
     With `expected_revision` it is moved then only if it still has that revision. The gates are asked when the time
     comes; a move that is refused then leaves an event that says why.
-    Raises as move_alias, except GATE_FAILED.
+    Raises as move_alias, except GATE_FAILED; INVALID_TIME when the time has passed, by the clock of the service.
     """
     link = current(connection)
     model, alias = parse_alias(reference)
@@ -43,7 +44,10 @@ def schedule_move(
         reason=reason,
         request_id=request_id or new_request_id(),
     )
-    return link.call(link.registry.ScheduleMove, request).schedule
+    response = link.call(link.registry.ScheduleMove, request)
+    if response.HasField("creates"):
+        notice_new([response.creates])
+    return response.schedule
 
 
 def cancel_schedule(

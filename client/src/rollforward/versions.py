@@ -9,6 +9,7 @@ from rollforward.aliases import resolve_all
 from rollforward.artifacts import upload
 from rollforward.connection import Connection, current, new_request_id
 from rollforward.errors import InvalidRequest
+from rollforward.notices import notice_scheduled, notice_status
 from rollforward.pages import collect
 from rollforward.references import RunLike, VersionLike, normal_path, run_id_of, version_number
 from rollforward.run import Run
@@ -96,9 +97,11 @@ def set_version_status(
     reason: str = "",
     request_id: str | None = None,
     connection: Connection | None = None,
-) -> None:
+) -> v1.SetVersionStatusResponse:
     """Say whether a version can be used: `status` is "ready", "pending" or "failed". Aliases move to ready ones only.
 
+    The answer has the `aliases` that point to the version, and whether its status `changed`. Warns (RollforwardWarning)
+    when aliases point to a version that is not ready any more, or are scheduled to.
     Raises InvalidRequest (INVALID_STATUS, INVALID_VERSION, REQUEST_ID_REUSED), NotFound (MODEL_NOT_FOUND,
     VERSION_NOT_FOUND), PreconditionFailed (MODEL_RENAMED, MODEL_DELETED, VERSION_DELETED), Unavailable.
     """
@@ -110,7 +113,9 @@ def set_version_status(
         reason=reason,
         request_id=request_id or new_request_id(),
     )
-    link.call(link.registry.SetVersionStatus, request)
+    response = link.call(link.registry.SetVersionStatus, request)
+    notice_status(model, request.version, status.lower(), response)
+    return response
 
 
 def delete_version(
@@ -131,7 +136,8 @@ def delete_version(
     request = v1.DeleteVersionRequest(
         model=model, version=number, reason=reason, request_id=request_id or new_request_id()
     )
-    link.call(link.registry.DeleteVersion, request)
+    response = link.call(link.registry.DeleteVersion, request)
+    notice_scheduled(f"v{number} of {model} is deleted", response.scheduled_aliases)
 
 
 def restore_version(

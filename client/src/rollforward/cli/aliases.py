@@ -103,7 +103,7 @@ def move(
         return
     options.connect()
     ((reference, version),) = chosen.items()
-    alias = rf.move_alias(
+    moved = rf.move_alias_response(
         reference,
         version,
         reason=reason,
@@ -111,7 +111,14 @@ def move(
         expected_revision=expect_revision,
         request_id=request_id,
     )
-    options.show(alias, lambda: alias_facts(alias))
+    result = {**plain(moved.alias), "moved": moved.moved, "created": moved.HasField("created")}
+    options.show(result, lambda: alias_facts(moved.alias, outcome=_outcome(moved)))
+
+
+def _outcome(moved: v1.MoveAliasResponse) -> str:
+    if not moved.moved:
+        return "unchanged"
+    return "created: the alias was not set before" if moved.HasField("created") else "moved"
 
 
 @app.command(
@@ -164,12 +171,13 @@ def remove(
     options.show(change[0], lambda: changes_table(change))
 
 
-def alias_facts(alias: v1.Alias, point: str = "") -> RenderableType:
+def alias_facts(alias: v1.Alias, point: str = "", outcome: str = "") -> RenderableType:
     """Return everything about one assignment."""
     return pairs(
         {"alias": f"{alias.model}@{alias.alias}", "version": version_of(alias.version), "digest": alias.digest}
         | {"revision": str(alias.revision), "moved": moment(alias.moved_at), "actor": alias.actor}
         | {"reason": alias.reason, "cause": cause_of(alias)}
+        | {"outcome": outcome}
         | {"expires": moment(alias.expires_at) if alias.HasField("expires_at") else "", "as of": point}
     )
 

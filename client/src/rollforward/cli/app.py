@@ -3,14 +3,16 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from rollforward.cli.failures import explain, refuse_usage
 from rollforward.cli.help import HELP_FLAGS, Flowing, prepare
 from rollforward.cli.options import EVERYWHERE_HELP, examples
+from rollforward.printable import printable
 
 _ALIASES: Final = Group("Aliases and their past", sort_key=1)
 _NOUNS: Final = Group("Runs and models", sort_key=0)
@@ -84,6 +86,8 @@ def run(tokens: Sequence[str]) -> int:
         # Names are UTF-8 whatever this terminal can show.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", UserWarning)
     try:
         code = _call(tokens)
         sys.stdout.flush()
@@ -93,6 +97,10 @@ def run(tokens: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _call(tokens: Sequence[str]) -> int:

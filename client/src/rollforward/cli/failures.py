@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from rollforward.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 REFUSED: Final = 1
 USAGE: Final = 2
 # Reasons of a wrong command line that do not begin with INVALID_.
-_USAGE_REASONS: Final = frozenset({"SERVICE_UNKNOWN", "UNKNOWN_LOG", "NOT_INSTALLED"})
+_USAGE_REASONS: Final = frozenset({"SERVICE_UNKNOWN", "UNKNOWN_LOG", "UNKNOWN_EVENT_TYPE", "NOT_INSTALLED"})
 # Reasons that begin so, of what was read rather than typed.
 _READ: Final = frozenset({"INVALID_JOURNAL", "INVALID_SERIES"})
 
@@ -42,7 +44,7 @@ class UsageError(Exception):
 
 def say(line: str) -> None:
     """Write one line to standard error."""
-    print(f"rollforward: {' '.join(line.split())}", file=sys.stderr)
+    print(f"rollforward: {printable(' '.join(line.split()))}", file=sys.stderr)
 
 
 def refuse_usage(error: CycloptsError, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollforward.cli.documents import document, plain, plain_run, print_json, print_json_line, word
+from rollforward.printable import printable
 from rollforward.v1 import AliasCause
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def cause_of(alias: v1.Alias | v1.AliasChange) -> str:
 
 def safe(text: str) -> str:
     """Return a text in which nothing can command the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return printable(text)
 
 
 def grid(

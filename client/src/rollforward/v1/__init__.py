@@ -182,6 +182,8 @@ from .registry_service_pb2 import (
     MoveAliasResponse as MoveAliasResponse,
     MoveAliasesRequest as MoveAliasesRequest,
     MoveAliasesResponse as MoveAliasesResponse,
+    NearAlias as NearAlias,
+    NewAlias as NewAlias,
     RegisterVersionRequest as RegisterVersionRequest,
     RegisterVersionResponse as RegisterVersionResponse,
     RemoveAliasRequest as RemoveAliasRequest,

@@ -974,6 +974,7 @@ class MoveAliasResponse(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     MOVED_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     moved: _builtins.bool
     """Whether an event was written; false when the alias was there already."""
@@ -985,21 +986,90 @@ class MoveAliasResponse(_message.Message):
     def alias(self) -> Global___Alias:
         """The assignment."""
 
+    @_builtins.property
+    def created(self) -> Global___NewAlias:
+        """Present when the alias was not set before."""
+
     def __init__(
         self,
         *,
         alias: Global___Alias | None = ...,
         moved: _builtins.bool = ...,
         position: _builtins.int = ...,
+        created: Global___NewAlias | None = ...,
         epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "created", b"created"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "epoch", b"epoch", "moved", b"moved", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "created", b"created", "epoch", b"epoch", "moved", b"moved", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveAliasResponse: _TypeAlias = MoveAliasResponse  # noqa: Y015
+
+@_typing.final
+class NewAlias(_message.Message):
+    """An alias that was not set before: possibly a typing error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    @_builtins.property
+    def near(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearAlias]:
+        """Names that are near, the nearest first, at most three."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        near: _abc.Iterable[Global___NearAlias] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "near", b"near"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewAlias: _TypeAlias = NewAlias  # noqa: Y015
+
+@_typing.final
+class NearAlias(_message.Message):
+    """The name of an alias that is near another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias, without the leading "@"."""
+    version: _builtins.int
+    """The version that it points to; 0 when it is not set, and only policies name it."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The policies that bind moves of it."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "policies", b"policies", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearAlias: _TypeAlias = NearAlias  # noqa: Y015
 
 @_typing.final
 class RemoveAliasRequest(_message.Message):
@@ -1807,16 +1877,22 @@ class DeleteModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
+    SCHEDULED_ALIASES_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The registry log's position to read from."""
+    @_builtins.property
+    def scheduled_aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The aliases that are to be moved by schedules; their moves will be refused."""
+
     def __init__(
         self,
         *,
         position: _builtins.int = ...,
+        scheduled_aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "scheduled_aliases", b"scheduled_aliases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1919,16 +1995,32 @@ class SetVersionStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    SCHEDULED_ALIASES_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The registry log's position to read from."""
+    changed: _builtins.bool
+    """Whether an event was written; false when the version has that status already."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The aliases that point to the version."""
+
+    @_builtins.property
+    def scheduled_aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The aliases that are to be moved to the version by schedules."""
+
     def __init__(
         self,
         *,
         position: _builtins.int = ...,
+        changed: _builtins.bool = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        scheduled_aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "changed", b"changed", "position", b"position", "scheduled_aliases", b"scheduled_aliases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1975,16 +2067,22 @@ class DeleteVersionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
+    SCHEDULED_ALIASES_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The registry log's position to read from."""
+    @_builtins.property
+    def scheduled_aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The aliases that are to be moved to the version by schedules; their moves will be refused."""
+
     def __init__(
         self,
         *,
         position: _builtins.int = ...,
+        scheduled_aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "scheduled_aliases", b"scheduled_aliases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2193,6 +2291,7 @@ class MoveAliasesResponse(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision of all that were moved; 0 when all were there already."""
@@ -2204,17 +2303,22 @@ class MoveAliasesResponse(_message.Message):
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
         """In the order asked for."""
 
+    @_builtins.property
+    def created(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewAlias]:
+        """Those that were not set before."""
+
     def __init__(
         self,
         *,
         aliases: _abc.Iterable[Global___Alias] | None = ...,
         revision: _builtins.int = ...,
         position: _builtins.int = ...,
+        created: _abc.Iterable[Global___NewAlias] | None = ...,
         epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "epoch", b"epoch", "position", b"position", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "created", b"created", "epoch", b"epoch", "position", b"position", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2250,7 +2354,7 @@ class ScheduleMoveRequest(_message.Message):
     """The epoch of the registry log that the expected revision was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """When. A time that has passed: at once."""
+        """When: a time to come, by the clock of the service."""
 
     def __init__(
         self,
@@ -2282,21 +2386,27 @@ class ScheduleMoveResponse(_message.Message):
 
     SCHEDULE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    CREATES_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The registry log's position to read from."""
     @_builtins.property
     def schedule(self) -> Global___Schedule:
         """The schedule."""
 
+    @_builtins.property
+    def creates(self) -> Global___NewAlias:
+        """Present when the alias is not set now."""
+
     def __init__(
         self,
         *,
         schedule: Global___Schedule | None = ...,
         position: _builtins.int = ...,
+        creates: Global___NewAlias | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "position", b"position", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

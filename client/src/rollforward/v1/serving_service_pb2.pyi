@@ -430,7 +430,7 @@ class ListDeploymentsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """One model; empty for all."""
+    """One model, by any name that it has or had; empty for all."""
     include_stopped: _builtins.bool
     """Whether to list pods that stopped too."""
     page_size: _builtins.int

@@ -99,7 +99,8 @@ class ServingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves. Errors: INVALID_ARGUMENT (INVALID_PAGE).
+        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves, by the name that the model has now, or that was asked
+        for. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (MODEL_NOT_FOUND: there is no such model, and no pod follows one of that name).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

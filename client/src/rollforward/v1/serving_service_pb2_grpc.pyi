@@ -48,7 +48,9 @@ class ServingServiceStub:
     holds this stream. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_ALIAS, POSITION_AHEAD), UNAVAILABLE (WATCHER_TOO_SLOW).
     """
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_serving_service_pb2.ListDeploymentsRequest, _serving_service_pb2.ListDeploymentsResponse]
-    """Who serves what: every alias that a pod follows, with what it should be and what each pod serves. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Who serves what: every alias that a pod follows, with what it should be and what each pod serves, by the name that the model has now, or that was asked
+    for. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (MODEL_NOT_FOUND: there is no such model, and no pod follows one of that name).
+    """
 
 @_typing.type_check_only
 class ServingServiceAsyncStub(ServingServiceStub):
@@ -70,7 +72,9 @@ class ServingServiceAsyncStub(ServingServiceStub):
     holds this stream. Errors: INVALID_ARGUMENT (INVALID_NAME, INVALID_ALIAS, POSITION_AHEAD), UNAVAILABLE (WATCHER_TOO_SLOW).
     """
     ListDeployments: _aio.UnaryUnaryMultiCallable[_serving_service_pb2.ListDeploymentsRequest, _serving_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
-    """Who serves what: every alias that a pod follows, with what it should be and what each pod serves. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+    """Who serves what: every alias that a pod follows, with what it should be and what each pod serves, by the name that the model has now, or that was asked
+    for. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (MODEL_NOT_FOUND: there is no such model, and no pod follows one of that name).
+    """
 
 class ServingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Pods follow their aliases here and say what they serve. Every command may carry a request id: sent twice it is done once. Every refusal
@@ -119,6 +123,8 @@ class ServingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _serving_service_pb2.ListDeploymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_serving_service_pb2.ListDeploymentsResponse, _abc.Awaitable[_serving_service_pb2.ListDeploymentsResponse]]:
-        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves. Errors: INVALID_ARGUMENT (INVALID_PAGE)."""
+        """Who serves what: every alias that a pod follows, with what it should be and what each pod serves, by the name that the model has now, or that was asked
+        for. Errors: INVALID_ARGUMENT (INVALID_PAGE), NOT_FOUND (MODEL_NOT_FOUND: there is no such model, and no pod follows one of that name).
+        """
 
 def add_ServingServiceServicer_to_server(servicer: ServingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
