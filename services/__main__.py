@@ -21,6 +21,7 @@ from cyclopts import App, Parameter
 from eventstore.errors import LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import LOGS, Running, running
 from services.data_directory import DataDirectoryError
+from services.failures import report
 from services.limits import raise_file_limit
 from services.listen import AddressInUse
 from services.nats_server import NatsServerError
@@ -200,7 +201,7 @@ def _main(settings: Settings) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except REFUSALS as error:
-        print(f"rollforward: {error}", file=sys.stderr)
+        report(error)
         return 1
     return 0
 

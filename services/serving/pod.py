@@ -30,6 +30,7 @@ from rollforward.manifests import build_tree, manifest_digest
 from rollforward.references import parse_alias
 from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage
+from services.failures import report
 from services.grpc_server import bounds
 from services.limits import raise_file_limit
 from services.listen import check_reach
@@ -137,7 +138,7 @@ def command(
         settings = _settings(targets, server, grpc, cache, models.Options(frozenset(trust), allow_pickle))
         asyncio.run(_run(settings))
     except (RollforwardError, PodRefused, Rejected, OSError) as error:
-        print(f"rollforward: {error}", file=sys.stderr)
+        report(error)
         return 2 if isinstance(error, InvalidRequest | Rejected) else 1
     return 0
 

@@ -1,4 +1,4 @@
-"""docs/cli.md shows every command, and each line of it is one that the program takes."""
+"""docs/cli.md shows every command, and each command line of every page is one that the program takes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ import pytest
 from rollforward.cli.app import command_line
 from tests.unit.client.command_tree import leaves
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs/cli.md").read_text()
-LINES = [
-    shlex.split(line, comments=True)[1:]
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("rollforward ")
-]
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "client/README.md"))]
+
+
+def lines_of(page: Path) -> list[list[str]]:
+    """Return the command lines of a page, without what is the shell's business."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    shown = [line for block in blocks for line in block.splitlines() if line.startswith("rollforward ")]
+    tokens = [shlex.split(line, comments=True)[1:] for line in shown]
+    return [[*line[: next((at for at, token in enumerate(line) if token in {">", "&"}), None)]] for line in tokens]
+
+
+LINES = lines_of(ROOT / "docs/cli.md")
+ALL_LINES = {shlex.join(line): line for page in PAGES for line in lines_of(page)}
 
 
 @pytest.mark.parametrize("path", sorted(leaves()), ids=" ".join)
@@ -25,8 +32,7 @@ def test_it_shows_every_command(path: tuple[str, ...]) -> None:
     assert [line for line in LINES if tuple(line[: len(path)]) == path]
 
 
-@pytest.mark.parametrize("words", LINES, ids=shlex.join)
-def test_each_line_is_a_command(words: list[str]) -> None:
-    # What the shell does with ">" is none of the program's business.
-    taken = words[: words.index(">")] if ">" in words else words
-    command_line(taken).parse_args(taken, exit_on_error=False, print_error=False)
+@pytest.mark.parametrize("line", ALL_LINES)
+def test_each_line_of_each_page_is_a_command(line: str) -> None:
+    tokens = ALL_LINES[line]
+    command_line(tokens).parse_args(tokens, exit_on_error=False, print_error=False)

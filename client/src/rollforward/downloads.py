@@ -10,7 +10,7 @@ from rollforward.aliases import resolve
 from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, receive_tree, refuse_occupied
 from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
-from rollforward.gathering import gathering, remove
+from rollforward.gathering import gathering, is_part, remove
 from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
 from rollforward.references import (
     AliasReference,
@@ -59,8 +59,20 @@ def download(
     manifest = _part(tree, path, link)
     if dst is None:
         return _cached(manifest_digest(manifest), link, progress, manifest)
-    download_tree(manifest, Path(dst), link, progress)
+    try:
+        download_tree(manifest, Path(dst), link, progress)
+    except OSError as error:
+        raise _about_target(error, Path(dst)) from error
     return Path(dst)
+
+
+def _about_target(error: OSError, target: Path) -> OSError:
+    """Return an error that names the target, where it names the directory in which its files are gathered."""
+    if error.filename is None or not any(
+        is_part(part) for part in (Path(error.filename), *Path(error.filename).parents)
+    ):
+        return error
+    return type(error)(error.errno, error.strerror, str(target))
 
 
 def list_files(reference: str, path: str = "", *, connection: Connection | None = None) -> list[v1.ManifestFile]:
