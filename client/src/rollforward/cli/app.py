@@ -76,7 +76,7 @@ Exit codes: 0 done; 1 refused, failed or unreachable; 2 the command line is wron
 )
 
 # The options of every command that take a value, and those that take none.
-_WITH_VALUE: Final = ("--server", "--output", "-o", "--timeout", "--actor")
+_WITH_VALUE: Final = ("--server", "--output", "-o", "--timeout", "--epoch", "--actor")
 _WITHOUT: Final = ("--stale",)
 
 

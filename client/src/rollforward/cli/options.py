@@ -31,6 +31,7 @@ Options of every command:
     -o, --output FORMAT  table, wide (all columns, nothing cut) or json.
     --timeout SECONDS    For each call, with its retries; default 10.
     --stale              Do not wait for the latest events: results may lag by up to 0.2 s.
+    --epoch N            The epoch that revisions were read in; see `rollforward status`.
     --actor NAME         Who makes a change; default ROLLFORWARD_ACTOR, else the user of this machine."""
 
 
@@ -104,7 +105,10 @@ class Options(Reading):
     ] = None
     epoch: Annotated[
         int | None,
-        Parameter(help="The epoch that revisions were read in, if the log ever lost events; see `rollforward status`."),
+        Parameter(
+            metavar="N",
+            help="The epoch that revisions were read in, if the log ever lost events; see `rollforward status`.",
+        ),
     ] = None
 
     def connect(self) -> Connection:
