@@ -37,6 +37,17 @@ def test_help_names_every_command_and_loads_neither_grpc_nor_the_server() -> Non
         assert re.search(rf"\b{name}\b", text), name
 
 
+def test_the_version_is_printed_without_grpc() -> None:
+    code = (
+        "import sys; from rollforward.cli.app import run; run(['version']);"
+        "sys.exit(bool({'grpc', 'google.protobuf', 'rich'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    assert done(
+        subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=SECONDS, check=False)
+    ).startswith("rollforward ")
+
+
 def test_version(cli: Cli) -> None:
     text = done(cli("version"))
     assert text == done(cli("--version")) == f"rollforward {answer(cli('version', '-o', 'json'))['version']}\n"

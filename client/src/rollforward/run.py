@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rollforward import v1
 from rollforward.errors import InvalidRequest
 from rollforward.offline import ONE_CALL
-from rollforward.process_end import Ending, ProcessEnd, ending_of
+from rollforward.process_end import ProcessEnd, ending_of
 from rollforward.run_log import RunLog
 from rollforward.run_records import undelivered
 
@@ -94,14 +94,16 @@ class Run(RunLog):
         if outcome.failure is not None:
             raise undelivered(outcome, self.run_id)
 
-    def finish(self, status: Ending = "FINISHED") -> None:
+    def finish(self, status: str = "FINISHED") -> None:
         """End the run, and deliver everything, for at most the connection's timeout; ending it again does nothing.
 
         What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so.
-        Raises InvalidRequest (INVALID_STATUS) for another status than FINISHED, FAILED and KILLED.
+        `status` is finished, failed or killed, in any case. Raises InvalidRequest (INVALID_STATUS) for another one.
         """
-        if status not in _ENDINGS:
-            raise InvalidRequest("INVALID_STATUS", f"a run ends as {', '.join(_ENDINGS)}, not {str(status)[:80]!r}")
+        ending = _ENDINGS.get(str(status).upper())
+        if ending is None:
+            expected = ", ".join(_ENDINGS).lower()
+            raise InvalidRequest("INVALID_STATUS", f"invalid status {str(status)[:80]!r}: expected one of {expected}")
         with self._lock:
             if self._ended:
                 return
@@ -112,7 +114,7 @@ class Run(RunLog):
         self._process.close()
         deadline = time.monotonic() + self.connection.timeout
         if not (self._writer.forked or self.worker):
-            request = v1.FinishRunRequest(status=_ENDINGS[status], end_time=now())
+            request = v1.FinishRunRequest(status=ending, end_time=now())
             self._send("FinishRun", request)
         outcome = self._writer.flush()
         if self._writer.lost.total:

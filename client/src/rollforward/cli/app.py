@@ -48,7 +48,7 @@ COMMANDS: Final = (
     ("rebuild", "rollforward.cli.operations:rebuild", _SYSTEM, "Compute a read model from its log again, and compare."),
     ("snapshot", "rollforward.cli.operations:snapshot", _SYSTEM, "Save a snapshot of a read model."),
     ("status", "rollforward.cli.operations:status", _SYSTEM, "Show the state of the logs and the read models."),
-    ("version", "rollforward.cli.operations:version", _SYSTEM, "Print the version of this client."),
+    ("version", "rollforward.cli.version:version", _SYSTEM, "Print the version of this client."),
     ("completion", "rollforward.cli.completion:completion", _SYSTEM, "Print a completion script for a shell."),
     ("up", "rollforward.cli.server:up", _SERVER, "Start NATS and all services in one process."),
     ("start", "rollforward.cli.server:start", _SERVER, "Start one service on an outside NATS server."),
@@ -144,7 +144,7 @@ def command_line(tokens: Sequence[str]) -> App:
 
 
 def _version() -> str:
-    from rollforward.cli.operations import version_text  # noqa: PLC0415 - only when it is asked for
+    from rollforward.cli.version import version_text  # noqa: PLC0415 - only when it is asked for
 
     return version_text()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
@@ -10,7 +9,7 @@ from rich.console import Group
 
 import rollforward as rf
 from rollforward.cli.options import DEFAULTS, READING, AnyModel, Options, Reading, examples, flag
-from rollforward.cli.output import grid, moment, pairs, print_json, version_of, word
+from rollforward.cli.output import grid, moment, pairs, version_of, word
 from rollforward.cli.progress import bar
 
 if TYPE_CHECKING:
@@ -89,24 +88,6 @@ def status(*, options: Options = DEFAULTS) -> None:
     options.connect()
     found = rf.status()
     options.show(found, lambda: _status(found))
-
-
-def version(*, options: Options = DEFAULTS) -> None:
-    """Print the version of this client.
-
-    Examples:
-
-        rollforward version
-    """
-    if options.json:
-        print_json({"version": installed("rollforward")})
-    else:
-        print(version_text())
-
-
-def version_text() -> str:
-    """Return the name and version of this client."""
-    return f"rollforward {installed('rollforward')}"
 
 
 def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:

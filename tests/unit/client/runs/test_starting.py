@@ -221,9 +221,9 @@ def test_without_a_place_for_journals_there_is_no_offline_run(
 def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
     for status in ("DONE", "RUNNING"):
         with pytest.raises(InvalidRequest) as wrong:
-            run.finish(status)  # type: ignore[arg-type]
+            run.finish(status)
         assert wrong.value.reason == "INVALID_STATUS"
-    run.finish("KILLED")
+    run.finish("killed")
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_KILLED]
 
 
