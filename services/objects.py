@@ -54,6 +54,14 @@ class ObjectPlace:
         with _in_reach():
             return [found["path"] for batch in obstore.list(self._store, under) for found in batch]
 
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Return the sizes of the objects below a folder, or of all, by name."""
+        if self._is_empty:
+            return {}
+        with _in_reach():
+            batches = obstore.list(self._store, under or None)
+            return {found["path"]: found["size"] for batch in batches for found in batch}
+
     def put(self, name: str, pieces: Iterator[bytes]) -> None:
         """Keeps an object, whole or not at all, in parts that go up as they come."""
         with _in_reach():

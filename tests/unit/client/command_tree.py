@@ -10,7 +10,7 @@ from cyclopts import App
 from rollforward.cli.app import COMMANDS, command_line
 
 # Commands of the server: they take none of the options of every command.
-SERVER = ("up", "start", "serve", "demo")
+SERVER = ("up", "start", "serve", "demo", "backup", "restore")
 # Commands that print a script or a line.
 WITHOUT_OPTIONS = (*SERVER, "completion")
 

@@ -53,6 +53,8 @@ COMMANDS: Final = (
     ("up", "rollforward.cli.server:up", _SERVER, "Start NATS and all services in one process."),
     ("start", "rollforward.cli.server:start", _SERVER, "Start one service on an outside NATS server."),
     ("serve", "rollforward.cli.server:serve", _SERVER, "Serve the versions that aliases point to, and follow them."),
+    ("backup", "rollforward.cli.server:backup", _SERVER, "Back up the logs and artifacts, while services run."),
+    ("restore", "rollforward.cli.server:restore", _SERVER, "Restore a backup where nothing is yet."),
     ("demo", "rollforward.cli.server:demo", _SERVER, "Run the whole lifecycle on real data, in one or two minutes."),
 )
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from rollforward.cli.failures import UsageError
 
 GROUP: Final = "rollforward.commands"
-_NAMES: Final = frozenset({"up", "start", "serve", "demo"})
+_NAMES: Final = frozenset({"up", "start", "serve", "demo", "backup", "restore"})
 
 
 def __getattr__(name: str) -> Any:

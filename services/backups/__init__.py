@@ -1,0 +1,1 @@
+"""Backups: the logs, the artifacts and the key of webhooks in a directory, taken while the services run."""
