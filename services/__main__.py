@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +239,7 @@ def _configure_logging() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if not terminal else structlog.processors.StackInfoRenderer(),
+            _shown_whole,
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -246,6 +247,15 @@ def _configure_logging() -> None:
         ),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
     )
+
+
+def _shown_whole(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what could command a terminal: names and reasons are others' texts."""
+    for key, value in fields.items():
+        if isinstance(value, str) and not value.isprintable() and key != "exception":
+            kept = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
+            fields[key] = "".join(kept)
+    return fields
 
 
 class _Steadfast(io.TextIOBase):

@@ -16,6 +16,7 @@ from rollforward.connection import Connection, current
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.gathering import gathering, is_part
 from rollforward.manifests import CHUNK_BYTES, Tree, build_tree, check_manifest, manifest_digest
+from rollforward.portable import check_writable
 from rollforward.references import is_digest
 from rollforward.transfers import RESUMED, Transfer, mismatch
 from rollforward.transfers_grpc import BlobUpload
@@ -108,8 +109,10 @@ def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progres
 def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
     """Complete the files of a checked manifest below `tree`, where nothing else is, and verify them all.
 
-    Raises NotFound (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
+    Raises InvalidRequest (INVALID_PATH, on Windows, for names that mean something else there), NotFound
+    (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
     """
+    check_writable([file.path for file in manifest.files])
     paths: dict[str, list[Path]] = defaultdict(list)
     sizes: dict[str, int] = {}
     for file in manifest.files:

@@ -1,10 +1,39 @@
-"""Text that cannot command a terminal: control characters and directional overrides are shown, not sent."""
+"""Text that commands neither a terminal nor a spreadsheet: what does not print is shown as an escape."""
 
 from __future__ import annotations
 
+from typing import Final
 
-def printable(text: str) -> str:
-    """Return a text with everything that is not printable written as an escape, such as ``\\x1b`` or ``\\u202e``."""
+# What spreadsheets begin a formula with; some read the full-width forms too.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
+_FORMULA_MORE: Final = ("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with what is not printable, but for characters to `keep`, as escapes: ``\\x1b``, ``\\u202e``."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def printable_json(text: str) -> str:
+    """Return JSON with what is not printable as escapes of JSON's; it means the same."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else _json_escape(char) for char in text)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2], 'big'):04x}" for at in range(0, len(units), 2))
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of CSV: escaped but for line feeds and tabs, and no formula to a spreadsheet.
+
+    What a spreadsheet would take for a formula has an apostrophe in front.
+    """
+    cell = printable(text, keep="\n\t")
+    return f"'{cell}" if text.lstrip(" ").startswith((*_FORMULA, *_FORMULA_MORE)) else cell

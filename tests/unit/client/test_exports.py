@@ -107,7 +107,8 @@ def test_a_table_has_no_formula(text: str) -> None:
     out = io.StringIO()
     write_csv([recorded(MOVED, reason=text, actor=text)], out)
     (row,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
-    assert (row["reason"], row["actor"]) == (f"'{text}", f"'{text}")
+    shown = text.replace("\r", "\\r")
+    assert (row["reason"], row["actor"]) == (f"'{shown}", f"'{shown}")
 
 
 def test_no_events_are_a_header() -> None:

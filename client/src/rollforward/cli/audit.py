@@ -20,6 +20,7 @@ from rollforward.cli.failures import REFUSED
 from rollforward.cli.options import READING, ActorFilter, Cause, Limit, Reading, Since, Until, examples
 from rollforward.cli.output import grid, moment, print_json
 from rollforward.cli.progress import bar
+from rollforward.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -114,7 +115,7 @@ def export(
     if options.json:
         print_json({"file": str(file), "events": counted.count})
     else:
-        print(f"{counted.count} events in {file}")
+        print(printable(f"{counted.count} events in {file}"))
 
 
 @app.command(

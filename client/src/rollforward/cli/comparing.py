@@ -15,9 +15,10 @@ from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Option
 from rollforward.cli.output import grid, number, short_id
 from rollforward.cli.run_tables import NO_RUNS
 from rollforward.cli.shortening import shortened
+from rollforward.printable import csv_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -51,10 +52,23 @@ def compare(
     else:
         compared = rf.compare_runs(run_ids(runs), with_equal=equal)
     if as_csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(_lines(compared))
+        csv.writer(sys.stdout, lineterminator="\n").writerows(map(_cells, _lines(compared)))
         return
     answer = {**compared._asdict(), "runs": [run.run_id for run in compared.runs]}
     options.show(answer, lambda: _side_by_side(compared))
+
+
+def _cells(line: Sequence[object]) -> list[object]:
+    # Numbers stay numbers, also negative ones.
+    return [csv_cell(value) if isinstance(value, str) and not _is_number(value) else value for value in line]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:

@@ -16,6 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from rollforward.printable import printable_json
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
@@ -88,7 +90,7 @@ def print_json_line(fields: Mapping[str, Any]) -> None:
 def dumps(value: Any, indent: int | None = None) -> str:
     """Return JSON that this process's output can show."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    return json.dumps(value, indent=indent, ensure_ascii=not unicode, allow_nan=False)
+    return printable_json(json.dumps(value, indent=indent, ensure_ascii=not unicode, allow_nan=False))
 
 
 def word(descriptor: EnumDescriptor, number: int) -> str | None:

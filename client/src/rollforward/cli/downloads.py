@@ -12,6 +12,7 @@ from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output import print_json
 from rollforward.cli.progress import bar
+from rollforward.printable import printable
 
 Reference = Annotated[
     str,
@@ -44,7 +45,7 @@ def download(reference: Reference, target: Target = None, /, *, path: Part = "",
     if options.json:
         print_json({"path": str(place)})
     else:
-        print(place)
+        print(printable(str(place)))
 
 
 def full(reference: str) -> str:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from rollforward.cloudevents import to_cloudevent
+from rollforward.printable import csv_cell, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,12 +29,13 @@ def write_jsonl(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
 def write_csv(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
     """A header, then a line for each event; `data` is JSON.
 
-    What a spreadsheet would take for a formula has an apostrophe in front.
+    What a spreadsheet would take for a formula has an apostrophe in front, and characters that do not print, such as
+    carriage returns and directional overrides, are escapes: JSON Lines have every text as it is.
     """
     lines = csv.writer(out)
     lines.writerow(_COLUMNS)
     for event in events:
-        lines.writerow([_harmless(value) for value in _row(event)])
+        lines.writerow(_row(event))
 
 
 WRITERS: Final[Mapping[str, Callable[[Iterable[v1.RecordedEvent], TextIO], None]]] = {
@@ -46,11 +48,7 @@ def _row(event: v1.RecordedEvent) -> list[str]:
     shown = to_cloudevent(event)
     content = shown["data"] if "data" in shown else shown["data_base64"]
     plain = [str(getattr(event, column)) for column in _COLUMNS if column not in {"time", "data"}]
-    return [*plain[:3], shown["time"], *plain[3:], _json(content)]
-
-
-def _harmless(value: str) -> str:
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return [*map(csv_cell, plain[:3]), shown["time"], *map(csv_cell, plain[3:]), printable_json(_json(content))]
 
 
 def _json(value: Any) -> str:

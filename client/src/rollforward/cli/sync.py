@@ -14,6 +14,7 @@ from rollforward.cli.failures import REFUSED, UsageError
 from rollforward.cli.options import DELIVERING, Delivering, flag
 from rollforward.cli.output import document, grid, print_json_line
 from rollforward.cli.progress import bar
+from rollforward.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ def _say(one: rf.Synced, options: Delivering) -> None:
     if options.json:
         print_json_line(_plain(one))
     elif one.state != "alive" or one.delivered.total:
-        print(" ".join(_row(one)).rstrip(), flush=True)
+        print(printable(" ".join(_row(one)).rstrip()), flush=True)
 
 
 def _row(one: rf.Synced) -> tuple[str, ...]:
