@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from google.protobuf.message import Message
@@ -24,6 +25,28 @@ class TestMoveAlias:
 
     def test_to_where_it_is_nothing_happens(self) -> None:
         after(moved(0, 1)).when(move(1)).then()
+
+    @pytest.mark.parametrize(("read", "log"), [(0, 7), (1, 7), (6, 7), (7, 8), (7, 1)])
+    def test_a_revision_of_another_epoch_is_a_conflict(self, read: int, log: int) -> None:
+        for ask in (move(2, expected=4), remove(expected=4)):
+            ask.request.epoch = read
+            refused = after(moved(0, 1)).when(replace(ask, epoch=log)).then_rejected("LOG_EPOCH_CHANGED")
+            assert isinstance(refused, Conflict)
+            assert (refused.metadata["log"], refused.metadata["epoch"]) == ("registry", str(log))
+
+    @pytest.mark.parametrize(("read", "log"), [(0, 1), (1, 1), (7, 7)])
+    def test_a_revision_of_this_epoch_is_compared(self, read: int, log: int) -> None:
+        for expected, events in ((4, [moved(1, 2)]), (5, None)):
+            ask = move(2, expected=expected)
+            ask.request.epoch = read
+            decided = after(moved(0, 1)).when(replace(ask, epoch=log))
+            if events:
+                decided.then(*events)
+            else:
+                decided.then_rejected("WRONG_REVISION")
+
+    def test_a_move_without_a_revision_needs_no_epoch(self) -> None:
+        after(moved(0, 1)).when(replace(move(2), epoch=7)).then(moved(1, 2))
 
     def test_each_alias_on_its_own(self) -> None:
         after(moved(0, 1)).when(move(2, "candidate")).then(moved(0, 2, "candidate"))

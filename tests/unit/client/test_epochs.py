@@ -1,0 +1,100 @@
+"""What a connection makes of epochs: which one it sends, and when its caller learns of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from rollforward import aliases, v1
+from rollforward.epochs import Epochs
+from rollforward.errors import Conflict, epochs_in
+from tests.unit.client.conftest import Serve, Service
+
+
+class Log(Service):
+    """A registry in an epoch; it refuses positions and revisions of others, as the edge and the rules do."""
+
+    def __init__(self) -> None:
+        self.epoch = 1
+        self.position = 40
+        self.sent: list[tuple[str, int]] = []
+
+    def MoveAlias(self, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:  # noqa: N802
+        header = dict(context.invocation_metadata()).get("rollforward-min-position", "")
+        self.sent.append((header, request.epoch))
+        read = int(header.partition("@")[2] or 1) if header else self.epoch
+        expected = (request.epoch or 1) if request.HasField("expected_revision") else self.epoch
+        if read != self.epoch or expected != self.epoch:
+            self._refuse(context)
+        if self.epoch > 1:
+            context.set_trailing_metadata((("rollforward-epoch", f"registry={self.epoch}"),))
+        self.position += 1
+        return v1.MoveAliasResponse(alias=v1.Alias(version=request.version), position=self.position)
+
+    def _refuse(self, context: Any) -> None:
+        status = Status(code=grpc.StatusCode.ABORTED.value[0], message="read again")
+        about = {"log": "registry", "epoch": str(self.epoch)}
+        status.details.add().Pack(ErrorInfo(reason="LOG_EPOCH_CHANGED", domain="rollforward", metadata=about))
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.ABORTED, status.message)
+
+
+def test_positions_of_an_ended_epoch_are_forgotten_and_the_call_repeated(serve: Serve) -> None:
+    log = Log()
+    link = serve(log, v1.add_RegistryServiceServicer_to_server)
+    aliases.move_alias("m@a", 1, connection=link)
+    log.epoch, log.position = 7, 20
+    assert aliases.move_alias("m@a", 2, connection=link).version == 2
+    assert link.positions == {"registry": 21}
+    aliases.move_alias("m@a", 1, connection=link)
+    assert [header for header, _ in log.sent] == ["", "registry=41", "", "registry=21@7"]
+
+
+def test_a_revision_of_an_ended_epoch_is_refused_once_and_its_caller_knows(serve: Serve) -> None:
+    log = Log()
+    link = serve(log, v1.add_RegistryServiceServicer_to_server)
+    aliases.move_alias("m@a", 1, connection=link)
+    log.epoch = 7
+    aliases.move_alias("m@a", 2, connection=link)  # the connection notices, its caller may not have
+    with pytest.raises(Conflict) as caught:
+        aliases.move_alias("m@a", 1, expected_revision=41, connection=link)
+    assert caught.value.reason == "LOG_EPOCH_CHANGED"
+    aliases.move_alias("m@a", 1, expected_revision=42, connection=link)
+    assert log.sent[-1][1] == 7
+
+
+def test_a_connection_that_began_in_an_epoch_sends_it(serve: Serve) -> None:
+    log = Log()
+    log.epoch = 7
+    link = serve(log, v1.add_RegistryServiceServicer_to_server)
+    with pytest.raises(Conflict):  # it has read nothing: nobody knows which epoch this is of
+        aliases.move_alias("m@a", 1, expected_revision=41, connection=link)
+    aliases.move_alias("m@a", 1, expected_revision=41, epoch=7, connection=link)
+    fresh = serve(log, v1.add_RegistryServiceServicer_to_server)
+    aliases.move_alias("m@a", 2, connection=fresh)
+    aliases.move_alias("m@a", 1, expected_revision=42, connection=fresh)
+
+
+def test_what_the_callers_revisions_are_of_stays_until_it_is_told() -> None:
+    epochs = Epochs()
+    assert not epochs.note("registry", 0)
+    assert epochs.note("registry", 7)
+    assert (epochs.read_in["registry"], epochs.suffix("registry")) == (0, "@7")
+    assert not epochs.note("registry", 7)
+    epochs.tell("registry")
+    assert epochs.read_in["registry"] == 7
+    epochs.tell("tracking")
+    assert "tracking" not in epochs.read_in
+
+
+def test_epochs_in_trailers() -> None:
+    assert dict(epochs_in([("rollforward-epoch", "registry=7,tracking=8"), ("other", "a=1")])) == {
+        "registry": 7,
+        "tracking": 8,
+    }
+    assert dict(epochs_in([("rollforward-epoch", "registry,tracking=x")])) == {}
+    assert dict(epochs_in(None)) == {}
