@@ -58,6 +58,13 @@ _BUGS = (
         faults=("jump service clock", "nothing"),
         shape="one process",
     ),
+    _bug(
+        services.lost_events_are_not_missed,
+        "lost logs",
+        Rule.LOSS_IS_REFUSED,
+        faults=("nothing", "restored copy"),
+        shape="one process",
+    ),
     _bug(services.batches_are_forgotten, "complete points", Rule.POINTS_COMPLETE),
     _bug(services.batches_are_written_twice, "points once", Rule.POINTS_ONCE_IN_ORDER),
     _bug(services.webhook_skips_a_change, "complete webhooks", Rule.WEBHOOK_COMPLETE),

@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from tests.histories.rules import Violation
 from tests.histories.run import Recorder
 from tests.histories.shapes import SHAPES
 from tests.histories.storage import write
+from tests.histories.subjects import Failure
 from tests.histories.system import System
 
 LIFE = 10
@@ -108,7 +110,10 @@ class Campaign:
         for shape, seeds in self.plan.groups(sorted(done)):
             left = list(seeds)
             while left:
-                left = self._run_group(shape, left, report)
+                try:
+                    left = self._run_group(shape, left, report)
+                except (Exception, pytest.fail.Exception):  # noqa: BLE001 - it is the seed's that comes next
+                    left = self._give_up(shape, left, report)
 
     def _run_group(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
         """Record seeds on one system until it is spent; return those that are left."""
@@ -131,6 +136,16 @@ class Campaign:
                 if recorder.is_spent:
                     return list(seeds[number + 1 :])
         return []
+
+    def _give_up(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
+        """Break the first seed that has no verdict: its system could not be started, or not be ended before it."""
+        done = {verdict.seed for verdict in self.verdicts}
+        left = [seed for seed in seeds if seed not in done]
+        if left:
+            history = History(f"h{left[0]}", failures=[Failure("system", traceback.format_exc())], is_whole=False)
+            file = self._keep(history, check(history))
+            self._note(Verdict(left[0], shape, (), ("NO_FAILURE",), 0.0, file=file), report)
+        return left[1:]
 
     def _record(self, recorder: Recorder, system: System, shape: str, seed: int) -> Verdict:
         started = time.monotonic()

@@ -9,21 +9,22 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
-from rollforward import Connection, Watch, v1, watch
+from rollforward import Connection, NotFound, get_version, register_model, v1, watch
 from rollforward.errors import from_rpc_error
 from tests.e2e.program import until
 from tests.histories.log import head
 from tests.histories.subjects import Loss
 from tests.histories.system import System
+from tests.timeouts import scaled
 
 LOGS = ("tracking", "registry", "serving", "webhooks")
 TAIL_BYTES = 1_500
 _MOVES = 6
-_SECONDS = 30.0
+_SECONDS = scaled(30.0)
 
 
 class Losing:
@@ -44,14 +45,17 @@ class Losing:
         [(self._address, self._process)] = system.registries.items()
         self._link = Connection(self._address, actor="operator")
         self._steps: dict[str, str] = {}
+        self._digest = ""
 
     def suffer(self, kind: str) -> Loss:
         """Lose events, see what the start says, then put the log back or accept the loss."""
         try:
-            with watch(self._model, connection=self._link) as follower:
+            with _Follower(self._model, self._link) as follower:
                 last = self._lose(kind)
                 files = self._files()
                 refused, reason = self._start_refused()
+                if not refused:
+                    return Loss(kind, last, refused, reason, kept_rows=False, accepted=False)
                 kept_rows = self._files() == files
                 accepts = self._dice.random() < 0.5
                 (self._accept if accepts else self._put_back)(last, follower)
@@ -61,6 +65,7 @@ class Losing:
 
     def _lose(self, kind: str) -> int:
         """Make moves that are known to the rows, then lose them; return the revision of the last."""
+        self._digest = get_version(self._model, 1, connection=self._link).digest
         if kind == "restored copy":
             self._process.stop()
             shutil.copytree(self._log, self._copy)
@@ -99,29 +104,32 @@ class Losing:
         """Start; return whether that was refused, and the reason."""
         before = self._process.log.stat().st_size
         self._process.spawn()
-        status = self._process.wait()
+        refused = not self._process.starts()
         said = self._process.log.read_bytes()[before:].decode(errors="replace")
-        return status != 0, "LOG_LOST" if "LOG_LOST" in said else said[-500:]
+        return refused, "LOG_LOST" if "LOG_LOST" in said else said[-500:]
 
-    def _put_back(self, last: int, follower: Watch) -> None:
+    def _put_back(self, last: int, follower: _Follower) -> None:
         shutil.rmtree(self._log, ignore_errors=True)
         self._whole.rename(self._log)
         self._process.start()
         self._steps["revision after it was put back"] = str(self._resolved())
         self._steps["revision before"] = str(last)
-        self._steps["watched"] = str(_comes_to(follower, self._move(1 if self._version() == 2 else 2)))
+        self._steps["watched"] = str(follower.comes_to(self._move(1 if self._version() == 2 else 2)))
 
-    def _accept(self, last: int, follower: Watch) -> None:
+    def _accept(self, last: int, follower: _Follower) -> None:
         self._process.spawn(*(part for log in LOGS for part in ("--accept-log-loss", log)))
         self._process.ready()
         moving = v1.MoveAliasRequest(model=self._model, alias="champion", version=1, expected_revision=last)
         resume = v1.WatchAliasesRequest(model=self._model, from_revision=last)
-        self._try_old("", moving, resume)
         self._steps["epochs begun"] = str(self._epochs_begun())
+        self._register_again()
+        self._try_old("", moving, resume)
         # Past the last revision of the epoch before, where its numbers name other events.
-        moved = [self._move(1 + number % 2) for number in range(_MOVES * 3)][-1]
+        for number in range(_MOVES * 3):
+            self._move(1 + number % 2)
         self._try_old(", passed", moving, resume)
-        self._steps["watched"] = str(_comes_to(follower, moved))
+        self._steps["watch began again"] = str(follower.begins_again())
+        self._steps["watched"] = str(follower.comes_to(self._move(1 if self._version() == 2 else 2)))
 
     def _try_old(self, when: str, moving: v1.MoveAliasRequest, resume: v1.WatchAliasesRequest) -> None:
         """Ask as a client does that knows the epoch before."""
@@ -132,6 +140,14 @@ class Losing:
         self._steps[f"old position{when}"] = _reason(
             lambda: next(registry.WatchAliases(resume, timeout=_SECONDS, metadata=plain))
         )
+
+    def _register_again(self) -> None:
+        """Make what was lost with a whole log, so that there is something to move."""
+        try:
+            self._version()
+        except NotFound:
+            for _ in range(2):
+                register_model(self._model, digest=self._digest, connection=self._link)
 
     def _epochs_begun(self) -> int:
         request = v1.ListEventsRequest(log="registry", type="rollforward.v1.LogEpochBegan")
@@ -163,11 +179,38 @@ def _reason(call: Callable[[], object]) -> str:
     return ""
 
 
-def _comes_to(follower: Watch, revision: int) -> bool:
-    """Return whether a watch gives a revision before long."""
-    ending = threading.Timer(_SECONDS, follower.close)
-    ending.start()
+class _Follower:
+    """A watch of the SDK, with the revisions that it gave."""
+
+    def __init__(self, model: str, link: Connection) -> None:
+        self._watch = watch(model, connection=link)
+        self._revisions: list[int] = []
+        self._thread = threading.Thread(target=self._follow, name="follower")
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.close()
+        self._thread.join()
+
+    def begins_again(self) -> bool:
+        """Return whether it comes to another epoch before long."""
+        return _before_long(lambda: self._watch.epoch > 0)
+
+    def comes_to(self, revision: int) -> bool:
+        """Return whether it gives a revision before long."""
+        return _before_long(lambda: revision in self._revisions)
+
+    def _follow(self) -> None:
+        for change in self._watch:
+            self._revisions.append(change.revision)
+
+
+def _before_long(condition: Callable[[], bool]) -> bool:
     try:
-        return any(change.revision == revision for change in follower)
-    finally:
-        ending.cancel()
+        until(condition, "the watch", _SECONDS)
+    except AssertionError:
+        return False
+    return True

@@ -16,7 +16,8 @@ def check_losses(history: History) -> Iterator[Violation]:
     for loss in history.losses:
         if not loss.refused or loss.reason != "LOG_LOST" or not loss.kept_rows:
             yield Violation(Rule.LOSS_IS_REFUSED, f"{loss}")
-        yield from _check_accepted(loss) if loss.accepted else _check_put_back(loss)
+        if loss.refused:
+            yield from _check_accepted(loss) if loss.accepted else _check_put_back(loss)
 
 
 def _check_put_back(loss: Loss) -> Iterator[Violation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.e2e.program import Program, until
+from tests.e2e.program import READY_SECONDS, Program, until
 
 
 class Process:
@@ -46,10 +46,15 @@ class Process:
         if self._ready:
             self._program.line(self._ready)
 
-    def wait(self) -> int:
-        """Return its exit status once it has ended by itself."""
-        assert self._program is not None
-        return self._program.wait()
+    def starts(self) -> bool:
+        """Return whether it becomes ready, and does not end before."""
+        program = self._program
+        assert program is not None
+        until(lambda: not program.running or self._is_ready(program), f"{self._ready} or an end", READY_SECONDS)
+        return self._is_ready(program)
+
+    def _is_ready(self, program: Program) -> bool:
+        return any(self._ready in line for _, line in program.lines())
 
     def kill(self) -> None:
         """End it as a crash would; harmless when it has ended."""

@@ -6,8 +6,10 @@ import asyncio
 import random
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
 
 from eventstore.event import RecordedEvent
 from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
@@ -42,37 +44,41 @@ class Recorder:
         history = History(f"h{seed}", faults=list(faults))
         history.clock = time.time_ns() - time.monotonic_ns()
         history.is_whole = False
-        try:
+        with self._noting(history):
             self._record(history, random.Random(seed))
-        except Exception:  # noqa: BLE001 - it is reported as the history's
+        return history
+
+    @contextmanager
+    def _noting(self, history: History) -> Iterator[None]:
+        """Make an error a failure of the history."""
+        try:
+            yield
+        except (Exception, pytest.fail.Exception):  # noqa: BLE001 - whatever it is
             history.failures.append(Failure("recorder", traceback.format_exc(limit=-8)))
             self.is_spent = True
-        return history
 
     def _record(self, history: History, dice: random.Random) -> None:
         with ExitStack() as stack:
             cast = prepared(history.name, self._system, dice, stack)
             with Crew(cast.clients, cast.namers, cast.others, cast.watchers) as crew:
-                try:
+                with self._noting(history):
                     self._harm(history, crew, cast, dice)
                     crew.rest()
                     self._system.check_running()
                     history.goal = self._quiet_at(history, list(dict.fromkeys(one.model for one in cast.targets)))
                     crew.watch_until(history.goal)
-                except Exception:  # noqa: BLE001 - it is reported as the history's
-                    history.failures.append(Failure("recorder", traceback.format_exc(limit=-8)))
-                finally:
-                    history.failures += crew.failures
-                    history.stuck = crew.stuck
+                history.failures += crew.failures
+                history.stuck = crew.stuck
             if not history.failures and not history.stuck:
-                self._look(history, cast, dice)
+                with self._noting(history):
+                    self._look(history, cast, dice)
             self._collect(history, cast)
-            loss = next((fault for fault in history.faults if FAULTS[fault].ends), None)
-            if loss and not history.failures:
-                self.is_spent = True
-                history.losses.append(Losing(self._system, cast.targets[0].model, dice).suffer(loss))
-            history.is_whole = not history.failures
-            self.is_spent = self.is_spent or bool(history.failures)
+            history.is_whole = True
+            self.is_spent = bool(history.failures)
+        loss = next((fault for fault in history.faults if FAULTS[fault].ends), None)
+        if loss and not history.failures:
+            self.is_spent = True
+            history.losses.append(Losing(self._system, cast.targets[0].model, dice).suffer(loss))
 
     def _harm(self, history: History, crew: Crew, cast: Cast, dice: random.Random) -> None:
         nemesis = Nemesis(self._system, dice, crew.progress, cast.clock)

@@ -18,7 +18,7 @@ from tests.histories.network import HOST, Network, Proxy
 from tests.histories.processes import Process
 from tests.histories.system import Nats, System
 from tests.servers.ports import free_port
-from tests.servers.postgres import running_postgres
+from tests.servers.postgres import PostgresServer, running_postgres
 
 PROGRAM = [sys.executable, "-m", "tests.histories.program"]
 READY = " listens on "
@@ -135,7 +135,8 @@ def postgres(home: Path, bug: str = "none") -> Iterator[System]:
     """Everything in one process, with its rows in PostgreSQL and a NATS server beside it."""
     with _building(home, bug) as build:
         server = build.stack.enter_context(running_postgres())
-        url = build.stack.enter_context(server.database())
+        # A server of our own ends with all that it has, also when it was not brought back after a fault.
+        url = _url(server) if server.ours else build.stack.enter_context(server.database())
         nats, environment, log_links = build.nats()
         address = build.service("up", ["up", "--data", str(home / "data"), "--database", url], environment)
         build.ready()
@@ -170,6 +171,10 @@ def cluster(home: Path, bug: str = "none") -> Iterator[System]:
             client_links=build.client_links,
             cluster=servers,
         )
+
+
+def _url(server: PostgresServer) -> str:
+    return server.url.render_as_string(hide_password=False)
 
 
 SHAPES: Mapping[str, Callable[..., AbstractContextManager[System]]] = {

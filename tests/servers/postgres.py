@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -29,6 +30,14 @@ _NOBODY = 65534  # PostgreSQL refuses to run as root
 _READY_LIMIT = 60.0  # seconds
 _STOP_LIMIT = 20.0  # seconds
 _POLL = 0.02  # seconds
+_BECOME = """
+import os, sys
+number = int(sys.argv[1])
+os.setgroups([])
+os.setgid(number)
+os.setuid(number)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class PostgresServer:
@@ -58,13 +67,12 @@ class PostgresServer:
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 # Held by a pipe on Linux too: another user may not be allowed to run our Python.
-                leashed([str(self._programs / "postgres"), *flags], "any"),
+                [*_become_nobody(), *leashed([str(self._programs / "postgres"), *flags], "any")],
                 cwd=self._home,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **_as_nobody(),
             )
         deadline = time.monotonic() + _READY_LIMIT
         while not self._answers():
@@ -145,6 +153,15 @@ def _programs() -> Path:
     except PermissionError:
         pytest.skip(f"root cannot run PostgreSQL, and user {_NOBODY} may not enter {programs}")
     return programs
+
+
+def _become_nobody() -> list[str]:
+    """Return what runs a command as another user.
+
+    `Popen(user=...)` forks, and does not vfork: gRPC's fork handlers then crash the child now and then while other
+    threads of a test have calls under way.
+    """
+    return [sys.executable, "-c", _BECOME, str(_NOBODY)] if os.geteuid() == 0 else []
 
 
 def _as_nobody() -> dict[str, Any]:
