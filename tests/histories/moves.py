@@ -13,7 +13,7 @@ from tests.histories.truth import Command, Truth
 REASONS = {
     "move": {"WRONG_REVISION", "STREAM_BUSY"},
     "remove": {"WRONG_REVISION", "STREAM_BUSY", "ALIAS_NOT_FOUND"},
-    "schedule": {"STREAM_BUSY"},
+    "schedule": {"STREAM_BUSY", "INVALID_TIME"},
     "release set": {"WRONG_REVISION", "STREAM_BUSY"},
     "rollback": {"WRONG_REVISION", "STREAM_BUSY", "CHANGED_SINCE", "ALIAS_NOT_FOUND", "NOTHING_TO_RESTORE"},
     "resolve": {"ALIAS_NOT_FOUND"},
