@@ -20,9 +20,10 @@ from tests.histories.shapes import SHAPES
 
 @dataclass(frozen=True, slots=True)
 class Catch:
-    """How often a bug was caught, and as which broken promises."""
+    """How often a bug was caught in how many histories of those planned, and as which broken promises."""
 
     bug: str
+    planned: int
     histories: int
     caught: int
     rules: dict[str, int]
@@ -30,7 +31,7 @@ class Catch:
     @property
     def is_enough(self) -> bool:
         """Whether at least half of the histories caught it, or none broke for a change that is no bug."""
-        return self.caught * 2 >= self.histories if BUGS[self.bug].breaks else not self.rules
+        return self.caught * 2 >= self.planned if BUGS[self.bug].breaks else not self.rules
 
 
 def hunt(console: Console, names: Sequence[str], seeds: int) -> int:
@@ -50,13 +51,19 @@ def hunt(console: Console, names: Sequence[str], seeds: int) -> int:
 
 
 def chase(name: str, seeds: Sequence[int]) -> Catch:
-    """Record histories with one bug in the services, and count those that catch it."""
+    """Record histories with one bug in the services, until half of those planned have caught it or cannot any more."""
     caught, rules, left = 0, Counter[str](), list(seeds)
-    while left:
+    while left and not _is_decided(name, caught, len(left), len(seeds)):
         for broken in _broken(name, left):
             caught += bool(broken & BUGS[name].breaks)
             rules.update(sorted(rule.name for rule in broken))
-    return Catch(name, len(seeds), caught, dict(rules.most_common()))
+            if _is_decided(name, caught, len(left), len(seeds)):
+                break
+    return Catch(name, len(seeds), len(seeds) - len(left), caught, dict(rules.most_common()))
+
+
+def _is_decided(name: str, caught: int, left: int, planned: int) -> bool:
+    return bool(BUGS[name].breaks) and (caught * 2 >= planned or (caught + left) * 2 < planned)
 
 
 def _broken(name: str, left: list[int]) -> Iterator[set[Rule]]:
