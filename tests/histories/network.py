@@ -62,7 +62,9 @@ class Proxy:
         self._writers.add(writer)
         try:
             if not self._is_cut:
-                await self._carry(reader, writer)
+                # The protocol that calls this takes a cancellation for a defect.
+                with suppress(asyncio.CancelledError):
+                    await self._carry(reader, writer)
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
