@@ -20,11 +20,14 @@ from services.settings import Settings, from_environment
 
 _REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, DataDirectoryError, NatsServerError, OSError)
 
-Data = Annotated[Path | None, Parameter(help="Data directory; default ./rollforward-data.")]
-Nats = Annotated[str | None, Parameter(help="An outside NATS server, instead of the built-in one.")]
-Artifacts = Annotated[str | None, Parameter(help="s3://bucket/prefix or a directory; default in the data directory.")]
+Data = Annotated[Path | None, Parameter(metavar="DIR", help="Data directory; default ./rollforward-data.")]
+Nats = Annotated[str | None, Parameter(metavar="URL", help="An outside NATS server, instead of the built-in one.")]
+Artifacts = Annotated[
+    str | None, Parameter(metavar="URL", help="s3://bucket/prefix or a directory; default in the data directory.")
+]
 Output = Annotated[
-    Literal["table", "json"], Parameter(name=("--output", "-o"), help="Lines for people, or one JSON document.")
+    Literal["table", "json"],
+    Parameter(name=("--output", "-o"), metavar="FORMAT", help="Lines of text, or one JSON document."),
 ]
 Directory = Annotated[Path, Parameter(name="BACKUP", help="The directory of the backup.")]
 
