@@ -43,6 +43,8 @@ METRICS = Histogram(
 )
 LONGEST_WAIT = 10.0
 SOON_SECONDS = 0.05
+UNREAD_SECONDS = 30.0
+"""For how long a watcher may leave unread what its stream can take no more of."""
 HEAD = "head"
 """In place of a position: the head of every log that the result comes from, as it is when the call arrives."""
 
@@ -383,6 +385,19 @@ class _Guarded:
 
     def _count(self, code: str) -> None:
         METRICS.labels(self._service, self._method, code).observe(time.perf_counter() - self._started)
+
+
+async def _send(response: Any, context: Context) -> None:
+    """Send a step of a watch, which waits while the watcher does not read.
+
+    Raises:
+        FollowerTooSlow: It read nothing for too long; what is kept for it is let go.
+    """
+    try:
+        async with asyncio.timeout(UNREAD_SECONDS):
+            await context.write(response)
+    except TimeoutError as error:
+        raise FollowerTooSlow from error
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:

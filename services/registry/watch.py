@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 
 from google.protobuf.message import Message
@@ -19,30 +20,40 @@ from services.registry.live import Live
 from services.registry.projection import change_of
 
 BOOKMARK_SECONDS = 5.0
+SHARED_BATCHES = 8
+STEP_BYTES = 256_000
+"""How much of several appends one step holds, about."""
+
+Steps = Sequence[v1.WatchAliasesResponse]
 
 _CHANGES = (v1.AliasMoved, v1.AliasRemoved)
 
 
 class Shared:
-    """The steps that the last batch of events means to each filter: made once for all watches that have it."""
+    """The steps that the last batches of events mean to each filter: made once for all watches that have it."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._batch: Sequence[RecordedEvent] = ()
-        self._steps: dict[bytes, list[v1.WatchAliasesResponse]] = {}
+        self._batches: OrderedDict[int, tuple[Sequence[RecordedEvent], dict[bytes, Steps]]] = OrderedDict()
 
-    def steps(self, events: Sequence[RecordedEvent], wanted: v1.WatchAliasesRequest) -> list[v1.WatchAliasesResponse]:
-        """A step for each append that changes a wanted alias."""
-        if events is not self._batch:
-            self._batch, self._steps = events, {}
-        epoch = on_wire(self._live.store.epochs[-1])
+    def steps(self, events: Sequence[RecordedEvent], wanted: v1.WatchAliasesRequest) -> Steps:
+        """Return a step for each append that changes a wanted alias, or for several appends if the watch allows it."""
+        known = self._steps_of(events)
         key = wanted.SerializeToString(deterministic=True)
-        if key not in self._steps:
-            self._steps[key] = [
-                v1.WatchAliasesResponse(changes=changes, position=changes.changes[-1].revision, epoch=epoch)
-                for changes in _changes_by_append(events, self._live, wanted)
-            ]
-        return self._steps[key]
+        if key not in known:
+            appends = _changes_by_append(events, self._live, wanted)
+            groups = _grouped(appends) if wanted.several_appends else ([append] for append in appends)
+            known[key] = [_step(group, on_wire(self._live.store.epochs[-1])) for group in groups]
+        return known[key]
+
+    def _steps_of(self, events: Sequence[RecordedEvent]) -> dict[bytes, Steps]:
+        """The steps of a batch by filter; a batch is known by its identity, which no other has while it is kept."""
+        if id(events) not in self._batches:
+            self._batches[id(events)] = events, {}
+            if len(self._batches) > SHARED_BATCHES:
+                self._batches.popitem(last=False)
+        self._batches.move_to_end(id(events))
+        return self._batches[id(events)][1]
 
 
 async def steps(
@@ -66,9 +77,12 @@ async def steps(
         aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
         for step in _snapshot(aliases, after, on_wire(epoch)):
             yield step
-    wanted = v1.WatchAliasesRequest(model=request.model, alias=request.alias, tags=request.tags)
+    wanted = v1.WatchAliasesRequest()
+    wanted.CopyFrom(request)
+    for name in ("from_revision", "epoch"):
+        wanted.ClearField(name)
 
-    async def told(events: Sequence[RecordedEvent], position: int) -> Sequence[v1.WatchAliasesResponse]:
+    async def told(events: Sequence[RecordedEvent], position: int) -> Steps:
         await live.wait_for(position)  # it knows the names and tags that the events are matched with
         if wanted.tags:
             await live.recall_tags(event for event in events if isinstance(event.data, _CHANGES))
@@ -91,6 +105,26 @@ def _snapshot(aliases: Sequence[v1.Alias], position: int, epoch: int) -> Iterato
         continues = bool(aliases)
         snapshot = v1.AliasSnapshot(aliases=part, continues=continues)
         yield v1.WatchAliasesResponse(snapshot=snapshot, position=0 if continues else position, epoch=epoch)
+
+
+def _step(appends: Sequence[v1.AliasChanges], epoch: int) -> v1.WatchAliasesResponse:
+    position = appends[-1].changes[-1].revision
+    if len(appends) == 1:
+        return v1.WatchAliasesResponse(changes=appends[0], position=position, epoch=epoch)
+    return v1.WatchAliasesResponse(appends=v1.AliasAppends(appends=appends), position=position, epoch=epoch)
+
+
+def _grouped(appends: Iterable[v1.AliasChanges]) -> Iterator[Sequence[v1.AliasChanges]]:
+    group: list[v1.AliasChanges] = []
+    size = 0
+    for append in appends:
+        if group and size + append.ByteSize() > STEP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(append)
+        size += append.ByteSize()
+    if group:
+        yield group
 
 
 def _changes_by_append(

@@ -58,7 +58,12 @@ class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
             self.aliases = ()
         model, alias = self._reference
         request = v1.WatchAliasesRequest(
-            model=model, alias=alias, from_revision=position, tags=self._tags, epoch=self.epoch
+            model=model,
+            alias=alias,
+            from_revision=position,
+            tags=self._tags,
+            several_appends=True,
+            epoch=self.epoch,
         )
         return self._connection.registry.WatchAliases(request, metadata=self._connection.metadata())
 
@@ -67,4 +72,5 @@ class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
         return step.snapshot.continues
 
     def _changes_of(self, step: v1.WatchAliasesResponse) -> Iterator[tuple[int, v1.AliasChange]]:
-        return ((change.revision, change) for change in step.changes.changes)
+        appends = step.appends.appends if step.HasField("appends") else (step.changes,)
+        return ((change.revision, change) for append in appends for change in append.changes)

@@ -146,6 +146,7 @@ from .registry_events_pb2 import (
 )
 from .registry_service_pb2 import (
     Alias as Alias,
+    AliasAppends as AliasAppends,
     AliasChange as AliasChange,
     AliasChanges as AliasChanges,
     AliasInterval as AliasInterval,

@@ -1506,6 +1506,7 @@ class WatchAliasesRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    SEVERAL_APPENDS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """One model, by a name that it has at a change's revision, or had before; empty for all."""
@@ -1513,6 +1514,8 @@ class WatchAliasesRequest(_message.Message):
     """One alias name; empty for all."""
     from_revision: _builtins.int
     """Every change after this position, without a snapshot. Absent: a snapshot of now, then every change."""
+    several_appends: _builtins.bool
+    """Whether a step may hold the changes of several appends. A watch that is behind catches up many times faster then."""
     epoch: _builtins.int
     """The epoch of the registry log that `from_revision` was read in; 0 for the first. Another than the log's is refused."""
     @_builtins.property
@@ -1526,11 +1529,12 @@ class WatchAliasesRequest(_message.Message):
         alias: _builtins.str = ...,
         from_revision: _builtins.int | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        several_appends: _builtins.bool = ...,
         epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "from_revision", b"from_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "epoch", b"epoch", "from_revision", b"from_revision", "model", b"model", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision", "alias", b"alias", "epoch", b"epoch", "from_revision", b"from_revision", "model", b"model", "several_appends", b"several_appends", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_revision: _TypeAlias = _typing.Literal["from_revision"]  # noqa: Y015
     _WhichOneofArgType__from_revision: _TypeAlias = _typing.Literal["_from_revision", b"_from_revision"]  # noqa: Y015
@@ -1547,6 +1551,7 @@ class WatchAliasesResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
+    APPENDS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
@@ -1565,20 +1570,25 @@ class WatchAliasesResponse(_message.Message):
     def bookmark(self) -> _bookmark_pb2.Bookmark:
         """Nothing new up to the position."""
 
+    @_builtins.property
+    def appends(self) -> Global___AliasAppends:
+        """The changes of several appends; only when the request allows it."""
+
     def __init__(
         self,
         *,
         snapshot: Global___AliasSnapshot | None = ...,
         changes: Global___AliasChanges | None = ...,
         bookmark: _bookmark_pb2.Bookmark | None = ...,
+        appends: Global___AliasAppends | None = ...,
         position: _builtins.int = ...,
         epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["appends", b"appends", "bookmark", b"bookmark", "changes", b"changes", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "changes", b"changes", "epoch", b"epoch", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appends", b"appends", "bookmark", b"bookmark", "changes", b"changes", "epoch", b"epoch", "position", b"position", "snapshot", b"snapshot", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["snapshot", "changes", "bookmark"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["snapshot", "changes", "bookmark", "appends"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
@@ -1635,6 +1645,30 @@ class AliasChanges(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AliasChanges: _TypeAlias = AliasChanges  # noqa: Y015
+
+@_typing.final
+class AliasAppends(_message.Message):
+    """The changes of appends that follow each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def appends(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChanges]:
+        """In the order of the log, each append whole."""
+
+    def __init__(
+        self,
+        *,
+        appends: _abc.Iterable[Global___AliasChanges] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appends", b"appends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasAppends: _TypeAlias = AliasAppends  # noqa: Y015
 
 @_typing.final
 class RenameModelRequest(_message.Message):
