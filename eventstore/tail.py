@@ -24,6 +24,10 @@ Batch = Sequence[RecordedEvent]
 RETRY_SECONDS = 0.5
 KEPT_BYTES = 32_000_000
 GATHERED_EVENTS = 1_000
+REPLAYS_AT_ONCE = 2
+LIVE_AT_ONCE = 16
+"""How many watchers are served at a time: a command takes a dozen steps of the event loop, and each step waits for all
+watchers that are served in it (0.1 ms each)."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -69,6 +73,7 @@ class Tail:
 
     Attributes:
         began: What is behind this position was heard.
+        turns: What followers that begin, or read the past, take in turn, so that many do not hold up everything else.
     """
 
     def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES) -> None:
@@ -81,7 +86,9 @@ class Tail:
         self._size = 0
         self._kept_after = 0
         self._stirs: dict[float | None, _Stir] = {}
-        self._turns = Turns()
+        self.turns = Turns(REPLAYS_AT_ONCE, rests=True)
+        self._live_turns = Turns(LIVE_AT_ONCE)
+        self._late: tuple[int, int, Batch] = (0, 0, ())
         self._ended = asyncio.Event()
         self._end: StoreUnavailable | None = None
         self._dismissal: StoreUnavailable | None = None
@@ -173,12 +180,16 @@ class Tail:
             batch = await self._next(after, quiet_seconds, dismissible=dismissible)
             # Without an event: all that was heard has been handed on.
             after = batch[-1].position if batch else max(after, self.position)
-            yield batch, after
+            if batch and dismissible:
+                async with self._live_turns.turn():
+                    yield batch, after
+            else:
+                yield batch, after
 
     async def _watched_past(self, after: int, until: int) -> AsyncGenerator[Batch]:
         async with aclosing(replay(self.store, after, until, shared=True)) as past:
             async for batch in past:
-                async with self._turns.turn():
+                async with self.turns.turn():
                     yield batch
 
     def _computed_past(self, after: int, until: int) -> AsyncGenerator[Batch]:
@@ -204,10 +215,13 @@ class Tail:
         newest = self._kept[-1][0]
         if newest[0].position == after + 1:
             return newest  # as almost always
+        if self._late[:2] == (after, self.position):
+            return self._late[2]
         late = [batch for batch, _ in takewhile(lambda kept: kept[0][-1].position > after, reversed(self._kept))]
         found: list[RecordedEvent] = []
         while late and len(found) < GATHERED_EVENTS:
             found += (event for event in late.pop() if event.position > after)
+        self._late = after, self.position, found  # those that are behind are often so together
         return found
 
     def _hear(self, batch: Batch) -> None:

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-AT_ONCE = 4
-MAX_SECONDS = 0.05
+MAX_SECONDS = 0.01
 
 
 class Turns:
@@ -15,25 +14,30 @@ class Turns:
 
     Args:
         at_once: How many may have a turn at the same time.
-        max_seconds: After so long the next may begin: whoever still works then waits for something, a slow reader
-            perhaps.
+        max_seconds: How long a turn lasts at most: whoever takes longer waits for something, a slow reader perhaps.
+        rests: Whether a pause as long as the turn follows it: the slower the loop is, the less is done in turns.
     """
 
-    def __init__(self, at_once: int = AT_ONCE, max_seconds: float = MAX_SECONDS) -> None:
+    def __init__(self, at_once: int, max_seconds: float = MAX_SECONDS, *, rests: bool = False) -> None:
         self._free = asyncio.Semaphore(at_once)
         self._max_seconds = max_seconds
+        self._rests = rests
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn and hold it."""
         await self._free.acquire()
-        release = _Once(self._free)
-        timer = asyncio.get_running_loop().call_later(self._max_seconds, release)
+        loop = asyncio.get_running_loop()
+        begun, release = loop.time(), _Once(self._free)
+        timer = loop.call_later(self._max_seconds, release)
         try:
             yield
         finally:
             timer.cancel()
-            release()
+            if self._rests:
+                loop.call_later(min(loop.time() - begun, self._max_seconds), release)
+            else:
+                release()
 
 
 class _Once:

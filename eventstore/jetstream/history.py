@@ -13,6 +13,7 @@ from eventstore.jetstream.direct_get import Stored, direct_get
 from eventstore.pages import PAGE_BYTES, PAGE_EVENTS, Page
 
 PAUSE_SECONDS = 0.05
+DECODED_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,7 @@ class HistoryReader:
         size, position = 0, first - 1
         while not events or not events[-1].closes_append or (position < goal and size < PAGE_BYTES):
             end = max(goal, events[-1].append_end if events else 0)
-            part = [self._decode(message) for message in await self._messages(position + 1, end - position)]
-            if part:
+            if part := await self._decoded(await self._messages(position + 1, end - position)):
                 events += part
                 size, position = size + sum(map(_size, part)), part[-1].position
             elif await self._last_stored() <= position:
@@ -84,6 +84,13 @@ class HistoryReader:
             else:
                 await asyncio.sleep(PAUSE_SECONDS)  # a replica that is behind has answered
         return events, False
+
+    async def _decoded(self, messages: Sequence[Stored]) -> list[RecordedEvent]:
+        events: list[RecordedEvent] = []
+        for first in range(0, len(messages), DECODED_AT_ONCE):
+            events += map(self._decode, messages[first : first + DECODED_AT_ONCE])
+            await asyncio.sleep(0)  # a command must not wait for a whole page
+        return events
 
     async def _messages(self, first: int, count: int) -> Sequence[Stored]:
         query = {"seq": first, "batch": min(max(count, 1), PAGE_EVENTS)}

@@ -86,8 +86,12 @@ class Commands:
 
     async def state(self, model: str) -> tuple[str, State, int]:
         """The stream of a model, its newest state and revision."""
-        stream = await self.stream_of(model)
-        return stream, *await self._handler.state(stream)
+        stream = model_stream(model)
+        state, revision = await self._handler.state(stream)
+        if state.origin_of_name:
+            stream = model_stream(state.origin_of_name)
+            state, revision = await self._handler.state(stream)
+        return stream, state, revision
 
     async def move(self, request: v1.MoveAliasRequest, metadata: Metadata) -> Outcome[State]:
         """Moves an alias, through the gates that bind it."""

@@ -21,6 +21,7 @@ from services.registry.projection import change_of
 
 BOOKMARK_SECONDS = 5.0
 SHARED_BATCHES = 8
+SHARED_BEGINS = 1_000
 STEP_BYTES = 256_000
 """How much of several appends one step holds, about."""
 
@@ -34,6 +35,7 @@ class Shared:
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self._begins: OrderedDict[int, int] = OrderedDict()
         self._batches: OrderedDict[int, tuple[Sequence[RecordedEvent], dict[bytes, Steps]]] = OrderedDict()
 
     def steps(self, events: Sequence[RecordedEvent], wanted: v1.WatchAliasesRequest) -> Steps:
@@ -45,6 +47,18 @@ class Shared:
             groups = _grouped(appends) if wanted.several_appends else ([append] for append in appends)
             known[key] = [_step(group, on_wire(self._live.store.epochs[-1])) for group in groups]
         return known[key]
+
+    async def begin(self, tail: Tail, revision: int) -> int:
+        """Return the position that a watch from a revision begins at: many come back to the same ones at once."""
+        if (known := self._begins.get(revision)) is not None:
+            return known
+        async with tail.turns.turn():
+            after = await between_appends(tail.store, revision)
+        if after <= tail.position:  # what the log has not reached may change
+            self._begins[revision] = after
+            if len(self._begins) > SHARED_BEGINS:
+                self._begins.popitem(last=False)
+        return after
 
     def _steps_of(self, events: Sequence[RecordedEvent]) -> dict[bytes, Steps]:
         """The steps of a batch by filter; a batch is known by its identity, which no other has while it is kept."""
@@ -70,7 +84,7 @@ async def steps(
     epoch = rows.store.epochs[-1]
     if request.HasField("from_revision"):
         check_epoch("registry", request.epoch, epoch)
-        after = await between_appends(rows.store, request.from_revision)
+        after = await shared.begin(tail, request.from_revision)
     else:
         tags = dict(request.tags)
         await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot

@@ -70,7 +70,8 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
     parts, after = await _begin(projector, request)
     epoch = on_wire(projector.store.epochs[-1])
     if request.HasField("from_position"):
-        after = await between_appends(projector.store, request.from_position)
+        async with projector.tail.turns.turn():
+            after = await between_appends(projector.store, request.from_position)
     with closing(parts):
         for part in parts.read():
             yield v1.WatchRunsResponse(snapshot=part, position=0 if part.continues else after, epoch=epoch)
