@@ -166,6 +166,18 @@ def full_disk(nemesis: Nemesis) -> None:
         nemesis.wait(OUTAGE)
 
 
+def start_on_full_disk(nemesis: Nemesis) -> None:
+    """kill -9 on a full disk, and a start before there is room again; one that gives up is started once more."""
+    assert nemesis.system.disk is not None
+    [process] = nemesis.system.processes
+    with nemesis.system.disk.full():
+        process.kill()
+        process.spawn()
+        nemesis.wait(OUTAGE)
+    if not process.starts():
+        process.start()
+
+
 def database_away(nemesis: Nemesis) -> None:
     """Stop or crash the database, or lock it, for a while."""
     assert nemesis.system.database is not None
@@ -260,6 +272,7 @@ FAULTS: Mapping[str, Fault] = {
     "cut nats": Fault(2, cut_nats, _has_log_links),
     "stall nats": Fault(2, stall_nats, _has_log_links),
     "full disk": Fault(2, full_disk, lambda system: system.disk is not None),
+    "start on full disk": Fault(1, start_on_full_disk, lambda system: system.disk is not None),
     "database away": Fault(2, database_away, lambda system: system.database is not None),
     "kill leader": Fault(4, kill_leader, _has_cluster),
     "pause leader": Fault(2, pause_leader, _has_cluster),
