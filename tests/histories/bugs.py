@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.histories import registry_bugs as registry
 from tests.histories import service_bugs as services
+from tests.histories import watch_bugs as watches
 from tests.histories.rules import Rule
 
 _FAULTS = ("pause service", "nothing")
@@ -37,10 +38,10 @@ _BUGS = (
     _bug(registry.rollback_is_one_too_early, "rollback restores", Rule.RESTORES),
     _bug(registry.refused_after_it_was_written, "refused is not written", Rule.REFUSED_IS_NOT_WRITTEN),
     _bug(registry.request_id_is_ignored, "idempotent request id", Rule.ONCE),
-    _bug(registry.watch_swaps_steps, "sequenced watch", Rule.WATCH_ORDERED, Rule.WATCH_RELIABLE, Rule.WATCH_RESUMABLE),
-    _bug(registry.watch_loses_a_change_on_resume, "resumable watch", Rule.WATCH_RESUMABLE),
-    _bug(registry.watch_repeats_after_reconnect, "unique watch", Rule.WATCH_UNIQUE),
-    _bug(registry.watch_splits_an_append, "atomic watch", Rule.WATCH_ATOMIC),
+    _bug(watches.watch_swaps_steps, "sequenced watch", Rule.WATCH_ORDERED, Rule.WATCH_RELIABLE, Rule.WATCH_RESUMABLE),
+    _bug(watches.watch_loses_a_change_on_resume, "resumable watch", Rule.WATCH_RESUMABLE),
+    _bug(watches.watch_repeats_after_reconnect, "unique watch", Rule.WATCH_UNIQUE),
+    _bug(watches.watch_splits_an_append, "atomic watch", Rule.WATCH_ATOMIC),
     _bug(registry.read_ignores_min_position, "read your writes", Rule.READ_OWN_PAST),
     _bug(registry.read_answers_stale_state, "true reads", Rule.READ_IS_TRUE),
     _bug(registry.past_is_one_position_off, "as of", Rule.READ_IS_TRUE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,6 @@ from tests.histories.planting import every, replace_attribute
 
 SLOW_SECONDS = 0.05
 
-_Steps = AsyncIterator[v1.WatchAliasesResponse]
-
 
 def append_without_expected_revision() -> None:
     """Whoever writes last wins."""
@@ -39,32 +37,6 @@ def append_without_expected_revision() -> None:
         return await append(store, events, None)
 
     replace_attribute(JetStreamStore, "append", unconditional)
-
-
-def watch_loses_a_change_on_resume() -> None:
-    """The first change behind the position where a watch resumes is left out."""
-
-    async def forgetful(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
-        to_lose = request.HasField("from_revision")
-        async for step in steps:
-            if to_lose and step.HasField("changes"):
-                to_lose = False
-            else:
-                yield step
-
-    _filter_watches(forgetful)
-
-
-def watch_repeats_after_reconnect() -> None:
-    """A watch that resumes begins a little before its position."""
-    watch = registry.RegistryServicer.WatchAliases
-
-    def from_earlier(servicer: Any, request: v1.WatchAliasesRequest, context: Any) -> Any:
-        if request.HasField("from_revision"):
-            request.from_revision = max(0, request.from_revision - 3)
-        return watch(servicer, request, context)
-
-    replace_attribute(registry.RegistryServicer, "WatchAliases", from_earlier)
 
 
 def slow_subscriptions() -> None:
@@ -128,19 +100,6 @@ def request_id_is_ignored() -> None:
 
     replace_attribute(registry, "metadata", as_new)
     replace_attribute(JetStreamStore, "append", as_asked)
-
-
-def watch_splits_an_append() -> None:
-    """The changes of one append come one by one."""
-
-    async def one_by_one(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
-        async for step in steps:
-            if not step.HasField("changes"):
-                yield step
-            for change in step.changes.changes:
-                yield v1.WatchAliasesResponse(changes=v1.AliasChanges(changes=[change]), position=step.position)
-
-    _filter_watches(one_by_one)
 
 
 def names_are_taken_twice() -> None:
@@ -209,23 +168,6 @@ def past_is_one_position_off() -> None:
         return int(await position(servicer, at, context)) - 1
 
     replace_attribute(registry.RegistryServicer, "_position", before)
-
-
-def watch_swaps_steps() -> None:
-    """Every second change of a watch comes after the one that follows it."""
-
-    async def swapped(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
-        kept: v1.WatchAliasesResponse | None = None
-        async for step in steps:
-            if kept is None and step.HasField("changes"):
-                kept = step
-                continue
-            yield step
-            if kept is not None:
-                yield kept
-                kept = None
-
-    _filter_watches(swapped)
 
 
 def rows_miss_changes() -> None:
@@ -315,12 +257,3 @@ def times_are_of_the_writer() -> None:
         return decoded(headers, payload, types, **about | {"time_ns": written.ToNanoseconds()})
 
     replace_attribute(store, "decode", by_writer)
-
-
-def _filter_watches(changed: Callable[[_Steps, v1.WatchAliasesRequest], _Steps]) -> None:
-    watch = registry.RegistryServicer.WatchAliases
-
-    def filtered(servicer: Any, request: v1.WatchAliasesRequest, context: Any) -> Any:
-        return changed(watch(servicer, request, context), request)
-
-    replace_attribute(registry.RegistryServicer, "WatchAliases", filtered)
