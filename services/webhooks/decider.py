@@ -81,6 +81,13 @@ class Rotate:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """A request that cannot be done, unless the same request was done before."""
+
+    why_not: Rejected
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """What came of sending: changes that were delivered, or one that was not; void when the cursor was set since."""
 
@@ -90,6 +97,12 @@ class Reported:
 
 def decide(command: object, state: State) -> Sequence[Message]:
     """What a command makes happen."""
+    if isinstance(command, Refuse):
+        raise command.why_not
+    return _events(command, state)
+
+
+def _events(command: object, state: State) -> Sequence[Message]:
     events: Sequence[Message]
     match command:
         case Create():

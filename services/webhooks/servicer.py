@@ -15,7 +15,7 @@ from rollforward import v1
 from services.names import check_id
 from services.rpc import Command, Context, metadata, wait_for
 from services.webhooks import queries, webhook_stream
-from services.webhooks.decider import Create, Rotate, State
+from services.webhooks.decider import Create, Refuse, Rotate, State
 from services.webhooks.payload import body_of_test
 from services.webhooks.receiver import REQUEST_SECONDS
 from services.webhooks.senders import Senders
@@ -46,8 +46,8 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         if request.HasField("from_revision"):
             self._check_epoch(request.epoch)
         _check_not_ahead(after, head)
-        await self._means.check_url(request.url)
-        done = await self._handle(webhook_id, Create(request, webhook_id, after, self._epoch), request, context)
+        command = await self._reachable(request.url, Create(request, webhook_id, after, self._epoch))
+        done = await self._handle(webhook_id, command, request, context)
         webhook = await self._after(webhook_id, done.position)
         secret = self._new_secret(webhook_id, 0, done.events[0])
         return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=done.position)
@@ -65,9 +65,8 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
         """Changes an endpoint's settings."""
-        if request.HasField("url"):
-            await self._means.check_url(request.url)
-        done = await self._handle(request.webhook_id, request, request, context)
+        command = await self._reachable(request.url, request)
+        done = await self._handle(request.webhook_id, command, request, context)
         return v1.UpdateWebhookResponse(
             webhook=await self._after(request.webhook_id, done.position), position=done.position
         )
@@ -137,6 +136,14 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         if journal and not request.page_token:
             page.attempts.extend(reversed(journal.attempts))
         return page
+
+    async def _reachable(self, url: str, command: object) -> object:
+        """Return a command on an endpoint at a URL; its refusal when requests may not go there."""
+        try:
+            await self._means.check_url(url)
+        except Rejected as refusal:
+            return Refuse(refusal)
+        return command
 
     def _new_secret(self, webhook_id: str, rotation: int, made: RecordedEvent) -> str:
         """Return the secret that an event made, for as long as its request may be repeated for a lost answer."""

@@ -290,10 +290,13 @@ class TestPrivateAddresses:
         with running_nats() as nats, Receiver() as receiver:
             allowed = Service(tmp_path, nats)
             allowed.start()
-            webhook_id, _ = allowed.hook(receiver.url, model)
+            request = v1.CreateWebhookRequest(url=receiver.url, model=model, request_id=uuid.uuid4().hex)
+            webhook_id = allowed.link.call(allowed.link.webhooks.CreateWebhook, request).webhook.webhook_id
             allowed.program.terminate()
             allowed.link.close()
             with Service(tmp_path, nats, private=False) as strict:
+                again = strict.link.call(strict.link.webhooks.CreateWebhook, request)
+                assert again.webhook.webhook_id == webhook_id
                 answer = webhooks.try_webhook(webhook_id, connection=strict.link)
                 assert (answer.delivered, answer.status_code) == (False, 0)
                 strict.move(model)
