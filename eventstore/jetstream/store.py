@@ -67,6 +67,7 @@ MAX_SUBJECT_BYTES = 3_800  # NATS ends the connection at a line of more than 4,0
 
 _NO_MESSAGE = 10037
 _TOO_MANY_BATCHES = 429
+_INCOMPLETE_BATCH = 10176  # the connection was lost between the messages of a batch: nothing of it is stored
 
 _logger = structlog.get_logger(__name__)
 
@@ -455,7 +456,9 @@ def _may_pass(error: Exception) -> bool:
         ServiceUnavailableError,
         ServerError,
     )
-    return isinstance(error, passing) or (isinstance(error, APIError) and error.code == _TOO_MANY_BATCHES)
+    if isinstance(error, APIError) and (error.code == _TOO_MANY_BATCHES or error.err_code == _INCOMPLETE_BATCH):
+        return True
+    return isinstance(error, passing)
 
 
 def _nanoseconds(timestamp: str) -> int:

@@ -133,6 +133,24 @@ async def test_an_append_that_broke_off_in_the_middle_is_made_anew(
     assert await log.head() == 3
 
 
+async def test_an_append_whose_beginning_was_lost_with_a_connection_is_made_again(
+    log: JetStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = log._client.publish
+    lost: list[str] = []
+
+    async def lose_the_first(subject: str, *arguments: Any, **options: Any) -> None:
+        if lost or (options.get("headers") or {}).get("Nats-Batch-Sequence") != "1":
+            await real(subject, *arguments, **options)
+        else:
+            lost.append(subject)
+
+    monkeypatch.setattr(log._client, "publish", lose_the_first)
+    assert await log.append([new("a"), new("b")], {"a": NO_STREAM}) == (1, 2)
+    assert len(lost) == 1
+    assert await log.head() == 2
+
+
 @pytest.mark.parametrize("streams", ["a", "ab"], ids=["one event", "several"])
 async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
     nats_address: NatsAddress, log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, streams: str
