@@ -8,9 +8,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
@@ -18,13 +19,14 @@ import structlog
 import uvloop
 from cyclopts import App, Parameter
 
-from eventstore.errors import LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
+from eventstore.errors import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import LOGS, Running, running
 from services.data_directory import DataDirectoryError
 from services.failures import report
 from services.limits import raise_file_limit
 from services.listen import AddressInUse
 from services.nats_server import NatsServerError
+from services.private import keep_files_private
 from services.settings import SERVICES, Settings, from_environment
 
 # A call must not wait for as long as 5 ms while a projection's thread computes.
@@ -43,6 +45,9 @@ Insecure = Annotated[
         show_default=False,
     ),
 ]
+
+USAGE = 2
+_WRONG_USE = {"INVALID_SETTING", "INVALID_ADDRESS"}
 
 REFUSALS = (
     *(Rejected, StoreUnavailable, UnsafeStore, AddressInUse, DataDirectoryError, NatsServerError),
@@ -118,8 +123,15 @@ def up(
     if not _are_services(without) or not _are_logs(accept_log_loss):
         return 2
     services = tuple(service for service in SERVICES if service not in without)
-    settings = _settings(services, data, grpc, http, nats, database, artifacts, webhooks_allow_private)
-    return _main(replace(settings, accept_log_loss=accept_log_loss, insecure=insecure))
+    if not services:
+        print("rollforward: no service is left: give --without for fewer", file=sys.stderr)
+        return USAGE
+
+    def settings() -> Settings:
+        given = _settings(services, data, grpc, http, nats, database, artifacts, webhooks_allow_private)
+        return replace(given, accept_log_loss=accept_log_loss, insecure=insecure)
+
+    return _main(settings)
 
 
 def start(
@@ -147,11 +159,15 @@ def start(
     """
     if not _are_services([service]) or not _are_logs(accept_log_loss):
         return 2
-    settings = _settings((service,), data, grpc, http, nats, database, artifacts, webhooks_allow_private)
-    if not settings.nats:
-        print("rollforward: one service alone needs a NATS server: --nats or ROLLFORWARD_NATS", file=sys.stderr)
-        return 2
-    return _main(replace(settings, accept_log_loss=accept_log_loss, insecure=insecure))
+
+    def settings() -> Settings:
+        given = _settings((service,), data, grpc, http, nats, database, artifacts, webhooks_allow_private)
+        if not given.nats:
+            fault = "one service alone needs a NATS server: --nats or ROLLFORWARD_NATS"
+            raise Rejected(Kind.INVALID, "INVALID_SETTING", fault, name="ROLLFORWARD_NATS")
+        return replace(given, accept_log_loss=accept_log_loss, insecure=insecure)
+
+    return _main(settings)
 
 
 def _are_logs(names: Sequence[str]) -> bool:
@@ -193,16 +209,18 @@ def _settings(
     return replace(from_environment(os.environ), services=services, **known)
 
 
-def _main(settings: Settings) -> int:
+def _main(read_settings: Callable[[], Settings]) -> int:
+    keep_files_private()
     _configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
     raise_file_limit()
     try:
+        settings = read_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except REFUSALS as error:
         report(error)
-        return 1
+        return USAGE if getattr(error, "reason", "") in _WRONG_USE else 1
     return 0
 
 
@@ -221,14 +239,20 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    async with running(settings) as process:
+    async with running(settings, _tell) as process:
         _announce(settings, process)
         await process.failed
 
 
 def _announce(settings: Settings, process: Running) -> None:
     also = f" and {process.http}" if process.http else ""
-    print(f"rollforward {'+'.join(settings.services)} listens on {process.grpc}{also}", flush=True)
+    _tell(f"rollforward {version('rollforward-server')} {'+'.join(settings.services)} listens on {process.grpc}{also}")
+    _tell(f"data directory {settings.data.absolute()}")
+    _tell(f"next: export ROLLFORWARD_URI={process.grpc}, then `rollforward status`; Ctrl-C stops it")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _configure_logging() -> None:

@@ -30,13 +30,15 @@ from rollforward import v1
 from services import registry, serving, tracking, webhooks
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
+from services.data_directory import DirectoryLock
 from services.grpc_server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
 from services.http import serving_http
-from services.listen import check_reach
+from services.listen import check_free, check_reach
 from services.logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
 from services.nats_recovery import explain, keep_writable
 from services.nats_server import EmbeddedNats, NatsServerError
 from services.objects import ObjectPlace, open_objects
+from services.private import make_private
 from services.readiness import Readiness
 from services.registry.commands import Commands as RegistryCommands
 from services.registry.decider import DECIDER as MODELS
@@ -81,6 +83,7 @@ from services.webhooks.servicer import WebhooksServicer
 from services.webhooks.signing import Signer, master_key
 
 GRACE_SECONDS = 5.0
+TELL_SECONDS = 2.0
 
 LOGS: Mapping[str, EventTypes] = {
     "tracking": tracking.EVENTS,
@@ -163,9 +166,21 @@ class _Parts:
             await worker.stop()
 
 
+def _check_addresses(settings: Settings) -> None:
+    for address in (settings.grpc, settings.http):
+        check_reach(address, insecure=settings.insecure)
+    check_free([settings.grpc, settings.http])
+
+
+def _ignore(_: str) -> None:
+    """Say nothing."""
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> AsyncIterator[Running]:
     """Runs the services that the settings name, until it is left; then drains and stops them.
+
+    What it does before it is ready is said to `tell`, a line at a time.
 
     Raises:
         Rejected: INSECURE_ADDRESS, INVALID_ADDRESS; INVALID_SETTING when rows or artifacts cannot be kept.
@@ -174,26 +189,25 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         AddressInUse: Another program listens where this one should.
         NatsServerError, DataDirectoryError: The embedded NATS server cannot run.
     """
-    for address in (settings.grpc, settings.http):
-        check_reach(address, insecure=settings.insecure)
+    _check_addresses(settings)
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
+        await asyncio.to_thread(make_private, settings.data)
+        await _lock(settings, stack)
         with _naming_settings():
             database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
         knowledge = await _known(settings, database, objects)
+        tell("connecting to NATS" if settings.nats else "starting NATS")
         stores = await _open_logs(settings, knowledge, stack, failed)
         tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
         parts = _put_together(settings, stores, tails, database, objects)
         server = parts.server
-        await _start_all(parts, stack)
-        names = [name for service in settings.services for name in _NAMES[service]]
-        checks = await add_health_and_reflection(server, [*names, "SystemService"])
+        await _start_all(parts, stack, tell)
+        checks = await add_health_and_reflection(server, _names(settings))
         address = listen(server, settings.grpc)
         readiness = await stack.enter_async_context(_watched(parts, checks))
         ready = asyncio.Event()
-        http = ""
-        if settings.http:
-            http = await stack.enter_async_context(serving_http(settings.http, readiness, ready.is_set, [ATTEMPTS]))
+        http = await _serve_http(settings.http, readiness, ready, stack)
         await server.start()
         ready.set()
         try:
@@ -204,6 +218,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             for tail in tails.values():
                 tail.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
             await server.stop(GRACE_SECONDS)
+
+
+def _names(settings: Settings) -> list[str]:
+    return [*(name for service in settings.services for name in _NAMES[service]), "SystemService"]
+
+
+async def _serve_http(address: str, readiness: Readiness, ready: asyncio.Event, stack: AsyncExitStack) -> str:
+    """Listen for health checks, if an address is given; return the URL."""
+    if not address:
+        return ""
+    return await stack.enter_async_context(serving_http(address, readiness, ready.is_set, [ATTEMPTS]))
 
 
 @asynccontextmanager
@@ -285,13 +310,33 @@ async def _known(settings: Settings, database: Database, objects: ObjectPlace) -
     return knowledge
 
 
-async def _start_all(parts: _Parts, stack: AsyncExitStack) -> None:
+async def _start_all(parts: _Parts, stack: AsyncExitStack, tell: Callable[[str], None]) -> None:
     for projector in parts.projectors.values():
         stack.push_async_callback(projector.stop)
-        await _start(projector, required=projector.name in parts.required)
+        await _start_telling(projector, parts, tell)
     stack.push_async_callback(parts.stop_workers)
     for worker in parts.workers:
         await worker.start()
+
+
+async def _start_telling(projector: Projector, parts: _Parts, tell: Callable[[str], None]) -> None:
+    """Start a projector, and say now and then how far it is."""
+    starting = asyncio.create_task(_start(projector, required=projector.name in parts.required))
+    try:
+        tell(f"catching up {projector.name} {projector.position}/{projector.tail.position}")
+        while not (await asyncio.wait({starting}, timeout=TELL_SECONDS))[0]:
+            tell(f"catching up {projector.name} {projector.position}/{projector.tail.position}")
+    finally:
+        starting.cancel()
+        await asyncio.wait({starting})
+    starting.result()
+
+
+async def _lock(settings: Settings, stack: AsyncExitStack) -> None:
+    """Keep a second process with one of these services off the data directory: it would share rows and deliveries."""
+    for service in settings.services:
+        lock = await DirectoryLock.acquire(settings.data, f"locks/{service}")
+        stack.callback(lock.release)
 
 
 async def _open_logs(

@@ -47,13 +47,13 @@ class DirectoryLock:
         self.fd = fd
 
     @classmethod
-    async def acquire(cls, data: Path) -> Self:
-        """Make the directory `data` (mode 0700) unless it is there, and lock it.
+    async def acquire(cls, data: Path, name: str = "lock") -> Self:
+        """Make the directory `data` (mode 0700) unless it is there, and lock it, or the file `name` in it.
 
         Raises `DataDirectoryInUse` naming the holder, `DataDirectoryUnusable` if `data` cannot be written by this
         user or can be by every user.
         """
-        lock = cls(_open(data))
+        lock = cls(_open(data, name))
         try:
             await lock._take(data)
         except BaseException as error:
@@ -98,12 +98,13 @@ class DirectoryLock:
         return next(filter(_alive, pids), None)
 
 
-def _open(data: Path) -> int:
+def _open(data: Path, name: str) -> int:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if data.stat().st_mode & 0o002:
             raise DataDirectoryUnusable(data, "every local user may write to it")
-        return os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        (data / name).parent.mkdir(mode=0o700, exist_ok=True)
+        return os.open(data / name, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise DataDirectoryUnusable.because(data, error) from error
 

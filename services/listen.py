@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
@@ -22,7 +22,9 @@ def host_and_port(address: str) -> tuple[str, int]:
     """
     host, colon, port = address.rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
-        raise Rejected(Kind.INVALID, "INVALID_ADDRESS", f"an address is host:port, not {address!r}", address=address)
+        raise Rejected(
+            Kind.INVALID, "INVALID_ADDRESS", f"invalid address {address!r}: expected HOST:PORT", address=address
+        )
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - that is what ":8080" says
 
 
@@ -66,6 +68,24 @@ def check_reach(address: str, *, insecure: bool) -> None:
         "or give --insecure where nobody else can reach it"
     )
     raise Rejected(Kind.INVALID, "INSECURE_ADDRESS", fault, address=address)
+
+
+def check_free(addresses: Sequence[str]) -> None:
+    """Refuse addresses that cannot be listened on, before anything is started for it; empty ones are nowhere.
+
+    Raises:
+        Rejected: INVALID_ADDRESS; two are the same.
+        AddressInUse: Another program listens there, or it is no address of this machine.
+    """
+    seen: set[tuple[str, int]] = set()
+    for address in filter(None, addresses):
+        place = host_and_port(address)
+        if place[1] and place in seen:
+            fault = f"two addresses are {address}: expected another port, or port 0 for a free one"
+            raise Rejected(Kind.INVALID, "INVALID_ADDRESS", fault, address=address)
+        seen.add(place)
+        with bound_socket(address):
+            pass
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,18 @@ _NUMBERS = (
     "snapshot_interval",
     "snapshot_events",
 )
+
+
+_MANY = 2**31 - 1
+_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "nats_port": (0, 65535),
+    "replicas": (1, 5),  # as many as NATS keeps at most
+    "webhook_patience": (0, _MANY),
+    "attendance_patience": (1, _MANY),
+    "direct_transfers": (0, 1),
+    "snapshot_interval": (0, _MANY),
+    "snapshot_events": (0, _MANY),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +125,26 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         for name in _NUMBERS
         if environment.get(f"ROLLFORWARD_{name.upper()}")
     }
-    if numbers.get("attendance_patience", 1) < 1:
-        words = "ROLLFORWARD_ATTENDANCE_PATIENCE is a number of seconds from 1 on"
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name="ROLLFORWARD_ATTENDANCE_PATIENCE")
+    for name, number in numbers.items():
+        _check_bounds(f"ROLLFORWARD_{name.upper()}", number, _BOUNDS[name])
+    level = environment.get("ROLLFORWARD_LOG", "").upper()
+    if level and level not in logging.getLevelNamesMapping():
+        words = f"invalid ROLLFORWARD_LOG {level.lower()!r}: expected debug, info, warning, error or critical"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name="ROLLFORWARD_LOG")
     data = Path(environment.get("ROLLFORWARD_DATA") or "rollforward-data")
     return Settings(data=data, **text, **numbers)  # type: ignore[arg-type]
+
+
+def _check_bounds(name: str, number: int, bounds: tuple[int, int]) -> None:
+    smallest, largest = bounds
+    if not smallest <= number <= largest:
+        words = f"invalid {name} {number}: expected a whole number from {smallest} to {largest}"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name=name)
 
 
 def _number(name: str, environment: Mapping[str, str]) -> int:
     try:
         return int(environment[name])
     except ValueError as error:
-        words = f"{name} is a whole number, not {environment[name]!r}"
+        words = f"invalid {name} {environment[name]!r}: expected a whole number"
         raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name=name) from error

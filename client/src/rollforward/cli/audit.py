@@ -177,7 +177,9 @@ def _appearing(file: Path) -> Iterator[TextIO]:
     """Open a new file that takes its place when it is complete, and not at all otherwise."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        out = part.open("x", encoding="utf-8", newline="")
+        # Webhooks' URLs stand in it, and they may hold tokens.
+        private = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        out = os.fdopen(private, "w", encoding="utf-8", newline="")
     except OSError as error:
         # The partial file's name means nothing to whoever asked for an export.
         raise type(error)(error.errno, error.strerror, str(file)) from error

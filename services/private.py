@@ -1,0 +1,54 @@
+"""The data directory is its owner's alone: whoever else may read it sees runs, webhook URLs and the audit trail."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from services.data_directory import DataDirectoryUnusable
+
+_OTHERS = 0o077
+_BLOBS = ("blobs", "manifests")  # many files, which were always made private
+
+_logger = structlog.get_logger(__name__)
+
+
+def keep_files_private() -> None:
+    """Have this process and its children make files and directories that only their owner may read."""
+    os.umask(_OTHERS)
+
+
+def make_private(data: Path) -> None:
+    """Make a data directory, or take from an existing one what others may do in it.
+
+    Raises:
+        DataDirectoryUnusable: It is no directory, not ours, or every local user may write to it.
+    """
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data.stat().st_mode & stat.S_IWOTH:
+            raise DataDirectoryUnusable(data, "every local user may write to it")
+        tightened = [path for path in (data, *_inside(data)) if _tighten(path)]
+    except OSError as error:
+        raise DataDirectoryUnusable.because(data, error) from error
+    if tightened:
+        _logger.warning("data directory is private now", data=str(data), paths=len(tightened), first=str(tightened[0]))
+
+
+def _inside(data: Path) -> Iterator[Path]:
+    for root, directories, files in os.walk(data):
+        directories[:] = [name for name in directories if name not in _BLOBS]
+        yield from (Path(root, name) for name in (*directories, *files))
+
+
+def _tighten(path: Path) -> bool:
+    """Take from others what they may do with a path; return whether they could do anything."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode) or not mode & _OTHERS:
+        return False
+    path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
+    return True

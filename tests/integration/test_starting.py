@@ -1,0 +1,123 @@
+"""A start: what is checked before anything is begun, what it says, what it keeps to itself, and who else may start."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.program import until
+from tests.integration.up import SECONDS, up
+from tests.servers.nats import running_nats
+
+UP = [sys.executable, "-m", "services", "up"]
+
+
+def start(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A start that ends by itself."""
+    return subprocess.run(
+        [*UP, *options], capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["--grpc", "localhost"], {}),
+        (["--grpc", "localhost:99999"], {}),
+        (["--grpc", "127.0.0.1:0", "--http", "nowhere"], {}),
+        (["--grpc", "127.0.0.1:50999", "--http", "127.0.0.1:50999"], {}),
+        (["--grpc", "127.0.0.1:0", "--database", "mysql://localhost/x"], {}),
+        (["--grpc", "127.0.0.1:0"], {"ROLLFORWARD_REPLICAS": "0"}),
+        (["--grpc", "127.0.0.1:0"], {"ROLLFORWARD_NATS_PORT": "many"}),
+        (["--grpc", "127.0.0.1:0"], {"ROLLFORWARD_SNAPSHOT_INTERVAL": "-1"}),
+        (["--grpc", "127.0.0.1:0"], {"ROLLFORWARD_LOG": "loud"}),
+        (
+            [part for name in ("tracking", "registry", "serving", "audit", "webhooks") for part in ("--without", name)],
+            {},
+        ),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = start("--data", str(tmp_path / "data"), *options)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "data" / "nats").exists()
+
+
+@pytest.mark.parametrize("option", ["--grpc", "--http"])
+def test_a_port_in_use_is_found_before_anything_is_begun(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = {"--data": str(tmp_path / "data"), "--grpc": "127.0.0.1:0"} | {option: address}
+        done = start(*(part for pair in options.items() for part in pair))
+    assert done.returncode == 1
+    assert address in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
+    with up(tmp_path / "data") as services:
+        services.program.line("^starting NATS$")
+        services.program.line(r"^catching up registry \d+/\d+$")
+        services.program.line(rf"^rollforward [\d.]+\S* tracking.* listens on {services.address} and ")
+        services.program.line(f"^data directory {re.escape(str(tmp_path / 'data'))}$")
+        services.program.line(f"^next: .*{services.address}")
+        assert services.program.terminate() == 0
+
+
+def others_may(path: Path) -> list[Path]:
+    """The paths below one, itself included, that others than the owner may do anything with."""
+    paths = [path, *path.rglob("*")]
+    return [one for one in paths if not one.is_symlink() and stat.S_IMODE(one.stat().st_mode) & 0o077]
+
+
+def test_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    with up(tmp_path / "data") as services:
+        services.move(services.new_model(), 1)
+        services.new_run()
+        assert not others_may(tmp_path / "data")
+        assert services.program.terminate() == 0
+    others = [tmp_path / "data", tmp_path / "data" / "rows", *(tmp_path / "data" / "rows").iterdir()]
+    for path in others:
+        path.chmod(0o755)
+    assert sorted(others_may(tmp_path / "data")) == sorted(others)
+    with up(tmp_path / "data") as services:
+        assert not others_may(tmp_path / "data")
+        assert "data directory is private now" in services.program.errors
+        assert services.program.terminate() == 0
+
+
+def test_a_directory_that_every_user_may_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o777)
+    done = start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert "every local user may write" in done.stderr.splitlines()[-1]
+
+
+def test_a_second_process_on_a_data_directory_is_refused_with_an_outside_nats_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_nats() as nats:
+        monkeypatch.setenv("ROLLFORWARD_NATS_USER", nats.user)
+        monkeypatch.setenv("ROLLFORWARD_NATS_PASSWORD", nats.password)
+        with up(tmp_path / "data", "--nats", nats.url) as services:
+            options = ["--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--nats", nats.url]
+            done = start(*options)
+            assert done.returncode == 1
+            assert f"in use by process {services.pid}" in done.stderr
+            services.program.kill()
+            until(lambda: not services.program.running, "ended")
+        with up(tmp_path / "data", "--nats", nats.url) as services:
+            assert services.new_model()
+            assert services.program.terminate() == 0
