@@ -246,8 +246,8 @@ async def _run(settings: Settings) -> None:
 
 def _announce(settings: Settings, process: Running) -> None:
     also = f" and {process.http}" if process.http else ""
-    _tell(f"rollforward {version('rollforward-server')} {'+'.join(settings.services)} listens on {process.grpc}{also}")
-    _tell(f"data directory {settings.data.absolute()}")
+    _tell(f"rollforward {'+'.join(settings.services)} listens on {process.grpc}{also}")
+    _tell(f"version {version('rollforward-server')}, data directory {settings.data.absolute()}")
     _tell(f"next: export ROLLFORWARD_URI={process.grpc}, then `rollforward status`; Ctrl-C stops it")
 
 

@@ -24,11 +24,11 @@ from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
 from tests.timeouts import scaled
 
 
-def refused_start(*options: str) -> str:
-    """The one line with which a start is refused."""
+def refused_start(*options: str, code: int = 1) -> str:
+    """The one line with which a start is refused; 2 is the exit code of wrong use."""
     command = [sys.executable, "-m", "services", "up", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (code, "")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("rollforward: ")
@@ -54,9 +54,12 @@ class TestRefusesToStart:
         assert taken in refused_start("--data", str(tmp_path), "--grpc", taken)
         assert taken in refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--http", taken)
 
-    @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "192.0.2.1:0", "localhost:-1"])
-    def test_where_no_program_can_listen(self, tmp_path: Path, address: str) -> None:
-        assert address in refused_start("--data", str(tmp_path), "--grpc", address)
+    @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "localhost:-1"])
+    def test_on_what_is_no_address(self, tmp_path: Path, address: str) -> None:
+        assert address in refused_start("--data", str(tmp_path), "--grpc", address, code=2)
+
+    def test_where_no_program_can_listen(self, tmp_path: Path) -> None:
+        assert "192.0.2.1:0" in refused_start("--data", str(tmp_path), "--grpc", "192.0.2.1:0")
 
     @pytest.mark.parametrize("option", ["--grpc", "--http"])
     @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "[::ffff:0.0.0.0]:0", "0:0", "0x0.0:0"])
@@ -74,9 +77,11 @@ class TestRefusesToStart:
         assert done.returncode == 1
         assert "--insecure" in done.stderr
 
-    @pytest.mark.parametrize("database", ["mysql://localhost/db", "postgresql://nobody@127.0.0.1:1/db"])
-    def test_without_its_database(self, tmp_path: Path, database: str) -> None:
-        refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--database", database)
+    @pytest.mark.parametrize(
+        ("database", "code"), [("mysql://localhost/db", 2), ("postgresql://nobody@127.0.0.1:1/db", 1)]
+    )
+    def test_without_its_database(self, tmp_path: Path, database: str, code: int) -> None:
+        refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--database", database, code=code)
 
     def test_without_a_place_for_artifacts(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

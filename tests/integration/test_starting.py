@@ -69,8 +69,8 @@ def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
     with up(tmp_path / "data") as services:
         services.program.line("^starting NATS$")
         services.program.line(r"^catching up registry \d+/\d+$")
-        services.program.line(rf"^rollforward [\d.]+\S* tracking.* listens on {services.address} and ")
-        services.program.line(f"^data directory {re.escape(str(tmp_path / 'data'))}$")
+        services.program.line(rf"^rollforward tracking.* listens on {services.address} and ")
+        services.program.line(f"^version [0-9.]+.*, data directory {re.escape(str(tmp_path / 'data'))}$")
         services.program.line(f"^next: .*{services.address}")
         assert services.program.terminate() == 0
 
