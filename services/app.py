@@ -192,8 +192,8 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
     _check_addresses(settings)
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
-        await asyncio.to_thread(make_private, settings.data)
         await _lock(settings, stack)
+        await asyncio.to_thread(make_private, settings.data)
         with _naming_settings():
             database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
         knowledge = await _known(settings, database, objects)

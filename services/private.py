@@ -47,7 +47,10 @@ def _inside(data: Path) -> Iterator[Path]:
 
 def _tighten(path: Path) -> bool:
     """Take from others what they may do with a path; return whether they could do anything."""
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False  # another service of this directory runs
     if stat.S_ISLNK(mode) or not mode & _OTHERS:
         return False
     path.chmod(stat.S_IMODE(mode) & ~_OTHERS)

@@ -77,8 +77,16 @@ def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
 
 def others_may(path: Path) -> list[Path]:
     """The paths below one, itself included, that others than the owner may do anything with."""
-    paths = [path, *path.rglob("*")]
-    return [one for one in paths if not one.is_symlink() and stat.S_IMODE(one.stat().st_mode) & 0o077]
+    return [one for one in (path, *path.rglob("*")) if mode_of(one) & 0o077]
+
+
+def mode_of(path: Path) -> int:
+    """What may be done with a path; nothing with one that is gone, or is a link."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
+    return 0 if stat.S_ISLNK(mode) else stat.S_IMODE(mode)
 
 
 def test_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
