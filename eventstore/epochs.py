@@ -6,17 +6,21 @@ epoch: positions and revisions that were read before may name other events from 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from eventstore.errors import Conflict, LogLost, Loss, WrongExpectedRevision
-from eventstore.event import KnownPosition, Metadata, NewEvent, RecordedEvent
+from eventstore.event import IndexedEvent, KnownPosition, Metadata, NewEvent, RecordedEvent
 from eventstore.ids import new_id
 from eventstore.store import NO_STREAM, EventStore
 
 EPOCH_STREAM = "epochs"
 """The stream of the events that begin an epoch; every log has it."""
+
+APPEND_NS = 1_000_000_000
+"""Longer than an append takes to be recorded."""
 
 FIRST_EPOCH = 1
 """The epoch of a log that never lost an event."""
@@ -79,12 +83,38 @@ async def find_loss(store: EventStore, known: KnownPosition) -> Loss | None:
     if not known.position:
         return None
     event = await store.event_at(known.position)
-    if event is None:
-        head = await store.head()
-        return None if head >= known.position else Loss(store.log, head, known)
-    if mark_of(event.id) == known.mark:
+    if event is not None and mark_of(event.id) == known.mark:
         return None
-    return Loss(store.log, await store.head(), known)
+    head = await store.head()
+    if event is None and head >= known.position:
+        return None
+    return Loss(store.log, head, known, await _last_in_common(store, head, known))
+
+
+async def _last_in_common(store: EventStore, head: int, known: KnownPosition) -> int | None:
+    """Return the last position at which a log and what is known of it hold the same event; None if nobody can tell.
+
+    Once they differ they differ for good, so that a few looks are enough.
+    """
+    if known.index is None:
+        return head if head < known.position else None
+    kept, differs = 0, min(head, known.position) + 1
+    while differs - kept > 1:
+        middle = (kept + differs) // 2
+        event, indexed = await store.event_at(middle), await asyncio.to_thread(known.index, middle)
+        if event is None or indexed is None or _is_indexed(event, indexed):
+            kept = middle
+        else:
+            differs = middle
+    return kept
+
+
+def _is_indexed(event: RecordedEvent, indexed: IndexedEvent) -> bool:
+    asked = event.metadata
+    same = (asked.actor, asked.request_id, asked.request_digest)
+    # All events of an append are indexed with the time of its first.
+    recent = abs(event.time - indexed.time) < APPEND_NS
+    return recent and same == (indexed.actor, indexed.request_id, indexed.request_digest)
 
 
 async def refuse_losses(store: EventStore, known: Sequence[KnownPosition]) -> None:

@@ -125,19 +125,25 @@ class Loss:
         log: The log's name.
         head: The log's last position.
         known: What is known; a log that reaches its position holds another event there.
+        kept: The last position that the log has in common with what is known; None when that cannot be told.
     """
 
     log: str
     head: int
     known: KnownPosition
+    kept: int | None = None
+
+    def rank(self) -> tuple[int, bool]:
+        """Return how much a loss says: the greatest of those of a log is shown."""
+        return self.known.position, self.known.index is not None
 
     def __str__(self) -> str:
         source, position = self.known.source, self.known.position
+        missing = "" if self.kept is None else f": positions {self.kept + 1} to {position} are missing"
         if self.head < position:
-            missing = f"positions {self.head + 1} to {position} are missing"
-            return f"the {self.log} log ends at position {self.head}, {source} know position {position}: {missing}"
+            return f"the {self.log} log ends at position {self.head}, {source} know position {position}{missing}"
         other = "it is another log, or it lost its end and went on"
-        return f"the {self.log} log holds another event at position {position} than {source} know: {other}"
+        return f"the {self.log} log holds another event at position {position} than {source} know, {other}{missing}"
 
 
 class LogLost(Exception):
@@ -150,7 +156,7 @@ class LogLost(Exception):
     reason = "LOG_LOST"
 
     def __init__(self, losses: Sequence[Loss]) -> None:
-        furthest = {loss.log: loss for loss in sorted(losses, key=lambda loss: loss.known.position)}
+        furthest = {loss.log: loss for loss in sorted(losses, key=Loss.rank)}
         accept = " ".join(f"--accept-log-loss {log}" for log in furthest)
         way_out = (
             f"restore the log (docs/operations.md, Restore a backup), or start with {accept} to go on without them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
@@ -100,6 +100,16 @@ def appends_of(batch: Sequence[RecordedEvent]) -> list[Sequence[RecordedEvent]]:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexedEvent:
+    """What the rows of every projection know of an event: when its append was recorded, and which request made it."""
+
+    time: int
+    actor: str
+    request_id: str
+    request_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class KnownPosition:
     """The event at a position of a log, as something outside the log knows it.
 
@@ -108,12 +118,14 @@ class KnownPosition:
         epoch: The epoch of the log that it was computed in.
         position: The position.
         mark: The short hash of the event's id there; see `eventstore.epochs.mark_of`.
+        index: What it knows of any event, by position, None when it has none there; it blocks. None: nothing.
     """
 
     source: str
     epoch: int
     position: int
     mark: str
+    index: Callable[[int], IndexedEvent | None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore.damage import RowsDamaged, are_files, check_file, put_aside
 from eventstore.epochs import FIRST_EPOCH, mark_of
-from eventstore.event import KnownPosition
+from eventstore.event import IndexedEvent, KnownPosition
 from eventstore.files import locked, take_name, write_durably
 from eventstore.questions import answer
 
@@ -68,6 +69,9 @@ epoch = sa.Table(
 
 _CHECKPOINT = sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)
 _EPOCH = sa.select(epoch.c.epoch)
+_INDEXED = sa.select(events.c.time, events.c.actor, events.c.request_id, events.c.request_digest).where(
+    events.c.position == sa.bindparam("at")
+)
 
 
 def fingerprint(tables: sa.MetaData, version: int) -> str:
@@ -156,8 +160,8 @@ class Database:
             sa.exc.OperationalError: The database is out of reach.
         """
         found = []
-        for mark, number in self.generations(name):
-            label = _label(name, mark, number)
+        for fingerprint_, number in self.generations(name):
+            label = _label(name, fingerprint_, number)
             try:
                 at = self._peek(label)
             except sa.exc.DBAPIError as error:
@@ -165,7 +169,8 @@ class Database:
                     raise
                 continue
             if at and at.live:
-                found.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark_of(at.event_id)))
+                mark, index = mark_of(at.event_id), partial(self._indexed, label)
+                found.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark, index))
         return found
 
     def _is_no_file(self, label: str) -> bool:
@@ -181,6 +186,15 @@ class Database:
         if self._directory:
             engine.dispose()
         return Checkpoint(row.position, row.event_id, row.live, began or FIRST_EPOCH) if row else None
+
+    def _indexed(self, label: str, position: int) -> IndexedEvent | None:
+        engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server
+        schema = None if self._directory else label
+        with engine.connect().execution_options(schema_translate_map={None: schema}) as connection:
+            row = connection.execute(_INDEXED, {"at": position}).first()
+        if self._directory:
+            engine.dispose()
+        return IndexedEvent(*row) if row else None
 
     def put_aside(self, label: str, number: int) -> str:
         """Give a generation a name under which it is never opened, and return that name; nothing of it is lost."""

@@ -139,7 +139,7 @@ async def find_losses(store: JetStreamStore, knowledge: Knowledge) -> list[Loss]
 
 def missing_losses(log: str, known: Sequence[KnownPosition]) -> list[Loss]:
     """Return the losses of a log of which nothing is there."""
-    return [Loss(log, 0, at) for at in known]
+    return [Loss(log, 0, at, 0) for at in known]
 
 
 def refuse_missing_store(settings: Settings, knowledge: Knowledge, logs: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ def refuse_missing_store(settings: Settings, knowledge: Knowledge, logs: Sequenc
 
 
 async def _begin(store: JetStreamStore, losses: Sequence[Loss], settings: Settings, time_ms: int) -> None:
-    furthest = max(losses, key=lambda loss: loss.known.position)
+    furthest = max(losses, key=Loss.rank)
     epoch = next_epoch([*store.epochs, *(loss.known.epoch for loss in losses)], time_ms)
     began = v1.LogEpochBegan(
         epoch=epoch,

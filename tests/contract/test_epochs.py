@@ -18,7 +18,7 @@ from rollforward import v1
 from services.nats_server import NatsAddress
 from services.objects import ObjectPlace
 from tests.contract.epochs import TYPES, accept, new_log, shortened
-from tests.contract.events import following
+from tests.contract.events import following, new
 from tests.contract.kept import FOLDER, applied_at_start, positions, taken
 from tests.contract.notes import Notes, all_notes, folded, generations, lose_rows, running, tables, write
 from tests.servers.nats import open_log
@@ -56,10 +56,25 @@ async def test_a_log_that_lost_its_end_and_went_on_is_refused(location: str) -> 
     await write(log, 15)
     async with running(log, location):
         pass
-    other = shortened(log, 9)
-    await write(other, 20)
+    for kept in (9, 0, 14):
+        other = shortened(log, kept)
+        for number in range(20):
+            await other.append([new(f"s{number}", metadata=Metadata("bob"))])
+        lost = await refused(other, location)
+        assert (lost.losses[0].known.position, lost.losses[0].kept) == (15, kept)
+        assert f"positions {kept + 1} to 15 are missing" in str(lost)
+
+
+async def test_a_shorter_log_that_went_on_names_all_that_is_missing(location: str) -> None:
+    log = new_log()
+    await write(log, 15)
+    async with running(log, location):
+        pass
+    other = shortened(log, 5)
+    for number in range(4):
+        await other.append([new(f"s{number}", metadata=Metadata("bob"))])
     (loss,) = (await refused(other, location)).losses
-    assert loss.known.position == 15
+    assert (loss.head, loss.kept) == (9, 5)
 
 
 async def test_an_empty_log_beside_rows_is_refused(location: str) -> None:
