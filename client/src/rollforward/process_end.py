@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import dis
 import itertools
@@ -45,13 +46,36 @@ class ProcessEnd:
     def __init__(self) -> None:
         """Start to observe."""
         _open.add(self)
-        self._main = _main_frame()
+        self._closed = False
+        self._main = _frame_of_main_thread(_is_program)
+        self._child = _frame_of_main_thread(_is_multiprocessing_child)
         self._started = next(_clock)
         _mark(getattr(sys, "last_value", None), self._started)
 
     def close(self) -> None:
         """Stop to observe; with the last instance `sys.exit` is what it was before."""
+        self._closed = True
+        atexit.unregister(self._finish)
         _open.discard(self)
+
+    def call_at_exit(self, finish: Callable[[Ending], None]) -> None:
+        """Have `finish` called with how a run ends, when this process ends."""
+        atexit.register(self._finish, finish)
+        if self._child is not None:
+            # It ends without the functions of atexit before Python 3.13, but with these.
+            from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already
+
+            Finalize(None, self._finish, (finish,), exitpriority=0)
+
+    def _finish(self, finish: Callable[[Ending], None]) -> None:
+        if self._closed:
+            return
+        if self._child is None:
+            finish(self.ending())
+        elif error := sys.exc_info()[1]:
+            finish(ending_of(error))
+        else:
+            finish(_ending_of_code(self._child.f_locals.get("exitcode")))
 
     def ending(self) -> Ending:
         """Return how a run ends that is open now, while the interpreter shuts down."""
@@ -62,7 +86,7 @@ class ProcessEnd:
             return ending_of(error)
         if _status.known or self._main is None or not _was_left_by_error(self._main):
             return "FINISHED"
-        code = _raised_constant(self._main)
+        code = _raised_status(self._main)
         if code is _UNKNOWN:
             _logger.warning("exit status unknown, run ends as FAILED: use sys.exit, the run's block or its finish()")
         return _ending_of_code(code)
@@ -175,24 +199,34 @@ def _has_caller() -> bool:
     return True
 
 
-def _main_frame() -> FrameType | None:
-    """The frame of the program's module, whose variables live as long as the process anyhow."""
+def _frame_of_main_thread(wanted: Callable[[FrameType], bool]) -> FrameType | None:
+    """The outermost frame of the main thread that is wanted."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001
-    names = getattr(sys.modules.get("__main__"), "__dict__", None)
-    found = None
+    outermost = None
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals is names:
-            found = frame
+        if wanted(frame):
+            outermost = frame
         frame = frame.f_back
-    return found
+    return outermost
+
+
+def _is_program(frame: FrameType) -> bool:
+    """Whether a frame is that of the program's module, whose variables live as long as the process anyhow."""
+    names = getattr(sys.modules.get("__main__"), "__dict__", None)
+    return frame.f_code.co_name == "<module>" and frame.f_globals is names
+
+
+def _is_multiprocessing_child(frame: FrameType) -> bool:
+    """Whether a frame is the one in which multiprocessing runs what a child is for; it knows the exit status."""
+    return frame.f_code.co_name == "_bootstrap" and frame.f_globals.get("__name__") == "multiprocessing.process"
 
 
 def _was_left_by_error(frame: FrameType) -> bool:
     return not dis.opname[frame.f_code.co_code[frame.f_lasti]].lower().startswith("return")
 
 
-def _raised_constant(frame: FrameType) -> object:
-    """The constant N of `raise SystemExit(N)`, None of `raise SystemExit`, if the frame was left by one of these."""
+def _raised_status(frame: FrameType) -> object:
+    """The N of `raise SystemExit(N)`, a constant or a variable; None of `raise SystemExit`."""
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname.lower() not in _PADDING]
     at = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), 0)
     before = [step.opname.lower() for step in steps[:at]]
@@ -200,6 +234,10 @@ def _raised_constant(frame: FrameType) -> object:
         return _UNKNOWN
     if before[-1:] == ["load_name"] or (before[-2:-1] == ["load_name"] and steps[at - 1].arg == 0):
         return None
-    if before[-3::2] == ["load_name", "call"] and before[-2] in {"load_const", "load_small_int"}:
-        return steps[at - 2].argval
+    if before[-3::2] == ["load_name", "call"]:
+        argument = steps[at - 2]
+        if before[-2] in {"load_const", "load_small_int"}:
+            return argument.argval
+        if before[-2] == "load_name":
+            return frame.f_globals.get(argument.argval, _UNKNOWN)
     return _UNKNOWN

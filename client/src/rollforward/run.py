@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import time
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from rollforward.attendance import Attendance
     from rollforward.connection import Connection
+    from rollforward.process_end import Ending
     from rollforward.system_metrics import SystemMetrics
     from rollforward.writer import Outcome, Writer
 
@@ -73,7 +73,7 @@ class Run(RunLog):
         if begin is not None:
             writer.add(begin, ONE_CALL)
         self._process = ProcessEnd()
-        atexit.register(self._finish_at_exit)
+        self._process.call_at_exit(self._finish_at_exit)
 
     @property
     def offline(self) -> bool:
@@ -110,7 +110,6 @@ class Run(RunLog):
             if self.system_metrics is not None and not self._writer.forked:
                 self.system_metrics.close()
             self._ended = True
-        atexit.unregister(self._finish_at_exit)
         self._process.close()
         deadline = time.monotonic() + self.connection.timeout
         if not (self._writer.forked or self.worker):
@@ -156,9 +155,9 @@ class Run(RunLog):
         if lost.total:
             self._writer.complain(f"{lost.in_words()} not logged: {outcomes[0].failure or outcomes[-1].failure}")
 
-    def _finish_at_exit(self) -> None:
+    def _finish_at_exit(self, status: Ending) -> None:
         if not self._writer.forked:
-            self.finish(self._process.ending())
+            self.finish(status)
 
 
 def current_run() -> Run | None:

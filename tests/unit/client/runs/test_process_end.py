@@ -25,6 +25,16 @@ PARSE = "import argparse; argparse.ArgumentParser().parse_args(['--nope'])"
 OWN_EXIT = "class Own(SystemExit):\n    pass\n"
 EXIT_IN = "def main():\n    sys.exit({})\n"
 
+CHILD = """
+import multiprocessing
+def work():
+    run = rf.start_run('exit', offline=True)
+    {}
+if __name__ == '__main__':
+    child = multiprocessing.get_context('{}').Process(target=work)
+    child.start(); child.join()
+"""
+
 # What the program is, the status of the process, and the run's.
 ENDS: dict[str, tuple[str, int, list[str]]] = {
     "its end": (START, 0, ["FINISHED"]),
@@ -46,6 +56,8 @@ ENDS: dict[str, tuple[str, int, list[str]]] = {
     "raise SystemExit()": (START + "raise SystemExit()", 0, ["FINISHED"]),
     "raise SystemExit(0)": (START + "raise SystemExit(0)", 0, ["FINISHED"]),
     "raise SystemExit(4)": (START + "raise SystemExit(4)", 4, ["FAILED"]),
+    "raise SystemExit(variable)": ("code = 0\n" + START + "raise SystemExit(code)", 0, ["FINISHED"]),
+    "raise SystemExit(another variable)": ("code = 8\n" + START + "raise SystemExit(code)", 8, ["FAILED"]),
     "raise SystemExit(text)": (START + "raise SystemExit('no data')", 1, ["FAILED"]),
     "raise SystemExit in a function": ("def main():\n    raise SystemExit(5)\n" + START + "main()", 5, ["FAILED"]),
     "raise SystemExit(main())": ("def main():\n    return 6\n" + START + "raise SystemExit(main())", 6, ["FAILED"]),
@@ -85,6 +97,20 @@ ENDS: dict[str, tuple[str, int, list[str]]] = {
     "an exit in atexit": (START + "import atexit; atexit.register(sys.exit, 3)", 0, ["FINISHED"]),
     "a child that fails": (
         START + "if os.fork() == 0:\n    sys.exit(1)\nos.wait()",
+        0,
+        ["FINISHED"],
+    ),
+    "a run of a forked child": (CHILD.format("pass", "fork"), 0, ["FINISHED"]),
+    "a run of a forked child that fails": (CHILD.format("1 / 0", "fork"), 0, ["FAILED"]),
+    "a run of a forked child that exits": (CHILD.format("sys.exit(3)", "fork"), 0, ["FAILED"]),
+    "a run of a forked child that exits in order": (CHILD.format("sys.exit(0)", "fork"), 0, ["FINISHED"]),
+    "a run of a spawned child": (CHILD.format("pass", "spawn"), 0, ["FINISHED"]),
+    "a run of a spawned child that fails": (CHILD.format("1 / 0", "spawn"), 0, ["FAILED"]),
+    "a run of a spawned child that exits": (CHILD.format("raise SystemExit(3)", "spawn"), 0, ["FAILED"]),
+    "a child that has its parent's run": (
+        "import multiprocessing\n"
+        + START
+        + "p = multiprocessing.get_context('fork').Process(target=sys.exit, args=(1,)); p.start(); p.join()",
         0,
         ["FINISHED"],
     ),
