@@ -42,7 +42,7 @@ CALL_SECONDS = 60.0
 
 @dataclass
 class Moves:
-    """How long moves took, in seconds, and how many failed."""
+    """How long moves took, in seconds, those that failed too, and how many failed."""
 
     durations: list[float] = field(default_factory=list)
     failed: int = 0
@@ -50,7 +50,7 @@ class Moves:
     def line(self) -> str:
         """In words."""
         if not self.durations:
-            return f"no move succeeded, {self.failed} failed"
+            return f"no move was made, {self.failed} failed"
         p50, p99 = (1000 * percentile(self.durations, part) for part in (0.5, 0.99))
         longest = 1000 * max(self.durations)
         return f"{len(self.durations)} moves, p50 {p50:.1f} p99 {p99:.1f} max {longest:.0f} ms, {self.failed} failed"
@@ -85,6 +85,7 @@ class Service:
             position = self.registry.MoveAlias(request, timeout=CALL_SECONDS).position
         except grpc.RpcError:
             moves.failed += 1
+            moves.durations.append(time.perf_counter() - begun)
             return 0
         moves.durations.append(time.perf_counter() - begun)
         return int(position)

@@ -282,18 +282,27 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> Any:
         name = service.rpartition(".")[2]
 
-        async def call(data: bytes, context: Context) -> AsyncIterator[Any]:
-            async with _Guarded(name, method, context):
-                with self._limiter.admitted(CallKind.STREAM):
-                    request = decoded(data, decode)
-                    check_texts(request)
-                    self._tell_epochs(service, context)
-                    await self._wait(service, method, context)
-                    async with aclosing(inner(request, context)) as responses:
-                        async for response in responses:
-                            yield response
+        async def responses(data: bytes, context: Context) -> AsyncGenerator[Any]:
+            with self._limiter.admitted(CallKind.STREAM):
+                request = decoded(data, decode)
+                check_texts(request)
+                self._tell_epochs(service, context)
+                await self._wait(service, method, context)
+                async with aclosing(inner(request, context)) as made:
+                    async for response in made:
+                        yield response
 
-        return call
+        async def call(data: bytes, context: Context) -> AsyncIterator[Any]:
+            async with _Guarded(name, method, context), aclosing(responses(data, context)) as made:
+                async for response in made:
+                    yield response
+
+        async def watch(data: bytes, context: Context) -> None:
+            async with _Guarded(name, method, context), aclosing(responses(data, context)) as made:
+                async for response in made:
+                    await _send(response, context)
+
+        return watch if method.startswith("Watch") else call
 
     def _tell_epochs(self, service: str, context: Context) -> None:
         """Send the epochs of the logs that a service answers from along with the answer, unless all are the first."""
