@@ -193,7 +193,8 @@ class Tail:
                     yield batch
 
     def _computed_past(self, after: int, until: int) -> AsyncGenerator[Batch]:
-        return replay(self.store, after, until, shared=True, gathered=GATHERED_EVENTS)
+        # Not from shared pages: what was erased meanwhile must not come into rows.
+        return replay(self.store, after, until, gathered=GATHERED_EVENTS)
 
     async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
         """What comes next; nothing if it stays quiet."""
