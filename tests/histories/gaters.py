@@ -20,7 +20,7 @@ SCORES = (0.2, 0.6, 0.9)
 THRESHOLDS = (0.1, 0.5, 0.8, 0.95)
 PAUSES = (0.0, 0.01, 0.03)  # seconds
 ALIAS = "champion"
-_KINDS = {"move": 6, "repeat": 3, "policy": 1}
+_KINDS = {"move": 6, "repeat": 6, "policy": 1}
 
 
 class Gater:
