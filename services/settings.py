@@ -23,23 +23,12 @@ _TEXTS = (
     "webhook_key",
     "actor",
 )
-_NUMBERS = (
-    "nats_port",
-    "replicas",
-    "webhook_patience",
-    "webhooks_allow_private",
-    "attendance_patience",
-    "direct_transfers",
-    "snapshot_interval",
-    "snapshot_events",
-)
-
-
 _MANY = 2**31 - 1
 _BOUNDS: Mapping[str, tuple[int, int]] = {
     "nats_port": (0, 65535),
     "replicas": (1, 5),  # as many as NATS keeps at most
     "webhook_patience": (0, _MANY),
+    "webhooks_allow_private": (0, 1),
     "attendance_patience": (1, _MANY),
     "direct_transfers": (0, 1),
     "snapshot_interval": (0, _MANY),
@@ -122,7 +111,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     }
     numbers = {
         name: _number(f"ROLLFORWARD_{name.upper()}", environment)
-        for name in _NUMBERS
+        for name in _BOUNDS
         if environment.get(f"ROLLFORWARD_{name.upper()}")
     }
     for name, number in numbers.items():

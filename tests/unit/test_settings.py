@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from eventstore.errors import Rejected
@@ -19,3 +21,8 @@ def test_silence_of_no_time_is_not_patience(value: str) -> None:
         from_environment({"ROLLFORWARD_ATTENDANCE_PATIENCE": value})
     assert caught.value.reason == "INVALID_SETTING"
     assert caught.value.metadata == {"name": "ROLLFORWARD_ATTENDANCE_PATIENCE"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if field.type == "int"])
+def test_every_number_can_be_set(name: str) -> None:
+    assert getattr(from_environment({f"ROLLFORWARD_{name.upper()}": "1"}), name) == 1
