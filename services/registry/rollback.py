@@ -253,7 +253,10 @@ def _unusable(held: past.Held, version: int, seen: Seen) -> Rejected | None:
     about: dict[str, Any] = {"model": held.model, "alias": held.alias, "version": str(version)}
     if held.model_deleted:
         return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {held.model!r} is deleted", **about)
-    known = seen.versions[held.origin, version]
+    known = seen.versions.get((held.origin, version))
+    if known is None:
+        fault = f"version {version} of {held.model!r}, which held {held.alias}, was never registered"
+        return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **about)
     if known.deleted:
         words = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
         return Rejected(Kind.PRECONDITION, "VERSION_DELETED", words, **about)

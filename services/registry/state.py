@@ -73,8 +73,9 @@ class State:
         return self.aliases.get(name) or Assignment()
 
     def digest(self, version: int) -> str:
-        """A version's digest; empty for version 0."""
-        return self.versions[version].digest if version else ""
+        """Return a version's digest; empty for version 0, and for one that was never registered."""
+        known = self.versions.get(version)
+        return known.digest if known else ""
 
     def names_of(self, version: int) -> list[str]:
         """The aliases that name a version now."""

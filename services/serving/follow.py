@@ -47,6 +47,9 @@ _INFO = ErrorInfo.DESCRIPTOR
 
 _RANDOM = random.SystemRandom()
 
+# Each retry would be logged with the library's own fields; an outage is said once, where it is met.
+stamina.instrumentation.set_on_retry_hooks([])
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -79,6 +82,7 @@ class Follower:
         self._offer = offer
         self._announced = asyncio.Event()
         self._epoch = 0
+        self._away = False
         self._last: dict[Target, Outcome] = {}
         self._untold: dict[Target, AcknowledgeAssignmentRequest] = {}
         self._something_untold = asyncio.Event()
@@ -102,10 +106,16 @@ class Follower:
             await self._announce()
             async for step in self._stub.WatchAssignments(request, metadata=self._metadata()):
                 heard = True
+                if self._away:
+                    _log.info("the serving service is back")
+                self._away = False
                 self._take(step)
         except aio.AioRpcError as error:
             why = f"{error.code().name}: {error.details()}"
             if not heard:
+                if not self._away:
+                    _log.warning("the serving service is away; what is served stays, retrying", why=why)
+                self._away = True
                 raise ServiceAway(why) from error
             _log.warning("watch broke", why=why)
         finally:

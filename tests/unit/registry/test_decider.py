@@ -62,3 +62,11 @@ def test_whatever_is_asked_the_stream_stays_sound(asked: list[object]) -> None:
                 assert fact.from_version == held.pop(fact.alias)
     assert numbers == list(range(1, len(numbers) + 1))
     assert {name: one.version for name, one in state.aliases.items() if one.version} == held
+
+
+def test_a_version_that_was_never_registered_has_no_digest() -> None:
+    """An alias may name one, if an event says so that no command writes; later commands are decided all the same."""
+    moved = v1.AliasMoved(model="fraud", alias="champion", to_version=999)
+    state = evolve(State(), RecordedEvent("model/fraud", 1, 1, "", moved, Metadata("a"), 1))
+    assert state.alias("champion").version == 999
+    assert state.digest(999) == ""
