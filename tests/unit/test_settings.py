@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from eventstore.errors import Rejected
-from services.settings import from_environment
+from services.settings import Settings, from_environment
 
 
 def test_numbers_are_read() -> None:
