@@ -178,12 +178,11 @@ class TestLimits:
             call(b"\xff\xff\xff", timeout=SECONDS)
         assert system.heads() == heads
 
-    def test_a_deadline_is_kept(self, system: Up) -> None:
+    def test_a_position_that_the_log_has_not_reached_is_refused(self, system: Up) -> None:
         head = system.heads()["registry"]
-        headers = (("rollforward-min-position", f"registry={head + 1}"),)
-        with pytest.raises(grpc.RpcError) as late:
-            system.registry.ListModels(v1.ListModelsRequest(), metadata=headers, timeout=0.2)
-        assert isinstance(from_rpc_error(late.value), Unavailable)
+        headers = (("rollforward-min-position", f"registry={head + 1_000_000}"),)
+        refusal = system.refused(system.registry.ListModels, v1.ListModelsRequest(), headers)
+        assert refusal.reason == "POSITION_AHEAD"
 
 
 class TestStopsInGoodOrder:
