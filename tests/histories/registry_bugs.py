@@ -251,9 +251,9 @@ def times_are_of_the_writer() -> None:
     """Events are given the time of the process that wrote them."""
     decoded = cloudevents.decode
 
-    def by_writer(headers: Mapping[str, str], payload: bytes, types: Any, **about: Any) -> RecordedEvent:
+    def by_writer(headers: Mapping[str, str], payload: bytes, types: Any, place: Any) -> RecordedEvent:
         written = Timestamp()
         written.FromJsonString(headers["ce-time"])
-        return decoded(headers, payload, types, **about | {"time_ns": written.ToNanoseconds()})
+        return replace(decoded(headers, payload, types, place), time=written.ToNanoseconds())
 
     replace_attribute(store, "decode", by_writer)
