@@ -66,20 +66,20 @@ class Services:
         """Whether it was started and has not ended."""
         return self._program is not None and self._program.running
 
-    def spawn(self) -> Program:
+    def spawn(self, *options: str) -> Program:
         """Starts it; it is not ready yet."""
         self.data.mkdir(exist_ok=True)
         command = [ROLLFORWARD, "up", "--data", str(self.data)]
         command += ["--grpc", self.address, "--http", "127.0.0.1:0", "--webhooks-allow-private"]
         if self.database:
             command += ["--database", self.database]
-        self._program = Program(command, self.data.with_suffix(".log"))
+        self._program = Program([*command, *options], self.data.with_suffix(".log"))
         return self._program
 
-    def start(self) -> float:
+    def start(self, *options: str) -> float:
         """Starts it and waits until it is ready; the seconds that this took."""
         started = time.monotonic()
-        self.spawn().line(" listens on ")
+        self.spawn(*options).line(" listens on ")
         assert self.nats()
         return time.monotonic() - started
 

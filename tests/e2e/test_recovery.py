@@ -143,21 +143,37 @@ def lose_tail(services: Services, tmp_path: Path) -> tuple[list[object], list[ob
     return then, last
 
 
-def test_rows_ahead_of_a_log_that_lost_its_tail_are_computed_anew(services: Services, tmp_path: Path) -> None:
+ACCEPTED = ("--accept-log-loss", "registry", "--accept-log-loss", "tracking")
+
+
+def expect_log_lost(services: Services) -> None:
+    """Fail unless a start is refused because a log lost events."""
+    before = services.data.with_suffix(".log").stat().st_size
+    program = services.spawn()
+    until(lambda: not program.running, "the start is refused", 60.0)
+    program.kill()
+    with services.data.with_suffix(".log").open() as log:
+        log.seek(before)
+        assert "LOG_LOST" in log.read()
+
+
+def test_rows_ahead_of_a_log_that_lost_its_tail_are_put_aside_when_accepted(services: Services, tmp_path: Path) -> None:
     then, last = lose_tail(services, tmp_path)
-    services.start()
+    expect_log_lost(services)
+    services.start(*ACCEPTED)
     with services.connect("user") as link:
-        assert shown(link) == then != last
+        assert [one for one in shown(link) if "LogEpochBegan" not in str(one)] == then != last
         move_to_and_fro(link, 3)
         expect_equal_to_a_rebuild(link)
 
 
-def test_rows_of_another_past_are_computed_anew(services: Services, tmp_path: Path) -> None:
+def test_rows_of_another_past_are_put_aside_when_accepted(services: Services, tmp_path: Path) -> None:
     """The log has grown again to just where the rows are, but with other events."""
     lose_tail(services, tmp_path)
     count = 5
     asyncio.run(append_moves(services.data, count))
-    services.start()
+    expect_log_lost(services)
+    services.start(*ACCEPTED)
     with services.connect("user") as link:
         aliases = [change.alias for change in rf.alias_history("m", connection=link)]
         assert aliases == ["elsewhere"] * count + ["champion"]
@@ -191,6 +207,8 @@ def test_a_log_that_loses_its_tail_under_a_running_system_is_not_followed(
     store.rename(tmp_path / "newer")
     (tmp_path / "older").rename(store)
     until(lambda: refuses_or_shows_its_log(services), "nobody is shown what the log does not hold", 4.0)
+    services.kill()
+    expect_log_lost(services)
 
 
 def refuses_or_shows_its_log(services: Services) -> bool:
