@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
 
@@ -28,10 +29,23 @@ _WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, RowsDamaged,
 _logger = structlog.get_logger(__name__)
 
 
-async def opened(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
+async def opened(
+    generations: Generations,
+    snapshots: Snapshots | None,
+    store: EventStore,
+    executor: Executor,
+    progress: Callable[[int], None],
+) -> Rows:
     """The live rows, which match the log: what they are computed from further is its tail.
 
     Of several processes one makes them, and the others wait for it.
+
+    Args:
+        generations: Those of the projection.
+        snapshots: Where to look for rows when the database has none.
+        store: The log.
+        executor: The projection's thread.
+        progress: Called with each position that new rows come to.
 
     Raises:
         LogLost: Rows know what the log does not hold; they stay as they are. Without rows, a snapshot knows it.
@@ -44,21 +58,27 @@ async def opened(generations: Generations, snapshots: Snapshots | None, store: E
         # Rows of another log, or of an end that the log lost, are neither added to nor dropped.
         await refuse_losses(store, await run(executor, generations.known))
         rows = await run(executor, generations.live)
-        return rows or await _made(generations, snapshots, store, executor)
+        return rows or await _made(generations, snapshots, store, executor, progress)
     finally:
         # Behind what it may be doing for us still.
         executor.submit(release)
 
 
-async def _made(generations: Generations, snapshots: Snapshots | None, store: EventStore, executor: Executor) -> Rows:
+async def _made(
+    generations: Generations,
+    snapshots: Snapshots | None,
+    store: EventStore,
+    executor: Executor,
+    progress: Callable[[int], None],
+) -> Rows:
     if snapshots and (restored := await _restored(generations, snapshots, store, executor)):
         return restored
-    if await store.head() >= FILL_FROM and (filled := await _filled(generations, store)):
+    if await store.head() >= FILL_FROM and (filled := await _filled(generations, store, progress)):
         return filled
     return await asyncio.get_running_loop().run_in_executor(executor, generations.fresh)
 
 
-async def _filled(generations: Generations, store: EventStore) -> Rows | None:
+async def _filled(generations: Generations, store: EventStore, progress: Callable[[int], None]) -> Rows | None:
     """Return live rows computed from the whole log in large steps; None when an event cannot be applied.
 
     Empty live rows take their place then: they come as far as they can, and the projection says what stops it.
@@ -67,8 +87,8 @@ async def _filled(generations: Generations, store: EventStore) -> Rows | None:
     rows = await asyncio.to_thread(generations.unfinished)
     try:
         async with aclosing(catch_up(generations, rows, store, lambda: head)) as positions:
-            async for _ in positions:
-                pass
+            async for position in positions:
+                progress(position)
         rows = await asyncio.to_thread(generations.finish, rows)
         await asyncio.to_thread(rows.set_live)
     except BaseException as error:

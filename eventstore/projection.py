@@ -83,6 +83,7 @@ class Projector:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self._rows: Rows | None = None
         self._checkpoint = 0
+        self._filled = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._repairing: asyncio.Task[None] | None = None
@@ -105,6 +106,11 @@ class Projector:
         return self._reached.position
 
     @property
+    def progress(self) -> int:
+        """The last position applied, or that new rows have come to before they answer."""
+        return max(self.position, self._filled)
+
+    @property
     def rows(self) -> Rows:
         """The live generation."""
         if self._rows is None:
@@ -120,7 +126,7 @@ class Projector:
 
     async def start(self) -> None:
         """Opens the rows, checks them against the log, and comes up to the log's head."""
-        self._rows = await opened(self._generations, self.snapshots, self.store, self._writer)
+        self._rows = await self._opened()
         self._checkpoint = (await self._in_writer(self.rows.checkpoint)).position
         self._reached.advance(self._checkpoint)
         self._task = asyncio.create_task(self._run(), name=f"projection-{self.name}")
@@ -128,6 +134,12 @@ class Projector:
         await self.wait_for(head)
         # Only now, because another process may answer from an older version until it is stopped.
         await asyncio.to_thread(self._generations.discard_older, self.rows)
+
+    async def _opened(self) -> Rows:
+        return await opened(self._generations, self.snapshots, self.store, self._writer, self._note_filled)
+
+    def _note_filled(self, position: int) -> None:
+        self._filled = position
 
     async def stop(self) -> None:
         """Stops after the batch at hand."""
@@ -357,7 +369,7 @@ class Projector:
         old = self.rows
         try:
             await self._retry(lambda: self._in_writer(lambda: self._generations.retire_damaged(old.generation, why)))
-            self._rows = await self._retry(lambda: opened(self._generations, self.snapshots, self.store, self._writer))
+            self._rows = await self._retry(self._opened)
             self._checkpoint = (await self._retry(lambda: self._in_writer(self.rows.checkpoint))).position
         except Exception as error:
             _logger.exception("projection failed", projection=self.name, why=str(error))

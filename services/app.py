@@ -192,8 +192,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
     _check_addresses(settings)
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
-        await _lock(settings, stack)
-        await asyncio.to_thread(make_private, settings.data)
+        await _take_data_directory(settings, stack)
         with _naming_settings():
             database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
         knowledge = await _known(settings, database, objects)
@@ -262,7 +261,8 @@ def _put_together(
     with _naming_settings():
         for service in settings.services:
             _ADD[service](parts)
-    parts.workers.append(PositionNotes(settings.data, tails))
+    if settings.keeps_files:
+        parts.workers.append(PositionNotes(settings.data, tails))
     parts.system = SystemServicer(settings.services, tails, parts.projectors, parts.keepers)
     v1.add_SystemServiceServicer_to_server(parts.system, server)
     return parts
@@ -313,30 +313,47 @@ async def _known(settings: Settings, database: Database, objects: ObjectPlace) -
 async def _start_all(parts: _Parts, stack: AsyncExitStack, tell: Callable[[str], None]) -> None:
     for projector in parts.projectors.values():
         stack.push_async_callback(projector.stop)
-        await _start_telling(projector, parts, tell)
+    await _start_projectors(parts, tell)
     stack.push_async_callback(parts.stop_workers)
     for worker in parts.workers:
         await worker.start()
+
+
+async def _start_projectors(parts: _Parts, tell: Callable[[str], None]) -> None:
+    """Start all projectors at once: each waits for the log, the database or the disk most of the time."""
+    starting = [asyncio.create_task(_start_telling(projector, parts, tell)) for projector in parts.projectors.values()]
+    try:
+        await asyncio.gather(*starting)
+    finally:
+        for task in starting:
+            task.cancel()
+        await asyncio.wait(starting)
 
 
 async def _start_telling(projector: Projector, parts: _Parts, tell: Callable[[str], None]) -> None:
     """Start a projector, and say now and then how far it is."""
     starting = asyncio.create_task(_start(projector, required=projector.name in parts.required))
     try:
-        tell(f"catching up {projector.name} {projector.position}/{projector.tail.position}")
+        tell(f"catching up {projector.name} {projector.progress}/{projector.tail.position}")
         while not (await asyncio.wait({starting}, timeout=TELL_SECONDS))[0]:
-            tell(f"catching up {projector.name} {projector.position}/{projector.tail.position}")
+            tell(f"catching up {projector.name} {projector.progress}/{projector.tail.position}")
     finally:
         starting.cancel()
         await asyncio.wait({starting})
     starting.result()
 
 
-async def _lock(settings: Settings, stack: AsyncExitStack) -> None:
-    """Keep a second process with one of these services off the data directory: it would share rows and deliveries."""
+async def _take_data_directory(settings: Settings, stack: AsyncExitStack) -> None:
+    """Keep others off the data directory, and a second process with one of these services: it would deliver twice.
+
+    A process that keeps nothing there may be in a file system that it must not write.
+    """
+    if not settings.keeps_files:
+        return
     for service in settings.services:
         lock = await DirectoryLock.acquire(settings.data, f"locks/{service}")
         stack.callback(lock.release)
+    await asyncio.to_thread(make_private, settings.data)
 
 
 async def _open_logs(

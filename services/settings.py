@@ -93,6 +93,14 @@ class Settings:
         return self.database or str(self.data / "rows")
 
     @property
+    def keeps_files(self) -> bool:
+        """Whether the process cannot run without its data directory; snapshots alone are no reason."""
+        own_log_or_rows = not self.nats or "://" not in self.database
+        own_artifacts = "tracking" in self.services or ("registry" in self.services and not self.artifacts)
+        own_key = "webhooks" in self.services and not self.webhook_key
+        return own_log_or_rows or own_artifacts or own_key
+
+    @property
     def artifacts_location(self) -> str:
         """Where the artifacts live."""
         return self.artifacts or str(self.data / "artifacts")

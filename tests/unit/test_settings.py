@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,24 @@ def test_silence_of_no_time_is_not_patience(value: str) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Settings) if field.type == "int"])
 def test_every_number_can_be_set(name: str) -> None:
     assert getattr(from_environment({f"ROLLFORWARD_{name.upper()}": "1"}), name) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "keeps"),
+    [
+        ({}, False),
+        ({"nats": ""}, True),
+        ({"database": ""}, True),
+        ({"database": "rows"}, True),
+        ({"services": ("tracking",)}, True),
+        ({"services": ("registry",)}, False),
+        ({"services": ("registry",), "artifacts": ""}, True),
+        ({"services": ("webhooks",)}, False),
+        ({"services": ("webhooks",), "webhook_key": ""}, True),
+    ],
+)
+def test_only_what_is_kept_nowhere_else_needs_the_data_directory(change: dict[str, Any], keeps: bool) -> None:
+    elsewhere = Settings(
+        services=("serving",), nats="nats://n", database="postgresql://p", artifacts="s3://b", webhook_key="k"
+    )
+    assert replace(elsewhere, **change).keeps_files is keeps
