@@ -143,7 +143,7 @@ def serve(stage: Stage) -> None:
         stage.children.start("pod", "rollforward.cli", *arguments, "--cache", str(stage.scratch / "pod"))
         stage.endpoint = stage.children.wait_for("the pod", lambda: _serving(stage, first))
     say(f"ready after {time.monotonic() - began:.1f} s, for the first import of scikit-learn is slow.")
-    command("serving", "status", MODEL)
+    command("deployments", "list", MODEL)
 
 
 def _serving(stage: Stage, version: v1.Version) -> str | None:
