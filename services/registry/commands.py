@@ -39,6 +39,10 @@ class Target(NamedTuple):
     skip: bool = False
 
 
+MAX_CREATED_COMPARED = 10
+"""For how many new aliases of a release set near names are looked for: whoever creates more means it."""
+
+
 class Commands:
     """Handles the registry's commands.
 
@@ -79,10 +83,13 @@ class Commands:
         return new_alias(alias, state, self._live.policies, self._live.names(state.name))
 
     async def new_aliases(self, events: Events) -> list[v1.NewAlias]:
-        """Return what is said of the aliases that events set which were not set before."""
+        """Return the aliases that events set which were not set before, with the names near the first few of them."""
         moved = [event.data for event in events if _creates(event)]
-        states = {fact.model: (await self.state(fact.model))[1] for fact in moved}  # type: ignore[attr-defined]
-        return [self.new_alias(fact.alias, states[fact.model]) for fact in moved]  # type: ignore[attr-defined]
+        created = [v1.NewAlias(model=fact.model, alias=fact.alias) for fact in moved]  # type: ignore[attr-defined]
+        for alias in created[:MAX_CREATED_COMPARED]:
+            _, state, _ = await self.state(alias.model)
+            alias.near.extend(self.new_alias(alias.alias, state).near)
+        return created
 
     async def state(self, model: str) -> tuple[str, State, int]:
         """The stream of a model, its newest state and revision."""

@@ -14,6 +14,8 @@ from services.registry.state import State
 
 MAX_NEAR = 3
 MIN_LIKENESS = 0.7
+MAX_COMPARED = 200
+"""How many names are compared with a new one: two of 255 characters take a millisecond, on the event loop."""
 
 _NUMBER = re.compile(r"[0-9]+")
 
@@ -39,7 +41,8 @@ def near_names(name: str, known: Collection[str]) -> list[str]:
     for other in sorted(known):
         if other != name and _NUMBER.sub("0", other) != _NUMBER.sub("0", name):
             spellings.setdefault(other.casefold(), []).append(other)
-    close = get_close_matches(name.casefold(), spellings, n=MAX_NEAR, cutoff=MIN_LIKENESS)
+    closest = sorted(spellings, key=lambda spelling: abs(len(spelling) - len(name)))[:MAX_COMPARED]
+    close = get_close_matches(name.casefold(), closest, n=MAX_NEAR, cutoff=MIN_LIKENESS)
     return [other for spelling in close for other in spellings[spelling]][:MAX_NEAR]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -94,9 +94,18 @@ class Clock(MemoryStore):
         super().__init__("clock", TYPES)
         self._times = times
 
-    async def subscribe(self, after: int = 0) -> AsyncGenerator[list[RecordedEvent], None]:
+    async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         async for batch in super().subscribe(after):
-            yield [replace(event, time=self._times[event.position - 1]) for event in batch]
+            yield self._timed(batch)
+
+    async def past(
+        self, after: int, until: int, *, shared: bool = False
+    ) -> AsyncGenerator[Sequence[RecordedEvent], None]:
+        async for batch in super().past(after, until, shared=shared):
+            yield self._timed(batch)
+
+    def _timed(self, batch: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+        return [replace(event, time=self._times[event.position - 1]) for event in batch]
 
 
 async def test_a_time_becomes_a_position_even_if_clocks_stand_still_or_go_back(location: str) -> None:

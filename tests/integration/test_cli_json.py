@@ -83,7 +83,7 @@ def test_a_table_has_no_value_cut_when_it_is_wide(path: tuple[str, ...], cli: Cl
         ("experiments list --filter \"name = 'nobody'\"", "no experiments match"),
         ("logged-models list --filter \"name = 'nobody'\"", "no logged models match"),
         ("aliases history @nobody", "no changes match"),
-        ("audit list --type Nobody", "no events match"),
+        ("audit list --actor nobody-at-all", "no events match"),
     ],
 )
 def test_an_empty_table_says_what_does_not_match(command: str, text: str, cli: Cli) -> None:

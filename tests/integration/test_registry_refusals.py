@@ -37,7 +37,7 @@ REFUSED: list[Case] = [
     ),
     (
         "CreateModel",
-        lambda _: v1.CreateModelRequest(name="n", description="d" * 5001),
+        lambda _: v1.CreateModelRequest(name="n", description="d" * 20_001),
         InvalidRequest,
         "INVALID_DESCRIPTION",
     ),
@@ -93,7 +93,7 @@ REFUSED: list[Case] = [
         PreconditionFailed,
         "NOTHING_TO_RESTORE",
     ),
-    ("Rollback", lambda m: v1.RollbackRequest(models=m + "x", aliases="a"), NotFound, "ALIAS_NOT_FOUND"),
+    ("Rollback", lambda m: v1.RollbackRequest(models=m + "x", aliases="a"), NotFound, "MODEL_NOT_FOUND"),
     ("Rollback", lambda m: v1.RollbackRequest(models=m), InvalidRequest, "INVALID_SCOPE"),
     (
         "Rollback",

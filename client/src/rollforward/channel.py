@@ -17,7 +17,8 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Less than a command tries to connect for, so that every command makes an attempt of its own.
+    ("grpc.max_reconnect_backoff_ms", 400),
 )
 
 # What gRPC says when there is nobody to connect to; it has no other sign of it.

@@ -57,7 +57,7 @@ class Sender:
         self._on_disk = Count(0, 0)
         self._changed = threading.Condition()
         self._wanted = self._idle = self._stopping = False
-        self._rounds = 0
+        self._begun = self._rounds = 0
         self._connection = connection
         self._thread = threading.Thread(target=self._work, name=f"rollforward-{run_id[:8]}", daemon=True)
         self._thread.start()
@@ -65,15 +65,16 @@ class Sender:
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         """Deliver now, and wait until a condition on what is settled holds, at most so many seconds.
 
-        If nothing listens at the service's address, one attempt is enough: the journal keeps what is logged.
+        If nothing listens at the service's address, one attempt that begins now is enough: the journal keeps what is
+        logged.
         """
         with self._changed:
             self._wanted = True
             self._changed.notify_all()
-            tried = self._rounds
+            begun = self._begun  # one that is under way may have begun before the service did
 
             def is_over() -> bool:
-                hopeless = self._rounds > tried and self._connection.refused
+                hopeless = self._rounds > begun and self._connection.refused
                 return condition() or hopeless or self._stopping
 
             self._changed.wait_for(is_over, min(seconds, threading.TIMEOUT_MAX))
@@ -99,6 +100,7 @@ class Sender:
         backoff = Backoff(first=0.1, longest=_LONGEST_PAUSE)
         pause = self._interval
         while self._wait(pause):
+            self._begun += 1
             self._strand.recover()
             self._deliver()
             pause = self._interval if self.obstacle is None else backoff.next_pause() or 0.0
