@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rollforward import v1
 from rollforward.backoff import Backoff
+from rollforward.connection import CONNECT_SECONDS
 from rollforward.errors import AlreadyExists, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -14,15 +15,19 @@ if TYPE_CHECKING:
     from rollforward.journal_records import Start
 
 
-def begin(link: Connection, start: Start, *, timeout: float | None = None) -> str:
+def begin(
+    link: Connection, start: Start, *, timeout: float | None = None, connect_timeout: float = CONNECT_SECONDS
+) -> str:
     """Start the run, in an experiment that is created when it is missing; the experiment's id. Done again, it changes
-    nothing. If nothing listens at the address, it is tried once.
+    nothing. If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
 
     Raises InvalidRequest, AlreadyExists (RUN_EXISTS) unless it may be resumed, NotFound, Unavailable.
     """
     request = v1.StartRunRequest()
     request.CopyFrom(start.request)
-    request.experiment_id = experiment_id(link, start.experiment, _derived(request, "experiment"), timeout=timeout)
+    request.experiment_id = experiment_id(
+        link, start.experiment, _derived(request, "experiment"), timeout=timeout, connect_timeout=connect_timeout
+    )
     try:
         link.call(link.tracking.StartRun, request, timeout=timeout)
     except AlreadyExists:
@@ -37,14 +42,21 @@ def begin(link: Connection, start: Start, *, timeout: float | None = None) -> st
     return request.experiment_id
 
 
-def experiment_id(link: Connection, name: str, request_id: str, *, timeout: float | None = None) -> str:
+def experiment_id(
+    link: Connection,
+    name: str,
+    request_id: str,
+    *,
+    timeout: float | None = None,
+    connect_timeout: float = CONNECT_SECONDS,
+) -> str:
     """The id of the experiment with a name, which is created under `request_id` when it is missing.
 
     Raises InvalidRequest (INVALID_NAME), Unavailable.
     """
     by_name = v1.GetExperimentRequest(name=name)
     try:
-        found = link.call(link.tracking.GetExperiment, by_name, timeout=timeout, connect_timeout=0)
+        found = link.call(link.tracking.GetExperiment, by_name, timeout=timeout, connect_timeout=connect_timeout)
     except NotFound:
         pass
     else:

@@ -177,7 +177,7 @@ class Connection:
         Raises the RollforwardError of the last attempt.
         """
         backoff = Backoff(self.timeout if timeout is None else _checked_timeout(timeout))
-        connecting = Backoff(connect_timeout)
+        connecting = Backoff(connect_timeout, longest=0.1)
         while True:
             self._refuse_when_closed()
             try:

@@ -169,8 +169,8 @@ class Delivery:
 
     def _call(self, method: str, request: Any) -> None:
         stub = getattr(self._connection.tracking, method)
-        # Whoever delivers tries again by itself.
-        self._connection.call(stub, request, timeout=self._patience, connect_timeout=0)
+        # As long as a command tries to connect: then one attempt is enough to know whether something listens.
+        self._connection.call(stub, request, timeout=self._patience)
 
     def _upload(self, waiting: Artifact) -> None:
         assert self._journal is not None  # noqa: S101 - artifacts wait in journals only

@@ -167,7 +167,7 @@ def _set_going(run: Run, settings: _Settings, *, heartbeat: bool) -> Run:
 
 def _try_to_begin(link: Connection, start: Start, *, known_parent: bool) -> str | None:
     try:
-        return begin(link, start, timeout=min(_PATIENCE, link.timeout))
+        return begin(link, start, timeout=min(_PATIENCE, link.timeout), connect_timeout=0)
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known_parent)
         _warn(link, f"run {start.request.run_id} starts without the service", error)
