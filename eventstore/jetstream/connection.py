@@ -124,7 +124,8 @@ async def connect(
         raise
     finally:
         refused.cancel()
-    error = connecting.exception() if connecting.done() else errors.error
+    # The server also resets the connection that it refuses: the refusal says more than what came last.
+    error = errors.refusal or (connecting.exception() if connecting.done() else errors.error)
     await _abandon(client, connecting)
     raise StoreUnavailable(_cannot_connect(url, error))
 
@@ -159,10 +160,12 @@ class _Errors:
 
     def __init__(self) -> None:
         self.refused = asyncio.Event()
+        self.refusal: Exception | None = None
         self.error: Exception | None = None
 
     async def note(self, error: Exception) -> None:
         if _is_refusal(error):
+            self.refusal = error
             self.refused.set()
         if repr(error) != repr(self.error):
             _logger.warning("nats error", error=describe(error))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from nats.errors import Error as NatsError
 
 from eventstore.errors import StoreUnavailable
-from eventstore.jetstream import connect
+from eventstore.jetstream import connect, connection
 from services.nats_server import NatsAddress
 from tests.servers.ports import free_port
 
@@ -45,3 +46,10 @@ async def test_refused_credentials_are_told_with_the_way_out(nats_address: NatsA
         await connect(url, nats_address.user, "wrong")
     assert "authorization failed" in str(caught.value)
     assert "ROLLFORWARD_NATS_PASSWORD" in str(caught.value)
+
+
+async def test_a_refusal_is_told_although_the_server_resets_the_connection_then() -> None:
+    errors = connection._Errors()
+    await errors.note(NatsError("nats: 'Authorization Violation'"))
+    await errors.note(ConnectionResetError(104, "Connection reset by peer"))
+    assert "authorization failed" in connection._cannot_connect("nats://host", errors.refusal)
