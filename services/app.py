@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import grpc
@@ -193,8 +194,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
     async with AsyncExitStack() as stack:
         failed = asyncio.get_running_loop().create_future()
         await _take_data_directory(settings, stack)
-        with _naming_settings():
-            database, objects = Database(settings.database_location), open_objects(settings.artifacts_location)
+        database, objects = _open_places(settings)
         knowledge = await _known(settings, database, objects)
         tell("connecting to NATS" if settings.nats else "starting NATS")
         stores = await _open_logs(settings, knowledge, stack, failed)
@@ -341,6 +341,14 @@ async def _start_telling(projector: Projector, parts: _Parts, tell: Callable[[st
         starting.cancel()
         await asyncio.wait({starting})
     starting.result()
+
+
+def _open_places(settings: Settings) -> tuple[Database, ObjectPlace]:
+    """Open where rows and objects are kept, before anything is started that a wrong place would end."""
+    with _naming_settings():
+        if {"tracking", "registry"} & set(settings.services) and "://" not in settings.artifacts_location:
+            Path(settings.artifacts_location).mkdir(parents=True, exist_ok=True)
+        return Database(settings.database_location), open_objects(settings.artifacts_location)
 
 
 async def _take_data_directory(settings: Settings, stack: AsyncExitStack) -> None:
