@@ -26,9 +26,6 @@ HOME = Path(__file__).parents[2] / ".histories"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when no history breaks a promise, or every planted bug is caught."""
     options = _parser().parse_args(arguments)
-    # What a client or the checker's own reader cannot reach for a while is in the histories.
-    logging.disable(logging.WARNING)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if options.replay:
         return _replay(console, options.replay)
@@ -94,4 +91,8 @@ def _faults(names: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
+    # What a client or the checker's own reader cannot reach for a while is in the histories. Here, and not in `main`,
+    # which tests call: it is for the whole process.
+    logging.disable(logging.WARNING)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sys.exit(main())
