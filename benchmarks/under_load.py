@@ -74,7 +74,7 @@ class Service:
         self._stack.close()
 
     def memory(self) -> float:
-        """What it holds, NATS included, in MB."""
+        """Return the memory that it takes, NATS included, in MB."""
         return memory_bytes([self.pid]) / 1e6
 
     def move(self, number: int, moves: Moves) -> int:

@@ -95,7 +95,7 @@ class Connection:
         self._closed = False
         self._answered = False
         self.refused = False
-        """Whether nothing listens at the address: it has never answered, and refused the last call."""
+        """True when nothing listens at the address: it has never answered, and refused the last call."""
 
     @cached_property
     def tracking(self) -> v1.TrackingServiceStub:
@@ -287,7 +287,7 @@ class Connection:
             return changed
 
     def adopts_epoch(self, error: grpc.RpcError) -> bool:
-        """Whether a call was refused for positions of an ended epoch, which are forgotten now: it may be repeated."""
+        """Forget positions of an ended epoch if a call was refused for them; return whether it may be repeated."""
         refused = from_rpc_error(error)
         if refused.reason != EPOCH_CHANGED:
             return False

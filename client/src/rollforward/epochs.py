@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Epochs:
-    """What a connection knows of the epochs of the logs; 0 stands for the first. Its owner locks it.
+    """The epochs of the logs as a connection knows them; 0 stands for the first. Its owner locks it.
 
     Attributes:
         read_in: By log, the epoch that the revisions which the caller holds were read in.

@@ -169,7 +169,7 @@ class Following(ABC, Generic[_Step, _Change]):
         self._closed.wait(pause)
 
     def _begins_again(self, error: grpc.RpcError) -> bool:
-        """Whether the log is in another epoch and the watch can begin again; one that never began cannot resume."""
+        """Return whether the log is in another epoch and the watch, if it ever began, can begin again."""
         if from_rpc_error(error).reason != EPOCH_CHANGED:
             return False
         adopted = self._connection.adopts_epoch(error)
