@@ -32,6 +32,7 @@ import grpc.aio
 import rollforward as rf
 from benchmarks.figures import percentile
 from benchmarks.systems import far_history
+from benchmarks.systems.ours import READY
 from benchmarks.systems.processes import cpu_seconds, end, memory_bytes, program
 from rollforward import v1
 from tests.servers.ports import free_port
@@ -65,7 +66,7 @@ class Service:
         code = os.pathsep.join(str(tree / part) for part in (".", "client/src"))
         command = [sys.executable, "-P", "-m", "services", "up", "--data", str(data), "--grpc", self.address]
         environment = {"PYTHONPATH": code, "ROLLFORWARD_LOG": "error", "ROLLFORWARD_SNAPSHOT_INTERVAL": "0"}
-        _, self.pid = self._stack.enter_context(program(command, environment))
+        _, self.pid = self._stack.enter_context(program(command, environment, READY))
         self._channel = self._stack.enter_context(grpc.insecure_channel(self.address))
         self.registry = v1.RegistryServiceStub(self._channel)
 

@@ -384,7 +384,7 @@ class CommandHandler(Generic[S]):
 
     def _hold(self, stream: str, held: _Held[S]) -> None:
         known = self._cache.get(stream)
-        if held.revision and (known is None or known.revision <= held.revision):
+        if known is None or known.revision <= held.revision:
             self._cache[stream] = held
             self._cache.move_to_end(stream)
             if len(self._cache) > CACHED_STREAMS:

@@ -24,12 +24,17 @@ Batch = Sequence[RecordedEvent]
 RETRY_SECONDS = 0.5
 KEPT_BYTES = 32_000_000
 GATHERED_EVENTS = 1_000
-REPLAYS_AT_ONCE = 2
+REPLAYS_AT_ONCE = 1
 LIVE_AT_ONCE = 16
 """How many watchers are served at a time: a command takes a dozen steps of the event loop, and each step waits for all
 watchers that are served in it (0.1 ms each)."""
 
 _logger = structlog.get_logger(__name__)
+
+
+def replay_turns() -> Turns:
+    """Return turns for followers that begin or read the past, of one log or of several."""
+    return Turns(REPLAYS_AT_ONCE, rests=True)
 
 
 class FollowerTooSlow(Exception):
@@ -70,13 +75,14 @@ class Tail:
     Args:
         store: The log.
         kept_bytes: How much of the log's end is kept, about; one batch always is.
+        turns: What followers that begin, or read the past, take in turn; by default those of this tail alone.
 
     Attributes:
         began: What is behind this position was heard.
-        turns: What followers that begin, or read the past, take in turn, so that many do not hold up everything else.
+        turns: As given: with turns, many followers do not hold up everything else.
     """
 
-    def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, store: EventStore, kept_bytes: int = KEPT_BYTES, turns: Turns | None = None) -> None:
         self.store = store
         self.failure: Exception | None = None
         self.requests = RecentRequests()
@@ -86,7 +92,7 @@ class Tail:
         self._size = 0
         self._kept_after = 0
         self._stirs: dict[float | None, _Stir] = {}
-        self.turns = Turns(REPLAYS_AT_ONCE, rests=True)
+        self.turns = turns or replay_turns()
         self._live_turns = Turns(LIVE_AT_ONCE)
         self._late: tuple[int, int, Batch] = (0, 0, ())
         self._ended = asyncio.Event()
@@ -104,6 +110,13 @@ class Tail:
     def last(self) -> RecordedEvent | None:
         """The last event heard; None when nothing was heard since the start."""
         return self._kept[-1][0][-1] if self._kept else None
+
+    def kept_at(self, position: int) -> RecordedEvent | None:
+        """Return the event at a position; None when it was not heard yet, or is not kept any more."""
+        for batch, _ in reversed(self._kept):
+            if batch[0].position <= position:
+                return next((event for event in batch if event.position == position), None)
+        return None
 
     @property
     def position(self) -> int:
@@ -286,7 +299,8 @@ async def replay(
         shared: See `EventStore.past`.
         gathered: How many events a batch has, at least, except the last.
     """
-    until = min(until, await store.last())
+    if not shared:  # shared pages end where the log does
+        until = min(until, await store.last())
     pages: list[Batch] = []
     async with aclosing(store.past(after, until, shared=shared)) as past:
         async for page in past:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 MAX_SECONDS = 0.01
+BESIDE_URGENT = 4
+"""How many times as long the pause after a turn is while something urgent is under way."""
 
 
 class Turns:
@@ -15,13 +17,24 @@ class Turns:
     Args:
         at_once: How many may have a turn at the same time.
         max_seconds: How long a turn lasts at most: whoever takes longer waits for something, a slow reader perhaps.
-        rests: Whether a pause as long as the turn follows it: the slower the loop is, the less is done in turns.
+        rests: Whether a pause follows a turn, as long as the turn: the slower the loop is, the less is done in turns;
+            longer beside what is urgent.
     """
 
     def __init__(self, at_once: int, max_seconds: float = MAX_SECONDS, *, rests: bool = False) -> None:
         self._free = asyncio.Semaphore(at_once)
         self._max_seconds = max_seconds
         self._rests = rests
+        self._urgent = 0
+
+    @contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Keep turns few while this lasts: a command is under way."""
+        self._urgent += 1
+        try:
+            yield
+        finally:
+            self._urgent -= 1
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -35,7 +48,8 @@ class Turns:
         finally:
             timer.cancel()
             if self._rests:
-                loop.call_later(min(loop.time() - begun, self._max_seconds), release)
+                took = min(loop.time() - begun, self._max_seconds)
+                loop.call_later(took * (BESIDE_URGENT if self._urgent else 1), release)
             else:
                 release()
 

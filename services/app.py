@@ -25,8 +25,9 @@ from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
 from eventstore.snapshots import Snapshots
-from eventstore.tail import Tail
+from eventstore.tail import Tail, replay_turns
 from eventstore.tasks import end
+from eventstore.turns import Turns
 from rollforward import v1
 from services import registry, serving, tracking, webhooks
 from services.audit.projection import AuditProjection
@@ -59,7 +60,7 @@ from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.settings import Settings
 from services.system import SystemServicer
-from services.tracking import run_trees
+from services.tracking import manifests, run_trees
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.attendance import Attendance
 from services.tracking.blobs import BlobStore
@@ -68,7 +69,6 @@ from services.tracking.experiments import EXPERIMENTS
 from services.tracking.garbage import Collector
 from services.tracking.logged_model_servicer import LoggedModelServicer
 from services.tracking.logged_models import LOGGED_MODELS
-from services.tracking.manifests import describe
 from services.tracking.named import Named, NamedArtifactsProjection
 from services.tracking.places import open_blob_store
 from services.tracking.projection import TrackingProjection
@@ -198,8 +198,9 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         knowledge = await _known(settings, database, objects)
         tell("connecting to NATS" if settings.nats else "starting NATS")
         stores = await _open_logs(settings, knowledge, stack, failed)
-        tails = {log: await _followed(store, stack, failed) for log, store in stores.items()}
-        parts = _put_together(settings, stores, tails, database, objects)
+        turns = replay_turns()
+        tails = {log: await _followed(store, turns, stack, failed) for log, store in stores.items()}
+        parts = _put_together(settings, stores, tails, database, objects, Edge(turns))
         server = parts.server
         await _start_all(parts, stack, tell)
         checks = await add_health_and_reflection(server, _names(settings))
@@ -254,8 +255,8 @@ def _put_together(
     tails: dict[str, Tail],
     database: Database,
     objects: ObjectPlace,
+    edge: Edge,
 ) -> _Parts:
-    edge = Edge()
     server = open_server(edge, settings.attendance_patience)
     parts = _Parts(settings, stores, tails, database, objects, edge, server)
     with _naming_settings():
@@ -323,11 +324,14 @@ async def _start_projectors(parts: _Parts, tell: Callable[[str], None]) -> None:
     """Start all projectors at once: each waits for the log, the database or the disk most of the time."""
     starting = [asyncio.create_task(_start_telling(projector, parts, tell)) for projector in parts.projectors.values()]
     try:
-        await asyncio.gather(*starting)
+        ended, _ = await asyncio.wait(starting, return_when=asyncio.FIRST_EXCEPTION)
     finally:
+        # Once: a start that is told a second time leaves behind what it was about to put away.
         for task in starting:
             task.cancel()
         await asyncio.wait(starting)
+    for task in ended:
+        task.result()
 
 
 async def _start_telling(projector: Projector, parts: _Parts, tell: Callable[[str], None]) -> None:
@@ -394,8 +398,8 @@ async def _open_logs(
     return stores
 
 
-async def _followed(store: JetStreamStore, stack: AsyncExitStack, failed: asyncio.Future[None]) -> Tail:
-    tail = Tail(store)
+async def _followed(store: JetStreamStore, turns: Turns, stack: AsyncExitStack, failed: asyncio.Future[None]) -> Tail:
+    tail = Tail(store, turns=turns)
     await tail.start()
     stack.push_async_callback(tail.stop)
     stack.callback(asyncio.create_task(_end_with(tail.failed, failed)).cancel)
@@ -445,13 +449,7 @@ def _add_registry(parts: _Parts) -> None:
     blobs = _blobs(parts.settings)
 
     async def artifact_exists(digest: str) -> bool:
-        try:
-            await describe(blobs, digest)
-        except Rejected as refusal:
-            if refusal.kind is Kind.NOT_FOUND:
-                return False
-            raise
-        return True
+        return await manifests.exists(blobs, digest)
 
     async def compose(artifacts: Mapping[str, str], path: str) -> str | None:
         return await run_trees.compose(blobs, artifacts, path)

@@ -28,6 +28,7 @@ from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnav
 from eventstore.event import Metadata
 from eventstore.store import EventStore
 from eventstore.tail import FollowerTooSlow
+from eventstore.turns import Turns
 from services.actors import check_claimed
 from services.decoding import decoded, decoded_stream
 from services.limits import CallKind, Limiter
@@ -199,6 +200,9 @@ async def abort(context: Context, status: Status, judged_at: tuple[str, int] | N
 class Edge(grpc.aio.ServerInterceptor):
     """Stands before every method of every service.
 
+    Args:
+        turns: What is done in them is held back while a call is answered.
+
     Attributes:
         rows: By full service name, the projections that its answers come from; the first is of the log that its
             commands write to.
@@ -206,7 +210,8 @@ class Edge(grpc.aio.ServerInterceptor):
         problem_of: Says what keeps a projection from following its log; results from it are marked as stale.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
+        self._turns = turns or Turns(1)
         self.rows: dict[str, list[Follows]] = {}
         self.memory: dict[str, list[Follows]] = {}
         self.problem_of: Callable[[str], str] = lambda _: ""
@@ -249,7 +254,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
         async def call(data: bytes, context: Context) -> Any:
             async with _Guarded(name, method, context):
-                with self._limiter.admitted(CallKind.UNARY):
+                with self._limiter.admitted(CallKind.UNARY), self._turns.urgent():
                     request = decoded(data, decode)
                     check_texts(request)
                     if writes:

@@ -17,6 +17,9 @@ from benchmarks.systems.points import packed
 from benchmarks.systems.processes import DidNotStart, program
 from rollforward import v1
 
+READY = " listens on "
+"""In the line that a service says once it can be called."""
+
 
 @contextmanager
 def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
@@ -25,7 +28,8 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
         command = [sys.executable, "-m", "services", "up", "--data", str(data or folder), "--grpc", "127.0.0.1:0"]
         if database:
             command += ["--database", database]
-        with program(command, {"ROLLFORWARD_LOG": "error", "ROLLFORWARD_WEBHOOKS_ALLOW_PRIVATE": "1"}) as (said, pid):
+        environment = {"ROLLFORWARD_LOG": "error", "ROLLFORWARD_WEBHOOKS_ALLOW_PRIVATE": "1"}
+        with program(command, environment, READY) as (said, pid):
             if not (found := re.search(r"127\.0\.0\.1:\d+", said)):
                 raise DidNotStart(said)
             yield Endpoint("rollforward", found[0], pids=(pid,))

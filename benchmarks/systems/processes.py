@@ -23,8 +23,13 @@ class DidNotStart(Exception):
 
 
 @contextmanager
-def program(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
-    """Runs a program that says one line when it is ready; gives that line and the program's id."""
+def program(
+    command: list[str], environment: Mapping[str, str] | None = None, ready: str = ""
+) -> Iterator[tuple[str, int]]:
+    """Run a program until it says a line with `ready` in it, by default any; yield that line and the program's id.
+
+    Raises DidNotStart: the program ended before it said so.
+    """
     with subprocess.Popen(
         leashed(command),
         stdin=subprocess.PIPE,
@@ -34,7 +39,8 @@ def program(command: list[str], environment: Mapping[str, str] | None = None) ->
         start_new_session=True,
     ) as process:
         try:
-            said = process.stdout.readline() if process.stdout else ""
+            lines: Iterable[str] = process.stdout or ()
+            said = next((line for line in lines if ready in line), "")
             if not said:
                 raise DidNotStart(" ".join(command))
             yield said.strip(), process.pid

@@ -150,6 +150,17 @@ def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
     )
 
 
+def new_version(event: RecordedEvent) -> v1.Version:
+    """Return a version as it is right after the event that registered it."""
+    fact = event.data
+    assert isinstance(fact, v1.VersionRegistered)  # noqa: S101
+    version = _registered(event, fact)
+    version.model, version.description, version.status = fact.model, fact.description, v1.VERSION_STATUS_READY
+    version.tags.update(fact.tags)
+    version.updated_at.CopyFrom(version.created_at)
+    return version
+
+
 def _of_version(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
     """Writes some columns of the event's version."""
 

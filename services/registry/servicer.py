@@ -17,6 +17,7 @@ from services.registry import alias_queries, origin_of, past, queries, runs, wat
 from services.registry.commands import Commands
 from services.registry.gate import check_expression
 from services.registry.live import Live
+from services.registry.projection import new_version
 from services.registry.rollback import Rollbacks
 from services.registry.schedules import schedule_of
 from services.registry.state import State
@@ -129,9 +130,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.CopyVersionResponse(version=await self._registered(done, context), position=done.position)
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
-        [fact] = [event.data for event in done.events if isinstance(event.data, v1.VersionRegistered)]
-        origin = origin_of(done.events[-1].stream)
+        [(event, fact)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
+        if not event.time:  # just appended: nobody has changed it yet, and the log will say when
+            await wait_for(self._live, done.position, context)
+            if heard := self._tail.kept_at(event.position):
+                return new_version(heard)
         await wait_for(self._rows, done.position, context)
+        origin = origin_of(event.stream)
         return await self._rows.query(lambda rows: queries.version_of(rows, origin, fact.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:

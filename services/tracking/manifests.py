@@ -59,12 +59,20 @@ async def load(store: BlobStore, digest: str) -> v1.Manifest:
     return await asyncio.to_thread(_parse, data)
 
 
+async def exists(store: BlobStore, digest: str) -> bool:
+    """Whether there is an artifact of this digest, which stays for whoever names it now.
+
+    Raises `Rejected` INVALID_DIGEST.
+    """
+    return digest in await within(store).keep([digest])
+
+
 async def describe(store: BlobStore, digest: str) -> tuple[int, int]:
     """The bytes and the number of an artifact's files, which stay for whoever names it now.
 
     Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND.
     """
-    if digest not in await within(store).keep([digest]):
+    if not await exists(store, digest):
         raise _not_found(digest)
     files = (await load(store, digest)).files
     return sum(file.size_bytes for file in files), len(files)

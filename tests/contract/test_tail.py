@@ -75,6 +75,18 @@ async def test_what_is_kept_is_not_read_again(log: JetStreamStore) -> None:
         assert all(one is other for one, other in zip(first, second, strict=True))
 
 
+async def test_what_is_kept_is_found_by_its_position(log: JetStreamStore) -> None:
+    await write(log, 1)
+    async with following(log, kept_bytes=20 * EVENT_BYTES) as tail:
+        last = await write(log, 30, size=2)
+        await tail.wait_for(last)
+        kept = range(tail.kept_after + 1, last + 1)
+        assert len(kept) > 5
+        assert [getattr(tail.kept_at(position), "position", 0) for position in kept] == [*kept]
+        assert [tail.kept_at(position) for position in (1, 2, tail.kept_after, last + 1)] == [None] * 4
+        assert tail.kept_at(last) == await log.event_at(last)
+
+
 async def test_what_came_meanwhile_comes_as_one(log: JetStreamStore) -> None:
     async with following(log) as tail, aclosing(tail.events(0)) as steps:
         await write(log, 1)

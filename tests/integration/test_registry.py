@@ -157,6 +157,37 @@ class TestVersions:
         asked = v1.RegisterVersionRequest(model=model, digest=system.upload())
         assert system.refused(system.registry.RegisterVersion, asked, recorded=1).reason == "GATE_FAILED"
 
+    def test_the_answer_is_what_is_read_from_there(self, system: Up, model: str) -> None:
+        def read(number: int) -> v1.Version:
+            request = v1.GetVersionRequest(model=model, version=number)
+            return system.registry.GetVersion(request, metadata=seen(system, "registry"), timeout=SECONDS).version
+
+        gate = v1.SetRegistrationGateRequest(model=model, expression="run.metrics.accuracy > 0.5")
+        system.registry.SetRegistrationGate(gate, timeout=SECONDS)
+        request = v1.RegisterVersionRequest(
+            model=model,
+            run_id=measured_run(system, accuracy=0.9),
+            artifact_path="model",
+            description="The best.",
+            tags={"team": "risk"},
+            request_id=new_id(),
+        )
+        headers = (*ACTOR, *seen(system))
+        made = system.registry.RegisterVersion(request, metadata=headers, timeout=SECONDS)
+        assert made.version.evidence.passed
+        assert made.version == read(made.version.version)
+        copy = v1.CopyVersionRequest(model=model, version=made.version.version, to_model=f"copy-{new_id()}")
+        copied = system.registry.CopyVersion(copy, metadata=headers, timeout=SECONDS).version
+        again = v1.GetVersionRequest(model=copied.model, version=copied.version)
+        assert copied == system.registry.GetVersion(again, metadata=seen(system, "registry"), timeout=SECONDS).version
+        change = v1.ChangeTagsRequest(model=model, version=made.version.version, set={"team": "fraud"})
+        system.registry.ChangeTags(change, timeout=SECONDS)
+        headers = (*ACTOR, *seen(system, "registry"))
+        repeated = system.registry.RegisterVersion(request, metadata=headers, timeout=SECONDS)
+        assert repeated.position == made.position
+        assert repeated.version.tags == {"team": "fraud"}
+        assert repeated.version == read(made.version.version)
+
     def test_a_digest_must_be_that_of_the_runs_artifact(self, system: Up) -> None:
         run_id = measured_run(system)
         asked = v1.RegisterVersionRequest(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import until
+from benchmarks.systems import far_history
+from tests.e2e.program import Program, until
 from tests.integration.up import SECONDS, up
 from tests.servers.nats import running_nats
 
@@ -73,6 +74,16 @@ def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
         services.program.line(f"^version [0-9.]+.*, data directory {re.escape(str(tmp_path / 'data'))}$")
         services.program.line(f"^next: .*{services.address}")
         assert services.program.terminate() == 0
+
+
+def test_a_start_that_is_stopped_while_it_fills_rows_ends_in_good_order(tmp_path: Path) -> None:
+    far_history.write(tmp_path / "data", models=2_000, events=12_000)
+    command = [*UP, "--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0"]
+    program = Program(command, tmp_path / "log")
+    program.line("^catching up registry 0/12000$")
+    assert program.terminate() == 0
+    assert not any("listens on" in line for _, line in program.lines())
+    assert "Traceback" not in program.errors
 
 
 def others_may(path: Path) -> list[Path]:

@@ -1,0 +1,36 @@
+"""The benchmarks still run: each kind of start once, with next to nothing to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.systems import ours
+from tests.e2e.program import ROOT
+from tests.timeouts import scaled
+
+SMALL = {
+    "watchers": ["--events", "400", "--models", "50", "--watchers", "4", "--back", "4", "--behind", "50"],
+    "writers": ["--callers", "4", "--each", "2"],
+}
+
+
+@pytest.mark.parametrize("what", SMALL)
+def test_under_load(what: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.under_load", what, *SMALL[what], "--seconds", "0.2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(120), check=False)
+    assert done.returncode == 0, done.stderr
+    expected = {"watchers": ("4 of 4 caught up", 2), "writers": ("0 of 8 failed", 1)}
+    words, times = expected[what]
+    assert done.stdout.count(words) == times, done.stdout
+    assert "no move was made" not in done.stdout
+
+
+def test_a_system_is_started_and_called() -> None:
+    with ours.running() as endpoint:
+        client = ours.SdkClient(endpoint, "bench")
+        client.prepare("model", 2)
+        client.move("model", "champion", 2)
+        client.resolve("model", "champion")
