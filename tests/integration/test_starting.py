@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,12 @@ def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
 def test_a_start_that_is_stopped_while_it_fills_rows_ends_in_good_order(tmp_path: Path) -> None:
     far_history.write(tmp_path / "data", models=2_000, events=12_000)
     command = [*UP, "--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0"]
-    program = Program(command, tmp_path / "log")
-    program.line("^catching up registry 0/12000$")
-    assert program.terminate() == 0
-    assert not any("listens on" in line for _, line in program.lines())
+    for seconds in (0.05, 0.1, 0.15):
+        program = Program(command, tmp_path / "log")
+        program.line("^catching up registry 0/12000$")
+        time.sleep(seconds)
+        assert program.terminate() == 0
+        assert not any("listens on" in line for _, line in program.lines())
     assert "Traceback" not in program.errors
 
 
