@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rollforward import v1
 from rollforward.errors import from_rpc_error
 from tests.e2e.program import until
+from tests.integration.command_line import program
 from tests.integration.up import SECONDS, Up, up
 from tests.servers.disk import fill, small_disk
 from tests.servers.postgres import running_postgres
@@ -99,10 +101,15 @@ def test_not_ready_while_the_rows_are_stuck_and_reads_say_so(services: Up) -> No
         headers = (("rollforward-min-position", "registry=1"),)
         _, call = services.registry.ListAliasHistory.with_call(request, metadata=headers, timeout=SECONDS)
         assert "is behind" in unquote(dict(call.initial_metadata())["rollforward-stale"])
+        read = program(services.address)("aliases", "history", model, "--stale", "--output", "json")
+        assert read.returncode == 0
+        assert re.fullmatch(r"warning: results may be old: projection registry is behind: .*\n", read.stderr)
+        assert isinstance(json.loads(read.stdout), list)
         other.execute("ROLLBACK")
     until(lambda: is_ready(services), "ready again")
     _, call = services.registry.ListAliasHistory.with_call(request, metadata=headers, timeout=SECONDS)
     assert "rollforward-stale" not in dict(call.initial_metadata())
+    assert program(services.address)("aliases", "history", model, "--stale").stderr == ""
 
 
 def test_not_ready_while_the_database_is_away(tmp_path: Path) -> None:

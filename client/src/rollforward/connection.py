@@ -9,7 +9,7 @@ import uuid
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf.message import Message
@@ -29,6 +29,7 @@ from rollforward.errors import (
     from_rpc_error,
     judged_at,
 )
+from rollforward.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT: Final = 30.0
 # In place of positions: the result must have reached the head of every log that it comes from.
 _HEAD: Final = "head"
+# The initial metadata of a result that may be old because rows do not follow their log: it says why.
+_STALE: Final = "rollforward-stale"
 # How long a command tries to connect to an address at which nothing has ever answered, in seconds.
 CONNECT_SECONDS: Final = 0.5
 # Whose positions a service's answers carry, by the file that declares the answer.
@@ -60,8 +63,9 @@ def new_request_id() -> str:
 class Connection:
     """Channels to the services; safe for use by many threads.
 
-    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. gRPC
-    does not survive a fork: a child process makes a connection of its own.
+    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. When
+    results may be old because a service's rows do not follow their log, it warns once (RollforwardWarning). gRPC does
+    not survive a fork: a child process makes a connection of its own.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Connection:
         self._channels: dict[str, grpc.Channel] = {}
         self._positions: dict[str, int] = {}
         self._epochs = Epochs()
+        self._stale_files: set[str] = set()
         self._closed = False
         self._answered = False
         self.refused = False
@@ -213,8 +218,10 @@ class Connection:
         while True:
             call = method(request, timeout=timeout, metadata=self.metadata())
             try:
-                for answer in call:
+                for number, answer in enumerate(call):
                     self.note_answer()
+                    if number == 0:
+                        self._warn_when_stale(call, answer)
                     yield answer
             except grpc.RpcError as error:
                 if self.adopts_epoch(error):  # refused before there was an answer
@@ -326,6 +333,7 @@ class Connection:
         response, call = method.with_call(request, timeout=seconds, metadata=self.metadata())
         log = _LOG_OF_FILE.get(response.DESCRIPTOR.file.name)
         self._note_epochs(call, log)
+        self._warn_when_stale(call, response)
         if log is not None and "position" in response.DESCRIPTOR.fields_by_name:
             self.note_position(log, int(getattr(response, "position")))  # noqa: B009 - the field differs by message
         return response
@@ -334,6 +342,16 @@ class Connection:
         epochs = dict(epochs_in(call.trailing_metadata()))
         for named in epochs.keys() | ({log} if log else set()):
             self.note_epoch(named, epochs.get(named, 0))
+
+    def _warn_when_stale(self, call: grpc.Call, response: Message) -> None:
+        """Warn that a result comes from rows which do not follow their log, not again until they do follow it."""
+        why = next((str(value) for key, value in call.initial_metadata() or () if key == _STALE), "")
+        file = response.DESCRIPTOR.file.name
+        with self._lock:
+            known = file in self._stale_files
+            (self._stale_files.add if why else self._stale_files.discard)(file)
+        if why and not known:
+            notice(f"results may be old: {unquote(why)}")
 
     def _channel(self, service: str) -> grpc.Channel:
         endpoint = self._endpoints.get(service)

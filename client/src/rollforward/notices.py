@@ -1,4 +1,4 @@
-"""Notices about commands that were done, and whose outcome may not be what was meant."""
+"""Warnings about calls that succeeded, and whose outcome may not be what was meant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log: Final = logging.getLogger("rollforward")
 
 
 def notice(text: str) -> None:
-    """Warn the program, and log the warning where somebody listens. The command is done, so nothing is raised."""
+    """Warn the program, and log the warning where somebody listens. The call succeeded, so nothing is raised."""
     if _log.hasHandlers():
         _log.warning("%s", text)
     with contextlib.suppress(RollforwardWarning):
