@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -34,8 +35,8 @@ from eventstore.projection import Projection, Projector
 from eventstore.rows import Database
 from eventstore.tail import Tail, replay
 from rollforward import v1
+from services import __main__ as service
 from services import registry, tracking
-from services.__main__ import SWITCH_SECONDS
 from services.nats_server import EmbeddedNats
 from services.registry.projection import RegistryProjection
 from services.series import Points, pack
@@ -103,7 +104,8 @@ def _line(rates: Rates) -> str:
 
 
 def _run_here(options: argparse.Namespace) -> Rates:
-    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.setswitchinterval(service.SWITCH_SECONDS)
+    gc.set_threshold(*getattr(service, "COLLECTED_AFTER", gc.get_threshold()))  # earlier commits have Python's
     with tempfile.TemporaryDirectory() as folder, _database(options.on, Path(folder)) as location:
         return asyncio.run(_measure(Path(folder), location, options))
 
@@ -113,7 +115,7 @@ async def _measure(folder: Path, location: str, options: argparse.Namespace) -> 
     types = tracking.EVENTS if options.of == "points" else registry.EVENTS
     rates: Rates = {}
     async with _nats(folder / "nats") as server, open_log(server.address, types) as log:
-        await (_fill_points if options.of == "points" else _fill_moves)(log, options)
+        await (fill_points if options.of == "points" else fill_moves)(log, options)
         events = await log.head()
         with _timed("read/s", events, rates):
             async with aclosing(replay(log, 0, events)) as batches:
@@ -134,7 +136,8 @@ async def _measure(folder: Path, location: str, options: argparse.Namespace) -> 
     return rates
 
 
-async def _fill_points(log: JetStreamStore, options: argparse.Namespace) -> None:
+async def fill_points(log: JetStreamStore, options: argparse.Namespace) -> None:
+    """Append points, one event each or several, by runs and metrics in turn."""
     run_ids = [f"{number:032x}" for number in range(options.runs)]
     await log.append([_event("experiments", v1.ExperimentCreated(experiment_id="1", name="bench"))])
     for run_id in run_ids:
@@ -155,15 +158,16 @@ def _points(run_ids: list[str], number: int, options: argparse.Namespace) -> New
     return _event(f"metrics/{run_id}", logged)
 
 
-async def _fill_moves(log: JetStreamStore, options: argparse.Namespace) -> None:
+async def fill_moves(log: JetStreamStore, options: argparse.Namespace, together: int = 1) -> None:
+    """Append moves of the models' aliases in turn, so many in one append."""
     for number in range(options.models):
         model = f"model-{number}"
         versions = [v1.VersionRegistered(model=model, version=n, digest=_digest(n)) for n in range(1, VERSIONS + 1)]
         await log.append([_event(f"model/{model}", event) for event in (v1.ModelCreated(model=model), *versions)])
     for first in range(0, options.events, APPEND_MOVES):
-        numbers = range(first, min(first + APPEND_MOVES, options.events))
-        # Each move is an append of its own in the log; a store takes them one by one, many under way.
-        await asyncio.gather(*(log.append([_move(number, options)]) for number in numbers))
+        moves = [_move(number, options) for number in range(first, min(first + APPEND_MOVES, options.events))]
+        appends = [moves[begin : begin + together] for begin in range(0, len(moves), together)]
+        await asyncio.gather(*map(log.append, appends))
 
 
 def _move(number: int, options: argparse.Namespace) -> NewEvent:

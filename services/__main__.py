@@ -210,14 +210,15 @@ def _settings(
     return replace(from_environment(os.environ), services=services, **known)
 
 
-FULL_COLLECTION_AFTER = 100
-"""How many collections of the middle generation come before one of all objects; Python's own default is 10."""
+COLLECTED_AFTER = 5_000, 10, 20
+"""When the garbage collector looks for cycles, as `gc.set_threshold` has it: there are few, and calls wait for it."""
 
 
 def _main(read_settings: Callable[[], Settings]) -> int:
     keep_files_private()
     _configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*COLLECTED_AFTER)
     raise_file_limit()
     try:
         settings = read_settings()
@@ -245,19 +246,15 @@ async def _serve(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     async with running(settings, _tell) as process:
-        _spare_pauses()
+        _set_start_apart()
         _announce(settings, process)
         await process.failed
 
 
-def _spare_pauses() -> None:
-    """Keep the garbage collector from looking through all there is often: calls wait for it, 80 ms each time.
-
-    What the start made stays and is not looked through again; little is left to the collector otherwise.
-    """
+def _set_start_apart() -> None:
+    """Keep the garbage collector from looking through what the start made, which stays: 80 ms each time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(700, 10, FULL_COLLECTION_AFTER)
 
 
 def _announce(settings: Settings, process: Running) -> None:

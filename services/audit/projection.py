@@ -68,14 +68,16 @@ class AuditProjection:
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes events down."""
         put_all(rows, recorded, [_row(self.log, event) for event in events])
+        origins: dict[str, str] = {}
         for event in events:
             match event.data:
                 case v1.ModelCreated() as fact:
-                    _name(rows, fact.model, fact.model)
+                    origins[fact.model] = fact.model
                 case v1.ModelNameTaken() as fact:
-                    _name(rows, fact.name, fact.origin)
+                    origins[fact.name] = fact.origin
                 case _:
                     pass
+        put_all(rows, model_names, [*origins.items()])
 
 
 def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
@@ -94,11 +96,6 @@ def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
     body = view.SerializeToString(deterministic=True)
     about = (None, None, 0) if event.unreadable else _subject(event.data)
     return event.position, event.time, view.type, view.stream, *who, *about, left_out, body
-
-
-def _name(rows: sa.Connection, name: str, origin: str) -> None:
-    rows.execute(sa.delete(model_names).where(model_names.c.name == name))
-    rows.execute(sa.insert(model_names), {"name": name, "origin": origin})
 
 
 def _subject(fact: Message) -> tuple[str | None, str | None, int]:

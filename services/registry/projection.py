@@ -15,6 +15,7 @@ from eventstore.bulk import insert_rows
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from rollforward import v1
+from services.pending import Key, Pending
 from services.registry import POLICIES_STREAM, origin_of
 from services.registry.tables import (
     alias_changes,
@@ -31,18 +32,6 @@ from services.registry.tables import (
 )
 from services.times import nanoseconds, timestamp
 
-# Made once: to make a statement takes longer than to run it.
-_OF: sa.BindParameter[str] = sa.bindparam("of")
-_TOUCH = (
-    sa.update(models)
-    .where(models.c.origin == _OF)
-    .values(revision=sa.bindparam("to"), stream_revision=sa.bindparam("at"), updated_at=sa.bindparam("on"))
-)
-_UNSET = sa.delete(aliases).where(aliases.c.origin == _OF, aliases.c.alias == sa.bindparam("named"))
-_END_SCHEDULE = sa.delete(schedules).where(schedules.c.schedule_id == sa.bindparam("ended"))
-_LATEST = sa.update(models).where(models.c.origin == _OF).values(latest_version=sa.bindparam("newest"))
-_SET = sa.insert(aliases)
-_CREATE, _NAME, _REGISTER = sa.insert(models), sa.insert(names), sa.insert(versions)
 _OF_NO_MODEL = (POLICIES_STREAM, EPOCH_STREAM)
 
 Fact = Any
@@ -57,67 +46,64 @@ class RegistryProjection:
     tables = tables
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events mean: each by itself, then what all of them add, then what is left of changes."""
+        """Writes what events mean."""
+        pending = Pending()
+        changes: list[tuple[object, ...]] = []
+        others: list[tuple[object, ...]] = []
         for event in events:
             if write := _WRITERS[type(event.data)]:
-                write(rows, event, event.data)
-        changing = [event for event in events if isinstance(event.data, _CHANGES)]
-        _change_aliases(rows, changing)
-        others = [event for event in events if not isinstance(event.data, _CHANGES)]
-        insert_rows(rows, event_ids, [(event.position, event.id, event.append_end) for event in others])
-        touched = {event.stream: event for event in events if event.stream not in _OF_NO_MODEL}
-        _many(rows, _TOUCH, [_touched(event) for event in touched.values()])
+                write(pending, event, event.data)
+            if isinstance(event.data, _CHANGES):
+                changes.append(_change_alias(pending, event))
+            else:
+                others.append((event.position, event.id, event.append_end))
+            if event.stream not in _OF_NO_MODEL:
+                touched = {"revision": event.append_end, "stream_revision": event.position, "updated_at": event.time}
+                pending.change(models, (origin_of(event.stream),), touched)
+        pending.write(rows)
+        insert_rows(rows, alias_changes, changes)
+        insert_rows(rows, event_ids, others)
 
 
-def _many(rows: sa.Connection, statement: sa.Executable, many: Sequence[Mapping[str, object]]) -> None:
-    if many:
-        rows.execute(statement, many)
-
-
-def _touched(event: RecordedEvent) -> dict[str, object]:
-    return {"of": origin_of(event.stream), "to": event.append_end, "at": event.position, "on": event.time}
-
-
-def _create_model(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelCreated) -> None:
+def _create_model(pending: Pending, event: RecordedEvent, fact: v1.ModelCreated) -> None:
     origin = origin_of(event.stream)
     row = {
-        "origin": origin,
         "name": fact.model,
         "description": fact.description,
         "gate": "",
         "latest_version": 0,
-        "created_at": event.time,
         "actor": event.metadata.actor,
+        "created_at": event.time,
         "created": event.position,
         "updated_at": event.time,
+        "deleted_at": None,
         "revision": event.append_end,
         "stream_revision": event.position,
     }
-    rows.execute(_CREATE, row)
-    rows.execute(_NAME, {"name": fact.model, "origin": origin, "position": event.position})
-    _tag(rows, model_tags, {"origin": origin}, fact.tags)
+    pending.put(models, (origin,), row)
+    pending.put(names, (fact.model,), {"origin": origin, "position": event.position})
+    _tag(pending, model_tags, (origin,), fact.tags)
 
 
-def _take_name(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelNameTaken) -> None:
-    rows.execute(_NAME, {"name": fact.name, "origin": fact.origin, "position": event.position})
+def _take_name(pending: Pending, event: RecordedEvent, fact: v1.ModelNameTaken) -> None:
+    pending.put(names, (fact.name,), {"origin": fact.origin, "position": event.position})
 
 
 def _of_model(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
     """Writes some columns of the event's model."""
 
-    def write(rows: sa.Connection, event: RecordedEvent, fact: Fact) -> None:
-        this = models.c.origin == origin_of(event.stream)
-        rows.execute(sa.update(models).where(this).values(**values(event, fact)))
+    def write(pending: Pending, event: RecordedEvent, fact: Fact) -> None:
+        pending.change(models, (origin_of(event.stream),), values(event, fact))
 
     return write
 
 
-def _change_model_tags(rows: sa.Connection, event: RecordedEvent, fact: v1.ModelTagsChanged) -> None:
-    _change_tags(rows, model_tags, {"origin": origin_of(event.stream)}, fact.changes)
+def _change_model_tags(pending: Pending, event: RecordedEvent, fact: v1.ModelTagsChanged) -> None:
+    _change_tags(pending, model_tags, (origin_of(event.stream),), fact.changes)
 
 
-def _register(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionRegistered) -> None:
-    key = {"origin": origin_of(event.stream), "version": fact.version}
+def _register(pending: Pending, event: RecordedEvent, fact: v1.VersionRegistered) -> None:
+    origin = origin_of(event.stream)
     row = {
         "digest": fact.digest,
         "run_id": fact.run_id,
@@ -126,12 +112,13 @@ def _register(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionRegiste
         "registered": _registered(event, fact).SerializeToString(deterministic=True),
         "created_at": event.time,
         "updated_at": event.time,
+        "deleted_at": None,
         "revision": event.position,
         "changed": event.append_end,
     }
-    rows.execute(_REGISTER, key | row)
-    _tag(rows, version_tags, key, fact.tags)
-    rows.execute(_LATEST, {"of": key["origin"], "newest": fact.version})
+    pending.put(versions, (origin, fact.version), row)
+    _tag(pending, version_tags, (origin, fact.version), fact.tags)
+    pending.change(models, (origin,), {"latest_version": fact.version})
 
 
 def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
@@ -164,10 +151,9 @@ def new_version(event: RecordedEvent) -> v1.Version:
 def _of_version(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
     """Writes some columns of the event's version."""
 
-    def write(rows: sa.Connection, event: RecordedEvent, fact: Fact) -> None:
-        this = sa.and_(versions.c.origin == origin_of(event.stream), versions.c.version == fact.version)
-        changed = {"updated_at": event.time, "changed": event.append_end}
-        rows.execute(sa.update(versions).where(this).values(**changed, **values(event, fact)))
+    def write(pending: Pending, event: RecordedEvent, fact: Fact) -> None:
+        changed = {"updated_at": event.time, "changed": event.append_end, **values(event, fact)}
+        pending.change(versions, (origin_of(event.stream), fact.version), changed)
 
     return write
 
@@ -175,32 +161,34 @@ def _of_version(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -
 _touch_version = _of_version(lambda _event, _fact: {})
 
 
-def _change_version_tags(rows: sa.Connection, event: RecordedEvent, fact: v1.VersionTagsChanged) -> None:
-    _change_tags(rows, version_tags, {"origin": origin_of(event.stream), "version": fact.version}, fact.changes)
-    _touch_version(rows, event, fact)
+def _change_version_tags(pending: Pending, event: RecordedEvent, fact: v1.VersionTagsChanged) -> None:
+    _change_tags(pending, version_tags, (origin_of(event.stream), fact.version), fact.changes)
+    _touch_version(pending, event, fact)
 
 
-def _tag(rows: sa.Connection, table: sa.Table, owner: Mapping[str, object], tags: Mapping[str, str]) -> None:
-    if tags:
-        rows.execute(sa.insert(table), [{**owner, "key": key, "value": value} for key, value in tags.items()])
+def _tag(pending: Pending, table: sa.Table, owner: Key, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        pending.put(table, (*owner, key), {"value": value})
 
 
-def _change_tags(rows: sa.Connection, table: sa.Table, owner: Mapping[str, object], changes: Fact) -> None:
-    same = [table.c[name] == value for name, value in owner.items()]
-    rows.execute(sa.delete(table).where(*same, table.c.key.in_([change.key for change in changes])))
-    _tag(rows, table, owner, {change.key: change.to_value for change in changes if change.HasField("to_value")})
+def _change_tags(pending: Pending, table: sa.Table, owner: Key, changes: Fact) -> None:
+    for change in changes:
+        if change.HasField("to_value"):
+            pending.put(table, (*owner, change.key), {"value": change.to_value})
+        else:
+            pending.remove(table, (*owner, change.key))
 
 
-def _change_aliases(rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-    changes = [(event, origin_of(event.stream), change_of(event)) for event in events]
-    insert_rows(rows, alias_changes, [_recorded(event, origin, change) for event, origin, change in changes])
-    newest = {(origin, change.alias): change for _, origin, change in changes}
-    _many(rows, _UNSET, [{"of": origin, "named": alias} for origin, alias in newest])
-    _many(rows, _SET, [_assigned(origin, change) for (origin, _), change in newest.items()])
-
-
-def _recorded(event: RecordedEvent, origin: str, change: v1.AliasChange) -> tuple[object, ...]:
-    """Return a row of `alias_changes`, in the order of its columns."""
+def _change_alias(pending: Pending, event: RecordedEvent) -> tuple[object, ...]:
+    """Set an alias, and return the row of `alias_changes`, in the order of its columns."""
+    origin, change = origin_of(event.stream), change_of(event)
+    row = {
+        "version": change.to_version,
+        "revision": change.revision,
+        "position": change.position,
+        "expires_at": nanoseconds(change.expires_at) if change.HasField("expires_at") else None,
+    }
+    pending.put(aliases, (origin, change.alias), row)
     return (
         event.position,
         event.append_end,
@@ -216,23 +204,11 @@ def _recorded(event: RecordedEvent, origin: str, change: v1.AliasChange) -> tupl
     )
 
 
-def _assigned(origin: str, change: v1.AliasChange) -> dict[str, object]:
-    return {
-        "origin": origin,
-        "alias": change.alias,
-        "version": change.to_version,
-        "revision": change.revision,
-        "position": change.position,
-        "expires_at": nanoseconds(change.expires_at) if change.HasField("expires_at") else None,
-    }
-
-
-def _schedule(rows: sa.Connection, event: RecordedEvent, fact: v1.AliasMoveScheduled) -> None:
+def _schedule(pending: Pending, event: RecordedEvent, fact: v1.AliasMoveScheduled) -> None:
     row = {
-        "schedule_id": fact.schedule_id,
+        "event_id": event.id,
         "origin": origin_of(event.stream),
         "alias": fact.alias,
-        "event_id": event.id,
         "version": fact.to_version,
         "at": nanoseconds(fact.at),
         "expected_revision": fact.expected_revision if fact.HasField("expected_revision") else None,
@@ -241,30 +217,26 @@ def _schedule(rows: sa.Connection, event: RecordedEvent, fact: v1.AliasMoveSched
         "created_at": event.time,
         "revision": event.position,
     }
-    rows.execute(sa.insert(schedules), row)
+    pending.put(schedules, (fact.schedule_id,), row)
 
 
 def _end_schedule(
-    rows: sa.Connection, _: RecordedEvent, fact: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
+    pending: Pending, _: RecordedEvent, fact: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
 ) -> None:
     if fact.schedule_id:
-        rows.execute(_END_SCHEDULE, {"ended": fact.schedule_id})
+        pending.remove(schedules, (fact.schedule_id,))
 
 
-def _set_policy(rows: sa.Connection, event: RecordedEvent, fact: v1.PolicySet) -> None:
-    _write_policy(rows, event, fact.to.name, fact.to.SerializeToString(deterministic=True))
+def _set_policy(pending: Pending, event: RecordedEvent, fact: v1.PolicySet) -> None:
+    row = {"policy": fact.to.SerializeToString(deterministic=True), "revision": event.append_end}
+    pending.put(policies_table, (fact.to.name,), row)
 
 
-def _remove_policy(rows: sa.Connection, event: RecordedEvent, fact: v1.PolicyRemoved) -> None:
-    _write_policy(rows, event, fact.policy.name, None)
+def _remove_policy(pending: Pending, event: RecordedEvent, fact: v1.PolicyRemoved) -> None:
+    pending.put(policies_table, (fact.policy.name,), {"policy": None, "revision": event.append_end})
 
 
-def _write_policy(rows: sa.Connection, event: RecordedEvent, name: str, body: bytes | None) -> None:
-    rows.execute(sa.delete(policies_table).where(policies_table.c.name == name))
-    rows.execute(sa.insert(policies_table), {"name": name, "policy": body, "revision": event.append_end})
-
-
-Writer = Callable[[sa.Connection, RecordedEvent, Fact], None]
+Writer = Callable[[Pending, RecordedEvent, Fact], None]
 
 _CHANGES = (v1.AliasMoved, v1.AliasRemoved)
 

@@ -6,13 +6,13 @@ A model's *origin* is the name that it was created with. Its stream is named by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
 from eventstore.event import RecordedEvent
 from eventstore.rows import checkpoint
 from rollforward import v1
+from services.pending import Pending
 
 tables = sa.MetaData()
 
@@ -40,12 +40,6 @@ current_names = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
 )
 
-# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-_FORGET = sa.delete(assignments).where(
-    assignments.c.origin == sa.bindparam("of"), assignments.c.alias == sa.bindparam("named")
-)
-_ASSIGN = sa.insert(assignments)
-
 
 class AssignmentsProjection:
     """Keeps the newest assignment of every alias, and whose name a name is."""
@@ -56,44 +50,24 @@ class AssignmentsProjection:
 
     def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events of the registry log mean to serving."""
-        newest: dict[tuple[str, str], RecordedEvent] = {}
+        pending = Pending()
         for event in events:
+            origin = origin_of(event)
             match event.data:
                 case v1.AliasMoved() | v1.AliasRemoved() as fact:
-                    newest[origin_of(event), fact.alias] = event
+                    new = assignment_of(event, v1.Target(alias=fact.alias))
+                    row = {"version": new.version, "digest": new.digest, "revision": new.revision}
+                    pending.put(assignments, (origin, fact.alias), row)
                 case v1.ModelCreated() as fact:
-                    _name(rows, fact.model, origin_of(event))
-                    _call(rows, origin_of(event), fact.model)
+                    pending.put(model_names, (fact.model,), {"origin": origin})
+                    pending.put(current_names, (origin,), {"name": fact.model})
                 case v1.ModelNameTaken() as fact:
-                    _name(rows, fact.name, fact.origin)
+                    pending.put(model_names, (fact.name,), {"origin": fact.origin})
                 case v1.ModelRenamed() as fact:
-                    _call(rows, origin_of(event), fact.to_name)
+                    pending.put(current_names, (origin,), {"name": fact.to_name})
                 case _:
                     pass
-        if newest:
-            rows.execute(_FORGET, [{"of": origin, "named": alias} for origin, alias in newest])
-            rows.execute(_ASSIGN, [_row(*key, event) for key, event in newest.items()])
-
-
-def _name(rows: sa.Connection, name: str, origin: str) -> None:
-    rows.execute(sa.delete(model_names).where(model_names.c.name == name))
-    rows.execute(sa.insert(model_names), {"name": name, "origin": origin})
-
-
-def _call(rows: sa.Connection, origin: str, name: str) -> None:
-    rows.execute(sa.delete(current_names).where(current_names.c.origin == origin))
-    rows.execute(sa.insert(current_names), {"origin": origin, "name": name})
-
-
-def _row(origin: str, alias: str, event: RecordedEvent) -> dict[str, Any]:
-    new = assignment_of(event, v1.Target(alias=alias))
-    return {
-        "origin": origin,
-        "alias": alias,
-        "version": new.version,
-        "digest": new.digest,
-        "revision": new.revision,
-    }
+        pending.write(rows)
 
 
 def origin_of(event: RecordedEvent) -> str:
