@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from eventstore.epochs import find_loss
+from eventstore.error_text import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projection import Projector
 from eventstore.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
@@ -107,7 +108,7 @@ class SnapshotKeeper:
             useless = [one.name for one in kept if one not in newest]
             await asyncio.to_thread(self._snapshots.forget, useless, lost)
         except StoreUnavailable as error:
-            _logger.warning("old snapshots stay", projection=self._projector.name, error=str(error))
+            _logger.warning("old snapshots stay", projection=self._projector.name, error=error_text(error))
 
     async def _run(self) -> None:
         while True:
@@ -117,7 +118,7 @@ class SnapshotKeeper:
                     async for _ in self.take():
                         pass
             except (StoreUnavailable, Rejected, OSError) as error:
-                _logger.warning("no snapshot was taken", projection=self._projector.name, error=str(error))
+                _logger.warning("no snapshot was taken", projection=self._projector.name, error=error_text(error))
 
     async def _is_due(self) -> bool:
         """Another process that keeps these rows may have taken one."""

@@ -12,6 +12,7 @@ import structlog
 
 from eventstore.damage import RowsDamaged
 from eventstore.epochs import refuse_losses
+from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.filling import catch_up
 from eventstore.generations import Generations
@@ -95,7 +96,7 @@ async def _filled(generations: Generations, store: EventStore, progress: Callabl
         await asyncio.to_thread(generations.discard, rows)
         if not isinstance(error, Exception) or isinstance(error, _AWAY):
             raise
-        _logger.warning("rows cannot be filled at once", projection=generations.name, error=str(error))
+        _logger.warning("rows cannot be filled at once", projection=generations.name, error=error_text(error))
         return None
     return rows
 
@@ -109,7 +110,7 @@ async def _restored(
     try:
         kept = await run(executor, snapshots.kept)
     except (StoreUnavailable, OSError) as error:
-        _logger.warning("no snapshot can be looked for", projection=name, error=str(error))
+        _logger.warning("no snapshot can be looked for", projection=name, error=error_text(error))
         return None
     await refuse_losses(store, await run(executor, snapshots.known))
     for snapshot in kept:
@@ -119,7 +120,7 @@ async def _restored(
         try:
             rows = await run(executor, snapshots.restore, snapshot)
         except _WRONG as error:
-            _logger.warning("snapshot cannot be used", projection=name, snapshot=snapshot.name, error=str(error))
+            _logger.warning("snapshot cannot be used", projection=name, snapshot=snapshot.name, error=error_text(error))
         else:
             _logger.info("rows are those of a snapshot", projection=name, position=snapshot.position)
             return rows

@@ -14,6 +14,7 @@ import structlog
 
 from eventstore.damage import RowsDamaged, damage_of
 from eventstore.decider import Request
+from eventstore.error_text import error_text
 from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.event import appends_of
 from eventstore.filling import catch_up, fill
@@ -349,12 +350,14 @@ class Projector:
             except (*_DATABASE_AWAY, StoreUnavailable) as error:
                 if self.tail.failure:
                     return self._fail(self.tail.failure)
-                _logger.warning("projection waits", projection=self.name, error=str(error))
+                _logger.warning("projection waits", projection=self.name, error=error_text(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
                 if why := damage_of(error):
                     return self._repair(why)
-                _logger.exception("projection failed", projection=self.name, position=self.position, why=str(error))
+                _logger.exception(
+                    "projection failed", projection=self.name, position=self.position, why=error_text(error)
+                )
                 return self._fail(error)
 
     def _repair(self, why: str) -> None:
@@ -372,7 +375,7 @@ class Projector:
             self._rows = await self._retry(self._opened)
             self._checkpoint = (await self._retry(lambda: self._in_writer(self.rows.checkpoint))).position
         except Exception as error:
-            _logger.exception("projection failed", projection=self.name, why=str(error))
+            _logger.exception("projection failed", projection=self.name, why=error_text(error))
             self._fail(error)
         else:
             self._reached.advance(self._checkpoint)
@@ -385,7 +388,7 @@ class Projector:
             try:
                 return await job()
             except (sa.exc.DBAPIError, StoreUnavailable, OSError) as error:
-                _logger.warning("projection waits", projection=self.name, error=str(error))
+                _logger.warning("projection waits", projection=self.name, error=error_text(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _close_later(self, rows: Rows) -> None:

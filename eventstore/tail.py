@@ -11,6 +11,7 @@ from itertools import takewhile
 import structlog
 
 from eventstore.epochs import begins_epoch, epoch_of
+from eventstore.error_text import error_text
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import EVENT_BYTES, RecordedEvent
 from eventstore.reached import Reached
@@ -270,7 +271,7 @@ class Tail:
             except Exception as error:
                 _logger.exception("log cannot be followed", log=self.store.log, position=self.position)
                 self.failure = error
-                self._end_with(StoreUnavailable(f"the {self.store.log} log cannot be followed: {error}"))
+                self._end_with(StoreUnavailable(f"the {self.store.log} log cannot be followed: {error_text(error)}"))
                 return
 
     def _end_with(self, error: StoreUnavailable) -> None:

@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 
 from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
+from eventstore.error_text import error_text
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.generations import Generations
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
@@ -275,7 +276,7 @@ def _naming_settings() -> Iterator[None]:
     try:
         yield
     except (ValueError, ImportError, OSError, BaseError, sa.exc.ArgumentError) as error:
-        words = f"rows or artifacts cannot be kept where they should: {error}"
+        words = f"rows or artifacts cannot be kept where they should: {error_text(error)}"
         raise Rejected(Kind.INVALID, "INVALID_SETTING", words) from error
 
 
@@ -294,7 +295,7 @@ def _naming_database() -> Iterator[None]:
     try:
         yield
     except (sa.exc.DBAPIError, OSError) as error:
-        words = " ".join(str(getattr(error, "orig", error)).split())
+        words = error_text(getattr(error, "orig", error))
         raise StoreUnavailable(f"cannot use the database: {words}", "DATABASE_UNAVAILABLE") from error
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from eventstore.error_text import error_text
+
 
 def report(error: BaseException) -> None:
     """Write an error to standard error as "rollforward: REASON: text", the order in which the client writes it too."""
-    reason, message = getattr(error, "reason", ""), getattr(error, "message", None) or str(error)
-    text = " ".join(f"{reason}: {message}".split()) if reason else " ".join(message.split())
-    print(f"rollforward: {text}", file=sys.stderr)
+    reason = getattr(error, "reason", "")
+    message = " ".join(str(getattr(error, "message", "")).split()) or error_text(error)
+    prefix = f"{reason}: " if reason else ""
+    print(f"rollforward: {prefix}{message.removeprefix(prefix)}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from eventstore.epochs import begin_epoch, find_loss, mark_of, next_epoch
+from eventstore.error_text import error_text
 from eventstore.errors import LogLost, Loss, StoreUnavailable, UnknownEventType
 from eventstore.event import KnownPosition, Metadata
 from eventstore.files import write_durably
@@ -209,7 +210,7 @@ class PositionNotes:
             try:
                 await asyncio.to_thread(_write_note, note_path(self._data, log), await self._known(tail))
             except (OSError, StoreUnavailable, UnknownEventType) as error:
-                _logger.warning("position of the log is not noted", log=log, error=str(error))
+                _logger.warning("position of the log is not noted", log=log, error=error_text(error))
             else:
                 self._noted[log] = tail.position
 

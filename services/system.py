@@ -8,6 +8,7 @@ from contextlib import aclosing
 from importlib.metadata import version
 from typing import TypeVar
 
+from eventstore.error_text import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projector
@@ -88,7 +89,7 @@ async def _log(tail: Tail) -> tuple[v1.LogStatus, str]:
         async with asyncio.timeout(ANSWER_SECONDS):
             head, condition = await store.head(), await store.condition()
     except (StoreUnavailable, TimeoutError) as error:
-        warning = f"the {store.log} log does not answer: {str(error) or f'no answer within {ANSWER_SECONDS:g} s'}"
+        warning = f"the {store.log} log does not answer: {error_text(error)}"
         return v1.LogStatus(name=store.log, head=tail.position, warnings=[warning]), ""
     status = v1.LogStatus(
         name=store.log,

@@ -16,6 +16,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
 from eventstore.errors import StoreUnavailable
+from eventstore.jetstream.description import describe
 
 __all__ = ["NatsClient", "StreamArchive", "find_stream", "restore_stream", "snapshot_stream"]
 
@@ -60,7 +61,7 @@ async def snapshot_stream(client: NatsClient, log: str) -> AsyncGenerator[Stream
         if (status := (message.headers or {}).get("Status", "204")) != "204":
             raise StoreUnavailable(f"the snapshot of the {log} log broke off: {status} {message.headers}")
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"the snapshot of the {log} log broke off: {error!r}") from error
+        raise StoreUnavailable(f"the snapshot of the {log} log broke off: {describe(error)}") from error
     finally:
         await chunks.unsubscribe()
 
@@ -97,7 +98,7 @@ async def _request(client: NatsClient, subject: str, data: bytes) -> Msg:
     try:
         return await client.request(subject, data, timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"NATS does not answer {subject}: {error!r}") from error
+        raise StoreUnavailable(f"NATS does not answer {subject}: {describe(error)}") from error
 
 
 def _refuse(answer: Mapping[str, Any], log: str) -> None:

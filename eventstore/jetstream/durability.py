@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from nats.js import api
 
+from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream.health import ask_server
 
@@ -62,7 +63,7 @@ def _read_monitor(url: str) -> Flush:
         connection.request("GET", parts.path.rstrip("/") + "/varz")
         return _flush(json.loads(connection.getresponse().read()))
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        raise StoreUnavailable(f"the monitoring port {url} does not answer: {error!r}") from error
+        raise StoreUnavailable(f"the monitoring port {url} does not answer: {error_text(error)}") from error
     finally:
         connection.close()
 

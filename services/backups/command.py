@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from eventstore.errors import Rejected, StoreUnavailable, UnsafeStore
 from services.data_directory import DataDirectoryError
+from services.failures import report
 from services.nats_server import NatsServerError
 from services.settings import Settings, from_environment
 
@@ -117,8 +118,7 @@ def _run(
         settings = replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         done = asyncio.run(job(settings))
     except _REFUSALS as error:
-        reason = getattr(error, "reason", "")
-        print(f"rollforward: {error}{f' ({reason})' if reason else ''}", file=sys.stderr)
+        report(error)
         return 1
     if output == "json":
         print(json.dumps(done, indent=2))

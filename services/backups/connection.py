@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import connect
 from eventstore.jetstream.archive import NatsClient
@@ -62,7 +63,9 @@ def _running(directory: Path) -> tuple[str, str, str]:
         found = _USER.search((directory / "nats-server.conf").read_text())
         ports = [json.loads(path.read_text())["nats"][0] for path in directory.glob("*.ports")]
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise StoreUnavailable(f"cannot read where the NATS server over {directory} listens: {error}") from error
+        raise StoreUnavailable(
+            f"cannot read where the NATS server over {directory} listens: {error_text(error)}"
+        ) from error
     if not (found and ports):
         raise StoreUnavailable(f"cannot read where the NATS server over {directory} listens. Is it starting? Try again")
     return ports[0], found[1], found[2]

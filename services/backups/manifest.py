@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eventstore.error_text import error_text
 from eventstore.errors import Kind, Rejected
 from eventstore.files import write_durably
 
@@ -82,7 +83,7 @@ def read_manifest(backup: Path) -> Manifest:
         logs = {log: LogBackup(**entry) for log, entry in found.pop("logs").items()}
         return Manifest(logs=logs, **found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise invalid(f"{backup} holds no backup that can be read: {error}") from error
+        raise invalid(f"{backup} holds no backup that can be read: {error_text(error)}") from error
 
 
 def invalid(message: str) -> Rejected:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import structlog
 from typing_extensions import override
 
+from eventstore.error_text import error_text
 from rollforward.v1 import Assignment
 from services.serving.lane import Lane
 from services.serving.models import Model
@@ -133,7 +134,7 @@ class Slot:
             loaded = await self._load(assignment)
         except Exception as error:  # noqa: BLE001 - a model's bytes may raise anything
             _log.exception("assignment refused", target=str(self.target), version=assignment.version)
-            self._conclude(assignment, heard, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+            self._conclude(assignment, heard, f"{type(error).__name__}: {error_text(error)}"[:LONGEST_ERROR])
         else:
             self._swap(assignment, loaded, heard)
 

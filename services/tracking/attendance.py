@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.decider import CommandHandler
+from eventstore.error_text import error_text
 from eventstore.errors import Conflict, Rejected, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
@@ -217,7 +218,7 @@ class Attendance:
                 await self._lose_silent(now)
             except (StoreUnavailable, TimeoutError) as error:
                 if not away:
-                    _logger.warning("attendance waits for the log", error=str(error))
+                    _logger.warning("attendance waits for the log", error=error_text(error))
                 away = True
             except Exception:
                 _logger.exception("attendance met a defect and goes on")

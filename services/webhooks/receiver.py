@@ -13,6 +13,8 @@ from importlib.metadata import version
 
 import httpx
 
+from eventstore.error_text import error_text
+
 REQUEST_SECONDS = 15.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -62,7 +64,7 @@ async def post(
     except TimeoutError:
         detail = f"no answer within {seconds:.3g} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        detail = f"{type(error).__name__}: {error}"
+        detail = error_text(error)
     return Answer(0, detail[:DETAIL_CHARACTERS], time.monotonic() - started)
 
 

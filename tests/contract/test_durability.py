@@ -107,8 +107,9 @@ async def test_what_cannot_be_read_is_warned_of(nats_address: NatsAddress) -> No
             ask_system_account(nats_address.url, nats_address.user, nats_address.password),
             ask_monitor("http://127.0.0.1:1"),
         ):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable) as unavailable:
                 await asking()
+            assert "Error(" not in str(unavailable.value)
             assert len((await JetStreamStore(client, "unread", TYPES, asking).condition()).warnings) == 1
 
 

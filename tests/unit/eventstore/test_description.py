@@ -18,14 +18,14 @@ from eventstore.jetstream.publishing import AnswerLost
             "insufficient resources (code 400, error 10077)",
         ),
         (APIError(code=429, description="too many", err_code=10210), "too many (code 429, error 10210)"),
-        (APIError(), "APIError (code unknown, error unknown)"),
-        (ServiceUnavailableError(), "ServiceUnavailableError (code unknown, error unknown)"),
+        (APIError(), "api error (code unknown, error unknown)"),
+        (ServiceUnavailableError(), "service unavailable error (code unknown, error unknown)"),
         (NoStreamResponseError(), NO_STREAM_RESPONSE),
         (nats.errors.TimeoutError(), "no answer in time"),
         (TimeoutError(), "no answer in time"),
         (nats.errors.ConnectionClosedError(), "connection closed"),
         (AnswerLost("gone"), "gone"),
-        (nats.errors.Error(), "Error"),
+        (nats.errors.Error(), "error"),
     ],
 )
 def test_no_error_is_without_words(error: Exception, text: str) -> None:

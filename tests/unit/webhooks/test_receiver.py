@@ -82,6 +82,7 @@ async def test_without_an_answer_there_is_no_status() -> None:
     for answer in (late, rude, refused):
         assert (answer.status_code, answer.taken, answer.gone) == (0, False, False)
         assert answer.detail
+        assert "Error" not in answer.detail
 
 
 def test_pauses_begin_short_double_and_end_at_a_minute() -> None:
