@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -24,10 +24,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rollforward import v1
 from rollforward.errors import from_rpc_error
 from tests.e2e.program import until
-from tests.integration.command_line import program
+from tests.histories.cluster import SERVERS, Cluster
+from tests.integration.command_line import done, program
 from tests.integration.up import SECONDS, Up, up
 from tests.servers.disk import fill, small_disk
 from tests.servers.postgres import running_postgres
+from tests.timeouts import scaled
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -123,6 +125,31 @@ def test_not_ready_while_the_database_is_away(tmp_path: Path) -> None:
             server.start()
             until(lambda: is_ready(services), "ready again")
             assert services.program.terminate() == 0
+
+
+@pytest.mark.busy
+def test_not_ready_while_the_cluster_has_no_quorum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack)
+        monkeypatch.setenv("ROLLFORWARD_REPLICAS", str(SERVERS))
+        services = stack.enter_context(up(tmp_path / "data", "--nats", cluster.url))
+        until(lambda: is_ready(services), "ready")
+        model = services.new_model()
+        # The registry log's leader survives: left alone, it steps down by itself after 10 to 20 s.
+        leader = cluster.leader("registry")
+        lost = [server for number, server in enumerate(cluster.servers) if number != leader]
+        for server in lost:
+            server.kill()
+        problem = "the registry log takes no writes"
+        until(lambda: any(problem in one for one in readiness(services).get("problems", [])), problem, scaled(60.0))
+        until(lambda: is_unready(services), "not ready")
+        assert health(services, "rollforward.v1.RegistryService") != SERVING
+        assert problem in " ".join(done(program(services.address)("status")).split())
+        lost[0].start()
+        until(lambda: is_ready(services), "ready again")
+        assert re.search(r"^ready +yes$", done(program(services.address)("status")), re.MULTILINE)
+        assert services.move(model, 1).position
+        assert services.program.terminate() == 0
 
 
 def move_again_and_again(services: Up, model: str) -> None:

@@ -17,7 +17,7 @@ def status(*, connection: Connection | None = None) -> v1.GetStatusResponse:
     Raises Unavailable.
     """
     link = current(connection)
-    merged = v1.GetStatusResponse()
+    merged = v1.GetStatusResponse(ready=True)
     for answer in _statuses(link):
         merged.services.extend(name for name in answer.services if name not in merged.services)
         logs = {log.name for log in merged.logs}
@@ -25,6 +25,8 @@ def status(*, connection: Connection | None = None) -> v1.GetStatusResponse:
         merged.projections.extend(answer.projections)
         merged.nats_version = merged.nats_version or answer.nats_version
         merged.version = merged.version or answer.version
+        merged.ready = merged.ready and answer.ready
+        merged.problems.extend(problem for problem in answer.problems if problem not in merged.problems)
     return merged
 
 
