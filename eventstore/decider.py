@@ -304,7 +304,8 @@ class CommandHandler(Generic[S]):
         _check_readable(event)
         try:
             state = self._decider.evolve(held.state, event)
-        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        except Exception as error:
+            # A fold is pure and asks nothing that may be away: whatever it raises is about this event.
             raise StreamUnreadable(event, f"{event.type_name} does not follow from the events before it") from error
         return _Held(state, event.position, event.append_end)
 
