@@ -1,7 +1,7 @@
 """Pages: the sizes and tokens of all listings.
 
-A token holds the key of the last row, so that pages stay right while writes go on. A page ends when it has as many rows
-as were asked for or as many bytes as fit a message, whichever comes first.
+A token holds the key of the last row, so that pages stay right while writes go on, and the epochs that the key is of. A
+page ends when it has as many rows as were asked for or as many bytes as fit a message, whichever comes first.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
+from eventstore.epochs import check_epoch, on_wire
 from eventstore.errors import Kind, Rejected
 
 
@@ -33,6 +36,9 @@ LARGEST_BYTES = 2 * 1024 * 1024
 MAX_ROW_BYTES = 4_000_000
 """Bytes of one row in an answer, so that a page of this row alone fits gRPC's 4 MiB."""
 
+EPOCHS: ContextVar[Mapping[str, int]] = ContextVar("EPOCHS", default=MappingProxyType({}))
+"""The current epochs of the logs that the call at hand is answered from, by the log's name."""
+
 _SHOWN_AT_ONCE = 100
 _FRAME_BYTES = 8  # around an item of a message, at most
 _UNFIT = re.compile("[\0\ud800-\udfff]")
@@ -48,6 +54,7 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
 
     Raises:
         Rejected: INVALID_PAGE when the token is not one of ours for this listing.
+        Conflict: LOG_EPOCH_CHANGED when it is of another epoch.
     """
     if not token:
         return None
@@ -55,8 +62,12 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
         key = json.loads(base64.b64decode(token, altchars="-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_fits, key)):
+    epochs = key.pop(0) if isinstance(key, list) and key and isinstance(key[0], dict) else {}
+    is_ours = isinstance(key, list) and [type(part) for part in key] == list(types) and all(map(_fits, key))
+    if not is_ours or any(type(epoch) is not int for epoch in epochs.values()):
         raise Rejected(Kind.INVALID, "INVALID_PAGE", "this page token is not from this listing", page_token=token[:200])
+    for log, current in EPOCHS.get().items():
+        check_epoch(log, epochs.get(log, 0), current)
     return tuple(key)
 
 
@@ -119,4 +130,5 @@ def leading(items: Iterable[T], room: int, size: Callable[[T], int]) -> Iterator
 
 def token_of(key: Sequence[object]) -> str:
     """The token of the page that begins behind a key."""
-    return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode()
+    epochs = {log: epoch for log, epoch in EPOCHS.get().items() if on_wire(epoch)}
+    return base64.urlsafe_b64encode(json.dumps([*([epochs] if epochs else []), *key]).encode()).decode()

@@ -33,6 +33,7 @@ from services.actors import check_claimed
 from services.decoding import decoded, decoded_stream
 from services.limits import CallKind, Limiter
 from services.names import check_prose, check_text, check_texts
+from services.pages import EPOCHS
 
 DOMAIN = "rollforward"
 
@@ -310,8 +311,12 @@ class Edge(grpc.aio.ServerInterceptor):
         return watch if method.startswith("Watch") else call
 
     def _tell_epochs(self, service: str, context: Context) -> None:
-        """Send the epochs of the logs that a service answers from along with the answer, unless all are the first."""
+        """Send the epochs of the logs that a service answers from along with the answer, unless all are the first.
+
+        Page tokens hold them too.
+        """
         stores = {source.store.log: source.store.epochs[-1] for source in self.rows.get(service, ())}
+        EPOCHS.set(stores)
         if changed := [f"{log}={epoch}" for log, epoch in stores.items() if epoch != FIRST_EPOCH]:
             context.set_trailing_metadata((("rollforward-epoch", ",".join(changed)),))
 

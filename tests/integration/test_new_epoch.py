@@ -23,6 +23,7 @@ from tests.servers.ports import free_port
 from tests.servers.receiver import Receiver
 
 KEPT_MOVES, LOST_MOVES = 4, 9
+EXPORT = v1.ExportEventsRequest(filter=v1.ListEventsRequest(log="registry"))
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Before:
         kept: The registry log's last position that is kept.
         known: The last that callers have seen.
         revision: The champion's revision that they have seen.
+        page_token: Of the champion's history, behind its newest change.
+        export_token: Of an export of the registry's events.
     """
 
     model: str
@@ -42,6 +45,8 @@ class Before:
     kept: int
     known: int
     revision: int
+    page_token: str
+    export_token: str
     watch: Watch
     runs: RunsWatch
     schedule_id: str
@@ -85,9 +90,17 @@ def know(services: Up, model: str, schedule_id: str, kept: int, receiver: Receiv
     until_cursor(link, told, alias.revision)
     untold = webhooks.create_webhook(receiver.url, model="nothing", from_revision=alias.revision, connection=link)
     known = services.heads()["registry"]
+    page = services.registry.ListAliasHistory(history_request(model), timeout=SECONDS)
+    exported = next(services.audit.ExportEvents(EXPORT, timeout=SECONDS))
     return Before(
-        *(model, link, kept, known, alias.revision, watch, runs, schedule_id, run, told, untold.webhook.webhook_id)
+        *(model, link, kept, known, alias.revision, page.next_page_token, exported.resume_token),
+        *(watch, runs, schedule_id, run, told, untold.webhook.webhook_id),
     )
+
+
+def history_request(model: str, page_token: str = "") -> v1.ListAliasHistoryRequest:
+    """Return the request for a page of one change of the champion."""
+    return v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=1, page_token=page_token)
 
 
 def until_cursor(link: rf.Connection, webhook_id: str, position: int) -> None:
@@ -193,6 +206,21 @@ def test_a_position_of_the_epoch_before_is_refused_at_once(after: After) -> None
     now = champion(after)
     header = (("rollforward-min-position", f"registry={now.position}@{now.epoch}"),)
     assert registry.GetModel(request, timeout=SECONDS, metadata=header).epoch == after.epoch
+
+
+def test_a_page_token_of_the_epoch_before_is_refused(after: After) -> None:
+    model, registry = after.before.model, after.services.registry
+    found = refused(registry.ListAliasHistory, history_request(model, after.before.page_token))
+    assert (found.reason, found.metadata["epoch"]) == ("LOG_EPOCH_CHANGED", str(after.epoch))
+    export = v1.ExportEventsRequest(filter=EXPORT.filter, resume_token=after.before.export_token)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(after.services.audit.ExportEvents(export, timeout=SECONDS))
+    assert from_rpc_error(caught.value).reason == "LOG_EPOCH_CHANGED"
+    first = registry.ListAliasHistory(history_request(model), timeout=SECONDS)
+    second = registry.ListAliasHistory(history_request(model, first.next_page_token), timeout=SECONDS)
+    assert second.changes[0].revision < first.changes[0].revision
+    events = [event.position for part in after.services.audit.ExportEvents(EXPORT) for event in part.events]
+    assert events == sorted(events)
 
 
 def test_a_connection_of_the_epoch_before_goes_on(after: After) -> None:
