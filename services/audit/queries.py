@@ -21,14 +21,19 @@ CHUNK_BYTES = 256 * 1024
 
 
 def names_of(rows: sa.Connection, model: str) -> Sequence[str]:
-    """All names that a model has had, by any of them; the name alone when no model ever had it.
+    """All names that a model has had, by any of them; none when no model ever had it.
 
     Args:
         rows: The rows of the registry log.
         model: The name.
     """
     origin = sa.select(model_names.c.origin).where(model_names.c.name == model).scalar_subquery()
-    return rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all() or [model]
+    return rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all()
+
+
+def has_model(rows: sa.Connection, name: str) -> bool:
+    """Return whether there is an event about a model of this name."""
+    return rows.execute(sa.select(recorded.c.position).where(recorded.c.model == name).limit(1)).first() is not None
 
 
 def full_type(name: str) -> str:

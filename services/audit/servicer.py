@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_type, names_of, newest
+from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_model, has_type, names_of, newest
 from services.pages import cut, key_of, page_size, token_of
 from services.rpc import Context, wait_for
 
@@ -99,7 +99,19 @@ class AuditServicer(v1.AuditServiceServicer):
         if request.model:
             # What a model is called is the registry's affair, whichever log is asked.
             names = await self._projectors["registry"].query(lambda rows: names_of(rows, request.model))
+            names = names or await self._name_alone(request.model)
         return conditions(request, names)
+
+    async def _name_alone(self, name: str) -> Sequence[str]:
+        """Return a name that no model ever had if events are about it, as of a pod that followed it.
+
+        Raises:
+            Rejected: MODEL_NOT_FOUND.
+        """
+        for projector in self._projectors.values():
+            if await projector.query(lambda rows: has_model(rows, name)):
+                return [name]
+        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name[:300]!r}", model=name[:300])
 
     async def _check_type(self, name: str) -> None:
         """Refuse a type that this program does not know, unless a newer one wrote an event of it."""

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.errors import InvalidRequest
+from rollforward.errors import InvalidRequest, NotFound
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
@@ -126,7 +126,25 @@ def test_a_model_is_found_by_each_of_its_names_with_all_that_was_done_to_it(syst
     ]  # fmt: skip
     assert events(system, model=model) == found
     assert types(events(system, model=model, log="serving")) == ["AssignmentApplied"]
-    assert events(system, model=f"{model}x") == []
+    unknown = system.refused(system.audit.ListEvents, v1.ListEventsRequest(model=f"{model}x"))
+    assert (type(unknown), unknown.reason, unknown.metadata["model"]) == (NotFound, "MODEL_NOT_FOUND", f"{model}x")
+
+
+def test_events_of_a_deleted_model_are_found(system: Up) -> None:
+    name = new_id()
+    system.registry.CreateModel(v1.CreateModelRequest(name=name), timeout=SECONDS)
+    system.registry.DeleteModel(v1.DeleteModelRequest(model=name), timeout=SECONDS)
+    assert types(events(system, model=name)) == ["ModelDeleted", "ModelCreated"]
+
+
+def test_events_about_a_name_that_no_model_has_are_found(system: Up) -> None:
+    target = v1.Target(model=new_id(), alias="champion")
+    begin = v1.StartPodRequest(pod_id=new_id(), host="here", endpoint="here:1", targets=[target])
+    system.serving.StartPod(begin, timeout=SECONDS)
+    assignment = v1.Assignment(target=target, revision=system.heads()["registry"])
+    acknowledge = v1.AcknowledgeAssignmentRequest(pod_id=begin.pod_id, assignment=assignment)
+    system.serving.AcknowledgeAssignment(acknowledge, timeout=SECONDS)
+    assert types(events(system, model=target.model)) == ["AssignmentApplied"]
 
 
 def test_changes_of_aliases_are_found_by_alias_and_by_cause(system: Up, model: str) -> None:

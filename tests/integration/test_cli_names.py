@@ -110,6 +110,7 @@ def test_an_experiment_is_named_by_its_number(cli: Cli, facts: Facts) -> None:
     ("command", "reason", "near"),
     [
         ("models show MODELx", "MODEL_NOT_FOUND", "MODEL"),
+        ("audit list --model MODELx", "MODEL_NOT_FOUND", "MODEL"),
         ("models delete UPPER", "MODEL_NOT_FOUND", "MODEL"),
         ("aliases get MODEL@champoin", "ALIAS_NOT_FOUND", "'champion'"),
         ("aliases get MODEL@Champion", "ALIAS_NOT_FOUND", "'champion'"),

@@ -62,6 +62,8 @@ def test_every_type_of_event_is_known(system: Up, typed: str) -> None:
     ("line", "reason"),
     [
         ("deployments list nosuch", "MODEL_NOT_FOUND"),
+        ("audit list --model nosuch", "MODEL_NOT_FOUND"),
+        ("audit export --model nosuch", "MODEL_NOT_FOUND"),
         ("audit list --type Foo", "UNKNOWN_EVENT_TYPE"),
         ("rollback nosuch", "MODEL_NOT_FOUND"),
         ("rollback nosuch@champion", "MODEL_NOT_FOUND"),

@@ -50,7 +50,7 @@ def list_events(
 ) -> list[v1.RecordedEvent]:
     """Events that meet all conditions given, newest first; `limit` None for all.
 
-    Raises InvalidRequest (UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME), Unavailable.
+    Raises InvalidRequest (UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME), NotFound (MODEL_NOT_FOUND), Unavailable.
     """
     link = current(connection)
     query = _query(conditions)

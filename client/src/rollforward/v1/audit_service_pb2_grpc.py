@@ -52,7 +52,7 @@ class AuditServiceServicer(object):
     """
 
     def ListEvents(self, request, context):
-        """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+        """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,7 +60,7 @@ class AuditServiceServicer(object):
 
     def ExportEvents(self, request, context):
         """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
-        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

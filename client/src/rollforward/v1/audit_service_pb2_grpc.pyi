@@ -34,10 +34,10 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
-    """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+    """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND)."""
     ExportEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]
     """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
-    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND).
     """
 
 @_typing.type_check_only
@@ -46,10 +46,10 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+    """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND)."""
     ExportEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportEventsRequest, _audit_service_pb2.ExportEventsResponse]  # type: ignore[assignment]
     """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
-    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+    Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND).
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +61,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEventsResponse, _abc.Awaitable[_audit_service_pb2.ListEventsResponse]]:
-        """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG)."""
+        """Events that match, newest first. Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ExportEvents(
@@ -70,7 +70,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportEventsResponse], _abc.AsyncIterator[_audit_service_pb2.ExportEventsResponse]]:
         """All events that match and that the logs held when it began, log by log, oldest first, as they are read; page size and token are passed over.
-        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG).
+        Errors: INVALID_ARGUMENT (INVALID_PAGE, UNKNOWN_LOG), NOT_FOUND (MODEL_NOT_FOUND).
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
