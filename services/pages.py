@@ -36,7 +36,7 @@ LARGEST_BYTES = 2 * 1024 * 1024
 MAX_ROW_BYTES = 4_000_000
 """Bytes of one row in an answer, so that a page of this row alone fits gRPC's 4 MiB."""
 
-EPOCHS: ContextVar[Mapping[str, int]] = ContextVar("EPOCHS", default=MappingProxyType({}))
+EPOCHS: ContextVar[Mapping[str, int]] = ContextVar("epochs", default=MappingProxyType({}))
 """The current epochs of the logs that the call at hand is answered from, by the log's name."""
 
 _SHOWN_AT_ONCE = 100
