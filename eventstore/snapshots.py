@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import tempfile
 import threading
 import zlib
@@ -19,6 +20,11 @@ from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
 import sqlalchemy as sa
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from eventstore.dumps import BLOCK, Part, blocks, dump
 from eventstore.epochs import FIRST_EPOCH, mark_of
@@ -30,7 +36,13 @@ from eventstore.store import EventStore
 KEPT = 2
 """How many snapshots of a projection are kept."""
 
-_FORM = b"rollforward snapshot 1\n"
+_FORMS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"rollforward snapshot 1\n": zlib.decompress,
+    b"rollforward snapshot 2\n": zstd.decompress,
+}
+"""What each form begins with, and how its frames are decompressed; the last one is written."""
+
+_FORM = list(_FORMS)[-1]
 _LEVEL = 1  # of compression: more of it takes longer and gains nothing
 _DIGEST_BYTES = 32
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{16})(?:-(\d+))?\.(sqlite|postgresql)")
@@ -167,7 +179,7 @@ class Snapshots:
             self._fetch(snapshot, file)
             try:
                 rows = self._filled(file)
-            except (ValueError, TypeError, zlib.error) as error:
+            except (ValueError, TypeError, zlib.error, zstd.ZstdError) as error:
                 raise SnapshotUnusable(f"{snapshot.name} is of another form: {error}") from error
         at = rows.checkpoint()
         if (at.position, mark_of(at.event_id), at.live) != (snapshot.position, snapshot.mark, True):
@@ -233,24 +245,30 @@ def _sealed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _frame(block: bytes) -> bytes:
-    packed = zlib.compress(block, _LEVEL) if block else b""
+    packed = zstd.compress(block, _LEVEL) if block else b""
     return len(packed).to_bytes(4, "big") + packed
 
 
 def _read_header(file: IO[bytes]) -> _Header:
-    if file.read(len(_FORM)) != _FORM:
+    return _Header(**json.loads(next(_frames(file, _decompressor(file)), b"")))
+
+
+def _decompressor(file: IO[bytes]) -> Callable[[bytes], bytes]:
+    """Read which form a snapshot has, and return what decompresses its frames."""
+    if not (decompress := _FORMS.get(file.read(len(_FORM)))):
         raise SnapshotUnusable("it is of another form")
-    return _Header(**json.loads(next(_frames(file), b"")))
+    return decompress
 
 
 def _parts(file: IO[bytes]) -> Iterator[Part]:
     end = file.seek(-_DIGEST_BYTES, 2)
-    file.seek(len(_FORM))
-    next(_frames(file))
+    file.seek(0)
+    decompress = _decompressor(file)
+    next(_frames(file, decompress))
     while file.tell() < end:
-        yield _frames(file)
+        yield _frames(file, decompress)
 
 
-def _frames(file: IO[bytes]) -> Iterator[bytes]:
+def _frames(file: IO[bytes], decompress: Callable[[bytes], bytes]) -> Iterator[bytes]:
     while size := int.from_bytes(file.read(4), "big"):
-        yield zlib.decompress(file.read(size))
+        yield decompress(file.read(size))

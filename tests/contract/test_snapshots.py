@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +54,7 @@ def _empty(data: bytes) -> bytes:
 
 
 def _other_form(data: bytes) -> bytes:
-    pieces = [snapshots._FORM.replace(b"1", b"2"), data[len(snapshots._FORM) : -snapshots._DIGEST_BYTES]]
+    pieces = [snapshots._FORM.replace(b"2", b"9"), data[len(snapshots._FORM) : -snapshots._DIGEST_BYTES]]
     return b"".join(snapshots._sealed(pieces))
 
 
@@ -100,6 +101,25 @@ async def test_a_damaged_snapshot_is_passed_over(location: str, objects: ObjectP
         async with running(log, location, projection, objects) as projector:
             assert projection.applied == list(range(first + 1, last + 1))
             assert await projector.query(all_notes) == await folded(log)
+
+
+async def test_a_snapshot_of_the_form_before_this_one_is_used(location: str, objects: ObjectPlace) -> None:
+    log = MemoryStore("words", TYPES)
+    await taken(log, location, objects)
+    (name,) = objects.names(FOLDER)
+    file = io.BytesIO(b"".join(objects.get(name)))
+    pieces = [b"rollforward snapshot 1\n", zlib_frame(json.dumps(asdict(snapshots._read_header(file))).encode())]
+    file.seek(0)
+    for part in snapshots._parts(file):
+        pieces += [*map(zlib_frame, part), bytes(4)]
+    objects.put(name, snapshots._sealed(pieces))
+    lose_rows(location)
+    assert await applied_at_start(log, location, objects) == []
+
+
+def zlib_frame(block: bytes) -> bytes:
+    packed = zlib.compress(block, 1)
+    return len(packed).to_bytes(4, "big") + packed
 
 
 async def test_a_snapshot_of_another_version_is_unfit(log: JetStreamStore, location: str, objects: ObjectPlace) -> None:
