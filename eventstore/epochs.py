@@ -31,6 +31,8 @@ class EpochBegan(Protocol):
 
     @property
     def epoch(self) -> int: ...
+    @property
+    def kept_until(self) -> int: ...
 
 
 class EpochMessage(EpochBegan, Protocol):
@@ -71,6 +73,27 @@ def check_epoch(log: str, given: int, current: int) -> None:
             f"this position of the {log} log was read in epoch {read}: the log lost events and is in epoch {current}"
         )
         raise Conflict("LOG_EPOCH_CHANGED", f"{words}. Read again", log=log, epoch=str(current), given=str(read))
+
+
+async def check_past(store: EventStore, position: int, given: int) -> None:
+    """Raise `Conflict` LOG_EPOCH_CHANGED when what stood at a position in an epoch may have been lost since.
+
+    Args:
+        store: The log.
+        position: A position that was read in that epoch.
+        given: The epoch; 0 is the first.
+    """
+    read, current = given or FIRST_EPOCH, store.epochs[-1]
+    if read == current:
+        return
+    if read in store.epochs:
+        later = store.epochs[store.epochs.index(read) + 1 :]
+        events = [event async for event in store.read(EPOCH_STREAM) if begins_epoch(event)]
+        if position <= min(cast("EpochBegan", one.data).kept_until for one in events if epoch_of(one) in later):
+            return
+    words = f"position {position} of the {store.log} log was read in epoch {read}, what stood there then may be lost"
+    message = f"{words}: the log is in epoch {current}. Read again, or name the epoch that you read the position in"
+    raise Conflict("LOG_EPOCH_CHANGED", message, log=store.log, epoch=str(current), given=str(read))
 
 
 def on_wire(epoch: int) -> int:

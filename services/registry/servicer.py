@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 from eventstore.decider import Outcome
+from eventstore.epochs import check_past
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.projection import Projector
 from eventstore.tail import Tail
@@ -287,7 +288,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         check_alias(request.alias)
         if not request.HasField("at"):
             return self._live.resolve(request.model, request.alias)
-        position = await self._position(request.at, context)
+        position = await self._past(request.at, context)
         return await self._rows.query(
             lambda rows: alias_queries.resolve(rows, request.model, request.alias, position, _asked_for(request.at)),
             small=True,
@@ -295,8 +296,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
         """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
-        position = await self._position(request.at, context) if request.HasField("at") else None
+        position = await self._past(request.at, context) if request.HasField("at") else None
         return await self._rows.query(lambda rows: alias_queries.resolve_aliases(rows, request, position))
+
+    async def _past(self, at: v1.AsOf, context: Context) -> int:
+        if at.HasField("position"):
+            await check_past(self._rows.store, at.position, at.epoch)
+        return await self._position(at, context)
 
     async def _position(self, at: v1.AsOf, context: Context) -> int:
         if at.WhichOneof("point") is None:

@@ -18,6 +18,8 @@ from rollforward.errors import Conflict, RollforwardError, from_rpc_error
 from rollforward.watching import Watch
 from rollforward.watching_runs import RunsWatch
 from tests.e2e.program import until
+from tests.integration.command_line import done, program
+from tests.integration.command_line import refused as command_refused
 from tests.integration.up import SECONDS, Up, up
 from tests.servers.ports import free_port
 from tests.servers.receiver import Receiver
@@ -221,6 +223,35 @@ def test_a_page_token_of_the_epoch_before_is_refused(after: After) -> None:
     assert second.changes[0].revision < first.changes[0].revision
     events = [event.position for part in after.services.audit.ExportEvents(EXPORT) for event in part.events]
     assert events == sorted(events)
+
+
+def test_a_moment_that_was_lost_is_not_taken_for_another(after: After) -> None:
+    model, registry, kept = after.before.model, after.services.registry, after.before.kept
+    while champion(after).position < after.before.known:
+        after.services.move(model, 3 - champion(after).alias.version)
+    for epoch in (0, 1, after.epoch - 1):
+        lost = v1.AsOf(position=after.before.known, epoch=epoch)
+        for method, request in (
+            (registry.ResolveAlias, v1.ResolveAliasRequest(model=model, alias="champion", at=lost)),
+            (registry.ResolveAliases, v1.ResolveAliasesRequest(model=model, at=lost)),
+        ):
+            assert refused(method, request).reason == "LOG_EPOCH_CHANGED"
+    # What was kept is the same in both epochs.
+    held = [
+        registry.ResolveAlias(
+            v1.ResolveAliasRequest(model=model, alias="champion", at=v1.AsOf(position=kept, epoch=epoch)),
+            timeout=SECONDS,
+        )
+        for epoch in (0, after.epoch)
+    ]
+    assert held[0] == held[1]
+    cli = program(after.services.address)
+    asked = ("aliases", "get", f"{model}@champion", "--at", str(after.before.known))
+    assert command_refused(cli(*asked)) == "LOG_EPOCH_CHANGED"
+    assert f"of epoch {after.epoch}" in done(cli(*asked, "--epoch", str(after.epoch)))
+    with rf.Connection(after.services.address) as link:
+        revision = rf.resolve(f"{model}@champion", connection=link).revision
+        assert rf.resolve(f"{model}@champion", revision, connection=link).revision == revision
 
 
 def test_a_connection_of_the_epoch_before_goes_on(after: After) -> None:

@@ -154,7 +154,8 @@ def resolve_alias(
     """As resolve, with the `position` and the `time` that the answer holds at."""
     link = current(connection)
     model, alias = parse_alias(reference)
-    return link.call(link.registry.ResolveAlias, v1.ResolveAliasRequest(model=model, alias=alias, at=as_of(at)))
+    past = as_of(at, link.epoch("registry"))
+    return link.call(link.registry.ResolveAlias, v1.ResolveAliasRequest(model=model, alias=alias, at=past))
 
 
 def resolve_all(
@@ -167,13 +168,13 @@ def resolve_all(
     PreconditionFailed (MODEL_RENAMED), Unavailable.
     """
     link = current(connection)
-    query = v1.ResolveAliasesRequest(model=model, at=as_of(at))
+    query = v1.ResolveAliasesRequest(model=model, at=as_of(at, link.epoch("registry")))
     whole = v1.ResolveAliasesResponse()
 
     def fetch(size: int, token: str) -> tuple[Iterable[v1.Alias], str]:
         query.page_size, query.page_token = size, token
         page = link.call(link.registry.ResolveAliases, query)
-        whole.position = page.position
+        whole.position, whole.epoch = page.position, page.epoch
         whole.time.CopyFrom(page.time)
         return page.aliases, page.next_page_token
 

@@ -142,7 +142,7 @@ def _change_of(link: Connection, alias: v1.Alias) -> v1.AliasChange:
 
 
 def _time_of(link: Connection, position: int) -> Timestamp:
-    request = v1.ResolveAliasesRequest(at=as_of(position), page_size=1)
+    request = v1.ResolveAliasesRequest(at=as_of(position, link.epoch("registry")), page_size=1)
     return link.call(link.registry.ResolveAliases, request).time
 
 

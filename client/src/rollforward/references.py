@@ -165,8 +165,10 @@ def revision(value: int | None, name: str = "expected_revision") -> int | None:
     return value
 
 
-def as_of(past: Past | None) -> v1.AsOf | None:
+def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
     """A place in the past: a revision (an int, or its digits), an aware datetime, or an RFC 3339 text; None for none.
+
+    `epoch` is that of the log when the revision was read, 0 for the first.
 
     Raises InvalidRequest (INVALID_REVISION, INVALID_TIME).
     """
@@ -176,7 +178,8 @@ def as_of(past: Past | None) -> v1.AsOf | None:
         return v1.AsOf(time=_from_datetime(past))
     if isinstance(past, str) and not (past.isascii() and past.isdigit()):
         return v1.AsOf(time=parse_time(past))
-    return v1.AsOf(position=revision(int(past) if isinstance(past, str) else past, "a point in the past") or 0)
+    position = revision(int(past) if isinstance(past, str) else past, "a point in the past") or 0
+    return v1.AsOf(position=position, epoch=epoch)
 
 
 def timestamp(time: datetime | str | None) -> Timestamp | None:

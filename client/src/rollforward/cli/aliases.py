@@ -245,4 +245,5 @@ def _as_of(alias: v1.Alias, found: v1.ResolveAliasResponse | v1.ResolveAliasesRe
 
 
 def _point(found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> str:
-    return f"position {found.position}, {moment(found.time)}"
+    epoch = f" of epoch {found.epoch}" if found.epoch else ""
+    return f"position {found.position}{epoch}, {moment(found.time)}"

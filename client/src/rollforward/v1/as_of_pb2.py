@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arollforward/v1/as_of.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08position\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05pointb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arollforward/v1/as_of.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x04\x41sOf\x12\x12\n\x08position\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\x42\x07\n\x05pointb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.as_of_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ASOF']._serialized_start=79
-  _globals['_ASOF']._serialized_end=158
+  _globals['_ASOF']._serialized_end=173
 # @@protoc_insertion_point(module_scope)

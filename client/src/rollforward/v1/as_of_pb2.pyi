@@ -25,8 +25,13 @@ class AsOf(_message.Message):
 
     POSITION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """A position of the log; a revision is one too."""
+    epoch: _builtins.int
+    """The epoch of the log that the position was read in; unset for the first. A position of another epoch than the
+    log's is refused, LOG_EPOCH_CHANGED, unless what stood there was kept. A rollback names the epoch itself.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """A time."""
@@ -36,10 +41,11 @@ class AsOf(_message.Message):
         *,
         position: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point", "position", b"position", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["point", b"point", "position", b"position", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "point", b"point", "position", b"position", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_point: _TypeAlias = _typing.Literal["position", "time"]  # noqa: Y015
     _WhichOneofArgType_point: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
