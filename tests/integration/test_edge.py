@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error
+from services.rpc import LONGEST_WAIT
 from tests.e2e.program import ROOT, Program, gone, until
 from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
 from tests.timeouts import scaled
@@ -183,6 +186,39 @@ class TestLimits:
         headers = (("rollforward-min-position", f"registry={head + 1_000_000}"),)
         refusal = system.refused(system.registry.ListModels, v1.ListModelsRequest(), headers)
         assert refusal.reason == "POSITION_AHEAD"
+
+
+@pytest.mark.parametrize("wanted", ["head", "registry={position}"])
+def test_a_wait_for_rows_ends_before_the_deadline_of_its_call(tmp_path: Path, wanted: str) -> None:
+    with up(tmp_path / "data") as services:
+        model = services.new_model()
+        with locked(services, "registry"):
+            headers = (("rollforward-min-position", wanted.format(position=services.move(model, 1).position)),)
+            # A busy machine may miss a deadline; a server that knows of none misses all of them.
+            ends = (ended_by_server(services, headers, seconds) for seconds in (0.5, 1, 2, 4, 8, 8, 8))
+            error = next((end for end in ends if end), None)
+            assert error
+            assert (type(error), error.reason) == (Unavailable, "PROJECTION_BEHIND")
+        (found,) = services.registry.ListModels(v1.ListModelsRequest(), metadata=headers, timeout=SECONDS).models
+        assert found.name == model
+
+
+def ended_by_server(services: Client, headers: Sequence[tuple[str, str]], seconds: float) -> RollforwardError | None:
+    """Return how the server ended a call with a deadline shorter than it waits without one; None if it did not."""
+    assert seconds < LONGEST_WAIT
+    with pytest.raises(grpc.RpcError) as late:
+        services.registry.ListModels(v1.ListModelsRequest(), metadata=tuple(headers), timeout=seconds)
+    error = from_rpc_error(late.value)
+    return None if error.reason == "DEADLINE_EXCEEDED" else error
+
+
+@contextmanager
+def locked(services: Up, projection: str) -> Iterator[None]:
+    """Keep a projection's rows from following their log."""
+    (path,) = (services.data / "rows").glob(f"rf_{projection}_[0-9a-f]*.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 class TestStopsInGoodOrder:
