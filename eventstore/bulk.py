@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -28,13 +29,19 @@ def insert_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple
 
 
 def _copy_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    driver: Any = connection.connection.driver_connection
+    with driver_of(connection) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, "FROM STDIN")) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+@contextmanager
+def driver_of(connection: sa.Connection) -> Iterator[Any]:
+    """Yield the driver's own connection, for what SQLAlchemy has no words for; its errors become SQLAlchemy's."""
+    error_of_driver: Any = connection.dialect.loaded_dbapi.Error
     try:
-        with driver.cursor() as cursor, cursor.copy(_copy(table)) as copy:
-            for row in rows:
-                copy.write_row(row)
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise sa.exc.DBAPIError.instance(_copy(table), None, error, connection.dialect.loaded_dbapi.Error) from error
+        yield connection.connection.driver_connection
+    except error_of_driver as error:
+        raise sa.exc.DBAPIError.instance("a copy of rows", None, error, error_of_driver) from error
 
 
 # Made once: to make a statement takes longer than to run it.
@@ -46,6 +53,8 @@ def _insert(table: sa.Table, dialect: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _copy(table: sa.Table) -> str:
-    quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
-    return f"COPY {quote(table.name)} ({', '.join(quote(column.name) for column in table.columns)}) FROM STDIN"
+def copy_of(table: sa.Table, direction: str) -> str:
+    """Return PostgreSQL's statement that copies a table's rows, "FROM STDIN" or "TO STDOUT", by the table's columns."""
+    quoted = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    columns = ", ".join(quoted.quote(column.name) for column in table.columns)
+    return f"COPY {quoted.format_table(table)} ({columns}) {direction}"

@@ -6,13 +6,16 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
+from eventstore.bulk import copy_of, driver_of
+
 BLOCK = 1024 * 1024
+
+FROM, TO = (f"{direction} (FORMAT BINARY)" for direction in ("FROM STDIN", "TO STDOUT"))
 
 Part = Iterator[bytes]
 """The bytes of a file or a table, in pieces."""
@@ -25,7 +28,7 @@ def dump(rows: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
     to read: nobody who writes waits for it, or for who reads the parts.
 
     Raises:
-        sa.exc.OperationalError: The database cannot be read, or the copy not written.
+        sa.exc.DBAPIError: The database cannot be read, or the copy not written.
     """
     if rows.dialect.name == "sqlite":
         yield _file(rows)
@@ -37,13 +40,13 @@ def load(rows: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part])
     """Fills empty tables of PostgreSQL with what `dump` gave.
 
     Raises:
-        sa.exc.OperationalError: The database does not take them.
+        sa.exc.DBAPIError: The database does not take them.
     """
     for table, part in zip(tables, parts, strict=True):
         # To keep an index while a table is filled takes longer than to make it afterwards.
         for index in table.indexes:
             index.drop(rows)
-        with _driver(rows) as driver, driver.cursor() as cursor, cursor.copy(_copy(rows, table, "FROM STDIN")) as into:
+        with driver_of(rows) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, FROM)) as into:
             for block in part:
                 into.write(block)
         for index in table.indexes:
@@ -67,7 +70,7 @@ def _file(rows: sa.Connection) -> Part:
     descriptor, name = tempfile.mkstemp(dir=Path(rows.engine.url.database or "").parent, prefix="snapshot-")
     with os.fdopen(descriptor, "rb") as file:
         try:
-            with _driver(rows) as driver, closing(sqlite3.connect(name)) as copy:
+            with driver_of(rows) as driver, closing(sqlite3.connect(name)) as copy:
                 for pragma in ("journal_mode=OFF", "synchronous=OFF"):
                     copy.execute(f"PRAGMA {pragma}")
                 # It has its file open now; without a name not even a crash leaves it behind.
@@ -80,23 +83,9 @@ def _file(rows: sa.Connection) -> Part:
 
 
 def _copied(rows: sa.Connection, table: sa.Table) -> Part:
-    with _driver(rows) as driver, driver.cursor() as cursor, cursor.copy(_copy(rows, table, "TO STDOUT")) as out:
+    with driver_of(rows) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, TO)) as out:
         yield from out
-
-
-def _copy(rows: sa.Connection, table: sa.Table, direction: str) -> str:
-    columns = ", ".join(rows.dialect.identifier_preparer.quote(column.name) for column in table.columns)
-    return f"COPY {_name(rows, table)} ({columns}) {direction} (FORMAT BINARY)"
 
 
 def _name(rows: sa.Connection, table: sa.Table) -> str:
     return rows.dialect.identifier_preparer.format_table(table)
-
-
-@contextmanager
-def _driver(rows: sa.Connection) -> Iterator[Any]:
-    """The driver's own connection, for what SQLAlchemy has no words for; its errors become SQLAlchemy's."""
-    try:
-        yield rows.connection.driver_connection
-    except rows.dialect.loaded_dbapi.Error as error:
-        raise sa.exc.OperationalError("a copy of all rows", None, error) from error
