@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import subprocess
 import threading
@@ -19,10 +20,12 @@ from eventstore.jetstream.archive import find_stream
 from rollforward import v1
 from services.backups.connection import connection
 from services.nats_server import NatsAddress
+from services.objects import PART, open_objects
 from tests.e2e.processes import ROLLFORWARD
 from tests.e2e.program import until
 from tests.integration.up import SECONDS, Up, up
 from tests.servers.nats import running_nats
+from tests.servers.seaweedfs import running_seaweedfs
 
 
 def run(command: str, backup: Path, *options: str, fails: bool = False, nats: NatsAddress | None = None) -> Any:
@@ -241,6 +244,39 @@ def test_an_outside_server_is_backed_up_and_restored(
             return bool(found and found.config["deny_purge"] and found.config["deny_delete"])
 
     assert asyncio.run(guarded(outside[1]))
+
+
+def test_artifacts_in_a_bucket_are_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than goes up or comes down in one request, so that the digest proves that all parts are there, in order.
+    contents = {"weights.bin": random.Random(1).randbytes(PART + PART // 2), "labels.json": b"[]", "é/empty": b""}
+    source = tmp_path / "source"
+    for name, content in contents.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    backup = tmp_path / "backup"
+    with running_seaweedfs() as bucket:
+        for name, value in bucket.environment().items():
+            monkeypatch.setenv(name, value)
+        old, new = (("--artifacts", f"s3://{bucket.bucket}/{name}") for name in ("old", "new"))
+        with up(tmp_path / "data", *old) as services, rf.Connection(services.address) as link:
+            with rf.start_run("experiment", connection=link) as logged:
+                logged.log_artifacts(source, "model")
+            version = rf.register_model("fraud", logged, artifact="model", connection=link)
+            rf.move_alias("fraud@champion", version, connection=link)
+            list(rf.snapshot("registry", connection=link))
+            run("backup", backup, "--data", str(tmp_path / "data"), *old)
+            known = history(services, "fraud")
+        run("restore", backup, "--data", str(tmp_path / "restored"), *new)
+        place = open_objects(old[1])
+        for name in place.sizes():
+            place.delete(name)
+        with up(tmp_path / "restored", *new) as services, rf.Connection(services.address) as link:
+            assert history(services, "fraud") == known
+            assert "rows are those of a snapshot" in services.program.errors
+            found = rf.download("models:/fraud@champion", tmp_path / "found", connection=link)
+            assert {name: (found / name).read_bytes() for name in contents} == contents
+            assert rf.register_model("fraud", logged, artifact="model", connection=link).version == 2
+            assert services.upload(b"new weights")
 
 
 def access(address: NatsAddress) -> dict[str, str]:
