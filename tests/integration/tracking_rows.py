@@ -97,7 +97,9 @@ class TrackingRows:
             return question(connection)
 
     def plans(self, question: Callable[[sa.Connection], T]) -> tuple[T, list[str]]:
-        """Answers a question; also the lines of the database's plans of how."""
+        """Answer a question, and return the lines of the database's plans of how, by up-to-date statistics."""
+        with self._rows.writing() as connection:
+            connection.exec_driver_sql("ANALYZE")
         asked: list[tuple[str, Any]] = []
 
         def hear(_connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
