@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import weakref
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -32,9 +32,13 @@ S = TypeVar("S")
 
 ATTEMPTS = 16
 CACHED_STREAMS = 1000
+UNSETTLED_REQUESTS = 10_000
 
 Written = tuple[tuple[RecordedEvent, ...], int]
 """The events that a request wrote, and the position to read from to see them."""
+
+_NOT_WRITTEN = (WrongExpectedRevision, DuplicateAppend, EventTooLarge, TooManyEvents, ValueError)
+"""What an append raises that has written nothing, and never will."""
 
 _FINAL = (Rejected, Conflict, EventTooLarge, TooManyEvents)
 
@@ -128,6 +132,8 @@ class CommandHandler(Generic[S]):
         self._decider = decider
         self._requests = requests
         self._cache: OrderedDict[str, _Held[S]] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
+        self._unsettled: OrderedDict[str, None] = OrderedDict()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def handle(self, stream: str, command: object, metadata: Metadata) -> Outcome[S]:
@@ -310,11 +316,46 @@ class CommandHandler(Generic[S]):
         return _Held(state, event.position, event.append_end)
 
     async def _append(self, events: Sequence[NewEvent], expected: dict[str, int] | None) -> tuple[RecordedEvent, ...]:
-        positions = await self._store.append(events, expected)
+        with self._noting(events[0].metadata):
+            positions = await self._store.append(events, expected)
         return tuple(
             RecordedEvent(event.stream, position, 0, event.id, event.data, event.metadata, positions[-1])
             for event, position in zip(events, positions, strict=True)
         )
+
+    @contextmanager
+    def _noting(self, metadata: Metadata) -> Iterator[None]:
+        """Note that an append of a request is under way, and whether its outcome is not known when it ends."""
+        request = _request_key(metadata)
+        self._under_way[request] += 1
+        try:
+            yield
+        except _NOT_WRITTEN:
+            raise
+        except BaseException:
+            self._unsettled[request] = None
+            if len(self._unsettled) > UNSETTLED_REQUESTS:
+                self._unsettled.popitem(last=False)
+            raise
+        finally:
+            self._under_way[request] -= 1
+            if not self._under_way[request]:
+                del self._under_way[request]
+
+    async def _settle(self, request: str) -> None:
+        """Return once no append of a request can still come into the log.
+
+        One that was sent and not answered may be queued in the server, which answers a look at the log's head sooner:
+        a refusal that rests on such a look would not be final.
+
+        Raises:
+            StoreUnavailable: REQUEST_IN_FLIGHT while another call appends for the request; or nobody can tell yet.
+        """
+        if request in self._under_way:
+            raise _in_flight()
+        if request in self._unsettled:
+            await self._store.settle()
+            self._unsettled.pop(request, None)
 
     def _new_events(self, stream: str, events: Sequence[Message], metadata: Metadata) -> list[NewEvent]:
         stream_of = self._decider.stream_of
@@ -356,7 +397,17 @@ class CommandHandler(Generic[S]):
         """Return what the request wrote before, judged at a position or further; at the log's head if none is given."""
         if not metadata.request_id:
             return None
-        at_least = await self._store.head() if at_least is None else at_least
+        if at_least is not None:
+            return await self._written_until(at_least, metadata)
+        key = _request_key(metadata)
+        may_come = key in self._under_way or key in self._unsettled
+        written = await self._written_until(await self._store.head(), metadata)
+        if written is None and may_come:
+            await self._settle(key)
+            return await self._written_until(await self._store.head(), metadata)
+        return written
+
+    async def _written_until(self, at_least: int, metadata: Metadata) -> Written | None:
         request = await self._requests.find_request(metadata.actor, metadata.request_id, at_least)
         if request is None:
             return None

@@ -343,7 +343,7 @@ class Edge(grpc.aio.ServerInterceptor):
             if problem := self.problem_of(source.name):
                 stale.append(problem)
         if stale:
-            await context.send_initial_metadata(((STALE, quote("; ".join(stale)[:LONGEST_MESSAGE])),))
+            await context.send_initial_metadata(((STALE, quote("; ".join(dict.fromkeys(stale))[:LONGEST_MESSAGE])),))
 
 
 def _stamp(response: Any, epoch: int) -> None:

@@ -116,6 +116,7 @@ async def test_a_database_that_went_away_and_came_back(
                 with pytest.raises(StoreUnavailable) as caught:
                     await projector.query(all_notes)
                 assert caught.value.reason == "DATABASE_UNAVAILABLE"
+                assert str(caught.value).isprintable()
                 head = await write(log, 5)
                 waiting = asyncio.create_task(projector.wait_for(head))
                 await asyncio.wait({waiting}, timeout=0.05)
