@@ -227,7 +227,8 @@ class Projector:
         except sa.exc.DBAPIError as error:
             if is_refusal(error):
                 raise
-            raise StoreUnavailable(f"the database does not answer: {error.orig}", "DATABASE_UNAVAILABLE") from error
+            words = f"the database does not answer: {error_text(error.orig or error)}"
+            raise StoreUnavailable(words, "DATABASE_UNAVAILABLE") from error
 
     async def _ask_in_thread(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
         def ask() -> T:
