@@ -68,6 +68,9 @@ class MemoryStore:
             raise DuplicateAppend(0)
         return known[0] if known else 0
 
+    async def settle(self) -> None:
+        """Return at once: an append is in the log, or not, when it ends."""
+
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         """The events of one stream behind a position."""
         for event in self._events[after:]:

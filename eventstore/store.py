@@ -51,6 +51,14 @@ class EventStore(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """Return once each append of this process that ended with an unknown outcome is in the log, or never will be.
+
+        Raises:
+            StoreUnavailable: Nobody can tell yet.
+        """
+        ...
+
     def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
         """The events of one stream behind a position, in order, up to its end now."""
         ...

@@ -76,6 +76,12 @@ class GroupCommit:
         self._patience = patience
         self._waiting: list[_Append] = []
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def wait_for_batch(self) -> None:
+        """Return once the batch that is under way, if there is one, is answered or given up."""
+        async with self._turn:
+            pass
 
     async def append(self, messages: Sequence[Message]) -> int:
         """Write the messages of one append, all or none, and return the position of the last.
@@ -99,7 +105,8 @@ class GroupCommit:
 
     async def _run(self) -> None:
         while group := self._take():
-            await self._commit(group)
+            async with self._turn:
+                await self._commit(group)
 
     def _take(self) -> list[_Append]:
         """The appends that go out next: of other streams each, so that no one depends on another."""

@@ -90,6 +90,17 @@ class Publisher:
             await asyncio.sleep(pause_after(failures))
         await asyncio.sleep(GRACE_SECONDS)
 
+    async def settle(self, *, replicated: bool) -> None:
+        """Return once what was sent before is stored or refused, if its connection stands.
+
+        Raises:
+            TimeoutError: The stream does not answer.
+        """
+        if not await self.is_answered():
+            raise TimeoutError
+        if replicated:
+            await asyncio.sleep(GRACE_SECONDS)
+
     async def is_answered(self) -> bool:
         """Return whether the stream's leader answers; it refuses what it is sent, and stores nothing."""
         try:

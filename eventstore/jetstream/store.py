@@ -191,6 +191,11 @@ class JetStreamStore:
         self._write_failure = None
         return positions
 
+    async def settle(self) -> None:
+        """Return once what was sent and not answered is stored, or refused; see `EventStore.settle`."""
+        await self._group_commit.wait_for_batch()
+        await self._insist(lambda: self._publisher.settle(replicated=self._replicas > 1))
+
     async def check_writable(self) -> None:
         """Ask the log whether it takes writes.
 

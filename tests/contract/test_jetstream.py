@@ -175,6 +175,19 @@ async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
     assert await log.head() == len(streams) + 1
 
 
+@pytest.mark.parametrize("streams", ["a", "ab"], ids=["one event", "several"])
+async def test_what_was_sent_and_not_waited_for_is_settled(log: JetStreamStore, streams: str) -> None:
+    for number in range(100):
+        append = asyncio.create_task(log.append([new(f"{stream}{number}") for stream in streams]))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        append.cancel()
+    await log.settle()
+    head = await log.head()
+    await asyncio.sleep(0.2)
+    assert await log.head() == head
+
+
 async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         for number in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -112,6 +113,63 @@ async def test_a_written_request_is_not_refused(
     again.willing, again.refusal = False, refusal
     assert [event.position for event in await getattr(again, way)()] == [1]
     assert await store.head() == 1
+
+
+class LateMemory(SlowMemory):
+    """A log whose server queues the first append, without an answer, until it is waited for."""
+
+    def __init__(self, lost: BaseException) -> None:
+        super().__init__()
+        self._lost: BaseException | None = lost
+        self._queued: tuple[Sequence[NewEvent], Mapping[str, int] | None] | None = None
+
+    async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
+        if lost := self._lost:
+            self._lost, self._queued = None, (events, expected)
+            raise lost
+        return await super().append(events, expected)
+
+    async def settle(self) -> None:
+        if queued := self._queued:
+            self._queued = None
+            await super().append(*queued)
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_request_that_may_yet_be_written_is_not_refused(
+    way: str, refusal: Exception | None, lost: BaseException
+) -> None:
+    store = LateMemory(lost)
+    writer = Writer(store)
+    with pytest.raises(type(lost)):
+        await getattr(writer, way)()
+    assert await store.head() == 0
+    writer.willing, writer.refusal = False, refusal
+    assert [event.position for event in await getattr(writer, way)()] == [1]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_request_that_is_being_written_is_not_refused(
+    store: SlowMemory, way: str, refusal: Exception | None
+) -> None:
+    writer = Writer(store)
+    reached, answered = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await answered.wait()
+
+    store.before_append = wait
+    first = asyncio.create_task(getattr(writer, way)())
+    await reached.wait()
+    writer.willing, writer.refusal = False, refusal
+    second = asyncio.create_task(getattr(writer, way)())
+    await asyncio.wait({second}, timeout=0.01)  # long enough for what does not wait for the first
+    answered.set()
+    assert [event.position for event in await first] == [1]
+    answer: Any = (await asyncio.gather(second, return_exceptions=True))[0]
+    assert getattr(answer, "reason", "") == "REQUEST_IN_FLIGHT" or [event.position for event in answer] == [1]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
