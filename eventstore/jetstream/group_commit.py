@@ -104,9 +104,9 @@ class GroupCommit:
             append.last.cancel()
 
     async def _run(self) -> None:
-        while group := self._take():
+        while self._waiting:
             async with self._turn:
-                await self._commit(group)
+                await self._commit(self._take())
 
     def _take(self) -> list[_Append]:
         """The appends that go out next: of other streams each, so that no one depends on another."""
@@ -130,6 +130,8 @@ class GroupCommit:
 
     async def _commit(self, group: Sequence[_Append]) -> None:
         """Write a group, or what the server accepts of it, and give each append its answer."""
+        if not group:
+            return
         for append in group:
             append.sent = True
         try:
