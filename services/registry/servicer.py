@@ -132,11 +132,10 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
         [(event, fact)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
-        if not event.time:  # just appended: nobody has changed it yet, and the log will say when
-            await wait_for(self._live, done.position, context)
-            if heard := self._tail.kept_at(event.position):
-                return new_version(heard)
-        await wait_for(self._rows, done.position, context)
+        await wait_for(self._rows, done.position, context)  # who is told of it by the caller finds it
+        # Just appended, nobody has changed it yet; the log says when it was.
+        if not event.time and (heard := self._tail.kept_at(event.position)):
+            return new_version(heard)
         origin = origin_of(event.stream)
         return await self._rows.query(lambda rows: queries.version_of(rows, origin, fact.version))
 
