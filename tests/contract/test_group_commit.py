@@ -23,6 +23,7 @@ from services.nats_server import EmbeddedNats
 from tests.contract.events import TYPES, new
 from tests.contract.stores import flat, take
 from tests.servers.nats import open_log, until
+from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy
 
@@ -119,6 +120,7 @@ async def test_what_was_sent_is_waited_for_and_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     monkeypatch.setattr(publishing, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(publishing, "GRACE_SECONDS", scaled(60.0))  # however long the disk takes
     async with EmbeddedNats(tmp_path) as server, open_log(server.address, TYPES, "t") as log:
         sent = Counted(log, monkeypatch)
         assert server.pid is not None
