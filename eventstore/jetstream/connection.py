@@ -54,6 +54,15 @@ class _Client(NatsClient):
         else:
             take(headers or b"", data)
 
+    async def close(self) -> None:
+        """Close the connection; what cannot be sent any more, since it has just broken, is given up."""
+        try:
+            await super().close()
+        except RuntimeError:  # uvloop's: the transport is closed, and nats-py has not noticed yet
+            self._pending, self._pending_data_size = [], 0
+            self._status = self.DISCONNECTED
+            await super().close()
+
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         headers = {}

@@ -53,3 +53,21 @@ async def test_a_refusal_is_told_although_the_server_resets_the_connection_then(
     await errors.note(NatsError("nats: 'Authorization Violation'"))
     await errors.note(ConnectionResetError(104, "Connection reset by peer"))
     assert "authorization failed" in connection._cannot_connect("nats://host", errors.refusal)
+
+
+async def test_a_connection_that_broke_as_it_was_closed_is_closed(
+    nats_address: NatsAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connect(nats_address.url, nats_address.user, nats_address.password)
+    transport = client._transport
+    assert transport is not None
+
+    def broken(_lines: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(transport, "writelines", broken)
+    client._pending.append(b"PUB never 4\r\nsent\r\n")
+    client._pending_data_size = 20
+    await client.close()
+    assert client.is_closed
+    assert transport._io_writer.is_closing()  # type: ignore[attr-defined]
