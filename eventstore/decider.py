@@ -38,7 +38,7 @@ Written = tuple[tuple[RecordedEvent, ...], int]
 """The events that a request wrote, and the position to read from to see them."""
 
 _NOT_WRITTEN = (WrongExpectedRevision, DuplicateAppend, EventTooLarge, TooManyEvents, ValueError)
-"""What an append raises that has written nothing, and never will."""
+"""The errors of an append that has written nothing, and never will."""
 
 _FINAL = (Rejected, Conflict, EventTooLarge, TooManyEvents)
 

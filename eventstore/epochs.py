@@ -91,8 +91,8 @@ async def check_past(store: EventStore, position: int, given: int) -> None:
         events = [event async for event in store.read(EPOCH_STREAM) if begins_epoch(event)]
         if position <= min(cast("EpochBegan", one.data).kept_until for one in events if epoch_of(one) in later):
             return
-    words = f"position {position} of the {store.log} log was read in epoch {read}, what stood there then may be lost"
-    message = f"{words}: the log is in epoch {current}. Read again, or name the epoch that you read the position in"
+    fault = f"position {position} of the {store.log} log was read in epoch {read}, what stood there then may be lost"
+    message = f"{fault}: the log is in epoch {current}. Read again, or name the epoch that you read the position in"
     raise Conflict("LOG_EPOCH_CHANGED", message, log=store.log, epoch=str(current), given=str(read))
 
 

@@ -227,8 +227,8 @@ class Projector:
         except sa.exc.DBAPIError as error:
             if is_refusal(error):
                 raise
-            words = f"the database does not answer: {error_text(error.orig or error)}"
-            raise StoreUnavailable(words, "DATABASE_UNAVAILABLE") from error
+            message = f"the database does not answer: {error_text(error.orig or error)}"
+            raise StoreUnavailable(message, "DATABASE_UNAVAILABLE") from error
 
     async def _ask_in_thread(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
         def ask() -> T:

@@ -40,7 +40,7 @@ _FORMS: dict[bytes, Callable[[bytes], bytes]] = {
     b"rollforward snapshot 1\n": zlib.decompress,
     b"rollforward snapshot 2\n": zstd.decompress,
 }
-"""What each form begins with, and how its frames are decompressed; the last one is written."""
+"""The first bytes of each form, and how its frames are decompressed; the last form is written."""
 
 _FORM = list(_FORMS)[-1]
 _LEVEL = 1  # of compression: more of it takes longer and gains nothing

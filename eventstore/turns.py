@@ -29,7 +29,7 @@ class Turns:
 
     @contextmanager
     def urgent(self) -> Iterator[None]:
-        """Keep turns few while this lasts: a command is under way."""
+        """Keep turns few while this lasts: somebody waits for an answer."""
         self._urgent += 1
         try:
             yield

@@ -60,7 +60,7 @@ async def load(store: BlobStore, digest: str) -> v1.Manifest:
 
 
 async def exists(store: BlobStore, digest: str) -> bool:
-    """Whether there is an artifact of this digest, which stays for whoever names it now.
+    """Return whether there is an artifact of this digest, which stays for whoever names it now.
 
     Raises `Rejected` INVALID_DIGEST.
     """

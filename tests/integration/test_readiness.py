@@ -155,7 +155,7 @@ def test_not_ready_while_the_cluster_has_no_quorum(tmp_path: Path, monkeypatch: 
 
 
 def is_answered(services: Up, request: v1.MoveAliasRequest) -> bool:
-    """Whether a move is answered, and not refused as one to be sent again."""
+    """Return whether a move is answered, and not refused as one to be sent again."""
     try:
         services.registry.MoveAlias(request, timeout=SECONDS)
     except grpc.RpcError as error:
