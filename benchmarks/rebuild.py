@@ -37,9 +37,9 @@ from eventstore.tail import Tail, replay
 from rollforward import v1
 from services import __main__ as service
 from services import registry, tracking
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 from services.registry.projection import RegistryProjection
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from services.tracking.projection import TrackingProjection
 from tests.servers.nats import open_log
 from tests.servers.postgres import running_postgres

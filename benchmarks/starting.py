@@ -25,7 +25,7 @@ from benchmarks.systems.ours import READY
 from benchmarks.systems.processes import memory_bytes, program
 from eventstore.jetstream import JetStreamStore, connect
 from services import registry, tracking
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 from tests.servers.ports import free_port
 
 TOGETHER = 500

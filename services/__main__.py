@@ -22,12 +22,12 @@ from cyclopts import App, Parameter
 
 from eventstore.errors import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import LOGS, Running, running
-from services.data_directory import DataDirectoryError
 from services.failures import report
-from services.limits import raise_file_limit
-from services.listen import AddressInUse
-from services.nats_server import NatsServerError
-from services.private import keep_files_private
+from services.file_permissions import keep_files_private
+from services.nats.data_directory import DataDirectoryError
+from services.nats.server import NatsServerError
+from services.rpc.addresses import AddressInUse
+from services.rpc.limits import raise_file_limit
 from services.settings import SERVICES, Settings, from_environment
 
 # A call must not wait for as long as 5 ms while a projection's thread computes.

@@ -31,18 +31,17 @@ from eventstore.tasks import end
 from eventstore.turns import Turns
 from rollforward import v1
 from services import registry, serving, tracking, webhooks
+from services.artifacts.objects import ObjectPlace, open_objects
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
-from services.data_directory import DirectoryLock
-from services.grpc_server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
-from services.http import serving_http
-from services.listen import check_free, check_reach
-from services.logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
-from services.nats_recovery import explain, keep_writable
-from services.nats_server import EmbeddedNats, NatsServerError
-from services.objects import ObjectPlace, open_objects
-from services.private import make_private
-from services.readiness import Readiness
+from services.event_logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
+from services.file_permissions import make_private
+from services.nats.data_directory import DirectoryLock
+from services.nats.disk_full import explain, keep_writable
+from services.nats.server import EmbeddedNats, NatsServerError
+from services.operations.http import serving_http
+from services.operations.readiness import Readiness
+from services.operations.servicer import SystemServicer
 from services.registry.commands import Commands as RegistryCommands
 from services.registry.decider import DECIDER as MODELS
 from services.registry.judging import Judge
@@ -54,13 +53,14 @@ from services.registry.rollback import Rollbacks
 from services.registry.runs import RunsProjection
 from services.registry.schedules import Timekeeper
 from services.registry.servicer import RegistryServicer
-from services.rpc import Edge
+from services.rpc.addresses import check_free, check_reach
+from services.rpc.interceptor import Edge
+from services.rpc.server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.settings import Settings
-from services.system import SystemServicer
 from services.tracking import manifests, run_trees
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.attendance import Attendance

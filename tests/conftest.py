@@ -12,7 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.servers.nats import running_cluster, running_nats
 from tests.servers.postgres import PostgresServer, running_postgres
 from tests.timeouts import scaled

@@ -23,7 +23,7 @@ from benchmarks.systems.bare_log import BareLog, moved, opened
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program
 from rollforward import v1
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 
 
 class BareServiceClient:

@@ -13,7 +13,7 @@ from eventstore.event import Metadata, NewEvent
 from eventstore.jetstream import JetStreamStore, connect
 from rollforward import v1
 from services import registry
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 
 DIGEST = "sha256:" + "0" * 64
 VERSIONS = 2

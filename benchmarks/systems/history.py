@@ -14,7 +14,7 @@ from eventstore.event import Metadata, NewEvent
 from eventstore.jetstream import JetStreamStore, connect
 from rollforward import v1
 from services import registry
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 
 MODELS = ("past-0", "past-1")
 ALIASES = ("champion", "candidate")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from services.nats_child import leashed
+from services.nats.process import leashed
 
 _PATIENCE = 20.0  # seconds, for a program to end in good order
 _SETTLING_LIMIT = 90.0  # seconds

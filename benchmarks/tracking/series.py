@@ -31,7 +31,7 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from services.tracking import intervals, points
 from services.tracking.projection import TrackingProjection
 

@@ -31,8 +31,8 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.__main__ import SWITCH_SECONDS
-from services.nats_server import EmbeddedNats
-from services.objects import ObjectPlace, open_objects
+from services.artifacts.objects import ObjectPlace, open_objects
+from services.nats.server import EmbeddedNats
 from services.tracking.projection import TrackingProjection
 from services.tracking.tables import metrics
 from tests.servers.nats import open_log

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.pending import put_all
-from services.times import timestamp
+from services.sql.write_buffer import put_all
+from services.timestamps import timestamp
 
 tables = sa.MetaData()
 

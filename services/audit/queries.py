@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from rollforward import v1
 from services.audit.projection import model_names, recorded
-from services.pages import enough
-from services.times import nanoseconds
+from services.listings.pages import enough
+from services.timestamps import nanoseconds
 
 Key = tuple[int, str, int]
 """What events of several logs are ordered by: time (ns), log, position."""

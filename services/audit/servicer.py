@@ -10,8 +10,9 @@ from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
 from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_model, has_type, names_of, newest
-from services.pages import cut, key_of, page_size, token_of
-from services.rpc import Context, wait_for
+from services.listings.pages import cut, key_of, page_size, token_of
+from services.rpc.context import Context
+from services.rpc.positions import wait_for
 
 
 class Reached(NamedTuple):

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from eventstore.errors import Rejected, StoreUnavailable, UnsafeStore
-from services.data_directory import DataDirectoryError
 from services.failures import report
-from services.nats_server import NatsServerError
+from services.nats.data_directory import DataDirectoryError
+from services.nats.server import NatsServerError
 from services.settings import Settings, from_environment
 
 _REFUSALS = (Rejected, StoreUnavailable, UnsafeStore, DataDirectoryError, NatsServerError, OSError)

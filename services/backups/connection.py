@@ -12,7 +12,7 @@ from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import connect
 from eventstore.jetstream.archive import NatsClient
-from services.nats_server import DataDirectoryInUse, EmbeddedNats
+from services.nats.server import DataDirectoryInUse, EmbeddedNats
 from services.settings import Settings
 
 _USER = re.compile(r'authorization \{ users: \[\{ user: "([^"]*)", password: "([^"]*)" \}\] \}')

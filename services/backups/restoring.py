@@ -16,11 +16,11 @@ from eventstore.jetstream import JetStreamStore
 from eventstore.jetstream.archive import NatsClient, StreamArchive, find_stream, restore_stream
 from rollforward import v1
 from services.app import LOGS
+from services.artifacts.objects import ObjectPlace, open_objects
 from services.backups.connection import connection, started
 from services.backups.manifest import ARTIFACTS, KEY, LogBackup, Manifest, digest_of, invalid, pieces_of, read_manifest
 from services.backups.taking import Progress
-from services.logs import operator
-from services.objects import ObjectPlace, open_objects
+from services.event_logs import operator
 from services.settings import Settings
 
 _HEX_DIGITS = 64

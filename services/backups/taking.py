@@ -18,9 +18,9 @@ from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.jetstream.archive import NatsClient, StreamArchive, find_stream, snapshot_stream
 from services.app import LOGS
+from services.artifacts.objects import ObjectPlace, open_objects
 from services.backups.connection import connected
 from services.backups.manifest import ARTIFACTS, KEY, NAME, LogBackup, Manifest, digest_of, read_manifest
-from services.objects import ObjectPlace, open_objects
 from services.settings import Settings
 
 ORDER = ("webhooks", "serving", "registry", "tracking")

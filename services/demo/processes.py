@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from services.demo.story import StepFailed
-from services.nats_child import leashed
+from services.nats.process import leashed
 
 STOP_SECONDS = 15.0
 _POLL = 0.02

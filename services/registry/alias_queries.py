@@ -10,12 +10,12 @@ from google.protobuf.duration_pb2 import Duration
 from eventstore.errors import Kind, Rejected
 from eventstore.rows import checkpoint, events
 from rollforward import v1
-from services.listing import Row, Sort, behind, listing_key, listing_page, ordered, position_of
-from services.pages import page_size
+from services.listings.keyset import Row, Sort, behind, listing_key, listing_page, ordered, position_of
+from services.listings.pages import page_size
 from services.registry.lookup import get_origin, name_now, origin_ever_called
 from services.registry.projection import alias_of
 from services.registry.tables import alias_changes, aliases, model_tags, models, schedules
-from services.times import nanoseconds, timestamp
+from services.timestamps import nanoseconds, timestamp
 
 # Made once: to make a statement takes longer than to run it.
 _ASKED = sa.and_(models.c.name == sa.bindparam("called"), alias_changes.c.alias == sa.bindparam("named"))

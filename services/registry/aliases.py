@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.names import check_alias
 from services.registry.checks import (
     UNBOUND,
     alias_not_found,
@@ -24,7 +23,8 @@ from services.registry.checks import (
 )
 from services.registry.policies import Judgement
 from services.registry.state import Assignment, Schedule, State
-from services.times import nanoseconds
+from services.timestamps import nanoseconds
+from services.validation import check_alias
 
 MOST_REVISION = 2**63 - 1
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.names import check_model_name
 from services.registry.policies import Judgement
 from services.registry.state import Assignment, State, Version
+from services.validation import check_model_name
 
 UNBOUND = Judgement()
 """What is said of a command that no policy binds."""

@@ -13,7 +13,6 @@ from eventstore.decider import CommandHandler, Outcome, Plan
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected
 from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from rollforward import v1
-from services.names import check_model_name
 from services.registry import aliases, model_stream
 from services.registry.checks import check_model, check_usable
 from services.registry.decider import Register, exists
@@ -22,6 +21,7 @@ from services.registry.live import Live
 from services.registry.near import new_alias
 from services.registry.policies import Judgement, binding_move
 from services.registry.state import State
+from services.validation import check_model_name
 
 Events = tuple[RecordedEvent, ...]
 T = TypeVar("T")

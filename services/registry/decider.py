@@ -12,15 +12,6 @@ from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
-from services.names import (
-    LONGEST_DESCRIPTION,
-    LONGEST_KEY,
-    LONGEST_TAG,
-    check_digest,
-    check_model_name,
-    check_prose,
-    check_text,
-)
 from services.registry import aliases
 from services.registry.checks import (
     UNBOUND,
@@ -33,6 +24,15 @@ from services.registry.checks import (
 )
 from services.registry.policies import Judgement
 from services.registry.state import State, Tags, Version, evolve
+from services.validation import (
+    LONGEST_DESCRIPTION,
+    LONGEST_KEY,
+    LONGEST_TAG,
+    check_digest,
+    check_model_name,
+    check_prose,
+    check_text,
+)
 
 STATUSES = (v1.VERSION_STATUS_READY, v1.VERSION_STATUS_PENDING, v1.VERSION_STATUS_FAILED)
 

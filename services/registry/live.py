@@ -20,7 +20,7 @@ from services.registry.checks import alias_not_found, model_not_found, renamed
 from services.registry.projection import alias_of, change_of
 from services.registry.standing import live_rows
 from services.registry.tag_history import TagHistory, changes_tags, tags_after
-from services.times import timestamp
+from services.timestamps import timestamp
 
 RETRY_SECONDS = 0.5
 

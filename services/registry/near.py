@@ -7,7 +7,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from rollforward import v1
-from services.patterns import is_literal
+from services.listings.globs import is_literal
 from services.registry import policies
 from services.registry.policies import binding_move
 from services.registry.state import State

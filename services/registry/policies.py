@@ -14,9 +14,9 @@ from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_text
-from services.patterns import matcher
+from services.listings.globs import matcher
 from services.registry.gate import check_expression
+from services.validation import check_text
 
 LONGEST_PATTERN = 255
 MOST_POLICIES = 1000

@@ -5,13 +5,14 @@ from __future__ import annotations
 from eventstore.decider import CommandHandler
 from eventstore.projection import Projector
 from rollforward import v1
-from services.names import check_alias
 from services.registry import POLICIES_STREAM, proofs, standing, trials
 from services.registry.gate import check_expression
 from services.registry.judging import Judge
 from services.registry.live import Live
 from services.registry.policies import State
-from services.rpc import Context, metadata, wait_for
+from services.rpc.context import Context, metadata
+from services.rpc.positions import wait_for
+from services.validation import check_alias
 
 
 class PolicyServicer(v1.PolicyServiceServicer):

@@ -15,7 +15,6 @@ from eventstore.bulk import insert_rows
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.pending import Key, Pending
 from services.registry import POLICIES_STREAM, origin_of
 from services.registry.tables import (
     alias_changes,
@@ -30,7 +29,8 @@ from services.registry.tables import (
     version_tags,
     versions,
 )
-from services.times import nanoseconds, timestamp
+from services.sql.write_buffer import Key, Pending
+from services.timestamps import nanoseconds, timestamp
 
 _OF_NO_MODEL = (POLICIES_STREAM, EPOCH_STREAM)
 

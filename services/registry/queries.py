@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.conditions import compared, compared_tag, milliseconds
-from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
-from services.listing import Row, Sort, walk
-from services.pages import MAX_ROW_BYTES, leading
+from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
+from services.listings.filter_sql import compared, compared_tag, milliseconds
+from services.listings.keyset import Row, Sort, walk
+from services.listings.pages import MAX_ROW_BYTES, leading
 from services.registry.alias_queries import aliases_that_are_set
 from services.registry.lookup import former_names, get_origin, tags_of_models
 from services.registry.tables import aliases, model_tags, models, version_tags, versions
-from services.times import timestamp
+from services.timestamps import timestamp
 
 MAX_FORMER_NAMES = 1_000
 """How many former names of a model are shown, the last ones."""

@@ -17,7 +17,7 @@ from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from eventstore.projection import Projector
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.patterns import is_literal
+from services.listings.globs import is_literal
 from services.registry import model_stream, past, policies
 from services.registry.aliases import passed, refused
 from services.registry.checks import alias_not_found, check_reason, model_not_found

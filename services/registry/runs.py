@@ -12,8 +12,8 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.latest import Latest, number
-from services.pending import Pending
+from services.series.latest import Latest, number
+from services.sql.write_buffer import Pending
 
 _CHUNK = 500
 

@@ -19,7 +19,7 @@ from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands
 from services.registry.standing import Due, due
-from services.times import timestamp
+from services.timestamps import timestamp
 
 # A clock that is set, or a machine that slept, is noticed after this long.
 LONGEST_SLEEP = 30.0

@@ -13,7 +13,6 @@ from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from services.names import check_alias, check_digest
 from services.registry import alias_queries, origin_of, past, queries, runs, watch
 from services.registry.commands import Commands
 from services.registry.gate import check_expression
@@ -22,8 +21,10 @@ from services.registry.projection import new_version
 from services.registry.rollback import Rollbacks
 from services.registry.schedules import schedule_of
 from services.registry.state import State
-from services.rpc import Command, Context, metadata, wait_for
-from services.times import nanoseconds
+from services.rpc.context import Command, Context, metadata
+from services.rpc.positions import wait_for
+from services.timestamps import nanoseconds
+from services.validation import check_alias, check_digest
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from rpds import HashTrieMap
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.times import nanoseconds
+from services.timestamps import nanoseconds
 
 Tags: TypeAlias = "HashTrieMap[str, str]"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.conditions import TEXT
+from services.sql.columns import TEXT
 
 tables = sa.MetaData()
 

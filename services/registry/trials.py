@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.listing import Row, asked_by, listing_key
-from services.pages import cut, page_size
-from services.patterns import matcher
+from services.listings.globs import matcher
+from services.listings.keyset import Row, asked_by, listing_key
+from services.listings.pages import cut, page_size
 from services.registry import queries
 from services.registry.gate import MOVE, REGISTRATION
 from services.registry.judging import CHAMPION
 from services.registry.tables import alias_changes, version_tags, versions
-from services.times import nanoseconds, timestamp
+from services.timestamps import nanoseconds, timestamp
 
 MOST_VERSIONS = 1000
 _CHUNK = 500

@@ -13,11 +13,11 @@ from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from services.following import between_appends, with_bookmarks
-from services.pages import fitting
+from services.listings.pages import fitting
 from services.registry import alias_queries, origin_of
 from services.registry.live import Live
 from services.registry.projection import change_of
+from services.rpc.watches import between_appends, with_bookmarks
 
 BOOKMARK_SECONDS = 5.0
 SHARED_BATCHES = 8

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from eventstore.event import RecordedEvent
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.pending import Pending
+from services.sql.write_buffer import Pending
 
 tables = sa.MetaData()
 

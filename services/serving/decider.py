@@ -14,8 +14,8 @@ from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_alias, check_id, check_model_name, check_text
 from services.serving import pod_stream
+from services.validation import check_alias, check_id, check_model_name, check_text
 
 HIGHEST_REVISION = 2**63 - 1
 HIGHEST_VERSION = 2**31 - 1

@@ -31,9 +31,9 @@ from rollforward.references import parse_alias
 from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage
 from services.failures import report
-from services.grpc_server import bounds
-from services.limits import raise_file_limit
-from services.listen import check_reach
+from services.rpc.addresses import check_reach
+from services.rpc.limits import raise_file_limit
+from services.rpc.server import bounds
 from services.serving import models
 from services.serving.cache import ArtifactCache, LastKnownGood
 from services.serving.decoding import Decoding

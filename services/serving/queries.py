@@ -9,9 +9,9 @@ from itertools import groupby, islice
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.pages import cut, key_of
+from services.listings.pages import cut, key_of
 from services.serving.projection import pods, targets
-from services.times import timestamp
+from services.timestamps import timestamp
 
 Alias = tuple[str, str]
 """A model's name and an alias."""

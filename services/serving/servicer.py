@@ -9,12 +9,13 @@ from eventstore.epochs import check_epoch, on_wire
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.names import check_id
-from services.rpc import Command, Context, metadata, wait_for
+from services.rpc.context import Command, Context, metadata
+from services.rpc.positions import wait_for
 from services.serving import pod_stream, queries
 from services.serving.assignments import current, names_of, snapshot
 from services.serving.decider import Acknowledge, State, check_targets
 from services.serving.watch import ConnectedPods, watch
+from services.validation import check_id
 
 
 class ServingServicer(v1.ServingServiceServicer):

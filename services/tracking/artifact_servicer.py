@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.rpc import Context
+from services.rpc.context import Context
 from services.tracking import manifests
 from services.tracking.blobs import BlobStore
 from services.tracking.digests import CHUNK, hex_of

@@ -24,13 +24,13 @@ from eventstore.tail import FollowerTooSlow, Tail
 from eventstore.tasks import end
 from rollforward import v1
 from services import actors
-from services.names import check_id
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.tracking import run_stream
 from services.tracking.calls import Call, Calls
 from services.tracking.run_state import RunState
 from services.tracking.runs import ENDINGS, Lose
 from services.tracking.tables import WATCHED_OVER, runs
+from services.validation import check_id
 
 LONGEST_ROUND = 2.0
 QUIET_SECONDS = 60.0

@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.latest import Latest
-from services.pending import Pending
-from services.series import Columns, columns
+from services.series.columns import Columns, columns
+from services.series.latest import Latest
+from services.sql.write_buffer import Pending
 from services.tracking import EVENTS
 from services.tracking.growth import grow
 from services.tracking.open_series import OpenSeries, SeriesKey

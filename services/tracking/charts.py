@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eventstore.questions import Row, answer
 from rollforward import v1
-from services.conditions import among, in_one
+from services.sql.columns import among, in_one
 from services.tracking.open_series import alike
 from services.tracking.tables import chunks
 

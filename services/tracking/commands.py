@@ -8,12 +8,12 @@ from eventstore.decider import CommandHandler, Outcome
 from eventstore.errors import Rejected
 from eventstore.event import Metadata
 from rollforward import v1
-from services.names import check_id, check_logged_model_id
 from services.tracking import EXPERIMENTS_STREAM, logged_model_stream, run_stream
 from services.tracking.experiments import Experiments, not_open
 from services.tracking.logged_models import Create, LoggedModelState
 from services.tracking.run_state import RunState
 from services.tracking.runs import Start, run_not_found
+from services.validation import check_id, check_logged_model_id
 
 
 class Commands:

@@ -13,7 +13,6 @@ from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_text
 from services.tracking import EXPERIMENTS_STREAM
 from services.tracking.labels import (
     Labels,
@@ -24,6 +23,7 @@ from services.tracking.labels import (
     tag_changes,
 )
 from services.tracking.room import LARGEST_EXPERIMENT, Room
+from services.validation import check_text
 
 LONGEST_NAME = 500
 

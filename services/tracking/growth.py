@@ -10,9 +10,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from services.latest import cell
-from services.pending import put_all, remove_all
-from services.series import Columns, Points, columns_of, is_later, latest_of
+from services.series.columns import Columns, Points, columns_of, is_later, latest_of
+from services.series.latest import cell
+from services.sql.write_buffer import put_all, remove_all
 from services.tracking.open_series import Open, OpenSeries, SeriesKey
 from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, chunks, metrics
 

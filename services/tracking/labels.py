@@ -9,7 +9,7 @@ from rpds import HashTrieMap
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.names import LONGEST_KEY, LONGEST_TAG, check_key
+from services.validation import LONGEST_KEY, LONGEST_TAG, check_key
 
 LONGEST_PARAM = 6000
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.names import check_logged_model_id, check_prose
 from services.tracking.labels import check_tags
+from services.validation import check_logged_model_id, check_prose
 
 LONGEST_DATASET_NAME = 500
 LONGEST_DATASET_NAME_BYTES = 1_500

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.conditions import compared, compared_metric, compared_tag, compared_time
-from services.filters import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
-from services.listing import Sort, walk
+from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
+from services.listings.filter_sql import compared, compared_metric, compared_tag, compared_time
+from services.listings.keyset import Sort, walk
 from services.tracking.scope import scope_of
 from services.tracking.search import LOGGED, MISSING, NAN
 from services.tracking.tables import experiment_tags, experiments, model_metrics, model_params, model_tags, models

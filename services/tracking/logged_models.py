@@ -14,7 +14,6 @@ from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_digest, check_id, check_logged_model_id, check_text
 from services.tracking.labels import (
     Labels,
     added,
@@ -26,6 +25,7 @@ from services.tracking.labels import (
     tag_changes,
 )
 from services.tracking.room import LARGEST_LOGGED_MODEL, Room
+from services.validation import check_digest, check_id, check_logged_model_id, check_text
 
 LONGEST_NAME = 500
 LONGEST_TYPE = 500

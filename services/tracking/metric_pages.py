@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.latest import number
-from services.pages import LARGEST_BYTES, MAX_ROW_BYTES, key_of, token_of
+from services.listings.pages import LARGEST_BYTES, MAX_ROW_BYTES, key_of, token_of
+from services.series.latest import number
 from services.tracking.tables import metrics, model_metrics, runs
 
 DEFAULT_PAGE = 10_000

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from services.latest import number
-from services.series import Columns, Point
+from services.series.columns import Columns, Point
+from services.series.latest import number
 from services.tracking.tables import CHUNK_POINTS, chunks, metrics
 
 T = TypeVar("T")

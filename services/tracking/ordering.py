@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from eventstore.questions import answer
-from services.conditions import among, in_one
-from services.series import Points, columns_of
+from services.series.columns import Points, columns_of
+from services.sql.columns import among, in_one
 from services.tracking.tables import CHUNK_POINTS, chunks
 
 Place = tuple[int, int, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.objects import place_of
+from services.artifacts.objects import place_of
 from services.tracking.blobs import BlobStore
 from services.tracking.local_blobs import LocalBlobs
 from services.tracking.s3_blobs import S3Blobs

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.pages import key_of, token_of
-from services.series import Points, pack, packed
+from services.listings.pages import key_of, token_of
+from services.series.columns import Points, pack, packed
 from services.tracking.ordering import Ordered, Outline, next_points, outline
 from services.tracking.queries import run_number
 from services.tracking.tables import metrics

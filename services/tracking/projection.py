@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.times import nanoseconds
+from services.timestamps import nanoseconds
 from services.tracking.batch import Batch, Memory
 from services.tracking.tables import (
     HEAD_CHARACTERS,

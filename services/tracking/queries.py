@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.listing import asked_by
-from services.pages import cut, page_size
+from services.listings.keyset import asked_by
+from services.listings.pages import cut, page_size
 from services.tracking import metric_pages, views
 from services.tracking.listings import page_of_experiments, page_of_models
 from services.tracking.run_keys import run_keys

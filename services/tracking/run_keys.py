@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from eventstore.questions import answer
 from rollforward import v1
-from services.filters import Comparison, Order, parse_filter, parse_order
-from services.listing import behind, listing_key, ordered
+from services.listings.filter_grammar import Comparison, Order, parse_filter, parse_order
+from services.listings.keyset import behind, listing_key, ordered
 from services.tracking.scope import Scope, scope_of
 from services.tracking.search import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
 from services.tracking.tables import experiments, runs

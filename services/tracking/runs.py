@@ -13,7 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.names import (
+from services.series.columns import columns
+from services.timestamps import nanoseconds
+from services.tracking.labels import check_params, check_removed, check_tags, new_params
+from services.tracking.lineage import check_dataset_named, check_inputs, check_outputs, check_source
+from services.tracking.manifests import check_paths
+from services.tracking.room import LARGEST_RUN
+from services.tracking.run_state import RunState, evolve, shown, stream_of
+from services.validation import (
     LONGEST_DESCRIPTION,
     check_digest,
     check_id,
@@ -22,13 +29,6 @@ from services.names import (
     check_prose,
     check_text,
 )
-from services.series import columns
-from services.times import nanoseconds
-from services.tracking.labels import check_params, check_removed, check_tags, new_params
-from services.tracking.lineage import check_dataset_named, check_inputs, check_outputs, check_source
-from services.tracking.manifests import check_paths
-from services.tracking.room import LARGEST_RUN
-from services.tracking.run_state import RunState, evolve, shown, stream_of
 
 LONGEST_NAME = 500
 ENDINGS = (v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_STATUS_KILLED)

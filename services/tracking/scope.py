@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from eventstore.errors import Kind, Rejected
 from eventstore.questions import answer
 from rollforward import v1
-from services.conditions import among, in_one
+from services.sql.columns import among, in_one
 from services.tracking.tables import experiments
 
 FEW = 32

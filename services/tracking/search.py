@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from rollforward import v1
-from services.conditions import compared, compared_metric, compared_tag, compared_time
-from services.filters import Comparison, Field, Fields, Holds, Order
-from services.listing import Sort
+from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order
+from services.listings.filter_sql import compared, compared_metric, compared_tag, compared_time
+from services.listings.keyset import Sort
 from services.tracking.scope import Scope
 from services.tracking.tables import HEAD_CHARACTERS, inputs, metrics, params, runs, tags
 

@@ -8,14 +8,14 @@ from contextlib import aclosing
 from eventstore.errors import Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.names import check_digest, check_id
-from services.rpc import Command, Context, metadata
+from services.rpc.context import Command, Context, metadata
 from services.tracking import intervals, points, queries, watch
 from services.tracking.attendance import Attendance
 from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands
 from services.tracking.manifests import describe
 from services.tracking.runs import LogArtifact
+from services.validation import check_digest, check_id
 
 
 class TrackingServicer(v1.TrackingServiceServicer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from services.conditions import TEXT
+from services.sql.columns import TEXT
 
 tables = sa.MetaData()
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from eventstore.questions import Question, Row, answers
 from rollforward import v1
-from services.conditions import among, in_one
-from services.times import timestamp
+from services.sql.columns import among, in_one
+from services.timestamps import timestamp
 from services.tracking.metric_pages import MODEL_METRIC_KEY, SUMMARY, add_model_metrics, shorten, summarize
 from services.tracking.tables import (
     artifacts,

@@ -9,8 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.conditions import compared_metric, compared_time
-from services.filters import Comparison, Order
+from services.listings.filter_grammar import Comparison, Order
+from services.listings.filter_sql import compared_metric, compared_time
 from services.tracking.scope import FEW, Scope
 from services.tracking.search import MISSING, NAN
 from services.tracking.tables import experiments, metrics, runs

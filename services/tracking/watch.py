@@ -16,10 +16,10 @@ from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
-from services.following import between_appends, with_bookmarks
-from services.listing import position_of
-from services.pages import fitting
-from services.times import timestamp
+from services.listings.keyset import position_of
+from services.listings.pages import fitting
+from services.rpc.watches import between_appends, with_bookmarks
+from services.timestamps import timestamp
 from services.tracking.metric_pages import run_metrics
 from services.tracking.queries import run_number
 from services.tracking.scope import experiment_number

@@ -15,8 +15,8 @@ from eventstore.epochs import FIRST_EPOCH, on_wire
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.names import check_prose, check_text
-from services.times import nanoseconds, timestamp
+from services.timestamps import nanoseconds, timestamp
+from services.validation import check_prose, check_text
 from services.webhooks import webhook_stream
 
 OVERLAP_SECONDS = 24 * 3600

@@ -6,8 +6,8 @@ import json
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.patterns import matcher
-from services.times import timestamp
+from services.listings.globs import matcher
+from services.timestamps import timestamp
 
 LOG = "registry"
 

@@ -11,7 +11,7 @@ from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from eventstore.rows import USED_BY_APPLY
 from rollforward import v1
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.webhooks.decider import WebhookEvent
 
 tables = sa.MetaData()

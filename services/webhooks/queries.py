@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from eventstore.errors import Kind, Rejected
 from eventstore.rows import checkpoint
 from rollforward import v1
-from services.pages import cut, key_of, page_size
-from services.times import timestamp
+from services.listings.pages import cut, key_of, page_size
+from services.timestamps import timestamp
 from services.webhooks.projection import deliveries, webhooks
 
 

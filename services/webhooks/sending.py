@@ -20,7 +20,7 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.tail import Tail
 from rollforward import v1
 from services import actors
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.webhooks import webhook_stream
 from services.webhooks.decider import Reported, State
 from services.webhooks.payload import body_of, wants

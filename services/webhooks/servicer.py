@@ -12,8 +12,9 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.projection import Projector
 from rollforward import v1
-from services.names import check_id
-from services.rpc import Command, Context, metadata, wait_for
+from services.rpc.context import Command, Context, metadata
+from services.rpc.positions import wait_for
+from services.validation import check_id
 from services.webhooks import queries, webhook_stream
 from services.webhooks.decider import Create, Refuse, Rotate, State
 from services.webhooks.payload import body_of_test

@@ -11,8 +11,8 @@ import pytest
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
 from eventstore.store import EventStore
-from services.nats_server import NatsAddress
-from services.objects import ObjectPlace, open_objects
+from services.artifacts.objects import ObjectPlace, open_objects
+from services.nats.server import NatsAddress
 from tests.contract.blob_places import Place, local_place, s3_place
 from tests.contract.events import TYPES
 from tests.servers.nats import open_log

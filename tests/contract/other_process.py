@@ -18,8 +18,8 @@ from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.keeping import SnapshotKeeper
 from eventstore.snapshots import Snapshots
-from services.nats_server import NatsAddress
-from services.objects import open_objects
+from services.artifacts.objects import open_objects
+from services.nats.server import NatsAddress
 from tests.contract.events import TYPES
 from tests.contract.notes import Notes, all_notes, folded, running
 from tests.servers.nats import open_log

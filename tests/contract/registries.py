@@ -11,7 +11,7 @@ import grpc
 
 from rollforward import v1
 from rollforward.errors import Conflict, from_rpc_error
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.processes import start_service
 from tests.e2e.program import Program
 from tests.integration.up import SECONDS, Client, Q, R

@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 from grpc import aio
 
 from rollforward import v1
-from services.rpc import Edge
+from services.rpc.interceptor import Edge
 from services.tracking.artifact_servicer import MAX_DIGESTS, MAX_URLS, ArtifactServicer
 from services.tracking.digests import CHUNK
 from services.tracking.garbage import Collector

@@ -7,7 +7,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import connect, connection
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.servers.ports import free_port
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from eventstore.generations import Generations
 from eventstore.rows import Database
 from eventstore.snapshots import Snapshots
-from services.objects import ObjectPlace
+from services.artifacts.objects import ObjectPlace
 from tests.contract.notes import Notes
 
 everything = sa.MetaData()

@@ -21,8 +21,8 @@ from eventstore.jetstream import JetStreamStore, connect, store
 from eventstore.jetstream.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
 from eventstore.jetstream.stream_config import DUPLICATE_WINDOW, stream_config
 from eventstore.memory import MemoryStore
-from services.nats_child import find_nats_server, leashed
-from services.nats_server import EmbeddedNats, NatsAddress
+from services.nats.process import find_nats_server, leashed
+from services.nats.server import EmbeddedNats, NatsAddress
 from tests.servers.nats import until
 from tests.timeouts import scaled
 

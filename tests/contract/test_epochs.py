@@ -15,8 +15,8 @@ from eventstore.rows import Database, epoch_tables
 from eventstore.snapshots import Snapshots
 from eventstore.store import EventStore
 from rollforward import v1
-from services.nats_server import NatsAddress
-from services.objects import ObjectPlace
+from services.artifacts.objects import ObjectPlace
+from services.nats.server import NatsAddress
 from tests.contract.epochs import TYPES, accept, new_log, shortened
 from tests.contract.events import following, new
 from tests.contract.kept import FOLDER, applied_at_start, positions, taken

@@ -17,7 +17,7 @@ from eventstore.errors import EventTooLarge, Kind, Rejected, StoreUnavailable
 from eventstore.projection import FollowerTooSlow
 from rollforward import errors, v1
 from rollforward.errors import from_rpc_error
-from services.rpc import Edge
+from services.rpc.interceptor import Edge
 from tests.timeouts import scaled
 
 ALIAS = v1.Alias(model="fraud", alias="champion", version=2, digest="sha256:1", revision=7, actor="Zoë")

@@ -19,7 +19,7 @@ from eventstore.event import NewEvent
 from eventstore.jetstream import JetStreamStore, publishing
 from eventstore.jetstream.group_commit import WRONG_LAST_SEQUENCE, GroupCommit
 from eventstore.store import NO_STREAM, EventStore
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 from tests.contract.events import TYPES, new
 from tests.contract.stores import flat, take
 from tests.servers.nats import open_log, until

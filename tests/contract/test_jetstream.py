@@ -22,7 +22,7 @@ from eventstore.jetstream.connection import check_server
 from eventstore.jetstream.delivery import Delivery
 from eventstore.jetstream.group_commit import EVENTS_BEHIND
 from eventstore.store import NO_STREAM, EventStore
-from services.nats_server import EmbeddedNats, NatsAddress
+from services.nats.server import EmbeddedNats, NatsAddress
 from tests.contract.events import TYPES, new
 from tests.contract.stores import everything, flat, take
 from tests.servers.nats import kill, open_log, until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.objects import PART, ObjectPlace, open_objects
+from services.artifacts.objects import PART, ObjectPlace, open_objects
 from tests.servers.seaweedfs import SeaweedFS
 
 

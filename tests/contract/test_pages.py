@@ -16,7 +16,7 @@ from eventstore.jetstream import JetStreamStore
 from eventstore.pages import CACHED_BYTES, PAGE_BYTES, PAGE_EVENTS, PagedLog
 from eventstore.store import EventStore
 from eventstore.turns import Turns
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.contract.events import TYPES, following, new
 from tests.contract.stores import flat, take
 from tests.servers.nats import open_log, until

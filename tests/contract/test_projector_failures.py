@@ -15,7 +15,7 @@ from eventstore.jetstream import JetStreamStore, connect
 from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database, checkpoint
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.contract.events import TYPES, following, new
 from tests.contract.notes import Notes, all_notes, fails_at, folded, lose_rows, notes, rebuilt, running, write
 from tests.servers.nats import open_log

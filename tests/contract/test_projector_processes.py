@@ -10,7 +10,7 @@ import pytest
 from eventstore.jetstream import JetStreamStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.contract.events import following
 from tests.contract.notes import Notes, all_notes, folded, running, write
 from tests.contract.other_process import finish, process, started

@@ -12,7 +12,7 @@ from pathlib import Path
 from eventstore import snapshots
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from services.objects import ObjectPlace
+from services.artifacts.objects import ObjectPlace
 from tests.contract.events import TYPES
 from tests.contract.kept import FOLDER, applied_at_start, flipped, positions, take, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write

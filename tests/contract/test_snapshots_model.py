@@ -16,7 +16,7 @@ from eventstore.event import KnownPosition
 from eventstore.generations import Generations
 from eventstore.rows import Database
 from eventstore.snapshots import Snapshots
-from services.objects import open_objects
+from services.artifacts.objects import open_objects
 from tests.contract.epochs import accept, new_log, shortened
 from tests.contract.events import new
 from tests.contract.kept import FOLDER, flipped, take

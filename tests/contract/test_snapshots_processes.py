@@ -10,8 +10,8 @@ import pytest
 from eventstore import dumps
 from eventstore.jetstream import JetStreamStore
 from eventstore.rows import Database
-from services.nats_server import NatsAddress
-from services.objects import ObjectPlace
+from services.artifacts.objects import ObjectPlace
+from services.nats.server import NatsAddress
 from tests.contract.kept import applied_at_start, positions, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write
 from tests.contract.other_process import finish, process, started

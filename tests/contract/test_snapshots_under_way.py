@@ -17,7 +17,7 @@ from eventstore.memory import MemoryStore
 from eventstore.projection import Projector
 from eventstore.rows import Database
 from eventstore.snapshots import Objects
-from services.objects import ObjectPlace, open_objects
+from services.artifacts.objects import ObjectPlace, open_objects
 from tests.contract.events import TYPES, following
 from tests.contract.kept import FOLDER, applied_at_start, keeper, positions, take, taken
 from tests.contract.notes import Notes, all_notes, folded, lose_rows, running, write

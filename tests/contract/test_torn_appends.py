@@ -15,7 +15,7 @@ from eventstore.event import Metadata
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.jetstream.group_commit import EVENTS_BEHIND
 from eventstore.tail import replay
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.contract.events import TYPES, new
 from tests.contract.notes import all_notes, rebuilt, running, write
 from tests.contract.stores import everything, flat, take

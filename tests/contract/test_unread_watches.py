@@ -13,8 +13,8 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from rollforward import v1
-from services import rpc
-from services.rpc import Edge
+from services.rpc import interceptor
+from services.rpc.interceptor import Edge
 
 STEP = v1.WatchAliasesResponse(
     changes=v1.AliasChanges(changes=[v1.AliasChange(reason="r" * 4_000) for _ in range(100)]), position=1
@@ -49,7 +49,7 @@ async def endless(closed: asyncio.Event) -> AsyncIterator[v1.RegistryServiceAsyn
 
 
 async def test_a_watcher_that_does_not_read_is_let_go_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "UNREAD_SECONDS", 0.2)
+    monkeypatch.setattr(interceptor, "UNREAD_SECONDS", 0.2)
     closed = asyncio.Event()
     async with endless(closed) as registry, asyncio.timeout(60):
         call = registry.WatchAliases(v1.WatchAliasesRequest())

@@ -21,7 +21,8 @@ from eventstore.projection import Projector
 from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
-from services import pages, tracking
+from services import tracking
+from services.listings import pages
 from services.tracking import queries, watch
 from services.tracking.projection import TrackingProjection
 from tests.timeouts import scaled

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.filters import parse_filter, parse_order
+from services.listings.filter_grammar import parse_filter, parse_order
 from services.tracking.search import RUN_FIELDS, RUN_ORDERS
 from tests.model.test_search_like_mlflow import DIFFERENCES
 

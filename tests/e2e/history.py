@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from eventstore.event import RecordedEvent
 from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
 from services.app import LOGS
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 from tests.servers.nats import open_log
 from tests.timeouts import scaled
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from rollforward import Connection
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.program import Program, gone, until
 from tests.servers.ports import free_port
 from tests.timeouts import scaled

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from services.nats_child import leashed
+from services.nats.process import leashed
 from tests.timeouts import scaled
 
 ROOT = Path(__file__).parents[2]

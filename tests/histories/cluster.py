@@ -12,7 +12,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from eventstore.jetstream import connect
-from services.nats_child import HOST, find_nats_server
+from services.nats.process import HOST, find_nats_server
 from tests.histories.processes import Process
 from tests.servers.ports import free_port
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services import registry
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.histories.recording import Event, Named
 from tests.histories.subjects import GateEvent, Threshold
 from tests.servers.nats import open_log

@@ -19,9 +19,9 @@ from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, store
 from rollforward import v1
-from services import rpc
 from services.registry import judging
 from services.registry.policies import Judgement
+from services.rpc import interceptor
 from tests.histories.planting import every, replace_attribute
 
 SLOW_SECONDS = 0.05
@@ -54,13 +54,13 @@ def slow_subscriptions() -> None:
 def read_ignores_min_position() -> None:
     """Answers come from rows that may be behind what their caller has seen."""
     slow_subscriptions()
-    wait = rpc.Edge._wait
+    wait = interceptor.Edge._wait
 
-    async def at_once(edge: rpc.Edge, service: str, method: str, context: Any) -> None:
+    async def at_once(edge: interceptor.Edge, service: str, method: str, context: Any) -> None:
         if method != "ResolveAlias":
             await wait(edge, service, method, context)
 
-    replace_attribute(rpc.Edge, "_wait", at_once)
+    replace_attribute(interceptor.Edge, "_wait", at_once)
 
 
 def read_answers_stale_state() -> None:
@@ -86,7 +86,7 @@ def request_id_is_ignored() -> None:
     append = JetStreamStore.append
 
     def as_new(request: Any, context: Any) -> Metadata:
-        found = rpc.metadata(request, context)
+        found = interceptor.metadata(request, context)
         return replace(found, request_id=f"{found.request_id} {uuid.uuid4().hex}")
 
     async def as_asked(

@@ -9,7 +9,7 @@ from eventstore import epochs, keeping
 from eventstore.event import RecordedEvent
 from eventstore.ids import new_id
 from rollforward import v1
-from services import logs
+from services import event_logs
 from services.webhooks import receiver, sending
 from tests.histories.planting import every, replace_attribute
 
@@ -20,9 +20,9 @@ def lost_events_are_not_missed() -> None:
     async def none(_store: Any, _known: Any) -> None:
         return None
 
-    for module in (epochs, keeping, logs):
+    for module in (epochs, keeping, event_logs):
         replace_attribute(module, "find_loss", none)
-    replace_attribute(logs, "missing_losses", lambda _log, _known: [])
+    replace_attribute(event_logs, "missing_losses", lambda _log, _known: [])
 
 
 def batches_are_forgotten() -> None:

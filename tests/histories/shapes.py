@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.nats_child import NatsConfig, find_nats_server
+from services.nats.process import NatsConfig, find_nats_server
 from tests.histories.clocks import ProcessClock
 from tests.histories.cluster import SERVERS, Cluster
 from tests.histories.databases import Postgres, Sqlite

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.histories.clocks import ProcessClock
 from tests.histories.cluster import Cluster
 from tests.histories.databases import Database

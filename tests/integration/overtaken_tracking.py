@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from rollforward import v1
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from tests.integration.overtaken import Case, Prepared, lose_artifact
 from tests.integration.two_writers import Writers
 from tests.integration.up import SECONDS, Client, new_id

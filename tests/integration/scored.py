@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rollforward import v1
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 BETTER = "champion.version == 0 || candidate.metrics.f1 >= champion.metrics.f1 + 0.01"

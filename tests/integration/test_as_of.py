@@ -23,7 +23,7 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from services.registry.commands import Commands
 from services.registry.decider import DECIDER
 from services.registry.judging import Judge
@@ -31,8 +31,8 @@ from services.registry.live import Live
 from services.registry.projection import RegistryProjection
 from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
-from services.rpc import Edge
-from services.times import timestamp
+from services.rpc.interceptor import Edge
+from services.timestamps import timestamp
 from tests.integration.up import new_id
 from tests.timeouts import scaled
 

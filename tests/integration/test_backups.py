@@ -18,9 +18,9 @@ import pytest
 import rollforward as rf
 from eventstore.jetstream.archive import find_stream
 from rollforward import v1
+from services.artifacts.objects import PART, open_objects
 from services.backups.connection import connection
-from services.nats_server import NatsAddress
-from services.objects import PART, open_objects
+from services.nats.server import NatsAddress
 from tests.e2e.processes import ROLLFORWARD
 from tests.e2e.program import until
 from tests.integration.up import SECONDS, Up, up

@@ -21,7 +21,7 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error
-from services.rpc import LONGEST_WAIT
+from services.rpc.positions import LONGEST_WAIT
 from tests.e2e.program import ROOT, Program, gone, until
 from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
 from tests.timeouts import scaled

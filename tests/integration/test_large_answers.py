@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from rollforward import v1
-from services.pages import LARGEST_BYTES
+from services.listings.pages import LARGEST_BYTES
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 MANY = 1000

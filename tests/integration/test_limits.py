@@ -17,7 +17,7 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import Unavailable, from_rpc_error
-from services.limits import CallKind
+from services.rpc.limits import CallKind
 from tests.e2e.program import until
 from tests.integration.up import SECONDS, Client, Up, up
 

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from eventstore.errors import StoreUnavailable
 from rollforward import v1
 from rollforward.errors import from_rpc_error
-from services.rpc import is_command
+from services.rpc.interceptor import is_command
 from tests.integration.overtaken import REGISTRY, Case
 from tests.integration.overtaken_tracking import SERVING, TRACKING, WEBHOOKS
 from tests.integration.two_writers import Interruption, Writers, two_writers

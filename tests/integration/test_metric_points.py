@@ -24,7 +24,7 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
-from services.series import Points, pack, unpack
+from services.series.columns import Points, pack, unpack
 from services.tracking import intervals as drawings
 from services.tracking import points as questions
 from services.tracking.projection import TrackingProjection

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.data_directory import DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
-from services.nats_child import NatsChild, NatsConfig, find_nats_server, leashed
-from services.nats_server import EmbeddedNats
+from services.nats.data_directory import DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
+from services.nats.process import NatsChild, NatsConfig, find_nats_server, leashed
+from services.nats.server import EmbeddedNats
 from tests.servers.nats import until
 from tests.timeouts import scaled
 
@@ -26,7 +26,7 @@ Spawn = Callable[..., "Parent"]
 OWNER = """
 import asyncio, signal, sys
 from pathlib import Path
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 
 async def main():
     stop = asyncio.Event()
@@ -41,7 +41,7 @@ asyncio.run(main())
 """
 HOLDER = """
 import subprocess, sys
-from services.nats_child import leashed
+from services.nats.process import leashed
 child = subprocess.Popen(leashed(["/bin/sleep", "600"], sys.argv[1]), stdin=subprocess.PIPE)
 print(child.pid, flush=True)
 child.wait()

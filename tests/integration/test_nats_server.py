@@ -16,8 +16,8 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from services.nats_child import MAX_PAYLOAD
-from services.nats_server import (
+from services.nats.process import MAX_PAYLOAD
+from services.nats.server import (
     DataDirectoryInUse,
     DataDirectoryUnusable,
     EmbeddedNats,
@@ -146,7 +146,7 @@ def bound(thief: socket.socket, port: int) -> bool:
 
 
 async def test_server_that_does_not_stop_is_killed(server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.nats_child._STOP_LIMIT", 0.2)
+    monkeypatch.setattr("services.nats.process._STOP_LIMIT", 0.2)
     pid = server.pid
     assert pid is not None
     end(pid, signal.SIGSTOP)

@@ -31,7 +31,7 @@ from rollforward.connection import Connection
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry, serving
-from services.rpc import Edge
+from services.rpc.interceptor import Edge
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER
 from services.serving.projection import ServingProjection

@@ -20,7 +20,7 @@ from eventstore.jetstream import connect
 from rollforward import v1
 from rollforward.errors import Unavailable, from_rpc_error
 from services import registry
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.program import until
 from tests.integration.up import ACTOR, SECONDS, Up, new_id, up
 from tests.servers.nats import open_log

@@ -14,7 +14,7 @@ from rollforward.errors import (
     NotFound,
     PreconditionFailed,
 )
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 NO_DIGEST = f"sha256:{'0' * 64}"

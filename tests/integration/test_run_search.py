@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.tracking import queries, views
 from services.tracking.scope import FEW
 from tests.integration.databases import BOTH, place

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rollforward import v1
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.tracking import queries
 from services.tracking.scope import FEW
 from tests.integration.databases import BOTH, place

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from rollforward import v1
 from services.app import running
-from services.objects import open_objects
+from services.artifacts.objects import open_objects
 from services.settings import Settings, from_environment
 from tests.servers.nats import until
 

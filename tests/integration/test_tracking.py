@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, RollforwardError
-from services.series import Points, pack, unpack
+from services.series.columns import Points, pack, unpack
 from services.tracking.points import HISTORY_POINTS
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from tests.integration.up import SECONDS, Up, new_id
 
 POINT = pack("loss", Points(np.array([1]), np.array([2]), np.array([0.5])))

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1, webhooks
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, RollforwardError
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.program import until
 from tests.integration.webhook_service import DIGEST, Service, sequences
 from tests.servers.nats import running_nats

@@ -15,7 +15,7 @@ from eventstore.event import RecordedEvent
 from eventstore.jetstream import connect
 from eventstore.tail import replay
 from rollforward import v1, webhooks
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from services.webhooks import EVENTS
 from tests.e2e.program import until
 from tests.integration.webhook_service import Service, in_order_of_first, sequences

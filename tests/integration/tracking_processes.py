@@ -15,7 +15,7 @@ from eventstore.jetstream import JetStreamStore, connect
 from rollforward import v1
 from rollforward.errors import from_rpc_error
 from services import tracking
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.processes import start_service
 from tests.e2e.program import Program
 from tests.integration.up import SECONDS, Client, new_id

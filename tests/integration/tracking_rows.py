@@ -14,8 +14,8 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.generations import Generations
 from eventstore.rows import Database
 from rollforward import v1
-from services.series import Points, pack
-from services.times import timestamp
+from services.series.columns import Points, pack
+from services.timestamps import timestamp
 from services.tracking.projection import TrackingProjection
 
 T = TypeVar("T")

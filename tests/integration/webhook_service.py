@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from eventstore.event import Metadata, NewEvent
 from rollforward import Connection, v1, webhooks
 from services import registry
-from services.nats_server import NatsAddress
+from services.nats.server import NatsAddress
 from tests.e2e.processes import ROLLFORWARD
 from tests.e2e.program import Program, until
 from tests.servers.nats import open_log

@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.series import Points, pack, unpack
-from services.times import timestamp
+from services.series.columns import Points, pack, unpack
+from services.timestamps import timestamp
 
 Point = tuple[int, int, float]
 About = tuple[str, str, str, str, str]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import grpc.aio
 
 from rollforward import v1
-from services.rpc import Edge
+from services.rpc.interceptor import Edge
 from services.tracking.artifact_servicer import ArtifactServicer
 from services.tracking.blobs import BlobStore
 from services.tracking.garbage import Collector

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from services.nats_child import leashed
+from services.nats.process import leashed
 from tests.e2e.program import until
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from services.nats_child import leashed
+from services.nats.process import leashed
 
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 _READY_LIMIT = 60.0  # seconds

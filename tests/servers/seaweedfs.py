@@ -22,7 +22,7 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from services.nats_child import leashed
+from services.nats.process import leashed
 
 _HOST = "127.0.0.1"
 _ATTEMPTS = 3  # a port that was free may be taken by the time the server binds it

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
-from services.filters import (
+from services.listings.filter_grammar import (
     LONGEST,
     MOST_COMPARISONS,
     MOST_ORDERS,

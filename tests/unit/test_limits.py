@@ -11,8 +11,8 @@ import pytest
 
 from eventstore.errors import Rejected, StoreUnavailable
 from rollforward import v1
-from services.decoding import decoded_stream
-from services.limits import MAX_CALLS, CallKind, Limiter, max_connections, raise_file_limit
+from services.rpc.decoding import decoded_stream
+from services.rpc.limits import MAX_CALLS, CallKind, Limiter, max_connections, raise_file_limit
 
 
 @pytest.mark.parametrize("kind", CallKind)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Kind, Rejected
 from eventstore.jetstream import subject_of
-from services.names import (
+from services.validation import (
     check_alias,
     check_digest,
     check_id,

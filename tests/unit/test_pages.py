@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
-from services.pages import DEFAULT_SIZE, LARGEST_BYTES, LARGEST_SIZE, cut, enough, key_of, page_size
+from services.listings.pages import DEFAULT_SIZE, LARGEST_BYTES, LARGEST_SIZE, cut, enough, key_of, page_size
 
 
 class Large(str):

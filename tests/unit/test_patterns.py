@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.patterns import literal_start, matcher
+from services.listings.globs import literal_start, matcher
 
 WILD = st.text(st.sampled_from("*?[]!-^ab\\"), max_size=255)
 

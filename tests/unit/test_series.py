@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.series import Points, is_later, latest_of, pack, unpack
+from services.series.columns import Points, is_later, latest_of, pack, unpack
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 NAN, INF = float("nan"), float("inf")

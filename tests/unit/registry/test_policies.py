@@ -7,7 +7,7 @@ import pytest
 from eventstore.errors import Rejected
 from eventstore.testing import given
 from rollforward import v1
-from services.patterns import matcher
+from services.listings.globs import matcher
 from services.registry.policies import (
     MOST_BYTES,
     MOST_POLICIES,

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.series import Points
+from services.series.columns import Points
 from services.tracking.ordering import Ordered
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1

@@ -15,7 +15,7 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given, given
 from rollforward import v1
-from services.series import Points, pack
+from services.series.columns import Points, pack
 from services.tracking import metrics_stream, run_stream
 from services.tracking.run_state import RunState
 from services.tracking.runs import RUNS, LogArtifact, Lose, Start, decide

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given, given
 from rollforward import v1
-from services.times import timestamp
+from services.timestamps import timestamp
 from services.webhooks.decider import DECIDER, Create, Reported, Rotate, State, decide, evolve
 
 HOOK = "0" * 31 + "c"

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from services.http_connections import MAX_CONNECTIONS, ImpatientProtocol
-from services.listen import address_of, bound_socket
-from services.readiness import Readiness
-from services.rpc import METRICS
+from services.operations.http_connections import MAX_CONNECTIONS, ImpatientProtocol
+from services.operations.readiness import Readiness
+from services.rpc.addresses import address_of, bound_socket
+from services.rpc.interceptor import METRICS
 
 
 class _Server(uvicorn.Server):

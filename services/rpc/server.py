@@ -9,8 +9,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.limits import MAX_CALLS, max_connections
-from services.listen import AddressInUse, address_of, bound_socket, host_and_port
+from services.rpc.addresses import AddressInUse, address_of, bound_socket, host_and_port
+from services.rpc.limits import MAX_CALLS, max_connections
 
 MESSAGE_BYTES = 4 * 1024 * 1024
 HANDSHAKE_MS = 10_000

@@ -8,12 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
-from services.filters import Comparison, translate
-
-TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-"""Text that both order by code point, as Python does."""
+from services.listings.filter_grammar import Comparison, translate
+from services.sql.columns import TEXT
 
 MILLISECOND = 1_000_000
 """In nanoseconds, the unit of times in rows."""
@@ -43,25 +40,6 @@ def compared(rows: sa.Connection, column: sa.ColumnElement[Any], how: Comparison
         case sign:
             condition: sa.ColumnElement[bool] = _SIGNS[sign](column, _bound(how))
             return condition
-
-
-def among(
-    dialect: str, column: sa.ColumnElement[int], numbers: Sequence[int] | None = None, *, named: str = "numbers"
-) -> sa.ColumnElement[bool]:
-    """Whether a column has one of some numbers, however many: they are one parameter.
-
-    Without `numbers` it is left open, under a name, for what `in_one` makes of them.
-    """
-    given = sa.bindparam(named, type_=sa.Text()) if numbers is None else sa.literal(in_one(dialect, numbers))
-    if dialect == "postgresql":
-        return column == sa.any_(sa.cast(given, ARRAY(sa.BigInteger)))
-    return column.in_(sa.select(sa.func.json_each(given).table_valued("value").c.value))
-
-
-def in_one(dialect: str, numbers: Sequence[int]) -> str:
-    """Numbers as one parameter, a text."""
-    begin, end = "{}" if dialect == "postgresql" else "[]"
-    return f"{begin}{','.join(map(str, numbers))}{end}"
 
 
 def compared_tag(

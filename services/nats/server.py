@@ -16,8 +16,8 @@ from typing import Self
 
 import structlog
 
-from services.data_directory import DataDirectoryError, DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
-from services.nats_child import (
+from services.nats.data_directory import DataDirectoryError, DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
+from services.nats.process import (
     HOST,
     NatsChild,
     NatsConfig,

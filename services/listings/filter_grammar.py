@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from eventstore.errors import Kind, Rejected
-from services.times import parse_time
+from services.timestamps import parse_time
 
 LONGEST = 10_000
 MOST_COMPARISONS = 100

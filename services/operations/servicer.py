@@ -14,8 +14,8 @@ from eventstore.keeping import SnapshotKeeper
 from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from services.readiness import Readiness
-from services.rpc import Context
+from services.operations.readiness import Readiness
+from services.rpc.context import Context
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from eventstore.errors import StoreUnavailable
-from services.listen import is_loopback
+from services.rpc.addresses import is_loopback
 
 PART = 8 * 1024 * 1024
 """Bytes that go up or come down in one request."""

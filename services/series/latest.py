@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rollforward import v1
-from services.series import Columns, Point, columns, columns_of, latest_of
+from services.series.columns import Columns, Point, columns, columns_of, latest_of
 
 Key = tuple[Any, ...]
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from eventstore.errors import Kind, Rejected
 from eventstore.rows import checkpoint
-from services.pages import cut, key_of, page_size
+from services.listings.pages import cut, key_of, page_size
 
 Row = Any
 """A row of whatever columns."""

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Protocol, cast
-from urllib.parse import quote, unquote
+from typing import Any, cast
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 import structlog
 from google.protobuf import descriptor_pool
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 from prometheus_client import Histogram
 
 from eventstore.epochs import FIRST_EPOCH, check_epoch
-from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
-from eventstore.event import Metadata
-from eventstore.store import EventStore
+from eventstore.errors import StoreUnavailable
 from eventstore.tail import FollowerTooSlow
 from eventstore.turns import Turns
-from services.actors import check_claimed
-from services.decoding import decoded, decoded_stream
-from services.limits import CallKind, Limiter
-from services.names import check_prose, check_text, check_texts
-from services.pages import EPOCHS
-
-DOMAIN = "rollforward"
+from services.listings.pages import EPOCHS
+from services.rpc.context import Context, headers_of
+from services.rpc.decoding import decoded, decoded_stream
+from services.rpc.limits import CallKind, Limiter
+from services.rpc.positions import HEAD, Follows, head_of, positions_in, refuse_ahead, wait_for
+from services.rpc.status import LONGEST_MESSAGE, code_of, abort, status_of
+from services.validation import check_texts
 
 METRICS = Histogram(
     "rollforward_rpc_seconds",
@@ -43,22 +34,13 @@ METRICS = Histogram(
     ["service", "method", "code"],
     registry=None,
 )
-LONGEST_WAIT = 10.0
-SOON_SECONDS = 0.05
 UNREAD_SECONDS = 30.0
 """For how long a watcher may leave unread what its stream can take no more of."""
-HEAD = "head"
-"""In place of a position: the head of every log that the result comes from, as it is when the call arrives."""
 
-# What does not fit the 8 KiB that clients take as trailers would reach them as another error.
-LONGEST_MESSAGE = 500
-LONGEST_METADATA = 600
-LARGEST_DETAIL = 3000
 
 STALE = "rollforward-stale"
 """The initial metadata of a result that may be old because rows do not follow their log: it says why."""
 
-_POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})(?:@([0-9]{1,20}))?\s*")
 
 WITHOUT_ROWS = frozenset(
     {
@@ -74,128 +56,7 @@ WITHOUT_ROWS = frozenset(
 )
 """Methods that do not care how far the rows have come: the log or memory answers, or they wait themselves."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Decode = Callable[[bytes], Any]
-
-_STATUS = {
-    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Kind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
-}
-
-_logger = structlog.get_logger(__name__)
-
-
-class Follows(Protocol):
-    """What comes to a log's positions one after the other, and can be waited for."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def position(self) -> int: ...
-    @property
-    def store(self) -> EventStore: ...
-    @property
-    def failure(self) -> BaseException | None: ...
-    async def wait_for(self, position: int) -> None: ...
-
-
-class Command(Protocol):
-    """What every command request has; most also have a request id, many a reason."""
-
-    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
-
-
-def metadata(request: Command, context: Context) -> Metadata:
-    """What is known about a command besides what it asks for.
-
-    Raises:
-        Rejected: INVALID_ACTOR, ACTOR_RESERVED, INVALID_REASON or INVALID_REQUEST_ID.
-    """
-    headers = _headers(context)
-    actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
-    reason, request_id = (str(getattr(request, name, "")) for name in ("reason", "request_id"))
-    check_text(actor, "the actor", 255, "INVALID_ACTOR")
-    check_claimed(actor)
-    check_prose(reason, "the reason", 4000, "INVALID_REASON")
-    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
-    return Metadata(
-        actor=actor,
-        reason=reason,
-        request_id=request_id,
-        request_digest=_digest(request) if request_id else "",
-        correlation_id=headers.get("rollforward-correlation-id", "")[:128],
-        traceparent=headers.get("traceparent", "")[:128],
-    )
-
-
-def _digest(request: Command) -> str:
-    body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
-    return hashlib.sha256(body).hexdigest()
-
-
-def _headers(context: Context) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-
-
-def status_of(error: BaseException) -> Status:
-    """The one table from errors to statuses."""
-    match error:
-        case Rejected():
-            return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
-        case Conflict():
-            return _status(grpc.StatusCode.ABORTED, str(error), error.reason, error.metadata, error.current)
-        case EventTooLarge() | TooManyEvents():
-            reason = "MESSAGE_TOO_LARGE" if isinstance(error, EventTooLarge) else "TOO_MANY_EVENTS"
-            limits = {"size": str(error.size), "limit": str(error.limit)}
-            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason, limits)
-        case FollowerTooSlow():
-            words = "the watcher did not keep up; resume from the last position received"
-            return _status(grpc.StatusCode.UNAVAILABLE, words, "WATCHER_TOO_SLOW")
-        case StoreUnavailable():
-            return _status(grpc.StatusCode.UNAVAILABLE, str(error), error.reason)
-        case _:
-            error_id = uuid.uuid4().hex
-            _logger.error("internal error", error_id=error_id, exc_info=error)
-            words = f"internal error {error_id}"
-            return _status(grpc.StatusCode.INTERNAL, words, "INTERNAL", {"error_id": error_id})
-
-
-def _status(
-    code: grpc.StatusCode,
-    message: str,
-    reason: str,
-    about: Mapping[str, str] | None = None,
-    detail: Message | None = None,
-) -> Status:
-    status = Status(code=code.value[0], message=_cut(message, LONGEST_MESSAGE))
-    short = {key: _cut(value, LONGEST_METADATA // len(about)) for key, value in about.items()} if about else {}
-    status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=short))
-    if detail is not None and detail.ByteSize() <= LARGEST_DETAIL:
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
-
-
-def _cut(text: str, longest: int) -> str:
-    """A text of at most so many bytes in UTF-8."""
-    whole = text.encode()
-    return text if len(whole) <= longest else whole[: longest - 3].decode(errors="ignore") + "..."
-
-
-def _code(status: Status) -> grpc.StatusCode:
-    return next(code for code in grpc.StatusCode if code.value[0] == status.code)
-
-
-async def abort(context: Context, status: Status, judged_at: tuple[str, int] | None = None) -> None:
-    """End a call with a status, and with the position at which it was judged."""
-    trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if judged_at:
-        # Read your refusals: who reads from there on sees what stood in the way.
-        trailer.append(("rollforward-position", "{}={}".format(*judged_at)))
-    await context.abort(_code(status), status.message, trailing_metadata=tuple(trailer))
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -330,15 +191,15 @@ class Edge(grpc.aio.ServerInterceptor):
     async def _wait(self, service: str, method: str, context: Context) -> None:
         """Wait until the result's sources have reached the positions, or the head, that the caller asks for."""
         stale: list[str] = []
-        wanted = _positions(_headers(context).get("rollforward-min-position", ""))
+        wanted = positions_in(headers_of(context).get("rollforward-min-position", ""))
         for source in (self.memory if method in WITHOUT_ROWS else self.rows).get(service, ()):
             position, epoch = wanted.get(source.store.log, (0, 0))
             if position:
                 check_epoch(source.store.log, epoch, source.store.epochs[-1])
-            position = await _head(source, context) if HEAD in wanted else position
+            position = await head_of(source, context) if HEAD in wanted else position
             if position > source.position:
                 if HEAD not in wanted:
-                    await _refuse_ahead(source, position, context)
+                    await refuse_ahead(source, position, context)
                 await wait_for(source, position, context)
             if problem := self.problem_of(source.name):
                 stale.append(problem)
@@ -397,7 +258,7 @@ class _Guarded:
             self._count("ABORTED")
         elif isinstance(error, Exception):
             status = status_of(error)
-            self._count(_code(status).name)
+            self._count(code_of(status).name)
             await abort(self._context, status, getattr(error, "judged_at", None))
         else:
             self._count("CANCELLED")
@@ -417,77 +278,3 @@ async def _send(response: Any, context: Context) -> None:
             await context.write(response)
     except TimeoutError as error:
         raise FollowerTooSlow from error
-
-
-async def wait_for(source: Follows, position: int, context: Context) -> None:
-    """Wait for a position within the call's deadline.
-
-    Raises:
-        StoreUnavailable: PROJECTION_BEHIND when it did not get there in time.
-    """
-    try:
-        async with asyncio.timeout(_patience(context)):
-            await source.wait_for(position)
-    except TimeoutError as error:
-        words = f"projection {source.name} is at {source.position}, not yet at {position}"
-        raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
-
-
-async def _refuse_ahead(source: Follows, position: int, context: Context) -> None:
-    """Refuse a position that the log has not reached.
-
-    The log is asked only after a moment: mostly the position is that of a write just made, and the source nearly there.
-
-    Raises:
-        Rejected: POSITION_AHEAD.
-        StoreUnavailable: The log does not answer within the call's deadline.
-    """
-    try:
-        async with asyncio.timeout(min(SOON_SECONDS, _patience(context))):
-            await source.wait_for(position)
-    except TimeoutError:
-        head = await _within(context, source, source.store.head())
-        if position <= head:
-            return
-        words = f"the {source.store.log} log has not reached position {position}: it is at {head}"
-        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, log=source.store.log, position=str(position)) from None
-
-
-async def _head(source: Follows, context: Context) -> int:
-    """Return the position of the log's last event, asked of the log itself: other processes write to it too.
-
-    Raises:
-        StoreUnavailable: The log does not answer within the call's deadline.
-    """
-    head = await _within(context, source, source.store.head())
-    # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
-    return head if head <= source.position else await _within(context, source, source.store.last())
-
-
-async def _within(context: Context, source: Follows, position: Awaitable[int]) -> int:
-    """Return what a log answers within the call's deadline."""
-    try:
-        async with asyncio.timeout(_patience(context)):
-            return await position
-    except TimeoutError as error:
-        raise StoreUnavailable(f"the {source.store.log} log does not answer; its head is not known") from error
-
-
-def _patience(context: Context) -> float:
-    remaining = context.time_remaining()
-    return min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
-
-
-def _positions(header: str) -> dict[str, tuple[int, int]]:
-    """Return the position of each log in a header, and the epoch that it was read in; 0 when none is given."""
-    wanted: dict[str, tuple[int, int]] = {}
-    for part in header.split(",") if header else ():
-        if part.strip() == HEAD:
-            wanted[HEAD] = 0, 0
-            continue
-        named = _POSITION.fullmatch(part)
-        if named is None:
-            words = f"not a position of a log: {part[:100]!r}"
-            raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
-        wanted[named[1]] = int(named[2]), int(named[3] or 0)
-    return wanted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from services.data_directory import DataDirectoryUnusable
+from services.nats.data_directory import DataDirectoryUnusable
 
 _OTHERS = 0o077
 _BLOBS = ("blobs", "manifests")  # many files, which were always made private

@@ -22,7 +22,7 @@ from typing import Self
 
 import structlog
 
-from services.data_directory import DirectoryLock
+from services.nats.data_directory import DirectoryLock
 
 HOST = "127.0.0.1"
 MAX_PAYLOAD = 4 * 1024 * 1024

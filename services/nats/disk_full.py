@@ -9,7 +9,7 @@ import structlog
 
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import ask_write_error
-from services.nats_server import EmbeddedNats
+from services.nats.server import EmbeddedNats
 
 LOOK_SECONDS = 2.0
 ROOM_BYTES = 8 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""Artifacts: blobs by digest, manifests, uploads, object stores and garbage collection."""

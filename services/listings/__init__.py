@@ -1,0 +1,1 @@
+"""Listings: filters, orders, pages and name patterns that all services share."""

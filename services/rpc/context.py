@@ -1,0 +1,54 @@
+"""What a call says of itself: its metadata, and who sends which command for which reason."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from eventstore.event import Metadata
+from services.actors import check_claimed
+from services.validation import check_prose, check_text
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Command(Protocol):
+    """What every command request has; most also have a request id, many a reason."""
+
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
+
+
+def metadata(request: Command, context: Context) -> Metadata:
+    """What is known about a command besides what it asks for.
+
+    Raises:
+        Rejected: INVALID_ACTOR, ACTOR_RESERVED, INVALID_REASON or INVALID_REQUEST_ID.
+    """
+    headers = headers_of(context)
+    actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
+    reason, request_id = (str(getattr(request, name, "")) for name in ("reason", "request_id"))
+    check_text(actor, "the actor", 255, "INVALID_ACTOR")
+    check_claimed(actor)
+    check_prose(reason, "the reason", 4000, "INVALID_REASON")
+    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
+    return Metadata(
+        actor=actor,
+        reason=reason,
+        request_id=request_id,
+        request_digest=_digest(request) if request_id else "",
+        correlation_id=headers.get("rollforward-correlation-id", "")[:128],
+        traceparent=headers.get("traceparent", "")[:128],
+    )
+
+
+def _digest(request: Command) -> str:
+    body = f"{type(request).__name__}\0".encode() + request.SerializeToString(deterministic=True)
+    return hashlib.sha256(body).hexdigest()
+
+
+def headers_of(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

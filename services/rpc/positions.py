@@ -1,0 +1,109 @@
+"""Wait until a call's sources have reached the positions that it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable
+from typing import Protocol
+
+from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore.store import EventStore
+from services.rpc.context import Context
+
+LONGEST_WAIT = 10.0
+
+SOON_SECONDS = 0.05
+
+HEAD = "head"
+"""In place of a position: the head of every log that the result comes from, as it is when the call arrives."""
+
+_POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})(?:@([0-9]{1,20}))?\s*")
+
+
+class Follows(Protocol):
+    """What comes to a log's positions one after the other, and can be waited for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def store(self) -> EventStore: ...
+    @property
+    def failure(self) -> BaseException | None: ...
+    async def wait_for(self, position: int) -> None: ...
+
+
+async def wait_for(source: Follows, position: int, context: Context) -> None:
+    """Wait for a position within the call's deadline.
+
+    Raises:
+        StoreUnavailable: PROJECTION_BEHIND when it did not get there in time.
+    """
+    try:
+        async with asyncio.timeout(_timeout(context)):
+            await source.wait_for(position)
+    except TimeoutError as error:
+        words = f"projection {source.name} is at {source.position}, not yet at {position}"
+        raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+
+
+async def refuse_ahead(source: Follows, position: int, context: Context) -> None:
+    """Refuse a position that the log has not reached.
+
+    The log is asked only after a moment: mostly the position is that of a write just made, and the source nearly there.
+
+    Raises:
+        Rejected: POSITION_AHEAD.
+        StoreUnavailable: The log does not answer within the call's deadline.
+    """
+    try:
+        async with asyncio.timeout(min(SOON_SECONDS, _timeout(context))):
+            await source.wait_for(position)
+    except TimeoutError:
+        head = await _within(context, source, source.store.head())
+        if position <= head:
+            return
+        words = f"the {source.store.log} log has not reached position {position}: it is at {head}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, log=source.store.log, position=str(position)) from None
+
+
+async def head_of(source: Follows, context: Context) -> int:
+    """Return the position of the log's last event, asked of the log itself: other processes write to it too.
+
+    Raises:
+        StoreUnavailable: The log does not answer within the call's deadline.
+    """
+    head = await _within(context, source, source.store.head())
+    # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
+    return head if head <= source.position else await _within(context, source, source.store.last())
+
+
+async def _within(context: Context, source: Follows, position: Awaitable[int]) -> int:
+    """Return what a log answers within the call's deadline."""
+    try:
+        async with asyncio.timeout(_timeout(context)):
+            return await position
+    except TimeoutError as error:
+        raise StoreUnavailable(f"the {source.store.log} log does not answer; its head is not known") from error
+
+
+def _timeout(context: Context) -> float:
+    remaining = context.time_remaining()
+    return min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
+
+
+def positions_in(header: str) -> dict[str, tuple[int, int]]:
+    """Return the position of each log in a header, and the epoch that it was read in; 0 when none is given."""
+    wanted: dict[str, tuple[int, int]] = {}
+    for part in header.split(",") if header else ():
+        if part.strip() == HEAD:
+            wanted[HEAD] = 0, 0
+            continue
+        named = _POSITION.fullmatch(part)
+        if named is None:
+            words = f"not a position of a log: {part[:100]!r}"
+            raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
+        wanted[named[1]] = int(named[2]), int(named[3] or 0)
+    return wanted

@@ -1,0 +1,95 @@
+"""The one table from errors to gRPC statuses."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
+from eventstore.tail import FollowerTooSlow
+from services.rpc.context import Context
+
+DOMAIN = "rollforward"
+
+# What does not fit the 8 KiB that clients take as trailers would reach them as another error.
+LONGEST_MESSAGE = 500
+
+LONGEST_METADATA = 600
+
+LARGEST_DETAIL = 3000
+
+_STATUS = {
+    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Kind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_logger = structlog.get_logger(__name__)
+
+
+def status_of(error: BaseException) -> Status:
+    """The one table from errors to statuses."""
+    match error:
+        case Rejected():
+            return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
+        case Conflict():
+            return _status(grpc.StatusCode.ABORTED, str(error), error.reason, error.metadata, error.current)
+        case EventTooLarge() | TooManyEvents():
+            reason = "MESSAGE_TOO_LARGE" if isinstance(error, EventTooLarge) else "TOO_MANY_EVENTS"
+            limits = {"size": str(error.size), "limit": str(error.limit)}
+            return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason, limits)
+        case FollowerTooSlow():
+            words = "the watcher did not keep up; resume from the last position received"
+            return _status(grpc.StatusCode.UNAVAILABLE, words, "WATCHER_TOO_SLOW")
+        case StoreUnavailable():
+            return _status(grpc.StatusCode.UNAVAILABLE, str(error), error.reason)
+        case _:
+            error_id = uuid.uuid4().hex
+            _logger.error("internal error", error_id=error_id, exc_info=error)
+            words = f"internal error {error_id}"
+            return _status(grpc.StatusCode.INTERNAL, words, "INTERNAL", {"error_id": error_id})
+
+
+def _status(
+    code: grpc.StatusCode,
+    message: str,
+    reason: str,
+    about: Mapping[str, str] | None = None,
+    detail: Message | None = None,
+) -> Status:
+    status = Status(code=code.value[0], message=_cut(message, LONGEST_MESSAGE))
+    short = {key: _cut(value, LONGEST_METADATA // len(about)) for key, value in about.items()} if about else {}
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=short))
+    if detail is not None and detail.ByteSize() <= LARGEST_DETAIL:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text of at most so many bytes in UTF-8."""
+    whole = text.encode()
+    return text if len(whole) <= longest else whole[: longest - 3].decode(errors="ignore") + "..."
+
+
+def code_of(status: Status) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == status.code)
+
+
+async def abort(context: Context, status: Status, judged_at: tuple[str, int] | None = None) -> None:
+    """End a call with a status, and with the position at which it was judged."""
+    trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if judged_at:
+        # Read your refusals: who reads from there on sees what stood in the way.
+        trailer.append(("rollforward-position", "{}={}".format(*judged_at)))
+    await context.abort(code_of(status), status.message, trailing_metadata=tuple(trailer))

@@ -1,0 +1,1 @@
+"""Metric series: packed columns of points, and the latest point of each."""

@@ -1,0 +1,1 @@
+"""SQL helpers that the projections of all services share."""
