@@ -31,7 +31,13 @@ from eventstore.tasks import end
 from eventstore.turns import Turns
 from rollforward import v1
 from services import registry, serving, tracking, webhooks
+from services.artifacts import manifests
+from services.artifacts.garbage_collection import Collector
 from services.artifacts.objects import ObjectPlace, open_objects
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.registered_digests import Named, NamedArtifactsProjection
+from services.artifacts.servicer import ArtifactServicer
+from services.artifacts.store import BlobStore
 from services.audit.projection import AuditProjection
 from services.audit.servicer import AuditServicer
 from services.event_logs import Derived, Knowledge, PositionNotes, open_log, refuse_losses, refuse_missing_store
@@ -61,17 +67,12 @@ from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.settings import Settings
-from services.tracking import manifests, run_trees
-from services.tracking.artifact_servicer import ArtifactServicer
+from services.tracking import run_trees
 from services.tracking.attendance import Attendance
-from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands as TrackingCommands
 from services.tracking.experiments import EXPERIMENTS
-from services.tracking.garbage import Collector
 from services.tracking.logged_model_servicer import LoggedModelServicer
 from services.tracking.logged_models import LOGGED_MODELS
-from services.tracking.named import Named, NamedArtifactsProjection
-from services.tracking.places import open_blob_store
 from services.tracking.projection import TrackingProjection
 from services.tracking.runs import RUNS
 from services.tracking.servicer import TrackingServicer

@@ -25,7 +25,7 @@ from services.rpc.context import Context, headers_of
 from services.rpc.decoding import decoded, decoded_stream
 from services.rpc.limits import CallKind, Limiter
 from services.rpc.positions import HEAD, Follows, head_of, positions_in, refuse_ahead, wait_for
-from services.rpc.status import LONGEST_MESSAGE, code_of, abort, status_of
+from services.rpc.status import LONGEST_MESSAGE, abort, code_of, status_of
 from services.validation import check_texts
 
 METRICS = Histogram(

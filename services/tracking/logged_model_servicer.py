@@ -5,12 +5,12 @@ from __future__ import annotations
 from eventstore.errors import Rejected
 from eventstore.projection import Projector
 from rollforward import v1
+from services.artifacts.manifests import describe
+from services.artifacts.store import BlobStore
 from services.rpc.context import Command, Context, metadata
 from services.tracking import queries
-from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands
 from services.tracking.logged_models import LogFiles
-from services.tracking.manifests import describe
 from services.validation import check_digest, check_logged_model_id
 
 

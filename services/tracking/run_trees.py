@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from rollforward import v1
-from services.tracking.blobs import BlobStore
-from services.tracking.manifests import load, save
+from services.artifacts.manifests import load, save
+from services.artifacts.store import BlobStore
 
 
 async def compose(store: BlobStore, artifacts: Mapping[str, str], path: str) -> str | None:

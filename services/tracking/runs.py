@@ -13,11 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+from services.artifacts.paths import check_paths
 from services.series.columns import columns
 from services.timestamps import nanoseconds
 from services.tracking.labels import check_params, check_removed, check_tags, new_params
 from services.tracking.lineage import check_dataset_named, check_inputs, check_outputs, check_source
-from services.tracking.manifests import check_paths
 from services.tracking.room import LARGEST_RUN
 from services.tracking.run_state import RunState, evolve, shown, stream_of
 from services.validation import (

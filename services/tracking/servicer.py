@@ -8,12 +8,12 @@ from contextlib import aclosing
 from eventstore.errors import Rejected
 from eventstore.projection import Projector
 from rollforward import v1
+from services.artifacts.manifests import describe
+from services.artifacts.store import BlobStore
 from services.rpc.context import Command, Context, metadata
 from services.tracking import intervals, points, queries, watch
 from services.tracking.attendance import Attendance
-from services.tracking.blobs import BlobStore
 from services.tracking.commands import Commands
-from services.tracking.manifests import describe
 from services.tracking.runs import LogArtifact
 from services.validation import check_digest, check_id
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store
 
-from services.tracking.blobs import BlobStore
-from services.tracking.digests import CHUNK
-from services.tracking.places import open_blob_store
+from services.artifacts.digests import CHUNK
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.store import BlobStore
 
 MIB = 1024 * 1024
 

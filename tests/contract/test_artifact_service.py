@@ -16,11 +16,11 @@ from google.rpc.status_pb2 import Status
 from grpc import aio
 
 from rollforward import v1
+from services.artifacts.digests import CHUNK
+from services.artifacts.garbage_collection import Collector
+from services.artifacts.open_store import open_directory
+from services.artifacts.servicer import MAX_DIGESTS, MAX_URLS, ArtifactServicer
 from services.rpc.interceptor import Edge
-from services.tracking.artifact_servicer import MAX_DIGESTS, MAX_URLS, ArtifactServicer
-from services.tracking.digests import CHUNK
-from services.tracking.garbage import Collector
-from services.tracking.places import open_directory
 from tests.servers.artifacts import nothing
 from tests.servers.nats import until
 

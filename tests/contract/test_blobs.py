@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.tracking.digests import CHUNK
-from services.tracking.places import open_blob_store
+from services.artifacts.digests import CHUNK
+from services.artifacts.open_store import open_blob_store
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
 from tests.servers.seaweedfs import SeaweedFS
 
@@ -195,7 +195,7 @@ async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from services.tracking.places import open_blob_store
+from services.artifacts.open_store import open_blob_store
 
 async def stuck():
     yield b"half"

@@ -14,8 +14,8 @@ import obstore
 import pytest
 
 from eventstore.errors import StoreUnavailable
-from services.tracking import s3_bucket
-from services.tracking.blobs import BlobStore
+from services.artifacts.s3 import bucket as s3_bucket
+from services.artifacts.store import BlobStore
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read, s3_place
 from tests.servers.nats import until
 from tests.servers.seaweedfs import SeaweedFS

@@ -23,8 +23,8 @@ from rollforward.artifacts import upload
 from rollforward.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InternalError, InvalidRequest
-from services.tracking.blobs import BlobStore
-from services.tracking.places import open_blob_store
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.store import BlobStore
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
 from tests.servers.artifacts import serving_artifacts
 from tests.timeouts import scaled

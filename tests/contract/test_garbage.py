@@ -19,10 +19,10 @@ from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.tracking import manifests
-from services.tracking.blobs import BlobStore, Turn
-from services.tracking.garbage import LONGEST_AGE, Collector
-from services.tracking.s3_lease import leased
+from services.artifacts import manifests
+from services.artifacts.garbage_collection import LONGEST_AGE, Collector
+from services.artifacts.s3.lease import leased
+from services.artifacts.store import BlobStore, Turn
 from tests.contract.blob_places import Place, digest_of, pieces, read
 from tests.servers.nats import until
 from tests.timeouts import scaled

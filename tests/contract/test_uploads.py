@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.tracking import uploads
-from services.tracking.blobs import BlobStore
-from services.tracking.digests import CHUNK
-from services.tracking.uploads import Upload
+from services.artifacts import uploads
+from services.artifacts.digests import CHUNK
+from services.artifacts.store import BlobStore
+from services.artifacts.uploads import Upload
 from tests.contract.blob_places import MIB, Place, digest_of, pieces, read
 from tests.servers.nats import until
 
@@ -212,8 +212,8 @@ async def test_a_call_that_cannot_go_on_leaves_nothing(place: Place, upload_id: 
 HOLDING = """
 import asyncio, sys
 from pathlib import Path
-from services.tracking.places import open_blob_store
-from services.tracking.uploads import Upload
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.uploads import Upload
 
 async def stuck():
     yield bytes(1024)
@@ -279,8 +279,8 @@ FULL = """
 import asyncio, resource, sys
 from pathlib import Path
 from eventstore.errors import StoreUnavailable
-from services.tracking.places import open_blob_store
-from services.tracking.uploads import Upload
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.uploads import Upload
 
 async def chunks():
     for _ in range(3):

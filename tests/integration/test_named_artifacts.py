@@ -11,7 +11,7 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.generations import Generations
 from eventstore.rows import Database
 from rollforward import v1
-from services.tracking import named
+from services.artifacts import registered_digests
 from tests.integration.tracking_rows import BEGAN, TrackingRows
 
 A, B, C, D, E = (f"sha256:{letter * 64}" for letter in "abcde")
@@ -26,7 +26,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_every_version_that_was_ever_registered_names_its_artifact(location: str) -> None:
     registered = [[A, B, A], [B], [C, A, C]]
-    generations = Generations(named.NamedArtifactsProjection(), Database(location))
+    generations = Generations(registered_digests.NamedArtifactsProjection(), Database(location))
     rows = generations.fresh()
     position = 0
     for digests in registered:
@@ -42,7 +42,7 @@ def test_every_version_that_was_ever_registered_names_its_artifact(location: str
         generations.apply(rows, position, events)
         position = end
     with rows.transaction() as connection:
-        assert sorted(connection.scalars(sa.select(named.artifacts.c.digest))) == [A, B, C]
+        assert sorted(connection.scalars(sa.select(registered_digests.artifacts.c.digest))) == [A, B, C]
     rows.close()
 
 
@@ -59,5 +59,5 @@ def test_runs_and_logged_models_name_their_artifacts_as_they_stand(location: str
     rows.append(v1.RunDeleted(run_id=other), v1.LoggedModelDeleted(model_id=model))
     rows.append(v1.ExperimentDeleted(experiment_id=experiment))
     assert without
-    assert rows.ask(named._of_runs_and_models) == {B, C, E}
+    assert rows.ask(registered_digests._of_runs_and_models) == {B, C, E}
     rows.close()

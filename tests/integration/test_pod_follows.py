@@ -31,14 +31,14 @@ from rollforward.connection import Connection
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry, serving
+from services.artifacts.garbage_collection import Collector
+from services.artifacts.open_store import open_directory
+from services.artifacts.servicer import ArtifactServicer
 from services.rpc.interceptor import Edge
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER
 from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
-from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.garbage import Collector
-from services.tracking.places import open_directory
 from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy

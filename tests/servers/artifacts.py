@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import grpc.aio
 
 from rollforward import v1
+from services.artifacts.garbage_collection import Collector
+from services.artifacts.servicer import ArtifactServicer
+from services.artifacts.store import BlobStore
 from services.rpc.interceptor import Edge
-from services.tracking.artifact_servicer import ArtifactServicer
-from services.tracking.blobs import BlobStore
-from services.tracking.garbage import Collector
 from tests.timeouts import scaled
 
 

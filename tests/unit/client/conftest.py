@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from rollforward.connection import Connection
-from services.tracking.local_blobs import LocalBlobs
-from services.tracking.places import open_directory
+from services.artifacts.directory_store import LocalBlobs
+from services.artifacts.open_store import open_directory
 from tests.servers.artifacts import serving_artifacts
 from tests.timeouts import scaled
 

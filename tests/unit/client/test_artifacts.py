@@ -14,7 +14,7 @@ from rollforward.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InternalError, InvalidRequest, NotFound, RollforwardError, Unavailable
 from rollforward.manifests import build_tree, manifest_digest
-from services.tracking.local_blobs import LocalBlobs
+from services.artifacts.directory_store import LocalBlobs
 from tests.unit.client.conftest import Serve, Service
 
 BIG = bytes(range(256)) * 12_289  # a little more than three chunks

@@ -18,7 +18,7 @@ from eventstore.errors import Rejected
 from rollforward import manifests, v1
 from rollforward.errors import InvalidRequest
 from rollforward.manifests import build_tree, canonical, check_manifest, check_path, manifest_digest, parse_canonical
-from services.tracking import manifests as server
+from services.artifacts import manifests as server
 
 ANY = f"sha256:{'a' * 64}"
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.tracking import manifests
-from services.tracking.blobs import BlobStore
-from services.tracking.places import open_directory
+from services.artifacts import manifests
+from services.artifacts.open_store import open_directory
+from services.artifacts.store import BlobStore
 
 ANY = f"sha256:{'a' * 64}"
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=12).map(

@@ -11,9 +11,9 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from services.tracking.digests import check_digest_is
-from services.tracking.s3_bucket import Bucket
-from services.tracking.uploads import ABANDONED
+from services.artifacts.digests import check_digest_is
+from services.artifacts.s3.bucket import Bucket
+from services.artifacts.uploads import ABANDONED
 
 _STAGED, _PRIVATE = "staging/", "commit/"
 

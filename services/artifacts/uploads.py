@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.tracking.digests import CHUNK, check_digest_is, check_room, check_upload_id, room
+from services.artifacts.digests import CHUNK, check_digest_is, check_room, check_upload_id, room
 
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""

@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from services.tracking.blobs import Entry
-from services.tracking.digests import (
+from services.artifacts.digests import (
     CHUNK,
     check_upload_id,
     collection_running,
@@ -29,7 +28,8 @@ from services.tracking.digests import (
     room,
     upload_not_found,
 )
-from services.tracking.uploads import Received, Spool, Upload, to_its_end
+from services.artifacts.store import Entry
+from services.artifacts.uploads import Received, Spool, Upload, to_its_end
 
 _LISTED = 500  # blobs listed at a time
 

@@ -10,12 +10,12 @@ from typing_extensions import override
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
+from services.artifacts import manifests
+from services.artifacts.digests import CHUNK, hex_of
+from services.artifacts.garbage_collection import A_DAY, Collector
+from services.artifacts.store import BlobStore
+from services.artifacts.uploads import Upload
 from services.rpc.context import Context
-from services.tracking import manifests
-from services.tracking.blobs import BlobStore
-from services.tracking.digests import CHUNK, hex_of
-from services.tracking.garbage import A_DAY, Collector
-from services.tracking.uploads import Upload
 
 MAX_DIGESTS = 10_000
 """Digests that may be asked for at once."""

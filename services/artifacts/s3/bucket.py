@@ -14,8 +14,8 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import S3Store
 
 from eventstore.errors import StoreUnavailable
-from services.tracking.digests import CHUNK
-from services.tracking.uploads import to_its_end
+from services.artifacts.digests import CHUNK
+from services.artifacts.uploads import to_its_end
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

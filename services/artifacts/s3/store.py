@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from services.tracking import s3_direct
-from services.tracking.blobs import Entry
-from services.tracking.digests import check_upload_id, digest_at, end_of, key_of, not_found, upload_not_found
-from services.tracking.s3_bucket import Bucket, in_reach
-from services.tracking.s3_lease import Lease, leased
-from services.tracking.uploads import Received, Spool, Upload
+from services.artifacts.digests import check_upload_id, digest_at, end_of, key_of, not_found, upload_not_found
+from services.artifacts.s3 import presigned
+from services.artifacts.s3.bucket import Bucket, in_reach
+from services.artifacts.s3.lease import Lease, leased
+from services.artifacts.store import Entry
+from services.artifacts.uploads import Received, Spool, Upload
 
 _REQUESTS = 64  # requests of one call that are under way at a time
 
@@ -74,11 +74,11 @@ class S3Blobs:
         return S3Blobs(self._bucket, self._spool, f"{self._folder}{name}/", direct=self._direct)
 
     async def sign_uploads(self, upload_ids: Sequence[str]) -> list[str]:
-        return await s3_direct.sign_uploads(self._bucket, upload_ids) if self._direct else []
+        return await presigned.sign_uploads(self._bucket, upload_ids) if self._direct else []
 
     async def commit(self, digest: str, upload_id: str) -> int:
         check_upload_id(upload_id)
-        size = await s3_direct.commit(self._bucket, digest, upload_id, self._key(digest))
+        size = await presigned.commit(self._bucket, digest, upload_id, self._key(digest))
         if size is None:  # perhaps a repetition of one that was committed
             size = await self._stored(digest)
         if size is None:
@@ -115,7 +115,7 @@ class S3Blobs:
 
     async def discard_abandoned(self) -> None:
         await asyncio.to_thread(self._spool.prepare)
-        await s3_direct.discard_abandoned(self._bucket)
+        await presigned.discard_abandoned(self._bucket)
 
     def _key(self, digest: str) -> str:
         return f"{self._folder}{key_of(digest)}"

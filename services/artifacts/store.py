@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from services.tracking.uploads import Upload
+from services.artifacts.uploads import Upload
 
 
 class Entry(NamedTuple):

@@ -15,7 +15,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from eventstore.tasks import end
-from services.tracking.digests import collection_running
+from services.artifacts.digests import collection_running
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, UpdateVersion

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from services.artifacts.directory_store import LocalBlobs
 from services.artifacts.objects import place_of
-from services.tracking.blobs import BlobStore
-from services.tracking.local_blobs import LocalBlobs
-from services.tracking.s3_blobs import S3Blobs
-from services.tracking.s3_bucket import Bucket
-from services.tracking.uploads import Spool
+from services.artifacts.s3.bucket import Bucket
+from services.artifacts.s3.store import S3Blobs
+from services.artifacts.store import BlobStore
+from services.artifacts.uploads import Spool
 
 
 def open_blob_store(url: str, spool: Path, *, direct: bool = True) -> BlobStore:

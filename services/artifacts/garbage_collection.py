@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.tracking import manifests
-from services.tracking.blobs import BlobStore, Entry, Turn
+from services.artifacts import manifests
+from services.artifacts.store import BlobStore, Entry, Turn
 
 A_DAY = 24 * 60 * 60
 LONGEST_AGE = 10 * 365 * A_DAY

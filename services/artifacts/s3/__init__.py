@@ -1,0 +1,1 @@
+"""Artifacts in an S3 bucket: its objects, direct transfers, and the lease of a collection."""
