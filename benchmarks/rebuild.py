@@ -40,7 +40,7 @@ from services import registry, tracking
 from services.nats.server import EmbeddedNats
 from services.registry.projection import RegistryProjection
 from services.series.columns import Points, pack
-from services.tracking.projection import TrackingProjection
+from services.tracking.projection.apply import TrackingProjection
 from tests.servers.nats import open_log
 from tests.servers.postgres import running_postgres
 

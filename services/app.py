@@ -35,7 +35,7 @@ from services.artifacts import manifests
 from services.artifacts.garbage_collection import Collector
 from services.artifacts.objects import ObjectPlace, open_objects
 from services.artifacts.open_store import open_blob_store
-from services.artifacts.registered_digests import Named, NamedArtifactsProjection
+from services.artifacts.registered_digests import NamedArtifactsProjection
 from services.artifacts.servicer import ArtifactServicer
 from services.artifacts.store import BlobStore
 from services.audit.projection import AuditProjection
@@ -67,14 +67,15 @@ from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
 from services.serving.servicer import ServingServicer
 from services.settings import Settings
-from services.tracking import run_trees
-from services.tracking.attendance import Attendance
+from services.tracking import run_artifacts
 from services.tracking.commands import Commands as TrackingCommands
-from services.tracking.experiments import EXPERIMENTS
+from services.tracking.deciders.experiments import EXPERIMENTS
+from services.tracking.deciders.logged_models import LOGGED_MODELS
+from services.tracking.deciders.runs import RUNS
+from services.tracking.liveness import Attendance
 from services.tracking.logged_model_servicer import LoggedModelServicer
-from services.tracking.logged_models import LOGGED_MODELS
-from services.tracking.projection import TrackingProjection
-from services.tracking.runs import RUNS
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.queries.live_digests import LiveDigests
 from services.tracking.servicer import TrackingServicer
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.projection import WebhooksProjection
@@ -441,7 +442,7 @@ def _add_tracking(parts: _Parts) -> None:
     v1.add_LoggedModelServiceServicer_to_server(LoggedModelServicer(commands, rows, blobs), parts.server)
     named = parts.projector("registry", NamedArtifactsProjection(), "ArtifactService", required=False)
     parts.edge.rows["rollforward.v1.ArtifactService"] = []  # a collection waits for them itself
-    collector = Collector(blobs, Named(rows, named).digests)
+    collector = Collector(blobs, LiveDigests(rows, named).digests)
     v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, collector), parts.server)
 
 
@@ -454,7 +455,7 @@ def _add_registry(parts: _Parts) -> None:
         return await manifests.exists(blobs, digest)
 
     async def compose(artifacts: Mapping[str, str], path: str) -> str | None:
-        return await run_trees.compose(blobs, artifacts, path)
+        return await run_artifacts.compose(blobs, artifacts, path)
 
     store = parts.stores["registry"]
     live = Live(rows, parts.tails["registry"])

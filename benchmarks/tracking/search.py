@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks.tracking.locations import location
 from eventstore.rows import Database, Rows
 from rollforward import v1
-from services.tracking import queries
-from services.tracking import tables as t
+from services.tracking.projection import tables as t
+from services.tracking.queries import runs
 
 METRICS = ("acc", "auc", "f1", "loss", "time")
 PARAMS = tuple(f"param{number}" for number in range(10))
@@ -132,7 +132,7 @@ def ask(rows: Rows, question: Question, token: str) -> v1.ListRunsResponse:
         page_token=token,
     )
     with rows.transaction() as connection:
-        return queries.list_runs(connection, request)
+        return runs.list_runs(connection, request)
 
 
 def measure(rows: Rows, question: Question, times: int) -> tuple[int, float, float]:

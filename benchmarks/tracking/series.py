@@ -32,8 +32,8 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.series.columns import Points, pack
-from services.tracking import intervals, points
-from services.tracking.projection import TrackingProjection
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.queries import metric_history, metric_intervals
 
 INTERVALS = 320
 RUNS = 10
@@ -110,13 +110,13 @@ async def _append(log: MemoryStore, fact: Message) -> int:
 
 
 def _history(rows: Projector, run_ids: Sequence[str]) -> Answers:
-    return points.history(rows, v1.GetMetricHistoryRequest(run_id=run_ids[0], key="loss"))
+    return metric_history.history(rows, v1.GetMetricHistoryRequest(run_id=run_ids[0], key="loss"))
 
 
 def _chart(axis: v1.MetricAxis.ValueType, runs: int) -> Callable[[Projector, Sequence[str]], Answers]:
     def ask(rows: Projector, run_ids: Sequence[str]) -> Answers:
         request = v1.GetMetricIntervalsRequest(run_ids=run_ids[:runs], keys=["loss"], intervals=INTERVALS, axis=axis)
-        return intervals.intervals(rows, request)
+        return metric_intervals.intervals(rows, request)
 
     return ask
 

@@ -33,8 +33,8 @@ from services import tracking
 from services.__main__ import SWITCH_SECONDS
 from services.artifacts.objects import ObjectPlace, open_objects
 from services.nats.server import EmbeddedNats
-from services.tracking.projection import TrackingProjection
-from services.tracking.tables import metrics
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.projection.tables import metrics
 from tests.servers.nats import open_log
 from tests.servers.postgres import running_postgres
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector
 from rollforward import v1
-from services.tracking.tables import artifacts as run_artifacts
-from services.tracking.tables import models as logged_models
 
 tables = sa.MetaData()
 
@@ -31,32 +28,3 @@ class NamedArtifactsProjection:
             known = set(rows.scalars(sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(named))))
             if new := sorted(named - known):
                 rows.execute(sa.insert(artifacts), [{"digest": digest} for digest in new])
-
-
-class Named:
-    """What both logs name.
-
-    Args:
-        tracking: The rows of tracking.
-        registry: The rows of `NamedArtifactsProjection`.
-    """
-
-    def __init__(self, tracking: Projector, registry: Projector) -> None:
-        self._tracking = tracking
-        self._registry = registry
-
-    async def digests(self) -> set[str]:
-        """The digest of every artifact that was named before this was asked.
-
-        Raises `StoreUnavailable` if a log or its rows are out of reach.
-        """
-        for projector in (self._tracking, self._registry):
-            await projector.wait_for(await projector.store.head())
-        of_versions = await self._registry.query(lambda rows: set(rows.scalars(sa.select(artifacts.c.digest))))
-        return of_versions | await self._tracking.query(_of_runs_and_models)
-
-
-def _of_runs_and_models(rows: sa.Connection) -> set[str]:
-    of_runs = rows.scalars(sa.select(run_artifacts.c.digest).distinct())
-    of_models = rows.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
-    return {*of_runs, *of_models}

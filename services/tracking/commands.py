@@ -9,10 +9,10 @@ from eventstore.errors import Rejected
 from eventstore.event import Metadata
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM, logged_model_stream, run_stream
-from services.tracking.experiments import Experiments, not_open
-from services.tracking.logged_models import Create, LoggedModelState
-from services.tracking.run_state import RunState
-from services.tracking.runs import Start, run_not_found
+from services.tracking.deciders.experiments import Experiments, not_open
+from services.tracking.deciders.logged_models import Create, LoggedModelState
+from services.tracking.deciders.run_state import RunState
+from services.tracking.deciders.runs import Start, run_not_found
 from services.validation import check_id, check_logged_model_id
 
 

@@ -8,9 +8,9 @@ from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
 from services.rpc.context import Command, Context, metadata
-from services.tracking import queries
 from services.tracking.commands import Commands
-from services.tracking.logged_models import LogFiles
+from services.tracking.deciders.logged_models import LogFiles
+from services.tracking.queries import runs
 from services.validation import check_digest, check_logged_model_id
 
 
@@ -75,17 +75,17 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
 
     async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:
         """One logged model."""
-        model = await self._rows.query(lambda rows: queries.logged_model(rows, request.model_id))
+        model = await self._rows.query(lambda rows: runs.logged_model(rows, request.model_id))
         return v1.GetLoggedModelResponse(model=model)
 
     async def ListLoggedModelMetrics(
         self, request: v1.ListLoggedModelMetricsRequest, context: Context
     ) -> v1.ListLoggedModelMetricsResponse:
         """The metrics of one logged model, a page at a time."""
-        return await self._rows.query(lambda rows: queries.logged_model_metrics(rows, request))
+        return await self._rows.query(lambda rows: runs.logged_model_metrics(rows, request))
 
     async def ListLoggedModels(
         self, request: v1.ListLoggedModelsRequest, context: Context
     ) -> v1.ListLoggedModelsResponse:
         """Logged models by filter."""
-        return await self._rows.query(lambda rows: queries.list_logged_models(rows, request))
+        return await self._rows.query(lambda rows: runs.list_logged_models(rows, request))

@@ -11,10 +11,11 @@ from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
 from services.rpc.context import Command, Context, metadata
-from services.tracking import intervals, points, queries, watch
-from services.tracking.attendance import Attendance
+from services.tracking import watch
 from services.tracking.commands import Commands
-from services.tracking.runs import LogArtifact
+from services.tracking.deciders.runs import LogArtifact
+from services.tracking.liveness import Attendance
+from services.tracking.queries import metric_history, metric_intervals, runs
 from services.validation import check_digest, check_id
 
 
@@ -45,12 +46,12 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def GetExperiment(self, request: v1.GetExperimentRequest, context: Context) -> v1.GetExperimentResponse:
         """One experiment, by id or name."""
-        found = await self._rows.query(lambda rows: queries.experiment(rows, request))
+        found = await self._rows.query(lambda rows: runs.experiment(rows, request))
         return v1.GetExperimentResponse(experiment=found)
 
     async def ListExperiments(self, request: v1.ListExperimentsRequest, context: Context) -> v1.ListExperimentsResponse:
         """Experiments by filter."""
-        return await self._rows.query(lambda rows: queries.list_experiments(rows, request))
+        return await self._rows.query(lambda rows: runs.list_experiments(rows, request))
 
     async def RenameExperiment(
         self, request: v1.RenameExperimentRequest, context: Context
@@ -140,22 +141,22 @@ class TrackingServicer(v1.TrackingServiceServicer):
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
         """One run."""
         with_metrics = not request.without_metrics
-        run = await self._rows.query(lambda rows: queries.run(rows, request.run_id, with_metrics=with_metrics))
+        run = await self._rows.query(lambda rows: runs.run(rows, request.run_id, with_metrics=with_metrics))
         return v1.GetRunResponse(run=run)
 
     async def ListRunMetrics(self, request: v1.ListRunMetricsRequest, context: Context) -> v1.ListRunMetricsResponse:
         """The metrics of one run, a page at a time."""
-        return await self._rows.query(lambda rows: queries.run_metrics(rows, request))
+        return await self._rows.query(lambda rows: runs.run_metrics(rows, request))
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
         """Runs by filter."""
-        return await self._rows.query(lambda rows: queries.list_runs(rows, request))
+        return await self._rows.query(lambda rows: runs.list_runs(rows, request))
 
     async def GetMetricHistory(
         self, request: v1.GetMetricHistoryRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricHistoryResponse]:
         """All points of one metric, in chunks."""
-        async with aclosing(points.history(self._rows, request)) as chunks:
+        async with aclosing(metric_history.history(self._rows, request)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -163,13 +164,13 @@ class TrackingServicer(v1.TrackingServiceServicer):
         self, request: v1.ListMetricPointsRequest, context: Context
     ) -> v1.ListMetricPointsResponse:
         """All points of one metric, a page at a time."""
-        return await self._rows.query(lambda rows: points.page(rows, request))
+        return await self._rows.query(lambda rows: metric_history.page(rows, request))
 
     async def GetMetricIntervals(
         self, request: v1.GetMetricIntervalsRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricIntervalsResponse]:
         """Metrics of many runs in intervals."""
-        async with aclosing(intervals.intervals(self._rows, request)) as charts:
+        async with aclosing(metric_intervals.intervals(self._rows, request)) as charts:
             async for chart in charts:
                 yield chart
 

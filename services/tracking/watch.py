@@ -20,11 +20,11 @@ from services.listings.keyset import position_of
 from services.listings.pages import fitting
 from services.rpc.watches import between_appends, with_bookmarks
 from services.timestamps import timestamp
-from services.tracking.metric_pages import run_metrics
-from services.tracking.queries import run_number
-from services.tracking.scope import experiment_number
-from services.tracking.tables import runs
-from services.tracking.views import runs_of
+from services.tracking.projection.tables import runs
+from services.tracking.queries.experiment_scope import experiment_number
+from services.tracking.queries.metric_pages import run_metrics
+from services.tracking.queries.runs import run_number
+from services.tracking.queries.views import runs_of
 
 BOOKMARK_SECONDS = 5.0
 KNOWN_RUNS = 50_000

@@ -32,10 +32,10 @@ from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection
 from services.tracking import EXPERIMENTS_STREAM, logged_model_stream
-from services.tracking.experiments import EXPERIMENTS
-from services.tracking.logged_models import LOGGED_MODELS
-from services.tracking.projection import TrackingProjection
-from services.tracking.runs import RUNS
+from services.tracking.deciders.experiments import EXPERIMENTS
+from services.tracking.deciders.logged_models import LOGGED_MODELS
+from services.tracking.deciders.runs import RUNS
+from services.tracking.projection.apply import TrackingProjection
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.projection import WebhooksProjection
 

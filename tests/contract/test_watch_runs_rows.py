@@ -23,8 +23,9 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.listings import pages
-from services.tracking import queries, watch
-from services.tracking.projection import TrackingProjection
+from services.tracking import watch
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.queries import runs as queries
 from tests.timeouts import scaled
 
 MINE = [f"{number:032x}" for number in range(1, 6)]

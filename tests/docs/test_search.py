@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.listings.filter_grammar import parse_filter, parse_order
-from services.tracking.search import RUN_FIELDS, RUN_ORDERS
+from services.tracking.queries.run_filters import RUN_FIELDS, RUN_ORDERS
 from tests.model.test_search_like_mlflow import DIFFERENCES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/search.md").read_text()

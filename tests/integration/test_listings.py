@@ -8,8 +8,8 @@ import pytest
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.tracking import queries
-from services.tracking.listings import MOST_DATASETS
+from services.tracking.queries import runs
+from services.tracking.queries.listings import MOST_DATASETS
 from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import BEGAN_MS, TrackingRows, point, tracking_rows
@@ -66,7 +66,7 @@ def experiments(
         request = v1.ListExperimentsRequest(
             filter=asked, order_by=order_by, lifecycle=lifecycle, page_size=2, page_token=token
         )
-        found = rows.ask(lambda connection: queries.list_experiments(connection, request))
+        found = rows.ask(lambda connection: runs.list_experiments(connection, request))
         return [one.name for one in found.experiments], found.next_page_token
 
     return all_pages(page)
@@ -92,7 +92,7 @@ def models(
             page_size=2,
             page_token=token,
         )
-        found = rows.ask(lambda connection: queries.list_logged_models(connection, request))
+        found = rows.ask(lambda connection: runs.list_logged_models(connection, request))
         return [one.name for one in found.models], found.next_page_token
 
     return "".join(all_pages(page))
@@ -145,7 +145,7 @@ def test_deleted_experiments(own: TrackingRows) -> None:
 
 def test_a_name_leads_to_the_experiment_that_has_it(own: TrackingRows) -> None:
     def found(name: str) -> tuple[str, bool]:
-        one = own.ask(lambda connection: queries.experiment(connection, v1.GetExperimentRequest(name=name)))
+        one = own.ask(lambda connection: runs.experiment(connection, v1.GetExperimentRequest(name=name)))
         return one.experiment_id, one.deleted
 
     own.append(v1.ExperimentDeleted(experiment_id="2"))
@@ -156,7 +156,7 @@ def test_a_name_leads_to_the_experiment_that_has_it(own: TrackingRows) -> None:
     assert found("beta") == (taken, True)
     for request in (v1.GetExperimentRequest(name="none"), v1.GetExperimentRequest(experiment_id="9")):
         with pytest.raises(Rejected) as refused:
-            own.ask(lambda connection, request=request: queries.experiment(connection, request))  # type: ignore[misc]
+            own.ask(lambda connection, request=request: runs.experiment(connection, request))  # type: ignore[misc]
         assert refused.value.reason == "EXPERIMENT_NOT_FOUND"
 
 
@@ -218,7 +218,7 @@ def test_datasets_restrict_metrics(rows: TrackingRows) -> None:
 
 
 def test_a_model_is_shown_with_its_metrics(rows: TrackingRows) -> None:
-    found = rows.ask(lambda connection: queries.logged_model(connection, f"m-{1:032x}"))
+    found = rows.ask(lambda connection: runs.logged_model(connection, f"m-{1:032x}"))
     assert (found.name, found.experiment_id, found.status) == ("m", "1", v1.LOGGED_MODEL_STATUS_PENDING)
     assert (dict(found.params), dict(found.tags)) == ({"lr": "0.1"}, {"team": "risk"})
     assert [(one.dataset_name, one.value, one.run_id) for one in found.metrics] == [
@@ -226,7 +226,7 @@ def test_a_model_is_shown_with_its_metrics(rows: TrackingRows) -> None:
         ("iris", 0.5, f"{1:032x}"),
     ]
     with pytest.raises(Rejected) as refused:
-        rows.ask(lambda connection: queries.logged_model(connection, "m-0"))
+        rows.ask(lambda connection: runs.logged_model(connection, "m-0"))
     assert refused.value.reason == "LOGGED_MODEL_NOT_FOUND"
 
 

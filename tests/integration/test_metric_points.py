@@ -25,10 +25,10 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.series.columns import Points, pack, unpack
-from services.tracking import intervals as drawings
-from services.tracking import points as questions
-from services.tracking.projection import TrackingProjection
-from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, metrics, runs
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS, metrics, runs
+from services.tracking.queries import metric_history as questions
+from services.tracking.queries import metric_intervals as drawings
 from tests.servers.postgres import PostgresServer
 
 T = TypeVar("T")

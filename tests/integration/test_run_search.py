@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.timestamps import timestamp
-from services.tracking import queries, views
-from services.tracking.scope import FEW
+from services.tracking.queries import runs as queries
+from services.tracking.queries import views
+from services.tracking.queries.experiment_scope import FEW
 from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import TrackingRows, point, tracking_rows

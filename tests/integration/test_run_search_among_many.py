@@ -13,8 +13,8 @@ import pytest
 
 from rollforward import v1
 from services.timestamps import timestamp
-from services.tracking import queries
-from services.tracking.scope import FEW
+from services.tracking.queries import runs
+from services.tracking.queries.experiment_scope import FEW
 from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import TrackingRows, point, tracking_rows
@@ -97,7 +97,7 @@ class Many:
                 page_token=token,
                 brief=True,
             )
-            found = self.rows.ask(lambda connection: queries.list_runs(connection, request))
+            found = self.rows.ask(lambda connection: runs.list_runs(connection, request))
             return [int(run.run_id, 16) for run in found.runs], found.next_page_token
 
         return all_pages(page)
@@ -171,7 +171,7 @@ def test_pages_are_what_sorting_everything_gives(many: Many, asked: str, order_b
 def test_nothing_is_sorted_where_an_index_has_the_order(many: Many, order_by: str) -> None:
     request = v1.ListRunsRequest(experiment_id="1", order_by=order_by, page_size=150, brief=True)
     while True:
-        found, plans = many.rows.plans(lambda rows: queries.list_runs(rows, request))
+        found, plans = many.rows.plans(lambda rows: runs.list_runs(rows, request))
         assert len(found.runs) > 1
         assert len(plans) > 2
         assert not [line for line in plans if "TEMP B-TREE" in line or re.search(r"\bSort$", line)]
@@ -185,6 +185,6 @@ def test_nothing_is_sorted_where_an_index_has_the_order(many: Many, order_by: st
 )
 def test_what_the_first_field_decides_is_not_sorted(many: Many, order_by: str, all_are_read: bool) -> None:
     request = v1.ListRunsRequest(experiment_id="1", order_by=order_by, brief=True)
-    _, plans = many.rows.plans(lambda rows: queries.list_runs(rows, request))
+    _, plans = many.rows.plans(lambda rows: runs.list_runs(rows, request))
     assert [line for line in plans if "TEMP B-TREE" in line or re.search(r"\bSort$", line)]
     assert any("walked" in line for line in plans) != all_are_read

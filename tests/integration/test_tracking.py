@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rollforward import v1
 from rollforward.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, RollforwardError
 from services.series.columns import Points, pack, unpack
-from services.tracking.points import HISTORY_POINTS
+from services.tracking.queries.metric_history import HISTORY_POINTS
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 NAN = float("nan")

@@ -16,7 +16,7 @@ from eventstore.rows import Database
 from rollforward import v1
 from services.series.columns import Points, pack
 from services.timestamps import timestamp
-from services.tracking.projection import TrackingProjection
+from services.tracking.projection.apply import TrackingProjection
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.tracking import queries
+from services.tracking.queries import runs as queries
 from tests.integration.registry_rows import all_pages
 from tests.integration.tracking_rows import TrackingRows, point
 

@@ -24,10 +24,10 @@ from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
 from services.registry import runs as known
-from services.tracking import points as questions
-from services.tracking import queries
-from services.tracking.projection import TrackingProjection
-from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS
+from services.tracking.projection.apply import TrackingProjection
+from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS
+from services.tracking.queries import metric_history as questions
+from services.tracking.queries import runs
 from tests.model.tracking_fold import Fold, Point, latest, packed, shown, text, unpacked
 
 T = TypeVar("T")
@@ -202,11 +202,11 @@ class Tracking(RuleBasedStateMachine):
     def _check(self, rows: sa.Connection) -> None:
         for experiment_id, experiment in self._fold.experiments.items():
             asked = v1.GetExperimentRequest(experiment_id=experiment_id)
-            assert shown(queries.experiment(rows, asked)) == shown(experiment)
+            assert shown(runs.experiment(rows, asked)) == shown(experiment)
         for run_id in self._fold.runs:
-            assert shown(queries.run(rows, run_id)) == self._fold.run(run_id)
+            assert shown(runs.run(rows, run_id)) == self._fold.run(run_id)
         for model_id in self._fold.models:
-            assert shown(queries.logged_model(rows, model_id)) == self._fold.model(model_id)
+            assert shown(runs.logged_model(rows, model_id)) == self._fold.model(model_id)
 
     @invariant()
     def histories_are_what_was_logged(self) -> None:

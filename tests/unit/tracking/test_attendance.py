@@ -24,10 +24,10 @@ from rollforward import v1
 from services import tracking
 from services.actors import TRACKING
 from services.tracking import run_stream
-from services.tracking.attendance import Attendance
-from services.tracking.projection import TrackingProjection
-from services.tracking.run_state import RunState
-from services.tracking.runs import RUNS
+from services.tracking.deciders.run_state import RunState
+from services.tracking.deciders.runs import RUNS
+from services.tracking.liveness import Attendance
+from services.tracking.projection.apply import TrackingProjection
 from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy

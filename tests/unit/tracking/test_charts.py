@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
-from services.tracking.charts import Axis, Tally
+from services.tracking.queries.metric_buckets import Axis, Tally
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 INT64 = st.one_of(st.integers(LOWEST, HIGHEST), st.integers(-50, 50), st.sampled_from([LOWEST, HIGHEST]))

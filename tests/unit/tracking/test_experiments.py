@@ -12,7 +12,7 @@ from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given, given
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM
-from services.tracking.experiments import EXPERIMENTS, decide, not_open
+from services.tracking.deciders.experiments import EXPERIMENTS, decide, not_open
 
 FRAUD = v1.ExperimentCreated(experiment_id="1", name="fraud", tags={"a": "1"})
 IRIS = v1.ExperimentCreated(experiment_id="2", name="iris")

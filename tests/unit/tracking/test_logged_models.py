@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from eventstore.errors import Kind, Rejected
 from eventstore.testing import given
 from rollforward import v1
-from services.tracking.logged_models import LOGGED_MODELS, Create, LogFiles, decide
+from services.tracking.deciders.logged_models import LOGGED_MODELS, Create, LogFiles, decide
 
 MODEL = "m-" + "0" * 31 + "a"
 D1, D2 = (f"sha256:{digit * 64}" for digit in "12")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.series.columns import Points
-from services.tracking.ordering import Ordered
+from services.tracking.queries.series_reader import Ordered
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 STEPS = st.one_of(st.integers(-3, 3), st.integers(LOWEST, HIGHEST), st.sampled_from([LOWEST, HIGHEST]))

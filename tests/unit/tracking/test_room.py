@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from eventstore.errors import Kind, Rejected
 from eventstore.testing import given
 from rollforward import v1
-from services.tracking.experiments import EXPERIMENTS
-from services.tracking.logged_models import LOGGED_MODELS
-from services.tracking.room import LARGEST_EXPERIMENT, LARGEST_RUN, Room
-from services.tracking.run_state import shown
-from services.tracking.runs import RUNS, LogArtifact
+from services.tracking.deciders.experiments import EXPERIMENTS
+from services.tracking.deciders.logged_models import LOGGED_MODELS
+from services.tracking.deciders.run_state import shown
+from services.tracking.deciders.runs import RUNS, LogArtifact
+from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, LARGEST_RUN, Room
 
 RUN, MODEL = "0" * 31 + "a", "m-" + "0" * 31 + "a"
 DIGEST = f"sha256:{'1' * 64}"

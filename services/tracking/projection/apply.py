@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.timestamps import nanoseconds
-from services.tracking.batch import Batch, Memory
-from services.tracking.tables import (
+from services.tracking.projection.batch import Batch, Memory
+from services.tracking.projection.tables import (
     HEAD_CHARACTERS,
     artifacts,
     experiment_tags,

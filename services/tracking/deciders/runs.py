@@ -16,10 +16,10 @@ from rollforward import v1
 from services.artifacts.paths import check_paths
 from services.series.columns import columns
 from services.timestamps import nanoseconds
-from services.tracking.labels import check_params, check_removed, check_tags, new_params
-from services.tracking.lineage import check_dataset_named, check_inputs, check_outputs, check_source
-from services.tracking.room import LARGEST_RUN
-from services.tracking.run_state import RunState, evolve, shown, stream_of
+from services.tracking.deciders.labels import check_params, check_removed, check_tags, new_params
+from services.tracking.deciders.lineage import check_dataset_named, check_inputs, check_outputs, check_source
+from services.tracking.deciders.run_state import RunState, evolve, shown, stream_of
+from services.tracking.deciders.size_limits import LARGEST_RUN
 from services.validation import (
     LONGEST_DESCRIPTION,
     check_digest,

@@ -12,8 +12,8 @@ from rollforward import v1
 from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order
 from services.listings.filter_sql import compared, compared_metric, compared_tag, compared_time
 from services.listings.keyset import Sort
-from services.tracking.scope import Scope
-from services.tracking.tables import HEAD_CHARACTERS, inputs, metrics, params, runs, tags
+from services.tracking.projection.tables import HEAD_CHARACTERS, inputs, metrics, params, runs, tags
+from services.tracking.queries.experiment_scope import Scope
 
 _METRICS, _PARAMS, _TAGS = (
     Field("metrics", Holds.METRICS),

@@ -12,8 +12,8 @@ from rpds import HashTrieMap
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.tracking import metrics_stream, run_stream
-from services.tracking.labels import Labels, added
-from services.tracking.room import Room
+from services.tracking.deciders.labels import Labels, added
+from services.tracking.deciders.size_limits import Room
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from rollforward import v1
 from services import actors
 from services.timestamps import timestamp
 from services.tracking import run_stream
-from services.tracking.calls import Call, Calls
-from services.tracking.run_state import RunState
-from services.tracking.runs import ENDINGS, Lose
-from services.tracking.tables import WATCHED_OVER, runs
+from services.tracking.deciders.run_state import RunState
+from services.tracking.deciders.runs import ENDINGS, Lose
+from services.tracking.heartbeat_calls import Call, Calls
+from services.tracking.projection.tables import WATCHED_OVER, runs
 from services.validation import check_id
 
 LONGEST_ROUND = 2.0

@@ -16,9 +16,9 @@ from services.series.columns import Columns, columns
 from services.series.latest import Latest
 from services.sql.write_buffer import Pending
 from services.tracking import EVENTS
-from services.tracking.growth import grow
-from services.tracking.open_series import OpenSeries, SeriesKey
-from services.tracking.tables import model_metrics, models, runs
+from services.tracking.projection.open_chunks import OpenSeries, SeriesKey
+from services.tracking.projection.series_writer import grow
+from services.tracking.projection.tables import model_metrics, models, runs
 
 KNOWN_IDS = 100_000
 """How many ids of runs, and of logged models, are kept in memory with their numbers."""

@@ -12,10 +12,10 @@ from eventstore.questions import answer
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Order, parse_filter, parse_order
 from services.listings.keyset import behind, listing_key, ordered
-from services.tracking.scope import Scope, scope_of
-from services.tracking.search import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
-from services.tracking.tables import experiments, runs
-from services.tracking.walk import Key, Walk, Way, leads, way_of
+from services.tracking.projection.tables import experiments, runs
+from services.tracking.queries.experiment_scope import Scope, scope_of
+from services.tracking.queries.index_scan import Key, Walk, Way, leads, way_of
+from services.tracking.queries.run_filters import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
 
 _NEWEST = Order("start_time", descending=True)
 _RARE = 20_000

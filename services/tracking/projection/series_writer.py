@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from services.series.columns import Columns, Points, columns_of, is_later, latest_of
 from services.series.latest import cell
 from services.sql.write_buffer import put_all, remove_all
-from services.tracking.open_series import Open, OpenSeries, SeriesKey
-from services.tracking.tables import CHUNK_POINTS, PIECE_POINTS, chunks, metrics
+from services.tracking.projection.open_chunks import Open, OpenSeries, SeriesKey
+from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS, chunks, metrics
 
 _BYTES = 8
 

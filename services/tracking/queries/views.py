@@ -15,8 +15,7 @@ from eventstore.questions import Question, Row, answers
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.timestamps import timestamp
-from services.tracking.metric_pages import MODEL_METRIC_KEY, SUMMARY, add_model_metrics, shorten, summarize
-from services.tracking.tables import (
+from services.tracking.projection.tables import (
     artifacts,
     experiment_tags,
     experiments,
@@ -31,6 +30,7 @@ from services.tracking.tables import (
     runs,
     tags,
 )
+from services.tracking.queries.metric_pages import MODEL_METRIC_KEY, SUMMARY, add_model_metrics, shorten, summarize
 
 MAX_METRICS = 50_000
 """How many metrics of runs are read at once: more of them than fit an answer."""

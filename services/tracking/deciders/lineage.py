@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
-from services.tracking.labels import check_tags
+from services.tracking.deciders.labels import check_tags
 from services.validation import check_logged_model_id, check_prose
 
 LONGEST_DATASET_NAME = 500

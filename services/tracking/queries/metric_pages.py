@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from rollforward import v1
 from services.listings.pages import LARGEST_BYTES, MAX_ROW_BYTES, key_of, token_of
 from services.series.latest import number
-from services.tracking.tables import metrics, model_metrics, runs
+from services.tracking.projection.tables import metrics, model_metrics, runs
 
 DEFAULT_PAGE = 10_000
 MAX_PAGE = 50_000

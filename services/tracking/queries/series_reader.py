@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eventstore.questions import answer
 from services.series.columns import Points, columns_of
 from services.sql.columns import among, in_one
-from services.tracking.tables import CHUNK_POINTS, chunks
+from services.tracking.projection.tables import CHUNK_POINTS, chunks
 
 Place = tuple[int, int, int]
 """Where a point stands in the order: its step, its time, and how many points of its series came before it."""

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from eventstore.errors import Kind, Rejected
 from eventstore.projection import Projector
 from rollforward import v1
-from services.tracking.charts import Axis, Outline, Tally, extent, outline, tally
-from services.tracking.queries import run_number
-from services.tracking.tables import runs
+from services.tracking.projection.tables import runs
+from services.tracking.queries.metric_buckets import Axis, Outline, Tally, extent, outline, tally
+from services.tracking.queries.runs import run_number
 
 DEFAULT_INTERVALS = 320
 MOST_INTERVALS = 10_000

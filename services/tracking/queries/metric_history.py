@@ -11,9 +11,9 @@ from eventstore.projection import Projector
 from rollforward import v1
 from services.listings.pages import key_of, token_of
 from services.series.columns import Points, pack, packed
-from services.tracking.ordering import Ordered, Outline, next_points, outline
-from services.tracking.queries import run_number
-from services.tracking.tables import metrics
+from services.tracking.projection.tables import metrics
+from services.tracking.queries.runs import run_number
+from services.tracking.queries.series_reader import Ordered, Outline, next_points, outline
 
 HISTORY_POINTS = 8_192
 """How many points a chunk of a history has at most."""

@@ -14,15 +14,8 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM
-from services.tracking.labels import (
-    Labels,
-    added,
-    changed,
-    check_removed,
-    check_tags,
-    tag_changes,
-)
-from services.tracking.room import LARGEST_EXPERIMENT, Room
+from services.tracking.deciders.labels import Labels, added, changed, check_removed, check_tags, tag_changes
+from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, Room
 from services.validation import check_text
 
 LONGEST_NAME = 500

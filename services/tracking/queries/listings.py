@@ -12,10 +12,17 @@ from rollforward import v1
 from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
 from services.listings.filter_sql import compared, compared_metric, compared_tag, compared_time
 from services.listings.keyset import Sort, walk
-from services.tracking.scope import scope_of
-from services.tracking.search import LOGGED, MISSING, NAN
-from services.tracking.tables import experiment_tags, experiments, model_metrics, model_params, model_tags, models
-from services.tracking.views import experiments_of, models_of
+from services.tracking.projection.tables import (
+    experiment_tags,
+    experiments,
+    model_metrics,
+    model_params,
+    model_tags,
+    models,
+)
+from services.tracking.queries.experiment_scope import scope_of
+from services.tracking.queries.run_filters import LOGGED, MISSING, NAN
+from services.tracking.queries.views import experiments_of, models_of
 
 _CREATED, _UPDATED, _TAGS = Field("created", Holds.TIME), Field("updated", Holds.TIME), LOGGED["tags"]
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from services.series.columns import Columns, Point
 from services.series.latest import number
-from services.tracking.tables import CHUNK_POINTS, chunks, metrics
+from services.tracking.projection.tables import CHUNK_POINTS, chunks, metrics
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from eventstore.questions import Row, answer
 from rollforward import v1
 from services.sql.columns import among, in_one
-from services.tracking.open_series import alike
-from services.tracking.tables import chunks
+from services.tracking.projection.open_chunks import alike
+from services.tracking.projection.tables import chunks
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

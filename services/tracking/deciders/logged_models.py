@@ -14,7 +14,7 @@ from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
-from services.tracking.labels import (
+from services.tracking.deciders.labels import (
     Labels,
     added,
     changed,
@@ -24,7 +24,7 @@ from services.tracking.labels import (
     new_params,
     tag_changes,
 )
-from services.tracking.room import LARGEST_LOGGED_MODEL, Room
+from services.tracking.deciders.size_limits import LARGEST_LOGGED_MODEL, Room
 from services.validation import check_digest, check_id, check_logged_model_id, check_text
 
 LONGEST_NAME = 500

@@ -14,7 +14,7 @@ from eventstore.errors import Kind, Rejected
 from eventstore.questions import answer
 from rollforward import v1
 from services.sql.columns import among, in_one
-from services.tracking.tables import experiments
+from services.tracking.projection.tables import experiments
 
 FEW = 32
 """So many experiments are merged at once; of more, those that come first."""

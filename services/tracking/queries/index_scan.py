@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from services.listings.filter_grammar import Comparison, Order
 from services.listings.filter_sql import compared_metric, compared_time
-from services.tracking.scope import FEW, Scope
-from services.tracking.search import MISSING, NAN
-from services.tracking.tables import experiments, metrics, runs
+from services.tracking.projection.tables import experiments, metrics, runs
+from services.tracking.queries.experiment_scope import FEW, Scope
+from services.tracking.queries.run_filters import MISSING, NAN
 
 Value = int | float | str
 

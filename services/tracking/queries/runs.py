@@ -10,11 +10,11 @@ from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.listings.keyset import asked_by
 from services.listings.pages import cut, page_size
-from services.tracking import metric_pages, views
-from services.tracking.listings import page_of_experiments, page_of_models
-from services.tracking.run_keys import run_keys
-from services.tracking.scope import experiment_number, no_experiment
-from services.tracking.tables import experiments, models, runs
+from services.tracking.projection.tables import experiments, models, runs
+from services.tracking.queries import metric_pages, views
+from services.tracking.queries.experiment_scope import experiment_number, no_experiment
+from services.tracking.queries.listings import page_of_experiments, page_of_models
+from services.tracking.queries.run_search import run_keys
 
 
 def run_number(rows: sa.Connection, run_id: str) -> int:

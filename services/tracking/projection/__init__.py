@@ -1,0 +1,1 @@
+"""The tables of tracking, and what each event means for them."""

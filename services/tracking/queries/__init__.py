@@ -1,0 +1,1 @@
+"""The queries of tracking, each from rows of one moment."""

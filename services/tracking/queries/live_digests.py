@@ -1,0 +1,39 @@
+"""The artifacts that something names: registered versions, runs and logged models."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from eventstore.projection import Projector
+from services.artifacts.registered_digests import artifacts
+from services.tracking.projection.tables import artifacts as run_artifacts
+from services.tracking.projection.tables import models as logged_models
+
+
+class LiveDigests:
+    """What both logs name.
+
+    Args:
+        tracking: The rows of tracking.
+        registry: The rows of `NamedArtifactsProjection`.
+    """
+
+    def __init__(self, tracking: Projector, registry: Projector) -> None:
+        self._tracking = tracking
+        self._registry = registry
+
+    async def digests(self) -> set[str]:
+        """The digest of every artifact that was named before this was asked.
+
+        Raises `StoreUnavailable` if a log or its rows are out of reach.
+        """
+        for projector in (self._tracking, self._registry):
+            await projector.wait_for(await projector.store.head())
+        of_versions = await self._registry.query(lambda rows: set(rows.scalars(sa.select(artifacts.c.digest))))
+        return of_versions | await self._tracking.query(_of_runs_and_models)
+
+
+def _of_runs_and_models(rows: sa.Connection) -> set[str]:
+    of_runs = rows.scalars(sa.select(run_artifacts.c.digest).distinct())
+    of_models = rows.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
+    return {*of_runs, *of_models}
