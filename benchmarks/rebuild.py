@@ -38,7 +38,7 @@ from rollforward import v1
 from services import __main__ as service
 from services import registry, tracking
 from services.nats.server import EmbeddedNats
-from services.registry.projection import RegistryProjection
+from services.registry.projection.apply import RegistryProjection
 from services.series.columns import Points, pack
 from services.tracking.projection.apply import TrackingProjection
 from tests.servers.nats import open_log

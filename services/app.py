@@ -49,15 +49,15 @@ from services.operations.http import serving_http
 from services.operations.readiness import Readiness
 from services.operations.servicer import SystemServicer
 from services.registry.commands import Commands as RegistryCommands
-from services.registry.decider import DECIDER as MODELS
-from services.registry.judging import Judge
-from services.registry.live import Live
-from services.registry.policies import POLICIES
+from services.registry.deciders.models import DECIDER as MODELS
+from services.registry.deciders.policies import POLICIES
+from services.registry.gates.evaluator import Judge
+from services.registry.live_view import Live
 from services.registry.policy_servicer import PolicyServicer
-from services.registry.projection import RegistryProjection
+from services.registry.projection.apply import RegistryProjection
+from services.registry.projection.runs import RunsProjection
 from services.registry.rollback import Rollbacks
-from services.registry.runs import RunsProjection
-from services.registry.schedules import Timekeeper
+from services.registry.scheduler import Timekeeper
 from services.registry.servicer import RegistryServicer
 from services.rpc.addresses import check_free, check_reach
 from services.rpc.interceptor import Edge

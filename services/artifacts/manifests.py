@@ -15,7 +15,7 @@ from contextlib import aclosing
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.artifacts.digests import hex_of
-from services.artifacts.paths import _short, check_paths
+from services.artifacts.paths import check_paths, shortened
 from services.artifacts.store import BlobStore
 
 MAX_BYTES = 4_000_000
@@ -102,7 +102,7 @@ def canonical_bytes(manifest: v1.Manifest) -> bytes:
 
 
 def _check_blob(file: v1.ManifestFile, size: int | None) -> None:
-    path = _short(file.path)
+    path = shortened(file.path)
     if size is None:
         message = f"the blob of {path!r} is not stored"
         raise Rejected(Kind.PRECONDITION, "BLOB_MISSING", message, path=path, digest=file.digest)

@@ -66,9 +66,9 @@ def _caseless(path: str) -> str:
 
 
 def _invalid(path: str, why: str) -> Rejected:
-    return Rejected(Kind.INVALID, "INVALID_PATH", f"the path {_short(path)!r} {why}", path=_short(path))
+    return Rejected(Kind.INVALID, "INVALID_PATH", f"the path {shortened(path)!r} {why}", path=shortened(path))
 
 
-def _short(path: str) -> str:
+def shortened(path: str) -> str:
     """A path as an error shows it: the whole would not fit gRPC's trailers."""
     return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."

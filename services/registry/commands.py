@@ -13,14 +13,15 @@ from eventstore.decider import CommandHandler, Outcome, Plan
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected
 from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
 from rollforward import v1
-from services.registry import aliases, model_stream
-from services.registry.checks import check_model, check_usable
-from services.registry.decider import Register, exists
-from services.registry.judging import Case, Judge
-from services.registry.live import Live
-from services.registry.near import new_alias
-from services.registry.policies import Judgement, binding_move
-from services.registry.state import State
+from services.registry import model_stream
+from services.registry.deciders import aliases
+from services.registry.deciders.models import Register, exists
+from services.registry.deciders.policies import Judgement, binding_move
+from services.registry.deciders.preconditions import check_model, check_usable
+from services.registry.deciders.state import State
+from services.registry.gates.evaluator import Case, Judge
+from services.registry.live_view import Live
+from services.registry.near_aliases import new_alias
 from services.validation import check_model_name
 
 Events = tuple[RecordedEvent, ...]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from eventstore.decider import CommandHandler
 from eventstore.projection import Projector
 from rollforward import v1
-from services.registry import POLICIES_STREAM, proofs, standing, trials
-from services.registry.gate import check_expression
-from services.registry.judging import Judge
-from services.registry.live import Live
-from services.registry.policies import State
+from services.registry import POLICIES_STREAM
+from services.registry.deciders.policies import State
+from services.registry.gates import evidence, replay
+from services.registry.gates.evaluator import Judge
+from services.registry.gates.expression import check_expression
+from services.registry.live_view import Live
+from services.registry.queries import policies
 from services.rpc.context import Context, metadata
 from services.rpc.positions import wait_for
 from services.validation import check_alias
@@ -47,25 +49,25 @@ class PolicyServicer(v1.PolicyServiceServicer):
 
     async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Context) -> v1.ListPoliciesResponse:
         """All policies, by name."""
-        return await self._rows.query(standing.policies)
+        return await self._rows.query(policies.policies)
 
     async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:
         """What a gate says of versions that exist."""
         check_expression(request.expression, of_move=bool(request.alias))
         if request.alias:
             check_alias(request.alias)
-        cases = await self._rows.query(lambda rows: trials.versions_to_try(rows, request))
+        cases = await self._rows.query(lambda rows: replay.versions_to_try(rows, request))
         return v1.TestGateResponse(evidence=await self._judge.ask(request.expression, cases))
 
     async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
         """What a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
-        past = await self._rows.query(lambda rows: trials.moves_to_try(rows, request))
+        past = await self._rows.query(lambda rows: replay.moves_to_try(rows, request))
         answers = await self._judge.ask(request.expression, [one.case for one in past])
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
-        return trials.page_of(past, request)
+        return replay.page_of(past, request)
 
     async def CheckEvidence(self, request: v1.CheckEvidenceRequest, context: Context) -> v1.CheckEvidenceResponse:
         """Computes recorded gate decisions again."""
-        return await proofs.check(self._rows.store, request.after)
+        return await evidence.check(self._rows.store, request.after)

@@ -18,12 +18,14 @@ from eventstore.projection import Projector
 from eventstore.rows import checkpoint
 from rollforward import v1
 from services.listings.globs import is_literal
-from services.registry import model_stream, past, policies
-from services.registry.aliases import passed, refused
-from services.registry.checks import alias_not_found, check_reason, model_not_found
+from services.registry import model_stream
 from services.registry.commands import Commands, Target
-from services.registry.live import Live
-from services.registry.policies import Judgement, binding_move
+from services.registry.deciders import policies
+from services.registry.deciders.aliases import passed, refused
+from services.registry.deciders.policies import Judgement, binding_move
+from services.registry.deciders.preconditions import alias_not_found, check_reason, model_not_found
+from services.registry.live_view import Live
+from services.registry.queries import rollback
 
 DAY = 86_400 * 1_000_000_000
 RECENT_DAYS = 30
@@ -45,9 +47,9 @@ class Seen:
     """
 
     computed_at: int
-    held: Sequence[past.Held]
+    held: Sequence[rollback.Held]
     before: Mapping[Key, v1.AliasChange]
-    versions: Mapping[tuple[str, int], past.KnownVersion]
+    versions: Mapping[tuple[str, int], rollback.KnownVersion]
     ended: Mapping[Key, int]
     policies: policies.State
 
@@ -163,7 +165,9 @@ class Rollbacks:
             fault = f"no model that matches {models!r} has an alias that matches {of_alias!r}"
         return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", fault, model=models, alias=of_alias)
 
-    async def _judgements(self, due: Sequence[tuple[past.Held, v1.RollbackChange]], seen: Seen) -> Sequence[Judgement]:
+    async def _judgements(
+        self, due: Sequence[tuple[rollback.Held, v1.RollbackChange]], seen: Seen
+    ) -> Sequence[Judgement]:
         moves = [
             Target(held.model, held.alias, change.to_version, self._is_recent(held, seen))
             for held, change in due
@@ -172,18 +176,18 @@ class Rollbacks:
         judged = iter(await self._commands.judgements(moves))
         return [next(judged) if change.to_version else self._of_removal(held, seen) for held, change in due]
 
-    def _of_removal(self, held: past.Held, seen: Seen) -> Judgement:
+    def _of_removal(self, held: rollback.Held, seen: Seen) -> Judgement:
         binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
         return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
-    def _is_recent(self, held: past.Held, seen: Seen) -> bool:
+    def _is_recent(self, held: rollback.Held, seen: Seen) -> bool:
         """Whether the version to come back held the alias lately enough for every policy that binds it."""
         binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
         days = min((policy.recent_days or RECENT_DAYS for policy in binding), default=0)
         return time.time_ns() - seen.ended.get(_key(held), 0) <= days * DAY
 
 
-def _restored(request: v1.RollbackRequest, held: past.Held, planned: Planned) -> v1.RollbackChange | None:
+def _restored(request: v1.RollbackRequest, held: rollback.Held, planned: Planned) -> v1.RollbackChange | None:
     """Notes the change that a rollback makes to an alias; None when it makes none, or none that can be made."""
     before = planned.seen.before.get(_key(held), v1.AliasChange())
     version = before.to_version
@@ -201,7 +205,7 @@ def _restored(request: v1.RollbackRequest, held: past.Held, planned: Planned) ->
     return change
 
 
-def _key(held: past.Held) -> Key:
+def _key(held: rollback.Held) -> Key:
     return held.origin, held.alias
 
 
@@ -216,13 +220,17 @@ def _look(
     bound: policies.State,
     names: Callable[[str], Sequence[str]],
 ) -> Seen:
-    held = past.assignments_in(rows, request.models, request.aliases)
+    held = rollback.assignments_in(rows, request.models, request.aliases)
     keys = [_key(one) for one in held]
-    earlier = past.previous_holders(rows, keys) if to_position is None else past.assignments_at(rows, keys, to_position)
+    earlier = (
+        rollback.previous_holders(rows, keys)
+        if to_position is None
+        else rollback.assignments_at(rows, keys, to_position)
+    )
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
-    versions = past.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
+    versions = rollback.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
     gated = {_key(one) for one in held if binding_move(bound, names(one.model), one.alias)}
-    ended = past.last_held(rows, {key: version for key, version in back.items() if key in gated})
+    ended = rollback.last_held(rows, {key: version for key, version in back.items() if key in gated})
     return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended, bound)
 
 
@@ -245,11 +253,11 @@ def _check_expected(request: v1.RollbackRequest, seen: Seen) -> None:
             raise Conflict("WRONG_REVISION", words, current=current, **_about(held))
 
 
-def _about(held: past.Held) -> dict[str, Any]:
+def _about(held: rollback.Held) -> dict[str, Any]:
     return {"model": held.model, "alias": held.alias, "revision": str(held.revision)}
 
 
-def _unusable(held: past.Held, version: int, seen: Seen) -> Rejected | None:
+def _unusable(held: rollback.Held, version: int, seen: Seen) -> Rejected | None:
     about: dict[str, Any] = {"model": held.model, "alias": held.alias, "version": str(version)}
     if held.model_deleted:
         return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {held.model!r} is deleted", **about)
@@ -266,7 +274,7 @@ def _unusable(held: past.Held, version: int, seen: Seen) -> Rejected | None:
     return None
 
 
-def _event(held: past.Held, change: v1.RollbackChange, judgement: Judgement) -> Message:
+def _event(held: rollback.Held, change: v1.RollbackChange, judgement: Judgement) -> Message:
     if not change.to_version:
         return v1.AliasRemoved(
             model=held.model,

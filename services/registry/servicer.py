@@ -13,14 +13,17 @@ from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from services.registry import alias_queries, origin_of, past, queries, runs, watch
+from services.registry import origin_of, watch
 from services.registry.commands import Commands
-from services.registry.gate import check_expression
-from services.registry.live import Live
-from services.registry.projection import new_version
+from services.registry.deciders.state import State
+from services.registry.gates.expression import check_expression
+from services.registry.live_view import Live
+from services.registry.projection import runs
+from services.registry.projection.apply import new_version
+from services.registry.queries import aliases as alias_queries
+from services.registry.queries import models, rollback
 from services.registry.rollback import Rollbacks
-from services.registry.schedules import schedule_of
-from services.registry.state import State
+from services.registry.scheduler import schedule_of
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for
 from services.timestamps import nanoseconds
@@ -78,7 +81,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         await wait_for(self._rows, done.position, context)
         # By origin: it may have been given another name meanwhile, and it was created nonetheless.
         origin = origin_of(done.events[0].stream)
-        model = await self._rows.query(lambda rows: queries.model_of(rows, origin))
+        model = await self._rows.query(lambda rows: models.model_of(rows, origin))
         return v1.CreateModelResponse(model=model, position=done.position)
 
     async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
@@ -115,11 +118,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
         """One model."""
-        return v1.GetModelResponse(model=await self._rows.query(lambda rows: queries.model(rows, request.name)))
+        return v1.GetModelResponse(model=await self._rows.query(lambda rows: models.model(rows, request.name)))
 
     async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
         """Models by filter."""
-        return await self._rows.query(lambda rows: queries.list_models(rows, request))
+        return await self._rows.query(lambda rows: models.list_models(rows, request))
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
         """Registers a version, and the model with it when it is new."""
@@ -138,7 +141,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if not event.time and (heard := self._tail.kept_at(event.position)):
             return new_version(heard)
         origin = origin_of(event.stream)
-        return await self._rows.query(lambda rows: queries.version_of(rows, origin, fact.version))
+        return await self._rows.query(lambda rows: models.version_of(rows, origin, fact.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:
@@ -184,12 +187,12 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def GetVersion(self, request: v1.GetVersionRequest, context: Context) -> v1.GetVersionResponse:
         """One version."""
-        version = await self._rows.query(lambda rows: queries.version(rows, request.model, request.version))
+        version = await self._rows.query(lambda rows: models.version(rows, request.model, request.version))
         return v1.GetVersionResponse(version=version)
 
     async def ListVersions(self, request: v1.ListVersionsRequest, context: Context) -> v1.ListVersionsResponse:
         """Versions by filter."""
-        return await self._rows.query(lambda rows: queries.list_versions(rows, request))
+        return await self._rows.query(lambda rows: models.list_versions(rows, request))
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
         """Moves an alias."""
@@ -273,11 +276,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
                 return None
 
     async def _event_position(self, event_id: str, context: Context) -> int:
-        position = await self._rows.query(lambda rows: past.event_position(rows, event_id))
+        position = await self._rows.query(lambda rows: rollback.event_position(rows, event_id))
         if position is None:
             # The rows may be behind the log: only its head can tell that there is no such event.
             await wait_for(self._rows, await self._rows.store.head(), context)
-            position = await self._rows.query(lambda rows: past.event_position(rows, event_id))
+            position = await self._rows.query(lambda rows: rollback.event_position(rows, event_id))
         if position is None:
             words = f"the registry log has no event {event_id[:100]!r}"
             raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=event_id[:100])

@@ -14,9 +14,10 @@ from eventstore.projection import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services.listings.pages import fitting
-from services.registry import alias_queries, origin_of
-from services.registry.live import Live
-from services.registry.projection import change_of
+from services.registry import origin_of
+from services.registry.live_view import Live
+from services.registry.projection.views import change_of
+from services.registry.queries import aliases as alias_queries
 from services.rpc.watches import between_appends, with_bookmarks
 
 BOOKMARK_SECONDS = 5.0

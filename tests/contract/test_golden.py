@@ -24,10 +24,10 @@ from rollforward import v1
 from services.app import LOGS
 from services.audit.projection import AuditProjection
 from services.registry import POLICIES_STREAM, model_stream
-from services.registry.decider import DECIDER as MODELS
-from services.registry.policies import POLICIES
-from services.registry.projection import RegistryProjection
-from services.registry.runs import RunsProjection
+from services.registry.deciders.models import DECIDER as MODELS
+from services.registry.deciders.policies import POLICIES
+from services.registry.projection.apply import RegistryProjection
+from services.registry.projection.runs import RunsProjection
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER as PODS
 from services.serving.projection import ServingProjection

@@ -19,11 +19,11 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
-from services.registry import live as live_module
-from services.registry import schedules
-from services.registry.live import Live
-from services.registry.projection import RegistryProjection
-from services.registry.schedules import Timekeeper
+from services.registry import live_view as live_module
+from services.registry import scheduler
+from services.registry.live_view import Live
+from services.registry.projection.apply import RegistryProjection
+from services.registry.scheduler import Timekeeper
 from services.registry.tag_history import Changes
 from tests.servers.nats import until
 from tests.timeouts import scaled
@@ -122,7 +122,7 @@ class Overdue(Timekeeper):
 
 
 async def test_a_timekeeper_that_met_a_defect_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
     keeper = Overdue(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
         await keeper.start()
@@ -141,8 +141,8 @@ async def test_a_timekeeper_that_met_a_defect_listens_again(running: Registry, m
             raise ArithmeticError("a bug")
         return True
 
-    monkeypatch.setattr(schedules, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(schedules, "_sets_a_time", defective)
+    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "_sets_a_time", defective)
     keeper = Timekeeper(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
         await keeper.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.registry.gate import check_expression
+from services.registry.gates.expression import check_expression
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/gates.md").read_text()
 ROW = re.compile(r"^\| `(.+?)` \| a (registration|move) \|", re.MULTILINE)

@@ -10,8 +10,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-import services.registry.decider as deciding
-import services.registry.projection as rows
+import services.registry.deciders.models as deciding
+import services.registry.projection.apply as rows
 import services.registry.rollback as rolling
 import services.registry.servicer as registry
 from eventstore import cloudevents
@@ -19,8 +19,9 @@ from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, store
 from rollforward import v1
-from services.registry import judging
-from services.registry.policies import Judgement
+from services.registry.deciders.policies import Judgement
+from services.registry.gates import evaluator
+from services.rpc import context as call_context
 from services.rpc import interceptor
 from tests.histories.planting import every, replace_attribute
 
@@ -86,7 +87,7 @@ def request_id_is_ignored() -> None:
     append = JetStreamStore.append
 
     def as_new(request: Any, context: Any) -> Metadata:
-        found = interceptor.metadata(request, context)
+        found = call_context.metadata(request, context)
         return replace(found, request_id=f"{found.request_id} {uuid.uuid4().hex}")
 
     async def as_asked(
@@ -206,18 +207,18 @@ def _shortened(name: str, entries: str) -> Any:
 
 def gates_are_not_asked() -> None:
     """Every fourth gated move passes whatever its gate says."""
-    moves, is_due = judging.Judge.moves, every(4)
+    moves, is_due = evaluator.Judge.moves, every(4)
 
     async def lenient(judge: Any, declared: Any, cases: Any) -> list[Judgement]:
         judgements = await moves(judge, declared, cases)
         return [replace(one, evidence=()) if one.evidence and is_due() else one for one in judgements]
 
-    replace_attribute(judging.Judge, "moves", lenient)
+    replace_attribute(evaluator.Judge, "moves", lenient)
 
 
 def evidence_is_not_what_was_seen() -> None:
     """Evidence names another measurement than the gate was asked about."""
-    moves = judging.Judge.moves
+    moves = evaluator.Judge.moves
 
     async def embellished(judge: Any, declared: Any, cases: Any) -> list[Judgement]:
         judgements: list[Judgement] = await moves(judge, declared, cases)
@@ -227,7 +228,7 @@ def evidence_is_not_what_was_seen() -> None:
                     evidence.run.metrics[key] += 0.01
         return judgements
 
-    replace_attribute(judging.Judge, "moves", embellished)
+    replace_attribute(evaluator.Judge, "moves", embellished)
 
 
 def refused_moves_are_asked_again() -> None:

@@ -14,7 +14,7 @@ from eventstore.generations import Generations
 from eventstore.rows import Database
 from rollforward import v1
 from services.registry import POLICIES_STREAM, model_stream
-from services.registry.projection import RegistryProjection
+from services.registry.projection.apply import RegistryProjection
 
 T = TypeVar("T")
 

@@ -25,10 +25,10 @@ from rollforward import v1
 from services import registry
 from services.nats.server import NatsAddress
 from services.registry.commands import Commands
-from services.registry.decider import DECIDER
-from services.registry.judging import Judge
-from services.registry.live import Live
-from services.registry.projection import RegistryProjection
+from services.registry.deciders.models import DECIDER
+from services.registry.gates.evaluator import Judge
+from services.registry.live_view import Live
+from services.registry.projection.apply import RegistryProjection
 from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
 from services.rpc.interceptor import Edge

@@ -10,8 +10,8 @@ from eventstore.ids import new_id
 from eventstore.memory import MemoryStore
 from rollforward import v1
 from services import registry
-from services.registry import proofs
-from services.registry.gate import evaluate
+from services.registry.gates import evidence as proofs
+from services.registry.gates.expression import evaluate
 from tests.integration.command_line import Cli, answer, done
 from tests.integration.scored import BETTER, moving, new_run, registering, scored, seen
 from tests.integration.up import SECONDS, Up

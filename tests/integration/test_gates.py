@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, from_rpc_error
-from services.registry.gate import RULES, recompute
+from services.registry.gates.expression import RULES, recompute
 from tests.integration.scored import BETTER, log_metrics, moving, new_run, registering, scored, seen
 from tests.integration.up import ACTOR, SECONDS, Headers, Up, new_id
 

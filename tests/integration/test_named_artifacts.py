@@ -12,6 +12,7 @@ from eventstore.generations import Generations
 from eventstore.rows import Database
 from rollforward import v1
 from services.artifacts import registered_digests
+from services.tracking.queries import live_digests
 from tests.integration.tracking_rows import BEGAN, TrackingRows
 
 A, B, C, D, E = (f"sha256:{letter * 64}" for letter in "abcde")
@@ -59,5 +60,5 @@ def test_runs_and_logged_models_name_their_artifacts_as_they_stand(location: str
     rows.append(v1.RunDeleted(run_id=other), v1.LoggedModelDeleted(model_id=model))
     rows.append(v1.ExperimentDeleted(experiment_id=experiment))
     assert without
-    assert rows.ask(registered_digests._of_runs_and_models) == {B, C, E}
+    assert rows.ask(live_digests.of_runs_and_models) == {B, C, E}
     rows.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollforward import v1
-from services.registry import past
+from services.registry.queries import rollback
 from tests.integration.alias_story import Story, told_story
 from tests.integration.registry_rows import RegistryRows, digest, registry_rows
 
@@ -38,7 +38,7 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryRow
 )
 @pytest.mark.parametrize("alias", ["*", "prod-*", "champion", "prod-[!u]*"])
 def test_what_patterns_take_in(story: Story, pattern: str, alias: str) -> None:
-    found = story.rows.ask(lambda rows: past.assignments_in(rows, pattern, alias))
+    found = story.rows.ask(lambda rows: rollback.assignments_in(rows, pattern, alias))
     expected = [
         (origin, story.names[origin], name, story.held(origin, name), story.of(origin, name)[0].revision)
         for origin, name in sorted(story.aliases(), key=lambda key: (story.names[key[0]], key[1]))
@@ -58,7 +58,7 @@ def test_an_append_expects_the_last_event_of_its_stream(rows: RegistryRows) -> N
     rows.register("b")
     rows.append(rows.moved("a", "champion", 1), rows.moved("b", "champion", 1))
     rows.append(v1.VersionRefused(model="b"))
-    found = rows.ask(lambda connection: past.assignments_in(connection, "*", "*"))
+    found = rows.ask(lambda connection: rollback.assignments_in(connection, "*", "*"))
     assert [(one.model, one.position, one.revision, one.stream_revision) for one in found] == [
         ("a", 5, 6, 5),
         ("b", 6, 6, 7),
@@ -67,7 +67,7 @@ def test_an_append_expects_the_last_event_of_its_stream(rows: RegistryRows) -> N
 
 def test_what_held_before(story: Story) -> None:
     keys = story.aliases()
-    found = story.rows.ask(lambda rows: past.previous_holders(rows, keys))
+    found = story.rows.ask(lambda rows: rollback.previous_holders(rows, keys))
     for key in keys:
         now = story.held(*key)
         before = next((one for one in story.of(*key) if one.after not in {0, now}), None)
@@ -77,7 +77,7 @@ def test_what_held_before(story: Story) -> None:
 @pytest.mark.parametrize("position", [0, 13, 31, 60, 10_000])
 def test_assignments_at(story: Story, position: int) -> None:
     keys = story.aliases()
-    found = story.rows.ask(lambda rows: past.assignments_at(rows, keys, position))
+    found = story.rows.ask(lambda rows: rollback.assignments_at(rows, keys, position))
     expected = {key: next((one.position for one in story.of(*key) if one.revision <= position), None) for key in keys}
     assert {key: change.position for key, change in found.items()} == {
         key: at for key, at in expected.items() if at is not None
@@ -87,7 +87,7 @@ def test_assignments_at(story: Story, position: int) -> None:
 def test_when_a_version_last_stopped_holding(story: Story) -> None:
     for version in (1, 2, 3):
         asked = dict.fromkeys(story.aliases(), version)
-        found = story.rows.ask(lambda rows, asked=asked: past.last_held(rows, asked))  # type: ignore[misc]
+        found = story.rows.ask(lambda rows, asked=asked: rollback.last_held(rows, asked))  # type: ignore[misc]
         expected = {key: [one.time for one in story.of(*key) if one.before == version][:1] for key in asked}
         assert found == {key: times[0] for key, times in expected.items() if times}
 
@@ -99,7 +99,7 @@ def test_what_is_known_of_versions(rows: RegistryRows) -> None:
     rows.append(v1.VersionDeleted(model="a", version=2))
     rows.append(v1.VersionStatusChanged(model="a", version=1, to_status=v1.VERSION_STATUS_PENDING))
     keys = [("a", 1), ("a", 2), ("a", 3), ("b", 1)]
-    assert rows.ask(lambda connection: past.versions_of(connection, keys)) == {
+    assert rows.ask(lambda connection: rollback.versions_of(connection, keys)) == {
         ("a", 1): (digest(1), False, v1.VERSION_STATUS_PENDING, "f" * 32),
         ("a", 2): (digest(2), True, v1.VERSION_STATUS_READY, ""),
     }
@@ -110,5 +110,5 @@ def test_before_an_event_is_before_its_append(rows: RegistryRows) -> None:
     rows.register("a")
     rows.append(rows.moved("a", "x", 1), rows.moved("a", "y", 1))
     rows.move("a", "z", 1)
-    found = [rows.ask(lambda one, at=at: past.event_position(one, f"event-{at}")) for at in range(1, 7)]  # type: ignore[misc]
+    found = [rows.ask(lambda one, at=at: rollback.event_position(one, f"event-{at}")) for at in range(1, 7)]  # type: ignore[misc]
     assert found == [0, 1, 2, 2, 4, None]

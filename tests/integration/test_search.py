@@ -9,7 +9,7 @@ import pytest
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.registry import queries
+from services.registry.queries import models as queries
 from tests.integration.databases import BOTH, place
 from tests.integration.registry_rows import BEGAN, RegistryRows, all_pages, digest, registry_rows
 

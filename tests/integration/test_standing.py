@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rollforward import v1
-from services.registry import alias_queries, standing
+from services.registry.queries import aliases, schedules
+from services.registry.queries.live_rows import live_rows
+from services.registry.queries.policies import policies
 from tests.integration.alias_story import MODELS, Story, at, told_story
 from tests.integration.registry_rows import BEGAN, SECOND, RegistryRows, all_pages, digest, registry_rows
 
@@ -53,7 +55,7 @@ def test_schedules_are_listed_until_they_end(rows: RegistryRows) -> None:
 
     def page(token: str) -> tuple[list[v1.Schedule], str]:
         request = v1.ListSchedulesRequest(model="a", page_size=2, page_token=token)
-        found = rows.ask(lambda connection: alias_queries.list_schedules(connection, request))
+        found = rows.ask(lambda connection: aliases.list_schedules(connection, request))
         return list(found.schedules), found.next_page_token
 
     found = all_pages(page)
@@ -76,7 +78,7 @@ def test_what_is_due(rows: RegistryRows) -> None:
     )
 
     def due(now: int) -> tuple[list[tuple[int, str, int, str, str, str]], int | None]:
-        found, following = rows.ask(lambda connection: standing.due(connection, now))
+        found, following = rows.ask(lambda connection: schedules.due(connection, now))
         return [(one.at, one.alias, one.revision, one.actor, one.reason, one.event_id) for one in found], following
 
     scheduled_first = (100, "champion", 0, "Max", "later", "event-3")
@@ -89,19 +91,19 @@ def test_what_is_due(rows: RegistryRows) -> None:
 
 
 def test_policies_as_they_stand(rows: RegistryRows) -> None:
-    assert rows.ask(standing.policies) == v1.ListPoliciesResponse()
+    assert rows.ask(policies) == v1.ListPoliciesResponse()
     first, second = (v1.Policy(name=name, models="*", reason_required=True) for name in "ba")
     rows.append(v1.PolicySet(to=first))
     rows.append(v1.PolicySet(to=second))
     changed = v1.Policy(name="b", models="x", reason_required=True)
     rows.append(v1.PolicySet(to=changed))
-    assert list(rows.ask(standing.policies).policies) == [second, changed]
+    assert list(rows.ask(policies).policies) == [second, changed]
     rows.append(v1.PolicyRemoved(policy=second))
-    assert rows.ask(standing.policies) == v1.ListPoliciesResponse(policies=[changed], revision=rows.position)
+    assert rows.ask(policies) == v1.ListPoliciesResponse(policies=[changed], revision=rows.position)
 
 
 def test_what_is_kept_in_memory(story: Story) -> None:
-    live = story.rows.ask(standing.live_rows)
+    live = story.rows.ask(live_rows)
     assert (live.position, live.time) == (story.rows.position, BEGAN + (story.rows.appends - 1) * SECOND)
     assert live.names == {origin: origin for origin in MODELS} | {"a20": "a", "a40": "a"}
     assert live.current == story.names

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from rollforward import v1
-from services.registry.gate import recompute
+from services.registry.gates.expression import recompute
 from tests.integration.scored import BETTER, scored, seen
 from tests.integration.up import SECONDS, Up
 

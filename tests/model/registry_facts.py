@@ -9,7 +9,7 @@ from typing import NamedTuple
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.registry import origin_of
-from services.registry.state import State
+from services.registry.deciders.state import State
 
 States = Mapping[str, State]
 """The models' states, by stream."""

@@ -14,7 +14,7 @@ from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata
 from rollforward import v1
 from services.registry import POLICIES_STREAM
-from services.registry.aliases import Remove
+from services.registry.deciders.aliases import Remove
 from tests.model import registry_facts as facts
 from tests.model.registry_facts import ALIASES
 from tests.model.registry_system import Asked, System

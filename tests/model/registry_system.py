@@ -19,16 +19,19 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry, tracking
-from services.registry import POLICIES_STREAM, alias_queries, policies, queries, standing
+from services.registry import POLICIES_STREAM, standing
 from services.registry.commands import Commands
-from services.registry.decider import DECIDER
-from services.registry.judging import Judge
-from services.registry.live import Live
-from services.registry.policies import POLICIES
-from services.registry.projection import RegistryProjection
+from services.registry.deciders import policies
+from services.registry.deciders.models import DECIDER
+from services.registry.deciders.policies import POLICIES
+from services.registry.deciders.state import State, evolve
+from services.registry.gates.evaluator import Judge
+from services.registry.live_view import Live
+from services.registry.projection.apply import RegistryProjection
+from services.registry.projection.runs import RunsProjection
+from services.registry.queries import aliases
+from services.registry.queries import models as queries
 from services.registry.rollback import Rollbacks
-from services.registry.runs import RunsProjection
-from services.registry.state import State, evolve
 from tests.model import registry_facts as facts
 from tests.model.registry_facts import ALIASES, States
 
@@ -166,7 +169,7 @@ class System:
         assert former == facts.former_names(self.events, now)
         listed = queries.list_versions(rows, v1.ListVersionsRequest(show_deleted=True, page_size=1000)).versions
         assert facts.versions_in(listed) == facts.versions(now)
-        waiting = alias_queries.list_schedules(rows, v1.ListSchedulesRequest()).schedules
+        waiting = aliases.list_schedules(rows, v1.ListSchedulesRequest()).schedules
         assert facts.schedules_in(waiting) == facts.schedules(now)
         said = self._said()
         assert {one.name: one for one in standing.policies(rows).policies} == dict(said.policies.items())
@@ -195,11 +198,11 @@ class System:
         for at in range(self._checked + 1, self.head + 1):
             past = self._past[self._whole(at)]
             if at:
-                shown = alias_queries.resolve_aliases(rows, v1.ResolveAliasesRequest(), at).aliases
+                shown = aliases.resolve_aliases(rows, v1.ResolveAliasesRequest(), at).aliases
                 assert facts.held_in(shown) == facts.held(past, now)
             for stream, state in now.items():
                 for alias in ALIASES if state.name else ():
-                    one, said = alias_queries.assignment(rows, state.name, alias, at), past.get(stream, State())
+                    one, said = aliases.assignment(rows, state.name, alias, at), past.get(stream, State())
                     held = said.alias(alias)
                     shown_one = (one.version, one.revision, one.digest)
                     assert shown_one == (held.version, held.revision, said.digest(held.version))
@@ -207,14 +210,14 @@ class System:
     def _check_history(self, rows: sa.Connection) -> None:
         """Every change is listed, and every stretch of time in which a version held an alias."""
         changes = facts.alias_changes(self.events)
-        listed = alias_queries.list_history(rows, v1.ListAliasHistoryRequest(page_size=1000)).changes
+        listed = aliases.list_history(rows, v1.ListAliasHistoryRequest(page_size=1000)).changes
         assert [(one.position, one.revision, one.from_version, one.to_version) for one in listed] == [
             (one.position, one.revision, one.from_version, one.to_version) for one in reversed(changes)
         ]
         for origin, alias in {change[:2] for change in changes}:
             name = self.now[registry.model_stream(origin)].name
             request = v1.ListAliasIntervalsRequest(model=name, alias=alias, page_size=1000)
-            found = alias_queries.list_intervals(rows, request, 2**62).intervals
+            found = aliases.list_intervals(rows, request, 2**62).intervals
             assert [(one.began.position, one.ended.position) for one in found] == facts.intervals(
                 [change for change in changes if change[:2] == (origin, alias)]
             )

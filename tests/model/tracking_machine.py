@@ -23,7 +23,7 @@ from eventstore.rows import Database
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking
-from services.registry import runs as known
+from services.registry.projection import runs as known
 from services.tracking.projection.apply import TrackingProjection
 from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS
 from services.tracking.queries import metric_history as questions

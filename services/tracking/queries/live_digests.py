@@ -30,10 +30,10 @@ class LiveDigests:
         for projector in (self._tracking, self._registry):
             await projector.wait_for(await projector.store.head())
         of_versions = await self._registry.query(lambda rows: set(rows.scalars(sa.select(artifacts.c.digest))))
-        return of_versions | await self._tracking.query(_of_runs_and_models)
+        return of_versions | await self._tracking.query(of_runs_and_models)
 
 
-def _of_runs_and_models(rows: sa.Connection) -> set[str]:
+def of_runs_and_models(rows: sa.Connection) -> set[str]:
     of_runs = rows.scalars(sa.select(run_artifacts.c.digest).distinct())
     of_models = rows.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
     return {*of_runs, *of_models}

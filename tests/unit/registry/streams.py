@@ -6,9 +6,9 @@ from google.protobuf.message import Message
 
 from eventstore.testing import Given, given
 from rollforward import v1
-from services.registry.aliases import Move, Remove
-from services.registry.decider import DECIDER
-from services.registry.state import State
+from services.registry.deciders.aliases import Move, Remove
+from services.registry.deciders.models import DECIDER
+from services.registry.deciders.state import State
 
 CREATED = v1.ModelCreated(model="fraud")
 D1, D2, D3 = (f"sha256:{digit * 64}" for digit in "123")

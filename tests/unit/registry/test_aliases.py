@@ -12,9 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.errors import Conflict, Kind
 from eventstore.testing import given
 from rollforward import v1
-from services.registry.aliases import Expire, Fire, Move, Remove, ScheduleMove
-from services.registry.decider import DECIDER, refusal
-from services.registry.policies import Judgement
+from services.registry.deciders.aliases import Expire, Fire, Move, Remove, ScheduleMove
+from services.registry.deciders.models import DECIDER, refusal
+from services.registry.deciders.policies import Judgement
 from tests.unit.registry.streams import D1, D2, REQUEST, after, move, moved, remove, removed
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.testing import Given
 from rollforward import v1
-from services.registry.decider import DECIDER, Register, decide
-from services.registry.state import State, evolve
+from services.registry.deciders.models import DECIDER, Register, decide
+from services.registry.deciders.state import State, evolve
 from tests.unit.registry.streams import D1, D2, D3, move, remove
 
 

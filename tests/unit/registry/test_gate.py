@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.registry.gate import (
+from services.registry.gates.expression import (
     LONGEST_EXPRESSION,
     RULES,
     check_expression,

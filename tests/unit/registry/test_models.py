@@ -9,7 +9,7 @@ import pytest
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.testing import given
 from rollforward import v1
-from services.registry.decider import DECIDER, Register, refusal
+from services.registry.deciders.models import DECIDER, Register, refusal
 from tests.unit.registry.streams import CREATED, D1, D2, after, move, moved, removed
 
 

@@ -8,7 +8,7 @@ from eventstore.errors import Rejected
 from eventstore.testing import given
 from rollforward import v1
 from services.listings.globs import matcher
-from services.registry.policies import (
+from services.registry.deciders.policies import (
     MOST_BYTES,
     MOST_POLICIES,
     POLICIES,

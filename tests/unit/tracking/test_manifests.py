@@ -16,6 +16,7 @@ from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.artifacts import manifests
 from services.artifacts.open_store import open_directory
+from services.artifacts.paths import check_paths
 from services.artifacts.store import BlobStore
 
 ANY = f"sha256:{'a' * 64}"
@@ -103,7 +104,7 @@ def test_the_order_of_the_files_does_not_matter(orders: tuple[list[str], list[st
     ],
 )
 def test_a_path_is_taken(path: str) -> None:
-    manifests.check_paths([path])
+    check_paths([path])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_paths_that_macos_cannot_tell_apart_are_refused(paths: tuple[str, str]) 
 
 
 def test_names_that_only_begin_alike_are_taken() -> None:
-    manifests.check_paths(["a", "a.b", "ab/c", "a b/c", "a-/c", "x/a", "x/ab"])
+    check_paths(["a", "a.b", "ab/c", "a b/c", "a-/c", "x/a", "x/ab"])
 
 
 def test_a_tree_without_files_is_refused() -> None:

@@ -14,7 +14,7 @@ from eventstore.event import RecordedEvent
 from eventstore.store import EventStore
 from eventstore.tail import replay
 from rollforward import v1
-from services.registry.gate import evaluate_again
+from services.registry.gates.expression import evaluate_again
 
 MOST_SECONDS = 2.0
 MOST_BYTES = 1_000_000

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from services.registry.syntax import all_nodes
+from services.registry.gates.cost import all_nodes
 
 # Strings, then names and numbers, then single characters: enough to cut a part out of an expression.
 _TOKEN = re.compile(

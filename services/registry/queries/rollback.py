@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from eventstore.event import MAX_APPEND_EVENTS
 from rollforward import v1
 from services.listings.globs import literal_start, matcher
-from services.registry.tables import alias_changes, aliases, event_ids, models, versions
+from services.registry.projection.tables import alias_changes, aliases, event_ids, models, versions
 from services.sql.columns import TEXT
 
 T = TypeVar("T")

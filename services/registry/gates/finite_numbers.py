@@ -12,8 +12,8 @@ from cel_expr_python import cel
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from services.registry.excerpts import excerpt
-from services.registry.syntax import CheckedExpr, Syntax, all_nodes, children
+from services.registry.gates.cost import CheckedExpr, Syntax, all_nodes, children
+from services.registry.gates.excerpts import excerpt
 
 _DOUBLE = 4  # cel.expr.Type.PrimitiveType
 _COMPARED = frozenset({"_==_", "_!=_", "@in"})

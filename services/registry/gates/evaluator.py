@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from eventstore.errors import StoreUnavailable
 from eventstore.projection import Projector
 from rollforward import v1
-from services.registry import policies, runs
-from services.registry.gate import MOVE, evaluate
-from services.registry.policies import Judgement, binding_move, binding_registration
-from services.registry.state import State
+from services.registry.deciders import policies
+from services.registry.deciders.policies import Judgement, binding_move, binding_registration
+from services.registry.deciders.state import State
+from services.registry.gates.expression import MOVE, evaluate
+from services.registry.projection import runs
 
 CHAMPION = "champion"
 LONGEST_WAIT = 10.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.registry.policies import Judgement
-from services.registry.state import Assignment, State, Version
+from services.registry.deciders.policies import Judgement
+from services.registry.deciders.state import Assignment, State, Version
 from services.validation import check_model_name
 
 UNBOUND = Judgement()

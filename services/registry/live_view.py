@@ -15,10 +15,11 @@ from eventstore.reached import Reached
 from eventstore.tail import FollowerTooSlow, Tail
 from eventstore.tasks import end
 from rollforward import v1
-from services.registry import origin_of, policies
-from services.registry.checks import alias_not_found, model_not_found, renamed
-from services.registry.projection import alias_of, change_of
-from services.registry.standing import live_rows
+from services.registry import origin_of
+from services.registry.deciders import policies
+from services.registry.deciders.preconditions import alias_not_found, model_not_found, renamed
+from services.registry.projection.views import alias_of, change_of
+from services.registry.queries.live_rows import live_rows
 from services.registry.tag_history import TagHistory, changes_tags, tags_after
 from services.timestamps import timestamp
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from services.registry.checks import model_not_found, renamed
-from services.registry.tables import model_tags, models, names
+from services.registry.deciders.preconditions import model_not_found, renamed
+from services.registry.projection.tables import model_tags, models, names
 
 _CALLED = (
     sa.select(models.c.origin, models.c.name)

@@ -18,7 +18,7 @@ from eventstore.tasks import end
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands
-from services.registry.standing import Due, due
+from services.registry.queries.schedules import Due, due
 from services.timestamps import timestamp
 
 # A clock that is set, or a machine that slept, is noticed after this long.

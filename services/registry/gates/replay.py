@@ -11,10 +11,10 @@ from rollforward import v1
 from services.listings.globs import matcher
 from services.listings.keyset import Row, asked_by, listing_key
 from services.listings.pages import cut, page_size
-from services.registry import queries
-from services.registry.gate import MOVE, REGISTRATION
-from services.registry.judging import CHAMPION
-from services.registry.tables import alias_changes, version_tags, versions
+from services.registry.gates.evaluator import CHAMPION
+from services.registry.gates.expression import MOVE, REGISTRATION
+from services.registry.projection.tables import alias_changes, version_tags, versions
+from services.registry.queries import models
 from services.timestamps import nanoseconds, timestamp
 
 MOST_VERSIONS = 1000
@@ -42,15 +42,15 @@ def versions_to_try(rows: sa.Connection, request: v1.TestGateRequest) -> list[Ca
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND.
     """
-    model = queries.model(rows, request.model)
+    model = models.model(rows, request.model)
     listed = [] if request.versions else _newest(rows, request.model)
-    named = [queries.version(rows, request.model, number) for number in dict.fromkeys(request.versions)]
+    named = [models.version(rows, request.model, number) for number in dict.fromkeys(request.versions)]
     candidates = [_seen(version) for version in (*named, *listed)]
     if not request.alias:
         return [{REGISTRATION[0]: candidate} for candidate in candidates]
     held = {alias.alias: alias.version for alias in model.aliases}
     numbers = (held.get(alias, 0) for alias in (request.alias, CHAMPION))
-    holders = [_seen(queries.version(rows, request.model, number)) if number else v1.GateRun() for number in numbers]
+    holders = [_seen(models.version(rows, request.model, number)) if number else v1.GateRun() for number in numbers]
     return [dict(zip(MOVE, (candidate, *holders), strict=True)) for candidate in candidates]
 
 
@@ -59,7 +59,7 @@ def _newest(rows: sa.Connection, model: str) -> list[v1.Version]:
     found: list[v1.Version] = []
     while len(found) < MOST_VERSIONS:
         asked.page_size = MOST_VERSIONS - len(found)
-        page = queries.list_versions(rows, asked)
+        page = models.list_versions(rows, asked)
         found += page.versions
         asked.page_token = page.next_page_token
         if not asked.page_token:

@@ -14,9 +14,9 @@ from services.listings.filter_grammar import Comparison, Field, Fields, Holds, O
 from services.listings.filter_sql import compared, compared_tag, milliseconds
 from services.listings.keyset import Row, Sort, walk
 from services.listings.pages import MAX_ROW_BYTES, leading
-from services.registry.alias_queries import aliases_that_are_set
-from services.registry.lookup import former_names, get_origin, tags_of_models
-from services.registry.tables import aliases, model_tags, models, version_tags, versions
+from services.registry.projection.tables import aliases, model_tags, models, version_tags, versions
+from services.registry.queries.aliases import aliases_that_are_set
+from services.registry.queries.model_names import former_names, get_origin, tags_of_models
 from services.timestamps import timestamp
 
 MAX_FORMER_NAMES = 1_000

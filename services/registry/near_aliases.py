@@ -8,9 +8,9 @@ from difflib import get_close_matches
 
 from rollforward import v1
 from services.listings.globs import is_literal
-from services.registry import policies
-from services.registry.policies import binding_move
-from services.registry.state import State
+from services.registry.deciders import policies
+from services.registry.deciders.policies import binding_move
+from services.registry.deciders.state import State
 
 MAX_NEAR = 3
 MIN_LIKENESS = 0.7

@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.registry.checks import (
+from services.registry.deciders.policies import Judgement
+from services.registry.deciders.preconditions import (
     UNBOUND,
     alias_not_found,
     check_model,
@@ -21,8 +22,7 @@ from services.registry.checks import (
     check_usable,
     gate_failed,
 )
-from services.registry.policies import Judgement
-from services.registry.state import Assignment, Schedule, State
+from services.registry.deciders.state import Assignment, Schedule, State
 from services.timestamps import nanoseconds
 from services.validation import check_alias
 

@@ -12,9 +12,9 @@ from eventstore.rows import checkpoint, events
 from rollforward import v1
 from services.listings.keyset import Row, Sort, behind, listing_key, listing_page, ordered, position_of
 from services.listings.pages import page_size
-from services.registry.lookup import get_origin, name_now, origin_ever_called
-from services.registry.projection import alias_of
-from services.registry.tables import alias_changes, aliases, model_tags, models, schedules
+from services.registry.projection.tables import alias_changes, aliases, model_tags, models, schedules
+from services.registry.projection.views import alias_of
+from services.registry.queries.model_names import get_origin, name_now, origin_ever_called
 from services.timestamps import nanoseconds, timestamp
 
 # Made once: to make a statement takes longer than to run it.

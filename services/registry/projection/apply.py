@@ -16,7 +16,7 @@ from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
-from services.registry.tables import (
+from services.registry.projection.tables import (
     alias_changes,
     aliases,
     event_ids,
@@ -29,6 +29,7 @@ from services.registry.tables import (
     version_tags,
     versions,
 )
+from services.registry.projection.views import change_of
 from services.sql.write_buffer import Key, Pending
 from services.timestamps import nanoseconds, timestamp
 
@@ -268,59 +269,3 @@ _WRITERS: Mapping[type[Message], Writer | None] = {
     v1.PolicyRemoved: _remove_policy,
     v1.LogEpochBegan: None,
 }
-
-
-def change_of(event: RecordedEvent) -> v1.AliasChange:
-    """An event that changes an alias, as watchers and readers of the history see it."""
-    fact = event.data
-    assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
-    # Message fields are set by name in one call, and the time in place: this runs once for each event of a rebuild.
-    change = v1.AliasChange(
-        revision=event.append_end,
-        position=event.position,
-        event_id=event.id,
-        actor=event.metadata.actor,
-        reason=event.metadata.reason,
-        request_id=event.metadata.request_id,
-        model=fact.model,
-        alias=fact.alias,
-        from_version=fact.from_version,
-        from_digest=fact.from_digest,
-        cause=fact.cause,
-        policy_revision=fact.policy_revision,
-        **_assignment(fact),
-    )
-    change.time.seconds, change.time.nanos = divmod(event.time, 1_000_000_000)
-    return change
-
-
-def _assignment(fact: v1.AliasMoved | v1.AliasRemoved) -> dict[str, Any]:
-    if isinstance(fact, v1.AliasRemoved):
-        return {}
-    values: dict[str, Any] = {
-        "to_version": fact.to_version,
-        "to_digest": fact.to_digest,
-        "restored_revision": fact.restored_revision,
-        "schedule_id": fact.schedule_id,
-        "evidence": fact.evidence or None,
-        "skipped_gates": fact.skipped_gates or None,
-    }
-    if fact.HasField("expires_at"):
-        values["expires_at"] = fact.expires_at
-    return values
-
-
-def alias_of(change: v1.AliasChange, model: str = "") -> v1.Alias:
-    """The assignment that a change made, under the name that the model has now, if given."""
-    return v1.Alias(
-        model=model or change.model,
-        alias=change.alias,
-        version=change.to_version,
-        digest=change.to_digest,
-        revision=change.revision,
-        moved_at=change.time,
-        actor=change.actor,
-        reason=change.reason,
-        cause=change.cause,
-        expires_at=change.expires_at if change.HasField("expires_at") else None,
-    )

@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 
 from eventstore.errors import Rejected
 from rollforward import v1
-from services.registry.finite import FUNCTIONS, Guarded, guard
-from services.registry.gate_errors import invalid, unreadable
-from services.registry.syntax import Syntax
+from services.registry.gates.cost import Syntax
+from services.registry.gates.errors import invalid, unreadable
+from services.registry.gates.finite_numbers import FUNCTIONS, Guarded, guard
 
 REGISTRATION: tuple[str, ...] = ("run",)
 MOVE: tuple[str, ...] = ("candidate", "current", "champion")

@@ -15,7 +15,7 @@ from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.listings.globs import matcher
-from services.registry.gate import check_expression
+from services.registry.gates.expression import check_expression
 from services.validation import check_text
 
 LONGEST_PATTERN = 255

@@ -12,8 +12,9 @@ from eventstore.decider import Decider
 from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
-from services.registry import aliases
-from services.registry.checks import (
+from services.registry.deciders import aliases
+from services.registry.deciders.policies import Judgement
+from services.registry.deciders.preconditions import (
     UNBOUND,
     check_free,
     check_model,
@@ -22,8 +23,7 @@ from services.registry.checks import (
     check_version,
     gate_failed,
 )
-from services.registry.policies import Judgement
-from services.registry.state import State, Tags, Version, evolve
+from services.registry.deciders.state import State, Tags, Version, evolve
 from services.validation import (
     LONGEST_DESCRIPTION,
     LONGEST_KEY,

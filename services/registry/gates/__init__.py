@@ -1,0 +1,1 @@
+"""Quality gates: CEL expressions over runs and versions, compiled, bounded in cost, evaluated and replayed."""

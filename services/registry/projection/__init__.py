@@ -1,0 +1,1 @@
+"""The tables of the registry, and what each event means for them."""

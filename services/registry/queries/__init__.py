@@ -1,0 +1,1 @@
+"""The queries of the registry, each from rows of one moment."""

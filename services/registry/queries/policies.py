@@ -1,0 +1,19 @@
+"""Policies as they are now."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from rollforward import v1
+from services.registry.projection.tables import (
+    policies_table,
+)
+
+
+def policies(rows: sa.Connection) -> v1.ListPoliciesResponse:
+    """All policies that bind, by name, and their revision."""
+    found = rows.execute(sa.select(policies_table).order_by(policies_table.c.name)).all()
+    return v1.ListPoliciesResponse(
+        policies=[v1.Policy.FromString(row.policy) for row in found if row.policy is not None],
+        revision=max((row.revision for row in found), default=0),
+    )
