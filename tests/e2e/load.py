@@ -19,7 +19,7 @@ from rollforward import Conflict, Connection, Watch, upload, v1, watch
 from rollforward.errors import from_rpc_error
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from services.serving.inference import REVISION
+from services.pod.inference import REVISION
 from tests.e2e.history import Client, History
 from tests.e2e.program import until
 from tests.timeouts import scaled

@@ -19,7 +19,7 @@ from rollforward.channel import open_channel
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry
 from services.nats.server import EmbeddedNats
-from services.serving.cache import LastKnownGood
+from services.pod.cache import LastKnownGood
 from tests.e2e.load import ask
 from tests.e2e.models import write_constant_model
 from tests.e2e.processes import Pod, Services

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 START = """
 import sys
 from pathlib import Path
-from services.serving.pod import command
+from services.pod.pod import command
 server, cache, *targets = sys.argv[1:]
 sys.exit(command(*targets, server=server, grpc="127.0.0.1:0", cache=Path(cache)))
 """

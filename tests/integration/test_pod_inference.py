@@ -24,14 +24,14 @@ from sklearn.ensemble import RandomForestClassifier
 from rollforward.errors import InvalidRequest, from_rpc_error
 from rollforward.manifests import build_tree, manifest_digest
 from rollforward.v1 import Assignment, Target
-from services.serving.cache import LastKnownGood
+from services.pod.cache import LastKnownGood
 from tests.timeouts import scaled
 
 SERVER = "127.0.0.1:1"  # nobody is there
 START = """
 import sys
 from pathlib import Path
-from services.serving.pod import command
+from services.pod.pod import command
 server, grpc, cache, *targets = sys.argv[1:]
 sys.exit(command(*targets, server=server, grpc=grpc, cache=Path(cache)))
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rollforward.v1 import Assignment, Target
-from services.serving.cache import ArtifactCache, DigestMismatch, LastKnownGood
+from services.pod.cache import ArtifactCache, DigestMismatch, LastKnownGood
 
 
 def digest_of(path: Path) -> str:

@@ -28,10 +28,10 @@ from rollforward.inference.open_inference_pb2_grpc import (
 )
 from rollforward.v1 import Assignment
 from rollforward.v1 import Target as TargetMessage
-from services.serving.inference import InferenceServicer
-from services.serving.lane import Lane
-from services.serving.models import Model
-from services.serving.runtime import Loaded, Outcome, Runtime, Target
+from services.pod.batcher import Lane
+from services.pod.inference import InferenceServicer
+from services.pod.models import Model
+from services.pod.runtime import Loaded, Outcome, Runtime, Target
 from tests.timeouts import scaled
 
 FEATURES, LABELS = load_iris(return_X_y=True)

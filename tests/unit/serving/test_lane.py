@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from services.serving.lane import Answers, DeadlinePassed, Lane, Outputs, QueueFull
-from services.serving.models import Model
-from services.serving.tensors import InvalidInput
+from services.pod.batcher import Answers, DeadlinePassed, Lane, Outputs, QueueFull
+from services.pod.models import Model
+from services.pod.tensors import InvalidInput
 from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy

@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
-from services.serving.models import Model, ModelRefused, Options, load, warm_up_batches
-from services.serving.tensors import InvalidInput
+from services.pod.models import Model, ModelRefused, Options, load, warm_up_batches
+from services.pod.tensors import InvalidInput
 
 FEATURES, LABELS = load_iris(return_X_y=True)
 ONE_ROW = FEATURES[:1]

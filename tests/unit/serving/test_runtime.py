@@ -8,9 +8,9 @@ from sklearn.dummy import DummyClassifier
 
 from rollforward.v1 import Assignment
 from rollforward.v1 import Target as TargetMessage
-from services.serving.lane import Lane
-from services.serving.models import Model, ModelRefused
-from services.serving.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
+from services.pod.batcher import Lane
+from services.pod.models import Model, ModelRefused
+from services.pod.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
 from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from services.serving import tensors
-from services.serving.tensors import InvalidInput
+from services.pod import tensors
+from services.pod.tensors import InvalidInput
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=2, max_side=5)
 DTYPES = st.sampled_from(["?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f4", "<f8"])

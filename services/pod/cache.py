@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from rollforward.v1 import Assignment
-from services.serving.models import ModelRefused
+from services.pod.models import ModelRefused
 
 Fetch = Callable[[str, Path], Awaitable[None]]
 """Downloads the artifact of a digest into a new directory."""

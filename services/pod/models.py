@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.serving import tensors
-from services.serving.tensors import InvalidInput
+from services.pod import tensors
+from services.pod.tensors import InvalidInput
 
 PREDICT = "predict"
 PREDICT_PROBA = "predict_proba"

@@ -31,16 +31,16 @@ from rollforward.references import parse_alias
 from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage
 from services.failures import report
+from services.pod import models
+from services.pod.cache import ArtifactCache, LastKnownGood
+from services.pod.decoding import Decoding
+from services.pod.follower import Follower, PodRefused
+from services.pod.inference import SERVICE, InferenceServicer
+from services.pod.loader import Loader, patient
+from services.pod.runtime import Outcome, Runtime, Target
 from services.rpc.addresses import check_reach
 from services.rpc.limits import raise_file_limit
 from services.rpc.server import bounds
-from services.serving import models
-from services.serving.cache import ArtifactCache, LastKnownGood
-from services.serving.decoding import Decoding
-from services.serving.follow import Follower, PodRefused
-from services.serving.inference import SERVICE, InferenceServicer
-from services.serving.loading import Loader, patient
-from services.serving.runtime import Outcome, Runtime, Target
 
 PATIENCE = 2.0  # seconds for the service to answer before the pod boots from what it last knew
 DRAIN_SECONDS = 10.0  # for requests under way when the pod stops

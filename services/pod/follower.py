@@ -20,7 +20,7 @@ from rollforward.v1 import (
     WatchAssignmentsRequest,
     WatchAssignmentsResponse,
 )
-from services.serving.runtime import Outcome, Target
+from services.pod.runtime import Outcome, Target
 
 if TYPE_CHECKING:
     from rollforward.v1 import ServingServiceAsyncStub

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from eventstore.error_text import error_text
 from rollforward.v1 import Assignment
-from services.serving.lane import Lane
-from services.serving.models import Model
+from services.pod.batcher import Lane
+from services.pod.models import Model
 
 LONGEST_ERROR = 1000  # characters
 

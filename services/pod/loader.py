@@ -7,10 +7,10 @@ from pathlib import Path
 import stamina
 
 from rollforward.v1 import Assignment
-from services.serving import models
-from services.serving.cache import ArtifactCache, Fetch
-from services.serving.lane import Lane
-from services.serving.runtime import Loaded
+from services.pod import models
+from services.pod.batcher import Lane
+from services.pod.cache import ArtifactCache, Fetch
+from services.pod.runtime import Loaded
 
 
 def patient(download: Callable[[str, Path], None], out_of_reach: type[Exception]) -> Fetch:

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from rollforward.inference import open_inference_pb2 as oip
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from services.serving import tensors
-from services.serving.lane import DeadlinePassed, QueueFull
-from services.serving.models import PREDICT, Model
-from services.serving.runtime import NotReady, NotServed, Runtime, Serving, VersionRefused
-from services.serving.tensors import InvalidInput
+from services.pod import tensors
+from services.pod.batcher import DeadlinePassed, QueueFull
+from services.pod.models import PREDICT, Model
+from services.pod.runtime import NotReady, NotServed, Runtime, Serving, VersionRefused
+from services.pod.tensors import InvalidInput
 
 SERVICE = "inference.GRPCInferenceService"
 ALIAS = "rollforward_alias"

@@ -10,10 +10,10 @@ from grpc import aio
 from typing_extensions import override
 
 from eventstore.errors import Rejected
+from services.pod.inference import SERVICE
 from services.rpc.context import Context
 from services.rpc.decoding import decoded
 from services.rpc.status import abort, status_of
-from services.serving.inference import SERVICE
 
 
 class Decoding(aio.ServerInterceptor):
