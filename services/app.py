@@ -77,12 +77,12 @@ from services.tracking.logged_model_servicer import LoggedModelServicer
 from services.tracking.projection.apply import TrackingProjection
 from services.tracking.queries.live_digests import LiveDigests
 from services.tracking.servicer import TrackingServicer
+from services.webhooks.allowed_addresses import open_client
 from services.webhooks.decider import DECIDER as WEBHOOKS
+from services.webhooks.delivery import ATTEMPTS, Means
+from services.webhooks.dispatcher import Senders
+from services.webhooks.http_client import REQUEST_SECONDS, USER_AGENT
 from services.webhooks.projection import WebhooksProjection
-from services.webhooks.reach import open_client
-from services.webhooks.receiver import REQUEST_SECONDS, USER_AGENT
-from services.webhooks.senders import Senders
-from services.webhooks.sending import ATTEMPTS, Means
 from services.webhooks.servicer import WebhooksServicer
 from services.webhooks.signing import Signer, master_key
 

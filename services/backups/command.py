@@ -52,7 +52,7 @@ def backup(
         rollforward backup /backups/rollforward --data rollforward-data
         rollforward backup backup --nats nats://localhost:4222 --artifacts s3://bucket/prefix -o json
     """
-    from services.backups.taking import take_backup  # noqa: PLC0415 - `--help` shall not wait for gRPC
+    from services.backups.take import take_backup  # noqa: PLC0415 - `--help` shall not wait for gRPC
 
     async def take(settings: Settings) -> dict[str, Any]:
         manifest = await take_backup(settings, directory, _progress)
@@ -86,7 +86,7 @@ def restore(
         rollforward restore /backups/rollforward --data restored
         rollforward restore backup --nats nats://localhost:4222 --artifacts s3://bucket/prefix
     """
-    from services.backups.restoring import restore_backup  # noqa: PLC0415
+    from services.backups.restore import restore_backup  # noqa: PLC0415
 
     async def bring_back(settings: Settings) -> dict[str, Any]:
         restored = await restore_backup(settings, directory, _progress)

@@ -35,6 +35,6 @@ def command(
             file=sys.stderr,
         )
         return 2
-    from services.demo.play import play  # noqa: PLC0415 - `--help` shall not wait for gRPC and numpy
+    from services.demo.runner import play  # noqa: PLC0415 - `--help` shall not wait for gRPC and numpy
 
     return play(data)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
-from services.demo.story import StepFailed
+from services.demo.console import StepFailed
 from services.nats.process import leashed
 
 STOP_SECONDS = 15.0

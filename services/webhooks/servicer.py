@@ -17,9 +17,9 @@ from services.rpc.positions import wait_for
 from services.validation import check_id
 from services.webhooks import queries, webhook_stream
 from services.webhooks.decider import Create, Refuse, Rotate, State
+from services.webhooks.dispatcher import Senders
+from services.webhooks.http_client import REQUEST_SECONDS
 from services.webhooks.payload import body_of_test
-from services.webhooks.receiver import REQUEST_SECONDS
-from services.webhooks.senders import Senders
 
 SHOWN_SECONDS = 600
 

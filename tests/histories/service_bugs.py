@@ -10,7 +10,7 @@ from eventstore.event import RecordedEvent
 from eventstore.ids import new_id
 from rollforward import v1
 from services import event_logs
-from services.webhooks import receiver, sending
+from services.webhooks import delivery, http_client
 from tests.histories.planting import every, replace_attribute
 
 
@@ -53,22 +53,22 @@ def batches_are_written_twice() -> None:
 
 def webhook_skips_a_change() -> None:
     """Every tenth change is taken for delivered without being sent."""
-    deliver, is_due = sending.Sending._deliver, every(10)
+    deliver, is_due = delivery.Sending._deliver, every(10)
 
     async def careless(sender: Any, event: RecordedEvent) -> bool:
         return True if is_due() else await deliver(sender, event)
 
-    replace_attribute(sending.Sending, "_deliver", careless)
+    replace_attribute(delivery.Sending, "_deliver", careless)
 
 
 def webhook_goes_on_after_a_refusal() -> None:
     """What an endpoint refuses counts as taken."""
-    replace_attribute(receiver.Answer, "taken", property(lambda answer: answer.status_code > 0))
+    replace_attribute(http_client.Answer, "taken", property(lambda answer: answer.status_code > 0))
 
 
 def webhook_is_signed_for_another_message() -> None:
     """Every tenth request is signed as if it had another id."""
-    post, is_due = sending.Means.post, every(10)
+    post, is_due = delivery.Means.post, every(10)
 
     async def confused(means: Any, webhook_id: str, state: Any, message_id: str, body: str, *more: Any) -> Any:
         if not is_due():
@@ -85,4 +85,4 @@ def webhook_is_signed_for_another_message() -> None:
         finally:
             means.signer.headers = headers
 
-    replace_attribute(sending.Means, "post", confused)
+    replace_attribute(delivery.Means, "post", confused)

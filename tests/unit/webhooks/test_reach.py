@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from eventstore.errors import Rejected
-from services.webhooks import reach
-from services.webhooks.reach import check_url, is_public, open_client
+from services.webhooks import allowed_addresses
+from services.webhooks.allowed_addresses import check_url, is_public, open_client
 from tests.servers.receiver import Receiver
 
 PRIVATE = [
@@ -78,7 +78,7 @@ async def test_a_name_that_resolves_anew_leads_nowhere_else(
     async def rebinding(_host: str, _port: int) -> list[str]:
         return answers.pop(0)
 
-    monkeypatch.setattr(reach, "resolve", rebinding)
+    monkeypatch.setattr(allowed_addresses, "resolve", rebinding)
     url = receiver.url.replace("127.0.0.1", "rebind.example")
     await check_url(url)
     with pytest.raises(httpx.ConnectError, match=r"rebind\.example is at 127\.0\.0\.1"):

@@ -10,8 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from services.webhooks.reach import open_client
-from services.webhooks.receiver import ANSWER_BYTES, Answer, _seconds, pause_after, post
+from services.webhooks.allowed_addresses import open_client
+from services.webhooks.http_client import ANSWER_BYTES, Answer, _seconds, pause_after, post
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import rollforward as rf
 from rollforward import v1
-from services.demo.load import CONNECTIONS, PER_SECOND, ROWS, Answer, Load, turns
-from services.demo.opening import CHAMPION, MODEL, Stage
-from services.demo.story import check, code, command, facts, say, step, working
+from services.demo.console import check, code, command, facts, say, step, working
+from services.demo.load_generator import CONNECTIONS, PER_SECOND, ROWS, Answer, Load, turns
+from services.demo.train_and_serve import CHAMPION, MODEL, Stage
 
 SETTLED = 40  # answers in a row on each connection before the next act
 

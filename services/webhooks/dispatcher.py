@@ -14,8 +14,8 @@ from eventstore.tail import FollowerTooSlow
 from eventstore.tasks import end
 from rollforward import v1
 from services.webhooks import webhook_stream
+from services.webhooks.delivery import RETRY_SECONDS, Journal, Means, Sending
 from services.webhooks.queries import all_ids
-from services.webhooks.sending import RETRY_SECONDS, Journal, Means, Sending
 
 GRACE_SECONDS = 5.0
 DEFECT_SECONDS = 5.0

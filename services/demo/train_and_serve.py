@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import rollforward as rf
 from rollforward import v1
+from services.demo.console import check, code, command, facts, say, shown, step, working
 from services.demo.processes import Child, Children
-from services.demo.story import check, code, command, facts, say, shown, step, working
 
 if TYPE_CHECKING:
     from services.demo.data import Split

@@ -19,7 +19,7 @@ from services.app import LOGS
 from services.artifacts.objects import ObjectPlace, open_objects
 from services.backups.connection import connection, started
 from services.backups.manifest import ARTIFACTS, KEY, LogBackup, Manifest, digest_of, invalid, pieces_of, read_manifest
-from services.backups.taking import Progress
+from services.backups.take import Progress
 from services.event_logs import operator
 from services.settings import Settings
 

@@ -22,10 +22,10 @@ from rollforward import v1
 from services import actors
 from services.timestamps import timestamp
 from services.webhooks import webhook_stream
+from services.webhooks.allowed_addresses import check_url
 from services.webhooks.decider import Reported, State
+from services.webhooks.http_client import REQUEST_SECONDS, Answer, pause_after, post
 from services.webhooks.payload import body_of, wants
-from services.webhooks.reach import check_url
-from services.webhooks.receiver import REQUEST_SECONDS, Answer, pause_after, post
 from services.webhooks.signing import Signer
 
 RECORD_DELIVERIES = 100

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import rollforward as rf
-from services.demo import ending, opening
+from services.demo import move_and_rollback, train_and_serve
+from services.demo.console import StepFailed, say
 from services.demo.processes import Children
-from services.demo.story import StepFailed, say
 
 _KEPT_DIRECTORY = Path("rollforward-demo")
 _LATER = (
-    f"models show {opening.MODEL}",
-    f"aliases move {opening.CHAMPION} v2 --reason 'again'",
-    f"rollback {opening.CHAMPION}",
-    f"audit list --model {opening.MODEL}",
-    f"serve {opening.CHAMPION}",
+    f"models show {train_and_serve.MODEL}",
+    f"aliases move {train_and_serve.CHAMPION} v2 --reason 'again'",
+    f"rollback {train_and_serve.CHAMPION}",
+    f"audit list --model {train_and_serve.MODEL}",
+    f"serve {train_and_serve.CHAMPION}",
 )
 
 
@@ -41,13 +41,13 @@ def play(data: Path | None) -> int:
 
 
 def _steps(scratch: Path, data: Path | None, children: Children) -> str:
-    stage = opening.start(scratch, (data or scratch / "data").absolute(), children)
+    stage = train_and_serve.start(scratch, (data or scratch / "data").absolute(), children)
     with rf.Connection(stage.address) as stage.link:
-        opening.train(stage)
-        opening.register(stage)
-        opening.serve(stage)
-        moved = ending.move(stage)
-        return f"{moved}; {ending.look_back(stage)}"
+        train_and_serve.train(stage)
+        train_and_serve.register(stage)
+        train_and_serve.serve(stage)
+        moved = move_and_rollback.move(stage)
+        return f"{moved}; {move_and_rollback.look_back(stage)}"
 
 
 @contextlib.contextmanager
