@@ -31,8 +31,8 @@ from google.protobuf.message import Message
 
 from eventstore.event import Metadata, NewEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.projection import Projection, Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projection, Projector
 from eventstore.tail import Tail, replay
 from rollforward import v1
 from services import __main__ as service

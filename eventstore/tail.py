@@ -10,15 +10,15 @@ from itertools import takewhile
 
 import structlog
 
+from eventstore.concurrency.tasks import end
+from eventstore.concurrency.turns import Turns
+from eventstore.concurrency.watermark import Reached
 from eventstore.epochs import begins_epoch, epoch_of
 from eventstore.error_text import error_text
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import EVENT_BYTES, RecordedEvent
-from eventstore.reached import Reached
-from eventstore.requests import RecentRequests
+from eventstore.recent_requests import RecentRequests
 from eventstore.store import EventStore
-from eventstore.tasks import end
-from eventstore.turns import Turns
 
 Batch = Sequence[RecordedEvent]
 

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tracking.locations import location
-from eventstore.rows import Database, Rows
+from eventstore.projections.database import Database
+from eventstore.projections.generation import Rows
 from rollforward import v1
 from services.tracking.projection import tables as t
 from services.tracking.queries import runs

@@ -26,8 +26,8 @@ from rich.table import Table
 from benchmarks.tracking.locations import location
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking

@@ -24,9 +24,9 @@ import sqlalchemy as sa
 
 from eventstore.event import Metadata, NewEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.keeping import SnapshotKeeper
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.snapshot_schedule import SnapshotKeeper
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking

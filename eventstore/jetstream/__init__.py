@@ -1,8 +1,8 @@
 """The store that NATS JetStream keeps: the one package that knows NATS."""
 
 from eventstore.jetstream.connection import connect
-from eventstore.jetstream.durability import FlushQuestion, ask_monitor, ask_system_account
-from eventstore.jetstream.health import ask_write_error
+from eventstore.jetstream.monitoring import FlushQuestion, ask_monitor, ask_system_account
+from eventstore.jetstream.server_health import ask_write_error
 from eventstore.jetstream.store import JetStreamStore, subject_of
 
 __all__ = [

@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.js import JetStreamContext, api
 
-from eventstore.backoff import pause_after
+from eventstore.concurrency.backoff import pause_after
 
 Message = tuple[str, bytes, dict[str, str]]
 """Subject, payload and headers."""

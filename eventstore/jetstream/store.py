@@ -18,9 +18,9 @@ from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError, ServiceUnavailableError
 
-from eventstore.backoff import pause_after
 from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.codec import EventTypes
+from eventstore.concurrency.backoff import pause_after
 from eventstore.epochs import FIRST_EPOCH, read_epochs
 from eventstore.errors import (
     DuplicateAppend,
@@ -38,18 +38,18 @@ from eventstore.jetstream.appends import (
     stream_of,
     torn_message,
 )
+from eventstore.jetstream.coalescing import Together
 from eventstore.jetstream.connection import connect, headers_of, server_version
 from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
-from eventstore.jetstream.description import describe
 from eventstore.jetstream.direct_get import Stored, direct_get
-from eventstore.jetstream.durability import FlushQuestion, flush_warnings, stream_warnings
+from eventstore.jetstream.error_text import describe
 from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPECTED_END, WRONG_REVISION, GroupCommit
 from eventstore.jetstream.history import HistoryReader
+from eventstore.jetstream.message_decoding import decode_stored
+from eventstore.jetstream.monitoring import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.jetstream.publishing import AnswerLost, Message, Publisher
-from eventstore.jetstream.stored import decode_stored
 from eventstore.jetstream.stream_config import NEEDED, TOLD_OTHERWISE, differences, stream_config
-from eventstore.jetstream.together import Together
-from eventstore.pages import Page, PagedLog
+from eventstore.shared_pages import Page, PagedLog
 from eventstore.store import check_append
 
 __all__ = ["JetStreamStore", "connect", "subject_of"]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from eventstore.errors import Kind, Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_model, has_type, names_of, newest
 from services.listings.pages import cut, key_of, page_size, token_of

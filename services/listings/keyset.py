@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from eventstore.errors import Kind, Rejected
-from eventstore.rows import checkpoint
+from eventstore.projections.tables import checkpoint
 from services.listings.pages import cut, key_of, page_size
 
 Row = Any

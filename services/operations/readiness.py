@@ -15,10 +15,10 @@ from typing import Protocol
 
 import structlog
 
+from eventstore.concurrency.tasks import end
 from eventstore.errors import StoreUnavailable
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
-from eventstore.tasks import end
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 3.0

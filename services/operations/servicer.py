@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from eventstore.error_text import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.keeping import SnapshotKeeper
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
+from eventstore.projections.snapshot_schedule import SnapshotKeeper
 from eventstore.tail import Tail
 from rollforward import v1
 from services.operations.readiness import Readiness

@@ -8,12 +8,12 @@ from contextlib import aclosing
 
 import structlog
 
+from eventstore.concurrency.tasks import end
+from eventstore.concurrency.watermark import Reached
 from eventstore.errors import StoreUnavailable
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector
-from eventstore.reached import Reached
+from eventstore.projections.projector import Projector
 from eventstore.tail import FollowerTooSlow, Tail
-from eventstore.tasks import end
 from rollforward import v1
 from services.registry import origin_of
 from services.registry.deciders import policies

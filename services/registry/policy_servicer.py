@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore.decider import CommandHandler
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.registry import POLICIES_STREAM
 from services.registry.deciders.policies import State

@@ -14,8 +14,8 @@ from eventstore.decider import Plan
 from eventstore.epochs import check_epoch
 from eventstore.errors import Conflict, Kind, Rejected, TooManyEvents
 from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
-from eventstore.projection import Projector
-from eventstore.rows import checkpoint
+from eventstore.projections.projector import Projector
+from eventstore.projections.tables import checkpoint
 from rollforward import v1
 from services.listings.globs import is_literal
 from services.registry import model_stream

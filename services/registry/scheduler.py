@@ -10,11 +10,11 @@ from contextlib import aclosing
 
 import structlog
 
+from eventstore.concurrency.tasks import end
 from eventstore.errors import Conflict, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from eventstore.tail import FollowerTooSlow, Tail
-from eventstore.tasks import end
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands

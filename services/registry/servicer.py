@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from eventstore.decider import Outcome
 from eventstore.epochs import check_past
 from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services.registry import origin_of, watch

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from eventstore.epochs import check_epoch, on_wire
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services.listings.pages import fitting

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from eventstore.event import RecordedEvent
-from eventstore.rows import checkpoint
+from eventstore.projections.tables import checkpoint
 from rollforward import v1
 from services.sql.write_buffer import Pending
 

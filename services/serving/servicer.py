@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from eventstore.decider import CommandHandler
 from eventstore.epochs import check_epoch, on_wire
 from eventstore.errors import Kind, Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for

@@ -9,7 +9,7 @@ from contextlib import aclosing, contextmanager
 
 from eventstore.epochs import on_wire
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.serving.assignments import assignment_of, origin_of, origins, snapshot
 

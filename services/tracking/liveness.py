@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 import structlog
 
+from eventstore.concurrency.tasks import end
+from eventstore.concurrency.watermark import Reached
 from eventstore.decider import CommandHandler
 from eventstore.error_text import error_text
 from eventstore.errors import Conflict, Rejected, StoreUnavailable
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.projection import Projector
-from eventstore.reached import Reached
-from eventstore.rows import checkpoint
+from eventstore.projections.projector import Projector
+from eventstore.projections.tables import checkpoint
 from eventstore.tail import FollowerTooSlow, Tail
-from eventstore.tasks import end
 from rollforward import v1
 from services import actors
 from services.timestamps import timestamp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore.errors import Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from eventstore.errors import Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore

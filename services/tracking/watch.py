@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from eventstore.epochs import check_epoch, on_wire
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.listings.keyset import position_of
 from services.listings.pages import fitting

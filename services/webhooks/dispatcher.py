@@ -8,10 +8,10 @@ from contextlib import aclosing
 
 import structlog
 
+from eventstore.concurrency.tasks import end
 from eventstore.errors import StoreUnavailable
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from eventstore.tail import FollowerTooSlow
-from eventstore.tasks import end
 from rollforward import v1
 from services.webhooks import webhook_stream
 from services.webhooks.delivery import RETRY_SECONDS, Journal, Means, Sending

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
-from eventstore.rows import USED_BY_APPLY
+from eventstore.projections.tables import USED_BY_APPLY
 from rollforward import v1
 from services.timestamps import timestamp
 from services.webhooks.decider import WebhookEvent

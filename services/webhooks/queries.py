@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
-from eventstore.rows import checkpoint
+from eventstore.projections.tables import checkpoint
 from rollforward import v1
 from services.listings.pages import cut, key_of, page_size
 from services.timestamps import timestamp

@@ -10,7 +10,7 @@ from eventstore.decider import Outcome
 from eventstore.epochs import check_epoch
 from eventstore.errors import Kind, Rejected
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eventstore.keeping import SnapshotKeeper, SnapshotProgress
-from eventstore.projection import Projector
-from eventstore.rows import Database
-from eventstore.snapshots import Objects
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.snapshot_schedule import SnapshotKeeper, SnapshotProgress
+from eventstore.projections.snapshots import Objects
 from eventstore.store import EventStore
 from tests.contract.notes import Notes, all_notes, folded, running, write
 

@@ -11,9 +11,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
-from eventstore.projection import Projector, RebuildProgress
-from eventstore.rows import Database
-from eventstore.snapshots import Objects
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector, RebuildProgress
+from eventstore.projections.snapshots import Objects
 from eventstore.store import EventStore
 from tests.contract.events import following, new
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import structlog
 
-from eventstore import dumps
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.keeping import SnapshotKeeper
-from eventstore.snapshots import Snapshots
+from eventstore.projections import bulk_copy
+from eventstore.projections.snapshot_schedule import SnapshotKeeper
+from eventstore.projections.snapshots import Snapshots
 from services.artifacts.objects import open_objects
 from services.nats.server import NatsAddress
 from tests.contract.events import TYPES
@@ -93,7 +93,7 @@ async def _main(say: Mapping[str, str]) -> None:
 
 def _die_at(piece: int) -> None:
     """Has this process killed at so many pieces of a snapshot; there are many."""
-    dumps.BLOCK = 512
+    bulk_copy.BLOCK = 512
     going_on, left = Snapshots._going_on, [piece]
 
     def counted(self: Snapshots, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from eventstore.generations import Generations
-from eventstore.rows import Database
-from eventstore.snapshots import Snapshots
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
+from eventstore.projections.snapshots import Snapshots
 from services.artifacts.objects import ObjectPlace
 from tests.contract.notes import Notes
 

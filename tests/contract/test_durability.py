@@ -18,7 +18,7 @@ from nats.js import api
 from eventstore.codec import EventTypes
 from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.jetstream import JetStreamStore, connect, store
-from eventstore.jetstream.durability import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
+from eventstore.jetstream.monitoring import UNREAD, FlushQuestion, ask_monitor, ask_system_account, stream_warnings
 from eventstore.jetstream.stream_config import DUPLICATE_WINDOW, stream_config
 from eventstore.memory import MemoryStore
 from services.nats.process import find_nats_server, leashed

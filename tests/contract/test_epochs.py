@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from eventstore.epochs import begin_epoch, find_loss, mark_of, next_epoch, read_epochs
 from eventstore.errors import LogLost, LogRewritten
 from eventstore.event import KnownPosition, Metadata
-from eventstore.generations import Generations
-from eventstore.rows import Database, epoch_tables
-from eventstore.snapshots import Snapshots
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
+from eventstore.projections.snapshots import Snapshots
+from eventstore.projections.tables import epoch_tables
 from eventstore.store import EventStore
 from rollforward import v1
 from services.artifacts.objects import ObjectPlace

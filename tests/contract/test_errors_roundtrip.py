@@ -14,7 +14,7 @@ import pytest
 
 from eventstore.errors import Conflict as KernelConflict
 from eventstore.errors import EventTooLarge, Kind, Rejected, StoreUnavailable
-from eventstore.projection import FollowerTooSlow
+from eventstore.projections.projector import FollowerTooSlow
 from rollforward import errors, v1
 from rollforward.errors import from_rpc_error
 from services.rpc.interceptor import Edge

@@ -8,10 +8,10 @@ import math
 import pytest
 import sqlalchemy as sa
 
-from eventstore import filling, opening
-from eventstore.generations import Generations
 from eventstore.jetstream import JetStreamStore
-from eventstore.rows import Database
+from eventstore.projections import rebuild, startup
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
 from eventstore.store import EventStore
 from tests.contract.notes import Notes, all_notes, fails_at, folded, generations, lose_rows, running, unfinished, write
 
@@ -21,8 +21,8 @@ SIZE = 500
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "FILL_FROM", 2 * SIZE)
-    monkeypatch.setattr(filling, "FILL_EVENTS", STEP)
+    monkeypatch.setattr(startup, "FILL_FROM", 2 * SIZE)
+    monkeypatch.setattr(rebuild, "FILL_EVENTS", STEP)
 
 
 def indexes(rows: sa.Connection) -> set[str | None]:
@@ -43,7 +43,7 @@ async def test_filled_rows_are_those_applied_one_by_one(
         assert not unfinished(location)
         digest, names = await asyncio.to_thread(projector.rows.digest), await projector.query(indexes)
     lose_rows(location)
-    monkeypatch.setattr(opening, "FILL_FROM", math.inf)
+    monkeypatch.setattr(startup, "FILL_FROM", math.inf)
     async with running(log, location) as projector:
         assert await asyncio.to_thread(projector.rows.digest) == digest
         assert await projector.query(indexes) == names

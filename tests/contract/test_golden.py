@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from eventstore.decider import Decider
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.generations import Projection
+from eventstore.projections.generations import Projection
 from rollforward import v1
 from services.app import LOGS
 from services.audit.projection import AuditProjection

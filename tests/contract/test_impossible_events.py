@@ -20,8 +20,8 @@ from eventstore.errors import CannotApply, StoreUnavailable, StreamUnreadable
 from eventstore.event import Metadata, NewEvent
 from eventstore.ids import new_id
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projection, Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projection, Projector
 from services.app import _ROWS
 from tests.contract.events import following
 

@@ -14,8 +14,8 @@ from eventstore.errors import StoreUnavailable
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.ids import new_id
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry

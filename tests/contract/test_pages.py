@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 
+from eventstore.concurrency.turns import Turns
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.pages import CACHED_BYTES, PAGE_BYTES, PAGE_EVENTS, PagedLog
+from eventstore.shared_pages import CACHED_BYTES, PAGE_BYTES, PAGE_EVENTS, PagedLog
 from eventstore.store import EventStore
-from eventstore.turns import Turns
 from services.nats.server import NatsAddress
 from tests.contract.events import TYPES, following, new
 from tests.contract.stores import flat, take

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from eventstore import projection
 from eventstore.errors import StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database, checkpoint, events
+from eventstore.projections import projector as projection
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.tables import checkpoint, events
 from eventstore.tail import Tail
 from tests.contract.events import TYPES, following
 from tests.contract.notes import Notes, all_notes, folded, generations, notes, running, tables, write

@@ -13,8 +13,9 @@ from eventstore.errors import CannotApply, LogRewritten, Rejected, StoreUnavaila
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database, checkpoint
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.tables import checkpoint
 from services.nats.server import NatsAddress
 from tests.contract.events import TYPES, following, new
 from tests.contract.notes import Notes, all_notes, fails_at, folded, lose_rows, notes, rebuilt, running, write

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from eventstore.errors import StoreUnavailable
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from tests.contract.events import TYPES, new
 from tests.contract.notes import Notes, all_notes, fails_at, folded, rebuilt

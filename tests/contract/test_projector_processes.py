@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from eventstore.jetstream import JetStreamStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from services.nats.server import NatsAddress
 from tests.contract.events import following
 from tests.contract.notes import Notes, all_notes, folded, running, write

@@ -9,13 +9,15 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from eventstore import projection, recall
 from eventstore.decider import Request
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database, checkpoint
+from eventstore.projections import projector as projection
+from eventstore.projections import request_index
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.tables import checkpoint
 from tests.contract.events import TYPES, following, new
 from tests.contract.notes import Notes, Row, all_notes, running, write
 from tests.servers.nats import until
@@ -68,7 +70,7 @@ async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamSto
 async def test_a_new_request_is_not_looked_up_once_all_old_ones_were_recalled(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recall, "AT_ONCE", 3)
+    monkeypatch.setattr(request_index, "AT_ONCE", 3)
     for number in range(10):
         await log.append([new("a", metadata=Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}"))])
     async with running(log, location) as projector:

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from eventstore.generations import Generations
-from eventstore.questions import Question, answer, answers
-from eventstore.rows import Database, Rows, is_refusal
+from eventstore.projections.database import Database, is_refusal
+from eventstore.projections.generation import Rows
+from eventstore.projections.generations import Generations
+from eventstore.projections.statements import Question, answer, answers
 from tests.contract.notes import Notes, notes
 
 tables = sa.MetaData()

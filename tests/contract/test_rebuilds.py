@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from eventstore.errors import Rejected
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from tests.contract.events import TYPES
 from tests.contract.notes import (
     Hook,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from eventstore import snapshots
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
+from eventstore.projections import snapshots
 from services.artifacts.objects import ObjectPlace
 from tests.contract.events import TYPES
 from tests.contract.kept import FOLDER, applied_at_start, flipped, positions, take, taken

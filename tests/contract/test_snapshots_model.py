@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore import snapshots
 from eventstore.epochs import find_loss
 from eventstore.errors import LogLost
 from eventstore.event import KnownPosition
-from eventstore.generations import Generations
-from eventstore.rows import Database
-from eventstore.snapshots import Snapshots
+from eventstore.projections import snapshots
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
+from eventstore.projections.snapshots import Snapshots
 from services.artifacts.objects import open_objects
 from tests.contract.epochs import accept, new_log, shortened
 from tests.contract.events import new

@@ -12,11 +12,11 @@ import pytest
 
 from eventstore.errors import Rejected, StoreUnavailable
 from eventstore.jetstream import JetStreamStore
-from eventstore.keeping import SnapshotProgress
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
-from eventstore.snapshots import Objects
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
+from eventstore.projections.snapshot_schedule import SnapshotProgress
+from eventstore.projections.snapshots import Objects
 from services.artifacts.objects import ObjectPlace, open_objects
 from tests.contract.events import TYPES, following
 from tests.contract.kept import FOLDER, applied_at_start, keeper, positions, take, taken

@@ -13,7 +13,8 @@ import grpc
 import pytest
 import sqlalchemy as sa
 
-from eventstore.rows import Database, Rows
+from eventstore.projections.database import Database
+from eventstore.projections.generation import Rows
 from rollforward import v1
 from rollforward.channel import open_channel
 from services.registry.projection.tables import models, tables

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.generations import Generations
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
 from rollforward import v1
 from services.registry import POLICIES_STREAM, model_stream
 from services.registry.projection.apply import RegistryProjection

@@ -18,8 +18,8 @@ from eventstore.codec import EventTypes
 from eventstore.decider import CommandHandler
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from eventstore.errors import Rejected
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking

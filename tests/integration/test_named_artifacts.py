@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.generations import Generations
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.generations import Generations
 from rollforward import v1
 from services.artifacts import registered_digests
 from services.tracking.queries import live_digests

@@ -22,8 +22,8 @@ from eventstore.decider import CommandHandler
 from eventstore.epochs import begin_epoch, next_epoch, on_wire
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from rollforward.artifacts import upload

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from eventstore.errors import StoreUnavailable
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.registry.deciders import policies
 from services.registry.deciders.policies import Judgement, binding_move, binding_registration

@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.bulk import insert_rows
 from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
+from eventstore.projections.bulk_insert import insert_rows
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
 from services.registry.projection.tables import (

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from eventstore.errors import Kind, Rejected
 from eventstore.event import RecordedEvent
-from eventstore.rows import checkpoint
+from eventstore.projections.tables import checkpoint
 from rollforward import v1
 from services.series.latest import Latest, number
 from services.sql.write_buffer import Pending

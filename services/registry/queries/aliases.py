@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 
 from eventstore.errors import Kind, Rejected
-from eventstore.rows import checkpoint, events
+from eventstore.projections.tables import checkpoint, events
 from rollforward import v1
 from services.listings.keyset import Row, Sort, behind, listing_key, listing_page, ordered, position_of
 from services.listings.pages import page_size

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from eventstore.rows import checkpoint
+from eventstore.projections.tables import checkpoint
 from rollforward import v1
 from services.registry.projection.tables import alias_changes, aliases, model_tags, models, names
 from services.registry.queries.policies import policies

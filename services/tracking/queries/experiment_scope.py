@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
-from eventstore.questions import answer
+from eventstore.projections.statements import answer
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import experiments

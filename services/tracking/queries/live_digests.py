@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from services.artifacts.registered_digests import artifacts
 from services.tracking.projection.tables import artifacts as run_artifacts
 from services.tracking.projection.tables import models as logged_models

@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore.questions import Row, answer
+from eventstore.projections.statements import Row, answer
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.open_chunks import alike

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.listings.pages import key_of, token_of
 from services.series.columns import Points, pack, packed

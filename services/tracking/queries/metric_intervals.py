@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from eventstore.errors import Kind, Rejected
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.tracking.projection.tables import runs
 from services.tracking.queries.metric_buckets import Axis, Outline, Tally, extent, outline, tally

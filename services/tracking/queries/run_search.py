@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.questions import answer
+from eventstore.projections.statements import answer
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Order, parse_filter, parse_order
 from services.listings.keyset import behind, listing_key, ordered

@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore.questions import answer
+from eventstore.projections.statements import answer
 from services.series.columns import Points, columns_of
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import CHUNK_POINTS, chunks

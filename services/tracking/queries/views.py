@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.questions import Question, Row, answers
+from eventstore.projections.statements import Question, Row, answers
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.timestamps import timestamp

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eventstore.decider import CommandHandler
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from tests.unit.eventstore.accounts import (
     ACCOUNT,

@@ -21,7 +21,7 @@ from eventstore.errors import (
     WrongExpectedRevision,
 )
 from eventstore.event import NewEvent, RecordedEvent
-from eventstore.requests import RecentRequests
+from eventstore.recent_requests import RecentRequests
 from tests.unit.eventstore.accounts import SlowMemory, by, evolve, stream_of
 
 Events = tuple[RecordedEvent, ...]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from eventstore.concurrency.watermark import Reached
 from eventstore.errors import StoreUnavailable
-from eventstore.reached import Reached
 
 
 async def test_whoever_waits_goes_on_when_it_is_reached() -> None:

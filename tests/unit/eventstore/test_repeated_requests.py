@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from eventstore.decider import CommandHandler, Decider
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.projection import Projector
+from eventstore.projections.projector import Projector
 from tests.unit.eventstore.accounts import (
     ACCOUNT,
     NEVER,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from eventstore.rows import is_refusal
+from eventstore.projections.database import is_refusal
 from tests.servers.ports import free_port
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore import seen
-from eventstore.seen import SeenRequests
+from eventstore.projections import request_filter
+from eventstore.projections.request_filter import SeenRequests
 
 requests = st.sets(st.tuples(st.text(), st.text(min_size=1)), max_size=200)
 
@@ -28,7 +28,7 @@ def test_nothing_is_new_to_a_set_that_is_not_whole() -> None:
 def test_few_new_requests_are_taken_for_seen_ones_however_many_were_added() -> None:
     known = SeenRequests()
     known.whole = True
-    many = 3 * seen.FIRST_REQUESTS
+    many = 3 * request_filter.FIRST_REQUESTS
     for number in range(many):
         known.add("alice", f"{number}")
     assert not any(known.is_new("alice", f"{number}") for number in range(many))

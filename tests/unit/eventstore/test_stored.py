@@ -15,7 +15,7 @@ from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import subject_of
 from eventstore.jetstream.appends import append_of, stream_of
-from eventstore.jetstream.stored import decode_stored
+from eventstore.jetstream.message_decoding import decode_stored
 from tests.contract.events import TYPES
 
 LOG = "log"

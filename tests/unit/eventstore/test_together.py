@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from eventstore.jetstream import together
-from eventstore.jetstream.together import Together
+from eventstore.jetstream import coalescing
+from eventstore.jetstream.coalescing import Together
 from tests.timeouts import scaled
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(coalescing, "PATIENCE_SECONDS", 60.0)
 
 
 class Requests:
@@ -120,7 +120,7 @@ async def test_who_goes_away_holds_nobody_up(left: str) -> None:
 
 
 async def test_an_answer_that_never_comes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(coalescing, "PATIENCE_SECONDS", 0.01)
     requests = Requests()
     await requests.ask("lost", "b", "c")
     async with asyncio.timeout(scaled(10)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eventstore.turns import BESIDE_URGENT, Turns
+from eventstore.concurrency.turns import BESIDE_URGENT, Turns
 
 
 async def pause_after(turns: Turns, took: float, monkeypatch: pytest.MonkeyPatch) -> float:

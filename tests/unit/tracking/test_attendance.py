@@ -17,8 +17,8 @@ from eventstore.decider import ATTEMPTS, CommandHandler
 from eventstore.errors import Rejected, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
-from eventstore.projection import Projector
-from eventstore.rows import Database
+from eventstore.projections.database import Database
+from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking

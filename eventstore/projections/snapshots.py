@@ -26,11 +26,12 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from eventstore.dumps import BLOCK, Part, blocks, dump
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import KnownPosition
-from eventstore.generations import Generations
-from eventstore.rows import Rows, checkpoint, epoch
+from eventstore.projections.bulk_copy import BLOCK, Part, blocks, dump
+from eventstore.projections.generation import Rows
+from eventstore.projections.generations import Generations
+from eventstore.projections.tables import checkpoint, epoch
 from eventstore.store import EventStore
 
 KEPT = 2

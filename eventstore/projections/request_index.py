@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 import structlog
 
+from eventstore.concurrency.tasks import end
 from eventstore.errors import StoreUnavailable
-from eventstore.rows import checkpoint, events
+from eventstore.projections.tables import checkpoint, events
 from eventstore.tail import Tail
-from eventstore.tasks import end
 
 T = TypeVar("T")
 

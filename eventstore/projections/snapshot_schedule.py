@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from eventstore.concurrency.tasks import end
 from eventstore.epochs import find_loss
 from eventstore.error_text import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.projection import Projector
-from eventstore.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
-from eventstore.tasks import end
+from eventstore.projections.projector import Projector
+from eventstore.projections.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
 
 GROWTH = 10
 """A log has grown much by one in so many events: all snapshots together cost no more than some for each event."""

@@ -14,7 +14,7 @@ from nats.js import api
 
 from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
-from eventstore.jetstream.health import ask_server
+from eventstore.jetstream.server_health import ask_server
 
 ANSWER_SECONDS = 5.0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eventstore.decider import Request
 from eventstore.event import RecordedEvent
-from eventstore.seen import SeenRequests
+from eventstore.projections.request_filter import SeenRequests
 
 
 class RecentRequests:

@@ -7,79 +7,25 @@ import itertools
 import os
 import re
 import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
 
-from eventstore.damage import RowsDamaged, are_files, check_file, put_aside
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import IndexedEvent, KnownPosition
 from eventstore.files import locked, take_name, write_durably
-from eventstore.questions import answer
+from eventstore.projections.damage import are_files, check_file, put_aside
+from eventstore.projections.generation import Rows
+from eventstore.projections.tables import SELECT_CHECKPOINT, SELECT_EPOCH, SELECT_INDEXED_EVENT, Checkpoint, epoch
 
 SQLITE_BUSY_SECONDS = 30
 LOCKED_SECONDS = 0.5
 _LOCK_NOT_AVAILABLE = "55P03"
-
-USED_BY_APPLY = {"used_by_apply": True}
-"""The `info` of an index that a projection's `apply` needs; every other index of rows being filled is made last."""
-
-kernel_tables = sa.MetaData()
-
-checkpoint = sa.Table(
-    "rf_checkpoint",
-    kernel_tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("position", sa.BigInteger, nullable=False),
-    sa.Column("event_id", sa.Text, nullable=False),
-    sa.Column("time", sa.BigInteger, nullable=False),
-    sa.Column("live", sa.Boolean, nullable=False),
-)
-
-events = sa.Table(
-    "rf_events",
-    kernel_tables,
-    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("time", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("request_id", sa.Text, nullable=False),
-    sa.Column("request_digest", sa.Text, nullable=False),
-    sa.Index("rf_events_by_request", "request_id", "actor"),
-    sa.Index("rf_events_by_time", "time"),
-)
-
-epoch_tables = sa.MetaData()
-"""Beside the other tables of the kernel: rows of before there were epochs keep their fingerprint."""
-
-epoch = sa.Table(
-    "rf_epoch",
-    epoch_tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-)
-
-_CHECKPOINT = sa.select(checkpoint.c.position, checkpoint.c.event_id, checkpoint.c.live)
-_EPOCH = sa.select(epoch.c.epoch)
-_INDEXED = sa.select(events.c.time, events.c.actor, events.c.request_id, events.c.request_digest).where(
-    events.c.position == sa.bindparam("at")
-)
-
-
-def fingerprint(tables: sa.MetaData, version: int) -> str:
-    """A hash of a projection's version, tables and indexes: rows with another fingerprint are not its own."""
-    both = [*kernel_tables.sorted_tables, *tables.sorted_tables]
-    indexes = sorted((index for table in both for index in table.indexes), key=lambda index: str(index.name))
-    ddl = [str(make) for make in (*map(CreateTable, both), *map(CreateIndex, indexes))]
-    return hashlib.sha256("\n".join([str(version), *ddl]).encode()).hexdigest()[:10]
 
 
 def is_refusal(error: sa.exc.DBAPIError) -> bool:
@@ -88,16 +34,6 @@ def is_refusal(error: sa.exc.DBAPIError) -> bool:
         return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     limit_exceeded = str(getattr(error.orig, "sqlstate", "")).startswith("54")
     return limit_exceeded or not isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """How far rows have come, by which event of which epoch, and whether they are the ones that are read."""
-
-    position: int
-    event_id: str
-    live: bool
-    epoch: int = FIRST_EPOCH
 
 
 class Database:
@@ -180,9 +116,9 @@ class Database:
         engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server
         schema = None if self._directory else label
         with engine.connect().execution_options(schema_translate_map={None: schema}) as connection:
-            row = connection.execute(_CHECKPOINT).first()
+            row = connection.execute(SELECT_CHECKPOINT).first()
             has_epoch = sa.inspect(connection).has_table(epoch.name, schema=schema)
-            began = connection.scalar(_EPOCH) if has_epoch else None
+            began = connection.scalar(SELECT_EPOCH) if has_epoch else None
         if self._directory:
             engine.dispose()
         return Checkpoint(row.position, row.event_id, row.live, began or FIRST_EPOCH) if row else None
@@ -191,7 +127,7 @@ class Database:
         engine = _sqlite(self._directory / f"{label}.db") if self._directory else self._server
         schema = None if self._directory else label
         with engine.connect().execution_options(schema_translate_map={None: schema}) as connection:
-            row = connection.execute(_INDEXED, {"at": position}).first()
+            row = connection.execute(SELECT_INDEXED_EVENT, {"at": position}).first()
         if self._directory:
             engine.dispose()
         return IndexedEvent(*row) if row else None
@@ -315,162 +251,6 @@ class Database:
                 return False
             raise
         return True
-
-
-class Rows:
-    """The rows of one generation of a projection.
-
-    `readers` counts the questions being answered from it.
-    """
-
-    def __init__(
-        self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData, *, with_indexes: bool = True
-    ) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(**_WRITING[engine.dialect.name])
-        self._on_postgresql = engine.dialect.name == "postgresql"
-        self.label = label
-        self.generation = generation
-        self.readers = 0
-        self._tables = tables
-        self._kept: sa.Connection | None = None
-        with self.writing(durably=True) as connection:
-            if self._on_postgresql:
-                # Two programs that make the same table at once would both fail.
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
-                connection.execute(sa.schema.CreateSchema(label, if_not_exists=True))
-            epoch_tables.create_all(connection)
-            if with_indexes:
-                kernel_tables.create_all(connection)
-                tables.create_all(connection)
-            else:
-                _create_bare(connection, self._all_tables())
-            if connection.scalar(sa.select(checkpoint.c.id)) is None:
-                first = {"id": 1, "position": 0, "event_id": "", "time": 0, "live": False}
-                connection.execute(sa.insert(checkpoint).values(first))
-                if self._on_postgresql:
-                    _leave_uncompressed(connection, tables)
-        self._identity = self._file_identity()
-
-    @property
-    def answer_at_once(self) -> bool:
-        """Whether a small question may be asked on the event loop: in SQLite no reader ever waits for the writer.
-
-        A thread for it would take several times as long as the answer.
-        """
-        return not self._on_postgresql
-
-    @contextmanager
-    def at_once(self) -> Iterator[sa.Connection]:
-        """As `transaction`, on a connection that is kept for this: for one thread only."""
-        self._kept = self._kept or self._engine.connect()
-        with self._kept.begin():
-            yield self._kept
-
-    def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The only row that answers a tiny question, without a transaction; for the thread of `at_once`."""
-        self._kept = self._kept or self._engine.connect()
-        (row,) = answer(self._kept, question, **parameters)
-        return row
-
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """A connection for reading, in one transaction: what it reads is of one moment."""
-        with self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self, *, durably: bool = False) -> Iterator[sa.Connection]:
-        """A connection for writing, in one transaction: what it writes is written whole.
-
-        It sees what others have committed since it began, so the first thing to do is to lock the checkpoint.
-        If it is not `durably` written, a crash of PostgreSQL may lose it: it is in the log.
-        """
-        with self._writer.begin() as connection:
-            if durably and self._on_postgresql:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
-            yield connection
-
-    def check_file(self) -> None:
-        """Raise `RowsDamaged` when the SQLite file was deleted or replaced since it was opened."""
-        if self._file_identity() != self._identity:
-            raise RowsDamaged(f"{self._engine.url.database} was deleted or replaced")
-
-    def _file_identity(self) -> tuple[int, int] | None:
-        """Return device and inode of the SQLite file; None when there is none."""
-        try:
-            found = None if self._on_postgresql else Path(self._engine.url.database or "").stat()
-        except FileNotFoundError:
-            return None
-        return (found.st_dev, found.st_ino) if found and stat.S_ISREG(found.st_mode) else None
-
-    def checkpoint(self) -> Checkpoint:
-        """How far the rows have come."""
-        with self.transaction() as connection:
-            row = connection.execute(_CHECKPOINT).one()
-            began = connection.scalar(_EPOCH)
-        return Checkpoint(row.position, row.event_id, row.live, began or FIRST_EPOCH)
-
-    def create_indexes(self) -> None:
-        """Create the indexes that were left out while the rows were filled."""
-        with self.writing() as connection:
-            for table in self._all_tables():
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    index.create(connection, checkfirst=True)
-            if self._on_postgresql:
-                connection.exec_driver_sql("ANALYZE " + ", ".join(table.name for table in self._all_tables()))
-
-    def _all_tables(self) -> list[sa.Table]:
-        return [*kernel_tables.sorted_tables, *self._tables.sorted_tables]
-
-    def set_live(self) -> None:
-        """Makes these the rows that are read."""
-        with self.writing(durably=True) as connection:
-            connection.execute(sa.update(checkpoint).values(live=True))
-
-    def digest(self) -> str:
-        """The sha256 over all rows, table by table in the order of their keys."""
-        total = hashlib.sha256()
-        with self.transaction() as connection:
-            for table in [events, *self._tables.sorted_tables]:
-                total.update(table.name.encode())
-                question = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=1000)
-                for row in connection.execute(question):
-                    total.update(repr(tuple(row)).encode())
-        return total.hexdigest()
-
-    def close(self) -> None:
-        """Closes all connections."""
-        if self._kept:
-            self._kept.close()
-            self._kept = None
-        self._engine.dispose()
-
-
-_MAKING_TABLES = 0x7266
-_WRITING: dict[str, dict[str, Any]] = {
-    # A transaction that reads first could not go on to write once another one has written.
-    "sqlite": {"rf_begin": "BEGIN IMMEDIATE"},
-    # A writer waits for the one before it and goes on from there; REPEATABLE READ would have it fail.
-    "postgresql": {"isolation_level": "READ COMMITTED"},
-}
-
-
-def _create_bare(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
-    """Create tables with no more indexes than `apply` needs."""
-    for table in tables:
-        connection.execute(CreateTable(table))
-        for index in table.indexes:
-            if index.info.get("used_by_apply"):
-                connection.execute(CreateIndex(index))
-
-
-def _leave_uncompressed(connection: sa.Connection, tables: sa.MetaData) -> None:
-    """What is packed already takes PostgreSQL twenty times as long to compress as to write."""
-    for column in (column for table in tables.sorted_tables for column in table.columns):
-        if isinstance(column.type, sa.LargeBinary):
-            name = connection.dialect.identifier_preparer.quote(column.name)
-            connection.execute(sa.text(f"ALTER TABLE {column.table.name} ALTER {name} SET STORAGE EXTERNAL"))
 
 
 def _postgresql(location: str) -> sa.URL:

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from eventstore.concurrency.tasks import end
 from eventstore.event import RecordedEvent
-from eventstore.tasks import end
 
 PAGE_EVENTS = 250
 """How many positions a page spans; a page ends with the first append that ends there or later."""

@@ -8,13 +8,15 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 import structlog
 
-from eventstore.bulk import insert_rows
-from eventstore.damage import RowsDamaged, damage_of
-from eventstore.dumps import Part, load
 from eventstore.epochs import FIRST_EPOCH, begins_epoch, epoch_of
 from eventstore.errors import CannotApply
 from eventstore.event import KnownPosition, RecordedEvent
-from eventstore.rows import Database, Rows, checkpoint, epoch, events, fingerprint
+from eventstore.projections.bulk_copy import Part, load
+from eventstore.projections.bulk_insert import insert_rows
+from eventstore.projections.damage import RowsDamaged, damage_of
+from eventstore.projections.database import Database
+from eventstore.projections.generation import Rows
+from eventstore.projections.tables import checkpoint, epoch, events, fingerprint
 
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 _MOVE_CHECKPOINT = (

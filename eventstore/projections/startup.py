@@ -10,14 +10,14 @@ from contextlib import aclosing
 import sqlalchemy as sa
 import structlog
 
-from eventstore.damage import RowsDamaged
 from eventstore.epochs import refuse_losses
 from eventstore.error_text import error_text
 from eventstore.errors import StoreUnavailable
-from eventstore.filling import catch_up
-from eventstore.generations import Generations
-from eventstore.rows import Rows
-from eventstore.snapshots import Snapshots, SnapshotUnusable, is_marked
+from eventstore.projections.damage import RowsDamaged
+from eventstore.projections.generation import Rows
+from eventstore.projections.generations import Generations
+from eventstore.projections.rebuild import catch_up
+from eventstore.projections.snapshots import Snapshots, SnapshotUnusable, is_marked
 from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1

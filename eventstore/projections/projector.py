@@ -12,20 +12,22 @@ from typing import TypeVar
 import sqlalchemy as sa
 import structlog
 
-from eventstore.damage import RowsDamaged, damage_of
+from eventstore.concurrency.tasks import end
+from eventstore.concurrency.watermark import Reached
 from eventstore.decider import Request
 from eventstore.error_text import error_text
 from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.event import appends_of
-from eventstore.filling import catch_up, fill
-from eventstore.generations import CheckpointMoved, Generations, Projection
-from eventstore.opening import opened
-from eventstore.reached import Reached
-from eventstore.recall import Recall
-from eventstore.rows import Checkpoint, Database, Rows, checkpoint, events, is_refusal
-from eventstore.snapshots import Objects, Snapshots
+from eventstore.projections.damage import RowsDamaged, damage_of
+from eventstore.projections.database import Database, is_refusal
+from eventstore.projections.generation import Rows
+from eventstore.projections.generations import CheckpointMoved, Generations, Projection
+from eventstore.projections.rebuild import catch_up, fill
+from eventstore.projections.request_index import Recall
+from eventstore.projections.snapshots import Objects, Snapshots
+from eventstore.projections.startup import opened
+from eventstore.projections.tables import Checkpoint, checkpoint, events
 from eventstore.tail import Batch, FollowerTooSlow, Tail
-from eventstore.tasks import end
 
 __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from eventstore.event import RecordedEvent
-from eventstore.generations import Generations
-from eventstore.rows import Rows
+from eventstore.projections.generation import Rows
+from eventstore.projections.generations import Generations
 from eventstore.store import EventStore
 from eventstore.tail import replay
 

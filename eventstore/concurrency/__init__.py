@@ -1,0 +1,1 @@
+"""Waiting: watermarks, turns, tasks that end, and pauses between attempts."""

@@ -1,0 +1,1 @@
+"""Projections: tables computed from a log, their generations, rebuilds and snapshots."""
