@@ -21,12 +21,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from eventstore.errors import Rejected
-from rollforward.address import is_loopback, parse_address
-from rollforward.connection import Connection
+from rollforward._artifacts.manifests import build_tree, manifest_digest
+from rollforward._transport.address import is_loopback, parse_address
+from rollforward._transport.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
 from rollforward.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from rollforward.manifests import build_tree, manifest_digest
 from rollforward.references import parse_alias
 from rollforward.v1 import ServingServiceStub, StartPodRequest
 from rollforward.v1 import Target as TargetMessage

@@ -19,8 +19,8 @@ import pytest
 from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected
-from rollforward.artifacts import upload
-from rollforward.connection import Connection
+from rollforward._artifacts.trees import upload
+from rollforward._transport.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InternalError, InvalidRequest
 from services.artifacts.open_store import open_blob_store

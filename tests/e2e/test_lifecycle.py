@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import rollforward as rf
 from rollforward import Connection, v1
-from rollforward.channel import open_channel
+from rollforward._transport.channel import open_channel
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.load import Load, Prediction, Watcher, ask
 from tests.e2e.processes import ROLLFORWARD, Pod, Services

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from eventstore.projections.database import Database
 from eventstore.projections.generation import Rows
 from rollforward import v1
-from rollforward.channel import open_channel
+from rollforward._transport.channel import open_channel
 from services.registry.projection.tables import models, tables
 from tests.e2e.program import until
 from tests.integration.command_line import answer, program, refused

@@ -15,7 +15,7 @@ import pytest
 import rollforward as rf
 from eventstore.event import Metadata, NewEvent
 from rollforward import Connection, v1
-from rollforward.channel import open_channel
+from rollforward._transport.channel import open_channel
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry
 from services.nats.server import EmbeddedNats

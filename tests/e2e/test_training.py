@@ -22,7 +22,7 @@ import pytest
 
 import rollforward as rf
 from rollforward import rebuild, v1
-from rollforward.series import unpack
+from rollforward._series import unpack
 from tests.e2e.history import Logs, read_logs
 from tests.e2e.processes import Services
 from tests.e2e.program import ROOT, Program, until

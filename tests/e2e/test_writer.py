@@ -21,9 +21,9 @@ import pytest
 
 import rollforward as rf
 from rollforward import Connection, v1
-from rollforward.journal import Journal, journals
-from rollforward.journal_reader import Reader
-from rollforward.journal_records import Count
+from rollforward._journal.directory import Journal, journals
+from rollforward._journal.reader import Reader
+from rollforward._journal.records import Count
 from tests.e2e.processes import ROLLFORWARD, Services
 from tests.e2e.program import Program, until
 from tests.timeouts import scaled

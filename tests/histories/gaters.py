@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rollforward import Connection, check_evidence, new_request_id, register_model, v1
-from rollforward.series import Columns
+from rollforward._series import Columns
 from tests.histories.asking import send
 from tests.histories.recording import OK, UNKNOWN
 from tests.histories.subjects import EvidenceCheck, GateMove

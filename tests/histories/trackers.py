@@ -20,7 +20,7 @@ from rollforward import (
     start_run,
     v1,
 )
-from rollforward.series import pack, unpack
+from rollforward._series import pack, unpack
 from tests.histories.asking import send
 from tests.histories.clocks import ClientClock
 from tests.histories.ledger import Ledger

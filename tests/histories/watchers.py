@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import grpc
 
 from rollforward import Connection, Watch, v1, watch
-from rollforward.channel import AnswerStream, is_out_of_reach
+from rollforward._transport.channel import AnswerStream, is_out_of_reach
 from rollforward.errors import from_rpc_error
 from tests.histories.recording import Change, Held, Step, Stream
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import rollforward as rf
-from rollforward import serving, v1
+from rollforward import v1
+from rollforward.operations import deployments
 from tests.integration.command_line import answer, program
 from tests.integration.up import SECONDS, Up, new_id, up
 
@@ -62,8 +63,8 @@ def test_a_deployment_of_many_pods_that_refuse_is_listed(link: rf.Connection, sy
     wanted = v1.Assignment(target=target, version=1, digest=alias.digest, revision=alias.revision)
     pods = [new_id() for _ in range(PODS)]
     for pod in pods:
-        serving.start_pod(pod, host="h", endpoint="e", targets=[target], connection=link)
-        serving.acknowledge_assignment(pod, wanted, error=ERROR, connection=link)
+        deployments.start_pod(pod, host="h", endpoint="e", targets=[target], connection=link)
+        deployments.acknowledge_assignment(pod, wanted, error=ERROR, connection=link)
     request = v1.ListDeploymentsRequest(model=name)
     pages = [link.call(link.serving.ListDeployments, request)]
     while pages[-1].next_page_token:

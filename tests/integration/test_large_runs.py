@@ -11,9 +11,9 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
+from rollforward._series import pack
 from rollforward.cli.shortening import MAX_ROWS
-from rollforward.series import pack
-from rollforward.watching_runs import watch_runs
+from rollforward.tracking.watch_runs import watch_runs
 from tests.e2e.program import until
 from tests.integration.command_line import Cli, answer, done
 from tests.integration.up import SECONDS, Up, new_id

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.series import pack
+from rollforward._series import pack
 from tests.e2e.program import until
 from tests.integration.up import SECONDS, Up, new_id, up
 from tests.servers.postgres import PostgresServer

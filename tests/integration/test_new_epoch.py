@@ -13,10 +13,11 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import v1, webhooks
+from rollforward import v1
 from rollforward.errors import Conflict, RollforwardError, from_rpc_error
-from rollforward.watching import Watch
-from rollforward.watching_runs import RunsWatch
+from rollforward.operations import webhooks
+from rollforward.registry.watch_aliases import Watch
+from rollforward.tracking.watch_runs import RunsWatch
 from tests.e2e.program import until
 from tests.integration.command_line import done, program
 from tests.integration.command_line import refused as command_refused

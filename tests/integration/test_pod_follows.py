@@ -26,8 +26,8 @@ from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
-from rollforward.artifacts import upload
-from rollforward.connection import Connection
+from rollforward._artifacts.trees import upload
+from rollforward._transport.connection import Connection
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry, serving

@@ -21,8 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
+from rollforward._artifacts.manifests import build_tree, manifest_digest
 from rollforward.errors import InvalidRequest, from_rpc_error
-from rollforward.manifests import build_tree, manifest_digest
 from rollforward.v1 import Assignment, Target
 from services.pod.cache import LastKnownGood
 from tests.timeouts import scaled

@@ -16,9 +16,9 @@ import pytest
 
 from eventstore.event import RecordedEvent
 from rollforward import v1
+from rollforward._series import pack
 from rollforward.errors import from_rpc_error
-from rollforward.run_states import apply_change
-from rollforward.series import pack
+from rollforward.tracking.run_changes import apply_change
 from tests.integration.tracking_processes import (
     Processes,
     Steps,

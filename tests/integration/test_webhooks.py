@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from rollforward import v1, webhooks
+from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, RollforwardError
+from rollforward.operations import webhooks
 from services.nats.server import NatsAddress
 from tests.e2e.program import until
 from tests.integration.webhook_service import DIGEST, Service, sequences

@@ -14,7 +14,8 @@ import rollforward as rf
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import connect
 from eventstore.tail import replay
-from rollforward import v1, webhooks
+from rollforward import v1
+from rollforward.operations import webhooks
 from services.nats.server import NatsAddress
 from services.webhooks import EVENTS
 from tests.e2e.program import until

@@ -13,7 +13,8 @@ import httpx
 from google.protobuf.message import Message
 
 from eventstore.event import Metadata, NewEvent
-from rollforward import Connection, v1, webhooks
+from rollforward import Connection, v1
+from rollforward.operations import webhooks
 from services import registry
 from services.nats.server import NatsAddress
 from tests.e2e.processes import ROLLFORWARD

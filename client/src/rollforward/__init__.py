@@ -11,36 +11,16 @@ if TYPE_CHECKING:
     __version__: str
 
     from rollforward import v1 as v1
-    from rollforward.aliases import move_alias as move_alias
-    from rollforward.aliases import move_alias_response as move_alias_response
-    from rollforward.aliases import move_aliases as move_aliases
-    from rollforward.aliases import remove_alias as remove_alias
-    from rollforward.aliases import resolve as resolve
-    from rollforward.aliases import resolve_alias as resolve_alias
-    from rollforward.aliases import resolve_all as resolve_all
-    from rollforward.artifacts import collect_garbage as collect_garbage
-    from rollforward.artifacts import get_manifest as get_manifest
-    from rollforward.artifacts import upload as upload
-    from rollforward.audit import Conditions as Conditions
-    from rollforward.audit import export_events as export_events
-    from rollforward.audit import list_events as list_events
-    from rollforward.comparing import Compared as Compared
-    from rollforward.comparing import ComparedMetric as ComparedMetric
-    from rollforward.comparing import RunsComparison as RunsComparison
-    from rollforward.comparing import compare_runs as compare_runs
-    from rollforward.comparing import side_by_side as side_by_side
-    from rollforward.connection import Connection as Connection
-    from rollforward.connection import close as close
-    from rollforward.connection import connect as connect
-    from rollforward.connection import new_request_id as new_request_id
-    from rollforward.differences import AliasesDifference as AliasesDifference
-    from rollforward.differences import AssignmentDifference as AssignmentDifference
-    from rollforward.differences import Difference as Difference
-    from rollforward.differences import MoveDifference as MoveDifference
-    from rollforward.differences import VersionsDifference as VersionsDifference
-    from rollforward.differences import diff_aliases as diff_aliases
-    from rollforward.differences import diff_move as diff_move
-    from rollforward.differences import diff_versions as diff_versions
+    from rollforward._artifacts.trees import collect_garbage as collect_garbage
+    from rollforward._artifacts.trees import get_manifest as get_manifest
+    from rollforward._artifacts.trees import upload as upload
+    from rollforward._journal.sync import Synced as Synced
+    from rollforward._journal.sync import sync as sync
+    from rollforward._series import MetricHistory as MetricHistory
+    from rollforward._transport.connection import Connection as Connection
+    from rollforward._transport.connection import close as close
+    from rollforward._transport.connection import connect as connect
+    from rollforward._transport.connection import new_request_id as new_request_id
     from rollforward.downloads import download as download
     from rollforward.downloads import list_files as list_files
     from rollforward.errors import AlreadyExists as AlreadyExists
@@ -54,139 +34,168 @@ if TYPE_CHECKING:
     from rollforward.errors import RollforwardWarning as RollforwardWarning
     from rollforward.errors import Unauthenticated as Unauthenticated
     from rollforward.errors import Unavailable as Unavailable
-    from rollforward.experiments import create_experiment as create_experiment
-    from rollforward.experiments import delete_experiment as delete_experiment
-    from rollforward.experiments import get_experiment as get_experiment
-    from rollforward.experiments import list_experiments as list_experiments
-    from rollforward.experiments import remove_experiment_tags as remove_experiment_tags
-    from rollforward.experiments import rename_experiment as rename_experiment
-    from rollforward.experiments import restore_experiment as restore_experiment
-    from rollforward.experiments import set_experiment_tags as set_experiment_tags
-    from rollforward.history import Blame as Blame
-    from rollforward.history import alias_history as alias_history
-    from rollforward.history import alias_intervals as alias_intervals
-    from rollforward.history import blame as blame
-    from rollforward.history import changes_at as changes_at
-    from rollforward.labels import remove_tags as remove_tags
-    from rollforward.labels import set_description as set_description
-    from rollforward.labels import set_tags as set_tags
-    from rollforward.logged_models import create_logged_model as create_logged_model
-    from rollforward.logged_models import delete_logged_model as delete_logged_model
-    from rollforward.logged_models import finalize_logged_model as finalize_logged_model
-    from rollforward.logged_models import get_logged_model as get_logged_model
-    from rollforward.logged_models import log_logged_model_artifact as log_logged_model_artifact
-    from rollforward.logged_models import log_logged_model_params as log_logged_model_params
-    from rollforward.logged_models import remove_logged_model_tags as remove_logged_model_tags
-    from rollforward.logged_models import restore_logged_model as restore_logged_model
-    from rollforward.logged_models import search_logged_models as search_logged_models
-    from rollforward.logged_models import set_logged_model_tags as set_logged_model_tags
-    from rollforward.metrics import MetricIntervals as MetricIntervals
-    from rollforward.metrics import metric_history as metric_history
-    from rollforward.metrics import metric_intervals as metric_intervals
-    from rollforward.metrics import metric_points as metric_points
-    from rollforward.models import create_model as create_model
-    from rollforward.models import delete_model as delete_model
-    from rollforward.models import get_model as get_model
-    from rollforward.models import list_models as list_models
-    from rollforward.models import rename_model as rename_model
-    from rollforward.models import restore_model as restore_model
-    from rollforward.models import set_registration_gate as set_registration_gate
-    from rollforward.policies import check_evidence as check_evidence
-    from rollforward.policies import list_policies as list_policies
-    from rollforward.policies import remove_policy as remove_policy
-    from rollforward.policies import replay_gate as replay_gate
-    from rollforward.policies import set_policy as set_policy
-    from rollforward.policies import try_gate as try_gate
-    from rollforward.rollbacks import rollback as rollback
-    from rollforward.run import Run as Run
-    from rollforward.run import current_run as current_run
-    from rollforward.run_lookup import find_run as find_run
-    from rollforward.run_states import apply_change as apply_change
-    from rollforward.run_states import points_of as points_of
-    from rollforward.schedules import cancel_schedule as cancel_schedule
-    from rollforward.schedules import list_schedules as list_schedules
-    from rollforward.schedules import schedule_move as schedule_move
-    from rollforward.series import MetricHistory as MetricHistory
-    from rollforward.serving import deployments as deployments
-    from rollforward.starting import resume_run as resume_run
-    from rollforward.starting import start_run as start_run
-    from rollforward.syncing import Synced as Synced
-    from rollforward.syncing import sync as sync
-    from rollforward.system import rebuild as rebuild
-    from rollforward.system import snapshot as snapshot
-    from rollforward.system import status as status
-    from rollforward.tracking import delete_run as delete_run
-    from rollforward.tracking import describe_run as describe_run
-    from rollforward.tracking import get_run as get_run
-    from rollforward.tracking import log_input as log_input
-    from rollforward.tracking import log_output as log_output
-    from rollforward.tracking import remove_run_tags as remove_run_tags
-    from rollforward.tracking import rename_run as rename_run
-    from rollforward.tracking import restore_run as restore_run
-    from rollforward.tracking import search_runs as search_runs
-    from rollforward.tracking import set_run_tags as set_run_tags
-    from rollforward.versions import copy_version as copy_version
-    from rollforward.versions import delete_version as delete_version
-    from rollforward.versions import get_version as get_version
-    from rollforward.versions import list_versions as list_versions
-    from rollforward.versions import register_model as register_model
-    from rollforward.versions import restore_version as restore_version
-    from rollforward.versions import set_version_status as set_version_status
-    from rollforward.watching import Watch as Watch
-    from rollforward.watching import watch as watch
-    from rollforward.watching_runs import RunsWatch as RunsWatch
-    from rollforward.watching_runs import watch_runs as watch_runs
-    from rollforward.webhooks import create_webhook as create_webhook
-    from rollforward.webhooks import delete_webhook as delete_webhook
-    from rollforward.webhooks import get_webhook as get_webhook
-    from rollforward.webhooks import list_webhooks as list_webhooks
-    from rollforward.webhooks import replay_webhook as replay_webhook
-    from rollforward.webhooks import resume_webhook as resume_webhook
-    from rollforward.webhooks import rotate_webhook_secret as rotate_webhook_secret
-    from rollforward.webhooks import try_webhook as try_webhook
-    from rollforward.webhooks import update_webhook as update_webhook
-    from rollforward.webhooks import webhook_attempts as webhook_attempts
-    from rollforward.webhooks import webhook_deliveries as webhook_deliveries
+    from rollforward.operations.audit import Conditions as Conditions
+    from rollforward.operations.audit import export_events as export_events
+    from rollforward.operations.audit import list_events as list_events
+    from rollforward.operations.deployments import deployments as deployments
+    from rollforward.operations.system import rebuild as rebuild
+    from rollforward.operations.system import snapshot as snapshot
+    from rollforward.operations.system import status as status
+    from rollforward.operations.webhooks import create_webhook as create_webhook
+    from rollforward.operations.webhooks import delete_webhook as delete_webhook
+    from rollforward.operations.webhooks import get_webhook as get_webhook
+    from rollforward.operations.webhooks import list_webhooks as list_webhooks
+    from rollforward.operations.webhooks import replay_webhook as replay_webhook
+    from rollforward.operations.webhooks import resume_webhook as resume_webhook
+    from rollforward.operations.webhooks import rotate_webhook_secret as rotate_webhook_secret
+    from rollforward.operations.webhooks import try_webhook as try_webhook
+    from rollforward.operations.webhooks import update_webhook as update_webhook
+    from rollforward.operations.webhooks import webhook_attempts as webhook_attempts
+    from rollforward.operations.webhooks import webhook_deliveries as webhook_deliveries
+    from rollforward.registry.aliases import move_alias as move_alias
+    from rollforward.registry.aliases import move_alias_response as move_alias_response
+    from rollforward.registry.aliases import move_aliases as move_aliases
+    from rollforward.registry.aliases import remove_alias as remove_alias
+    from rollforward.registry.aliases import resolve as resolve
+    from rollforward.registry.aliases import resolve_alias as resolve_alias
+    from rollforward.registry.aliases import resolve_all as resolve_all
+    from rollforward.registry.diff import AliasesDifference as AliasesDifference
+    from rollforward.registry.diff import AssignmentDifference as AssignmentDifference
+    from rollforward.registry.diff import Difference as Difference
+    from rollforward.registry.diff import MoveDifference as MoveDifference
+    from rollforward.registry.diff import VersionsDifference as VersionsDifference
+    from rollforward.registry.diff import diff_aliases as diff_aliases
+    from rollforward.registry.diff import diff_move as diff_move
+    from rollforward.registry.diff import diff_versions as diff_versions
+    from rollforward.registry.history import Blame as Blame
+    from rollforward.registry.history import alias_history as alias_history
+    from rollforward.registry.history import alias_intervals as alias_intervals
+    from rollforward.registry.history import blame as blame
+    from rollforward.registry.history import changes_at as changes_at
+    from rollforward.registry.labels import remove_tags as remove_tags
+    from rollforward.registry.labels import set_description as set_description
+    from rollforward.registry.labels import set_tags as set_tags
+    from rollforward.registry.models import create_model as create_model
+    from rollforward.registry.models import delete_model as delete_model
+    from rollforward.registry.models import get_model as get_model
+    from rollforward.registry.models import list_models as list_models
+    from rollforward.registry.models import rename_model as rename_model
+    from rollforward.registry.models import restore_model as restore_model
+    from rollforward.registry.models import set_registration_gate as set_registration_gate
+    from rollforward.registry.policies import check_evidence as check_evidence
+    from rollforward.registry.policies import list_policies as list_policies
+    from rollforward.registry.policies import remove_policy as remove_policy
+    from rollforward.registry.policies import replay_gate as replay_gate
+    from rollforward.registry.policies import set_policy as set_policy
+    from rollforward.registry.policies import try_gate as try_gate
+    from rollforward.registry.rollback import rollback as rollback
+    from rollforward.registry.schedules import cancel_schedule as cancel_schedule
+    from rollforward.registry.schedules import list_schedules as list_schedules
+    from rollforward.registry.schedules import schedule_move as schedule_move
+    from rollforward.registry.versions import copy_version as copy_version
+    from rollforward.registry.versions import delete_version as delete_version
+    from rollforward.registry.versions import get_version as get_version
+    from rollforward.registry.versions import list_versions as list_versions
+    from rollforward.registry.versions import register_model as register_model
+    from rollforward.registry.versions import restore_version as restore_version
+    from rollforward.registry.versions import set_version_status as set_version_status
+    from rollforward.registry.watch_aliases import Watch as Watch
+    from rollforward.registry.watch_aliases import watch as watch
+    from rollforward.tracking.compare import Compared as Compared
+    from rollforward.tracking.compare import ComparedMetric as ComparedMetric
+    from rollforward.tracking.compare import RunsComparison as RunsComparison
+    from rollforward.tracking.compare import compare_runs as compare_runs
+    from rollforward.tracking.compare import side_by_side as side_by_side
+    from rollforward.tracking.experiments import create_experiment as create_experiment
+    from rollforward.tracking.experiments import delete_experiment as delete_experiment
+    from rollforward.tracking.experiments import get_experiment as get_experiment
+    from rollforward.tracking.experiments import list_experiments as list_experiments
+    from rollforward.tracking.experiments import remove_experiment_tags as remove_experiment_tags
+    from rollforward.tracking.experiments import rename_experiment as rename_experiment
+    from rollforward.tracking.experiments import restore_experiment as restore_experiment
+    from rollforward.tracking.experiments import set_experiment_tags as set_experiment_tags
+    from rollforward.tracking.live_run.run import Run as Run
+    from rollforward.tracking.live_run.run import current_run as current_run
+    from rollforward.tracking.live_run.start import resume_run as resume_run
+    from rollforward.tracking.live_run.start import start_run as start_run
+    from rollforward.tracking.logged_models import create_logged_model as create_logged_model
+    from rollforward.tracking.logged_models import delete_logged_model as delete_logged_model
+    from rollforward.tracking.logged_models import finalize_logged_model as finalize_logged_model
+    from rollforward.tracking.logged_models import get_logged_model as get_logged_model
+    from rollforward.tracking.logged_models import log_logged_model_artifact as log_logged_model_artifact
+    from rollforward.tracking.logged_models import log_logged_model_params as log_logged_model_params
+    from rollforward.tracking.logged_models import remove_logged_model_tags as remove_logged_model_tags
+    from rollforward.tracking.logged_models import restore_logged_model as restore_logged_model
+    from rollforward.tracking.logged_models import search_logged_models as search_logged_models
+    from rollforward.tracking.logged_models import set_logged_model_tags as set_logged_model_tags
+    from rollforward.tracking.metrics import MetricIntervals as MetricIntervals
+    from rollforward.tracking.metrics import metric_history as metric_history
+    from rollforward.tracking.metrics import metric_intervals as metric_intervals
+    from rollforward.tracking.metrics import metric_points as metric_points
+    from rollforward.tracking.run_changes import apply_change as apply_change
+    from rollforward.tracking.run_changes import points_of as points_of
+    from rollforward.tracking.run_lookup import find_run as find_run
+    from rollforward.tracking.runs import delete_run as delete_run
+    from rollforward.tracking.runs import describe_run as describe_run
+    from rollforward.tracking.runs import get_run as get_run
+    from rollforward.tracking.runs import log_input as log_input
+    from rollforward.tracking.runs import log_output as log_output
+    from rollforward.tracking.runs import remove_run_tags as remove_run_tags
+    from rollforward.tracking.runs import rename_run as rename_run
+    from rollforward.tracking.runs import restore_run as restore_run
+    from rollforward.tracking.runs import search_runs as search_runs
+    from rollforward.tracking.runs import set_run_tags as set_run_tags
+    from rollforward.tracking.watch_runs import RunsWatch as RunsWatch
+    from rollforward.tracking.watch_runs import watch_runs as watch_runs
 
 _NAMES: Final = {
-    "aliases": "move_alias move_alias_response move_aliases remove_alias resolve resolve_alias resolve_all",
-    "artifacts": "collect_garbage get_manifest upload",
-    "audit": "Conditions export_events list_events",
-    "comparing": "Compared ComparedMetric RunsComparison compare_runs side_by_side",
-    "connection": "Connection close connect new_request_id",
-    "differences": "AliasesDifference AssignmentDifference Difference MoveDifference VersionsDifference diff_aliases "
-    "diff_move diff_versions",
+    "registry.aliases": "move_alias move_alias_response move_aliases remove_aliasresolve resolve_alias resolve_all",
+    "_artifacts.trees": "collect_garbage get_manifest upload",
+    "operations.audit": "Conditions export_events list_events",
+    "tracking.compare": "Compared ComparedMetric RunsComparison compare_runs side_by_side",
+    "_transport.connection": "Connection close connect new_request_id",
+    "registry.diff": "AliasesDifference AssignmentDifference Difference "
+    "MoveDifference VersionsDifference diff_aliases diff_move"
+    "diff_versions",
     "downloads": "download list_files",
-    "errors": "AlreadyExists Conflict Forbidden InternalError InvalidRequest NotFound PreconditionFailed "
-    "RollforwardError RollforwardWarning Unauthenticated Unavailable",
-    "experiments": "create_experiment delete_experiment get_experiment list_experiments remove_experiment_tags "
-    "rename_experiment restore_experiment set_experiment_tags",
-    "history": "Blame alias_history alias_intervals blame changes_at",
-    "labels": "remove_tags set_description set_tags",
-    "logged_models": "create_logged_model delete_logged_model finalize_logged_model get_logged_model "
-    "log_logged_model_artifact log_logged_model_params remove_logged_model_tags restore_logged_model "
+    "errors": "AlreadyExists Conflict Forbidden InternalError "
+    "InvalidRequest NotFound PreconditionFailed RollforwardError"
+    "RollforwardWarning Unauthenticated Unavailable",
+    "tracking.experiments": "create_experiment delete_experiment get_experiment "
+    "list_experiments remove_experiment_tags rename_experiment"
+    "restore_experiment set_experiment_tags",
+    "registry.history": "Blame alias_history alias_intervals blame changes_at",
+    "registry.labels": "remove_tags set_description set_tags",
+    "tracking.logged_models": "create_logged_model delete_logged_model "
+    "finalize_logged_model get_logged_model "
+    "log_logged_model_artifact log_logged_model_params"
+    "remove_logged_model_tags restore_logged_model"
     "search_logged_models set_logged_model_tags",
-    "metrics": "MetricIntervals metric_history metric_intervals metric_points",
-    "models": "create_model delete_model get_model list_models rename_model restore_model set_registration_gate",
-    "policies": "check_evidence list_policies remove_policy replay_gate set_policy try_gate",
-    "rollbacks": "rollback",
-    "run": "Run current_run",
-    "run_lookup": "find_run",
-    "run_states": "apply_change points_of",
-    "schedules": "cancel_schedule list_schedules schedule_move",
-    "series": "MetricHistory",
-    "serving": "deployments",
-    "starting": "resume_run start_run",
-    "syncing": "Synced sync",
-    "system": "rebuild snapshot status",
-    "tracking": "delete_run describe_run get_run log_input log_output remove_run_tags rename_run restore_run "
-    "search_runs set_run_tags",
-    "versions": "copy_version delete_version get_version list_versions register_model restore_version "
-    "set_version_status",
-    "watching": "Watch watch",
-    "watching_runs": "RunsWatch watch_runs",
-    "webhooks": "create_webhook delete_webhook get_webhook list_webhooks replay_webhook "
-    "resume_webhook rotate_webhook_secret try_webhook update_webhook webhook_attempts webhook_deliveries",
+    "tracking.metrics": "MetricIntervals metric_history metric_intervals metric_points",
+    "registry.models": "create_model delete_model get_model list_models rename_model"
+    "restore_model set_registration_gate",
+    "registry.policies": "check_evidence list_policies remove_policy replay_gate set_policy try_gate",
+    "registry.rollback": "rollback",
+    "tracking.live_run.run": "Run current_run",
+    "tracking.run_lookup": "find_run",
+    "tracking.run_changes": "apply_change points_of",
+    "registry.schedules": "cancel_schedule list_schedules schedule_move",
+    "_series": "MetricHistory",
+    "operations.deployments": "deployments",
+    "tracking.live_run.start": "resume_run start_run",
+    "_journal.sync": "Synced sync",
+    "operations.system": "rebuild snapshot status",
+    "tracking.runs": "delete_run describe_run get_run log_input log_output "
+    "remove_run_tags rename_run restore_run search_runs"
+    "set_run_tags",
+    "registry.versions": "copy_version delete_version get_version list_versions"
+    "register_model restore_version set_version_status",
+    "registry.watch_aliases": "Watch watch",
+    "tracking.watch_runs": "RunsWatch watch_runs",
+    "operations.webhooks": "create_webhook delete_webhook get_webhook list_webhooks "
+    "replay_webhook resume_webhook rotate_webhook_secret"
+    "try_webhook update_webhook webhook_attempts"
+    "webhook_deliveries",
 }
 _HOME: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from rollforward.aliases import resolve
-from rollforward.artifacts import Progress, download_tree, get_manifest, hash_blob, receive_tree, refuse_occupied
-from rollforward.connection import Connection, current
+from rollforward._artifacts.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
+from rollforward._artifacts.partial_download import gathering, is_part, remove
+from rollforward._artifacts.trees import Progress, download_tree, get_manifest, hash_blob, receive_tree, refuse_occupied
+from rollforward._transport.connection import Connection, current
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
-from rollforward.gathering import gathering, is_part, remove
-from rollforward.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
 from rollforward.references import (
     AliasReference,
     DigestReference,
@@ -19,8 +18,9 @@ from rollforward.references import (
     VersionReference,
     parse_artifact,
 )
-from rollforward.run_trees import Tree, find_tree
-from rollforward.versions import get_version
+from rollforward.registry.aliases import resolve
+from rollforward.registry.versions import get_version
+from rollforward.tracking.run_artifacts import Tree, find_tree
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from rollforward.connection import Connection
+from rollforward._transport.connection import Connection
 from services.artifacts.directory_store import LocalBlobs
 from services.artifacts.open_store import open_directory
 from tests.servers.artifacts import serving_artifacts

@@ -9,11 +9,11 @@ import grpc
 import pytest
 
 from rollforward import v1
-from rollforward.artifacts import download_tree, get_manifest, upload
-from rollforward.connection import Connection
+from rollforward._artifacts.manifests import build_tree, manifest_digest
+from rollforward._artifacts.trees import download_tree, get_manifest, upload
+from rollforward._transport.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InternalError, InvalidRequest, NotFound, RollforwardError, Unavailable
-from rollforward.manifests import build_tree, manifest_digest
 from services.artifacts.directory_store import LocalBlobs
 from tests.unit.client.conftest import Serve, Service
 

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from rollforward import v1
-from rollforward.audit import export_events
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
+from rollforward.operations.audit import export_events
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 

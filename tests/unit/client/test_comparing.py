@@ -8,8 +8,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.comparing import compare_runs, side_by_side
 from rollforward.errors import InvalidRequest, NotFound
+from rollforward.tracking.compare import compare_runs, side_by_side
 from tests.unit.client.conftest import Serve, Service
 
 

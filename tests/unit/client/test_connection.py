@@ -12,11 +12,12 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import aliases, models, v1
-from rollforward.address import is_loopback
-from rollforward.backoff import Backoff
-from rollforward.connection import Connection, current
+from rollforward import v1
+from rollforward._transport.address import is_loopback
+from rollforward._transport.backoff import Backoff
+from rollforward._transport.connection import Connection, current
 from rollforward.errors import InvalidRequest, Unavailable
+from rollforward.registry import aliases, models
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service

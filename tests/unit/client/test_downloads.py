@@ -14,13 +14,13 @@ import grpc
 import pytest
 
 from rollforward import v1
-from rollforward.artifacts import upload
-from rollforward.connection import Connection
+from rollforward._artifacts.manifests import CHUNK_BYTES, build_tree, manifest_digest
+from rollforward._artifacts.partial_download import gathering
+from rollforward._artifacts.transfer import RESUMED
+from rollforward._artifacts.trees import upload
+from rollforward._transport.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
-from rollforward.gathering import gathering
-from rollforward.manifests import CHUNK_BYTES, build_tree, manifest_digest
-from rollforward.transfers import RESUMED
 from tests.unit.client.conftest import Serve, Service
 
 LARGE = RESUMED * 2 + 3

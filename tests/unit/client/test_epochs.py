@@ -9,9 +9,10 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from rollforward import aliases, v1
-from rollforward.epochs import Epochs
+from rollforward import v1
+from rollforward._transport.epochs import Epochs
 from rollforward.errors import Conflict, epochs_in
+from rollforward.registry import aliases
 from tests.unit.client.conftest import Serve, Service
 
 

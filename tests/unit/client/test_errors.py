@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from rollforward import errors, v1
-from rollforward.connection import Connection
+from rollforward._transport.connection import Connection
 from rollforward.errors import CLASS_OF, Conflict, InternalError, InvalidRequest, PreconditionFailed, Unavailable
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.cli.exports import write_csv, write_jsonl
-from rollforward.cloudevents import to_cloudevent
+from rollforward.operations.cloudevents import to_cloudevent
 
 
 def recorded(data: Message, **more: Any) -> v1.RecordedEvent:

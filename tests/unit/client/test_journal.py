@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollforward import journal_records as records
 from rollforward import v1
-from rollforward.batches import Batch, read_batch
+from rollforward._journal import records
+from rollforward._journal.batches import Batch, read_batch
+from rollforward._journal.cursor import Cursor, Place, read_cursor, write_cursor
+from rollforward._journal.directory import Head, Journal, journals, take_lock
+from rollforward._journal.reader import MemoryReader, Reader
+from rollforward._journal.records import PLAIN, About, Call, Count, Points
+from rollforward._journal.segment_writer import Strand
+from rollforward._series import unpack
 from rollforward.errors import InvalidRequest
-from rollforward.journal import Head, Journal, journals, take_lock
-from rollforward.journal_cursor import Cursor, Place, read_cursor, write_cursor
-from rollforward.journal_reader import MemoryReader, Reader
-from rollforward.journal_records import PLAIN, About, Call, Count, Points
-from rollforward.journal_strand import Strand
-from rollforward.run_records import label_records, point_records
-from rollforward.series import unpack
+from rollforward.tracking.live_run.run_records import label_records, point_records
 from tests.timeouts import scaled
 
 RUN = "0123456789abcdef" * 2
@@ -272,9 +272,9 @@ def test_a_directory_that_is_gone_is_bridged_in_memory(journal: Journal) -> None
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from rollforward import journal_records as records
-from rollforward.journal import Head, Journal
-from rollforward.journal_strand import Strand
+from rollforward._journal import records
+from rollforward._journal.directory import Head, Journal
+from rollforward._journal.segment_writer import Strand
 
 said = []
 journal = Journal.create(Head("0" * 32, "localhost:1", "a"), Path(sys.argv[1]))

@@ -15,9 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
-from rollforward import manifests, v1
+from rollforward import v1
+from rollforward._artifacts import manifests
+from rollforward._artifacts.manifests import (
+    build_tree,
+    canonical,
+    check_manifest,
+    check_path,
+    manifest_digest,
+    parse_canonical,
+)
 from rollforward.errors import InvalidRequest
-from rollforward.manifests import build_tree, canonical, check_manifest, check_path, manifest_digest, parse_canonical
 from services.artifacts import manifests as server
 from services.artifacts.paths import check_paths
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
+from rollforward._series import pack
 from rollforward.cli.charts import chart
 from rollforward.errors import InternalError, InvalidRequest, NotFound
-from rollforward.metrics import MetricIntervals, metric_intervals, metric_points
-from rollforward.series import pack
+from rollforward.tracking.metrics import MetricIntervals, metric_intervals, metric_points
 from tests.unit.client.conftest import Serve, Service
 
 RUN = "a" * 32

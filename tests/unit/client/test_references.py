@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
-from rollforward.address import is_loopback, parse_address
+from rollforward._transport.address import is_loopback, parse_address
 from rollforward.errors import InvalidRequest
 from rollforward.references import (
     AliasReference,

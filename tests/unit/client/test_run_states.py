@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
-from rollforward.run_states import apply_change, points_of
-from rollforward.series import pack
+from rollforward._series import pack
+from rollforward.tracking.run_changes import apply_change, points_of
 
 RUN = "a" * 32
 Point = tuple[int, int, float]

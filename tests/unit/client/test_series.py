@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
+from rollforward._series import pack, unpack
 from rollforward.errors import InternalError
-from rollforward.series import pack, unpack
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rollforward import source, v1
-from rollforward.git_repository import Head, read_head
-from rollforward.source import without_credentials
+from rollforward import v1
+from rollforward.tracking.live_run import source
+from rollforward.tracking.live_run.git_repository import Head, read_head
+from rollforward.tracking.live_run.source import without_credentials
 
 SCRIPT = """
-from rollforward.source import source
+from rollforward.tracking.live_run.source import source
 found = source()
 print(found.SerializeToString().hex())
 """

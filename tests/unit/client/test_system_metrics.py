@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from rollforward.system_metrics import Machine, SystemMetrics
+from rollforward.tracking.live_run.system_metrics import Machine, SystemMetrics
 from tests.timeouts import scaled
 
 ALWAYS = {

@@ -15,12 +15,12 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from rollforward import v1
-from rollforward.artifacts import upload
-from rollforward.connection import Connection
+from rollforward._artifacts.manifests import CHUNK_BYTES
+from rollforward._artifacts.transfer import RESUMED
+from rollforward._artifacts.trees import upload
+from rollforward._transport.connection import Connection
 from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
-from rollforward.manifests import CHUNK_BYTES
-from rollforward.transfers import RESUMED
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 

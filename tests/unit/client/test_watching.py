@@ -11,7 +11,7 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, Unavailable
-from rollforward.watching import watch
+from rollforward.registry.watch_aliases import watch
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 

@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from rollforward import v1
-from rollforward.connection import Connection
+from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest
-from rollforward.watching_runs import watch_runs
+from rollforward.tracking.watch_runs import watch_runs
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 

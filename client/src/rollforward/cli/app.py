@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from rollforward._printable import printable
 from rollforward.cli.failures import explain, refuse_usage
 from rollforward.cli.help import HELP_FLAGS, Flowing, prepare
 from rollforward.cli.options import EVERYWHERE_HELP, examples
-from rollforward.printable import printable
 
 _ALIASES: Final = Group("Aliases and their past", sort_key=1)
 _NOUNS: Final = Group("Runs and models", sort_key=0)
@@ -171,8 +171,8 @@ def _wants_json(tokens: Sequence[str]) -> bool:
 
 def _close() -> None:
     # A command that never connected has no gRPC loaded, and shall not load it now.
-    if "rollforward.connection" in sys.modules:
-        sys.modules["rollforward.connection"].close()
+    if "rollforward._transport.connection" in sys.modules:
+        sys.modules["rollforward._transport.connection"].close()
 
 
 def _drop_output() -> None:

@@ -14,13 +14,13 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
+from rollforward._printable import printable
 from rollforward.cli.evidence import verdict
 from rollforward.cli.exports import WRITERS
 from rollforward.cli.failures import REFUSED
 from rollforward.cli.options import READING, ActorFilter, Cause, Limit, Reading, Since, Until, examples
 from rollforward.cli.output import grid, moment, print_json
 from rollforward.cli.progress import bar
-from rollforward.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

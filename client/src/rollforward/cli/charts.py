@@ -11,7 +11,7 @@ from rollforward.cli.output import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rollforward.metrics import MetricIntervals
+    from rollforward.tracking.metrics import MetricIntervals
 
 _LINES: Final = 12
 

@@ -8,11 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import rollforward as rf
+from rollforward._printable import printable
 from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output import print_json
 from rollforward.cli.progress import bar
-from rollforward.printable import printable
 
 Reference = Annotated[
     str,

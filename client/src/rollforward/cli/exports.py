@@ -6,8 +6,8 @@ import csv
 import json
 from typing import TYPE_CHECKING, Final
 
-from rollforward.cloudevents import to_cloudevent
-from rollforward.printable import csv_cell, printable_json
+from rollforward._printable import csv_cell, printable_json
+from rollforward.operations.cloudevents import to_cloudevent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

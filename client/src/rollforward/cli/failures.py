@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from rollforward.printable import printable
+from rollforward._printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,8 +84,8 @@ def _report(reason: str | None, message: str, metadata: Mapping[str, str], *, as
 
 
 def _message(error: RollforwardError) -> str:
+    from rollforward._transport.connection import current  # noqa: PLC0415
     from rollforward.cli.suggestions import near_names  # noqa: PLC0415 - as above
-    from rollforward.connection import current  # noqa: PLC0415
     from rollforward.errors import Conflict, PreconditionFailed, Unavailable  # noqa: PLC0415
 
     parts = [error.message or "no more is known"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import RenderableType
 
-    from rollforward.connection import Connection
+    from rollforward._transport.connection import Connection
 
 EVERYWHERE: Final = Group("Options of every command", sort_key=9)
 
@@ -64,7 +64,7 @@ class Reading:
 
     def connect(self) -> Connection:
         """Make the connection that the SDK's functions use from now on."""
-        from rollforward.connection import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
+        from rollforward._transport.connection import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
 
         return connect(self.server, actor=self._actor, timeout=self.timeout, read_at_head=not self.stale)
 

@@ -15,8 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from rollforward._printable import printable
 from rollforward.cli.documents import document, plain, plain_run, print_json, print_json_line, word
-from rollforward.printable import printable
 from rollforward.v1 import AliasCause
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import rollforward as rf
+from rollforward._printable import printable
 from rollforward.cli.failures import REFUSED, UsageError
 from rollforward.cli.options import DELIVERING, Delivering, flag
 from rollforward.cli.output import document, grid, print_json_line
 from rollforward.cli.progress import bar
-from rollforward.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,6 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
-from rollforward import webhooks
 from rollforward.cli.identifiers import webhook_id
 from rollforward.cli.options import (
     DEFAULTS,
@@ -22,6 +21,7 @@ from rollforward.cli.options import (
     examples,
 )
 from rollforward.cli.output import grid, moment, pairs, plain, short_id, word
+from rollforward.operations import webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

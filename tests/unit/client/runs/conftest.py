@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rollforward import v1
-from rollforward.connection import Connection
-from rollforward.run import Run
+from rollforward._transport.connection import Connection
+from rollforward.tracking.live_run.run import Run
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import Tracking, open_run
 

@@ -14,10 +14,10 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
-from rollforward.connection import Connection
+from rollforward._series import unpack
+from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed
-from rollforward.run import Run
-from rollforward.series import unpack
+from rollforward.tracking.live_run.run import Run
 from tests.unit.client.runs.tracking_service import MODEL, RUN, Tracking
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rollforward import v1
-from rollforward.journal import Journal, journals
-from rollforward.journal_reader import Reader
-from rollforward.journal_records import Call
+from rollforward._journal.directory import Journal, journals
+from rollforward._journal.reader import Reader
+from rollforward._journal.records import Call
 
 IMPORTS = "import os, signal, sys, threading\nimport rollforward as rf\n"
 START = "r = rf.start_run('exit', offline=True)\n"

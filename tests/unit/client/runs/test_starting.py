@@ -12,10 +12,10 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
-from rollforward.connection import Connection
+from rollforward._journal.directory import journals
+from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
-from rollforward.journal import journals
-from rollforward.run import Run
+from rollforward.tracking.live_run.run import Run
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve

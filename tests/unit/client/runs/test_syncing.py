@@ -9,13 +9,13 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
-from rollforward.connection import Connection
-from rollforward.journal import Head, Journal
-from rollforward.journal_records import Count, framed_point
-from rollforward.journal_strand import Strand
-from rollforward.run import Run
-from rollforward.syncing import waiting
-from rollforward.writer import Writer
+from rollforward._journal.directory import Head, Journal
+from rollforward._journal.records import Count, framed_point
+from rollforward._journal.segment_writer import Strand
+from rollforward._journal.sync import waiting
+from rollforward._journal.writer import Writer
+from rollforward._transport.connection import Connection
+from rollforward.tracking.live_run.run import Run
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, open_writer
 

@@ -10,16 +10,17 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import delivery, v1
-from rollforward.connection import Connection
-from rollforward.delivery import Delivery
+from rollforward import v1
+from rollforward._journal import delivery
+from rollforward._journal.delivery import Delivery
+from rollforward._journal.directory import Head, Journal
+from rollforward._journal.reader import MemoryReader
+from rollforward._journal.records import Count, framed_point
+from rollforward._journal.segment_writer import Strand
+from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed, Unauthenticated, Unavailable
-from rollforward.journal import Head, Journal
-from rollforward.journal_reader import MemoryReader
-from rollforward.journal_records import Count, framed_point
-from rollforward.journal_strand import Strand
-from rollforward.run import Run
-from rollforward.run_records import label_records
+from rollforward.tracking.live_run.run import Run
+from rollforward.tracking.live_run.run_records import label_records
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import (

@@ -14,13 +14,13 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from rollforward import v1
-from rollforward.connection import Connection
+from rollforward._journal.directory import Head
+from rollforward._journal.segment_writer import Strand
+from rollforward._journal.writer import Writer
+from rollforward._series import unpack
+from rollforward._transport.connection import Connection
 from rollforward.errors import DETAILS_KEY, DOMAIN
-from rollforward.journal import Head
-from rollforward.journal_strand import Strand
-from rollforward.run import Run
-from rollforward.series import unpack
-from rollforward.writer import Writer
+from rollforward.tracking.live_run.run import Run
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Service
 

@@ -1,0 +1,1 @@
+"""Artifacts: trees of files, their manifests, and their transfer with every byte verified."""

@@ -1,0 +1,267 @@
+"""Artifacts: upload trees of files, and download them with every byte verified."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from rollforward import v1
+from rollforward._artifacts import grpc_transfer, http_transfer
+from rollforward._artifacts.grpc_transfer import BlobUpload
+from rollforward._artifacts.manifests import CHUNK_BYTES, Tree, build_tree, check_manifest, manifest_digest
+from rollforward._artifacts.partial_download import gathering, is_part
+from rollforward._artifacts.portable_names import check_writable
+from rollforward._artifacts.transfer import RESUMED, Transfer, mismatch
+from rollforward._transport.connection import Connection, current
+from rollforward.errors import InvalidRequest, PreconditionFailed
+from rollforward.references import is_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from os import PathLike
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total), in bytes, one call at a time, from the threads that transfer."""
+
+# A store far away is asked for one blob after the other.
+_DIGESTS_PER_CALL: Final = 1_000
+_SLOWEST: Final = 250  # blobs a second
+
+
+def upload(
+    path: str | PathLike[str],
+    *,
+    only_file: bool = False,
+    progress: Progress | None = None,
+    connection: Connection | None = None,
+) -> tuple[str, str]:
+    """Store a directory, or one file, as an artifact; blobs that are stored already are not sent again.
+
+    Returns the manifest's digest, and the last name of the path. With `only_file` a directory is refused.
+    Raises InvalidRequest (see manifests.build_tree; DIGEST_MISMATCH when a file changed meanwhile), OSError,
+    Unavailable.
+    """
+    source = Path(path)
+    if only_file and not source.is_file():
+        raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
+    link = current(connection)
+    return _store(link, build_tree(source), progress), source.name
+
+
+def get_manifest(digest: str, *, connection: Connection | None = None) -> v1.Manifest:
+    """The manifest of an artifact, verified against its digest.
+
+    Raises InvalidRequest (INVALID_DIGEST), NotFound (ARTIFACT_NOT_FOUND), InternalError (DIGEST_MISMATCH) when it is
+    damaged.
+    """
+    if not is_digest(digest):
+        raise InvalidRequest("INVALID_DIGEST", f"{digest!r} is not a digest", {"digest": digest})
+    link = current(connection)
+    manifest = link.call(link.artifacts.GetManifest, v1.GetManifestRequest(digest=digest)).manifest
+    if manifest_digest(manifest) != digest:
+        raise mismatch(digest)
+    check_manifest(manifest)
+    return manifest
+
+
+def collect_garbage(
+    *, dry_run: bool = False, min_age: int | None = None, connection: Connection | None = None
+) -> Iterator[v1.CollectGarbageResponse]:
+    """Set aside the blobs that nothing names, and remove those set aside long enough ago; yields how far it is.
+
+    What is younger than `min_age` seconds stays, a day unless it is given: no upload may take longer. With `dry_run` it
+    only says what would be done. Raises, while it is iterated, InvalidRequest (INVALID_AGE), PreconditionFailed
+    (COLLECTION_RUNNING, ARTIFACT_LOST), Unavailable.
+    """
+    if min_age is not None and min_age < 1:
+        raise InvalidRequest("INVALID_AGE", f"an age is at least a second, not {min_age}")
+    link = current(connection)
+    request = v1.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age or 0)
+    yield from link.stream(link.artifacts.CollectGarbage, request)
+
+
+def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progress: Progress | None) -> None:
+    """Write a manifest's files below `target`, a path at which there is nothing or an empty directory.
+
+    The tree appears there complete and verified, or not at all. What an earlier call that broke off left is gone on
+    with. Raises InvalidRequest (INVALID_PATH, DESTINATION_NOT_EMPTY), and as receive_tree.
+    """
+    check_manifest(manifest)
+    refuse_occupied(target)
+    stays = _stays(target)
+    with gathering(manifest_digest(manifest), target / "tree" if stays else target) as scratch:
+        tree = scratch / "tree"
+        receive_tree(manifest, tree, link, progress)
+        if not stays:
+            # Renaming replaces an empty directory, and fails if somebody filled it meanwhile.
+            tree.replace(target)
+            return
+        refuse_occupied(target)
+        for entry in tree.iterdir():
+            entry.rename(target / entry.name)
+
+
+def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
+    """Complete the files of a checked manifest below `tree`, where nothing else is, and verify them all.
+
+    Raises InvalidRequest (INVALID_PATH, on Windows, for names that mean something else there), NotFound
+    (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
+    """
+    check_writable([file.path for file in manifest.files])
+    paths: dict[str, list[Path]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+    for file in manifest.files:
+        paths[file.digest].append(tree.joinpath(*file.path.split("/")))
+        sizes[file.digest] = file.size_bytes
+    _make([path for places in paths.values() for path in places])
+    transfer = Transfer(link, sum(sizes.values()), progress)
+
+    def receive(digest: str) -> None:
+        first, *others = paths[digest]
+        with first.open("r+b") as file:
+            _BlobDownload(transfer, digest, sizes[digest], file).run()
+        for other in others:
+            shutil.copyfile(first, other)
+
+    transfer.run(receive, paths)
+
+
+def refuse_occupied(target: Path) -> None:
+    """Refuse a destination that holds something. Raises InvalidRequest (DESTINATION_NOT_EMPTY)."""
+    if target.is_symlink() or target.is_file() or (target.is_dir() and not _is_empty(target)):
+        message = f"{str(target)!r} is not an empty directory"
+        raise InvalidRequest("DESTINATION_NOT_EMPTY", message, {"path": str(target)})
+
+
+def _is_empty(folder: Path) -> bool:
+    parts = _stays(folder)
+    return not [entry for entry in folder.iterdir() if not (parts and is_part(entry))]
+
+
+def _stays(target: Path) -> bool:
+    """Whether a directory can be filled, and not be replaced by another one."""
+    return target.is_dir() and (os.path.ismount(target) or target.samefile("."))
+
+
+def hash_blob(path: Path) -> str:
+    """The digest of a file's bytes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _store(link: Connection, tree: Tree, progress: Progress | None) -> str:
+    """Send what is missing, and the manifest; its digest."""
+    _upload_blobs(link, tree, progress)
+    try:
+        return _create_manifest(link, tree.manifest)
+    except PreconditionFailed as error:
+        if error.reason != "BLOB_MISSING":
+            raise
+    # What was there when a very long upload began was collected as garbage before it ended.
+    _upload_blobs(link, tree, progress)
+    return _create_manifest(link, tree.manifest)
+
+
+def _create_manifest(link: Connection, manifest: v1.Manifest) -> str:
+    request = v1.CreateManifestRequest(manifest=manifest)
+    timeout = link.timeout + len(manifest.files) / _SLOWEST
+    return link.call(link.artifacts.CreateManifest, request, timeout=timeout).digest
+
+
+def _upload_blobs(link: Connection, tree: Tree, progress: Progress | None) -> None:
+    sizes = {file.digest: file.size_bytes for file in tree.manifest.files}
+    missing = _find_missing(link, list(sizes))
+    transfer = Transfer(link, sum(sizes.values()), progress)
+    transfer.add(sum(size for digest, size in sizes.items() if digest not in missing))
+    transfer.run(lambda digest: _upload_blob(transfer, digest, tree.sources[digest], sizes[digest]), missing)
+
+
+def _find_missing(link: Connection, digests: Sequence[str]) -> dict[str, None]:
+    missing: dict[str, None] = {}
+    for start in range(0, len(digests), _DIGESTS_PER_CALL):
+        request = v1.FindMissingBlobsRequest(digests=digests[start : start + _DIGESTS_PER_CALL])
+        missing.update(dict.fromkeys(link.call(link.artifacts.FindMissingBlobs, request).missing))
+    return missing
+
+
+def _upload_blob(transfer: Transfer, digest: str, source: Path, size: int) -> None:
+    if size < RESUMED or not http_transfer.upload(transfer, digest, source, size):
+        BlobUpload(transfer, digest, source, size).run()
+
+
+def _make(paths: Sequence[Path]) -> None:
+    """Make files that are not there yet. Raises FileExistsError where two of them are one."""
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    files: set[tuple[int, int]] = set()
+    for path in paths:
+        with path.open("ab") as file:
+            found = os.fstat(file.fileno())
+        # Where fewer names are told apart than here, one file would be written over another.
+        if (found.st_dev, found.st_ino) in files:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        files.add((found.st_dev, found.st_ino))
+
+
+class _BlobDownload:
+    """The download of one blob into a file that may hold a part of it; what arrives stays, for the next attempt."""
+
+    def __init__(self, transfer: Transfer, digest: str, size: int, file: BinaryIO) -> None:
+        self._transfer = transfer
+        self._digest = digest
+        self._size = size
+        self._file = file
+        self._sha256 = hashlib.sha256()
+
+    def run(self) -> None:
+        """Complete the file. Raises as receive_tree."""
+        self._take_what_is_there()
+        if self._size >= RESUMED and self._transfer.direct and self._held < self._size:
+            self._take(http_transfer.download(self._transfer, self._digest, self._held))
+        only_of_the_service = not self._held
+        self._ask()
+        if not self._is_right() and not only_of_the_service:
+            self._begin_anew()
+            self._ask()
+        if not self._is_right():
+            self._begin_anew()
+            raise mismatch(self._digest)
+
+    @property
+    def _held(self) -> int:
+        return self._file.tell()
+
+    def _take_what_is_there(self) -> None:
+        while chunk := self._file.read(CHUNK_BYTES):
+            self._sha256.update(chunk)
+        self._transfer.add(self._held)
+
+    def _ask(self) -> None:
+        if self._held < self._size:
+            self._transfer.insist(self._attempt, self._size - self._held, lambda: self._held)
+
+    def _attempt(self, seconds: float | None) -> None:
+        self._take(grpc_transfer.download(self._transfer, self._digest, self._held, seconds))
+
+    def _take(self, chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            self._file.write(chunk)
+            self._sha256.update(chunk)
+            self._transfer.add(len(chunk))
+            if self._held > self._size:
+                return
+
+    def _is_right(self) -> bool:
+        return self._held == self._size and f"sha256:{self._sha256.hexdigest()}" == self._digest
+
+    def _begin_anew(self) -> None:
+        self._transfer.add(-self._held)
+        self._file.seek(0)
+        self._file.truncate()
+        self._sha256 = hashlib.sha256()

@@ -1,0 +1,434 @@
+"""The way to the services: channels, metadata, deadlines, retries, and the process's default connection."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import threading
+import uuid
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+from urllib.parse import quote, unquote
+
+import grpc
+from google.protobuf.message import Message
+
+from rollforward import v1
+from rollforward._transport.address import DEFAULT_ADDRESS, parse_address
+from rollforward._transport.backoff import Backoff
+from rollforward._transport.channel import is_answer, is_out_of_reach, open_channel, refused_connection
+from rollforward._transport.epochs import Epochs
+from rollforward._transport.response_warnings import notice
+from rollforward.errors import (
+    EPOCH_CHANGED,
+    InternalError,
+    InvalidRequest,
+    RollforwardError,
+    Unavailable,
+    epochs_in,
+    from_rpc_error,
+    judged_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+DEFAULT_TIMEOUT: Final = 30.0
+# In place of positions: the result must have reached the head of every log that it comes from.
+_HEAD: Final = "head"
+# The initial metadata of a result that may be old because rows do not follow their log: it says why.
+_STALE: Final = "rollforward-stale"
+# How long a command tries to connect to an address at which nothing has ever answered, in seconds.
+CONNECT_SECONDS: Final = 0.5
+# Whose positions a service's answers carry, by the file that declares the answer.
+_LOG_OF_FILE: Final[Mapping[str, str]] = {
+    f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
+} | {
+    "rollforward/v1/webhook_service.proto": "webhooks",
+    "rollforward/v1/policy_service.proto": "registry",
+    "rollforward/v1/logged_model_service.proto": "tracking",
+}
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+_T = TypeVar("_T")
+
+
+def new_request_id() -> str:
+    """A fresh id that makes the repetition of a command harmless: 32 hex digits."""
+    return uuid.uuid4().hex
+
+
+class Connection:
+    """Channels to the services; safe for use by many threads.
+
+    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. When
+    results may be old because a service's rows do not follow their log, it warns once (RollforwardWarning). gRPC does
+    not survive a fork: a child process makes a connection of its own.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        actor: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        correlation_id: str = "",
+        read_at_head: bool = False,
+    ) -> None:
+        """Prepare to talk to the services; nothing is sent yet.
+
+        `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then
+        localhost:50051. `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system.
+        `timeout` is in seconds, for each call with all its retries. `correlation_id` marks every event that this
+        connection causes. With `read_at_head` a read also sees what others wrote before it was sent, at the price of
+        a round trip from the service to its log; without it such events may be missing for up to 0.2 s.
+        Raises InvalidRequest (INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID).
+        """
+        self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
+        self.actor = actor or os.environ.get("ROLLFORWARD_ACTOR") or _os_user()
+        self.timeout = _checked_timeout(timeout)
+        self._endpoints = parse_address(self.address)
+        self._fixed = _fixed_metadata(self.actor, correlation_id)
+        self._read_at_head = read_at_head
+        self._lock = threading.Lock()
+        self._channels: dict[str, grpc.Channel] = {}
+        self._positions: dict[str, int] = {}
+        self._epochs = Epochs()
+        self._stale_files: set[str] = set()
+        self._closed = False
+        self._answered = False
+        self.refused = False
+        """True when nothing listens at the address: it has never answered, and refused the last call."""
+
+    @cached_property
+    def tracking(self) -> v1.TrackingServiceStub:
+        """The raw stub of the tracking service."""
+        return v1.TrackingServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def logged_models(self) -> v1.LoggedModelServiceStub:
+        """The raw stub of the logged models' service, which is part of tracking."""
+        return v1.LoggedModelServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def artifacts(self) -> v1.ArtifactServiceStub:
+        """The raw stub of the artifact service, which lives with tracking."""
+        return v1.ArtifactServiceStub(self._channel("tracking"))
+
+    @cached_property
+    def registry(self) -> v1.RegistryServiceStub:
+        """The raw stub of the registry."""
+        return v1.RegistryServiceStub(self._channel("registry"))
+
+    @cached_property
+    def policies(self) -> v1.PolicyServiceStub:
+        """The raw stub of the policy service, which is part of the registry."""
+        return v1.PolicyServiceStub(self._channel("registry"))
+
+    @cached_property
+    def serving(self) -> v1.ServingServiceStub:
+        """The raw stub of the serving service."""
+        return v1.ServingServiceStub(self._channel("serving"))
+
+    @cached_property
+    def audit(self) -> v1.AuditServiceStub:
+        """The raw stub of the audit service."""
+        return v1.AuditServiceStub(self._channel("audit"))
+
+    @cached_property
+    def webhooks(self) -> v1.WebhookServiceStub:
+        """The raw stub of the webhooks service."""
+        return v1.WebhookServiceStub(self._channel("webhooks"))
+
+    @cached_property
+    def systems(self) -> tuple[v1.SystemServiceStub, ...]:
+        """The raw stub of the system service in each process that the address names."""
+        services = {endpoint: service for service, endpoint in self._endpoints.items()}
+        return tuple(v1.SystemServiceStub(self._channel(service)) for service in services.values())
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        timeout: float | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
+    ) -> _Response:
+        """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the
+        connection's). If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
+
+        Raises the RollforwardError that the answer stands for. If it is not known whether a command was done, the error
+        has its `request_id`.
+        """
+        try:
+            return self.retry(
+                lambda seconds: self._answer(method, request, seconds), timeout=timeout, connect_timeout=connect_timeout
+            )
+        except (Unavailable, InternalError) as error:
+            error.request_id = getattr(request, "request_id", "")
+            raise
+
+    def retry(
+        self,
+        attempt: Callable[[float | None], _T],
+        *,
+        timeout: float | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
+    ) -> _T:
+        """Call `attempt` with the seconds left, again while the service is out of reach.
+
+        Raises the RollforwardError of the last attempt.
+        """
+        backoff = Backoff(self.timeout if timeout is None else _checked_timeout(timeout))
+        connecting = Backoff(connect_timeout, longest=0.1)
+        while True:
+            self._refuse_when_closed()
+            try:
+                answer = attempt(backoff.remaining())
+            except grpc.RpcError as error:
+                if self.adopts_epoch(error):
+                    continue
+                pauses = connecting if self.note_failure(error) else backoff
+                if not is_out_of_reach(error) or not pauses.pause():
+                    if seen := judged_at(error):
+                        self.note_position(*seen)
+                    raise self.failure(error) from error
+            except ValueError:
+                # What gRPC raises for a channel that another thread has just closed.
+                self._refuse_when_closed()
+                raise
+            else:
+                self.note_answer()
+                return answer
+
+    def stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[_Response]:
+        """The answers to one request, without retries and without a deadline unless one is given in seconds.
+
+        Raises the RollforwardError that a failure stands for. Leaving the loop cancels the call.
+        """
+        self._refuse_when_closed()
+        while True:
+            call = method(request, timeout=timeout, metadata=self.metadata())
+            try:
+                for number, answer in enumerate(call):
+                    self.note_answer()
+                    if number == 0:
+                        self._warn_when_stale(call, answer)
+                    yield answer
+            except grpc.RpcError as error:
+                if self.adopts_epoch(error):  # refused before there was an answer
+                    continue
+                self.note_failure(error)
+                raise self.failure(error) from error
+            finally:
+                call.cancel()
+            return
+
+    def note_answer(self) -> None:
+        """Note that something answers at the address."""
+        self._answered, self.refused = True, False
+
+    def note_failure(self, error: grpc.RpcError) -> bool:
+        """Note a failed call; return whether nothing listens at the address, as far as is known."""
+        refusal = refused_connection(error)
+        self._answered = self._answered or is_answer(error)
+        self.refused = bool(refusal) and not self._answered
+        return self.refused
+
+    def failure(self, error: grpc.RpcError) -> RollforwardError:
+        """The exception that a failed call stands for; its caller learns of an epoch by it."""
+        if not (self.refused and (refusal := refused_connection(error))):
+            refused = from_rpc_error(error)
+            if refused.reason == EPOCH_CHANGED:
+                with self._lock:
+                    self._epochs.tell(refused.metadata.get("log", ""))
+            return refused
+        endpoints = sorted(set(self._endpoints.values()))
+        way_out = "Is the server running? Start it with 'rollforward up'"
+        message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {way_out}"
+        return Unavailable(grpc.StatusCode.UNAVAILABLE.name, message)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call: who acts, and the positions that the answer must have reached."""
+        with self._lock:
+            seen = sorted(self._positions.items())
+            known = [f"{log}={position}{self._epochs.suffix(log)}" for log, position in seen]
+        positions = ",".join([_HEAD] * self._read_at_head + known)
+        return (*self._fixed, ("rollforward-min-position", positions)) if positions else self._fixed
+
+    def note_position(self, log: str, position: int) -> None:
+        """Remember that a position of a log was seen, so that later reads are not older."""
+        with self._lock:
+            if position > self._positions.get(log, 0):
+                self._positions[log] = position
+
+    def epoch(self, log: str) -> int:
+        """Return the epoch of a log that revisions of this connection were read in; 0 for the first, or not known.
+
+        It stays the same until a refusal, LOG_EPOCH_CHANGED, has told the caller that it changed.
+        """
+        with self._lock:
+            return self._epochs.read_in.get(log, 0)
+
+    def assume_epoch(self, epoch: int) -> None:
+        """Take revisions that the caller holds as read in an epoch, by whatever connection."""
+        with self._lock:
+            self._epochs.read_in.update(registry=0 if epoch == 1 else epoch, tracking=0 if epoch == 1 else epoch)
+
+    def note_epoch(self, log: str, epoch: int) -> bool:
+        """Take over the epoch that a log is in, 0 for the first; whether it is another than before.
+
+        Positions of the epoch before are forgotten: they may name other events now.
+        """
+        with self._lock:
+            if changed := self._epochs.note(log, epoch):
+                self._positions.pop(log, None)
+            return changed
+
+    def adopts_epoch(self, error: grpc.RpcError) -> bool:
+        """Forget positions of an ended epoch if a call was refused for them; return whether it may be repeated."""
+        refused = from_rpc_error(error)
+        if refused.reason != EPOCH_CHANGED:
+            return False
+        epoch = int(refused.metadata.get("epoch", "0"))
+        return self.note_epoch(refused.metadata.get("log", ""), 0 if epoch == 1 else epoch)
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """The highest position seen of each log."""
+        with self._lock:
+            return dict(self._positions)
+
+    def close(self) -> None:
+        """Close the channels; calls under way fail as cancelled. Closing twice is harmless."""
+        with self._lock:
+            self._closed = True
+            channels = list(self._channels.values())
+            self._channels.clear()
+        for channel in channels:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Connection({self.address!r}, actor={self.actor!r})"
+
+    def _answer(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, seconds: float | None
+    ) -> _Response:
+        response, call = method.with_call(request, timeout=seconds, metadata=self.metadata())
+        log = _LOG_OF_FILE.get(response.DESCRIPTOR.file.name)
+        self._note_epochs(call, log)
+        self._warn_when_stale(call, response)
+        if log is not None and "position" in response.DESCRIPTOR.fields_by_name:
+            self.note_position(log, int(getattr(response, "position")))  # noqa: B009 - the field differs by message
+        return response
+
+    def _note_epochs(self, call: grpc.Call, log: str | None) -> None:
+        epochs = dict(epochs_in(call.trailing_metadata()))
+        for named in epochs.keys() | ({log} if log else set()):
+            self.note_epoch(named, epochs.get(named, 0))
+
+    def _warn_when_stale(self, call: grpc.Call, response: Message) -> None:
+        """Warn that a result comes from rows which do not follow their log, not again until they do follow it."""
+        why = next((str(value) for key, value in call.initial_metadata() or () if key == _STALE), "")
+        file = response.DESCRIPTOR.file.name
+        with self._lock:
+            known = file in self._stale_files
+            (self._stale_files.add if why else self._stale_files.discard)(file)
+        if why and not known:
+            notice(f"results may be old: {unquote(why)}")
+
+    def _channel(self, service: str) -> grpc.Channel:
+        endpoint = self._endpoints.get(service)
+        if endpoint is None:
+            message = f"the address {self.address!r} does not say where the {service} service is"
+            raise InvalidRequest("SERVICE_UNKNOWN", message, {"service": service})
+        with self._lock:
+            self._refuse_when_closed()
+            if endpoint not in self._channels:
+                self._channels[endpoint] = open_channel(endpoint)
+            return self._channels[endpoint]
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise InvalidRequest("CONNECTION_CLOSED", "the connection was closed")
+
+
+def connect(
+    address: str | None = None,
+    *,
+    actor: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    correlation_id: str = "",
+    read_at_head: bool = False,
+) -> Connection:
+    """Make a connection, and make it the one that every function uses unless told otherwise.
+
+    See Connection for the arguments.
+    """
+    connection = Connection(
+        address, actor=actor, timeout=timeout, correlation_id=correlation_id, read_at_head=read_at_head
+    )
+    with _default_lock:
+        _default["connection"] = connection
+    return connection
+
+
+def current(connection: Connection | None = None) -> Connection:
+    """The given connection, else the process's default one, made from the environment when there is none yet."""
+    if connection is not None:
+        return connection
+    with _default_lock:
+        if "connection" not in _default:
+            _default["connection"] = Connection()
+        return _default["connection"]
+
+
+def close() -> None:
+    """Close the process's default connection, if there is one, and forget it."""
+    with _default_lock:
+        connection = _default.pop("connection", None)
+    if connection is not None:
+        connection.close()
+
+
+_default: Final[dict[str, Connection]] = {}
+_default_lock: Final = threading.Lock()
+
+
+def _fixed_metadata(actor: str, correlation_id: str) -> tuple[tuple[str, str], ...]:
+    fixed = (("rollforward-actor", quote(actor, safe="")),)
+    if not correlation_id:
+        return fixed
+    if not (correlation_id.isascii() and correlation_id.isprintable()):
+        raise InvalidRequest("INVALID_CORRELATION_ID", "a correlation id is printable ASCII")
+    return (*fixed, ("rollforward-correlation-id", correlation_id))
+
+
+def _checked_timeout(seconds: float) -> float:
+    if not seconds > 0:
+        raise InvalidRequest("INVALID_TIMEOUT", f"a timeout is a number of seconds above 0, not {seconds}")
+    return seconds
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        # A container's user id often has no name.
+        return str(os.getuid())

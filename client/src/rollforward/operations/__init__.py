@@ -1,0 +1,1 @@
+"""Operate the system: its status, deployments, recorded events and webhooks."""

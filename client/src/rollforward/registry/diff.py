@@ -1,0 +1,160 @@
+"""What differs: between two points in the past of aliases, between two versions, and what one move changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rollforward import v1
+from rollforward._artifacts.trees import get_manifest
+from rollforward._transport.connection import Connection, current
+from rollforward.errors import PreconditionFailed
+from rollforward.registry.aliases import resolve_all
+from rollforward.registry.history import changes_at
+from rollforward.registry.models import get_model
+from rollforward.registry.versions import get_version
+from rollforward.tracking.runs import get_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rollforward.references import Past
+
+Value = str | int | float | None
+
+
+class AssignmentDifference(NamedTuple):
+    """An alias that names another version at one point than at the other; None where it is not set."""
+
+    model: str
+    alias: str
+    before: v1.Alias | None
+    after: v1.Alias | None
+
+
+class AliasesDifference(NamedTuple):
+    """How the assignments differ between two points, each with the position and time that it stands for."""
+
+    before: v1.ResolveAliasesResponse
+    after: v1.ResolveAliasesResponse
+    differences: tuple[AssignmentDifference, ...]
+    """By model and alias."""
+
+
+class Difference(NamedTuple):
+    """One thing that differs between two versions; None where it is not there."""
+
+    kind: str
+    """"digest", "size" (bytes), "run", "param", "metric" (its last value), "tag" (of the version) or "file" (its
+    digest)."""
+    key: str
+    """The parameter, metric, tag or path; empty for the other kinds."""
+    before: Value
+    after: Value
+
+
+class VersionsDifference(NamedTuple):
+    """How two versions differ."""
+
+    before: v1.Version | None
+    """None when an alias was not set before."""
+    after: v1.Version | None
+    """None when an alias was removed."""
+    differences: tuple[Difference, ...]
+    """By kind and key."""
+
+
+class MoveDifference(NamedTuple):
+    """What one change of an alias changed."""
+
+    change: v1.AliasChange
+    versions: VersionsDifference
+
+
+def diff_aliases(
+    model: str = "", before: Past | None = None, after: Past | None = None, *, connection: Connection | None = None
+) -> AliasesDifference:
+    """The assignments of a model's aliases, or with "" of all, that differ between two points in the past.
+
+    A point is a revision, an aware datetime or an RFC 3339 time, None for now. An alias that was moved away and back
+    does not differ. Raises as resolve_all.
+    """
+    link = current(connection)
+    first, second = (resolve_all(model, point, connection=link) for point in (before, after))
+    held_before, held_after = _by_name(first), _by_name(second)
+    found = tuple(
+        AssignmentDifference(*name, held_before.get(name), held_after.get(name))
+        for name in sorted(held_before.keys() | held_after.keys())
+        if _version_of(held_before.get(name)) != _version_of(held_after.get(name))
+    )
+    return AliasesDifference(first, second, found)
+
+
+def diff_versions(model: str, before: int, after: int, *, connection: Connection | None = None) -> VersionsDifference:
+    """What differs between two versions of a model: files, size, and their runs' parameters and metrics, and tags.
+
+    Raises as get_version, get_run and get_manifest.
+    """
+    return _diff(current(connection), model, before, after)
+
+
+def diff_move(revision: int, *, connection: Connection | None = None) -> list[MoveDifference]:
+    """What the moves at one revision changed, a difference between two versions for each alias that they moved.
+
+    Raises as changes_at and diff_versions.
+    """
+    link = current(connection)
+    return [
+        MoveDifference(one, _diff(link, _name_now(link, one.model), one.from_version, one.to_version))
+        for one in changes_at(revision, connection=link)
+    ]
+
+
+def _name_now(link: Connection, name_then: str) -> str:
+    try:
+        return get_model(name_then, connection=link).name
+    except PreconditionFailed as error:
+        if error.reason != "MODEL_RENAMED":
+            raise
+        return error.metadata["renamed_to"]
+
+
+def _diff(link: Connection, model: str, before: int, after: int) -> VersionsDifference:
+    versions = [get_version(model, number, connection=link) if number else None for number in (before, after)]
+    facts = [{} if version is None else dict(_facts(link, version)) for version in versions]
+    keys = sorted(facts[0].keys() | facts[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
+    found = tuple(
+        Difference(*key, facts[0].get(key), facts[1].get(key))
+        for key in keys
+        # By what they look like: NaN is not equal to itself, and yet no difference.
+        if repr(facts[0].get(key)) != repr(facts[1].get(key))
+    )
+    return VersionsDifference(versions[0], versions[1], found)
+
+
+_KINDS = ("digest", "size", "run", "param", "metric", "tag", "file")
+
+
+def _facts(link: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
+    yield ("digest", ""), version.digest
+    manifest = get_manifest(version.digest, connection=link)
+    yield ("size", ""), sum(file.size_bytes for file in manifest.files)
+    yield from _of("file", {file.path: file.digest for file in manifest.files})
+    yield from _of("tag", version.tags)
+    if version.run_id:
+        yield ("run", ""), version.run_id
+        run = get_run(version.run_id, connection=link)
+        yield from _of("param", run.params)
+        yield from _of("metric", {key: summary.last for key, summary in run.metrics.items()})
+
+
+def _of(kind: str, values: Mapping[str, str] | Mapping[str, float]) -> Iterator[tuple[tuple[str, str], Value]]:
+    for key, value in values.items():
+        yield (kind, key), value
+
+
+def _by_name(resolved: v1.ResolveAliasesResponse) -> dict[tuple[str, str], v1.Alias]:
+    return {(alias.model, alias.alias): alias for alias in resolved.aliases}
+
+
+def _version_of(alias: v1.Alias | None) -> int:
+    return 0 if alias is None else alias.version

@@ -1,0 +1,76 @@
+"""Follow aliases: every change once, in order, across lost connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rollforward import v1
+from rollforward._transport.connection import Connection, current
+from rollforward._transport.resumable_stream import Following
+from rollforward.references import AliasReference, parse_filter, revision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rollforward._transport.channel import AnswerStream
+
+
+def watch(
+    reference: str = "",
+    *,
+    from_revision: int | None = None,
+    epoch: int | None = None,
+    tags: Mapping[str, str] | None = None,
+    connection: Connection | None = None,
+) -> Watch:
+    """Follow "model@alias", all aliases of "model", "@alias" of every model, or with "" every alias.
+
+    `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
+    returns, and `aliases` shows what stands now; with it, after that revision, which was read in an `epoch` of the log
+    (that of this connection, unless it is given). With `tags`, only of models that have
+    all of them at the revision of the change.
+    Raises InvalidRequest (INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD), Conflict (LOG_EPOCH_CHANGED),
+    Unavailable when there is no answer at all.
+    """
+    named = parse_filter(reference)
+    return Watch(current(connection), named, revision(from_revision, "from_revision"), tags, epoch)
+
+
+class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
+    """An endless iterator over alias changes; its `position` is a `from_revision`. See Following."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        reference: AliasReference,
+        from_revision: int | None,
+        tags: Mapping[str, str] | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        self.aliases: tuple[v1.Alias, ...] = ()
+        """What stood when the watch began, or began again in another epoch; empty when it began at a revision."""
+        self._reference = reference
+        self._tags = dict(tags or {})
+        super().__init__(connection, "registry", from_revision, epoch)
+
+    def _open(self, position: int | None) -> AnswerStream[v1.WatchAliasesResponse]:
+        if position is None:
+            self.aliases = ()
+        model, alias = self._reference
+        request = v1.WatchAliasesRequest(
+            model=model,
+            alias=alias,
+            from_revision=position,
+            tags=self._tags,
+            several_appends=True,
+            epoch=self.epoch,
+        )
+        return self._connection.registry.WatchAliases(request, metadata=self._connection.metadata())
+
+    def _take_snapshot(self, step: v1.WatchAliasesResponse) -> bool:
+        self.aliases += tuple(step.snapshot.aliases)
+        return step.snapshot.continues
+
+    def _changes_of(self, step: v1.WatchAliasesResponse) -> Iterator[tuple[int, v1.AliasChange]]:
+        appends = step.appends.appends if step.HasField("appends") else (step.changes,)
+        return ((change.revision, change) for append in appends for change in append.changes)

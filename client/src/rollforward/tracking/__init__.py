@@ -1,0 +1,1 @@
+"""Tracking: experiments, runs, metrics and logged models."""

@@ -1,0 +1,1 @@
+"""A live run: what a training job holds while it logs."""

@@ -1,0 +1,73 @@
+"""Stays in touch with the tracking service while a job lives, so that one that dies is noticed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from rollforward import v1
+from rollforward._transport.backoff import Backoff
+from rollforward.errors import InvalidRequest, from_rpc_error
+
+if TYPE_CHECKING:
+    from rollforward._transport.connection import Connection
+
+_LONGEST_PAUSE: Final = 5.0
+# What no later attempt changes.
+_FINAL: Final = frozenset(
+    {grpc.StatusCode.UNIMPLEMENTED.name, "RUN_DELETED", "EXPERIMENT_DELETED", "CONNECTION_CLOSED", "INVALID_RUN_ID"}
+)
+
+_log: Final = logging.getLogger("rollforward")
+
+
+class Attendance:
+    """A call that stays open as long as the job lives, made again whenever it breaks.
+
+    The kernel closes it when the process ends, however it ends; while the process lives it needs no Python to run.
+    """
+
+    def __init__(self, connection: Connection, run_id: str) -> None:
+        """Begin, in a background thread."""
+        self._connection = connection
+        self._request = v1.AttendRunRequest(run_id=run_id)
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._call: grpc.Call | None = None
+        self._backoff = Backoff(longest=_LONGEST_PAUSE)
+        threading.Thread(target=self._work, name=f"rollforward-attend-{run_id[:8]}", daemon=True).start()
+
+    def close(self) -> None:
+        """End it; the service then hears no more of the job from this process."""
+        with self._lock:
+            self._closing.set()
+            if self._call is not None:
+                self._call.cancel()
+
+    def _work(self) -> None:
+        while not self._closing.is_set() and self._attend():
+            self._closing.wait(self._backoff.next_pause())
+
+    def _attend(self) -> bool:
+        """Whether to try again."""
+        try:
+            with self._lock:
+                if self._closing.is_set():
+                    return False
+                link = self._connection
+                call = link.tracking.AttendRun(self._request, metadata=link.metadata())
+                self._call = call
+            for _ in call:
+                self._backoff.reset()
+        except grpc.RpcError as broken:
+            error = from_rpc_error(broken)
+            _log.debug("run %s is not attended: %s", self._request.run_id, error)
+            return error.reason not in _FINAL
+        except (ValueError, InvalidRequest):
+            # The connection was closed.
+            return False
+        # The service has ended it: the run has ended.
+        return False

@@ -1,0 +1,73 @@
+"""Logs an artifact of a run: at once, or through its journal when the service is out of reach."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rollforward import v1
+from rollforward._artifacts.manifests import build_tree, manifest_digest
+from rollforward._artifacts.trees import upload
+from rollforward._journal import records
+from rollforward._journal.directory import artifact_folder
+from rollforward._journal.records import Count
+from rollforward._transport.connection import new_request_id
+from rollforward.errors import InvalidRequest, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+    from rollforward._journal.writer import Writer
+    from rollforward._transport.connection import Connection
+
+ONE_CALL: Final = Count(0, 0, 1)
+
+
+def log_artifact(
+    link: Connection,
+    writer: Writer,
+    request: v1.LogArtifactRequest,
+    path: str | PathLike[str],
+    *,
+    only_file: bool,
+    progress: Callable[[int, int], None] | None,
+) -> str:
+    """Log a directory, or one file, under the path that the request names; its digest.
+
+    Raises as artifacts.upload, Unavailable only when there is no journal.
+    """
+    request.request_id = new_request_id()
+    if not writer.obstructed:
+        try:
+            request.digest, _ = upload(path, only_file=only_file, progress=progress, connection=link)
+            link.call(link.tracking.LogArtifact, request)
+        except (Unavailable, NotFound) as error:
+            # The run's start may not be delivered yet.
+            if writer.folder is None or (isinstance(error, NotFound) and error.reason != "RUN_NOT_FOUND"):
+                raise
+        else:
+            return request.digest
+    if writer.folder is None:
+        raise Unavailable("NOT_DELIVERED", "the service is out of reach, and there is no journal")
+    digest = _put_aside(path, artifact_folder(writer.folder, request.request_id), only_file=only_file)
+    writer.add(records.artifact(request), ONE_CALL)
+    return digest
+
+
+def _put_aside(path: str | PathLike[str], target: Path, *, only_file: bool) -> str:
+    """Copy a tree as it would be uploaded: all of it or nothing."""
+    source = Path(path)
+    if only_file and not source.is_file():
+        raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
+    tree = build_tree(source)
+    try:
+        for file in tree.manifest.files:
+            place = target.joinpath(*file.path.split("/"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tree.sources[file.digest], place)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return manifest_digest(tree.manifest)

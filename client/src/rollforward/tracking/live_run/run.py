@@ -1,0 +1,172 @@
+"""A live run: what a training job holds while it logs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rollforward import v1
+from rollforward.errors import InvalidRequest
+from rollforward.tracking.live_run.offline_artifacts import ONE_CALL
+from rollforward.tracking.live_run.process_end import ProcessEnd, ending_of
+from rollforward.tracking.live_run.run_log import RunLog
+from rollforward.tracking.live_run.run_records import undelivered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+
+    from rollforward._journal.writer import Outcome, Writer
+    from rollforward._transport.connection import Connection
+    from rollforward.tracking.live_run.heartbeat import Attendance
+    from rollforward.tracking.live_run.process_end import Ending
+    from rollforward.tracking.live_run.system_metrics import SystemMetrics
+
+_ENDINGS: Final[Mapping[str, v1.RunStatus.ValueType]] = {
+    "FINISHED": v1.RUN_STATUS_FINISHED,
+    "FAILED": v1.RUN_STATUS_FAILED,
+    "KILLED": v1.RUN_STATUS_KILLED,
+}
+
+_current: Final[ContextVar[Run | None]] = ContextVar("rollforward_run", default=None)
+
+
+class Run(RunLog):
+    """One execution of a training job, open for logging; safe for use by many threads, and in forked processes.
+
+    Logging appends to a journal on this machine, which a background thread delivers: it waits for nobody, and metrics
+    never raise. As a context manager the run ends with its block: FINISHED, also by SystemExit with status 0, KILLED on
+    KeyboardInterrupt, FAILED on any other exception. Without a block, and without finish(), it ends with the process,
+    by the same rules. In a forked process, and for a worker, finish() delivers and lets the run go on.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        connection: Connection,
+        run_id: str,
+        *,
+        experiment_id: str = "",
+        name: str = "",
+        params: Mapping[str, str] | None = None,
+        begin: bytes | None = None,
+        worker: bool = False,
+    ) -> None:
+        """What start_run and resume_run make.
+
+        `params` are those that it is known to have, `begin` is the first record when the service does not know of it.
+        """
+        super().__init__(writer, connection, run_id)
+        self._params.update(params or {})
+        self.experiment_id = experiment_id
+        """Empty when the run was started without the service."""
+        self.name = name
+        self.worker = worker
+        self.attendance: Attendance | None = None
+        self.system_metrics: SystemMetrics | None = None
+        self._token: Token[Run | None] | None = None
+        if begin is not None:
+            writer.add(begin, ONE_CALL)
+        self._process = ProcessEnd()
+        self._process.call_at_exit(self._finish_at_exit)
+
+    @property
+    def offline(self) -> bool:
+        """Whether it sends nothing, and `rollforward sync` does it all later."""
+        return self._writer.offline
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that this process logged so far is delivered, at most `timeout` seconds (else the
+        connection's); an offline run has nothing to wait for.
+
+        Raises the error of what could not be logged or was refused since the last flush, or Unavailable
+        (NOT_DELIVERED): then the journal keeps it. The metadata "points", "labels" and "calls" say how much.
+        InvalidRequest (INVALID_TIMEOUT) for a timeout that is no number from 0 on.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise InvalidRequest("INVALID_TIMEOUT", f"to flush takes a number of seconds from 0 on, not {timeout}")
+        outcome = self._writer.flush(timeout)
+        if outcome.failure is not None:
+            raise undelivered(outcome, self.run_id)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run, and deliver everything, for at most the connection's timeout; ending it again does nothing.
+
+        What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so.
+        `status` is finished, failed or killed, in any case. Raises InvalidRequest (INVALID_STATUS) for another one.
+        """
+        ending = _ENDINGS.get(str(status).upper())
+        if ending is None:
+            expected = ", ".join(_ENDINGS).lower()
+            raise InvalidRequest("INVALID_STATUS", f"invalid status {str(status)[:80]!r}: expected one of {expected}")
+        with self._lock:
+            if self._ended:
+                return
+            if self.system_metrics is not None and not self._writer.forked:
+                self.system_metrics.close()
+            self._ended = True
+        self._process.close()
+        deadline = time.monotonic() + self.connection.timeout
+        if not (self._writer.forked or self.worker):
+            request = v1.FinishRunRequest(status=ending, end_time=now())
+            self._send("FinishRun", request)
+        outcome = self._writer.flush()
+        if self._writer.lost.total:
+            lost = "{} points, {} labels, {} calls".format(*self._writer.lost)
+            self._add_labels(tags={"rollforward.not_logged": lost})
+        last = self._writer.close(max(0.0, deadline - time.monotonic()))
+        self._tell(outcome, last)
+        if self.attendance is not None and not self._writer.forked:
+            self.attendance.close()
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            # A generator, or another thread, may leave the block in another context than it was entered in.
+            with contextlib.suppress(ValueError):
+                _current.reset(self._token)
+        self.finish(ending_of(error))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # For processes that are spawned: there it is a worker's handle.
+        from rollforward.tracking.live_run.start import rejoin  # noqa: PLC0415 - which makes runs
+
+        link = self.connection
+        return rejoin, (self.run_id, link.address, link.actor, link.timeout, self.offline)
+
+    def __repr__(self) -> str:
+        return f"Run({self.run_id!r}, name={self.name!r})"
+
+    def _tell(self, *outcomes: Outcome) -> None:
+        missing, lost = outcomes[-1].missing, outcomes[0].lost.plus(outcomes[-1].lost)
+        if missing.total:
+            where = f"kept in {self._writer.folder} for `rollforward sync`"
+            self._writer.complain(f"{missing.in_words()} not delivered, {where}")
+        if lost.total:
+            self._writer.complain(f"{lost.in_words()} not logged: {outcomes[0].failure or outcomes[-1].failure}")
+
+    def _finish_at_exit(self, status: Ending) -> None:
+        if not self._writer.forked:
+            self.finish(status)
+
+
+def current_run() -> Run | None:
+    """The run whose block this code is in; None outside of any."""
+    return _current.get()
+
+
+def now() -> Timestamp:
+    """This moment."""
+    moment = Timestamp()
+    moment.GetCurrentTime()
+    return moment

@@ -1,0 +1,137 @@
+"""What code a run executes: its program, its git commit, its packages and its host."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import unicodedata
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from rollforward import v1
+from rollforward.tracking.live_run.git_repository import read_head
+
+_GIT_SECONDS: Final = 2.0
+# What the service takes, in characters: an odd name of a branch shall not keep a job from starting.
+_LONGEST: Final = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
+_PACKAGES: Final = 10_000
+_SEPARATORS: Final = re.compile(r"[-_.]+")
+
+_logger: Final = logging.getLogger("rollforward")
+
+
+def source() -> v1.RunSource:
+    """What this process executes; what cannot be found out is left empty."""
+    found = v1.RunSource()
+    found.CopyFrom(_of_process())
+    for name, longest in _LONGEST.items():
+        setattr(found, name, _plain(getattr(found, name), longest))
+    return found
+
+
+@cache
+def _of_process() -> v1.RunSource:
+    program = _entry_point()
+    found = v1.RunSource(
+        entry_point=os.fsencode(program).decode(errors="replace"),
+        runtime=f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}",
+        packages=_packages(),
+        host=socket.gethostname(),
+    )
+    folder = Path(program).parent if Path(program).is_file() else Path.cwd()
+    _describe_commit(found, folder)
+    return found
+
+
+def _entry_point() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        # Started as python -m: the name says more than the path.
+        return str(spec.name.removesuffix(".__main__"))
+    file = getattr(main, "__file__", None)
+    return str(Path(file).resolve()) if file else ""
+
+
+def _packages() -> list[str]:
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name, version = _name_and_version(distribution)
+        # The first on the path is the one that is imported.
+        found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name][:_PACKAGES]
+
+
+def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    # The folder of an installed wheel is named NAME-VERSION.dist-info: reading hundreds of files would take long.
+    folder = getattr(distribution, "_path", None)
+    if folder is not None and folder.name.endswith(".dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").partition("-")
+        if version:
+            return name, version
+    return str(distribution.metadata["Name"] or ""), distribution.version
+
+
+def _describe_commit(found: v1.RunSource, folder: Path) -> None:
+    head = read_head(folder)
+    if head is None:
+        return
+    found.git_url = without_credentials(head.url)
+    found.git_commit, found.git_branch = head.commit, head.branch
+    status = _git_status(folder)
+    branch_lines = [line for line in status or () if line.startswith("# branch.") and line.count(" ") > 1]
+    facts = dict(line[2:].split(" ", 1) for line in branch_lines)
+    if not found.git_commit:
+        found.git_commit = facts.get("branch.oid", "").replace("(initial)", "")
+        found.git_branch = facts.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
+    if status is None:
+        found.git_dirty_unknown = True
+        what = "whether files differ from the commit" if found.git_commit else "the commit"
+        _logger.warning("git did not answer within %g s, %s is not known: %s", _GIT_SECONDS, what, folder)
+    elif found.git_commit:
+        found.git_dirty = any(not line.startswith("#") for line in status)
+
+
+def _git_status(folder: Path) -> list[str] | None:
+    """The lines of `git status`; None when it fails or does not answer in time."""
+    options = ["--porcelain=v2", "--branch", "--untracked-files=no"]
+    command = ["git", "--no-optional-locks", "-C", str(folder), "status", *options]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        # There is no git, or the repository is on a disk that does not answer.
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+def without_credentials(url: str) -> str:
+    """A repository's URL without the name and password that may stand in it; "git@host:path" stays as it is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    if not parts.scheme or "@" not in parts.netloc:
+        return url
+    if parts.scheme == "ssh" and ":" not in parts.netloc.rpartition("@")[0]:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _plain(text: str, longest: int) -> str:
+    return "".join(one for one in text if unicodedata.category(one) != "Cc")[:longest]

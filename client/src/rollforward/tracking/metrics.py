@@ -1,0 +1,152 @@
+"""The points of metrics: all of them, in pages, or in intervals as charts draw them."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+
+from rollforward import v1
+from rollforward._series import MetricHistory, unpack
+from rollforward._transport.connection import Connection, current
+from rollforward._validation import INT32_MAX, checked_step
+from rollforward.errors import InternalError, InvalidRequest
+from rollforward.references import RunLike, run_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import SupportsIndex
+
+Axis = Literal["step", "time"]
+
+_AXES: Final[Mapping[str, v1.MetricAxis.ValueType]] = {"step": v1.METRIC_AXIS_STEP, "time": v1.METRIC_AXIS_TIME}
+_UINT32: Final = next(code for code in "IL" if array(code).itemsize == 4)
+
+
+class MetricIntervals(NamedTuple):
+    """A metric of one run in intervals of equal length; each column has an element for every interval with points."""
+
+    run_id: str
+    key: str
+    start: int
+    """Where the first interval begins: a step, or milliseconds since 1970-01-01 UTC."""
+    end: int
+    """Where the last interval ends; it belongs to it."""
+    intervals: int
+    """How many there are from one to the other."""
+    numbers: array[int]
+    """Which of them have points, from 0, in order."""
+    counts: array[int]
+    """How many points."""
+    min: array[float]
+    """The least value; NaN when there is no number."""
+    max: array[float]
+    """The greatest value."""
+    mean: array[float]
+    """The mean of the values that are numbers."""
+
+
+def metric_history(
+    run: RunLike,
+    key: str,
+    *,
+    from_step: SupportsIndex | None = None,
+    to_step: SupportsIndex | None = None,
+    connection: Connection | None = None,
+) -> MetricHistory:
+    """All points of one metric of one run as arrays: steps, timestamps (milliseconds since 1970-01-01 UTC), values.
+
+    With `from_step` and `to_step` only those at these steps and between. Of many million points metric_points has a
+    page at a time in memory.
+    Raises InvalidRequest (INVALID_STEP), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
+    """
+    link = current(connection)
+    request = v1.GetMetricHistoryRequest(
+        run_id=run_id_of(run),
+        key=key,
+        from_step=None if from_step is None else checked_step(from_step, "from_step"),
+        to_step=None if to_step is None else checked_step(to_step, "to_step"),
+    )
+
+    def attempt(seconds: float | None) -> MetricHistory:
+        call = link.tracking.GetMetricHistory(request, timeout=seconds, metadata=link.metadata())
+        return unpack(response.series for response in call)
+
+    return link.retry(attempt)
+
+
+def metric_points(
+    run: RunLike, key: str, *, page_size: int = 25_000, connection: Connection | None = None
+) -> Iterator[MetricHistory]:
+    """The same points as metric_history, a page at a time, read as they are asked for.
+
+    Pages stay right while the run goes on at later steps.
+    Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
+    """
+    if not 1 <= page_size <= INT32_MAX:
+        raise InvalidRequest("INVALID_LIMIT", f"a page has at least one point, not {page_size}")
+    link = current(connection)
+    request = v1.ListMetricPointsRequest(run_id=run_id_of(run), key=key, page_size=page_size)
+    while True:
+        page = link.call(link.tracking.ListMetricPoints, request)
+        yield unpack([page.series])
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def metric_intervals(
+    runs: RunLike | Iterable[RunLike],
+    keys: str | Iterable[str],
+    intervals: int = 320,
+    *,
+    axis: Axis = "step",
+    start: SupportsIndex | None = None,
+    end: SupportsIndex | None = None,
+    connection: Connection | None = None,
+) -> list[MetricIntervals]:
+    """Metrics of up to 1,000 runs, each in so many intervals with their least, greatest and mean value.
+
+    The intervals of a metric are the same for all runs: from `start`, else its first point in any of them, to `end`,
+    else its last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is left out.
+    Raises InvalidRequest (INVALID_AXIS, INVALID_STEP, INVALID_INTERVALS, TOO_MANY_SERIES), NotFound (RUN_NOT_FOUND),
+    Unavailable.
+    """
+    if axis not in _AXES:
+        raise InvalidRequest("INVALID_AXIS", f"metrics are drawn over step or time, not {axis!r}")
+    if not 1 <= intervals <= INT32_MAX:
+        raise InvalidRequest("INVALID_INTERVALS", f"a chart has at least one interval, not {intervals}")
+    link = current(connection)
+    some = cast("Iterable[RunLike]", [runs] if isinstance(runs, str) or hasattr(runs, "run_id") else runs)
+    request = v1.GetMetricIntervalsRequest(
+        run_ids=[run_id_of(run) for run in some],
+        keys=[keys] if isinstance(keys, str) else keys,
+        intervals=intervals,
+        axis=_AXES[axis],
+        to=None if end is None else checked_step(end, "end"),
+        **({} if start is None else {"from": checked_step(start, "start")}),
+    )
+
+    def attempt(seconds: float | None) -> list[MetricIntervals]:
+        call = link.tracking.GetMetricIntervals(request, timeout=seconds, metadata=link.metadata())
+        return [_columns(response) for response in call]
+
+    return link.retry(attempt)
+
+
+def _columns(one: v1.GetMetricIntervalsResponse) -> MetricIntervals:
+    numbers = _column(_UINT32, one.numbers)
+    counts = _column("Q", one.counts)
+    least, greatest, mean = (_column("d", column) for column in (one.min, one.max, one.mean))
+    if {len(column) for column in (counts, least, greatest, mean)} != {len(numbers)}:
+        raise InternalError("INVALID_SERIES", f"the columns of {one.key!r} differ in length", {"key": one.key})
+    place = (one.run_id, one.key, getattr(one, "from"), one.to, one.intervals)
+    return MetricIntervals(*place, numbers, counts, least, greatest, mean)
+
+
+def _column(code: str, packed: bytes) -> array[Any]:
+    column: array[Any] = array(code)
+    column.frombytes(packed)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column

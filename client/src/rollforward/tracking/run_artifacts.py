@@ -1,0 +1,72 @@
+"""Finds what the artifacts of a run hold at a path, also where none was logged by itself."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from rollforward import v1
+from rollforward._artifacts.manifests import manifest_digest, part_of
+from rollforward._artifacts.trees import get_manifest
+from rollforward.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rollforward._transport.connection import Connection
+
+
+class Tree(NamedTuple):
+    """A tree of files."""
+
+    digest: str
+    manifest: v1.Manifest | None
+    """None when only its digest was needed to find it."""
+
+
+def find_tree(link: Connection, run_id: str, path: str) -> Tree:
+    """Find the files of a run at a path.
+
+    They are the artifact that was logged there; else that part of the artifact with the longest path above it, under
+    the paths that its files have there; else all artifacts below it, as one tree.
+    Raises NotFound (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), Unavailable.
+    """
+    request = v1.GetRunRequest(run_id=run_id, without_metrics=True)
+    run = link.call(link.tracking.GetRun, request).run
+    artifacts = {artifact.path: artifact.digest for artifact in run.artifacts}
+    if path in artifacts:
+        return Tree(artifacts[path], None)
+    manifest = _part_of_one(link, artifacts, path) or _all_below(link, artifacts, path)
+    if not manifest.files:
+        some = ", ".join(repr(name) for name in sorted(artifacts)[:20]) or "none"
+        message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
+        raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
+    return Tree(manifest_digest(manifest), manifest)
+
+
+def _part_of_one(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest | None:
+    above = (name for name in artifacts if not name or path.startswith(f"{name}/"))
+    for name in sorted(above, key=len, reverse=True):
+        part = part_of(get_manifest(artifacts[name], connection=link), path.removeprefix(name).removeprefix("/"))
+        if part.files:
+            return part
+    return None
+
+
+def _all_below(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest:
+    tree: dict[str, v1.ManifestFile] = {}
+    for name in sorted(name for name in artifacts if not path or name.startswith(f"{path}/")):
+        place = name.removeprefix(path).removeprefix("/")
+        # Of two artifacts with a file at one path the one that was logged nearer to it counts.
+        tree |= _placed(get_manifest(artifacts[name], connection=link), place)
+    manifest = v1.Manifest()
+    for place, file in sorted(tree.items()):
+        manifest.files.add(path=place, size_bytes=file.size_bytes, digest=file.digest)
+    return manifest
+
+
+def _placed(manifest: v1.Manifest, place: str) -> dict[str, v1.ManifestFile]:
+    if [file.path for file in manifest.files] == [PurePosixPath(place).name]:
+        # A file that was logged by itself: the artifact has its name.
+        return {place: manifest.files[0]}
+    return {f"{place}/{file.path}": file for file in manifest.files}

@@ -1,0 +1,78 @@
+"""Follow runs: every event once, in order, across lost connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rollforward import v1
+from rollforward._transport.connection import Connection, current
+from rollforward._transport.resumable_stream import Following
+from rollforward.errors import InvalidRequest
+from rollforward.references import RunLike, revision, run_id_of
+from rollforward.tracking.experiments import ExperimentLike, experiment_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rollforward._transport.channel import AnswerStream
+
+
+def watch_runs(
+    run: RunLike | None = None,
+    *,
+    experiment: ExperimentLike | None = None,
+    from_position: int | None = None,
+    epoch: int | None = None,
+    metrics: bool = True,
+    connection: Connection | None = None,
+) -> RunsWatch:
+    """Follow one run, or all runs of an experiment: `for change in watch_runs(...)` gives each event once, in order.
+
+    Without `from_position` it begins now, before it returns, and `runs` shows what stands now; with it, after that
+    position of the tracking log, which was read in an `epoch` (that of this connection, unless it is given). Without
+    `metrics` no points are sent. `apply_change` works a change into a run, and `points_of` unpacks the metric points of
+    one.
+    Raises InvalidRequest (INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD), NotFound (RUN_NOT_FOUND,
+    EXPERIMENT_NOT_FOUND), Conflict (LOG_EPOCH_CHANGED), Unavailable when there is no answer at all.
+    """
+    if (run is None) == (experiment is None):
+        raise InvalidRequest("INVALID_ARGUMENTS", "a watch follows one run, or the runs of one experiment")
+    link = current(connection)
+    wanted = v1.WatchRunsRequest(
+        run_id="" if run is None else run_id_of(run),
+        experiment_id="" if experiment is None else experiment_id_of(link, experiment),
+        without_metrics=not metrics,
+    )
+    return RunsWatch(link, wanted, revision(from_position, "from_position"), epoch)
+
+
+class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
+    """An endless iterator over events of runs; its `position` is a `from_position`. See Following."""
+
+    def __init__(
+        self, connection: Connection, wanted: v1.WatchRunsRequest, from_position: int | None, epoch: int | None = None
+    ) -> None:
+        self._wanted = wanted
+        self.runs: tuple[v1.Run, ...] = ()
+        """What stood when the watch began, oldest first; empty when it began at a position."""
+        super().__init__(connection, "tracking", from_position, epoch)
+
+    def _open(self, position: int | None) -> AnswerStream[v1.WatchRunsResponse]:
+        request = v1.WatchRunsRequest(from_position=position, epoch=self.epoch)
+        request.MergeFrom(self._wanted)
+        if position is None:
+            self.runs = ()
+        return self._connection.tracking.WatchRuns(request, metadata=self._connection.metadata())
+
+    def _take_snapshot(self, step: v1.WatchRunsResponse) -> bool:
+        fresh = list(step.snapshot.runs)
+        if fresh and self.runs and self.runs[-1].run_id == fresh[0].run_id:
+            # Its metrics did not fit the part before.
+            rest = fresh.pop(0)
+            self.runs[-1].metrics.MergeFrom(rest.metrics)
+            self.runs[-1].next_metrics_token = rest.next_metrics_token
+        self.runs += tuple(fresh)
+        return step.snapshot.continues
+
+    def _changes_of(self, step: v1.WatchRunsResponse) -> Iterator[tuple[int, v1.RunChange]]:
+        return ((step.position, change) for change in step.changes.changes)
