@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rollforward.cli.app import run as run_command
-from rollforward.cli.output import grid, print_table
+from rollforward.cli.output.tables import grid, print_table
 
 STEPS = 6
 

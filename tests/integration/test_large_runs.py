@@ -12,7 +12,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from rollforward._series import pack
-from rollforward.cli.shortening import MAX_ROWS
+from rollforward.cli.output.truncation import MAX_ROWS
 from rollforward.tracking.watch_runs import watch_runs
 from tests.e2e.program import until
 from tests.integration.command_line import Cli, answer, done

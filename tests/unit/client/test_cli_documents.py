@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.cli.documents import document, milliseconds, plain, plain_run, word
+from rollforward.cli.output.documents import document, milliseconds, plain, plain_run, word
 
 TIME = Timestamp(seconds=1_764_511_200, nanos=500_000_000)
 

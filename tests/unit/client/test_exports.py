@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.cli.exports import write_csv, write_jsonl
+from rollforward.cli.operations.event_export import write_csv, write_jsonl
 from rollforward.operations.cloudevents import to_cloudevent
 
 

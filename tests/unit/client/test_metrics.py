@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rollforward import v1
 from rollforward._series import pack
-from rollforward.cli.charts import chart
+from rollforward.cli.tracking.metric_chart import chart
 from rollforward.errors import InternalError, InvalidRequest, NotFound
 from rollforward.tracking.metrics import MetricIntervals, metric_intervals, metric_points
 from tests.unit.client.conftest import Serve, Service

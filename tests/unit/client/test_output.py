@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rollforward.cli.output import grid, lasting, print_table, short_id
+from rollforward.cli.output.tables import grid, lasting, print_table, short_id
 
 
 def printed(

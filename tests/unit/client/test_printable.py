@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rollforward import v1
 from rollforward._artifacts.portable_names import check_writable, windows_fault
 from rollforward._printable import csv_cell, printable, printable_json
-from rollforward.cli.documents import dumps
-from rollforward.cli.exports import write_csv, write_jsonl
-from rollforward.cli.failures import say
+from rollforward.cli.operations.event_export import write_csv, write_jsonl
+from rollforward.cli.output.documents import dumps
+from rollforward.cli.output.failures import say
 from rollforward.errors import InvalidRequest
 
 WILD = "a\rb\x1b[31m\u202e\u2066\u200bc\x7f\x9b\ue000\U000e0001"

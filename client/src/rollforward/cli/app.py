@@ -10,9 +10,9 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from rollforward._printable import printable
-from rollforward.cli.failures import explain, refuse_usage
 from rollforward.cli.help import HELP_FLAGS, Flowing, prepare
 from rollforward.cli.options import EVERYWHERE_HELP, examples
+from rollforward.cli.output.failures import explain, refuse_usage
 
 _ALIASES: Final = Group("Aliases and their past", sort_key=1)
 _NOUNS: Final = Group("Runs and models", sort_key=0)
@@ -21,41 +21,71 @@ _SERVER: Final = Group("Commands of the server", sort_key=3)
 
 # Name, home, group, and its line in the list of commands.
 COMMANDS: Final = (
-    ("experiments", "rollforward.cli.experiments:app", _NOUNS, "Create, find and change experiments."),
-    ("runs", "rollforward.cli.runs:app", _NOUNS, "Find, compare, watch and change runs."),
-    ("logged-models", "rollforward.cli.logged_models:app", _NOUNS, "Find and change the models that runs logged."),
-    ("models", "rollforward.cli.models:app", _NOUNS, "Create and change models, register versions."),
-    ("versions", "rollforward.cli.versions:app", _NOUNS, "Find, compare, copy and change versions."),
-    ("policies", "rollforward.cli.policies:policies", _NOUNS, "Protect aliases and registrations."),
-    ("gates", "rollforward.cli.policies:gates", _NOUNS, "Try a gate on versions or on past moves."),
-    ("artifacts", "rollforward.cli.artifacts:artifacts", _NOUNS, "List files of artifacts, collect garbage."),
-    ("download", "rollforward.cli.downloads:download", _NOUNS, "Download an artifact and verify every byte."),
-    ("webhooks", "rollforward.cli.webhooks:app", _NOUNS, "Send every change of an alias to an HTTP endpoint."),
-    ("aliases", "rollforward.cli.aliases:app", _ALIASES, "Move, look up and remove aliases, show their past."),
-    ("schedules", "rollforward.cli.schedules:app", _ALIASES, "Schedule moves, list and cancel them."),
-    ("rollback", "rollforward.cli.rollback:rollback", _ALIASES, "Restore past assignments of aliases."),
-    ("watch", "rollforward.cli.watching:watch", _ALIASES, "Follow aliases as they move."),
-    ("blame", "rollforward.cli.history:blame", _ALIASES, "Show why an alias points to its version."),
+    ("experiments", "rollforward.cli.tracking.experiments:app", _NOUNS, "Create, find and change experiments."),
+    ("runs", "rollforward.cli.tracking.runs:app", _NOUNS, "Find, compare, watch and change runs."),
+    (
+        "logged-models",
+        "rollforward.cli.tracking.logged_models:app",
+        _NOUNS,
+        "Find and change the models that runs logged.",
+    ),
+    ("models", "rollforward.cli.registry.models:app", _NOUNS, "Create and change models, register versions."),
+    ("versions", "rollforward.cli.registry.versions:app", _NOUNS, "Find, compare, copy and change versions."),
+    ("policies", "rollforward.cli.registry.policies:policies", _NOUNS, "Protect aliases and registrations."),
+    ("gates", "rollforward.cli.registry.policies:gates", _NOUNS, "Try a gate on versions or on past moves."),
+    ("artifacts", "rollforward.cli.tracking.artifacts:artifacts", _NOUNS, "List files of artifacts, collect garbage."),
+    ("download", "rollforward.cli.tracking.download:download", _NOUNS, "Download an artifact and verify every byte."),
+    (
+        "webhooks",
+        "rollforward.cli.operations.webhooks:app",
+        _NOUNS,
+        "Send every change of an alias to an HTTP endpoint.",
+    ),
+    ("aliases", "rollforward.cli.registry.aliases:app", _ALIASES, "Move, look up and remove aliases, show their past."),
+    ("schedules", "rollforward.cli.registry.schedules:app", _ALIASES, "Schedule moves, list and cancel them."),
+    ("rollback", "rollforward.cli.registry.rollback:rollback", _ALIASES, "Restore past assignments of aliases."),
+    ("watch", "rollforward.cli.registry.watch_aliases:watch", _ALIASES, "Follow aliases as they move."),
+    ("blame", "rollforward.cli.registry.history:blame", _ALIASES, "Show why an alias points to its version."),
     (
         "diff",
-        "rollforward.cli.differences:diff",
+        "rollforward.cli.registry.diff:diff",
         _ALIASES,
         "Compare aliases at two points, or before and after a move.",
     ),
-    ("audit", "rollforward.cli.audit:app", _SYSTEM, "List and export recorded events, recompute gates."),
-    ("deployments", "rollforward.cli.operations:deployments", _SYSTEM, "Show which pod serves which version."),
-    ("sync", "rollforward.cli.sync:sync", _SYSTEM, "Deliver what offline or dead jobs logged."),
-    ("rebuild", "rollforward.cli.operations:rebuild", _SYSTEM, "Compute a read model from its log again, and compare."),
-    ("snapshot", "rollforward.cli.operations:snapshot", _SYSTEM, "Save a snapshot of a read model."),
-    ("status", "rollforward.cli.operations:status", _SYSTEM, "Show the state of the logs and the read models."),
+    ("audit", "rollforward.cli.operations.audit:app", _SYSTEM, "List and export recorded events, recompute gates."),
+    ("deployments", "rollforward.cli.operations.system:deployments", _SYSTEM, "Show which pod serves which version."),
+    ("sync", "rollforward.cli.tracking.sync:sync", _SYSTEM, "Deliver what offline or dead jobs logged."),
+    (
+        "rebuild",
+        "rollforward.cli.operations.system:rebuild",
+        _SYSTEM,
+        "Compute a read model from its log again, and compare.",
+    ),
+    ("snapshot", "rollforward.cli.operations.system:snapshot", _SYSTEM, "Save a snapshot of a read model."),
+    ("status", "rollforward.cli.operations.system:status", _SYSTEM, "Show the state of the logs and the read models."),
     ("version", "rollforward.cli.version:version", _SYSTEM, "Print the version of this client."),
     ("completion", "rollforward.cli.completion:completion", _SYSTEM, "Print a completion script for a shell."),
-    ("up", "rollforward.cli.server:up", _SERVER, "Start NATS and all services in one process."),
-    ("start", "rollforward.cli.server:start", _SERVER, "Start one service on an outside NATS server."),
-    ("serve", "rollforward.cli.server:serve", _SERVER, "Serve the versions that aliases point to, and follow them."),
-    ("backup", "rollforward.cli.server:backup", _SERVER, "Back up the logs and artifacts, while services run."),
-    ("restore", "rollforward.cli.server:restore", _SERVER, "Restore a backup where nothing is yet."),
-    ("demo", "rollforward.cli.server:demo", _SERVER, "Run the whole lifecycle on real data, in one or two minutes."),
+    ("up", "rollforward.cli.server_commands:up", _SERVER, "Start NATS and all services in one process."),
+    ("start", "rollforward.cli.server_commands:start", _SERVER, "Start one service on an outside NATS server."),
+    (
+        "serve",
+        "rollforward.cli.server_commands:serve",
+        _SERVER,
+        "Serve the versions that aliases point to, and follow them.",
+    ),
+    (
+        "backup",
+        "rollforward.cli.server_commands:backup",
+        _SERVER,
+        "Back up the logs and artifacts, while services run.",
+    ),
+    ("restore", "rollforward.cli.server_commands:restore", _SERVER, "Restore a backup where nothing is yet."),
+    (
+        "demo",
+        "rollforward.cli.server_commands:demo",
+        _SERVER,
+        "Run the whole lifecycle on real data, in one or two minutes.",
+    ),
 )
 
 HELP: Final = "Track runs, register models, move aliases, follow them, and roll back."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from rollforward.cli.failures import UsageError
+from rollforward.cli.output.failures import UsageError
 from rollforward.cli.times import read_point, read_time
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Reading:
 
     def show(self, result: Message | Sequence[Any] | Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
         """Print a result: its messages, tuples and values as JSON, or the table."""
-        from rollforward.cli.output import print_json, print_table  # noqa: PLC0415
+        from rollforward.cli.output.tables import print_json, print_table  # noqa: PLC0415
 
         if self.json:
             print_json(result)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.output import grid, labels, lasting, moment, number, pairs, short_id, word
-from rollforward.cli.shortening import shortened
+from rollforward.cli.output.tables import grid, labels, lasting, moment, number, pairs, short_id, word
+from rollforward.cli.output.truncation import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -24,8 +24,8 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output import grid, moment, number, pairs, short_id, word
-from rollforward.cli.shortening import shortened
+from rollforward.cli.output.tables import grid, moment, number, pairs, short_id, word
+from rollforward.cli.output.truncation import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

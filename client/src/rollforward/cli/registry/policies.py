@@ -8,8 +8,6 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
-from rollforward.cli.evidence import inputs, verdict
-from rollforward.cli.failures import UsageError
 from rollforward.cli.options import (
     DEFAULTS,
     AliasPattern,
@@ -24,7 +22,9 @@ from rollforward.cli.options import (
     flag,
     read_version,
 )
-from rollforward.cli.output import grid, moment, version_of
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import grid, moment, version_of
+from rollforward.cli.registry.evidence import inputs, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

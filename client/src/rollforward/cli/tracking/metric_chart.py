@@ -6,7 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Final
 
-from rollforward.cli.output import number
+from rollforward.cli.output.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

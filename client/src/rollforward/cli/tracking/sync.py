@@ -11,10 +11,10 @@ from cyclopts import Parameter
 
 import rollforward as rf
 from rollforward._printable import printable
-from rollforward.cli.failures import REFUSED, UsageError
 from rollforward.cli.options import DELIVERING, Delivering, flag
-from rollforward.cli.output import document, grid, print_json_line
-from rollforward.cli.progress import bar
+from rollforward.cli.output.failures import REFUSED, UsageError
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import document, grid, print_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

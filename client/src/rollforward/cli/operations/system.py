@@ -9,8 +9,8 @@ from rich.console import Group
 
 import rollforward as rf
 from rollforward.cli.options import DEFAULTS, READING, AnyModel, Options, Reading, examples, flag
-from rollforward.cli.output import grid, moment, pairs, version_of, word
-from rollforward.cli.progress import bar
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import grid, moment, pairs, version_of, word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

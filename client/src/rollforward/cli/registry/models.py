@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.failures import UsageError
 from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import (
     DEFAULTS,
@@ -29,9 +28,10 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output import grid, labels, moment, pairs, plain, print_json, print_table, version_of
-from rollforward.cli.progress import bar
-from rollforward.cli.versions import version_facts, versions_table
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import grid, labels, moment, pairs, plain, print_json, print_table, version_of
+from rollforward.cli.registry.versions import version_facts, versions_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

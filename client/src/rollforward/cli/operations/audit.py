@@ -15,12 +15,12 @@ from cyclopts.validators import Number
 
 import rollforward as rf
 from rollforward._printable import printable
-from rollforward.cli.evidence import verdict
-from rollforward.cli.exports import WRITERS
-from rollforward.cli.failures import REFUSED
+from rollforward.cli.operations.event_export import WRITERS
 from rollforward.cli.options import READING, ActorFilter, Cause, Limit, Reading, Since, Until, examples
-from rollforward.cli.output import grid, moment, print_json
-from rollforward.cli.progress import bar
+from rollforward.cli.output.failures import REFUSED
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import grid, moment, print_json
+from rollforward.cli.registry.evidence import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

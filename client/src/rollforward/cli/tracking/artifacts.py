@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.downloads import Part, Reference, full
 from rollforward.cli.options import DEFAULTS, READING, Options, Reading, examples, flag
-from rollforward.cli.output import grid, pairs
-from rollforward.cli.progress import bar
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import grid, pairs
 from rollforward.cli.times import read_duration
+from rollforward.cli.tracking.download import Part, Reference, full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.differences import plain_version_differences, version_differences
 from rollforward.cli.options import (
     DEFAULTS,
     AnyModel,
@@ -26,7 +25,8 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output import grid, labels, moment, pairs, short, short_id, word
+from rollforward.cli.output.tables import grid, labels, moment, pairs, short, short_id, word
+from rollforward.cli.registry.diff import plain_version_differences, version_differences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,10 @@ from cyclopts import Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.failures import UsageError
-from rollforward.cli.history import changes_table
 from rollforward.cli.options import READING, AnyModel, PointOption, Reading
-from rollforward.cli.output import grid, moment, number, plain, short, version_of
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import grid, moment, number, plain, short, version_of
+from rollforward.cli.registry.history import changes_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,8 +25,8 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output import grid, labels, moment, pairs, plain, plain_run, print_json, print_table
-from rollforward.cli.run_tables import runs_table
+from rollforward.cli.output.tables import grid, labels, moment, pairs, plain, plain_run, print_json, print_table
+from rollforward.cli.tracking.run_tables import runs_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,9 @@ from rich.console import Group
 from rich.text import Text
 
 import rollforward as rf
-from rollforward.cli.evidence import gates_in_a_line
 from rollforward.cli.options import DEFAULTS, ExpectedRevision, Options, PointOption, Reason, RequestId, flag
-from rollforward.cli.output import grid, pairs, safe, short, version_of
+from rollforward.cli.output.tables import grid, pairs, safe, short, version_of
+from rollforward.cli.registry.evidence import gates_in_a_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -3,7 +3,7 @@
 from importlib.metadata import entry_points
 from typing import Any, Final
 
-from rollforward.cli.failures import UsageError
+from rollforward.cli.output.failures import UsageError
 
 GROUP: Final = "rollforward.commands"
 _NAMES: Final = frozenset({"up", "start", "serve", "demo", "backup", "restore"})

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import rollforward as rf
-from rollforward.cli.evidence import gates_in_a_line
 from rollforward.cli.options import (
     DEFAULTS,
     READING,
@@ -22,7 +21,8 @@ from rollforward.cli.options import (
     Until,
     flag,
 )
-from rollforward.cli.output import cause_of, grid, lasting, moment, number, pairs, plain, plain_run, version_of
+from rollforward.cli.output.tables import cause_of, grid, lasting, moment, number, pairs, plain, plain_run, version_of
+from rollforward.cli.registry.evidence import gates_in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

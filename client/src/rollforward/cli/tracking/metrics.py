@@ -11,12 +11,12 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
-from rollforward.cli.charts import chart
-from rollforward.cli.documents import milliseconds
-from rollforward.cli.failures import UsageError
 from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import DEFAULTS, Options, RunId, flag
-from rollforward.cli.output import number, print_json, safe
+from rollforward.cli.output.documents import milliseconds
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import number, print_json, safe
+from rollforward.cli.tracking.metric_chart import chart
 
 _LABEL_COLUMNS: Final = 16
 _WIDEST: Final = 200

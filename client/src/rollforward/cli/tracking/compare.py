@@ -10,12 +10,12 @@ from cyclopts import Parameter
 
 import rollforward as rf
 from rollforward._printable import csv_cell
-from rollforward.cli.failures import UsageError
 from rollforward.cli.identifiers import experiment_named, run_ids
 from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy, flag
-from rollforward.cli.output import grid, number, short_id
-from rollforward.cli.run_tables import NO_RUNS
-from rollforward.cli.shortening import shortened
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import grid, number, short_id
+from rollforward.cli.output.truncation import shortened
+from rollforward.cli.tracking.run_tables import NO_RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

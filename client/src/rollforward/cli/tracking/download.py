@@ -11,8 +11,8 @@ import rollforward as rf
 from rollforward._printable import printable
 from rollforward.cli.identifiers import run_id
 from rollforward.cli.options import DEFAULTS, Options
-from rollforward.cli.output import print_json
-from rollforward.cli.progress import bar
+from rollforward.cli.output.progress import bar
+from rollforward.cli.output.tables import print_json
 
 Reference = Annotated[
     str,

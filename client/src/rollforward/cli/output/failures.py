@@ -113,7 +113,7 @@ def _standing(now: v1.Alias) -> str:
 
 
 def _seen(evidence: v1.GateEvidence) -> str:
-    from rollforward.cli.evidence import inputs  # noqa: PLC0415 - only when a gate refused
+    from rollforward.cli.registry.evidence import inputs  # noqa: PLC0415 - only when a gate refused
 
     whose = f"policy {evidence.policy} saw" if evidence.policy else "it saw"
     return f"{whose} {inputs(evidence)} at tracking position {evidence.tracking_position}"

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.live import Live
 
 import rollforward as rf
-from rollforward.cli.documents import milliseconds, plain_run
-from rollforward.cli.failures import UsageError
 from rollforward.cli.identifiers import experiment_named, experiment_names, run_id
 from rollforward.cli.options import DEFAULTS, Options
-from rollforward.cli.output import document, labels, moment, number, plain, print_json_line, safe, word
-from rollforward.cli.run_tables import latest, run_facts, runs_table, status_of
+from rollforward.cli.output.documents import milliseconds, plain_run
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import document, labels, moment, number, plain, print_json_line, safe, word
+from rollforward.cli.tracking.run_tables import latest, run_facts, runs_table, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from rollforward.cli.options import (
     RequestId,
     examples,
 )
-from rollforward.cli.output import grid, moment, pairs, plain, short_id, word
+from rollforward.cli.output.tables import grid, moment, pairs, plain, short_id, word
 from rollforward.operations import webhooks
 
 if TYPE_CHECKING:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.comparing import compare
 from rollforward.cli.identifiers import experiment_named, experiment_names, run_id
-from rollforward.cli.metrics import metrics
 from rollforward.cli.options import (
     DEFAULTS,
     Deleted,
@@ -29,9 +27,11 @@ from rollforward.cli.options import (
     flag,
     read_pairs,
 )
-from rollforward.cli.output import plain_run, print_json, print_table
-from rollforward.cli.run_tables import run_facts, runs_table
-from rollforward.cli.watching_runs import watch
+from rollforward.cli.output.tables import plain_run, print_json, print_table
+from rollforward.cli.tracking.compare import compare
+from rollforward.cli.tracking.metrics import metrics
+from rollforward.cli.tracking.run_tables import run_facts, runs_table
+from rollforward.cli.tracking.watch_runs import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,9 +8,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
-from rollforward.cli.history import Wide
 from rollforward.cli.options import READING, Reading, read_pairs
-from rollforward.cli.output import cause_of, moment, plain, print_json_line, safe, version_of
+from rollforward.cli.output.tables import cause_of, moment, plain, print_json_line, safe, version_of
+from rollforward.cli.registry.history import Wide
 
 if TYPE_CHECKING:
     from rollforward import v1

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollforward._printable import printable
-from rollforward.cli.documents import document, plain, plain_run, print_json, print_json_line, word
+from rollforward.cli.output.documents import document, plain, plain_run, print_json, print_json_line, word
 from rollforward.v1 import AliasCause
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.failures import UsageError
-from rollforward.cli.history import changes_table, history, intervals
 from rollforward.cli.options import (
     DEFAULTS,
     AliasName,
@@ -23,7 +21,9 @@ from rollforward.cli.options import (
     future_time,
     read_version,
 )
-from rollforward.cli.output import cause_of, grid, moment, pairs, plain, version_of
+from rollforward.cli.output.failures import UsageError
+from rollforward.cli.output.tables import cause_of, grid, moment, pairs, plain, version_of
+from rollforward.cli.registry.history import changes_table, history, intervals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

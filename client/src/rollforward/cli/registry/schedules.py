@@ -22,7 +22,7 @@ from rollforward.cli.options import (
     examples,
     future_time,
 )
-from rollforward.cli.output import grid, moment, short_id, version_of
+from rollforward.cli.output.tables import grid, moment, short_id, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Commands about the running system: status, read models, audit and webhooks."""

@@ -1,0 +1,1 @@
+"""How results and failures are printed: tables, JSON documents and progress."""

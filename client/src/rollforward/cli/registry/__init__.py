@@ -1,0 +1,1 @@
+"""Commands about models, versions, aliases, policies, schedules and rollbacks."""

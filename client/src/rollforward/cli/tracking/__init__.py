@@ -1,0 +1,1 @@
+"""Commands about experiments, runs, metrics, logged models and artifacts."""
