@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.clients import Endpoint
+from benchmarks.contract import Endpoint
 from benchmarks.figures import Figure
 from benchmarks.scene import Options, Scene
 from benchmarks.systems.all import SYSTEMS

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.clients import CallFailed, Client, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import CallFailed, Client, Endpoint
 from benchmarks.figures import Round
 
 Task = Callable[[Client, int, int], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients import Endpoint
+from benchmarks.contract import Endpoint
 from benchmarks.figures import Figure
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from benchmarks.clients import ALIAS, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import ALIAS, Endpoint
 from benchmarks.deliveries import verdict
 from benchmarks.figures import Figure
 from benchmarks.receiver import Receiver

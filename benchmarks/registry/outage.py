@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 import rollforward as rf
-from benchmarks.clients import ALIAS, Client, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import ALIAS, Client, Endpoint
 from benchmarks.deliveries import verdict
 from benchmarks.figures import Figure
 from benchmarks.receiver import Receiver

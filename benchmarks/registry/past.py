@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from benchmarks.clients import Client, Endpoint
+from benchmarks.contract import Client, Endpoint
 from benchmarks.crew import Task, crew
 from benchmarks.figures import Figure, Round, calls, percentile
 from benchmarks.scene import Options, Scene

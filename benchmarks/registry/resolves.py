@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.clients import ALIAS, Client, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import ALIAS, Client, Endpoint
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene

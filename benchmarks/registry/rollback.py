@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import rollforward as rf
-from benchmarks.clients import Client, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import Client, Endpoint
 from benchmarks.figures import Figure
 from benchmarks.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from benchmarks.clients import ALIAS, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import ALIAS, Endpoint
 from benchmarks.figures import Figure, latencies
 from benchmarks.receiver import Receiver
 from benchmarks.scene import Options, Scene

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks.clients import Endpoint
+from benchmarks.contract import Endpoint
 from benchmarks.receiver import Receiver
 from benchmarks.systems.mlflow import WEBHOOK_LIST_SECONDS, HttpClient
 from rollforward import v1

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks.clients import Endpoint
+from benchmarks.contract import Endpoint
 from benchmarks.figures import Round
 from benchmarks.systems.peers import peers_program
 

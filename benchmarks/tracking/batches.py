@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.clients import Client, Endpoint
+from benchmarks.contract import Client, Endpoint
 from benchmarks.crew import crew
 from benchmarks.figures import Figure
 from benchmarks.scene import Options, Scene

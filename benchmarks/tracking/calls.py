@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.clients import Client, Endpoint
+from benchmarks.contract import Client, Endpoint
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene

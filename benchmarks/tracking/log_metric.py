@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rollforward as rf
-from benchmarks.clients import Endpoint
+from benchmarks.contract import Endpoint
 from benchmarks.figures import Figure, percentile
 from benchmarks.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS, TRACKIO

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from benchmarks.clients import Client, Endpoint, connect
+from benchmarks.clients import connect
+from benchmarks.contract import Client, Endpoint
 from benchmarks.crew import crew
 from benchmarks.figures import Figure, calls
 from benchmarks.scene import Options, Scene

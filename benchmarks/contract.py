@@ -1,0 +1,76 @@
+"""What every system's client can do, and where a running system is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+ALIAS = "live"
+
+Labels = Callable[[int], tuple[Mapping[str, float], Mapping[str, str], Mapping[str, str]]]
+"""The metrics, parameters and tags of a run, by its number."""
+
+
+class CallFailed(Exception):
+    """The system refused or failed a call."""
+
+
+class Client(Protocol):
+    """One connection to a system; used by one thread."""
+
+    def prepare(self, model: str, versions: int) -> None:
+        """Create a model with versions 1 to `versions`."""
+
+    def move(self, model: str, alias: str, version: int) -> None:
+        """Move an alias. Raises CallFailed."""
+
+    def resolve(self, model: str, alias: str) -> None:
+        """Ask which version an alias names. Raises CallFailed."""
+
+    def log(self, points: int) -> None:
+        """Log so many points of one metric of one run, in one call. Raises CallFailed."""
+
+    def job(self, params: int, metrics: int) -> None:
+        """A training job: a run with so many parameters and so many calls that log a metric. Raises CallFailed."""
+
+    def search(self, metric: str, above: float, count: int) -> int:
+        """How many runs come back of those with a metric above a value, the best first. Raises CallFailed."""
+
+    def history(self, run_id: str, metric: str) -> int:
+        """How many points come back of all of a metric. Raises CallFailed."""
+
+    def chart(self, run_id: str, metric: str, intervals: int) -> None:
+        """A metric in so many intervals. Raises CallFailed."""
+
+    def lay_runs(self, numbers: range, labels: Labels) -> None:
+        """Runs with what `labels` says of each number."""
+
+    def lay_points(self, metric: str, points: int) -> str:
+        """A run with so many points of a metric; returns its id."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a running system is.
+
+    Attributes:
+        kind: How one talks to it.
+        address: Where.
+        quick: Whether a client has TCP acknowledge at once.
+        pids: Its programs, its database's too.
+        database: Its database's URL, where it says.
+    """
+
+    kind: str
+    address: str
+    quick: bool = False
+    pids: tuple[int, ...] = ()
+    database: str = ""
+
+    def quickened(self) -> Endpoint:
+        """The same, for clients that have TCP acknowledge at once."""
+        return replace(self, quick=True)
