@@ -13,8 +13,8 @@ from eventstore.memory import MemoryStore
 from eventstore.store import EventStore
 from services.artifacts.objects import ObjectPlace, open_objects
 from services.nats.server import NatsAddress
-from tests.contract.blob_places import Place, local_place, s3_place
-from tests.contract.events import TYPES
+from tests.contract.artifacts.blob_places import Place, local_place, s3_place
+from tests.contract.store.events import TYPES
 from tests.servers.nats import open_log
 from tests.servers.seaweedfs import SeaweedFS, running_seaweedfs
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollforward.cli.app import command_line
-from tests.unit.client.command_tree import leaves
+from tests.unit.client.cli.command_tree import leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "client/README.md"))]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
-    "tests/contract/test_watch_guarantees.py",
-    "tests/contract/test_watch_outages.py",
-    "tests/integration/test_watch_runs.py",
-    "tests/integration/test_watch_runs_outages.py",
+    "tests/contract/watch/test_watch_guarantees.py",
+    "tests/contract/watch/test_watch_outages.py",
+    "tests/integration/watch/test_watch_runs.py",
+    "tests/integration/watch/test_watch_runs_outages.py",
 ]
 
 

@@ -19,7 +19,7 @@ from rollforward import v1
 from rollforward._transport.channel import open_channel
 from services.registry.projection.tables import models, tables
 from tests.e2e.program import until
-from tests.integration.command_line import answer, program, refused
+from tests.integration.cli.command_line import answer, program, refused
 from tests.integration.up import Up, up
 from tests.timeouts import scaled
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import rollforward as rf
-from tests.integration.command_line import Cli, Facts, program
+from tests.integration.cli.command_line import Cli, Facts, program
 from tests.integration.up import Up, new_id, up
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.tracking.queries import runs as queries
-from tests.integration.registry_rows import all_pages
-from tests.integration.tracking_rows import TrackingRows, point
+from tests.integration.registry.registry_rows import all_pages
+from tests.integration.tracking.tracking_rows import TrackingRows, point
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
 

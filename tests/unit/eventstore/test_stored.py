@@ -16,7 +16,7 @@ from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import subject_of
 from eventstore.jetstream.appends import append_of, stream_of
 from eventstore.jetstream.message_decoding import decode_stored
-from tests.contract.events import TYPES
+from tests.contract.store.events import TYPES
 
 LOG = "log"
 texts = st.text(

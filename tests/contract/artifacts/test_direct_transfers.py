@@ -1,0 +1,236 @@
+"""Transfers past the service: signed URLs of a real S3 server, and the client that uses them when it can."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc.aio
+import httpx
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from eventstore.errors import Kind, Rejected
+from rollforward._artifacts.trees import upload
+from rollforward._transport.connection import Connection
+from rollforward.downloads import download
+from rollforward.errors import InternalError, InvalidRequest
+from services.artifacts.open_store import open_blob_store
+from services.artifacts.store import BlobStore
+from tests.contract.artifacts.blob_places import MIB, Place, digest_of, pieces, read
+from tests.servers.artifacts import serving_artifacts
+from tests.timeouts import scaled
+
+DATA = random.Random(0).randbytes(9 * MIB + 7)
+DIGEST = digest_of(DATA)
+
+
+class Counting(grpc.aio.ServerInterceptor):
+    """Counts the calls of each method."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+
+    async def intercept_service(self, continuation, details):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        name = details.method.rpartition("/")[2]
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return await continuation(details)
+
+
+@contextmanager
+def serving(store: BlobStore) -> Iterator[tuple[Connection, dict[str, int]]]:
+    """A client of the service over a store, and how often it called each method."""
+    counting = Counting()
+    with serving_artifacts(store, counting) as address, Connection(address, timeout=scaled(20.0)) as link:
+        yield link, counting.calls
+
+
+def put(url: str, data: bytes) -> None:
+    httpx.put(url, content=data, trust_env=False).raise_for_status()
+
+
+def get(url: str, first: int = 0) -> bytes:
+    return httpx.get(url, headers={"Range": f"bytes={first}-"}, trust_env=False).raise_for_status().content
+
+
+async def put_past_the_service(store: BlobStore, data: bytes) -> str:
+    upload_id = uuid.uuid4().hex
+    (url,) = await store.sign_uploads([upload_id])
+    await asyncio.to_thread(put, url, data)
+    return upload_id
+
+
+async def test_what_was_put_past_the_service_is_a_blob_once_committed(bucket: Place) -> None:
+    upload_id = await put_past_the_service(bucket.store, DATA)
+    assert await bucket.store.sizes([DIGEST]) == {}
+    assert await bucket.store.commit(DIGEST, upload_id) == len(DATA)
+    assert await read(bucket.store, DIGEST) == DATA
+    assert bucket.listed() == [f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}"]
+    assert await bucket.store.commit(DIGEST, upload_id) == len(DATA)  # the repetition of one whose answer was lost
+
+
+async def test_what_was_put_and_is_another_blob_is_refused(bucket: Place) -> None:
+    upload_id = await put_past_the_service(bucket.store, b"evil")
+    with pytest.raises(Rejected) as refused:
+        await bucket.store.commit(DIGEST, upload_id)
+    assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "DIGEST_MISMATCH")
+    assert await bucket.store.sizes([DIGEST]) == {}
+
+
+async def test_who_changes_what_was_put_while_it_is_verified_changes_no_blob(bucket: Place) -> None:
+    upload_id = uuid.uuid4().hex
+    (url,) = await bucket.store.sign_uploads([upload_id])
+    await asyncio.to_thread(put, url, DATA)
+    commits = [asyncio.create_task(bucket.store.commit(DIGEST, upload_id))]
+    while not all(commit.done() for commit in commits):
+        await asyncio.to_thread(put, url, b"evil")
+    outcomes = await asyncio.gather(*commits, return_exceptions=True)
+    stored = await bucket.store.sizes([DIGEST])
+    assert stored == ({DIGEST: len(DATA)} if outcomes == [len(DATA)] else {})
+    if stored:
+        assert await read(bucket.store, DIGEST) == DATA
+
+
+@pytest.mark.busy
+@pytest.mark.parametrize("direct", ["on", "off"])
+def test_many_upload_the_same_at_once(
+    bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: str
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_DIRECT", direct)
+    (tmp_path / "weights").write_bytes(DATA)
+    ready = threading.Barrier(6)
+
+    with serving(bucket.store) as (link, calls):
+
+        def work(_number: int) -> str:
+            ready.wait()
+            return upload(tmp_path / "weights", connection=link)[0]
+
+        with ThreadPoolExecutor(6) as pool:
+            digests = set(pool.map(work, range(6)))
+        target = download(digests.pop(), tmp_path / "back", connection=link)
+    assert not digests
+    assert (target / "weights").read_bytes() == DATA
+    assert ("CommitUpload" in calls) == (direct == "on")
+    assert all(key.removeprefix("manifests/").startswith("sha256/") for key in bucket.listed())
+
+
+async def test_a_signed_url_gives_a_blob_and_its_ranges(bucket: Place) -> None:
+    await bucket.store.put(DIGEST, pieces(DATA))
+    (url,) = await bucket.store.sign_downloads([DIGEST])
+    assert await asyncio.to_thread(get, url, 5) == DATA[5:]
+    with pytest.raises(Rejected) as refused:
+        await bucket.store.sign_downloads([DIGEST, digest_of(b"absent")])
+    assert refused.value.reason == "BLOB_NOT_FOUND"
+
+
+async def test_a_directory_and_a_store_told_not_to_give_no_urls(bucket: Place, tmp_path: Path) -> None:
+    directory = open_blob_store(str(tmp_path / "blobs"), tmp_path)
+    quiet = open_blob_store(bucket.url, bucket.spool, direct=False)
+    for store in (directory, quiet):
+        await store.put(DIGEST, pieces(DATA))
+        assert await store.sign_uploads([uuid.uuid4().hex]) == []
+        assert await store.sign_downloads([DIGEST]) == []
+        with pytest.raises(Rejected) as refused:
+            await store.sign_downloads([digest_of(b"absent")])
+        assert refused.value.reason == "BLOB_NOT_FOUND"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "large").write_bytes(DATA)
+    (folder / "small").write_bytes(b"small")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_the_client_passes_by_the_service_with_what_is_large(bucket: Place, source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with serving(bucket.store) as (link, calls):
+        digest, _ = upload(source, connection=link, progress=lambda done, total: seen.append((done, total)))
+        assert (calls["CommitUpload"], calls["UploadBlob"]) == (1, 1)
+        assert seen[-1] == (len(DATA) + 5, len(DATA) + 5)
+        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+        assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 1)
+
+
+def test_the_client_can_be_told_not_to(
+    bucket: Place, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLFORWARD_DIRECT", "off")
+    with serving(bucket.store) as (link, calls):
+        digest, _ = upload(source, connection=link)
+        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+        assert (calls["UploadBlob"], calls["DownloadBlob"]) == (2, 2)
+        assert not {"PresignUploads", "PresignDownloads"} & calls.keys()
+        monkeypatch.setenv("ROLLFORWARD_DIRECT", "perhaps")
+        with pytest.raises(InvalidRequest) as refused:
+            upload(source, connection=link)
+        assert refused.value.reason == "INVALID_SETTING"
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_download_past_the_service_goes_on_where_an_earlier_one_broke_off(
+    bucket: Place, source: Path, tmp_path: Path, spoilt: bool
+) -> None:
+    seen: list[int] = []
+    with serving(bucket.store) as (link, calls):
+        digest, _ = upload(source, connection=link)
+        left = tmp_path / f".{digest[7:]}.part" / "tree" / "large"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(bytes(5 * MIB) if spoilt else DATA[: 5 * MIB])
+        target = download(digest, tmp_path / "back", connection=link, progress=lambda done, _: seen.append(done))
+        assert contents(target) == contents(source)
+        # What is wrong is got anew from the service.
+        assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 2 if spoilt else 1)
+    assert {5 * MIB, 5 * MIB + 5} & set(seen)
+    assert seen[-1] == len(DATA) + 5
+
+
+class Astray:
+    """A store whose URLs lead to where nobody listens."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def sign_uploads(self, upload_ids: list[str]) -> list[str]:
+        return [f"http://127.0.0.1:1/{upload_id}" for upload_id in upload_ids]
+
+    sign_downloads = sign_uploads
+
+
+def test_the_client_goes_through_the_service_when_the_store_is_out_of_its_reach(
+    bucket: Place, source: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    with serving(Astray(bucket.store)) as (link, calls):  # type: ignore[arg-type]
+        digest, _ = upload(source, connection=link, progress=lambda done, _: seen.append(done))
+        assert seen[-1] == len(DATA) + 5
+        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+        assert (calls["UploadBlob"], calls["DownloadBlob"]) == (2, 2)
+
+
+def test_damage_in_the_bucket_is_found_by_the_client(bucket: Place, source: Path, tmp_path: Path) -> None:
+    with serving(bucket.store) as (link, _):
+        digest, _ = upload(source, connection=link)
+        damaged = S3Store.from_url(bucket.url, client_options={"allow_http": True})
+        obstore.put(damaged, f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}", DATA[:-1] + b"!")
+        with pytest.raises(InternalError) as refused:
+            download(digest, tmp_path / "back", connection=link)
+        assert refused.value.reason == "DIGEST_MISMATCH"

@@ -1,0 +1,99 @@
+"""Processes that take and restore snapshots at once, and are killed while they do."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from eventstore.jetstream import JetStreamStore
+from eventstore.projections import bulk_copy
+from eventstore.projections.database import Database
+from services.artifacts.objects import ObjectPlace
+from services.nats.server import NatsAddress
+from tests.contract.projections.kept import applied_at_start, positions, taken
+from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running, write
+from tests.contract.projections.other_process import finish, process, started
+
+pytestmark = pytest.mark.busy
+
+
+def left_behind(location: str) -> list[str]:
+    """Files that are neither rows nor a lock."""
+    if "://" in location:
+        return []
+    return [
+        path.name for path in Path(location).iterdir() if not {".db", ".db-wal", ".db-shm", ".lock"} & {path.suffix}
+    ]
+
+
+@pytest.mark.parametrize("dies_at", [1, 3, 9])
+async def test_a_process_is_killed_while_it_takes_one(
+    nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace, dies_at: int
+) -> None:
+    first = await taken(log, location, objects, 100)
+    head = await write(log, 5)
+    async with process(nats_address, log, location, objects=objects_url, take=1, dies_at_piece=dies_at) as child:
+        assert await child.wait() == -signal.SIGKILL
+    assert positions(objects) == [first]
+    assert left_behind(location) == []
+    lose_rows(location)
+    assert await applied_at_start(log, location, objects) == list(range(first + 1, head + 1))
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 6, 9])
+async def test_a_process_is_killed_while_it_restores_one(
+    nats_address: NatsAddress,
+    log: JetStreamStore,
+    location: str,
+    objects_url: str,
+    objects: ObjectPlace,
+    dies_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk_copy, "BLOCK", 512)
+    head = await taken(log, location, objects, 100)
+    lose_rows(location)
+    async with process(nats_address, log, location, objects=objects_url, dies_at_piece=dies_at) as child:
+        assert await child.wait() == -signal.SIGKILL
+    assert await applied_at_start(log, location, objects) == []
+    assert positions(objects) == [head]
+    assert left_behind(location) == []
+
+
+async def test_of_several_processes_one_restores(
+    nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace
+) -> None:
+    at = await taken(log, location, objects, 50)
+    lose_rows(location)
+    one = Notes()
+    async with (
+        process(nats_address, log, location, objects=objects_url) as first,
+        process(nats_address, log, location, objects=objects_url) as second,
+        running(log, location, one, objects) as projector,
+    ):
+        for child in (first, second):
+            await started(child)
+        head = await write(log, 50)
+        await projector.wait_for(head)
+        assert min(one.applied, default=at + 1) > at
+        assert len(Database(location).generations("notes")) == 1
+        for child in (first, second):
+            await finish(child)
+        assert await projector.query(all_notes) == await folded(log)
+
+
+async def test_several_processes_may_take_one_at_once(
+    nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace
+) -> None:
+    head = await write(log, 50)
+    async with (
+        process(nats_address, log, location, objects=objects_url, take=1) as first,
+        process(nats_address, log, location, objects=objects_url, take=1) as second,
+    ):
+        for child in (first, second):
+            await started(child)
+    assert positions(objects) == [head]
+    lose_rows(location)
+    assert await applied_at_start(log, location, objects) == []

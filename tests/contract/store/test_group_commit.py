@@ -1,0 +1,196 @@
+"""Appends of several events at once share batches, are answered each for itself, and are sent once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js import api
+from nats.js.errors import BadRequestError
+
+from eventstore.errors import DuplicateAppend, StoreUnavailable, WrongExpectedRevision
+from eventstore.event import NewEvent
+from eventstore.jetstream import JetStreamStore, publishing
+from eventstore.jetstream.group_commit import WRONG_LAST_SEQUENCE, GroupCommit
+from eventstore.store import NO_STREAM, EventStore
+from services.nats.server import EmbeddedNats
+from tests.contract.store.events import TYPES, new
+from tests.contract.store.stores import flat, take
+from tests.servers.nats import open_log, until
+from tests.timeouts import scaled
+
+pytestmark = pytest.mark.busy
+
+
+def pair(name: str, key: str = "") -> list[NewEvent]:
+    return [new(name, key=key), new(f"{name}-too")]
+
+
+async def logged(log: EventStore) -> list[tuple[int, int, str]]:
+    """Position, end of its append and id of every event."""
+    events = flat(await take(log, await log.head()))
+    return [(event.position, event.append_end, event.id) for event in events]
+
+
+class Counted:
+    """What goes out to the server, and how often."""
+
+    def __init__(self, log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.published = 0
+        self.lost = 0
+        self.probes = 0
+        self._publish = log._js.publish
+        self.is_answered = log._publisher.is_answered
+        monkeypatch.setattr(log._js, "publish", self.publish)
+        monkeypatch.setattr(log._publisher, "is_answered", self.probe_answered)
+
+    async def publish(self, *arguments: Any, **options: Any) -> api.PubAck:
+        self.published += 1
+        ack = await self._publish(*arguments, **options)
+        if self.published <= self.lost:
+            await asyncio.Event().wait()  # its answer never comes
+        return ack
+
+    async def probe_answered(self) -> bool:
+        self.probes += 1
+        return await self.is_answered()
+
+
+async def test_what_waits_goes_out_together(log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Counted(log, monkeypatch)
+    appends = [pair(f"s{number}") for number in range(200)]
+    positions = await asyncio.gather(
+        *(log.append(events, {events[0].stream: NO_STREAM, events[1].stream: NO_STREAM}) for events in appends)
+    )
+    assert sent.published <= 10
+    # Each has its own two neighbours in the log, and ends where it ends.
+    expected = [
+        (position, both[1], event.id)
+        for events, both in zip(appends, positions, strict=True)
+        for event, position in zip(events, both, strict=True)
+    ]
+    assert sorted(expected) == await logged(log)
+
+
+async def test_one_that_is_refused_refuses_no_other(store: EventStore) -> None:
+    (taken,) = await store.append([new("taken-7")])
+    await store.append(pair("known", key="k"))
+    appends = [(pair(f"taken-{number}"), {f"taken-{number}": NO_STREAM}) for number in range(20)]
+    appends.insert(11, (pair("another", key="k"), {"another": NO_STREAM}))
+    results = await asyncio.gather(*(store.append(*each) for each in appends), return_exceptions=True)
+    refused = {number: result for number, result in enumerate(results) if isinstance(result, BaseException)}
+    assert {number: type(error) for number, error in refused.items()} == {
+        7: WrongExpectedRevision,
+        11: DuplicateAppend,
+    }
+    ids = {event_id for _, _, event_id in await logged(store)}
+    for number, (events, _) in enumerate(appends):
+        assert {event.id in ids for event in events} == {number not in refused}
+    assert await store.head() == taken + 2 + 2 * 19
+
+
+async def test_of_those_that_expect_one_revision_one_wins(log: JetStreamStore) -> None:
+    appends = [pair("s") for _ in range(30)]
+    results = await asyncio.gather(
+        *(log.append(events, {"s": NO_STREAM}) for events in appends), return_exceptions=True
+    )
+    assert [result for result in results if not isinstance(result, WrongExpectedRevision)] == [(1, 2)]
+    assert await log.head() == 2
+
+
+async def test_those_that_commute_are_all_written(log: JetStreamStore) -> None:
+    positions = await asyncio.gather(*(log.append(pair("s")) for _ in range(30)))
+    assert sorted(chain.from_iterable(positions)) == list(range(1, 61))
+
+
+async def test_more_than_fits_a_batch_goes_out_in_several(log: JetStreamStore) -> None:
+    appends: Sequence[list[NewEvent]] = [[new(f"s{number}") for _ in range(400)] for number in range(4)]
+    positions = await asyncio.gather(*(log.append(events) for events in appends))
+    assert sorted(chain.from_iterable(positions)) == list(range(1, 1601))
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_what_was_sent_is_waited_for_and_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    monkeypatch.setattr(publishing, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(publishing, "GRACE_SECONDS", scaled(60.0))  # however long the disk takes
+    async with EmbeddedNats(tmp_path) as server, open_log(server.address, TYPES, "t") as log:
+        sent = Counted(log, monkeypatch)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        async with asyncio.TaskGroup() as tasks:
+            appending = tasks.create_task(log.append([new("s") for _ in range(events)], {"s": NO_STREAM}))
+            try:
+                await until(lambda: sent.probes > 3)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+        assert appending.result() == tuple(range(1, events + 1))
+        assert sent.published == 1
+        assert await log.head() == events
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_what_the_server_answers_no_more_is_sent_again(
+    log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    monkeypatch.setattr(publishing, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(publishing, "GRACE_SECONDS", 0.1)
+    sent = Counted(log, monkeypatch)
+    sent.lost = 1
+    assert await log.append([new("s") for _ in range(events)], {"s": NO_STREAM}) == tuple(range(1, events + 1))
+    assert sent.published == 2
+    assert await log.head() == events
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_refusal_while_another_append_is_not_settled_is_no_conflict(
+    log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    real, refusals = log._js.publish, [WRONG_LAST_SEQUENCE, 10164]
+
+    async def refuse_first(*arguments: Any, **options: Any) -> api.PubAck:
+        if refusals:
+            raise BadRequestError(code=400, description="wrong last sequence", err_code=refusals.pop())
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(log._js, "publish", refuse_first)
+    # As after a pause of a cluster: the stream is at the expected revision, so nobody else was faster.
+    assert await log.append([new("s") for _ in range(events)], {"s": NO_STREAM}) == tuple(range(1, events + 1))
+    with pytest.raises(WrongExpectedRevision):
+        await log.append([new("s") for _ in range(events)], {"s": NO_STREAM})
+
+
+async def test_an_append_whose_turn_does_not_come_is_not_written() -> None:
+    async def publish(_: object) -> api.PubAck:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    group = GroupCommit(publish, patience=0.05)
+    first = asyncio.create_task(group.append([("s", b"", {}), ("s", b"", {})]))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable) as caught:
+        await group.append([("s", b"", {}), ("s", b"", {})])
+    assert caught.value.reason == "LOG_UNAVAILABLE"
+    assert not group._waiting[0].sent
+    first.cancel()
+    await asyncio.wait({first})
+
+
+async def test_who_goes_away_takes_nobody_along(log: JetStreamStore) -> None:
+    leaving = [asyncio.create_task(log.append(pair(f"l{number}"))) for number in range(20)]
+    staying = [asyncio.create_task(log.append(pair(f"s{number}"))) for number in range(20)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    positions = await asyncio.gather(*staying)
+    assert len(set(chain.from_iterable(positions))) == 40
+    # Those that were not sent yet are not sent any more, and none is there by half.
+    assert await log.head() % 2 == 0
+    assert {end - position for position, end, _ in await logged(log)} == {0, 1}

@@ -1,0 +1,164 @@
+"""What docs/watch.md promises when things break: a watch goes on where it was, whatever was killed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+import rollforward as rf
+from eventstore.tail import KEPT_BYTES
+from rollforward import v1
+from tests.contract.watch.registries import Registries, read, reason_at_end, registries, told
+from tests.e2e.processes import Services
+from tests.integration.up import SECONDS, Client
+
+pytestmark = pytest.mark.busy
+
+CHAMPION = "m@champion"
+MOVES = 60
+LARGE_EVENTS = 90  # of 400 kB each
+
+Outage = Callable[[Services], object]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Registries]:
+    """Where registry processes can be started."""
+    with registries(tmp_path) as some:
+        yield some
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """All services, with a model of two versions."""
+    with Services(tmp_path / "data") as running:
+        client = Client(running.address)
+        digest = client.upload()
+        for _ in range(2):
+            client.registry.RegisterVersion(v1.RegisterVersionRequest(model="m", digest=digest), timeout=SECONDS)
+        client.channel.close()
+        yield running
+
+
+def killed(services: Services) -> None:
+    """The services and NATS end as in a crash, and come back."""
+    services.kill()
+    services.start()
+
+
+def stopped(services: Services) -> None:
+    """They are stopped in good order, and come back."""
+    assert services.stop() == 0
+    services.start()
+
+
+def nats_killed(services: Services) -> None:
+    """NATS alone ends as in a crash; the services bring it back."""
+    services.kill_nats()
+
+
+@pytest.mark.timeout(180)
+def test_the_client_gives_each_change_once_whatever_breaks(services: Services) -> None:
+    outages: dict[int, Outage] = {10: killed, 20: nats_killed, 30: stopped, 40: nats_killed, 50: killed}
+    with services.connect("writer") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
+        watch = rf.watch(CHAMPION, connection=watching)
+        moves = pool.submit(
+            lambda: [rf.move_alias(CHAMPION, 1 + turn % 2, connection=writing).revision for turn in range(MOVES)]
+        )
+        changes = []
+        for number in range(MOVES):
+            changes.append(next(watch))
+            if number in outages:
+                outages[number](services)
+        watch.close()
+        assert [change.revision for change in changes] == moves.result()
+        assert changes == list(reversed(list(rf.alias_history(CHAMPION, connection=watching))))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("outage", [killed, stopped, nats_killed])
+def test_resumable_after(services: Services, outage: Outage) -> None:
+    with services.connect("writer") as link:
+        first = [rf.move_alias(CHAMPION, version, connection=link).revision for version in (1, 2) * 5]
+        client = Client(services.address)
+        watch = client.registry.WatchAliases(v1.WatchAliasesRequest(from_revision=first[0]), timeout=SECONDS)
+        steps = read(watch, first[4])
+        outage(services)
+        if not services_kept_the_stream(outage):
+            rest, reason = reason_at_end(watch)
+            assert reason == ("SHUTTING_DOWN" if outage is stopped else "UNAVAILABLE")
+            steps += rest
+        then = [rf.move_alias(CHAMPION, version, connection=link).revision for version in (1, 2) * 5]
+        watch.cancel()
+        again = v1.WatchAliasesRequest(from_revision=steps[-1].position)
+        resumed = client.registry.WatchAliases(again, wait_for_ready=True, timeout=SECONDS)
+        assert [change.revision for change in told([*steps, *read(resumed, then[-1])])] == [*first[1:], *then]
+        resumed.cancel()
+        client.channel.close()
+
+
+def services_kept_the_stream(outage: Outage) -> bool:
+    """Whether the process that the watch is held by lived on."""
+    return outage is nats_killed
+
+
+def test_resumable_on_another_process(log: Registries) -> None:
+    doomed, there = log.start(), log.start()
+    model = there.new_model()
+    begun = doomed.head()
+    watch = doomed.watch(from_revision=begun)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [there.move(model, version).position for version in (1, 2) * 30])
+        steps = [next(watch) for _ in range(5)]
+        doomed.program.kill()
+        rest, reason = reason_at_end(watch)
+        assert reason == "UNAVAILABLE"
+        steps += rest
+        ended = writing.result()[-1]
+    assert steps[-1].position <= ended
+    resumed = there.watch(from_revision=steps[-1].position)
+    steps += read(resumed, ended) if steps[-1].position < ended else []
+    assert [change.revision for change in told(steps)] == writing.result()
+    assert told(steps) == there.changes(begun)
+    resumed.cancel()
+
+
+@pytest.mark.timeout(180)
+def test_a_watcher_that_does_not_read_is_told_and_resumes_without_a_gap(log: Registries) -> None:
+    registry, there = log.start(), log.start()
+    model, *others = [there.new_model() for _ in range(5)]
+    slow = [registry.watch(model=model) for _ in range(5)]
+    begun = max(next(watch).position for watch in slow)
+    process = psutil.Process(registry.program.pid)
+    before = process.memory_info().rss
+    # More than a stream takes that nobody reads ...
+    for turn in range(24):
+        targets = [v1.AliasTarget(model=model, alias=f"slow-{number}", version=1 + turn % 2) for number in range(60)]
+        large = v1.MoveAliasesRequest(targets=targets, reason="r" * 4_000)
+        there.registry.MoveAliases(large, timeout=SECONDS)
+
+    def describe(other: str) -> None:
+        # ... then more than a process keeps for those who are behind.
+        for turn in range(LARGE_EVENTS // len(others)):
+            tags = {str(key): f"{turn}.{key}".ljust(5_000, "x") for key in range(40)}
+            there.registry.ChangeTags(v1.ChangeTagsRequest(model=other, set=tags), timeout=SECONDS)
+
+    with ThreadPoolExecutor(len(others)) as pool:
+        list(pool.map(describe, others))
+    truth = there.changes(begun, model=model)
+    ended = truth[-1].revision
+    assert told(read(registry.watch(model=model, from_revision=begun), ended)) == truth
+    assert process.memory_info().rss - before < 3 * KEPT_BYTES
+    for watch in slow:
+        steps, reason = reason_at_end(watch)
+        assert reason == "WATCHER_TOO_SLOW"
+        resumed = registry.watch(model=model, from_revision=steps[-1].position)
+        later = read(resumed, ended)
+        assert steps
+        assert told(later)
+        assert told([*steps, *later]) == truth
+        resumed.cancel()

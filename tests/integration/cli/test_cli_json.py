@@ -1,0 +1,102 @@
+"""What every command that lists prints as JSON and as a table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cli.command_line import Cli, Facts, answer, done, refused
+from tests.unit.client.cli.command_tree import leaves
+
+# Every command that lists, with an argument where it needs one.
+LISTS = sorted(path for path in leaves() if path[-1] in {"list", "history", "intervals", "deliveries", "attempts"})
+ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("aliases", "intervals"): ("MODEL@champion",),
+    ("artifacts", "list"): ("MODEL@champion",),
+    ("webhooks", "deliveries"): ("WEBHOOK",),
+    ("webhooks", "attempts"): ("WEBHOOK",),
+}
+# Of free texts, which stay as they were given.
+FREE = {"params", "tags", "set", "metrics"}
+
+
+@pytest.fixture(scope="module")
+def names(cli: Cli, facts: Facts) -> dict[str, str]:
+    """What the arguments stand for, with something of each kind to list."""
+    done(cli("aliases", "move", f"{facts.model}@champion", "1", "--reason", "first"))
+    done(cli("aliases", "move", f"{facts.model}@champion", "2"))
+    done(cli("schedules", "create", f"{facts.model}@later", "1", "--at", "1d"))
+    done(cli("policies", "protect", "listed-policy", "--model", facts.model))
+    hook = answer(cli("webhooks", "create", "https://hooks.example/y", "--model", facts.model, "-o", "json"))
+    return {"MODEL": facts.model, "WEBHOOK": hook["webhook_id"]}
+
+
+def filled(path: tuple[str, ...], names: dict[str, str]) -> list[str]:
+    """Return a command line without placeholders."""
+    arguments = list(ARGUMENTS.get(path, ()))
+    for name, value in names.items():
+        arguments = [argument.replace(name, value) for argument in arguments]
+    return [*path, *arguments]
+
+
+def values(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every plain value with its key, but for free texts."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if name not in FREE:
+                yield from values(value, name)
+    elif isinstance(found, list):
+        for value in found:
+            yield from values(value, key)
+    else:
+        yield key, found
+
+
+@pytest.mark.parametrize("path", LISTS, ids=" ".join)
+def test_a_list_is_an_array_of_objects_in_one_spelling(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+    found = answer(cli(*filled(path, names), "-o", "json"))
+    assert isinstance(found, list)
+    assert all(isinstance(one, dict) for one in found)
+    for key, value in values(found):
+        assert value != "", key
+        assert not (isinstance(value, str) and "_STATUS_" in value), (key, value)
+        assert not key.endswith("timestamp"), key
+        if key.endswith("_at") or key == "time":
+            assert value is None or value.endswith("Z"), (key, value)
+
+
+@pytest.mark.parametrize("path", LISTS, ids=" ".join)
+def test_a_table_has_no_value_cut_when_it_is_wide(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+    assert "…" not in done(cli(*filled(path, names), "-o", "wide", COLUMNS="40"))
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("runs list --filter \"run_name = 'nobody'\"", "no runs match"),
+        ("models list --filter \"name = 'nobody'\"", "no models match"),
+        ("versions list --filter \"name = 'nobody'\"", "no versions match"),
+        ("experiments list --filter \"name = 'nobody'\"", "no experiments match"),
+        ("logged-models list --filter \"name = 'nobody'\"", "no logged models match"),
+        ("aliases history @nobody", "no changes match"),
+        ("audit list --actor nobody-at-all", "no events match"),
+    ],
+)
+def test_an_empty_table_says_what_does_not_match(command: str, text: str, cli: Cli) -> None:
+    shown = done(cli(*shlex.split(command)))
+    assert shown == f"{text}\n"
+    assert answer(cli(*shlex.split(command), "-o", "json")) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory in which nothing can be made")
+@pytest.mark.parametrize(
+    "command", [("download", "MODEL@champion", "/proc/target"), ("audit", "export", "--file", "/proc/target")]
+)
+def test_an_error_names_the_path_that_was_given(command: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+    result = cli(*(part.replace("MODEL", names["MODEL"]) for part in command))
+    assert refused(result) == ""
+    assert result.stderr.rstrip().endswith(": /proc/target")

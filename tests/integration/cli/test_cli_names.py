@@ -1,0 +1,142 @@
+"""What a command line may name things by: prefixes of ids, names; and what it suggests for a name that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import rollforward as rf
+from tests.integration.cli.command_line import Cli, Facts, answer, done, refused
+from tests.integration.up import Up, new_id
+
+
+@pytest.fixture(scope="module")
+def link(system: Up) -> Iterator[rf.Connection]:
+    """The SDK's connection."""
+    with rf.Connection(system.address) as connection:
+        yield connection
+
+
+@pytest.fixture
+def twins(link: rf.Connection) -> tuple[str, str]:
+    """Two runs whose ids begin with the same eight digits, and that have one name."""
+    prefix, name = new_id()[:8], f"twin-{new_id()}"
+    ids = (prefix + "0" + new_id()[:23], prefix + "1" + new_id()[:23])
+    for run_id in ids:
+        with rf.start_run(f"e-{new_id()}", run_id=run_id, name=name, connection=link):
+            pass
+    return ids
+
+
+def test_a_run_is_named_by_a_prefix_of_its_id(cli: Cli, twins: tuple[str, str]) -> None:
+    first, second = twins
+    assert answer(cli("runs", "show", first[:9], "-o", "json"))["run_id"] == first
+    assert answer(cli("runs", "tag", second[:12], "a=1", "-o", "json"))["run_id"] == second
+    compared = answer(cli("runs", "compare", first[:9], second[:9], "-o", "json"))
+    assert compared["runs"] == [first, second]
+    assert answer(cli("runs", "delete", first[:9], "--reason", "twin", "-o", "json"))["deleted"]
+    assert not answer(cli("runs", "restore", first[:9], "-o", "json"))["deleted"]
+    assert first in done(cli("runs", "watch", first[:9]))
+
+
+def test_what_a_table_shows_is_taken(cli: Cli, facts: Facts) -> None:
+    table = done(cli("runs", "list", "--experiment", facts.experiment, COLUMNS="80"))
+    shown = [line.split()[0] for line in table.splitlines()[1:]]
+    assert [answer(cli("runs", "show", run, "-o", "json"))["run_id"] for run in shown] == list(reversed(facts.runs))
+
+
+@pytest.mark.parametrize("command", ["show", "delete", "watch"])
+def test_an_ambiguous_prefix_or_name_is_refused_with_the_candidates(
+    command: str, cli: Cli, link: rf.Connection, twins: tuple[str, str]
+) -> None:
+    name = rf.get_run(twins[0], connection=link).name
+    for text in (twins[0][:8], name):
+        result = cli("runs", command, text)
+        assert refused(result) == "AMBIGUOUS_ID"
+        assert all(run_id in result.stderr for run_id in twins)
+    assert not any(rf.get_run(run_id, connection=link).deleted for run_id in twins)
+
+
+def test_a_run_is_named_by_its_name(cli: Cli, link: rf.Connection) -> None:
+    name = f"it's-{new_id()}"
+    with rf.start_run(f"e-{new_id()}", name=name, connection=link) as run:
+        run.log_metric("loss", 0.5)
+    assert answer(cli("runs", "show", name, "-o", "json"))["run_id"] == run.run_id
+    assert rf.find_run(name, connection=link).run_id == run.run_id
+    assert rf.find_run(run.run_id[:10], connection=link).run_id == run.run_id
+
+
+@pytest.mark.parametrize("text", ["abc", "0123456789abcdef", "%", "no-such-name", "ABCDEF01"])
+def test_a_run_that_there_is_not(text: str, cli: Cli) -> None:
+    assert refused(cli("runs", "show", text)) == "RUN_NOT_FOUND"
+
+
+def test_a_prefix_names_the_run_of_an_artifact(cli: Cli, facts: Facts) -> None:
+    found = answer(cli("artifacts", "list", f"runs:/{facts.runs[0][:10]}/model", "-o", "json"))
+    assert {file["path"] for file in found} == {"weights.bin", "labels.json"}
+    version = answer(
+        cli("models", "register", f"m-{new_id()}", "--run", facts.runs[0][:10], "--artifact", "model", "-o", "json")
+    )
+    assert version["run_id"] == facts.runs[0]
+
+
+def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, link: rf.Connection, alias: str) -> None:
+    experiment = f"e-{new_id()}"
+    rf.create_experiment(experiment, connection=link)
+    model_id = rf.create_logged_model(experiment, "trees", connection=link)
+    for text in (model_id[:10], model_id[2:12]):
+        assert answer(cli("logged-models", "show", text, "-o", "json"))["model_id"] == model_id
+    made = answer(cli("schedules", "create", alias, "1", "--at", "1d", "-o", "json"))
+    model = alias.partition("@")[0]
+    left = answer(cli("schedules", "cancel", model, made["schedule_id"][:8], "-o", "json"))
+    assert made["schedule_id"] not in {one["schedule_id"] for one in left}
+
+
+def test_webhooks_are_named_by_prefixes(cli: Cli) -> None:
+    hook = answer(cli("webhooks", "create", "https://hooks.example/x", "--model", f"m-{new_id()}", "-o", "json"))
+    assert answer(cli("webhooks", "show", hook["webhook_id"][:8], "-o", "json"))["webhook_id"] == hook["webhook_id"]
+    done(cli("webhooks", "delete", hook["webhook_id"][:8]))
+    assert refused(cli("webhooks", "show", hook["webhook_id"])) == "WEBHOOK_NOT_FOUND"
+
+
+def test_an_experiment_is_named_by_its_number(cli: Cli, facts: Facts) -> None:
+    number = answer(cli("experiments", "show", facts.experiment, "-o", "json"))["experiment_id"]
+    for text in (number, f"id:{number}"):
+        assert answer(cli("experiments", "show", text, "-o", "json"))["name"] == facts.experiment
+
+
+@pytest.mark.parametrize(
+    ("command", "reason", "near"),
+    [
+        ("models show MODELx", "MODEL_NOT_FOUND", "MODEL"),
+        ("audit list --model MODELx", "MODEL_NOT_FOUND", "MODEL"),
+        ("models delete UPPER", "MODEL_NOT_FOUND", "MODEL"),
+        ("aliases get MODEL@champoin", "ALIAS_NOT_FOUND", "'champion'"),
+        ("aliases get MODEL@Champion", "ALIAS_NOT_FOUND", "'champion'"),
+        ("rollback MODEL@champoin", "ALIAS_NOT_FOUND", "'champion'"),
+        ("runs list --experiment EXPERIMENTx", "EXPERIMENT_NOT_FOUND", "EXPERIMENT"),
+        ("runs metrics RUN acuracy", "METRIC_NOT_FOUND", "'accuracy'"),
+        ("download runs:/RUN/modle", "ARTIFACT_NOT_FOUND", "'model'"),
+        ("artifacts list runs:/RUN/model --path weight.bin", "PATH_NOT_FOUND", "'weights.bin'"),
+        ("rebuild registri", "PROJECTION_NOT_FOUND", "'registry'"),
+        ("audit list --log registri", "UNKNOWN_LOG", "'registry'"),
+    ],
+)
+def test_a_near_name_is_suggested(command: str, reason: str, near: str, cli: Cli, facts: Facts) -> None:
+    names = {"MODEL": facts.model, "UPPER": facts.model.upper(), "EXPERIMENT": facts.experiment, "RUN": facts.runs[0]}
+
+    def filled(text: str) -> str:
+        for name, value in names.items():
+            text = text.replace(name, value)
+        return text
+
+    done(cli("aliases", "move", f"{facts.model}@champion", "1"))
+    result = cli(*filled(command).split())
+    assert refused(result, 2 if reason == "UNKNOWN_LOG" else 1) == reason
+    assert "did you mean" in result.stderr
+    assert filled(near) in result.stderr
+
+
+def test_nothing_is_suggested_for_a_name_like_none(cli: Cli) -> None:
+    assert "did you mean" not in cli("models", "show", "zzzzzzzz").stderr

@@ -1,0 +1,194 @@
+"""What was acknowledged can be read: runs and logged models with more metrics than fit an answer, in every call."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from rollforward._series import pack
+from rollforward.cli.output.truncation import MAX_ROWS
+from rollforward.tracking.watch_runs import watch_runs
+from tests.e2e.program import until
+from tests.integration.cli.command_line import Cli, answer, done
+from tests.integration.up import SECONDS, Up, new_id
+
+METRICS = 20_000
+PER_BATCH = 2_500
+
+
+def name_of(number: int) -> str:
+    """A name that is as long as it can be."""
+    return f"layers.{number:05}." + "w" * (250 - 13)
+
+
+class Large(NamedTuple):
+    """An experiment with a run and a logged model that are as large as they can be, beside small ones."""
+
+    experiment: str
+    run: str
+    model: str
+    small: str
+
+
+@pytest.fixture(scope="module")
+def link(system: Up) -> Iterator[rf.Connection]:
+    with rf.Connection(system.address) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def large(link: rf.Connection) -> Large:
+    experiment, run, model, small = f"e-{new_id()}", new_id(), f"m-{new_id()}", new_id()
+    params = {f"p{number:03}-{'k' * 240}": "v" * 5_700 for number in range(490)}
+    for run_id in (small, run):
+        with rf.start_run(experiment, run_id=run_id, connection=link, heartbeat=False) as live:
+            live.log_metric("loss", 0.5)
+    rf.create_logged_model(experiment, "large", model_id=model, connection=link)
+    for start in range(0, 490, 100):
+        part = dict(list(params.items())[start : start + 100])
+        link.call(link.tracking.LogBatch, v1.LogBatchRequest(run_id=run, params=part))
+        rf.log_logged_model_params(model, part, connection=link)
+    for start in range(0, METRICS, PER_BATCH):
+        series = [pack(name_of(number), *point(number)) for number in range(start, start + PER_BATCH)]
+        for one in series:
+            one.model_id = model
+        link.call(link.tracking.LogBatch, v1.LogBatchRequest(run_id=run, series=series))
+    until(lambda: _is_shown(link, run), "rows show all of it")
+    return Large(experiment, run, model, small)
+
+
+def _is_shown(link: rf.Connection, run: str) -> bool:
+    # The rows of so many series take a while, in which a query that waits for them may give up.
+    try:
+        return bool(link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run, without_metrics=True)))
+    except rf.Unavailable:
+        return False
+
+
+def point(number: int) -> tuple[array[int], array[int], array[float]]:
+    return array("q", [number]), array("q", [7]), array("d", [float(number)])
+
+
+def check_whole(run: v1.Run) -> None:
+    assert run.next_metrics_token == ""
+    assert len(run.params) == 490
+    assert len(run.metrics) == METRICS + 1
+    assert all(run.metrics[name_of(number)].last == number for number in range(METRICS))
+
+
+def test_a_run_is_read_whole(link: rf.Connection, large: Large) -> None:
+    check_whole(rf.get_run(large.run, connection=link))
+    found = rf.search_runs(large.experiment, connection=link)
+    assert [run.run_id for run in found] == [large.run, large.small]
+    check_whole(found[0])
+    assert found[1].metrics["loss"].last == 0.5
+    compared = rf.compare_runs([large.small, large.run], connection=link)
+    check_whole(compared.runs[1])
+    assert len(compared.metrics) == METRICS + 1
+
+
+def test_listings_of_all_experiments_and_filters_show_the_others(link: rf.Connection, large: Large) -> None:
+    assert large.run in [run.run_id for run in rf.search_runs(limit=3, connection=link)]
+    found = rf.search_runs(filter=f"metrics.`{name_of(5)}` = 5", order_by="metrics.loss", connection=link)
+    assert [run.run_id for run in found] == [large.run]
+
+
+def test_what_is_left_out_is_said_and_paged(system: Up, large: Large) -> None:
+    run = system.tracking.GetRun(v1.GetRunRequest(run_id=large.run), timeout=SECONDS).run
+    assert run.next_metrics_token
+    assert 0 < len(run.metrics) < METRICS
+    assert sorted(run.metrics) == [name_of(number) for number in range(len(run.metrics))]
+    token, names = "", set(run.metrics)
+    for size in (1, 7, 0, 50_000):
+        request = v1.ListRunMetricsRequest(run_id=large.run, page_size=size, page_token=token)
+        page = system.tracking.ListRunMetrics(request, timeout=SECONDS)
+        assert len(page.metrics) == size or size in (0, 50_000)
+        token = page.next_page_token
+    request = v1.ListRunMetricsRequest(run_id=large.run, page_token=run.next_metrics_token)
+    while request.page_token:
+        page = system.tracking.ListRunMetrics(request, timeout=SECONDS)
+        assert not names & set(page.metrics)
+        names |= set(page.metrics)
+        request.page_token = page.next_page_token
+    assert len(names) == METRICS + 1
+    without = v1.GetRunRequest(run_id=large.run, without_metrics=True)
+    run = system.tracking.GetRun(without, timeout=SECONDS).run
+    assert (len(run.metrics), run.next_metrics_token, len(run.params)) == (0, "", 490)
+
+
+def test_pages_of_metrics_are_refused_as_other_pages_are(system: Up, large: Large) -> None:
+    asked = v1.ListRunMetricsRequest(run_id=large.run, page_token="?")
+    assert system.refused(system.tracking.ListRunMetrics, asked).reason == "INVALID_PAGE"
+    asked = v1.ListRunMetricsRequest(run_id=new_id())
+    assert system.refused(system.tracking.ListRunMetrics, asked).reason == "RUN_NOT_FOUND"
+    of_model = v1.ListLoggedModelMetricsRequest(model_id=large.model, page_token="WyIiXQ==")
+    assert system.refused(system.logged_models.ListLoggedModelMetrics, of_model).reason == "INVALID_PAGE"
+    of_model = v1.ListLoggedModelMetricsRequest(model_id=f"m-{new_id()}")
+    assert system.refused(system.logged_models.ListLoggedModelMetrics, of_model).reason == "LOGGED_MODEL_NOT_FOUND"
+
+
+def test_a_logged_model_is_read_whole(link: rf.Connection, large: Large) -> None:
+    (found,) = rf.search_logged_models(large.experiment, connection=link)
+    for model in (found, rf.get_logged_model(large.model, connection=link)):
+        assert model.next_metrics_token == ""
+        assert len(model.params) == 490
+        assert [metric.key for metric in model.metrics] == [name_of(number) for number in range(METRICS)]
+
+
+@pytest.mark.parametrize("of", ["run", "experiment"])
+def test_a_watch_begins_with_whole_runs(link: rf.Connection, large: Large, of: str) -> None:
+    wanted = {"run": large.run} if of == "run" else {"experiment": large.experiment}
+    with watch_runs(**wanted, connection=link) as watched:  # type: ignore[arg-type]
+        assert [run.run_id for run in watched.runs] == ([large.small] if of == "experiment" else []) + [large.run]
+        check_whole(watched.runs[-1])
+
+
+def test_a_run_is_resumed_without_its_metrics(link: rf.Connection, large: Large) -> None:
+    with rf.resume_run(large.run, connection=link, heartbeat=False) as resumed:
+        assert resumed.experiment_id
+        with pytest.raises(rf.PreconditionFailed) as changed:
+            resumed.log_param(f"p000-{'k' * 240}", "other")
+        assert changed.value.reason == "PARAM_CHANGED"
+
+
+def test_the_command_line_shows_it(cli: Cli, large: Large) -> None:
+    for command in (
+        ["runs", "list", "--experiment", large.experiment],
+        ["runs", "show", large.run],
+        ["runs", "compare", large.run, large.small],
+        ["runs", "metrics", large.run, name_of(5)],
+        ["runs", "tag", large.run, "team=vision"],
+        ["experiments", "show", large.experiment],
+        ["logged-models", "show", large.model],
+        ["logged-models", "list", "--experiment", large.experiment],
+    ):
+        assert done(cli(*command))
+
+
+def test_a_table_says_what_it_leaves_out(cli: Cli, large: Large) -> None:
+    printed = done(cli("runs", "show", large.run))
+    assert f"... {METRICS + 1 - MAX_ROWS} more" in printed
+    assert len(answer(cli("runs", "show", large.run, "-o", "json"))["metrics"]) == METRICS + 1
+
+
+def test_gates_judge_it(system: Up, link: rf.Connection, large: Large, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with rf.resume_run(large.run, connection=link, heartbeat=False) as run:
+        run.log_artifact(tmp_path / "model.bin")
+    model = f"m-{new_id()}"
+    rf.create_model(model, gate=f'run.metrics["{name_of(7)}"] > 6.0', connection=link)
+    version = rf.register_model(model, run, artifact="model.bin", connection=link)
+    assert version.evidence.ByteSize() < 10_000
+    assert rf.get_version(model, 1, connection=link) == version
+    rf.set_registration_gate(model, "run.metrics.all(name, run.metrics[name] >= 1.0)", connection=link)
+    # The evidence would name all of them.
+    with pytest.raises(rf.InvalidRequest) as refused:
+        rf.register_model(model, run, artifact="model.bin", connection=link)
+    assert refused.value.reason == "MESSAGE_TOO_LARGE"
+    assert rf.get_model(model, connection=link).latest_version == 1

@@ -1,0 +1,170 @@
+"""Files of runs: what is at a path at which no artifact was logged by itself, and how names are written."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from rollforward.downloads import list_files
+from tests.integration.cli.command_line import Cli, answer
+from tests.integration.registry.scored import seen
+from tests.integration.up import SECONDS, Up, new_id
+
+NFC, NFD = unicodedata.normalize("NFC", "café.txt"), unicodedata.normalize("NFD", "café.txt")
+
+
+@pytest.fixture
+def link(system: Up) -> Iterator[rf.Connection]:
+    with rf.Connection(system.address) as connection:
+        yield connection
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Files to log; each holds its own name."""
+    for name in ("model.skops", "notes.txt", "tree/top", "tree/sub/file", "tree/sub/deep/file"):
+        path = tmp_path / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def run(link: rf.Connection, files: Path) -> str:
+    """A run that logged files one by one and a directory, as those who come from MLflow do."""
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        live.log_artifact(files / "model.skops", "model")
+        live.log_artifact(files / "notes.txt", "model/docs")
+        live.log_artifacts(files / "tree", "tree")
+        live.log_artifact(files / "notes.txt")
+    return live.run_id
+
+
+# What is at a path of the run, as it is downloaded and as it is registered: the files and what they hold.
+TREES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "model": ({"model.skops": "model.skops", "docs/notes.txt": "notes.txt"},) * 2,
+    "model/docs": ({"notes.txt": "notes.txt"},) * 2,
+    "model/model.skops": ({"model.skops": "model.skops"},) * 2,
+    "notes.txt": ({"notes.txt": "notes.txt"},) * 2,
+    "tree": ({"top": "tree/top", "sub/file": "tree/sub/file", "sub/deep/file": "tree/sub/deep/file"},) * 2,
+    "tree/sub/file": ({"sub/file": "tree/sub/file"}, {"file": "tree/sub/file"}),
+    "tree/sub": (
+        {"sub/file": "tree/sub/file", "sub/deep/file": "tree/sub/deep/file"},
+        {"file": "tree/sub/file", "deep/file": "tree/sub/deep/file"},
+    ),
+    "": (
+        {
+            "model/model.skops": "model.skops",
+            "model/docs/notes.txt": "notes.txt",
+            "tree/top": "tree/top",
+            "tree/sub/file": "tree/sub/file",
+            "tree/sub/deep/file": "tree/sub/deep/file",
+            "notes.txt": "notes.txt",
+        },
+    )
+    * 2,
+}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("path", TREES)
+def test_what_is_at_a_path_of_a_run(path: str, run: str, link: rf.Connection, tmp_path: Path, cli: Cli) -> None:
+    downloaded, registered = TREES[path]
+    reference = f"runs:/{run}/{path}"
+    assert contents(rf.download(reference, tmp_path / "there", connection=link)) == downloaded
+    assert {file.path for file in list_files(reference, connection=link)} == set(downloaded)
+    model = f"m-{new_id()}"
+    version = rf.register_model(model, run, artifact=path, connection=link)
+    assert (version.run_id, version.artifact_path) == (run, path)
+    assert contents(rf.download(f"models:/{model}/1", tmp_path / "version", connection=link)) == registered
+    printed = answer(cli("artifacts", "list", reference, "-o", "json"))
+    assert {file["path"] for file in printed} == set(downloaded)
+    # A trailing slash changes nothing; registered again, the files are the same artifact.
+    again = rf.register_model(model, run, artifact=f"{path}/", connection=link)
+    assert again.digest == version.digest
+    for file in downloaded:
+        one = rf.download(f"{reference}/", tmp_path / "one" / file, path=file, connection=link)
+        assert contents(one) == {file: downloaded[file]}
+
+
+@pytest.mark.parametrize("path", ["nosuch", "mode", "model/nosuch", "tree/sub/nosuch", "tree/sub/file/x", "treetop"])
+def test_nothing_at_a_path_is_refused(path: str, run: str, link: rf.Connection, system: Up) -> None:
+    with pytest.raises(rf.NotFound) as refused:
+        rf.download(f"runs:/{run}/{path}", connection=link)
+    assert refused.value.reason == "ARTIFACT_NOT_FOUND"
+    request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path=path)
+    assert system.refused(system.registry.RegisterVersion, request, seen(system)).reason == "ARTIFACT_NOT_FOUND"
+
+
+def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, link: rf.Connection, system: Up) -> None:
+    digest = rf.register_model(f"m-{new_id()}", run, artifact="model", connection=link).digest
+    request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=digest)
+    assert system.registry.RegisterVersion(request, timeout=SECONDS, metadata=seen(system)).version.digest == digest
+    wrong = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=system.upload())
+    assert system.refused(system.registry.RegisterVersion, wrong, seen(system)).reason == "INVALID_DIGEST"
+
+
+def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(link: rf.Connection, files: Path) -> None:
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        digest = live.log_artifacts(files / "tree", "out")
+        live.log_artifact(files / "notes.txt", "out")
+    version = rf.register_model(f"m-{new_id()}", live, artifact="out", connection=link)
+    assert version.digest == digest
+    found = list_files(f"runs:/{live.run_id}/out", connection=link)
+    assert {file.path for file in found} == {"top", "sub/file", "sub/deep/file"}
+
+
+def test_of_two_artifacts_the_one_logged_nearer_to_a_file_counts(link: rf.Connection, files: Path) -> None:
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        live.log_artifacts(files / "tree" / "sub", "a/b")
+        live.log_artifact(files / "notes.txt", "a/b/deep")
+        live.log_artifact(files / "tree" / "sub" / "file", "a/b/deep")
+    found = {file.path: file for file in list_files(f"runs:/{live.run_id}/a", connection=link)}
+    assert set(found) == {"b/file", "b/deep/file", "b/deep/notes.txt"}
+    assert found["b/deep/file"].size_bytes == len("tree/sub/file")
+
+
+def test_a_name_that_was_logged_before_is_replaced(link: rf.Connection, files: Path) -> None:
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        live.log_artifacts(files / "tree", "out")
+        live.log_artifacts(files / "tree" / "sub", "out")
+    found = list_files(f"runs:/{live.run_id}/out", connection=link)
+    assert {file.path for file in found} == {"file", "deep/file"}
+
+
+def test_names_of_files_are_the_same_in_either_normal_form(link: rf.Connection, tmp_path: Path) -> None:
+    folder = tmp_path / NFD.removesuffix(".txt")
+    folder.mkdir()
+    (folder / NFD).write_text("naïve")
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        one = live.log_artifact(folder / NFD)
+        below = live.log_artifact(folder / NFD, unicodedata.normalize("NFD", "crème"))
+        live.log_artifacts(folder, unicodedata.normalize("NFD", "brûlée"))
+    paths = [artifact.path for artifact in rf.get_run(live, connection=link).artifacts]
+    assert paths == ["brûlée", NFC, f"crème/{NFC}"]
+    assert one == below
+    for name in (NFC, NFD):
+        assert contents(rf.download(f"runs:/{live.run_id}/{name}", connection=link)) == {NFC: "naïve"}
+        part = rf.download(f"runs:/{live.run_id}/brûlée", path=name, connection=link)
+        assert contents(part) == {NFC: "naïve"}
+        version = rf.register_model(f"m-{new_id()}", live, artifact=name, connection=link)
+        assert version.digest == one
+    for path in (folder, folder / NFD):
+        assert rf.register_model(f"m-{new_id()}", path=path, connection=link).digest == one
+
+
+def test_a_directory_without_files_is_warned_of(link: rf.Connection, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+        with pytest.warns(RuntimeWarning):
+            assert live.log_artifacts(tmp_path / "empty", "out") == ""
+        live.log_metric("loss", 0.5)
+    assert not rf.get_run(live, connection=link).artifacts

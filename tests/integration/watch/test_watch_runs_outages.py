@@ -1,0 +1,140 @@
+"""What docs/watch.md promises of a watch of runs when things break, and what the SDK makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from rollforward import v1
+from tests.e2e.processes import Services
+from tests.integration.up import SECONDS, new_id, up
+from tests.integration.watch.test_watch_runs import points
+from tests.integration.watch.tracking_processes import (
+    facts_of,
+    processes,
+    read,
+    reason_at_end,
+    snapshot,
+    told,
+    true_changes,
+)
+
+pytestmark = pytest.mark.busy
+
+STEPS = 60
+
+Outage = Callable[[Services], object]
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """All services."""
+    with Services(tmp_path / "data") as running:
+        yield running
+
+
+def killed(services: Services) -> None:
+    """The services and NATS end as in a crash, and come back."""
+    services.kill()
+    services.start()
+
+
+def stopped(services: Services) -> None:
+    """They are stopped in good order, and come back."""
+    assert services.stop() == 0
+    services.start()
+
+
+def nats_killed(services: Services) -> None:
+    """NATS alone ends as in a crash; the services bring it back."""
+    services.kill_nats()
+
+
+def job(link: rf.Connection, experiment_id: str) -> str:
+    """A run that logs step by step, each time again until it is answered; its id."""
+    run_id = new_id()
+    link.call(link.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job"))
+    for step in range(STEPS):
+        batch = v1.LogBatchRequest(run_id=run_id, series=[points("loss", step / 3, step=step)], request_id=new_id())
+        link.call(link.tracking.LogBatch, batch)
+    rf.set_run_tags(run_id, {"done": "yes"}, connection=link)
+    ending = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED, request_id=new_id())
+    link.call(link.tracking.FinishRun, ending)
+    return run_id
+
+
+@pytest.mark.timeout(180)
+def test_the_client_gives_each_event_of_runs_once_whatever_breaks(services: Services) -> None:
+    outages: dict[int, Outage] = {10: killed, 25: nats_killed, 40: stopped}
+    with services.connect("job") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
+        experiment_id = rf.create_experiment("watched", connection=writing)
+        watching.note_position("tracking", writing.positions["tracking"])
+        watch = rf.watch_runs(experiment="watched", connection=watching)
+        assert watch.runs == ()
+        running = pool.submit(job, writing, experiment_id)
+        runs: dict[str, v1.Run] = {}
+        changes = []
+        for change in watch:
+            changes.append(change)
+            rf.apply_change(runs, change)
+            if outage := outages.get(len(changes)):
+                outage(services)
+            if change.HasField("finished"):
+                break
+        run_id = running.result()
+        assert [change.position for change in changes] == sorted({change.position for change in changes})
+        steps = [step for change in changes for one in rf.points_of(change).values() for step in one.steps]
+        assert steps == list(range(STEPS))
+        assert runs == {run_id: rf.get_run(run_id, connection=watching)}
+        again = rf.watch_runs(experiment="watched", from_position=changes[4].position, connection=watching)
+        assert [next(again) for _ in changes[5:]] == changes[5:]
+        assert again.position >= changes[-1].position
+        again.close()
+
+
+def test_a_watch_of_runs_resumes_on_another_process(tmp_path: Path) -> None:
+    with processes(tmp_path) as log:
+        doomed, there = log.start(), log.start()
+        experiment_id = there.new_experiment()
+        watch = doomed.watch(experiment_id=experiment_id)
+        _, begun = snapshot(watch)
+        with ThreadPoolExecutor(1) as pool, rf.Connection(f"tracking={there.address}", actor="job") as link:
+            writing = pool.submit(job, link, experiment_id)
+            steps = [next(watch) for _ in range(5)]
+            doomed.program.kill()
+            rest, reason = reason_at_end(watch)
+            run_id = writing.result()
+        assert reason == "UNAVAILABLE"
+        steps += rest
+        ended = there.head()
+        resumed = there.watch(experiment_id=experiment_id, from_position=steps[-1].position)
+        steps += read(resumed, ended) if steps[-1].position < ended else []
+        resumed.cancel()
+        assert facts_of(told(steps)) == true_changes(log.events(begun, ended), {run_id})
+
+
+@pytest.mark.timeout(60)
+def test_a_lost_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", "2")
+    with up(tmp_path / "data") as system, rf.Connection(system.address, actor="job") as link:
+        experiment_id = rf.create_experiment("watched", connection=link)
+        run_id = new_id()
+        start = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job", heartbeat=True)
+        link.call(link.tracking.StartRun, start)
+        with rf.watch_runs(run_id, connection=link) as watch:
+            runs = {run.run_id: run for run in watch.runs}
+            assert runs[run_id].status == v1.RUN_STATUS_RUNNING
+            lost = next(watch)
+            assert lost.WhichOneof("event") == "lost"
+            rf.apply_change(runs, lost)
+            assert runs == {run_id: rf.get_run(run_id, connection=link)}
+            attending = link.tracking.AttendRun(v1.AttendRunRequest(run_id=run_id), timeout=SECONDS)
+            back = next(watch)
+            assert back.WhichOneof("event") == "resumed"
+            rf.apply_change(runs, back)
+            assert runs == {run_id: rf.get_run(run_id, connection=link)}
+            attending.cancel()

@@ -1,0 +1,231 @@
+"""What becomes of webhooks when the service is killed, stopped, or given up on: nothing is lost, nothing is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from eventstore.event import RecordedEvent
+from eventstore.jetstream import connect
+from eventstore.tail import replay
+from rollforward import v1
+from rollforward.operations import webhooks
+from services.nats.server import NatsAddress
+from services.webhooks import EVENTS
+from tests.e2e.program import until
+from tests.integration.webhooks.webhook_service import Service, in_order_of_first, sequences
+from tests.servers.nats import open_log, running_nats
+from tests.servers.receiver import Receiver, Request, well
+from tests.timeouts import scaled
+
+pytestmark = pytest.mark.busy
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[NatsAddress]:
+    """A NATS server of these tests."""
+    with running_nats() as address:
+        yield address
+
+
+@pytest.fixture
+def service(tmp_path: Path, nats: NatsAddress) -> Iterator[Service]:
+    """The running service, to be killed."""
+    with Service(tmp_path, nats) as running:
+        yield running
+        assert "webhook failed" not in running.program.errors
+
+
+@pytest.fixture
+def model() -> str:
+    """A name that no other test has."""
+    return f"model-{uuid.uuid4().hex}"
+
+
+async def all_events(nats: NatsAddress) -> list[RecordedEvent]:
+    """Everything in the webhooks log."""
+    async with open_log(nats, EVENTS, "webhooks") as log:
+        return [event async for batch in replay(log, 0, await log.head()) for event in batch]
+
+
+async def delete_registry_log(nats: NatsAddress) -> None:
+    """Does what nobody should."""
+    client = await connect(nats.url, nats.user, nats.password)
+    try:
+        await client.jetstream().delete_stream("rf-registry")
+    finally:
+        await client.close()
+
+
+class TestCrashes:
+    def test_a_killed_service_loses_nothing_and_repeats_little(self, service: Service, model: str) -> None:
+        def slowly(_request: Request, _times: int) -> int:
+            threading.Event().wait(0.002)
+            return 200
+
+        with Receiver(slowly) as receiver:
+            webhook_id, secret = service.hook(receiver.url, model)
+            moved = service.move(model, 600)
+            ends = []
+            for enough in (150, 350):
+                receiver.wait_for(enough)
+                service.program.kill()
+                ends.append(len(receiver.taken))
+                service.start()
+            until(lambda: in_order_of_first(receiver.taken) == moved, "all changes are told, in order")
+            service.wait_for_cursor(webhook_id, moved[-1])
+            told = sequences(receiver.taken)
+            for begun, ended in zip([0, *ends], [*ends, len(told)], strict=True):
+                assert told[begun:ended] == sorted({*told[begun:ended]})
+            # At most what was not written down yet, and the request that was under way.
+            assert len(told) - len(moved) <= 2 * 101
+            assert len({request.id for request in receiver.taken}) == len(moved)
+            receiver.taken[-1].verify(secret)
+
+    def test_a_stop_in_good_order_repeats_nothing(self, service: Service, model: str) -> None:
+        begun, free = threading.Event(), threading.Event()
+
+        def third_waits(_request: Request, _times: int) -> int:
+            if len(receiver.requests) == 2:
+                begun.set()
+                free.wait(scaled(10))
+            return 200
+
+        with Receiver(third_waits) as receiver:
+            service.hook(receiver.url, model)
+            moved = service.move(model, 6)
+            assert begun.wait(scaled(10))
+            threading.Timer(0.3, free.set).start()
+            assert service.program.terminate() == 0
+            assert len(receiver.taken) == 3
+            service.start()
+            assert sequences(receiver.wait_for(6)) == moved
+            assert len(receiver.requests) == 6
+
+    @pytest.mark.parametrize("again", [2, 5], ids=["shorter than the cursor", "longer than the cursor"])
+    def test_another_log_in_the_place_of_the_one_it_was_told_of_is_not_followed(
+        self, tmp_path: Path, again: int, model: str
+    ) -> None:
+        with running_nats() as nats, Service(tmp_path, nats) as service, Receiver() as receiver:
+            webhook_id, _ = service.hook(receiver.url, model)
+            moved = service.move(model, 3)
+            receiver.wait_for(3)
+            service.wait_for_cursor(webhook_id, moved[-1])
+            assert service.program.terminate() == 0
+            asyncio.run(delete_registry_log(nats))
+            moved = service.move(model, again)
+            service.start("--accept-log-loss", "registry")
+            assert service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble.attempts == 0
+            assert len(receiver.requests) == 3
+            webhooks.replay_webhook(webhook_id, 0, connection=service.link)
+            assert sequences(receiver.wait_for(3 + again)[3:]) == moved
+
+    def test_secrets_outlive_the_process_and_are_not_in_the_log(
+        self, service: Service, nats: NatsAddress, model: str
+    ) -> None:
+        with Receiver() as receiver:
+            webhook_id, secret = service.hook(receiver.url, model)
+            service.program.kill()
+            service.start()
+            assert webhooks.try_webhook(webhook_id, connection=service.link).delivered
+            receiver.taken[-1].verify(secret)
+        webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
+        events = asyncio.run(all_events(nats))
+        assert [event for event in events if webhook_id in str(event)]
+        assert not [event for event in events if "whsec_" in str(event) or secret[6:] in str(event)]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_rows_are_what_the_log_says(
+    request: pytest.FixtureRequest, tmp_path: Path, nats: NatsAddress, model: str, database: str
+) -> None:
+    settings = {"ROLLFORWARD_DATABASE": request.getfixturevalue("postgres_url")} if database == "postgresql" else {}
+    with Service(tmp_path, nats, **settings) as service, Receiver() as receiver:
+        webhook_id, _ = service.hook(receiver.url, model)
+        moved = service.move(model, 3)
+        receiver.wait_for(3)
+        receiver.answer = lambda _, __: 410
+        moved += service.move(model, 1, first=4)
+        service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED)
+        webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
+        webhooks.update_webhook(webhook_id, description="größer", connection=service.link)
+        receiver.answer = well
+        webhooks.resume_webhook(webhook_id, connection=service.link)
+        service.wait_for_cursor(webhook_id, moved[-1])
+        *_, rebuilt = rf.rebuild("webhooks", connection=service.link)
+        assert rebuilt.done
+        assert rebuilt.live_digest == rebuilt.rebuilt_digest
+        webhook = service.get(webhook_id)
+        assert (webhook.rotation, webhook.settings.description, webhook.actor) == (1, "größer", "Zoë")
+        steps = webhooks.webhook_deliveries(webhook_id, connection=service.link)
+        assert [one.WhichOneof("step") for one in steps] == ["delivered", "resumed", "parked", "delivered"]
+        assert [one.revision for one in steps] == sorted((one.revision for one in steps), reverse=True)
+
+
+class TestParking:
+    def test_what_is_gone_is_parked_and_resumed_without_a_gap(self, service: Service, model: str) -> None:
+        with Receiver() as receiver:
+            webhook_id, _ = service.hook(receiver.url, model)
+            moved = service.move(model, 2)
+            receiver.wait_for(2)
+            receiver.answer = lambda _, __: 410
+            moved += service.move(model, 3, first=3)
+            trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble
+            assert (trouble.position, trouble.status_code, trouble.attempts) == (moved[2], 410, 1)
+            assert not trouble.HasField("next_attempt_at")
+            assert service.get(webhook_id).cursor == moved[1]
+            receiver.answer = well
+            answer = webhooks.try_webhook(webhook_id, connection=service.link)
+            assert (answer.delivered, answer.status_code) == (True, 204)
+            resumed = webhooks.resume_webhook(webhook_id, reason="back", connection=service.link)
+            assert resumed.state == v1.WEBHOOK_STATE_ACTIVE
+            receiver.wait_for(6)
+            told = [request for request in receiver.taken if request.json["type"] != "webhook.test"]
+            assert sequences(told) == moved
+            assert len(receiver.requests) == 7
+
+    def test_nothing_is_sent_behind_what_was_parked_also_after_a_restart(self, service: Service, model: str) -> None:
+        with Receiver(lambda request, _: 410 if request.json["data"]["to"]["version"] == 2 else 200) as receiver:
+            webhook_id, _ = service.hook(receiver.url, model)
+            moved = service.move(model, 4)
+            service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED)
+            service.program.kill()
+            service.start()
+            other, _ = service.hook(receiver.url, model, after=moved[1])
+            receiver.wait_for(3)
+            assert service.get(webhook_id).state == v1.WEBHOOK_STATE_PARKED
+            assert sequences(receiver.taken) == [moved[0], *moved[2:]]
+            webhooks.delete_webhook(other, connection=service.link)
+            skipped = webhooks.resume_webhook(webhook_id, skip_revision=moved[1], connection=service.link)
+            assert skipped.cursor == moved[1]
+            assert sequences(receiver.wait_for(5)[3:]) == moved[2:]
+            service.wait_for_cursor(webhook_id, moved[-1])
+            kinds = [one.WhichOneof("step") for one in webhooks.webhook_deliveries(webhook_id, connection=service.link)]
+            assert kinds == ["delivered", "resumed", "parked", "delivered"]
+
+    def test_what_is_not_taken_for_too_long_is_parked(self, tmp_path: Path, nats: NatsAddress, model: str) -> None:
+        with (
+            Service(tmp_path, nats, ROLLFORWARD_WEBHOOK_PATIENCE="1") as service,
+            Receiver(lambda _, __: 503) as receiver,
+        ):
+            webhook_id, _ = service.hook(receiver.url, model)
+            (moved, _) = service.move(model, 2)
+            trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED, 10.0).trouble
+            assert (trouble.position, trouble.attempts) == (moved, len(receiver.requests))
+            assert {request.sequence for request in receiver.requests} == {moved}
+            assert trouble.attempts >= 2
+
+    def test_resuming_tries_at_once_what_would_have_waited(self, service: Service, model: str) -> None:
+        with Receiver(lambda _, times: (503, {"retry-after": "600"}) if times == 1 else 200) as receiver:
+            webhook_id, _ = service.hook(receiver.url, model)
+            moved = service.move(model)
+            service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING)
+            webhooks.resume_webhook(webhook_id, connection=service.link)
+            assert sequences(receiver.wait_for(1, 10.0)) == moved
+            service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_ACTIVE)
