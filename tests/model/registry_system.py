@@ -19,7 +19,7 @@ from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry, tracking
-from services.registry import POLICIES_STREAM, standing
+from services.registry import POLICIES_STREAM
 from services.registry.commands import Commands
 from services.registry.deciders import policies
 from services.registry.deciders.models import DECIDER
@@ -31,6 +31,7 @@ from services.registry.projection.apply import RegistryProjection
 from services.registry.projection.runs import RunsProjection
 from services.registry.queries import aliases
 from services.registry.queries import models as queries
+from services.registry.queries.policies import policies as current_policies
 from services.registry.rollback import Rollbacks
 from tests.model import registry_facts as facts
 from tests.model.registry_facts import ALIASES, States
@@ -172,7 +173,7 @@ class System:
         waiting = aliases.list_schedules(rows, v1.ListSchedulesRequest()).schedules
         assert facts.schedules_in(waiting) == facts.schedules(now)
         said = self._said()
-        assert {one.name: one for one in standing.policies(rows).policies} == dict(said.policies.items())
+        assert {one.name: one for one in current_policies(rows).policies} == dict(said.policies.items())
 
     def _check_memory(self) -> None:
         for state in self.now.values():

@@ -149,53 +149,45 @@ if TYPE_CHECKING:
     from rollforward.tracking.watch_runs import watch_runs as watch_runs
 
 _NAMES: Final = {
-    "registry.aliases": "move_alias move_alias_response move_aliases remove_aliasresolve resolve_alias resolve_all",
     "_artifacts.trees": "collect_garbage get_manifest upload",
-    "operations.audit": "Conditions export_events list_events",
-    "tracking.compare": "Compared ComparedMetric RunsComparison compare_runs side_by_side",
+    "_journal.sync": "Synced sync",
+    "_series": "MetricHistory",
     "_transport.connection": "Connection close connect new_request_id",
-    "registry.diff": "AliasesDifference AssignmentDifference Difference "
-    "MoveDifference VersionsDifference diff_aliases diff_move"
-    "diff_versions",
     "downloads": "download list_files",
-    "errors": "AlreadyExists Conflict Forbidden InternalError "
-    "InvalidRequest NotFound PreconditionFailed RollforwardError"
-    "RollforwardWarning Unauthenticated Unavailable",
-    "tracking.experiments": "create_experiment delete_experiment get_experiment "
-    "list_experiments remove_experiment_tags rename_experiment"
-    "restore_experiment set_experiment_tags",
+    "errors": "AlreadyExists Conflict Forbidden InternalError InvalidRequest NotFound PreconditionFailed "
+    "RollforwardError RollforwardWarning Unauthenticated Unavailable",
+    "operations.audit": "Conditions export_events list_events",
+    "operations.deployments": "deployments",
+    "operations.system": "rebuild snapshot status",
+    "operations.webhooks": "create_webhook delete_webhook get_webhook list_webhooks replay_webhook resume_webhook "
+    "rotate_webhook_secret try_webhook update_webhook webhook_attempts webhook_deliveries",
+    "registry.aliases": "move_alias move_alias_response move_aliases remove_alias resolve resolve_alias resolve_all",
+    "registry.diff": "AliasesDifference AssignmentDifference Difference MoveDifference VersionsDifference "
+    "diff_aliases diff_move diff_versions",
     "registry.history": "Blame alias_history alias_intervals blame changes_at",
     "registry.labels": "remove_tags set_description set_tags",
-    "tracking.logged_models": "create_logged_model delete_logged_model "
-    "finalize_logged_model get_logged_model "
-    "log_logged_model_artifact log_logged_model_params"
-    "remove_logged_model_tags restore_logged_model"
-    "search_logged_models set_logged_model_tags",
-    "tracking.metrics": "MetricIntervals metric_history metric_intervals metric_points",
-    "registry.models": "create_model delete_model get_model list_models rename_model"
-    "restore_model set_registration_gate",
+    "registry.models": "create_model delete_model get_model list_models rename_model restore_model "
+    "set_registration_gate",
     "registry.policies": "check_evidence list_policies remove_policy replay_gate set_policy try_gate",
     "registry.rollback": "rollback",
-    "tracking.live_run.run": "Run current_run",
-    "tracking.run_lookup": "find_run",
-    "tracking.run_changes": "apply_change points_of",
     "registry.schedules": "cancel_schedule list_schedules schedule_move",
-    "_series": "MetricHistory",
-    "operations.deployments": "deployments",
-    "tracking.live_run.start": "resume_run start_run",
-    "_journal.sync": "Synced sync",
-    "operations.system": "rebuild snapshot status",
-    "tracking.runs": "delete_run describe_run get_run log_input log_output "
-    "remove_run_tags rename_run restore_run search_runs"
-    "set_run_tags",
-    "registry.versions": "copy_version delete_version get_version list_versions"
-    "register_model restore_version set_version_status",
+    "registry.versions": "copy_version delete_version get_version list_versions register_model restore_version "
+    "set_version_status",
     "registry.watch_aliases": "Watch watch",
+    "tracking.compare": "Compared ComparedMetric RunsComparison compare_runs side_by_side",
+    "tracking.experiments": "create_experiment delete_experiment get_experiment list_experiments "
+    "remove_experiment_tags rename_experiment restore_experiment set_experiment_tags",
+    "tracking.live_run.run": "Run current_run",
+    "tracking.live_run.start": "resume_run start_run",
+    "tracking.logged_models": "create_logged_model delete_logged_model finalize_logged_model get_logged_model "
+    "log_logged_model_artifact log_logged_model_params remove_logged_model_tags "
+    "restore_logged_model search_logged_models set_logged_model_tags",
+    "tracking.metrics": "MetricIntervals metric_history metric_intervals metric_points",
+    "tracking.run_changes": "apply_change points_of",
+    "tracking.run_lookup": "find_run",
+    "tracking.runs": "delete_run describe_run get_run log_input log_output remove_run_tags rename_run restore_run "
+    "search_runs set_run_tags",
     "tracking.watch_runs": "RunsWatch watch_runs",
-    "operations.webhooks": "create_webhook delete_webhook get_webhook list_webhooks "
-    "replay_webhook resume_webhook rotate_webhook_secret"
-    "try_webhook update_webhook webhook_attempts"
-    "webhook_deliveries",
 }
 _HOME: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 
