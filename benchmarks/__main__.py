@@ -38,27 +38,29 @@ def main() -> None:
     for peer in sorted({system.partition("-")[0] for system in systems if system in (*PEERS, TRACKIO)}):
         with console.status(f"making the environment of {peer} (in .venv-peers), once"):
             make_environment(peer)
-    facts = {**machine.describe(), "seconds": options.seconds, "rounds": options.rounds}
+    payloads = {**machine.describe(), "seconds": options.seconds, "rounds": options.rounds}
 
     def write(figures: Sequence[Figure]) -> None:
         if asked.json:
-            report.as_json(asked.json, facts, figures)
+            report.as_json(asked.json, payloads, figures)
 
     bench = Bench(console, options, write)
     try:
         for system in systems:
             bench.run(system, [scene for scene in scenes if system in scene.systems])
     finally:
-        _print(console, scenes, facts, bench.figures)
+        _print(console, scenes, payloads, bench.figures)
     if asked.readme:
         for name in asked.suite or SUITES:
-            report.write_readme(README, name, facts, SUITES[name], bench.figures)
+            report.write_readme(README, name, payloads, SUITES[name], bench.figures)
     if bench.failures:
         raise SystemExit(f"failed: {'; '.join(bench.failures)}")
 
 
-def _print(console: Console, scenes: Sequence[Scene], facts: Mapping[str, object], figures: Sequence[Figure]) -> None:
-    console.print(" · ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+def _print(
+    console: Console, scenes: Sequence[Scene], payloads: Mapping[str, object], figures: Sequence[Figure]
+) -> None:
+    console.print(" · ".join(f"{name} {value}" for name, value in payloads.items()), highlight=False)
     for scene in scenes:
         if found := [one for one in figures if one.scene == scene.name]:
             console.print(f"\n[bold]{scene.name}[/]: {scene.about}", highlight=False)

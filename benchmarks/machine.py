@@ -33,9 +33,9 @@ def describe() -> dict[str, str | float]:
 
 
 def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text().splitlines():
+    payloads = Path("/proc/cpuinfo")
+    if payloads.exists():
+        for line in payloads.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

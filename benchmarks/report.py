@@ -30,14 +30,14 @@ def table(figures: Sequence[Figure]) -> Table:
 
 
 def write_readme(
-    path: Path, suite: str, facts: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]
+    path: Path, suite: str, payloads: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]
 ) -> None:
     """Puts the figures of a suite between its two marks in a Markdown file, in place of what is there."""
     before, mark, rest = path.read_text().partition(_BEGIN.format(suite))
     _, end, after = rest.partition(_END)
     if not mark or not end:
         raise ValueError(f"{path} lacks its marks")
-    parts = [", ".join(f"{name} {value}" for name, value in facts.items()) + "."]
+    parts = [", ".join(f"{name} {value}" for name, value in payloads.items()) + "."]
     for scene in scenes:
         if found := [one for one in figures if one.scene == scene.name]:
             parts += [f"### {scene.name}: {scene.about}", _markdown(*_cells(found))]
@@ -79,7 +79,7 @@ def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
     return found
 
 
-def as_json(path: Path, facts: Mapping[str, Any], figures: Sequence[Figure]) -> None:
+def as_json(path: Path, payloads: Mapping[str, Any], figures: Sequence[Figure]) -> None:
     """Everything in a file."""
     keys = dict.fromkeys((one.scene, one.line, one.unit) for one in figures)
     compared = []
@@ -90,7 +90,7 @@ def as_json(path: Path, facts: Mapping[str, Any], figures: Sequence[Figure]) -> 
             for other, value in found.items()
         ]
     content = {
-        "run": dict(facts),
+        "run": dict(payloads),
         "figures": [one.as_json() for one in figures],
         "times_better": compared,
     }

@@ -364,7 +364,7 @@ class CommandHandler(Generic[S]):
     def _raise_refusal(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             if refusal := self._decider.refusal(event.data):
-                refusal.judged_at = self._store.log, event.append_end
+                refusal.evaluated_at = self._store.log, event.append_end
                 raise refusal
 
     async def _nothing(self, stream: str, held: _Held[S], metadata: Metadata) -> Outcome[S]:
@@ -374,14 +374,14 @@ class CommandHandler(Generic[S]):
         return Outcome(held.state, (), held.end)
 
     async def _first_outcome(
-        self, stream: str, metadata: Metadata, otherwise: Exception, judged_at: int | None = None
+        self, stream: str, metadata: Metadata, otherwise: Exception, evaluated_at: int | None = None
     ) -> Outcome[S]:
-        return await self._outcome(stream, await self._written_or(otherwise, metadata, judged_at))
+        return await self._outcome(stream, await self._written_or(otherwise, metadata, evaluated_at))
 
     async def _outcome(self, stream: str, written: Written) -> Outcome[S]:
         return Outcome((await self._refresh(stream)).state, *written)
 
-    async def _written_or(self, error: Exception, metadata: Metadata, judged_at: int | None = None) -> Written:
+    async def _written_or(self, error: Exception, metadata: Metadata, evaluated_at: int | None = None) -> Written:
         """Return what the request wrote before; raise the error if the log's head holds nothing of it.
 
         An append whose acknowledgement was lost may stand in the log: then the request was done, whatever is in its
@@ -389,8 +389,8 @@ class CommandHandler(Generic[S]):
         """
         if written := await self._written(metadata):
             return written
-        if judged_at is not None and isinstance(error, (Rejected, Conflict)):
-            error.judged_at = self._store.log, judged_at
+        if evaluated_at is not None and isinstance(error, (Rejected, Conflict)):
+            error.evaluated_at = self._store.log, evaluated_at
         raise error
 
     async def _written(self, metadata: Metadata, at_least: int | None = None) -> Written | None:
@@ -419,7 +419,7 @@ class CommandHandler(Generic[S]):
                 request_id=metadata.request_id,
                 position=str(request.first),
             )
-            reused.judged_at = self._store.log, request.last
+            reused.evaluated_at = self._store.log, request.last
             raise reused
         found = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
         events = tuple(event for event in found if event is not None)

@@ -44,13 +44,13 @@ class Rejected(Exception):
         self.message = message
         self.detail = detail
         self.metadata = metadata
-        self.judged_at: tuple[str, int] | None = None
+        self.evaluated_at: tuple[str, int] | None = None
 
 
 class Conflict(Exception):
     """A caller's expectation no longer holds; `current` is what it should look at before it decides again.
 
-    `judged_at` is as in `Rejected`.
+    `evaluated_at` is as in `Rejected`.
     """
 
     def __init__(self, reason: str, message: str, *, current: Message | None = None, **metadata: str) -> None:
@@ -59,7 +59,7 @@ class Conflict(Exception):
         self.message = message
         self.current = current
         self.metadata = metadata
-        self.judged_at: tuple[str, int] | None = None
+        self.evaluated_at: tuple[str, int] | None = None
 
 
 class WrongExpectedRevision(Exception):

@@ -12,7 +12,7 @@ import structlog
 
 from eventstore.concurrency.tasks import end
 from eventstore.concurrency.turns import Turns
-from eventstore.concurrency.watermark import Reached
+from eventstore.concurrency.watermark import Watermark
 from eventstore.epochs import begins_epoch, epoch_of
 from eventstore.error_text import error_text
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
@@ -99,7 +99,7 @@ class Tail:
         self._ended = asyncio.Event()
         self._end: StoreUnavailable | None = None
         self._dismissal: StoreUnavailable | None = None
-        self._reached = Reached(f"the tail of the {store.log} log")
+        self._reached = Watermark(f"the tail of the {store.log} log")
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -277,7 +277,7 @@ class Tail:
     def _end_with(self, error: StoreUnavailable) -> None:
         self._end = self._end or error
         self._ended.set()
-        self._reached.give_up(error)
+        self._reached.fail(error)
         self._wake()
 
     def _refuse(self, error: StoreUnavailable | None) -> None:

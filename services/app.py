@@ -51,16 +51,16 @@ from services.operations.servicer import SystemServicer
 from services.registry.commands import Commands as RegistryCommands
 from services.registry.deciders.models import DECIDER as MODELS
 from services.registry.deciders.policies import POLICIES
-from services.registry.gates.evaluator import Judge
+from services.registry.gates.evaluator import GateEvaluator
 from services.registry.live_view import Live
 from services.registry.policy_servicer import PolicyServicer
 from services.registry.projection.apply import RegistryProjection
 from services.registry.projection.runs import RunsProjection
 from services.registry.rollback import Rollbacks
-from services.registry.scheduler import Timekeeper
+from services.registry.scheduler import Scheduler
 from services.registry.servicer import RegistryServicer
 from services.rpc.addresses import check_free, check_reach
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from services.rpc.server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER as PODS
@@ -72,7 +72,7 @@ from services.tracking.commands import Commands as TrackingCommands
 from services.tracking.deciders.experiments import EXPERIMENTS
 from services.tracking.deciders.logged_models import LOGGED_MODELS
 from services.tracking.deciders.runs import RUNS
-from services.tracking.liveness import Attendance
+from services.tracking.liveness import Liveness
 from services.tracking.logged_model_servicer import LoggedModelServicer
 from services.tracking.projection.apply import TrackingProjection
 from services.tracking.queries.live_digests import LiveDigests
@@ -80,7 +80,7 @@ from services.tracking.servicer import TrackingServicer
 from services.webhooks.allowed_addresses import open_client
 from services.webhooks.decider import DECIDER as WEBHOOKS
 from services.webhooks.delivery import ATTEMPTS, Means
-from services.webhooks.dispatcher import Senders
+from services.webhooks.dispatcher import Dispatcher
 from services.webhooks.http_client import REQUEST_SECONDS, USER_AGENT
 from services.webhooks.projection import WebhooksProjection
 from services.webhooks.servicer import WebhooksServicer
@@ -132,7 +132,7 @@ class _Parts:
     tails: dict[str, Tail]
     database: Database
     objects: ObjectPlace
-    edge: Edge
+    edge: Interceptor
     server: grpc.aio.Server
     projectors: dict[str, Projector] = field(default_factory=dict)
     keepers: dict[str, SnapshotKeeper] = field(default_factory=dict)
@@ -203,7 +203,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         stores = await _open_logs(settings, knowledge, stack, failed)
         turns = replay_turns()
         tails = {log: await _followed(store, turns, stack, failed) for log, store in stores.items()}
-        parts = _put_together(settings, stores, tails, database, objects, Edge(turns))
+        parts = _put_together(settings, stores, tails, database, objects, Interceptor(turns))
         server = parts.server
         await _start_all(parts, stack, tell)
         checks = await add_health_and_reflection(server, _names(settings))
@@ -258,7 +258,7 @@ def _put_together(
     tails: dict[str, Tail],
     database: Database,
     objects: ObjectPlace,
-    edge: Edge,
+    edge: Interceptor,
 ) -> _Parts:
     server = open_server(edge, settings.attendance_patience)
     parts = _Parts(settings, stores, tails, database, objects, edge, server)
@@ -434,7 +434,7 @@ def _add_tracking(parts: _Parts) -> None:
     parts.edge.rows["rollforward.v1.LoggedModelService"] = [rows]
     blobs = _blobs(parts.settings)
     runs = CommandHandler(store, RUNS, rows)
-    attendance = Attendance(runs, rows, parts.tails["tracking"], parts.settings.attendance_patience)
+    attendance = Liveness(runs, rows, parts.tails["tracking"], parts.settings.attendance_patience)
     parts.workers.append(attendance)
     experiments, models = CommandHandler(store, EXPERIMENTS, rows), CommandHandler(store, LOGGED_MODELS, rows)
     commands = TrackingCommands(experiments, runs, models, attendance.heard)
@@ -459,17 +459,17 @@ def _add_registry(parts: _Parts) -> None:
 
     store = parts.stores["registry"]
     live = Live(rows, parts.tails["registry"])
-    judge = Judge(runs)
-    commands = RegistryCommands(CommandHandler(store, MODELS, rows), judge, live)
+    gate_evaluator = GateEvaluator(runs)
+    commands = RegistryCommands(CommandHandler(store, MODELS, rows), gate_evaluator, live)
     for service in _NAMES["registry"]:
         parts.edge.memory[f"rollforward.v1.{service}"] = [live]
     parts.edge.rows["rollforward.v1.PolicyService"] = [rows]
-    parts.workers += [live, Timekeeper(commands, rows, parts.tails["registry"])]
+    parts.workers += [live, Scheduler(commands, rows, parts.tails["registry"])]
     servicer = RegistryServicer(
         commands, Rollbacks(commands, rows, live), live, rows, parts.tails["registry"], runs, artifact_exists, compose
     )
     v1.add_RegistryServiceServicer_to_server(servicer, parts.server)
-    policies = PolicyServicer(CommandHandler(store, POLICIES, rows), rows, live, judge)
+    policies = PolicyServicer(CommandHandler(store, POLICIES, rows), rows, live, gate_evaluator)
     v1.add_PolicyServiceServicer_to_server(policies, parts.server)
 
 
@@ -497,7 +497,7 @@ def _add_webhooks(parts: _Parts) -> None:
         patience=parts.settings.webhook_patience,
         allow_private=allow_private,
     )
-    senders = Senders(rows, means)
+    senders = Dispatcher(rows, means)
     parts.workers.append(senders)
     v1.add_WebhookServiceServicer_to_server(WebhooksServicer(rows, senders), parts.server)
 

@@ -50,9 +50,9 @@ async def _append_each(store: JetStreamStore, appends: Iterator[list[NewEvent]])
 
 def _created(models: int) -> Iterator[list[NewEvent]]:
     for name in map(model, range(models)):
-        facts: list[Message] = [v1.ModelCreated(model=name)]
-        facts += [v1.VersionRegistered(model=name, version=n, digest=DIGEST) for n in range(1, VERSIONS + 1)]
-        yield [_event(name, fact) for fact in facts]
+        payloads: list[Message] = [v1.ModelCreated(model=name)]
+        payloads += [v1.VersionRegistered(model=name, version=n, digest=DIGEST) for n in range(1, VERSIONS + 1)]
+        yield [_event(name, payload) for payload in payloads]
 
 
 def _moves(models: int, count: int) -> Iterator[list[NewEvent]]:
@@ -63,6 +63,6 @@ def _moves(models: int, count: int) -> Iterator[list[NewEvent]]:
         yield [_event(name, moved)]
 
 
-def _event(name: str, fact: Message) -> NewEvent:
+def _event(name: str, payload: Message) -> NewEvent:
     event_id = uuid.uuid4().hex
-    return NewEvent(registry.model_stream(name), fact, Metadata("bench"), event_id, event_id)
+    return NewEvent(registry.model_stream(name), payload, Metadata("bench"), event_id, event_id)

@@ -44,23 +44,23 @@ async def _write(folder: Path, moves: int) -> None:
         client = await connect(nats.address.url, nats.address.user, nats.address.password)
         store = JetStreamStore(client, "registry", registry.EVENTS)
         await store.open()
-        await store.append([_event(*fact) for fact in _models()])
-        facts = _moves(moves)
+        await store.append([_event(*payload) for payload in _models()])
+        payloads = _moves(moves)
         async with asyncio.TaskGroup() as writers:
             for _ in range(_WRITERS):
-                writers.create_task(_append_each(store, facts))
+                writers.create_task(_append_each(store, payloads))
         await client.close()
 
 
-async def _append_each(store: JetStreamStore, facts: Iterator[tuple[str, Message]]) -> None:
+async def _append_each(store: JetStreamStore, payloads: Iterator[tuple[str, Message]]) -> None:
     """Every move is an append of its own, as it is when somebody makes it."""
-    for model, fact in facts:
-        await store.append([_event(model, fact)])
+    for model, payload in payloads:
+        await store.append([_event(model, payload)])
 
 
-def _event(model: str, fact: Message) -> NewEvent:
+def _event(model: str, payload: Message) -> NewEvent:
     name = uuid.uuid4().hex
-    return NewEvent(registry.model_stream(model), fact, Metadata("bench"), name, name)
+    return NewEvent(registry.model_stream(model), payload, Metadata("bench"), name, name)
 
 
 def _models() -> Iterator[tuple[str, Message]]:

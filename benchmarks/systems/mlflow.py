@@ -101,13 +101,13 @@ class HttpClient:
 
     def search(self, metric: str, above: float, count: int) -> int:
         """A page of runs. Raises CallFailed."""
-        question = {
+        statement = {
             "experiment_ids": [mlflow_rows.EXPERIMENT],
             "filter": f"metrics.{metric} > {above}",
             "order_by": [f"metrics.{metric} DESC"],
             "max_results": count,
         }
-        return len(self.post("runs/search", question)["runs"])
+        return len(self.post("runs/search", statement)["runs"])
 
     def history(self, run_id: str, metric: str) -> int:
         """All points of a metric, as many at once as the server gives. Raises CallFailed."""

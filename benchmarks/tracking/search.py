@@ -124,28 +124,28 @@ def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, .
     connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({places})", list(rows))  # noqa: S608
 
 
-def ask(rows: Rows, question: Question, token: str) -> v1.ListRunsResponse:
+def ask(rows: Rows, statement: Question, token: str) -> v1.ListRunsResponse:
     """A page of 100."""
     request = v1.ListRunsRequest(
-        experiment_id="" if question.every else "1",
-        filter=question.filter,
-        order_by=question.order_by,
+        experiment_id="" if statement.every else "1",
+        filter=statement.filter,
+        order_by=statement.order_by,
         page_token=token,
     )
     with rows.transaction() as connection:
         return runs.list_runs(connection, request)
 
 
-def measure(rows: Rows, question: Question, times: int) -> tuple[int, float, float]:
+def measure(rows: Rows, statement: Question, times: int) -> tuple[int, float, float]:
     """How many runs the page has, and p50 and p95 in milliseconds."""
     token = ""
-    for _ in range(question.page - 1):
-        token = ask(rows, question, token).next_page_token
-    found = ask(rows, question, token)
+    for _ in range(statement.page - 1):
+        token = ask(rows, statement, token).next_page_token
+    found = ask(rows, statement, token)
     took = []
     for _ in range(times):
         began = time.perf_counter()
-        ask(rows, question, token).SerializeToString()
+        ask(rows, statement, token).SerializeToString()
         took.append((time.perf_counter() - began) * 1000)
     return len(found.runs), statistics.median(took), statistics.quantiles(took, n=20)[-1]
 
@@ -167,9 +167,9 @@ def main() -> None:
             lay(rows, options.runs)
         console.print(f"{options.runs:,} runs on {options.on}, laid in {time.perf_counter() - began:.0f} s")
         table = Table("a page of 100", "runs", "p50 ms", "p95 ms")
-        for question in QUESTIONS:
-            many, p50, p95 = measure(rows, question, options.times)
-            table.add_row(question.name, str(many), f"{p50:.1f}", f"{p95:.1f}")
+        for statement in QUESTIONS:
+            many, p50, p95 = measure(rows, statement, options.times)
+            table.add_row(statement.name, str(many), f"{p50:.1f}", f"{p95:.1f}")
         console.print(table)
         rows.close()
 

@@ -92,20 +92,20 @@ async def lay(log: MemoryStore, rows: Projector, kind: Kind, count: int) -> list
         steps = kind.steps(luck, count)
         times = _BEGAN + np.cumsum(luck.integers(20, 60, count))
         values = 1 / (np.arange(count) + 1) + luck.normal(0, 0.01, count)
-        facts: list[Message] = [v1.RunStarted(run_id=run_id, experiment_id="1")]
+        payloads: list[Message] = [v1.RunStarted(run_id=run_id, experiment_id="1")]
         for start in range(0, count, _A_BATCH):
             part = slice(start, start + _A_BATCH)
             series = pack("loss", Points(steps[part], times[part], values[part]))
-            facts.append(v1.MetricsLogged(run_id=run_id, series=[series]))
-        for fact in facts:
-            position = await _append(log, fact)
+            payloads.append(v1.MetricsLogged(run_id=run_id, series=[series]))
+        for payload in payloads:
+            position = await _append(log, payload)
         await rows.wait_for(position)
     return run_ids
 
 
-async def _append(log: MemoryStore, fact: Message) -> int:
+async def _append(log: MemoryStore, payload: Message) -> int:
     event_id = uuid.uuid4().hex
-    (position,) = await log.append([NewEvent("runs", fact, Metadata("Zoë"), event_id, event_id)])
+    (position,) = await log.append([NewEvent("runs", payload, Metadata("Zoë"), event_id, event_id)])
     return position
 
 
@@ -148,8 +148,8 @@ async def tabled(where: str, count: int, times: int) -> Table:
     async with running(where) as (log, rows):
         for kind in KINDS:
             run_ids = await lay(log, rows, kind, count)
-            for name, question in QUESTIONS.items():
-                took = await measure(partial(question, rows, run_ids), times)
+            for name, statement in QUESTIONS.items():
+                took = await measure(partial(statement, rows, run_ids), times)
                 table.add_row(kind.name, name, *(f"{figure:.1f}" for figure in took))
     return table
 

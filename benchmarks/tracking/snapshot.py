@@ -132,9 +132,11 @@ def _points(run: int, number: int, count: int = POINTS) -> NewEvent:
     return _event(f"metrics/{run_id}", v1.MetricsLogged(run_id=run_id, series=[series]))
 
 
-def _event(stream: str, fact: v1.MetricsLogged | v1.RunStarted | v1.ExperimentCreated) -> NewEvent:
+def _event(stream: str, payload: v1.MetricsLogged | v1.RunStarted | v1.ExperimentCreated) -> NewEvent:
     event_id = uuid.uuid4().hex
-    return NewEvent(stream, fact, Metadata("bench", request_id=event_id, request_digest=event_id), event_id, event_id)
+    return NewEvent(
+        stream, payload, Metadata("bench", request_id=event_id, request_digest=event_id), event_id, event_id
+    )
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ Waiter = tuple[int, int, "asyncio.Future[None]"]
 """The position waited for, a number that tells equals apart, and what is done when it is reached."""
 
 
-class Reached:
+class Watermark:
     """A position that only grows, and those who wait for it; all calls are made on one event loop."""
 
     def __init__(self, name: str) -> None:
@@ -36,7 +36,7 @@ class Reached:
                 future.set_result(None)
 
     async def wait_for(self, position: int) -> None:
-        """Returns once `position` is reached. Raises a `StoreUnavailable` as `give_up` was told."""
+        """Returns once `position` is reached. Raises a `StoreUnavailable` as `fail` was told."""
         if self.position >= position:
             return
         if self._end:
@@ -52,7 +52,7 @@ class Reached:
                 heapq.heapify(self._waiters)
             raise
 
-    def give_up(self, error: StoreUnavailable) -> None:
+    def fail(self, error: StoreUnavailable) -> None:
         """Tells all, those to come too, that it will come no further."""
         self._end = error
         for _, _, future in self._waiters:

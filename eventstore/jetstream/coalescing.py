@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 0.05
 """For how long a request waits at most: an answer that is late, or lost, must not hold up the others."""
 
 
-class Together:
+class Coalescer:
     """A gate that requests pass: at once if none is under way, else with the next answer, all that wait at a time.
 
     Whoever is alone never waits. Under load, the writes and reads of the connection, and the times that both ends are

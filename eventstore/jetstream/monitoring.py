@@ -73,12 +73,12 @@ def _flush(varz: Mapping[str, Any]) -> Flush:
     return Flush(varz["server_name"], settings.get("sync_always", False), settings.get("sync_interval", 0) / 1e9)
 
 
-async def flush_warnings(question: FlushQuestion | None, replicas: int) -> list[str]:
+async def flush_warnings(statement: FlushQuestion | None, replicas: int) -> list[str]:
     """What the servers' flushing could do to acknowledged events; that it could not be read is one more warning."""
-    if question is None:
+    if statement is None:
         return [UNREAD]
     try:
-        flushes = await question()
+        flushes = await statement()
     except StoreUnavailable as error:
         return [f"when NATS flushes to disk could not be read: {error}"]
     cut = "a power cut" if replicas < 3 else f"a power cut of all {replicas} servers at once"

@@ -38,7 +38,7 @@ from eventstore.jetstream.appends import (
     stream_of,
     torn_message,
 )
-from eventstore.jetstream.coalescing import Together
+from eventstore.jetstream.coalescing import Coalescer
 from eventstore.jetstream.connection import connect, headers_of, server_version
 from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
 from eventstore.jetstream.direct_get import Stored, direct_get
@@ -112,7 +112,7 @@ class JetStreamStore:
         self._replicas = 1
         self._asked: api.StreamConfig | None = None
         self._epochs: tuple[int, ...] = (FIRST_EPOCH,)
-        self._together = Together()
+        self._together = Coalescer()
         self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
         self._group_commit = GroupCommit(self._publisher.publish, PATIENCE_SECONDS)
         self._appends = AppendChecker(log, self._stored_at, self._last_position)

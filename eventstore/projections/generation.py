@@ -76,10 +76,10 @@ class Rows:
         with self._kept.begin():
             yield self._kept
 
-    def look_up(self, question: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+    def look_up(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         """The only row that answers a tiny question, without a transaction; for the thread of `at_once`."""
         self._kept = self._kept or self._engine.connect()
-        (row,) = answer(self._kept, question, **parameters)
+        (row,) = answer(self._kept, statement, **parameters)
         return row
 
     @contextmanager
@@ -143,8 +143,8 @@ class Rows:
         with self.transaction() as connection:
             for table in [events, *self._tables.sorted_tables]:
                 total.update(table.name.encode())
-                question = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=1000)
-                for row in connection.execute(question):
+                statement = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=1000)
+                for row in connection.execute(statement):
                     total.update(repr(tuple(row)).encode())
         return total.hexdigest()
 

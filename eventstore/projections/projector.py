@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.concurrency.tasks import end
-from eventstore.concurrency.watermark import Reached
+from eventstore.concurrency.watermark import Watermark
 from eventstore.decider import Request
 from eventstore.error_text import error_text
 from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
@@ -34,7 +34,7 @@ __all__ = ["FollowerTooSlow", "Projection", "Projector", "RebuildProgress"]
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.5
-GATHER_SECONDS = 0.2
+BATCH_WINDOW_SECONDS = 0.2
 INDEX_SECONDS = 10.0
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
@@ -96,7 +96,7 @@ class Projector:
         self._applying = asyncio.Lock()
         self._answered = asyncio.Event()
         self._wanted = asyncio.Event()
-        self._reached = Reached(f"projection {projection.name}")
+        self._reached = Watermark(f"projection {projection.name}")
 
     @property
     def fingerprint(self) -> str:
@@ -151,7 +151,7 @@ class Projector:
         await end(self._repairing)
         await end(self._task)
         await self._recall.stop()
-        self._reached.give_up(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
+        self._reached.fail(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
         self._writer.shutdown(wait=True)
         await asyncio.gather(*self._closing)
         if self._rows:
@@ -178,7 +178,7 @@ class Projector:
             words = f"the rows of {self.name} are being computed again: at {self.position} of {self._complete_from}"
             raise StoreUnavailable(words, "PROJECTION_BEHIND")
 
-    async def query(self, question: Callable[[sa.Connection], T], *, small: bool = False) -> T:
+    async def query(self, statement: Callable[[sa.Connection], T], *, small: bool = False) -> T:
         """Answers a question from rows of one moment, in a thread; a `small` one, of a row or two, at once if it can.
 
         Raises:
@@ -189,11 +189,11 @@ class Projector:
         rows = self.rows
         try:
             try:
-                return await self._ask(rows, question, small)
+                return await self._ask(rows, statement, small)
             except sa.exc.DBAPIError:
                 if not await self._were_replaced(rows):
                     raise
-                return await self._ask(self.rows, question, small)
+                return await self._ask(self.rows, statement, small)
         except (sa.exc.DBAPIError, RowsDamaged) as error:
             self._raise_damage(error)
             raise
@@ -220,22 +220,22 @@ class Projector:
         except RowsDamaged as error:
             self._raise_damage(error)
 
-    async def _ask(self, rows: Rows, question: Callable[[sa.Connection], T], small: bool) -> T:
+    async def _ask(self, rows: Rows, statement: Callable[[sa.Connection], T], small: bool) -> T:
         try:
             if small and rows.answer_at_once:
                 with rows.at_once() as connection:
-                    return question(connection)
-            return await self._ask_in_thread(rows, question)
+                    return statement(connection)
+            return await self._ask_in_thread(rows, statement)
         except sa.exc.DBAPIError as error:
             if is_refusal(error):
                 raise
             message = f"the database does not answer: {error_text(error.orig or error)}"
             raise StoreUnavailable(message, "DATABASE_UNAVAILABLE") from error
 
-    async def _ask_in_thread(self, rows: Rows, question: Callable[[sa.Connection], T]) -> T:
+    async def _ask_in_thread(self, rows: Rows, statement: Callable[[sa.Connection], T]) -> T:
         def ask() -> T:
             with rows.transaction() as connection:
-                return question(connection)
+                return statement(connection)
 
         def answered(answer: asyncio.Task[T]) -> None:
             rows.readers -= 1
@@ -402,7 +402,7 @@ class Projector:
     def _fail(self, error: Exception) -> None:
         self.failure = error
         self._reached.advance(self._checkpoint)
-        self._reached.give_up(StoreUnavailable(self.why_failed, "PROJECTION_FAILED"))
+        self._reached.fail(StoreUnavailable(self.why_failed, "PROJECTION_FAILED"))
 
     async def _follow(self) -> None:
         async with self._applying:
@@ -426,7 +426,7 @@ class Projector:
         await self.tail.wait_for(self.position + 1)
         if not self._reached.awaited:
             with suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_SECONDS):
+                async with asyncio.timeout(BATCH_WINDOW_SECONDS):
                     await self._wanted.wait()
 
     async def _apply_new(self, batch: Batch) -> None:

@@ -25,7 +25,7 @@ class SeenRequests:
     def add(self, actor: str, request_id: str) -> None:
         """Adds a request."""
         layer = self._layers[-1]
-        if not layer.room:
+        if not layer.budget:
             layer = _Layer(layer.size * 2)
             self._layers.append(layer)
         layer.add(hash((actor, request_id)))
@@ -41,7 +41,7 @@ class _Layer:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.room = size
+        self.budget = size
         self._bits = bytearray(size * _BITS // 8)
         self._mask = size * _BITS
 
@@ -50,7 +50,7 @@ class _Layer:
         for probe in range(_PROBES):
             bit = (first + probe * step) % self._mask
             self._bits[bit >> 3] |= 1 << (bit & 7)
-        self.room -= 1
+        self.budget -= 1
 
     def may_hold(self, mark: int) -> bool:
         first, step = _probes(mark)

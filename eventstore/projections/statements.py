@@ -15,7 +15,7 @@ Row = tuple[Any, ...]
 _KEPT = 256
 
 
-def answer(rows: sa.Connection, question: Question, **given: Any) -> list[Row]:
+def answer(rows: sa.Connection, statement: Question, **given: Any) -> list[Row]:
     """All rows that answer a question, as the driver says them: what is true is a number in SQLite.
 
     Args:
@@ -27,16 +27,16 @@ def answer(rows: sa.Connection, question: Question, **given: Any) -> list[Row]:
         sqlalchemy.exc.DBAPIError: As when SQLAlchemy asks.
     """
     with _driver(rows) as driver:
-        return _text(question, rows.dialect).ask(driver, given)()
+        return _text(statement, rows.dialect).ask(driver, given)()
 
 
 @contextmanager
-def answers(rows: sa.Connection, questions: Sequence[Question], **given: Any) -> Iterator[Iterator[list[Row]]]:
+def answers(rows: sa.Connection, statements: Sequence[Question], **given: Any) -> Iterator[Iterator[list[Row]]]:
     """The answers to several questions, in turn; see `answer`.
 
     While one of them is worked on, PostgreSQL is at the next.
     """
-    texts = [_text(question, rows.dialect) for question in questions]
+    texts = [_text(statement, rows.dialect) for statement in statements]
     with _driver(rows) as driver:
         if rows.dialect.name == "postgresql":
             with driver.pipeline():
@@ -78,8 +78,8 @@ class _Text:
 
 
 @lru_cache(maxsize=_KEPT)
-def _text(question: Question, dialect: sa.Dialect) -> _Text:
-    return _Text(question.compile(dialect=dialect))
+def _text(statement: Question, dialect: sa.Dialect) -> _Text:
+    return _Text(statement.compile(dialect=dialect))
 
 
 @contextmanager

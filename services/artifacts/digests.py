@@ -78,7 +78,7 @@ def collection_running() -> Rejected:
 
 
 @contextmanager
-def room() -> Iterator[None]:
+def budget() -> Iterator[None]:
     """Says what a full disk, or a file system's limit, means to a caller. Raises `StoreUnavailable` BLOB_STORE_FULL."""
     try:
         yield

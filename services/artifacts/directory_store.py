@@ -18,6 +18,7 @@ from typing import IO
 
 from services.artifacts.digests import (
     CHUNK,
+    budget,
     check_upload_id,
     collection_running,
     digest_at,
@@ -25,7 +26,6 @@ from services.artifacts.digests import (
     hex_of,
     key_of,
     not_found,
-    room,
     upload_not_found,
 )
 from services.artifacts.store import Entry
@@ -176,7 +176,7 @@ class LocalBlobs:
         return True
 
     def _publish(self, received: Received, path: Path) -> None:
-        with room():
+        with budget():
             os.fsync(received.fd)
             os.utime(received.fd)
             # Also over a blob that is there: its writer may not have come to the syncs yet.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.artifacts.digests import CHUNK, check_digest_is, check_room, check_upload_id, room
+from services.artifacts.digests import CHUNK, budget, check_digest_is, check_room, check_upload_id
 
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""
@@ -182,7 +182,7 @@ class Spool:
 
     @asynccontextmanager
     async def _new_file(self) -> AsyncGenerator[tuple[Path, int]]:
-        with room():
+        with budget():
             fd, name = tempfile.mkstemp(dir=self._folder)  # at once: a thread's would be lost with a cancelled call
         try:
             yield Path(name), fd
@@ -213,7 +213,7 @@ async def _held(path: Path, call: _Receiving) -> AsyncGenerator[int]:
     """
     stall = _Stall()
     while True:
-        with room():
+        with budget():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             if _lock(fd) and _is_at(fd, path):
@@ -282,7 +282,7 @@ async def _fill(
         while view:
             view = view[os.write(fd, view) :]
 
-    with room():
+    with budget():
         await to_its_end(reread)
         async for chunk in chunks:
             await to_its_end(partial(absorb, chunk))

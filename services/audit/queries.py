@@ -74,13 +74,13 @@ def newest(
     Metric points are left out of them.
     """
     time, position = recorded.c.time, recorded.c.position
-    question = sa.select(time, position, recorded.c.event, recorded.c.left_out).where(*wanted)
+    statement = sa.select(time, position, recorded.c.event, recorded.c.left_out).where(*wanted)
     if before:
         # Ordered by (time, log, position), descending: of the same moment, the logs before this one are through.
         same_moment = {-1: sa.true(), 0: position < before[2], 1: sa.false()}[_compare(log, before[1])]
-        question = question.where(sa.or_(time < before[0], sa.and_(time == before[0], same_moment)))
-    question = question.order_by(time.desc(), position.desc()).limit(limit).execution_options(yield_per=20)
-    with rows.execute(question) as found:
+        statement = statement.where(sa.or_(time < before[0], sa.and_(time == before[0], same_moment)))
+    statement = statement.order_by(time.desc(), position.desc()).limit(limit).execution_options(yield_per=20)
+    with rows.execute(statement) as found:
         return [
             ((row.time, log, row.position), v1.RecordedEvent.FromString(row.event))
             for row in enough(found, lambda row: len(row.event) + row.left_out)
@@ -94,11 +94,11 @@ def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> lis
     left out of them.
     """
     position = recorded.c.position
-    question = sa.select(recorded.c.event, recorded.c.left_out).where(position > after, position <= upto, *wanted)
-    question = question.order_by(position).limit(CHUNK_EVENTS).execution_options(yield_per=20)
+    statement = sa.select(recorded.c.event, recorded.c.left_out).where(position > after, position <= upto, *wanted)
+    statement = statement.order_by(position).limit(CHUNK_EVENTS).execution_options(yield_per=20)
     found: list[v1.RecordedEvent] = []
     size = 0
-    with rows.execute(question) as result:
+    with rows.execute(statement) as result:
         for row in result:
             found.append(v1.RecordedEvent.FromString(row.event))
             size += len(row.event) + row.left_out

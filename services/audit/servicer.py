@@ -15,7 +15,7 @@ from services.rpc.context import Context
 from services.rpc.positions import wait_for
 
 
-class Reached(NamedTuple):
+class Watermark(NamedTuple):
     """How far an export has come: behind an event of a log; and what each log's last position was when it began."""
 
     log: str
@@ -70,9 +70,9 @@ class AuditServicer(v1.AuditServiceServicer):
                 yield v1.ExportEventsResponse(events=events, resume_token=token)
 
     async def _export(
-        self, log: str, wanted: Conditions, after: int, upto: int
+        self, log: str, wanted: Conditions, after: int, until: int
     ) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
-        while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, upto)):  # noqa: B023
+        while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, until)):  # noqa: B023
             await self._complete(events)
             yield events
             after = events[-1].position
@@ -127,9 +127,9 @@ class AuditServicer(v1.AuditServiceServicer):
         raise Rejected(Kind.INVALID, "UNKNOWN_EVENT_TYPE", fault, type=name[:200], near=",".join(near))
 
 
-def _reached(token: str, logs: Sequence[str]) -> Reached | None:
+def _reached(token: str, logs: Sequence[str]) -> Watermark | None:
     """What a resume token says of an export of these logs; None without a token. Raises `Rejected` INVALID_PAGE."""
     key: tuple[Any, ...] | None = key_of(token, str, int, *(int for _ in logs))
     if key and key[0] not in logs:
         raise Rejected(Kind.INVALID, "INVALID_PAGE", "this token is from another export", resume_token=token[:200])
-    return Reached(key[0], key[1], key[2:]) if key else None
+    return Watermark(key[0], key[1], key[2:]) if key else None

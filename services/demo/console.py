@@ -39,7 +39,7 @@ def say(text: str) -> None:
     _console.print(Text(text))
 
 
-def facts(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def payloads(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Show a table."""
     print_table(grid(headers, rows))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import rollforward as rf
 from rollforward import v1
-from services.demo.console import check, code, command, facts, say, step, working
+from services.demo.console import check, code, command, payloads, say, step, working
 from services.demo.load_generator import CONNECTIONS, PER_SECOND, ROWS, Answer, Load, turns
 from services.demo.train_and_serve import CHAMPION, MODEL, Stage
 
@@ -69,7 +69,7 @@ def _roll_back(stage: Stage) -> float:
 
 def _show_answers(load: Load) -> None:
     rows = [(turn.version, str(turn.requests), "0", f"{turn.share_right:.1%}") for turn in turns(load.answers)]
-    facts(("ANSWERED BY", "REQUESTS>", "FAILED>", "ROWS RIGHT>"), rows)
+    payloads(("ANSWERED BY", "REQUESTS>", "FAILED>", "ROWS RIGHT>"), rows)
 
 
 def _seconds(answers: list[Answer], since: float, version: str) -> float:
@@ -98,7 +98,7 @@ def _time(change: v1.AliasChange) -> float:
 def _rebuild(stage: Stage) -> str:
     say("\nEvery table is computed from the log. Compute each again, beside the live one, and compare:")
     rows = list(_rebuilt(stage))
-    facts(("READ MODEL", "POSITION>", "LIVE ROWS", "REBUILT ROWS", "EQUAL"), rows)
+    payloads(("READ MODEL", "POSITION>", "LIVE ROWS", "REBUILT ROWS", "EQUAL"), rows)
     check(bool(rows) and all(row[-1] == "yes" for row in rows), "a read model differs from its log")
     return f"{len(rows)} read models equal to their rebuild"
 

@@ -91,13 +91,13 @@ def train(name: str, experiment: str, run_id: str | None = None) -> None:
         run.log_params(configuration.params)
         model = None
         for step, model in configuration.fit(data, configuration.params):
-            run.log_metrics(_judge(model, data), step)
+            run.log_metrics(_gate_evaluator(model, data), step)
         with tempfile.TemporaryDirectory() as directory:
             _save(model, data, Path(directory))
             run.log_artifacts(directory, "model")
 
 
-def _judge(model: Any, data: Split) -> dict[str, float]:
+def _gate_evaluator(model: Any, data: Split) -> dict[str, float]:
     return {
         "accuracy": accuracy_score(data.test_labels, model.predict(data.test_rows)),
         "log_loss": log_loss(data.test_labels, model.predict_proba(data.test_rows)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import rollforward as rf
 from rollforward import v1
-from services.demo.console import check, code, command, facts, say, shown, step, working
+from services.demo.console import check, code, command, payloads, say, shown, step, working
 from services.demo.processes import Child, Children
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def register(stage: Stage) -> None:
         else:
             stage.versions.append(version)
             rows.append((run.name, f"{_accuracy(run):.3f}", f"v{version.version}", version.digest[:19]))
-    facts(("RUN", "ACCURACY>", "BECAME", ""), rows)
+    payloads(("RUN", "ACCURACY>", "BECAME", ""), rows)
     passed = sum(_accuracy(run) > 0.95 for run in stage.runs.values())
     check(len(stage.versions) == passed, "the gate let the wrong runs through")
     check(2 <= passed < len(stage.runs), f"{passed} runs passed the gate, which makes no story")

@@ -97,14 +97,14 @@ def behind(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
     return sa.or_(*ways)
 
 
-def ordered(question: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
+def ordered(statement: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
     """A question with its rows in order."""
-    return question.order_by(*(sort.column.desc() if sort.descending else sort.column for sort in sorts))
+    return statement.order_by(*(sort.column.desc() if sort.descending else sort.column for sort in sorts))
 
 
 def walk(
     rows: sa.Connection,
-    question: sa.Select[Any],
+    statement: sa.Select[Any],
     request: Listing,
     sorts: Sequence[Sort],
     show: Callable[[Sequence[Row]], Iterable[M]],
@@ -126,12 +126,12 @@ def walk(
     began, again, *key = listing_key(request, int, int, *kinds) or (position_of(rows), 0)
     found: list[tuple[Row, int]] = []
     if not again:
-        question_here = question.where(behind(sorts, key)) if key else question
+        question_here = statement.where(behind(sorts, key)) if key else statement
         found = [(row, 0) for row in rows.execute(ordered(question_here, sorts).limit(size + 1))]
     if changed is not None and key and len(found) <= size:
         later = [Sort(changed), sorts[-1]]
         since = behind(later, [again, key[-1]]) if again else changed > began
-        more = ordered(question.where(since), later).limit(size + 1 - len(found))
+        more = ordered(statement.where(since), later).limit(size + 1 - len(found))
         found += [(row, _in(row, changed)) for row in rows.execute(more)]
     asked = asked_by(request)
     return cut(

@@ -94,11 +94,11 @@ def cut(
 def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Iterable[M]]) -> list[M]:
     """The first rows, as many as a page has room for, at least one of them."""
     page: list[M] = []
-    room = LARGEST_BYTES
+    budget = LARGEST_BYTES
     for start in range(0, len(rows), _SHOWN_AT_ONCE):
         for shown in show(rows[start : start + _SHOWN_AT_ONCE]):
-            room -= shown.ByteSize()
-            if page and room < 0:
+            budget -= shown.ByteSize()
+            if page and budget < 0:
                 return page
             page.append(shown)
     return page
@@ -111,19 +111,19 @@ def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
         rows: What a page is of, read as it is asked for.
         size: How many bytes a row takes.
     """
-    room = LARGEST_BYTES
+    budget = LARGEST_BYTES
     for number, row in enumerate(rows):
         yield row
-        room -= size(row)
-        if number and room < 0:
+        budget -= size(row)
+        if number and budget < 0:
             return
 
 
-def leading(items: Iterable[T], room: int, size: Callable[[T], int]) -> Iterator[T]:
+def leading(items: Iterable[T], budget: int, size: Callable[[T], int]) -> Iterator[T]:
     """Yield the first items, as many as fit into so many bytes of a message."""
     for item in items:
-        room -= size(item) + _FRAME_BYTES
-        if room < 0:
+        budget -= size(item) + _FRAME_BYTES
+        if budget < 0:
             return
         yield item
 

@@ -128,7 +128,7 @@ logfile_size_limit: {_LOG_BYTES}
 logfile_max_num: {_LOG_FILES}
 authorization {{ users: [{{ user: "{self.user}", password: "{self.password}" }}] }}
 accounts {{ $SYS: {{ users: [{{ user: "{self.system_user}", password: "{self.system_password}" }}] }} }}
-jetstream {{ store_dir: "store", max_file_store: {_room(store)}, {sync} }}
+jetstream {{ store_dir: "store", max_file_store: {_budget(store)}, {sync} }}
 """
         path = data / "nats-server.conf"
         path.unlink(missing_ok=True)
@@ -275,7 +275,7 @@ def leashed(command: list[str], platform: str = sys.platform) -> list[str]:
     return ["/bin/sh", "-c", _PIPE_LEASH, "sh", *command]
 
 
-def _room(store: Path) -> int:
+def _budget(store: Path) -> int:
     """Bytes the store may grow to: what it has and nine tenths of what is free.
 
     The server's own default leaves out what the store has already, so after a restart it can refuse events

@@ -39,7 +39,7 @@ class _Job:
         return (mine.dtype, mine.shape[1:], self.outputs) == (theirs.dtype, theirs.shape[1:], other.outputs)
 
 
-class Lane:
+class Batcher:
     """Runs `predict` for one request, or for several joined by rows, never twice at once.
 
     One thread, because two of them in Python halve the throughput. No timer: a batch is what queued up while the

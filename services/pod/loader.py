@@ -8,7 +8,7 @@ import stamina
 
 from rollforward.v1 import Assignment
 from services.pod import models
-from services.pod.batcher import Lane
+from services.pod.batcher import Batcher
 from services.pod.cache import ArtifactCache, Fetch
 from services.pod.runtime import Loaded
 
@@ -38,7 +38,7 @@ class Loader:
         """
         path = await self._cache.get(assignment.digest)
         model = await asyncio.to_thread(models.load, path, self._options)
-        lane = Lane(model.predict)
+        lane = Batcher(model.predict)
         try:
             for rows in models.warm_up_batches(model, path):
                 await lane.submit(rows, tuple(model.outputs))

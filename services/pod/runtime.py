@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from eventstore.error_text import error_text
 from rollforward.v1 import Assignment
-from services.pod.batcher import Lane
+from services.pod.batcher import Batcher
 from services.pod.models import Model
 
 LONGEST_ERROR = 1000  # characters
@@ -49,7 +49,7 @@ class Loaded:
 
     digest: str
     model: Model
-    lane: Lane
+    lane: Batcher
 
 
 @dataclass(frozen=True, slots=True, eq=False)

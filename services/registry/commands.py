@@ -16,10 +16,10 @@ from rollforward import v1
 from services.registry import model_stream
 from services.registry.deciders import aliases
 from services.registry.deciders.models import Register, exists
-from services.registry.deciders.policies import Judgement, binding_move
+from services.registry.deciders.policies import GateResult, binding_move
 from services.registry.deciders.preconditions import check_model, check_usable
 from services.registry.deciders.state import State
-from services.registry.gates.evaluator import Case, Judge
+from services.registry.gates.evaluator import Case, GateEvaluator
 from services.registry.live_view import Live
 from services.registry.near_aliases import new_alias
 from services.validation import check_model_name
@@ -53,9 +53,9 @@ class Commands:
         live: What the log says now.
     """
 
-    def __init__(self, handler: CommandHandler[State], judge: Judge, live: Live) -> None:
+    def __init__(self, handler: CommandHandler[State], gate_evaluator: GateEvaluator, live: Live) -> None:
         self._handler = handler
-        self._judge = judge
+        self._gate_evaluator = gate_evaluator
         self._live = live
 
     @property
@@ -86,7 +86,7 @@ class Commands:
     async def new_aliases(self, events: Events) -> list[v1.NewAlias]:
         """Return the aliases that events set which were not set before, with the names near the first few of them."""
         moved = [event.data for event in events if _creates(event)]
-        created = [v1.NewAlias(model=fact.model, alias=fact.alias) for fact in moved]  # type: ignore[attr-defined]
+        created = [v1.NewAlias(model=payload.model, alias=payload.alias) for payload in moved]  # type: ignore[attr-defined]
         for alias in created[:MAX_CREATED_COMPARED]:
             _, state, _ = await self.state(alias.model)
             alias.near.extend(self.new_alias(alias.alias, state).near)
@@ -106,9 +106,9 @@ class Commands:
 
         async def attempt() -> Outcome[State]:
             stream = await self.stream_of(request.model)
-            [judgement] = await self.judgements([Target(request.model, request.alias, request.version)])
+            [gate_result] = await self.gate_results([Target(request.model, request.alias, request.version)])
             return await self._handler.handle(
-                stream, aliases.Move(request, judgement, time.time_ns(), self.epoch), metadata
+                stream, aliases.Move(request, gate_result, time.time_ns(), self.epoch), metadata
             )
 
         return await _while_stale(attempt)
@@ -120,8 +120,8 @@ class Commands:
 
     async def schedule(self, request: v1.ScheduleMoveRequest, schedule_id: str, metadata: Metadata) -> Outcome[State]:
         """Schedules a move; its gates are asked when its time comes."""
-        judgement = self._reasons(request.model, request.alias)
-        command = aliases.ScheduleMove(request, schedule_id, judgement, self.epoch, time.time_ns())
+        gate_result = self._reasons(request.model, request.alias)
+        command = aliases.ScheduleMove(request, schedule_id, gate_result, self.epoch, time.time_ns())
         return await self.handle(request.model, command, metadata)
 
     async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
@@ -130,15 +130,15 @@ class Commands:
         async def attempt() -> Outcome[State]:
             state, _ = await self._handler.state(stream)
             schedule = state.schedules.get(schedule_id)
-            judgement = Judgement()
+            gate_result = GateResult()
             if schedule:
-                [judgement] = await self.judgements([Target(state.name, schedule.alias, schedule.version)])
+                [gate_result] = await self.gate_results([Target(state.name, schedule.alias, schedule.version)])
             try:
-                return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, judgement), metadata)
+                return await self._handler.handle(stream, aliases.Fire(state.name, schedule_id, gate_result), metadata)
             except EventTooLarge as error:  # all that its gates have seen: it would be so again and again
-                why_not = Rejected(Kind.INVALID, "MESSAGE_TOO_LARGE", str(error))
-                unproven = Judgement(judgement.policy_revision)
-                never = aliases.Fire(state.name, schedule_id, unproven, why_not)
+                rejection = Rejected(Kind.INVALID, "MESSAGE_TOO_LARGE", str(error))
+                unproven = GateResult(gate_result.policy_revision)
+                never = aliases.Fire(state.name, schedule_id, unproven, rejection)
                 return await self._handler.handle(stream, never, metadata)
 
         await _while_stale(attempt)
@@ -147,24 +147,24 @@ class Commands:
         """Ends an assignment whose time has come, if it still stands."""
         await self._handler.handle(stream, aliases.Expire("", alias, revision), metadata)
 
-    async def judgements(self, targets: Sequence[Target]) -> list[Judgement]:
+    async def gate_results(self, targets: Sequence[Target]) -> list[GateResult]:
         """What the policies that bind moves say of each, by what each model and all runs are at one moment."""
         policies = self._live.policies
         names = {target.model: self._live.names(target.model) for target in targets}
         bound = {target.model for target in targets if binding_move(policies, names[target.model], target.alias)}
         if not bound:
-            return [Judgement(policies.revision)] * len(targets)
+            return [GateResult(policies.revision)] * len(targets)
         states = {model: (await self.state(model))[1] for model in bound}
         cases = [
             Case(states.get(model, State()), names[model], alias, version, skip)
             for model, alias, version, skip in targets
         ]
-        return await self._judge.moves(policies, cases)
+        return await self._gate_evaluator.moves(policies, cases)
 
-    def _reasons(self, model: str, alias: str) -> Judgement:
+    def _reasons(self, model: str, alias: str) -> GateResult:
         policies = self._live.policies
         binding = binding_move(policies, self._live.names(model), alias)
-        return Judgement(policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
+        return GateResult(policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
     async def register(
         self,
@@ -181,19 +181,19 @@ class Commands:
             names = self._live.names(request.model)
             try:
                 found = await digest()
-                evidence, judgement = await self._judge.registration(
+                evidence, gate_result = await self._gate_evaluator.registration(
                     self._live.policies, names, state.gate, request.run_id, request.tags
                 )
             except Rejected as refusal:
                 return await self._refuse(request.model, refusal, metadata)
-            command = Register(request, found, evidence, judgement, copied_from)
+            command = Register(request, found, evidence, gate_result, copied_from)
             return await self._handler.handle(stream, command, metadata)
 
         return await _while_stale(attempt)
 
-    async def _refuse(self, model: str, why_not: Rejected, metadata: Metadata) -> Outcome[State]:
+    async def _refuse(self, model: str, rejection: Rejected, metadata: Metadata) -> Outcome[State]:
         """Raises why a version cannot be registered, unless it was done before, by the same request."""
-        never = Register(v1.RegisterVersionRequest(model=model), "", why_not=why_not)
+        never = Register(v1.RegisterVersionRequest(model=model), "", rejection=rejection)
         return await self._handler.handle(await self.stream_of(model), never, metadata)
 
     async def copy(self, request: v1.CopyVersionRequest, metadata: Metadata) -> Outcome[State]:
@@ -247,18 +247,18 @@ class Commands:
         targets = [Target(target.model, target.alias, target.version) for target in request.targets]
 
         async def attempt() -> tuple[Events, int]:
-            judged = await self.judgements(targets)
+            judged = await self.gate_results(targets)
             return await self._handler.handle_across(lambda: self._release(request, judged), metadata)
 
         return await _while_stale(attempt)
 
-    async def _release(self, request: v1.MoveAliasesRequest, judged: Sequence[Judgement]) -> Plan:
+    async def _release(self, request: v1.MoveAliasesRequest, judged: Sequence[GateResult]) -> Plan:
         models = await self._states(request)
         moves: list[tuple[str, Message]] = []
         kept: list[tuple[str, Message]] = []
-        for target, judgement in zip(request.targets, judged, strict=True):
+        for target, gate_result in zip(request.targets, judged, strict=True):
             stream, state, _ = models[target.model]
-            made = aliases.move(aliases.Move(_single(target, request), judgement, epoch=self.epoch), state)
+            made = aliases.move(aliases.Move(_single(target, request), gate_result, epoch=self.epoch), state)
             moves += [(stream, event) for event in made]
             kept += [] if made else [(stream, _kept(target, state))]
         seen = {stream: revision for stream, _, revision in models.values()}

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import structlog
 
 from eventstore.concurrency.tasks import end
-from eventstore.concurrency.watermark import Reached
+from eventstore.concurrency.watermark import Watermark
 from eventstore.errors import StoreUnavailable
 from eventstore.event import RecordedEvent
 from eventstore.projections.projector import Projector
@@ -59,7 +59,7 @@ class Live:
         self._history = TagHistory(rows.store)
         self._time = 0
         self._opens = True
-        self._reached = Reached(self.name)
+        self._reached = Watermark(self.name)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -80,7 +80,7 @@ class Live:
     async def stop(self) -> None:
         """Stops."""
         await end(self._task)
-        self._reached.give_up(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
+        self._reached.fail(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
 
     async def _load(self) -> None:
         at = await self._rows.query(live_rows)
@@ -106,7 +106,7 @@ class Live:
             except FollowerTooSlow:
                 _logger.info("the live view starts again from where it was")
             except StoreUnavailable as error:
-                self._reached.give_up(error)
+                self._reached.fail(error)
                 self.failure = error
                 return
             except Exception as error:
@@ -125,19 +125,19 @@ class Live:
         self._opens = event.closes_append
         origin = origin_of(event.stream)
         match event.data:
-            case v1.AliasMoved() | v1.AliasRemoved() as fact:
-                self._changes[origin, fact.alias] = change_of(event)
-            case v1.ModelCreated() as fact:
-                self._origins[fact.model] = origin
-                self._all_names[origin] = [fact.model]
-                self._names[origin] = fact.model
-                self._taken[fact.model] = event.position
-            case v1.ModelRenamed() as fact:
-                self._names[origin] = fact.to_name
-            case v1.ModelNameTaken() as fact:
-                self._origins[fact.name] = fact.origin
-                self._all_names.setdefault(fact.origin, []).append(fact.name)
-                self._taken[fact.name] = event.position
+            case v1.AliasMoved() | v1.AliasRemoved() as payload:
+                self._changes[origin, payload.alias] = change_of(event)
+            case v1.ModelCreated() as payload:
+                self._origins[payload.model] = origin
+                self._all_names[origin] = [payload.model]
+                self._names[origin] = payload.model
+                self._taken[payload.model] = event.position
+            case v1.ModelRenamed() as payload:
+                self._names[origin] = payload.to_name
+            case v1.ModelNameTaken() as payload:
+                self._origins[payload.name] = payload.origin
+                self._all_names.setdefault(payload.origin, []).append(payload.name)
+                self._taken[payload.name] = event.position
             case v1.PolicySet() | v1.PolicyRemoved():
                 self.policies = policies.evolve(self.policies, event)
             case _:

@@ -8,7 +8,7 @@ from rollforward import v1
 from services.registry import POLICIES_STREAM
 from services.registry.deciders.policies import State
 from services.registry.gates import evidence, replay
-from services.registry.gates.evaluator import Judge
+from services.registry.gates.evaluator import GateEvaluator
 from services.registry.gates.expression import check_expression
 from services.registry.live_view import Live
 from services.registry.queries import policies
@@ -27,11 +27,13 @@ class PolicyServicer(v1.PolicyServiceServicer):
         judge: Asks gates.
     """
 
-    def __init__(self, commands: CommandHandler[State], rows: Projector, live: Live, judge: Judge) -> None:
+    def __init__(
+        self, commands: CommandHandler[State], rows: Projector, live: Live, gate_evaluator: GateEvaluator
+    ) -> None:
         self._commands = commands
         self._rows = rows
         self._live = live
-        self._judge = judge
+        self._gate_evaluator = gate_evaluator
 
     async def SetPolicy(self, request: v1.SetPolicyRequest, context: Context) -> v1.SetPolicyResponse:
         """Declares or changes a policy."""
@@ -57,13 +59,13 @@ class PolicyServicer(v1.PolicyServiceServicer):
         if request.alias:
             check_alias(request.alias)
         cases = await self._rows.query(lambda rows: replay.versions_to_try(rows, request))
-        return v1.TestGateResponse(evidence=await self._judge.ask(request.expression, cases))
+        return v1.TestGateResponse(evidence=await self._gate_evaluator.ask(request.expression, cases))
 
     async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
         """What a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
         past = await self._rows.query(lambda rows: replay.moves_to_try(rows, request))
-        answers = await self._judge.ask(request.expression, [one.case for one in past])
+        answers = await self._gate_evaluator.ask(request.expression, [one.case for one in past])
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
         return replay.page_of(past, request)

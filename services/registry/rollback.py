@@ -22,7 +22,7 @@ from services.registry import model_stream
 from services.registry.commands import Commands, Target
 from services.registry.deciders import policies
 from services.registry.deciders.aliases import passed, refused
-from services.registry.deciders.policies import Judgement, binding_move
+from services.registry.deciders.policies import GateResult, binding_move
 from services.registry.deciders.preconditions import alias_not_found, check_reason, model_not_found
 from services.registry.live_view import Live
 from services.registry.queries import rollback
@@ -142,11 +142,11 @@ class Rollbacks:
             words = "no alias in the scope has had another version"
             raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, scope=_scope(request))
         due = [(held, change) for held in scope if (change := _restored(request, held, planned))]
-        for (held, change), judgement in zip(due, await self._judgements(due, seen), strict=True):
-            check_reason(request.reason, judgement)
-            change.skipped_gates.extend(judgement.skipped)
-            change.evidence.extend(judgement.evidence)
-            planned.events.append((model_stream(held.origin), _event(held, change, judgement)))
+        for (held, change), gate_result in zip(due, await self._gate_results(due, seen), strict=True):
+            check_reason(request.reason, gate_result)
+            change.skipped_gates.extend(gate_result.skipped)
+            change.evidence.extend(gate_result.evidence)
+            planned.events.append((model_stream(held.origin), _event(held, change, gate_result)))
         if len(planned.plan.events) > MAX_APPEND_EVENTS:
             raise TooManyEvents(len(planned.plan.events), MAX_APPEND_EVENTS)
         return planned
@@ -165,20 +165,20 @@ class Rollbacks:
             fault = f"no model that matches {models!r} has an alias that matches {of_alias!r}"
         return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", fault, model=models, alias=of_alias)
 
-    async def _judgements(
+    async def _gate_results(
         self, due: Sequence[tuple[rollback.Held, v1.RollbackChange]], seen: Seen
-    ) -> Sequence[Judgement]:
+    ) -> Sequence[GateResult]:
         moves = [
             Target(held.model, held.alias, change.to_version, self._is_recent(held, seen))
             for held, change in due
             if change.to_version
         ]
-        judged = iter(await self._commands.judgements(moves))
+        judged = iter(await self._commands.gate_results(moves))
         return [next(judged) if change.to_version else self._of_removal(held, seen) for held, change in due]
 
-    def _of_removal(self, held: rollback.Held, seen: Seen) -> Judgement:
+    def _of_removal(self, held: rollback.Held, seen: Seen) -> GateResult:
         binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
-        return Judgement(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
+        return GateResult(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
     def _is_recent(self, held: rollback.Held, seen: Seen) -> bool:
         """Whether the version to come back held the alias lately enough for every policy that binds it."""
@@ -274,7 +274,7 @@ def _unusable(held: rollback.Held, version: int, seen: Seen) -> Rejected | None:
     return None
 
 
-def _event(held: rollback.Held, change: v1.RollbackChange, judgement: Judgement) -> Message:
+def _event(held: rollback.Held, change: v1.RollbackChange, gate_result: GateResult) -> Message:
     if not change.to_version:
         return v1.AliasRemoved(
             model=held.model,
@@ -282,7 +282,7 @@ def _event(held: rollback.Held, change: v1.RollbackChange, judgement: Judgement)
             from_version=held.version,
             from_digest=held.digest,
             cause=v1.ALIAS_CAUSE_ROLLBACK,
-            policy_revision=judgement.policy_revision,
+            policy_revision=gate_result.policy_revision,
         )
     moved = v1.AliasMoved(
         model=held.model,
@@ -293,19 +293,19 @@ def _event(held: rollback.Held, change: v1.RollbackChange, judgement: Judgement)
         to_digest=change.to_digest,
         cause=v1.ALIAS_CAUSE_ROLLBACK,
         restored_revision=change.restored_revision,
-        evidence=judgement.evidence,
-        skipped_gates=judgement.skipped,
-        policy_revision=judgement.policy_revision,
+        evidence=gate_result.evidence,
+        skipped_gates=gate_result.skipped,
+        policy_revision=gate_result.policy_revision,
     )
-    return moved if passed(judgement) else refused(moved)
+    return moved if passed(gate_result) else refused(moved)
 
 
 def _change_of(event: RecordedEvent) -> v1.RollbackChange:
-    fact = event.data
-    change = v1.RollbackChange(model=fact.model, alias=fact.alias, from_version=fact.from_version)  # type: ignore[attr-defined]
-    if isinstance(fact, v1.AliasMoved):
-        change.to_version, change.to_digest = fact.to_version, fact.to_digest
-        change.restored_revision = fact.restored_revision
-        change.skipped_gates.extend(fact.skipped_gates)
-        change.evidence.extend(fact.evidence)
+    payload = event.data
+    change = v1.RollbackChange(model=payload.model, alias=payload.alias, from_version=payload.from_version)  # type: ignore[attr-defined]
+    if isinstance(payload, v1.AliasMoved):
+        change.to_version, change.to_digest = payload.to_version, payload.to_digest
+        change.restored_revision = payload.restored_revision
+        change.skipped_gates.extend(payload.skipped_gates)
+        change.evidence.extend(payload.evidence)
     return change

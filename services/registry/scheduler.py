@@ -28,7 +28,7 @@ RETRY_SECONDS = 1.0
 _logger = structlog.get_logger(__name__)
 
 
-class Timekeeper:
+class Scheduler:
     """Acts when times come. Every process of the registry has one; the log lets only one of them act.
 
     Args:
@@ -119,14 +119,14 @@ class Timekeeper:
 
 def schedule_of(event: RecordedEvent) -> v1.Schedule:
     """The schedule that an AliasMoveScheduled made."""
-    fact: v1.AliasMoveScheduled = event.data  # type: ignore[assignment]
+    payload: v1.AliasMoveScheduled = event.data  # type: ignore[assignment]
     return v1.Schedule(
-        schedule_id=fact.schedule_id,
-        model=fact.model,
-        alias=fact.alias,
-        version=fact.to_version,
-        at=fact.at,
-        expected_revision=fact.expected_revision if fact.HasField("expected_revision") else None,
+        schedule_id=payload.schedule_id,
+        model=payload.model,
+        alias=payload.alias,
+        version=payload.to_version,
+        at=payload.at,
+        expected_revision=payload.expected_revision if payload.HasField("expected_revision") else None,
         actor=event.metadata.actor,
         reason=event.metadata.reason,
         created_at=timestamp(event.time),

@@ -135,13 +135,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.CopyVersionResponse(version=await self._registered(done, context), position=done.position)
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
-        [(event, fact)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
+        [(event, payload)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
         await wait_for(self._rows, done.position, context)  # who is told of it by the caller finds it
         # Just appended, nobody has changed it yet; the log says when it was.
         if not event.time and (heard := self._tail.kept_at(event.position)):
             return new_version(heard)
         origin = origin_of(event.stream)
-        return await self._rows.query(lambda rows: models.version_of(rows, origin, fact.version))
+        return await self._rows.query(lambda rows: models.version_of(rows, origin, payload.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:

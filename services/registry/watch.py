@@ -154,8 +154,8 @@ def _changes_by_append(
             changes = v1.AliasChanges()
 
 
-def _matches(event: RecordedEvent, fact: Message, live: Live, request: v1.WatchAliasesRequest) -> bool:
-    if not isinstance(fact, _CHANGES) or request.alias not in ("", fact.alias):
+def _matches(event: RecordedEvent, payload: Message, live: Live, request: v1.WatchAliasesRequest) -> bool:
+    if not isinstance(payload, _CHANGES) or request.alias not in ("", payload.alias):
         return False
     origin = origin_of(event.stream)
     if request.model and not live.was_called(request.model, origin, event.position):

@@ -59,7 +59,7 @@ WITHOUT_ROWS = frozenset(
 Decode = Callable[[bytes], Any]
 
 
-class Edge(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):
     """Stands before every method of every service.
 
     Args:
@@ -259,7 +259,7 @@ class _Guarded:
         elif isinstance(error, Exception):
             status = status_of(error)
             self._count(code_of(status).name)
-            await abort(self._context, status, getattr(error, "judged_at", None))
+            await abort(self._context, status, getattr(error, "evaluated_at", None))
         else:
             self._count("CANCELLED")
 

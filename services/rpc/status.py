@@ -86,10 +86,10 @@ def code_of(status: Status) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == status.code)
 
 
-async def abort(context: Context, status: Status, judged_at: tuple[str, int] | None = None) -> None:
+async def abort(context: Context, status: Status, evaluated_at: tuple[str, int] | None = None) -> None:
     """End a call with a status, and with the position at which it was judged."""
     trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if judged_at:
+    if evaluated_at:
         # Read your refusals: who reads from there on sees what stood in the way.
-        trailer.append(("rollforward-position", "{}={}".format(*judged_at)))
+        trailer.append(("rollforward-position", "{}={}".format(*evaluated_at)))
     await context.abort(code_of(status), status.message, trailing_metadata=tuple(trailer))

@@ -54,17 +54,17 @@ class AssignmentsProjection:
         for event in events:
             origin = origin_of(event)
             match event.data:
-                case v1.AliasMoved() | v1.AliasRemoved() as fact:
-                    new = assignment_of(event, v1.Target(alias=fact.alias))
+                case v1.AliasMoved() | v1.AliasRemoved() as payload:
+                    new = assignment_of(event, v1.Target(alias=payload.alias))
                     row = {"version": new.version, "digest": new.digest, "revision": new.revision}
-                    pending.put(assignments, (origin, fact.alias), row)
-                case v1.ModelCreated() as fact:
-                    pending.put(model_names, (fact.model,), {"origin": origin})
-                    pending.put(current_names, (origin,), {"name": fact.model})
-                case v1.ModelNameTaken() as fact:
-                    pending.put(model_names, (fact.name,), {"origin": fact.origin})
-                case v1.ModelRenamed() as fact:
-                    pending.put(current_names, (origin,), {"name": fact.to_name})
+                    pending.put(assignments, (origin, payload.alias), row)
+                case v1.ModelCreated() as payload:
+                    pending.put(model_names, (payload.model,), {"origin": origin})
+                    pending.put(current_names, (origin,), {"name": payload.model})
+                case v1.ModelNameTaken() as payload:
+                    pending.put(model_names, (payload.name,), {"origin": payload.origin})
+                case v1.ModelRenamed() as payload:
+                    pending.put(current_names, (origin,), {"name": payload.to_name})
                 case _:
                     pass
         pending.write(rows)
@@ -77,8 +77,10 @@ def origin_of(event: RecordedEvent) -> str:
 
 def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
     """What a change of an alias assigns to those who follow it as `target`."""
-    if isinstance(fact := event.data, v1.AliasMoved):
-        return v1.Assignment(target=target, version=fact.to_version, digest=fact.to_digest, revision=event.append_end)
+    if isinstance(payload := event.data, v1.AliasMoved):
+        return v1.Assignment(
+            target=target, version=payload.to_version, digest=payload.to_digest, revision=event.append_end
+        )
     return v1.Assignment(target=target, revision=event.append_end)
 
 
@@ -99,8 +101,8 @@ def current(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
     """Return, by any name of a model, its name now; a name without a model stands for itself."""
     wanted = sorted(set(names))
     joined = sa.join(model_names, current_names, model_names.c.origin == current_names.c.origin)
-    question = sa.select(model_names.c.name, current_names.c.name.label("now")).select_from(joined)
-    found = rows.execute(question.where(model_names.c.name.in_(wanted)))
+    statement = sa.select(model_names.c.name, current_names.c.name.label("now")).select_from(joined)
+    found = rows.execute(statement.where(model_names.c.name.in_(wanted)))
     return {name: name for name in wanted} | {row.name: row.now for row in found}
 
 

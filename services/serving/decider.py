@@ -141,19 +141,19 @@ def _check_started(pod_id: str, state: State) -> None:
 
 def evolve(state: State, event: RecordedEvent) -> State:
     """The state after an event."""
-    fact: ServingEvent = event.data  # type: ignore[assignment]
-    match fact:
+    payload: ServingEvent = event.data  # type: ignore[assignment]
+    match payload:
         case v1.PodStarted():
-            targets = {(target.model, target.alias): (0, 0, 0, False) for target in fact.targets}
+            targets = {(target.model, target.alias): (0, 0, 0, False) for target in payload.targets}
             return replace(state, started=True, said=HashTrieMap(targets))
         case v1.AssignmentApplied():
-            return _said(state, fact.target, (fact.epoch, fact.revision, fact.version, False))
+            return _said(state, payload.target, (payload.epoch, payload.revision, payload.version, False))
         case v1.AssignmentFailed():
-            return _said(state, fact.target, (fact.epoch, fact.revision, fact.serving_version, True))
+            return _said(state, payload.target, (payload.epoch, payload.revision, payload.serving_version, True))
         case v1.PodStopped():
             return replace(state, stopped=True)
         case _:
-            assert_never(fact)
+            assert_never(payload)
 
 
 def _said(state: State, target: v1.Target, what: Said) -> State:

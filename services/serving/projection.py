@@ -52,33 +52,33 @@ class ServingProjection:
                 self._write(rows, event)
 
     def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        fact: ServingEvent = event.data  # type: ignore[assignment]
-        match fact:
+        payload: ServingEvent = event.data  # type: ignore[assignment]
+        match payload:
             case v1.PodStarted():
-                _start(rows, event, fact)
+                _start(rows, event, payload)
             case v1.AssignmentApplied():
                 served: dict[str, int | str] = {
-                    "version": fact.version,
-                    "revision": fact.revision,
+                    "version": payload.version,
+                    "revision": payload.revision,
                     "failed_revision": 0,
                     "error": "",
                 }
-                _say(rows, event, fact.pod_id, fact.target, served)
+                _say(rows, event, payload.pod_id, payload.target, served)
             case v1.AssignmentFailed():
-                failed: dict[str, int | str] = {"failed_revision": fact.revision, "error": fact.detail}
-                _say(rows, event, fact.pod_id, fact.target, failed)
+                failed: dict[str, int | str] = {"failed_revision": payload.revision, "error": payload.detail}
+                _say(rows, event, payload.pod_id, payload.target, failed)
             case v1.PodStopped():
-                rows.execute(sa.update(pods).where(pods.c.pod_id == fact.pod_id).values(stopped=True))
+                rows.execute(sa.update(pods).where(pods.c.pod_id == payload.pod_id).values(stopped=True))
             case _:
-                assert_never(fact)
+                assert_never(payload)
 
 
-def _start(rows: sa.Connection, event: RecordedEvent, fact: v1.PodStarted) -> None:
-    pod = {"pod_id": fact.pod_id, "host": fact.host, "endpoint": fact.endpoint, "stopped": False}
+def _start(rows: sa.Connection, event: RecordedEvent, payload: v1.PodStarted) -> None:
+    pod = {"pod_id": payload.pod_id, "host": payload.host, "endpoint": payload.endpoint, "stopped": False}
     rows.execute(sa.insert(pods), pod)
     nothing = {"version": 0, "revision": 0, "failed_revision": 0, "error": "", "updated_at": event.time}
-    for model, alias in sorted({(target.model, target.alias) for target in fact.targets}):
-        rows.execute(sa.insert(targets), {"pod_id": fact.pod_id, "model": model, "alias": alias} | nothing)
+    for model, alias in sorted({(target.model, target.alias) for target in payload.targets}):
+        rows.execute(sa.insert(targets), {"pod_id": payload.pod_id, "model": model, "alias": alias} | nothing)
 
 
 def _say(

@@ -32,14 +32,14 @@ def pods_by_alias(
         models: The names that pods follow a model by; None for all models.
         include_stopped: Whether pods that have stopped are told of.
     """
-    question = sa.select(pods, targets).join(targets, targets.c.pod_id == pods.c.pod_id)
-    question = question.order_by(targets.c.model, targets.c.alias, targets.c.updated_at.desc(), pods.c.pod_id)
+    statement = sa.select(pods, targets).join(targets, targets.c.pod_id == pods.c.pod_id)
+    statement = statement.order_by(targets.c.model, targets.c.alias, targets.c.updated_at.desc(), pods.c.pod_id)
     if models is not None:
-        question = question.where(targets.c.model.in_(models))
+        statement = statement.where(targets.c.model.in_(models))
     if not include_stopped:
-        question = question.where(sa.not_(pods.c.stopped))
+        statement = statement.where(sa.not_(pods.c.stopped))
     found: dict[Alias, list[PodRow]] = defaultdict(list)
-    for row in rows.execute(question):
+    for row in rows.execute(statement):
         found[row.model, row.alias].append(row)
     return found
 

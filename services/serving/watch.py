@@ -71,11 +71,11 @@ class _Followed:
         return [made for event in events for made in self._made_by(event)] + standing
 
     def _made_by(self, event: RecordedEvent) -> Iterator[v1.Assignment]:
-        if not isinstance(fact := event.data, (v1.AliasMoved, v1.AliasRemoved)):
+        if not isinstance(payload := event.data, (v1.AliasMoved, v1.AliasRemoved)):
             return
         origin = origin_of(event)
         for (name, alias), target in self._targets.items():
-            if alias == fact.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
+            if alias == payload.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
                 assignment = assignment_of(event, target)
                 assignment.epoch = self._epoch
                 yield assignment
@@ -88,9 +88,9 @@ async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncItera
     yield v1.WatchAssignmentsResponse(assignments=assignments, snapshot=True, position=position)
     told = time.monotonic()
     async with aclosing(projector.follow(position, BOOKMARK_SECONDS)) as news:
-        async for events, upto in news:
+        async for events, until in news:
             changes = await followed.news(events)
             # Others' changes alone must not leave a pod without a sign of life.
             if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
-                yield v1.WatchAssignmentsResponse(assignments=changes, position=upto)
+                yield v1.WatchAssignmentsResponse(assignments=changes, position=until)
                 told = time.monotonic()

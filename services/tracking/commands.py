@@ -48,8 +48,8 @@ class Commands:
         """Starts a run."""
         if request.parent_run_id:
             check_id(request.parent_run_id, "INVALID_RUN_ID")
-        why_not = await self._why_not(request.experiment_id, request.parent_run_id)
-        return await self.on_run(request.run_id, Start(request, why_not), because)
+        rejection = await self._rejection(request.experiment_id, request.parent_run_id)
+        return await self.on_run(request.run_id, Start(request, rejection), because)
 
     async def on_run(self, run_id: str, command: object, because: Metadata) -> Outcome[RunState]:
         """Does a command on a run."""
@@ -71,15 +71,15 @@ class Commands:
         """Creates a logged model."""
         if request.source_run_id:
             check_id(request.source_run_id, "INVALID_RUN_ID")
-        why_not = await self._why_not(request.experiment_id, request.source_run_id)
-        return await self.on_model(request.model_id, Create(request, why_not), because)
+        rejection = await self._rejection(request.experiment_id, request.source_run_id)
+        return await self.on_model(request.model_id, Create(request, rejection), because)
 
     async def on_model(self, model_id: str, command: object, because: Metadata) -> Outcome[LoggedModelState]:
         """Does a command on a logged model."""
         check_logged_model_id(model_id)
         return await self._models.handle(logged_model_stream(model_id), command, because)
 
-    async def _why_not(self, experiment_id: str, run_id: str) -> Rejected | None:
+    async def _rejection(self, experiment_id: str, run_id: str) -> Rejected | None:
         """Why nothing can be added to an experiment, as a part or the work of a run, if it is of one."""
         experiments, _ = await self._experiments.state(EXPERIMENTS_STREAM)
         if refusal := not_open(experiments, experiment_id):

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.concurrency.tasks import end
-from eventstore.concurrency.watermark import Reached
+from eventstore.concurrency.watermark import Watermark
 from eventstore.decider import CommandHandler
 from eventstore.error_text import error_text
 from eventstore.errors import Conflict, Rejected, StoreUnavailable
@@ -55,7 +55,7 @@ class _Watched:
     heard: int = 0
 
 
-class Attendance:
+class Liveness:
     """Watches over the runs that are RUNNING and whose jobs have promised to stay in touch.
 
     Silence counts only while this process could have heard something: after it was started or stopped for a while, and
@@ -90,7 +90,7 @@ class Attendance:
         self._to_look_at: dict[str, int] = {}
         self._alive: set[str] = set()
         self._hurry = asyncio.Event()
-        self._reached = Reached("attendance")
+        self._reached = Watermark("attendance")
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -153,7 +153,7 @@ class Attendance:
             except FollowerTooSlow:
                 _logger.info("attendance goes on from where it was")
             except StoreUnavailable as error:
-                self._reached.give_up(error)
+                self._reached.fail(error)
                 self._calls.refuse(error)
                 return
 
@@ -163,8 +163,8 @@ class Attendance:
             case v1.MetricsLogged():
                 if run_id in self._lost:
                     self._is_alive(run_id)
-            case v1.RunStarted() as fact:
-                if fact.heartbeat and not fact.scheduled:
+            case v1.RunStarted() as payload:
+                if payload.heartbeat and not payload.scheduled:
                     self._watch(run_id)
             case v1.RunResumed() | v1.RunRestored():
                 self._back(run_id)

@@ -48,7 +48,7 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         try:
             command = LogFiles(request, *await describe(self._blobs, request.digest))
         except Rejected as refusal:  # a repeated request was done when the files were there
-            command = LogFiles(request, why_not=refusal)
+            command = LogFiles(request, rejection=refusal)
         done = await self._commands.on_model(request.model_id, command, metadata(request, context))
         return v1.LogLoggedModelArtifactResponse(position=done.position)
 

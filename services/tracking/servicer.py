@@ -14,7 +14,7 @@ from services.rpc.context import Command, Context, metadata
 from services.tracking import watch
 from services.tracking.commands import Commands
 from services.tracking.deciders.runs import LogArtifact
-from services.tracking.liveness import Attendance
+from services.tracking.liveness import Liveness
 from services.tracking.queries import metric_history, metric_intervals, runs
 from services.validation import check_digest, check_id
 
@@ -29,7 +29,7 @@ class TrackingServicer(v1.TrackingServiceServicer):
         blobs: Where artifacts are stored.
     """
 
-    def __init__(self, commands: Commands, attendance: Attendance, rows: Projector, blobs: BlobStore) -> None:
+    def __init__(self, commands: Commands, attendance: Liveness, rows: Projector, blobs: BlobStore) -> None:
         self._commands = commands
         self._attendance = attendance
         self._rows = rows
@@ -111,7 +111,7 @@ class TrackingServicer(v1.TrackingServiceServicer):
         try:
             command = LogArtifact(request, *await describe(self._blobs, request.digest))
         except Rejected as refusal:  # a repeated request was done when the artifact was there
-            command = LogArtifact(request, why_not=refusal)
+            command = LogArtifact(request, rejection=refusal)
         done = await self._commands.on_run(request.run_id, command, metadata(request, context))
         return v1.LogArtifactResponse(position=done.position)
 

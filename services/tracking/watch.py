@@ -190,8 +190,8 @@ class _Followed:
         return {run_id for run_id, mine in found.items() if mine}
 
     def _ask(self, rows: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
-        question = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))
-        mine = set(rows.scalars(question.where(runs.c.experiment == int(self._experiment_id))))
+        statement = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))
+        mine = set(rows.scalars(statement.where(runs.c.experiment == int(self._experiment_id))))
         return {run_id: run_id in mine for run_id in run_ids}
 
     def _remember(self, found: Mapping[str, bool]) -> None:

@@ -84,21 +84,21 @@ class Rotate:
 class Refuse:
     """A request that cannot be done, unless the same request was done before."""
 
-    why_not: Rejected
+    rejection: Rejected
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
     """What came of sending: changes that were delivered, or one that was not; void when the cursor was set since."""
 
-    fact: v1.WebhookDelivered | v1.WebhookParked
+    payload: v1.WebhookDelivered | v1.WebhookParked
     epoch: int
 
 
 def decide(command: object, state: State) -> Sequence[Message]:
     """What a command makes happen."""
     if isinstance(command, Refuse):
-        raise command.why_not
+        raise command.rejection
     return _events(command, state)
 
 
@@ -203,7 +203,7 @@ def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]
 
 def _report(command: Reported, state: State) -> Sequence[Message]:
     void = not state.exists or state.parked or command.epoch != state.epoch
-    return [] if void or command.fact.position <= state.cursor else [command.fact]
+    return [] if void or command.payload.position <= state.cursor else [command.payload]
 
 
 def _check_exists(webhook_id: str, state: State) -> None:
@@ -239,27 +239,27 @@ def _invalid_url(url: str) -> Rejected:
 
 def evolve(state: State, event: RecordedEvent) -> State:
     """The state after an event."""
-    fact: WebhookEvent = event.data  # type: ignore[assignment]
-    match fact:
+    payload: WebhookEvent = event.data  # type: ignore[assignment]
+    match payload:
         case v1.WebhookCreated():
-            state = State(exists=True, settings=fact.settings, cursor=fact.from_revision, epoch=event.position)
-            state = replace(state, log_epoch=fact.epoch or FIRST_EPOCH)
+            state = State(exists=True, settings=payload.settings, cursor=payload.from_revision, epoch=event.position)
+            state = replace(state, log_epoch=payload.epoch or FIRST_EPOCH)
         case v1.WebhookChanged():
-            state = replace(state, settings=fact.to_settings)
+            state = replace(state, settings=payload.to_settings)
         case v1.WebhookDeleted():
             state = State(epoch=event.position)
         case v1.WebhookSecretRotated():
-            until = nanoseconds(fact.previous_valid_until)
-            state = replace(state, rotation=fact.rotation, previous_valid_until=until)
+            until = nanoseconds(payload.previous_valid_until)
+            state = replace(state, rotation=payload.rotation, previous_valid_until=until)
         case v1.WebhookDelivered():
-            log_epoch = fact.epoch or FIRST_EPOCH
-            state = replace(state, cursor=fact.position, cursor_event=fact.event_id, log_epoch=log_epoch)
+            log_epoch = payload.epoch or FIRST_EPOCH
+            state = replace(state, cursor=payload.position, cursor_event=payload.event_id, log_epoch=log_epoch)
         case v1.WebhookParked():
             state = replace(state, parked=True)
         case v1.WebhookResumed() | v1.WebhookReplayed():
-            state = replace(_moved(state, fact.to_revision, event.position), log_epoch=fact.epoch or FIRST_EPOCH)
+            state = replace(_moved(state, payload.to_revision, event.position), log_epoch=payload.epoch or FIRST_EPOCH)
         case _:
-            assert_never(fact)
+            assert_never(payload)
     return state
 
 

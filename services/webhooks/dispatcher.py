@@ -109,7 +109,7 @@ class Sender:
             return
 
 
-class Senders:
+class Dispatcher:
     """The senders of all endpoints; they come and go with the events of the webhooks log.
 
     Args:
@@ -152,11 +152,11 @@ class Senders:
         while True:
             try:
                 async with aclosing(self._rows.tail.events(position)) as news:
-                    async for batch, upto in news:
+                    async for batch, until in news:
                         for event in batch:
                             if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):
                                 self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]
-                        position = upto
+                        position = until
             except FollowerTooSlow:
                 continue
             except Exception:

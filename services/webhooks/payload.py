@@ -26,19 +26,19 @@ def wants(settings: v1.WebhookSettings, event: RecordedEvent) -> bool:
 
 def body_of(event: RecordedEvent) -> str:
     """A change of an alias as JSON; the same event always gives the same text."""
-    fact = event.data
-    assert isinstance(fact, v1.AliasMoved | v1.AliasRemoved)  # noqa: S101
-    moved = fact if isinstance(fact, v1.AliasMoved) else None
+    payload = event.data
+    assert isinstance(payload, v1.AliasMoved | v1.AliasRemoved)  # noqa: S101
+    moved = payload if isinstance(payload, v1.AliasMoved) else None
     data = {
         "log": LOG,
         "sequence": event.position,
         "revision": event.append_end,
         "event_id": event.id,
-        "model": fact.model,
-        "alias": fact.alias,
-        "from": _held(fact.from_version, fact.from_digest),
+        "model": payload.model,
+        "alias": payload.alias,
+        "from": _held(payload.from_version, payload.from_digest),
         "to": _held(moved.to_version, moved.to_digest) if moved else None,
-        "cause": v1.AliasCause.Name(fact.cause).removeprefix("ALIAS_CAUSE_").lower(),
+        "cause": v1.AliasCause.Name(payload.cause).removeprefix("ALIAS_CAUSE_").lower(),
         "restored_revision": (moved.restored_revision if moved else 0) or None,
         "actor": event.metadata.actor,
         "reason": event.metadata.reason,

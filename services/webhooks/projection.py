@@ -54,33 +54,33 @@ class WebhooksProjection:
                 self._write(rows, event)
 
     def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
-        fact: WebhookEvent = event.data  # type: ignore[assignment]
-        match fact:
+        payload: WebhookEvent = event.data  # type: ignore[assignment]
+        match payload:
             case v1.WebhookCreated():
-                _create(rows, event, fact)
+                _create(rows, event, payload)
             case v1.WebhookChanged():
-                _set(rows, event, fact.webhook_id, settings=_packed(fact.to_settings))
+                _set(rows, event, payload.webhook_id, settings=_packed(payload.to_settings))
             case v1.WebhookDeleted():
-                _delete(rows, fact.webhook_id)
+                _delete(rows, payload.webhook_id)
             case v1.WebhookSecretRotated():
-                _set(rows, event, fact.webhook_id, rotation=fact.rotation)
+                _set(rows, event, payload.webhook_id, rotation=payload.rotation)
             case v1.WebhookDelivered():
-                _step(rows, event, v1.WebhookDelivery(delivered=fact), fact.webhook_id, cursor=fact.position)
+                _step(rows, event, v1.WebhookDelivery(delivered=payload), payload.webhook_id, cursor=payload.position)
             case v1.WebhookParked():
-                trouble = _packed(_trouble(event, fact))
-                _step(rows, event, v1.WebhookDelivery(parked=fact), fact.webhook_id, trouble=trouble)
+                trouble = _packed(_trouble(event, payload))
+                _step(rows, event, v1.WebhookDelivery(parked=payload), payload.webhook_id, trouble=trouble)
             case v1.WebhookResumed() | v1.WebhookReplayed():
-                _step(rows, event, _set_by_hand(fact), fact.webhook_id, cursor=fact.to_revision, trouble=None)
+                _step(rows, event, _set_by_hand(payload), payload.webhook_id, cursor=payload.to_revision, trouble=None)
             case _:
-                assert_never(fact)
+                assert_never(payload)
 
 
-def _create(rows: sa.Connection, event: RecordedEvent, fact: v1.WebhookCreated) -> None:
+def _create(rows: sa.Connection, event: RecordedEvent, payload: v1.WebhookCreated) -> None:
     row = {
-        "webhook_id": fact.webhook_id,
+        "webhook_id": payload.webhook_id,
         "number": event.position,
-        "settings": _packed(fact.settings),
-        "cursor": fact.from_revision,
+        "settings": _packed(payload.settings),
+        "cursor": payload.from_revision,
         "trouble": None,
         "rotation": 0,
         "created_at": event.time,
@@ -95,10 +95,10 @@ def _delete(rows: sa.Connection, webhook_id: str) -> None:
         rows.execute(sa.delete(table).where(table.c.webhook_id == webhook_id))
 
 
-def _set_by_hand(fact: v1.WebhookResumed | v1.WebhookReplayed) -> v1.WebhookDelivery:
-    if isinstance(fact, v1.WebhookResumed):
-        return v1.WebhookDelivery(resumed=fact)
-    return v1.WebhookDelivery(replayed=fact)
+def _set_by_hand(payload: v1.WebhookResumed | v1.WebhookReplayed) -> v1.WebhookDelivery:
+    if isinstance(payload, v1.WebhookResumed):
+        return v1.WebhookDelivery(resumed=payload)
+    return v1.WebhookDelivery(replayed=payload)
 
 
 def _step(
@@ -116,13 +116,13 @@ def _set(rows: sa.Connection, event: RecordedEvent, webhook_id: str, **values: o
     rows.execute(change.values(revision=event.position, **values))
 
 
-def _trouble(event: RecordedEvent, fact: v1.WebhookParked) -> v1.WebhookTrouble:
+def _trouble(event: RecordedEvent, payload: v1.WebhookParked) -> v1.WebhookTrouble:
     return v1.WebhookTrouble(
-        position=fact.position,
-        event_id=fact.event_id,
-        attempts=fact.attempts,
-        status_code=fact.status_code,
-        detail=fact.detail,
+        position=payload.position,
+        event_id=payload.event_id,
+        attempts=payload.attempts,
+        status_code=payload.status_code,
+        detail=payload.detail,
         since=timestamp(event.time),
     )
 

@@ -32,10 +32,10 @@ def find_webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook | None:
 def list_webhooks(rows: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:
     """A page of endpoints, oldest first."""
     size = page_size(request.page_size)
-    question = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
+    statement = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
     if key := key_of(request.page_token, int):
-        question = question.where(webhooks.c.number > key[0])
-    found = rows.execute(question).all()
+        statement = statement.where(webhooks.c.number > key[0])
+    found = rows.execute(statement).all()
     page, token = cut(found, size, lambda row: [row.number], lambda some: [_webhook(row) for row in some])
     return v1.ListWebhooksResponse(webhooks=page, next_page_token=token)
 
@@ -44,11 +44,11 @@ def list_deliveries(rows: sa.Connection, request: v1.ListDeliveriesRequest) -> v
     """A page of the steps of an endpoint's cursor, newest first. Raises `Rejected` WEBHOOK_NOT_FOUND."""
     webhook(rows, request.webhook_id)
     size = page_size(request.page_size)
-    question = sa.select(deliveries).where(deliveries.c.webhook_id == request.webhook_id)
+    statement = sa.select(deliveries).where(deliveries.c.webhook_id == request.webhook_id)
     if key := key_of(request.page_token, int):
-        question = question.where(deliveries.c.revision < key[0])
-    question = question.order_by(deliveries.c.revision.desc()).limit(size + 1)
-    found = rows.execute(question).all()
+        statement = statement.where(deliveries.c.revision < key[0])
+    statement = statement.order_by(deliveries.c.revision.desc()).limit(size + 1)
+    found = rows.execute(statement).all()
     page, token = cut(found, size, lambda row: [row.revision], lambda some: [_delivery(row) for row in some])
     return v1.ListDeliveriesResponse(deliveries=page, next_page_token=token)
 

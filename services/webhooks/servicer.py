@@ -17,7 +17,7 @@ from services.rpc.positions import wait_for
 from services.validation import check_id
 from services.webhooks import queries, webhook_stream
 from services.webhooks.decider import Create, Refuse, Rotate, State
-from services.webhooks.dispatcher import Senders
+from services.webhooks.dispatcher import Dispatcher
 from services.webhooks.http_client import REQUEST_SECONDS
 from services.webhooks.payload import body_of_test
 
@@ -32,7 +32,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         senders: Those who tell the endpoints.
     """
 
-    def __init__(self, projector: Projector, senders: Senders) -> None:
+    def __init__(self, projector: Projector, senders: Dispatcher) -> None:
         self._rows = projector
         self._senders = senders
         self._means = senders.means

@@ -180,18 +180,24 @@ _EVENT_OF: Mapping[type[Message], type[Message]] = {
 
 
 def _agrees(answer: Answer, event: RecordedEvent) -> bool:
-    request, response, fact = answer.request, answer.response, event.data
-    if isinstance(fact, v1.AliasMoved):
+    request, response, payload = answer.request, answer.response, event.data
+    if isinstance(payload, v1.AliasMoved):
         alias = response.alias
-        stands = (fact.to_version, fact.to_digest, event.position) == (alias.version, alias.digest, alias.revision)
-        return stands and response.moved and fact.to_version == request.version
-    if isinstance(fact, v1.VersionRegistered) and fact.version != response.version.version:
+        stands = (payload.to_version, payload.to_digest, event.position) == (
+            alias.version,
+            alias.digest,
+            alias.revision,
+        )
+        return stands and response.moved and payload.to_version == request.version
+    if isinstance(payload, v1.VersionRegistered) and payload.version != response.version.version:
         return False
-    same = set(request.DESCRIPTOR.fields_by_name) & set(fact.DESCRIPTOR.fields_by_name)
-    return bool(same) and all(getattr(request, name) == getattr(fact, name) for name in same)
+    same = set(request.DESCRIPTOR.fields_by_name) & set(payload.DESCRIPTOR.fields_by_name)
+    return bool(same) and all(getattr(request, name) == getattr(payload, name) for name in same)
 
 
 def changes_in(logs: Logs, wanted: Callable[[v1.AliasMoved], bool] = lambda _: True) -> list[tuple[int, int]]:
     """The alias changes of the registry log as (revision, version), in order."""
-    facts = [(event.position, event.data) for event in logs["registry"]]
-    return [(at, fact.to_version) for at, fact in facts if isinstance(fact, v1.AliasMoved) and wanted(fact)]
+    payloads = [(event.position, event.data) for event in logs["registry"]]
+    return [
+        (at, payload.to_version) for at, payload in payloads if isinstance(payload, v1.AliasMoved) and wanted(payload)
+    ]

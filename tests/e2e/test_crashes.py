@@ -226,7 +226,7 @@ def test_a_watch_from_the_beginning_gave_every_change_once_and_in_order(aftermat
 
 def test_a_watch_from_now_on_gave_every_later_change_of_its_model(aftermath: Aftermath) -> None:
     began_at, changes = aftermath.watched["served"]
-    expected = changes_in(aftermath.logs, lambda fact: fact.model == "served")
+    expected = changes_in(aftermath.logs, lambda payload: payload.model == "served")
     assert [(change.revision, change.to_version) for change in changes] == [
         change for change in expected if change[0] > began_at
     ]
@@ -260,8 +260,8 @@ def test_the_pod_answered_all_but_what_its_own_crashes_cut_off(aftermath: Afterm
 
 
 def test_the_pod_never_went_back_behind_what_it_had_acknowledged(aftermath: Aftermath) -> None:
-    facts = [(event.time, event.data) for event in aftermath.logs["serving"]]
-    applied = [(time, fact.revision) for time, fact in facts if isinstance(fact, v1.AssignmentApplied)]
+    payloads = [(event.time, event.data) for event in aftermath.logs["serving"]]
+    applied = [(time, payload.revision) for time, payload in payloads if isinstance(payload, v1.AssignmentApplied)]
     starts = aftermath.scene.pod.starts
     for life, (start, end) in enumerate(zip(starts, [*starts[1:], max(starts) * 2], strict=True)):
         newest = max((revision for time, revision in applied if time < start), default=0)
@@ -273,7 +273,7 @@ def test_the_pod_never_went_back_behind_what_it_had_acknowledged(aftermath: Afte
 
 
 def test_the_pod_serves_what_the_log_says_in_the_end(aftermath: Aftermath) -> None:
-    last, version = changes_in(aftermath.logs, lambda fact: fact.model == "served")[-1]
+    last, version = changes_in(aftermath.logs, lambda payload: payload.model == "served")[-1]
     with grpc.insecure_channel(aftermath.scene.pod.address) as channel:
         stub = GRPCInferenceServiceStub(channel)
         until(lambda: ask(stub, TARGET).revision == last, "the pod serves the newest assignment")

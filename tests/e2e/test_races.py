@@ -70,12 +70,12 @@ def hold_races(link: rf.Connection, addresses: dict[str, str], home: Path) -> li
         for number in range(RACES):
             rf.move_alias(GO, 2 - number % 2, connection=link)
             told = {name: racer.line(f"^race {number}: ")[1].split()[2:] for name, racer in racers.items()}
-            wins.append(judge(told))
+            wins.append(gate_evaluator(told))
         assert [racer.wait() for racer in racers.values()] == [0, 0]
     return wins
 
 
-def judge(told: dict[str, list[str]]) -> tuple[str, int]:
+def gate_evaluator(told: dict[str, list[str]]) -> tuple[str, int]:
     """The winner and its revision, of what both were told: [won or a reason, the alias's revision, its version]."""
     (winner,) = [name for name, words in told.items() if words[0] == "won"]
     (loser,) = told.keys() - {winner}

@@ -97,7 +97,7 @@ class Readers:
         self.answers: dict[str, int] = {}
 
     def __enter__(self) -> Readers:
-        for question in (
+        for statement in (
             self._resolve,
             self._resolve_past,
             self._resolve_all,
@@ -114,16 +114,16 @@ class Readers:
             self._events,
             self._export,
         ):
-            self.answers[question.__name__] = 0
-            self._working.append(self._pool.submit(self._ask, question))
+            self.answers[statement.__name__] = 0
+            self._working.append(self._pool.submit(self._ask, statement))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._enough.set()
         self._pool.shutdown(wait=True)
         self._channel.close()
-        for question in self._working:
-            question.result()
+        for statement in self._working:
+            statement.result()
 
     def wait_for_answers(self) -> None:
         """Returns once every question was answered twice more."""
@@ -137,14 +137,14 @@ class Readers:
             SECONDS,
         )
 
-    def _ask(self, question: Callable[[], Any]) -> None:
+    def _ask(self, statement: Callable[[], Any]) -> None:
         """What a question returns must never be less than it was."""
         last = None
         while not self._enough.is_set():
-            now = question()
-            assert last is None or now >= last, f"{question.__name__} went back from {last} to {now}"
+            now = statement()
+            assert last is None or now >= last, f"{statement.__name__} went back from {last} to {now}"
             last = now
-            self.answers[question.__name__] += 1
+            self.answers[statement.__name__] += 1
 
     def _resolve(self) -> tuple[int, int]:
         request = v1.ResolveAliasRequest(model=HOT, alias="champion")

@@ -28,11 +28,16 @@ def move_to_and_fro(link: Connection, times: int) -> None:
 
 def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
     """What the requests say, each change once: revision, id, version before and after."""
-    facts = [request.json["data"] for request in requests]
+    payloads = [request.json["data"] for request in requests]
     return [
         *dict.fromkeys(
-            (fact["revision"], fact["event_id"], (fact["from"] or {}).get("version", 0), fact["to"]["version"])
-            for fact in facts
+            (
+                payload["revision"],
+                payload["event_id"],
+                (payload["from"] or {}).get("version", 0),
+                payload["to"]["version"],
+            )
+            for payload in payloads
         )
     ]
 

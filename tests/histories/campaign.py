@@ -113,7 +113,7 @@ class Campaign:
                 try:
                     left = self._run_group(shape, left, report)
                 except (Exception, pytest.fail.Exception):  # noqa: BLE001 - it is the seed's that comes next
-                    left = self._give_up(shape, left, report)
+                    left = self._fail(shape, left, report)
 
     def _run_group(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
         """Record seeds on one system until it is spent; return those that are left."""
@@ -137,7 +137,7 @@ class Campaign:
                     return list(seeds[number + 1 :])
         return []
 
-    def _give_up(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
+    def _fail(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
         """Break the first seed that has no verdict: its system could not be started, or not be ended before it."""
         done = {verdict.seed for verdict in self.verdicts}
         left = [seed for seed in seeds if seed not in done]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.histories.recording import History
 from tests.histories.rules import Rule, Violation
-from tests.histories.subjects import Walk
+from tests.histories.subjects import IndexScan
 
 
 def check_listings(history: History) -> Iterator[Violation]:
@@ -38,10 +38,10 @@ def _renamed(history: History) -> Mapping[str, int]:
     return times
 
 
-def _about(walk: Walk) -> str:
+def _about(walk: IndexScan) -> str:
     return f"{walk.listing}, walked from {walk.called} to {walk.returned}"
 
 
-def _is_newest_first(walk: Walk) -> bool:
+def _is_newest_first(walk: IndexScan) -> bool:
     revisions = [int(entry.partition("@")[0]) for entry in walk.entries]
     return revisions == sorted(revisions, reverse=True)

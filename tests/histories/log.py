@@ -28,18 +28,18 @@ def changes_of(events: Sequence[RecordedEvent], models: set[str]) -> tuple[list[
     times = dict[int, int]()
     for event in events:
         times.setdefault(event.append_end, event.time)
-        fact = event.data
-        if getattr(fact, "model", "") not in models:
+        payload = event.data
+        if getattr(payload, "model", "") not in models:
             continue
-        schedule_id = getattr(fact, "schedule_id", "")
-        if isinstance(fact, v1.AliasMoveScheduled):
+        schedule_id = getattr(payload, "schedule_id", "")
+        if isinstance(payload, v1.AliasMoveScheduled):
             requests[schedule_id] = event.metadata.request_id
             endings[event.metadata.request_id] = []
-        elif schedule_id and isinstance(fact, ENDINGS):
-            endings[requests[schedule_id]].append(type(fact).__name__)
-        if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved)):
+        elif schedule_id and isinstance(payload, ENDINGS):
+            endings[requests[schedule_id]].append(type(payload).__name__)
+        if isinstance(payload, (v1.AliasMoved, v1.AliasRemoved)):
             request_id = requests.get(schedule_id, event.metadata.request_id)
-            changes.append(_change(event, fact, request_id, times[event.append_end]))
+            changes.append(_change(event, payload, request_id, times[event.append_end]))
     return changes, endings
 
 
@@ -48,26 +48,26 @@ def gated(events: Sequence[RecordedEvent], model: str, policy: str) -> tuple[lis
     thresholds, moves = list[Threshold](), list[GateEvent]()
     for event in events:
         match event.data:
-            case v1.PolicySet() as fact if fact.to.name == policy:
-                thresholds.append(Threshold(event.append_end, float(fact.to.gate.rpartition(">=")[2])))
-            case v1.PolicyRemoved() as fact if fact.policy.name == policy:
+            case v1.PolicySet() as payload if payload.to.name == policy:
+                thresholds.append(Threshold(event.append_end, float(payload.to.gate.rpartition(">=")[2])))
+            case v1.PolicyRemoved() as payload if payload.policy.name == policy:
                 thresholds.append(Threshold(event.append_end, None))
-            case v1.AliasMoved() | v1.AliasMoveRefused() as fact if fact.model == model:
-                moves.append(_gate_event(event, fact))
+            case v1.AliasMoved() | v1.AliasMoveRefused() as payload if payload.model == model:
+                moves.append(_gate_event(event, payload))
             case _:
                 pass
     return thresholds, moves
 
 
-def _gate_event(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasMoveRefused) -> GateEvent:
+def _gate_event(event: RecordedEvent, payload: v1.AliasMoved | v1.AliasMoveRefused) -> GateEvent:
     return GateEvent(
         position=event.append_end,
         request_id=event.metadata.request_id,
-        version=fact.to_version,
-        is_refused=isinstance(fact, v1.AliasMoveRefused),
-        policy_revision=fact.policy_revision,
-        seen=tuple(evidence.run.metrics.get("score", -1.0) for evidence in fact.evidence),
-        passed=tuple(evidence.passed for evidence in fact.evidence),
+        version=payload.to_version,
+        is_refused=isinstance(payload, v1.AliasMoveRefused),
+        policy_revision=payload.policy_revision,
+        seen=tuple(evidence.run.metrics.get("score", -1.0) for evidence in payload.evidence),
+        passed=tuple(evidence.passed for evidence in payload.evidence),
     )
 
 
@@ -84,14 +84,14 @@ def _named(event: RecordedEvent) -> Iterator[Named]:
     about = (event.position, event.append_end)
     origin, request_id = registry.origin_of(event.stream), event.metadata.request_id
     match event.data:
-        case v1.ModelCreated() as fact:
-            yield Named(*about, "created", origin, fact.model, "", 0, request_id)
-        case v1.ModelRenamed() as fact:
-            yield Named(*about, "renamed", origin, fact.to_name, fact.model, 0, request_id)
-        case v1.ModelNameTaken() as fact:
-            yield Named(*about, "taken", fact.origin, fact.name, "", 0, request_id)
-        case v1.VersionRegistered() as fact:
-            yield Named(*about, "registered", origin, fact.model, fact.model, fact.version, request_id)
+        case v1.ModelCreated() as payload:
+            yield Named(*about, "created", origin, payload.model, "", 0, request_id)
+        case v1.ModelRenamed() as payload:
+            yield Named(*about, "renamed", origin, payload.to_name, payload.model, 0, request_id)
+        case v1.ModelNameTaken() as payload:
+            yield Named(*about, "taken", payload.origin, payload.name, "", 0, request_id)
+        case v1.VersionRegistered() as payload:
+            yield Named(*about, "registered", origin, payload.model, payload.model, payload.version, request_id)
         case _:
             pass
 
@@ -107,15 +107,15 @@ async def read_events(address: NatsAddress, after: int) -> list[RecordedEvent]:
     return found
 
 
-def _change(event: RecordedEvent, fact: v1.AliasMoved | v1.AliasRemoved, request_id: str, append_time: int) -> Event:
-    moved = fact if isinstance(fact, v1.AliasMoved) else v1.AliasMoved()
+def _change(event: RecordedEvent, payload: v1.AliasMoved | v1.AliasRemoved, request_id: str, append_time: int) -> Event:
+    moved = payload if isinstance(payload, v1.AliasMoved) else v1.AliasMoved()
     return Event(
         position=event.position,
         revision=event.append_end,
         event_id=event.id,
-        model=fact.model,
-        alias=fact.alias,
-        from_version=fact.from_version,
+        model=payload.model,
+        alias=payload.alias,
+        from_version=payload.from_version,
         to_version=moved.to_version,
         actor=event.metadata.actor,
         request_id=request_id,

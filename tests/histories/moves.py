@@ -160,7 +160,7 @@ def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iter
     expected = _expected(operation)
     for held in observed(operation):
         if not truth.could_be_seen(held, begun, ended):
-            yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {held}, {_why_not(held, truth)}")
+            yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {held}, {_rejection(held, truth)}")
     for wanted, held in _unmoved(operation):
         if wanted.version != held.version:
             yield Violation(Rule.WHOLE, f"{operation}: nothing was to be done for {wanted}, and {held} stood")
@@ -194,6 +194,6 @@ def observed(operation: Operation) -> tuple[Held, ...]:
     return operation.told if operation.reason == "WRONG_REVISION" else ()
 
 
-def _why_not(held: Held, truth: Truth) -> str:
+def _rejection(held: Held, truth: Truth) -> str:
     states = [(state.version, state.revision) for state, _, _ in truth.timeline(held.target).states()]
     return f"of these states: {states}"

@@ -13,13 +13,13 @@ from tests.histories.subjects import (
     Failure,
     GateEvent,
     GateMove,
+    IndexScan,
     Loss,
     PointBatch,
     PointRead,
     Rebuild,
     Run,
     Threshold,
-    Walk,
 )
 
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
@@ -228,7 +228,7 @@ class History:
     gate_moves: list[GateMove] = field(default_factory=list)
     gate_events: list[GateEvent] = field(default_factory=list)
     evidence_checks: list[EvidenceCheck] = field(default_factory=list)
-    walks: list[Walk] = field(default_factory=list)
+    walks: list[IndexScan] = field(default_factory=list)
     rebuilds: list[Rebuild] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, store
 from rollforward import v1
-from services.registry.deciders.policies import Judgement
+from services.registry.deciders.policies import GateResult
 from services.registry.gates import evaluator
 from services.rpc import context as call_context
 from services.rpc import interceptor
@@ -55,13 +55,13 @@ def slow_subscriptions() -> None:
 def read_ignores_min_position() -> None:
     """Answers come from rows that may be behind what their caller has seen."""
     slow_subscriptions()
-    wait = interceptor.Edge._wait
+    wait = interceptor.Interceptor._wait
 
-    async def at_once(edge: interceptor.Edge, service: str, method: str, context: Any) -> None:
+    async def at_once(edge: interceptor.Interceptor, service: str, method: str, context: Any) -> None:
         if method != "ResolveAlias":
             await wait(edge, service, method, context)
 
-    replace_attribute(interceptor.Edge, "_wait", at_once)
+    replace_attribute(interceptor.Interceptor, "_wait", at_once)
 
 
 def read_answers_stale_state() -> None:
@@ -207,28 +207,28 @@ def _shortened(name: str, entries: str) -> Any:
 
 def gates_are_not_asked() -> None:
     """Every fourth gated move passes whatever its gate says."""
-    moves, is_due = evaluator.Judge.moves, every(4)
+    moves, is_due = evaluator.GateEvaluator.moves, every(4)
 
-    async def lenient(judge: Any, declared: Any, cases: Any) -> list[Judgement]:
-        judgements = await moves(judge, declared, cases)
-        return [replace(one, evidence=()) if one.evidence and is_due() else one for one in judgements]
+    async def lenient(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
+        gate_results = await moves(gate_evaluator, declared, cases)
+        return [replace(one, evidence=()) if one.evidence and is_due() else one for one in gate_results]
 
-    replace_attribute(evaluator.Judge, "moves", lenient)
+    replace_attribute(evaluator.GateEvaluator, "moves", lenient)
 
 
 def evidence_is_not_what_was_seen() -> None:
     """Evidence names another measurement than the gate was asked about."""
-    moves = evaluator.Judge.moves
+    moves = evaluator.GateEvaluator.moves
 
-    async def embellished(judge: Any, declared: Any, cases: Any) -> list[Judgement]:
-        judgements: list[Judgement] = await moves(judge, declared, cases)
-        for judgement in judgements:
-            for evidence in judgement.evidence:
+    async def embellished(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
+        gate_results: list[GateResult] = await moves(gate_evaluator, declared, cases)
+        for gate_result in gate_results:
+            for evidence in gate_result.evidence:
                 for key in evidence.run.metrics:
                     evidence.run.metrics[key] += 0.01
-        return judgements
+        return gate_results
 
-    replace_attribute(evaluator.Judge, "moves", embellished)
+    replace_attribute(evaluator.GateEvaluator, "moves", embellished)
 
 
 def refused_moves_are_asked_again() -> None:

@@ -27,7 +27,7 @@ RECORDS: Mapping[str, type] = {
     "gate_moves": subjects.GateMove,
     "gate_events": subjects.GateEvent,
     "evidence_checks": subjects.EvidenceCheck,
-    "walks": subjects.Walk,
+    "walks": subjects.IndexScan,
     "rebuilds": subjects.Rebuild,
     "losses": subjects.Loss,
 }

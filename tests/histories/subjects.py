@@ -134,7 +134,7 @@ class EvidenceCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class IndexScan:
     """A listing read page by page: the entries that it gave, in order.
 
     `known` are those that the walker had seen acknowledged before it began.

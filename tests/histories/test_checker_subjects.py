@@ -18,13 +18,13 @@ from tests.histories.subjects import (
     Failure,
     GateEvent,
     GateMove,
+    IndexScan,
     Loss,
     PointBatch,
     PointRead,
     Rebuild,
     Run,
     Threshold,
-    Walk,
 )
 
 CLOCK = 1_000_000_000_000_000
@@ -119,10 +119,10 @@ def _add_listings(history: History) -> None:
         Naming("nan", "rename", "h-n0", "h-n1", "n1", 30, 40, OK, position=3),
     ]
     history.walks = [
-        Walk("models", 22, 25, ("h-n0",), ("h-n0",)),
-        Walk("models", 50, 60, ("h-n1",), ("h-n0", "h-n1")),
-        Walk("runs", 50, 60, ("x", "y"), ("x",)),
-        Walk("history", 50, 60, ("3@champion", "2@champion", "1@champion"), ("1@champion",)),
+        IndexScan("models", 22, 25, ("h-n0",), ("h-n0",)),
+        IndexScan("models", 50, 60, ("h-n1",), ("h-n0", "h-n1")),
+        IndexScan("runs", 50, 60, ("x", "y"), ("x",)),
+        IndexScan("history", 50, 60, ("3@champion", "2@champion", "1@champion"), ("1@champion",)),
     ]
 
 

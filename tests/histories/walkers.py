@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rollforward import Connection, RollforwardError, v1
 from tests.histories.ledger import Ledger
-from tests.histories.subjects import Walk
+from tests.histories.subjects import IndexScan
 
 PAUSES = (0.05, 0.1, 0.2)  # seconds
 _SECONDS = 5.0  # of a page
@@ -24,7 +24,7 @@ class Walker:
     def __init__(
         self, name: str, addresses: Sequence[str], ledger: Ledger, model: str, experiment: str, dice: random.Random
     ) -> None:
-        self.walks: list[Walk] = []
+        self.walks: list[IndexScan] = []
         self._links = [Connection(address, actor=f"{name}-walker") for address in addresses]
         self._ledger, self._dice = ledger, dice
         self._pages: Mapping[str, Page] = {
@@ -63,7 +63,7 @@ class Walker:
             entries += page
             if not token:
                 break
-        self.walks.append(Walk(listing, called, time.monotonic_ns(), tuple(entries), known))
+        self.walks.append(IndexScan(listing, called, time.monotonic_ns(), tuple(entries), known))
 
 
 def _models(prefix: str) -> Page:

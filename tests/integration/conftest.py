@@ -33,7 +33,7 @@ def cli(system: Up) -> Cli:
 
 
 @pytest.fixture(scope="module")
-def facts(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
+def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
     """Logged by the SDK, as a training job would."""
     files = tmp_path_factory.mktemp("model")
     (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
@@ -54,6 +54,6 @@ def facts(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fact
 
 
 @pytest.fixture
-def alias(facts: Facts) -> str:
+def alias(payloads: Facts) -> str:
     """An alias that nobody moved yet."""
-    return f"{facts.model}@a{new_id()}"
+    return f"{payloads.model}@a{new_id()}"

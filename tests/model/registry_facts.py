@@ -42,9 +42,9 @@ def alias_changes(events: Iterable[RecordedEvent]) -> list[Change]:
     """Every change of an alias, oldest first."""
     found = []
     for event in events:
-        if isinstance(fact := event.data, (v1.AliasMoved, v1.AliasRemoved)):
-            to = fact.to_version if isinstance(fact, v1.AliasMoved) else 0
-            about = (origin_of(event.stream), fact.alias, fact.from_version, to)
+        if isinstance(payload := event.data, (v1.AliasMoved, v1.AliasRemoved)):
+            to = payload.to_version if isinstance(payload, v1.AliasMoved) else 0
+            about = (origin_of(event.stream), payload.alias, payload.from_version, to)
             found.append(Change(*about, event.position, event.append_end))
     return found
 

@@ -15,7 +15,7 @@ from eventstore.event import Metadata
 from rollforward import v1
 from services.registry import POLICIES_STREAM
 from services.registry.deciders.aliases import Remove
-from tests.model import registry_facts as facts
+from tests.model import registry_facts as payloads
 from tests.model.registry_facts import ALIASES
 from tests.model.registry_system import Asked, System
 
@@ -252,7 +252,7 @@ class Registry(RuleBasedStateMachine):
     def _roll_back(self, models: str, aliases: str, *, skip: bool, to: int | None) -> None:
         """Some aliases go back to where they were at a position, or to their previous holders, after a dry run."""
         request = v1.RollbackRequest(models=self._named(models), aliases=aliases, skip_missing=skip, reason="r")
-        wanted = facts.restored(self.system.events, self.system.now, request, to)
+        wanted = payloads.restored(self.system.events, self.system.now, request, to)
         dry = v1.RollbackRequest(dry_run=True)
         dry.MergeFrom(request)
         head = self.system.head
@@ -274,7 +274,7 @@ class Registry(RuleBasedStateMachine):
             assert wanted or reason in {"NOTHING_TO_RESTORE", "ALIAS_NOT_FOUND", "MODEL_RENAMED"}
             return
         changes = {
-            facts.Restored(one.model, one.alias, one.from_version, one.to_version, one.restored_revision)
+            payloads.Restored(one.model, one.alias, one.from_version, one.to_version, one.restored_revision)
             for one in seen.changes
         }
         assert changes == wanted

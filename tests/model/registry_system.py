@@ -25,7 +25,7 @@ from services.registry.deciders import policies
 from services.registry.deciders.models import DECIDER
 from services.registry.deciders.policies import POLICIES
 from services.registry.deciders.state import State, evolve
-from services.registry.gates.evaluator import Judge
+from services.registry.gates.evaluator import GateEvaluator
 from services.registry.live_view import Live
 from services.registry.projection.apply import RegistryProjection
 from services.registry.projection.runs import RunsProjection
@@ -33,7 +33,7 @@ from services.registry.queries import aliases
 from services.registry.queries import models as queries
 from services.registry.queries.policies import policies as current_policies
 from services.registry.rollback import Rollbacks
-from tests.model import registry_facts as facts
+from tests.model import registry_facts as payloads
 from tests.model.registry_facts import ALIASES, States
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class System:
         await runs.start()
         self.live = Live(self._rows, self._tail)
         await self.live.start()
-        self.commands = Commands(CommandHandler(self._log, DECIDER, self._rows), Judge(runs), self.live)
+        self.commands = Commands(CommandHandler(self._log, DECIDER, self._rows), GateEvaluator(runs), self.live)
         self.policies = CommandHandler(self._log, POLICIES, self._rows)
         self.rollbacks = Rollbacks(self.commands, self._rows, self.live)
         self._parts: list[Any] = [self.live, self._rows, runs, self._tail, runs_tail]
@@ -165,13 +165,13 @@ class System:
         """Models with their labels and names, versions, aliases, schedules and policies are the fold of the log."""
         now = self.now
         models = queries.list_models(rows, v1.ListModelsRequest(show_deleted=True)).models
-        assert facts.models_in(models) == facts.models(now)
+        assert payloads.models_in(models) == payloads.models(now)
         former = {model.name: set(model.former_names) for model in models}
-        assert former == facts.former_names(self.events, now)
+        assert former == payloads.former_names(self.events, now)
         listed = queries.list_versions(rows, v1.ListVersionsRequest(show_deleted=True, page_size=1000)).versions
-        assert facts.versions_in(listed) == facts.versions(now)
+        assert payloads.versions_in(listed) == payloads.versions(now)
         waiting = aliases.list_schedules(rows, v1.ListSchedulesRequest()).schedules
-        assert facts.schedules_in(waiting) == facts.schedules(now)
+        assert payloads.schedules_in(waiting) == payloads.schedules(now)
         said = self._said()
         assert {one.name: one for one in current_policies(rows).policies} == dict(said.policies.items())
 
@@ -200,7 +200,7 @@ class System:
             past = self._past[self._whole(at)]
             if at:
                 shown = aliases.resolve_aliases(rows, v1.ResolveAliasesRequest(), at).aliases
-                assert facts.held_in(shown) == facts.held(past, now)
+                assert payloads.held_in(shown) == payloads.held(past, now)
             for stream, state in now.items():
                 for alias in ALIASES if state.name else ():
                     one, said = aliases.assignment(rows, state.name, alias, at), past.get(stream, State())
@@ -210,7 +210,7 @@ class System:
 
     def _check_history(self, rows: sa.Connection) -> None:
         """Every change is listed, and every stretch of time in which a version held an alias."""
-        changes = facts.alias_changes(self.events)
+        changes = payloads.alias_changes(self.events)
         listed = aliases.list_history(rows, v1.ListAliasHistoryRequest(page_size=1000)).changes
         assert [(one.position, one.revision, one.from_version, one.to_version) for one in listed] == [
             (one.position, one.revision, one.from_version, one.to_version) for one in reversed(changes)
@@ -219,7 +219,7 @@ class System:
             name = self.now[registry.model_stream(origin)].name
             request = v1.ListAliasIntervalsRequest(model=name, alias=alias, page_size=1000)
             found = aliases.list_intervals(rows, request, 2**62).intervals
-            assert [(one.began.position, one.ended.position) for one in found] == facts.intervals(
+            assert [(one.began.position, one.ended.position) for one in found] == payloads.intervals(
                 [change for change in changes if change[:2] == (origin, alias)]
             )
 

@@ -56,12 +56,12 @@ def places(run: Run, orders: Orders) -> list[tuple[int, Any]]:
 @generated
 @given(
     some_runs=st.lists(runs(), min_size=3, max_size=6),
-    questions=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=20, max_size=30),
+    statements=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=20, max_size=30),
 )
-def test_runs(both: BothStores, some_runs: list[Run], questions: list[tuple[str, Orders]]) -> None:
+def test_runs(both: BothStores, some_runs: list[Run], statements: list[tuple[str, Orders]]) -> None:
     home = both.experiment()
     laid = {both.lay_run(home, run): run for run in some_runs}
-    for asked, orders in questions:
+    for asked, orders in statements:
         theirs, ours = both.runs(home, asked, [text for text, _, _ in orders])
         note(f"{asked!r} {orders!r}\n{[laid.get(one) for one in theirs]}\n{[laid.get(one) for one in ours]}")
         assert sorted(theirs) == sorted(ours)
@@ -240,19 +240,19 @@ def test_differences_of_logged_models(
 @given(
     lots=st.lists(some(TAGS, texts), min_size=1, max_size=3),
     names=st.lists(st.sampled_from(["run", "Run", "other"]), min_size=3, max_size=3),
-    questions=st.lists(
+    statements=st.lists(
         st.tuples(filters(experiment_comparisons()), st.sampled_from(["name", "name DESC", "experiment_id DESC"])),
         min_size=10,
         max_size=15,
     ),
 )
 def test_experiments(
-    both: BothStores, lots: list[dict[str, str]], names: list[str], questions: list[tuple[str, str]]
+    both: BothStores, lots: list[dict[str, str]], names: list[str], statements: list[tuple[str, str]]
 ) -> None:
     lot = both.experiment()
     for number, (tags, name) in enumerate(zip(lots, names, strict=False)):
         both.experiment(f"{name} {lot} {number}", {**tags, "lot": lot})
-    for asked, order in questions:
+    for asked, order in statements:
         within = f"tags.lot = '{lot}'" + (f" AND {asked}" if asked else "")
         theirs, ours = both.experiments(within, [order])
         note(f"{within!r} {order!r}")
@@ -262,7 +262,7 @@ def test_experiments(
 @generated
 @given(
     some_models=st.lists(models(), min_size=1, max_size=4),
-    questions=st.lists(
+    statements=st.lists(
         st.tuples(
             filters(model_comparisons()),
             st.lists(
@@ -276,11 +276,11 @@ def test_experiments(
         max_size=15,
     ),
 )
-def test_logged_models(both: BothStores, some_models: list[Model], questions: list[Any]) -> None:
+def test_logged_models(both: BothStores, some_models: list[Model], statements: list[Any]) -> None:
     home = both.experiment()
     run_id = both.lay_run(home, Run("source"))
     laid = {both.lay_model(home, run_id, model): model for model in some_models}
-    for asked, orders, datasets in questions:
+    for asked, orders, datasets in statements:
         on = [] if any(name.startswith("metrics") for name, _ in orders) else datasets
         theirs, ours = both.models(home, asked, orders, on)
         note(f"{asked!r} {orders!r} {on!r}\n{[laid.get(one) for one in theirs]}\n{[laid.get(one) for one in ours]}")

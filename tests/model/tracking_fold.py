@@ -61,14 +61,14 @@ class Fold:
 
     def add(self, event: RecordedEvent) -> None:
         """Adds an event; one of a run or model that has not begun says nothing."""
-        fact: Any = event.data
+        payload: Any = event.data
         for known, name in ((self.runs, "run_id"), (self.models, "model_id"), (self.experiments, "experiment_id")):
-            if hasattr(fact, name) and (begins := _BEGINNINGS.get(type(fact))):
-                begins(self, event, fact)
+            if hasattr(payload, name) and (begins := _BEGINNINGS.get(type(payload))):
+                begins(self, event, payload)
                 return
-            if hasattr(fact, name):
-                if view := known.get(getattr(fact, name)):
-                    _CHANGES[type(fact)](self, view, event, fact)
+            if hasattr(payload, name):
+                if view := known.get(getattr(payload, name)):
+                    _CHANGES[type(payload)](self, view, event, payload)
                 return
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -114,91 +114,93 @@ def _summary(points: Sequence[Point]) -> v1.MetricSummary:
     )
 
 
-def _create_experiment(fold: Fold, event: RecordedEvent, fact: v1.ExperimentCreated) -> None:
-    fold.experiments[fact.experiment_id] = v1.Experiment(
-        experiment_id=fact.experiment_id,
-        name=fact.name,
-        tags=fact.tags,
+def _create_experiment(fold: Fold, event: RecordedEvent, payload: v1.ExperimentCreated) -> None:
+    fold.experiments[payload.experiment_id] = v1.Experiment(
+        experiment_id=payload.experiment_id,
+        name=payload.name,
+        tags=payload.tags,
         created_at=timestamp(event.time),
         updated_at=timestamp(event.time),
         actor=event.metadata.actor,
     )
 
 
-def _start(fold: Fold, event: RecordedEvent, fact: v1.RunStarted) -> None:
-    fold.runs[fact.run_id] = v1.Run(
-        run_id=fact.run_id,
-        experiment_id=fact.experiment_id,
-        name=fact.name,
-        status=v1.RUN_STATUS_SCHEDULED if fact.scheduled else v1.RUN_STATUS_RUNNING,
-        start_time=fact.start_time if fact.HasField("start_time") else timestamp(event.time),
-        tags=fact.tags,
+def _start(fold: Fold, event: RecordedEvent, payload: v1.RunStarted) -> None:
+    fold.runs[payload.run_id] = v1.Run(
+        run_id=payload.run_id,
+        experiment_id=payload.experiment_id,
+        name=payload.name,
+        status=v1.RUN_STATUS_SCHEDULED if payload.scheduled else v1.RUN_STATUS_RUNNING,
+        start_time=payload.start_time if payload.HasField("start_time") else timestamp(event.time),
+        tags=payload.tags,
         actor=event.metadata.actor,
-        description=fact.description,
-        parent_run_id=fact.parent_run_id,
-        source=fact.source if fact.HasField("source") else None,
+        description=payload.description,
+        parent_run_id=payload.parent_run_id,
+        source=payload.source if payload.HasField("source") else None,
     )
 
 
-def _create_model(fold: Fold, event: RecordedEvent, fact: v1.LoggedModelCreated) -> None:
-    fold.models[fact.model_id] = v1.LoggedModel(
-        model_id=fact.model_id,
-        experiment_id=fact.experiment_id,
-        name=fact.name,
-        model_type=fact.model_type,
-        source_run_id=fact.source_run_id,
+def _create_model(fold: Fold, event: RecordedEvent, payload: v1.LoggedModelCreated) -> None:
+    fold.models[payload.model_id] = v1.LoggedModel(
+        model_id=payload.model_id,
+        experiment_id=payload.experiment_id,
+        name=payload.name,
+        model_type=payload.model_type,
+        source_run_id=payload.source_run_id,
         status=v1.LOGGED_MODEL_STATUS_PENDING,
-        params=fact.params,
-        tags=fact.tags,
+        params=payload.params,
+        tags=payload.tags,
         created_at=timestamp(event.time),
         updated_at=timestamp(event.time),
         actor=event.metadata.actor,
     )
 
 
-def _log(_: Fold, run: v1.Run, __: RecordedEvent, fact: v1.RunLogged) -> None:
-    run.params.update(fact.params)
-    for key in fact.removed_tags:
+def _log(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunLogged) -> None:
+    run.params.update(payload.params)
+    for key in payload.removed_tags:
         run.tags.pop(key, None)
-    run.tags.update(fact.tags)
+    run.tags.update(payload.tags)
 
 
-def _log_metrics(fold: Fold, _: v1.Run, __: RecordedEvent, fact: v1.MetricsLogged) -> None:
-    for series in fact.series:
+def _log_metrics(fold: Fold, _: v1.Run, __: RecordedEvent, payload: v1.MetricsLogged) -> None:
+    for series in payload.series:
         points = unpacked(series)
-        fold.points.setdefault((fact.run_id, series.key), []).extend(points)
+        fold.points.setdefault((payload.run_id, series.key), []).extend(points)
         if series.model_id in fold.models:
-            about = (series.model_id, series.key, fact.run_id, series.dataset_name, series.dataset_digest)
+            about = (series.model_id, series.key, payload.run_id, series.dataset_name, series.dataset_digest)
             fold.about.setdefault(about, []).extend(points)
 
 
-def _log_inputs(_: Fold, run: v1.Run, __: RecordedEvent, fact: v1.RunInputsLogged) -> None:
-    held = {(one.dataset.name, one.dataset.digest): one for one in (*run.inputs, *fact.inputs)}
+def _log_inputs(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunInputsLogged) -> None:
+    held = {(one.dataset.name, one.dataset.digest): one for one in (*run.inputs, *payload.inputs)}
     kept = [v1.DatasetInput.FromString(one.SerializeToString()) for one in held.values()]
     del run.inputs[:]
     run.inputs.extend(kept)
 
 
-def _log_outputs(_: Fold, run: v1.Run, __: RecordedEvent, fact: v1.RunOutputsLogged) -> None:
-    held = {one.model_id: one.step for one in (*run.outputs, *fact.outputs)}
+def _log_outputs(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunOutputsLogged) -> None:
+    held = {one.model_id: one.step for one in (*run.outputs, *payload.outputs)}
     del run.outputs[:]
     run.outputs.extend(v1.ModelOutput(model_id=model_id, step=step) for model_id, step in held.items())
 
 
-def _log_artifact(_: Fold, run: v1.Run, __: RecordedEvent, fact: v1.ArtifactLogged) -> None:
-    kept = [one for one in map(_copied, run.artifacts) if one.path != fact.path]
+def _log_artifact(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.ArtifactLogged) -> None:
+    kept = [one for one in map(_copied, run.artifacts) if one.path != payload.path]
     del run.artifacts[:]
     run.artifacts.extend(kept)
-    run.artifacts.add(path=fact.path, digest=fact.digest, size_bytes=fact.size_bytes, file_count=fact.file_count)
+    run.artifacts.add(
+        path=payload.path, digest=payload.digest, size_bytes=payload.size_bytes, file_count=payload.file_count
+    )
 
 
 def _copied(artifact: v1.RunArtifact) -> v1.RunArtifact:
     return v1.RunArtifact.FromString(artifact.SerializeToString())
 
 
-def _finish(_: Fold, run: v1.Run, event: RecordedEvent, fact: v1.RunFinished) -> None:
-    run.status = fact.status
-    run.end_time.CopyFrom(fact.end_time if fact.HasField("end_time") else timestamp(event.time))
+def _finish(_: Fold, run: v1.Run, event: RecordedEvent, payload: v1.RunFinished) -> None:
+    run.status = payload.status
+    run.end_time.CopyFrom(payload.end_time if payload.HasField("end_time") else timestamp(event.time))
     run.ClearField("last_heard")
 
 
@@ -208,9 +210,9 @@ def _resume(_: Fold, run: v1.Run, __: RecordedEvent, ___: v1.RunResumed) -> None
     run.ClearField("last_heard")
 
 
-def _lose(_: Fold, run: v1.Run, __: RecordedEvent, fact: v1.RunLost) -> None:
+def _lose(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunLost) -> None:
     run.status = v1.RUN_STATUS_LOST
-    run.last_heard.CopyFrom(fact.last_heard)
+    run.last_heard.CopyFrom(payload.last_heard)
 
 
 def _retag(tags: MutableMapping[str, str], changes: Iterable[v1.TagChange]) -> None:
@@ -220,8 +222,8 @@ def _retag(tags: MutableMapping[str, str], changes: Iterable[v1.TagChange]) -> N
             tags[change.key] = change.to_value
 
 
-def _store(_: Fold, model: v1.LoggedModel, __: RecordedEvent, fact: v1.LoggedModelArtifactLogged) -> None:
-    model.digest, model.size_bytes, model.file_count = fact.digest, fact.size_bytes, fact.file_count
+def _store(_: Fold, model: v1.LoggedModel, __: RecordedEvent, payload: v1.LoggedModelArtifactLogged) -> None:
+    model.digest, model.size_bytes, model.file_count = payload.digest, payload.size_bytes, payload.file_count
 
 
 Change = Callable[[Fold, Any, RecordedEvent, Any], None]
@@ -230,27 +232,27 @@ Change = Callable[[Fold, Any, RecordedEvent, Any], None]
 def _set(**fields: str | bool) -> Change:
     """Sets fields of a view: to a value, or to what the event has in the field that is named."""
 
-    def change(_: Fold, view: Any, __: RecordedEvent, fact: Any) -> None:
+    def change(_: Fold, view: Any, __: RecordedEvent, payload: Any) -> None:
         for name, value in fields.items():
-            setattr(view, name, getattr(fact, value) if isinstance(value, str) else value)
+            setattr(view, name, getattr(payload, value) if isinstance(value, str) else value)
 
     return change
 
 
 def _touching(change: Change) -> Change:
-    def both(fold: Fold, view: Any, event: RecordedEvent, fact: Any) -> None:
-        change(fold, view, event, fact)
+    def both(fold: Fold, view: Any, event: RecordedEvent, payload: Any) -> None:
+        change(fold, view, event, payload)
         view.updated_at.CopyFrom(timestamp(event.time))
 
     return both
 
 
-def _change_tags(_: Fold, view: Any, __: RecordedEvent, fact: Any) -> None:
-    _retag(view.tags, fact.changes)
+def _change_tags(_: Fold, view: Any, __: RecordedEvent, payload: Any) -> None:
+    _retag(view.tags, payload.changes)
 
 
-def _add_params(_: Fold, view: Any, __: RecordedEvent, fact: Any) -> None:
-    view.params.update(fact.params)
+def _add_params(_: Fold, view: Any, __: RecordedEvent, payload: Any) -> None:
+    view.params.update(payload.params)
 
 
 _BEGINNINGS: Mapping[type[Message], Callable[[Fold, RecordedEvent, Any], None]] = {

@@ -26,7 +26,7 @@ from services import tracking
 from services.registry.projection import runs as known
 from services.tracking.projection.apply import TrackingProjection
 from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS
-from services.tracking.queries import metric_history as questions
+from services.tracking.queries import metric_history as statements
 from services.tracking.queries import runs
 from tests.model.tracking_fold import Fold, Point, latest, packed, shown, text, unpacked
 
@@ -71,7 +71,7 @@ endings = st.sampled_from([v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_
 words = st.sampled_from(["one", "two"])
 digests = st.sampled_from(["sha256:1", "sha256:2"])
 
-facts = st.one_of(
+payloads = st.one_of(
     logged_metrics(),
     logged_metrics(),
     st.builds(
@@ -86,17 +86,17 @@ facts = st.one_of(
     st.builds(v1.ArtifactLogged, run_id=run_ids, path=words, digest=digests, size_bytes=st.just(2**40)),
     st.builds(v1.RunFinished, run_id=run_ids, status=endings, end_time=st.none() | times),
     st.builds(v1.RunLost, run_id=run_ids, last_heard=times),
-    *(st.builds(fact, run_id=run_ids) for fact in (v1.RunResumed, v1.RunDeleted, v1.RunRestored)),
+    *(st.builds(payload, run_id=run_ids) for payload in (v1.RunResumed, v1.RunDeleted, v1.RunRestored)),
     st.builds(v1.RunRenamed, run_id=run_ids, to_name=words),
     st.builds(v1.RunDescribed, run_id=run_ids, description=words),
     st.builds(v1.ExperimentRenamed, experiment_id=experiment_ids, to_name=words),
     st.builds(v1.ExperimentTagsChanged, experiment_id=experiment_ids, changes=changes),
-    *(st.builds(fact, experiment_id=experiment_ids) for fact in (v1.ExperimentDeleted, v1.ExperimentRestored)),
+    *(st.builds(payload, experiment_id=experiment_ids) for payload in (v1.ExperimentDeleted, v1.ExperimentRestored)),
     st.builds(v1.LoggedModelParamsLogged, model_id=model_ids, params=labels),
     st.builds(v1.LoggedModelTagsChanged, model_id=model_ids, changes=changes),
     st.builds(v1.LoggedModelArtifactLogged, model_id=model_ids, digest=digests, size_bytes=st.just(7)),
     st.builds(v1.LoggedModelFinalized, model_id=model_ids, status=st.sampled_from([v1.LOGGED_MODEL_STATUS_READY])),
-    *(st.builds(fact, model_id=model_ids) for fact in (v1.LoggedModelDeleted, v1.LoggedModelRestored)),
+    *(st.builds(payload, model_id=model_ids) for payload in (v1.LoggedModelDeleted, v1.LoggedModelRestored)),
 )
 
 
@@ -119,10 +119,10 @@ class Tracking(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Two experiments, and the first run."""
-        facts: list[Message] = [
+        payloads: list[Message] = [
             v1.ExperimentCreated(experiment_id=number, name="e", tags={"x": "1"}) for number in "12"
         ]
-        self._append([*facts, v1.RunStarted(run_id=RUN_IDS[0], experiment_id="1")])
+        self._append([*payloads, v1.RunStarted(run_id=RUN_IDS[0], experiment_id="1")])
         self.start()
 
     def start(self) -> None:
@@ -167,12 +167,12 @@ class Tracking(RuleBasedStateMachine):
             begun = v1.LoggedModelCreated(model_id=model_id, experiment_id=experiment_id, params=params, tags=tags)
             self._append([after, begun, after])
 
-    @rule(together=st.lists(facts, min_size=1, max_size=8))
+    @rule(together=st.lists(payloads, min_size=1, max_size=8))
     def log(self, together: list[Message]) -> None:
         """Some events at once."""
         self._append(together)
 
-    @rule(one=facts)
+    @rule(one=payloads)
     def log_one(self, one: Message) -> None:
         """One event."""
         self._append([one])
@@ -218,7 +218,7 @@ class Tracking(RuleBasedStateMachine):
 
     async def _history(self, run_id: str, key: str) -> list[Point]:
         request = v1.GetMetricHistoryRequest(run_id=run_id, key=key)
-        found = questions.history(self._rows, request)
+        found = statements.history(self._rows, request)
         return [point async for response in found for point in unpacked(response.series)]
 
     @invariant()
@@ -268,29 +268,31 @@ class Tracking(RuleBasedStateMachine):
                 self._fold.add(event)
             self._folded = head
 
-    def _append(self, facts: Sequence[Message]) -> None:
+    def _append(self, payloads: Sequence[Message]) -> None:
         """Appends events, but for those of runs that have not begun: no command makes them."""
-        facts = [fact for fact in facts if self._is_due(fact)]
-        ids = [uuid.uuid4().hex for _ in facts]
+        payloads = [payload for payload in payloads if self._is_due(payload)]
+        ids = [uuid.uuid4().hex for _ in payloads]
         events = [
-            NewEvent(_stream(fact), fact, Metadata("Zoë"), event_id, event_id)
-            for fact, event_id in zip(facts, ids, strict=True)
+            NewEvent(_stream(payload), payload, Metadata("Zoë"), event_id, event_id)
+            for payload, event_id in zip(payloads, ids, strict=True)
         ]
         if events:
             self.run(self._log.append(events))
 
-    def _is_due(self, fact: Message) -> bool:
-        if isinstance(fact, v1.RunStarted):
-            self._begun.add(fact.run_id)
-        return not hasattr(fact, "run_id") or fact.run_id in self._begun
+    def _is_due(self, payload: Message) -> bool:
+        if isinstance(payload, v1.RunStarted):
+            self._begun.add(payload.run_id)
+        return not hasattr(payload, "run_id") or payload.run_id in self._begun
 
 
-def _stream(fact: Any) -> str:
-    if isinstance(fact, v1.MetricsLogged):
-        return tracking.metrics_stream(fact.run_id)
-    if hasattr(fact, "run_id"):
-        return tracking.run_stream(fact.run_id)
-    return tracking.logged_model_stream(fact.model_id) if hasattr(fact, "model_id") else tracking.EXPERIMENTS_STREAM
+def _stream(payload: Any) -> str:
+    if isinstance(payload, v1.MetricsLogged):
+        return tracking.metrics_stream(payload.run_id)
+    if hasattr(payload, "run_id"):
+        return tracking.run_stream(payload.run_id)
+    return (
+        tracking.logged_model_stream(payload.model_id) if hasattr(payload, "model_id") else tracking.EXPERIMENTS_STREAM
+    )
 
 
 async def _awaited(job: Awaitable[T]) -> T:

@@ -13,7 +13,7 @@ from rollforward import v1
 from services.artifacts.garbage_collection import Collector
 from services.artifacts.servicer import ArtifactServicer
 from services.artifacts.store import BlobStore
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from tests.timeouts import scaled
 
 
@@ -29,7 +29,7 @@ def serving_artifacts(store: BlobStore, *interceptors: grpc.aio.ServerIntercepto
     ready, ending = threading.Event(), threading.Event()
 
     async def work() -> None:
-        server = grpc.aio.server(interceptors=[*interceptors, Edge()])
+        server = grpc.aio.server(interceptors=[*interceptors, Interceptor()])
         v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(store, Collector(store, nothing)), server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()

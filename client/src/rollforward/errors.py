@@ -145,7 +145,7 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
     return kind(info.reason, error.details() or "", info.metadata, details)
 
 
-def judged_at(error: grpc.RpcError) -> tuple[str, int] | None:
+def evaluated_at(error: grpc.RpcError) -> tuple[str, int] | None:
     """The log and the position in it that a command was refused at; None when it was not judged."""
     if not isinstance(error, grpc.Call):
         return None

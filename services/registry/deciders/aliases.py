@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from eventstore.epochs import FIRST_EPOCH, check_epoch
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.registry.deciders.policies import Judgement
+from services.registry.deciders.policies import GateResult
 from services.registry.deciders.preconditions import (
     UNBOUND,
     alias_not_found,
@@ -37,7 +37,7 @@ class Move:
     """
 
     request: v1.MoveAliasRequest
-    judgement: Judgement = UNBOUND
+    gate_result: GateResult = UNBOUND
     now: int = 0
     epoch: int = FIRST_EPOCH
 
@@ -47,7 +47,7 @@ class Remove:
     """A request to remove an alias, with what the policies say that bind it, and the log's epoch."""
 
     request: v1.RemoveAliasRequest
-    judgement: Judgement = UNBOUND
+    gate_result: GateResult = UNBOUND
     epoch: int = FIRST_EPOCH
 
 
@@ -57,19 +57,19 @@ class ScheduleMove:
 
     request: v1.ScheduleMoveRequest
     schedule_id: str
-    judgement: Judgement = UNBOUND
+    gate_result: GateResult = UNBOUND
     epoch: int = FIRST_EPOCH
     now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """The time of a schedule has come; with `why_not`, it cannot be made in any case."""
+    """The time of a schedule has come; with `rejection`, it cannot be made in any case."""
 
     model: str
     schedule_id: str
-    judgement: Judgement = UNBOUND
-    why_not: Rejected | None = None
+    gate_result: GateResult = UNBOUND
+    rejection: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
     expires_at = _expiry(command)
     if (held.version, held.expires_at) == (request.version, expires_at):
         return []
-    check_reason(request.reason, command.judgement)
-    check_fresh(command.judgement, request.alias, request.version, state)
+    check_reason(request.reason, command.gate_result)
+    check_fresh(command.gate_result, request.alias, request.version, state)
     moved = v1.AliasMoved(
         model=request.model,
         alias=request.alias,
@@ -102,11 +102,11 @@ def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRe
         from_digest=state.digest(held.version),
         to_digest=state.digest(request.version),
         cause=v1.ALIAS_CAUSE_REQUEST,
-        evidence=command.judgement.evidence,
-        policy_revision=command.judgement.policy_revision,
+        evidence=command.gate_result.evidence,
+        policy_revision=command.gate_result.policy_revision,
         expires_at=request.expires_at if request.HasField("expires_at") else None,
     )
-    return [moved if passed(command.judgement) else refused(moved)]
+    return [moved if passed(command.gate_result) else refused(moved)]
 
 
 def _expected(request: v1.MoveAliasRequest | v1.RemoveAliasRequest | v1.ScheduleMoveRequest, epoch: int) -> int | None:
@@ -132,9 +132,9 @@ def _past(field: str, time: Timestamp) -> Rejected:
     return Rejected(Kind.INVALID, "INVALID_TIME", fault, field=field, time=text)
 
 
-def passed(judgement: Judgement) -> bool:
+def passed(gate_result: GateResult) -> bool:
     """Whether all gates hold."""
-    return all(one.passed for one in judgement.evidence)
+    return all(one.passed for one in gate_result.evidence)
 
 
 def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
@@ -150,10 +150,10 @@ def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
     )
 
 
-def check_fresh(judgement: Judgement, alias: str, version: int, state: State) -> None:
+def check_fresh(gate_result: GateResult, alias: str, version: int, state: State) -> None:
     """Raises `Conflict` EVIDENCE_STALE when gates were asked about other versions than those that stand now."""
-    seen = (judgement.candidate, judgement.current, judgement.champion)
-    if judgement.evidence and seen != (version, state.alias(alias).version, state.alias("champion").version):
+    seen = (gate_result.candidate, gate_result.current, gate_result.champion)
+    if gate_result.evidence and seen != (version, state.alias(alias).version, state.alias("champion").version):
         raise Conflict("EVIDENCE_STALE", "an alias was moved while gates were asked", alias=alias)
 
 
@@ -164,9 +164,9 @@ def _remove(command: Remove, state: State) -> Sequence[Message]:
     held = check_revision(request.model, request.alias, _expected(request, command.epoch), state)
     if not held.version:
         raise alias_not_found(request.model, request.alias)
-    check_reason(request.reason, command.judgement)
+    check_reason(request.reason, command.gate_result)
     gone = removed(request.model, request.alias, held, state, v1.ALIAS_CAUSE_REQUEST)
-    gone.policy_revision = command.judgement.policy_revision
+    gone.policy_revision = command.gate_result.policy_revision
     return [gone]
 
 
@@ -188,7 +188,7 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
     if request.expected_revision > MOST_REVISION:
         raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MOST_REVISION}")
     expected = _expected(request, command.epoch)
-    check_reason(request.reason, command.judgement)
+    check_reason(request.reason, command.gate_result)
     return [
         v1.AliasMoveScheduled(
             model=request.model,
@@ -232,11 +232,11 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
         if conflict.reason == "EVIDENCE_STALE":
             raise
         return [_not_moved(command, schedule, state, conflict.reason, str(conflict))]
-    for fact in made:
-        if isinstance(fact, v1.AliasMoveRefused):
-            failed = gate_failed(fact.evidence)
+    for payload in made:
+        if isinstance(payload, v1.AliasMoveRefused):
+            failed = gate_failed(payload.evidence)
             return [_not_moved(command, schedule, state, failed.reason, failed.message)]
-        fact.cause, fact.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, command.schedule_id
+        payload.cause, payload.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, command.schedule_id
     if not made:
         words = f"{state.name}@{schedule.alias} names version {schedule.version} already"
         return [_not_moved(command, schedule, state, "ALREADY_THERE", words)]
@@ -246,9 +246,9 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
 def _made_at_its_time(
     command: Fire, request: v1.MoveAliasRequest, state: State
 ) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
-    if command.why_not:
-        raise command.why_not
-    return move(Move(request, command.judgement), state)
+    if command.rejection:
+        raise command.rejection
+    return move(Move(request, command.gate_result), state)
 
 
 def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, words: str) -> v1.AliasScheduleRefused:
@@ -259,8 +259,8 @@ def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, wor
         to_version=schedule.version,
         refusal=reason,
         detail=words,
-        evidence=command.judgement.evidence,
-        policy_revision=command.judgement.policy_revision,
+        evidence=command.gate_result.evidence,
+        policy_revision=command.gate_result.policy_revision,
     )
 
 

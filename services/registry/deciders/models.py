@@ -13,7 +13,7 @@ from eventstore.errors import Conflict, Kind, Rejected
 from eventstore.event import MAX_EVENT_BYTES
 from rollforward import v1
 from services.registry.deciders import aliases
-from services.registry.deciders.policies import Judgement
+from services.registry.deciders.policies import GateResult
 from services.registry.deciders.preconditions import (
     UNBOUND,
     check_free,
@@ -53,9 +53,9 @@ class Register:
     request: v1.RegisterVersionRequest
     digest: str
     evidence: v1.GateEvidence | None = None
-    judgement: Judgement = UNBOUND
+    gate_result: GateResult = UNBOUND
     copied_from: v1.VersionSource | None = None
-    why_not: Rejected | None = None
+    rejection: Rejected | None = None
 
 
 def decide(command: object, state: State) -> Sequence[Message]:
@@ -161,8 +161,8 @@ def _set_gate(command: v1.SetRegistrationGateRequest, state: State) -> Sequence[
 
 def _register(command: Register, state: State) -> Sequence[Message]:
     request = command.request
-    if command.why_not:
-        raise command.why_not
+    if command.rejection:
+        raise command.rejection
     check_model_name(request.model)
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
@@ -170,7 +170,7 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_free(request.model, state)
     if state.name:
         check_model(request.model, state)
-    check_reason(request.reason, command.judgement)
+    check_reason(request.reason, command.gate_result)
     if (command.evidence.expression if command.evidence else "") != state.gate:
         raise Conflict("GATE_CHANGED", "the model's gate was changed meanwhile", model=request.model)
     if refused := _refused(command):
@@ -184,15 +184,15 @@ def _register(command: Register, state: State) -> Sequence[Message]:
         description=request.description,
         tags=request.tags,
         evidence=command.evidence,
-        policy_evidence=command.judgement.evidence,
-        policy_revision=command.judgement.policy_revision,
+        policy_evidence=command.gate_result.evidence,
+        policy_revision=command.gate_result.policy_revision,
         copied_from=command.copied_from,
     )
     return [version] if state.name else [v1.ModelCreated(model=request.model), version]
 
 
 def _refused(command: Register) -> v1.VersionRefused | None:
-    evidence = [*([command.evidence] if command.evidence else []), *command.judgement.evidence]
+    evidence = [*([command.evidence] if command.evidence else []), *command.gate_result.evidence]
     if all(one.passed for one in evidence):
         return None
     return v1.VersionRefused(
@@ -201,7 +201,7 @@ def _refused(command: Register) -> v1.VersionRefused | None:
         run_id=command.request.run_id,
         artifact_path=command.request.artifact_path,
         evidence=evidence,
-        policy_revision=command.judgement.policy_revision,
+        policy_revision=command.gate_result.policy_revision,
     )
 
 

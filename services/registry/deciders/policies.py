@@ -39,7 +39,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class GateResult:
     """What the policies that bind a command say of it.
 
     Attributes:
@@ -112,14 +112,14 @@ def _invalid(policy: v1.Policy, why: str) -> Rejected:
 
 def evolve(state: State, event: RecordedEvent) -> State:
     """The state after an event."""
-    fact = event.data
-    match fact:
+    payload = event.data
+    match payload:
         case v1.PolicySet():
-            return State(state.policies.insert(fact.to.name, fact.to), event.append_end)
+            return State(state.policies.insert(payload.to.name, payload.to), event.append_end)
         case v1.PolicyRemoved():
-            return State(state.policies.discard(fact.policy.name), event.append_end)
+            return State(state.policies.discard(payload.policy.name), event.append_end)
         case _:
-            raise TypeError(f"not an event of the policies: {type(fact).__name__}")
+            raise TypeError(f"not an event of the policies: {type(payload).__name__}")
 
 
 def from_rows(policies: Iterable[v1.Policy], revision: int) -> State:

@@ -7,11 +7,11 @@ from typing import Any
 
 from eventstore.errors import Conflict, Kind, Rejected
 from rollforward import v1
-from services.registry.deciders.policies import Judgement
+from services.registry.deciders.policies import GateResult
 from services.registry.deciders.state import Assignment, State, Version
 from services.validation import check_model_name
 
-UNBOUND = Judgement()
+UNBOUND = GateResult()
 """What is said of a command that no policy binds."""
 
 
@@ -85,10 +85,10 @@ def check_revision(model: str, alias: str, expected: int | None, state: State) -
     return held
 
 
-def check_reason(reason: str, judgement: Judgement) -> None:
+def check_reason(reason: str, gate_result: GateResult) -> None:
     """Raises `Rejected` REASON_REQUIRED when a policy asks for a reason and there is none."""
-    if judgement.reason_required and not reason.strip():
-        policy = judgement.reason_required[0]
+    if gate_result.reason_required and not reason.strip():
+        policy = gate_result.reason_required[0]
         words = f"policy {policy!r} asks for a reason"
         raise Rejected(Kind.PRECONDITION, "REASON_REQUIRED", words, policy=policy)
 

@@ -92,64 +92,66 @@ def evolve(state: State, event: RecordedEvent) -> State:
     return _EVOLVE[type(event.data)](state, event.data, event)
 
 
-def _created(state: State, fact: v1.ModelCreated, _: RecordedEvent) -> State:
-    return replace(state, name=fact.model, description=fact.description, tags=HashTrieMap(dict(fact.tags)))
+def _created(state: State, payload: v1.ModelCreated, _: RecordedEvent) -> State:
+    return replace(state, name=payload.model, description=payload.description, tags=HashTrieMap(dict(payload.tags)))
 
 
-def _registered(state: State, fact: v1.VersionRegistered, event: RecordedEvent) -> State:
-    tags = HashTrieMap(dict(fact.tags))
-    new = Version(fact.digest, fact.run_id, fact.artifact_path, fact.description, tags, revision=event.append_end)
-    return replace(state, versions=state.versions.insert(fact.version, new))
+def _registered(state: State, payload: v1.VersionRegistered, event: RecordedEvent) -> State:
+    tags = HashTrieMap(dict(payload.tags))
+    new = Version(
+        payload.digest, payload.run_id, payload.artifact_path, payload.description, tags, revision=event.append_end
+    )
+    return replace(state, versions=state.versions.insert(payload.version, new))
 
 
 def _version(state: State, version: int, **changes: Any) -> State:
     return replace(state, versions=state.versions.insert(version, replace(state.versions[version], **changes)))
 
 
-def _tagged(tags: Tags, fact: v1.ModelTagsChanged | v1.VersionTagsChanged) -> Tags:
-    for change in fact.changes:
+def _tagged(tags: Tags, payload: v1.ModelTagsChanged | v1.VersionTagsChanged) -> Tags:
+    for change in payload.changes:
         tags = tags.insert(change.key, change.to_value) if change.HasField("to_value") else tags.discard(change.key)
     return tags
 
 
-def _moved(state: State, fact: v1.AliasMoved, event: RecordedEvent) -> State:
-    expires_at = nanoseconds(fact.expires_at) if fact.HasField("expires_at") else None
-    aliases = state.aliases.insert(fact.alias, Assignment(fact.to_version, event.append_end, expires_at))
-    return replace(state, aliases=aliases, schedules=state.schedules.discard(fact.schedule_id))
+def _moved(state: State, payload: v1.AliasMoved, event: RecordedEvent) -> State:
+    expires_at = nanoseconds(payload.expires_at) if payload.HasField("expires_at") else None
+    aliases = state.aliases.insert(payload.alias, Assignment(payload.to_version, event.append_end, expires_at))
+    return replace(state, aliases=aliases, schedules=state.schedules.discard(payload.schedule_id))
 
 
-def _removed(state: State, fact: v1.AliasRemoved, event: RecordedEvent) -> State:
-    return replace(state, aliases=state.aliases.insert(fact.alias, Assignment(0, event.append_end)))
+def _removed(state: State, payload: v1.AliasRemoved, event: RecordedEvent) -> State:
+    return replace(state, aliases=state.aliases.insert(payload.alias, Assignment(0, event.append_end)))
 
 
-def _scheduled(state: State, fact: v1.AliasMoveScheduled, event: RecordedEvent) -> State:
-    expected = fact.expected_revision if fact.HasField("expected_revision") else None
-    schedule = Schedule(fact.alias, fact.to_version, expected, event.metadata.reason)
-    return replace(state, schedules=state.schedules.insert(fact.schedule_id, schedule))
+def _scheduled(state: State, payload: v1.AliasMoveScheduled, event: RecordedEvent) -> State:
+    expected = payload.expected_revision if payload.HasField("expected_revision") else None
+    schedule = Schedule(payload.alias, payload.to_version, expected, event.metadata.reason)
+    return replace(state, schedules=state.schedules.insert(payload.schedule_id, schedule))
 
 
-def _unscheduled(state: State, fact: v1.AliasScheduleCancelled | v1.AliasScheduleRefused, _: RecordedEvent) -> State:
-    return replace(state, schedules=state.schedules.discard(fact.schedule_id))
+def _unscheduled(state: State, payload: v1.AliasScheduleCancelled | v1.AliasScheduleRefused, _: RecordedEvent) -> State:
+    return replace(state, schedules=state.schedules.discard(payload.schedule_id))
 
 
 _EVOLVE: Mapping[type[Message], Callable[[State, Any, RecordedEvent], State]] = {
     v1.ModelCreated: _created,
-    v1.ModelRenamed: lambda state, fact, _: replace(state, name=fact.to_name),
-    v1.ModelNameTaken: lambda state, fact, _: replace(state, origin_of_name=fact.origin),
-    v1.ModelDescribed: lambda state, fact, _: replace(state, description=fact.to_description),
-    v1.ModelTagsChanged: lambda state, fact, _: replace(state, tags=_tagged(state.tags, fact)),
+    v1.ModelRenamed: lambda state, payload, _: replace(state, name=payload.to_name),
+    v1.ModelNameTaken: lambda state, payload, _: replace(state, origin_of_name=payload.origin),
+    v1.ModelDescribed: lambda state, payload, _: replace(state, description=payload.to_description),
+    v1.ModelTagsChanged: lambda state, payload, _: replace(state, tags=_tagged(state.tags, payload)),
     v1.ModelDeleted: lambda state, _, __: replace(state, deleted=True),
     v1.ModelRestored: lambda state, _, __: replace(state, deleted=False),
-    v1.RegistrationGateSet: lambda state, fact, _: replace(state, gate=fact.to_expression),
+    v1.RegistrationGateSet: lambda state, payload, _: replace(state, gate=payload.to_expression),
     v1.VersionRegistered: _registered,
     v1.VersionRefused: lambda state, _, __: state,
-    v1.VersionDescribed: lambda state, fact, _: _version(state, fact.version, description=fact.to_description),
-    v1.VersionTagsChanged: lambda state, fact, _: _version(
-        state, fact.version, tags=_tagged(state.versions[fact.version].tags, fact)
+    v1.VersionDescribed: lambda state, payload, _: _version(state, payload.version, description=payload.to_description),
+    v1.VersionTagsChanged: lambda state, payload, _: _version(
+        state, payload.version, tags=_tagged(state.versions[payload.version].tags, payload)
     ),
-    v1.VersionStatusChanged: lambda state, fact, _: _version(state, fact.version, status=fact.to_status),
-    v1.VersionDeleted: lambda state, fact, _: _version(state, fact.version, deleted=True),
-    v1.VersionRestored: lambda state, fact, _: _version(state, fact.version, deleted=False),
+    v1.VersionStatusChanged: lambda state, payload, _: _version(state, payload.version, status=payload.to_status),
+    v1.VersionDeleted: lambda state, payload, _: _version(state, payload.version, deleted=True),
+    v1.VersionRestored: lambda state, payload, _: _version(state, payload.version, deleted=False),
     v1.AliasMoved: _moved,
     v1.AliasMoveRefused: lambda state, _, __: state,
     v1.AliasKept: lambda state, _, __: state,

@@ -10,7 +10,7 @@ from eventstore.errors import StoreUnavailable
 from eventstore.projections.projector import Projector
 from rollforward import v1
 from services.registry.deciders import policies
-from services.registry.deciders.policies import Judgement, binding_move, binding_registration
+from services.registry.deciders.policies import GateResult, binding_move, binding_registration
 from services.registry.deciders.state import State
 from services.registry.gates.expression import MOVE, evaluate
 from services.registry.projection import runs
@@ -33,7 +33,7 @@ class Case:
     skip: bool = False
 
 
-class Judge:
+class GateEvaluator:
     """Asks gates.
 
     Args:
@@ -45,7 +45,7 @@ class Judge:
 
     async def registration(
         self, declared: policies.State, names: Collection[str], gate: str, run_id: str, tags: Mapping[str, str]
-    ) -> tuple[v1.GateEvidence | None, Judgement]:
+    ) -> tuple[v1.GateEvidence | None, GateResult]:
         """What a model's own gate says of a registration (None: it has none), and what policies say.
 
         `names` are all that the model ever had.
@@ -63,9 +63,9 @@ class Judge:
         run.tags.update(tags)
         own = evaluate(gate, {"run": run}, position) if gate else None
         evidence = [evaluate(policy.gate, {"run": run}, position, policy.name) for policy in gates]
-        return own, Judgement(declared.revision, _reasons(binding), tuple(evidence))
+        return own, GateResult(declared.revision, _reasons(binding), tuple(evidence))
 
-    async def moves(self, declared: policies.State, cases: Sequence[Case]) -> list[Judgement]:
+    async def moves(self, declared: policies.State, cases: Sequence[Case]) -> list[GateResult]:
         """What policies say of moves, all by what is known of runs at one moment.
 
         Raises:
@@ -80,7 +80,7 @@ class Judge:
         seen = {number: _variables(cases[number]) for number in gated}
         known, position = await self._known(list(seen.values())) if gated else ({}, 0)
 
-        def judged() -> list[Judgement]:
+        def judged() -> list[GateResult]:
             return [
                 _judged(declared, policies, case, _with_measurements(seen[number], known), position)
                 if number in seen
@@ -135,16 +135,16 @@ def _judged(
     case: Case,
     variables: Mapping[str, v1.GateRun],
     position: int,
-) -> Judgement:
+) -> GateResult:
     evidence = [evaluate(policy.gate, variables, position, policy.name) for policy in binding if policy.gate]
     held = case.state.alias(case.alias).version, case.state.alias(CHAMPION).version
     candidate = variables[MOVE[0]].version
-    return Judgement(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held)
+    return GateResult(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held)
 
 
-def _unasked(declared: policies.State, binding: Sequence[v1.Policy]) -> Judgement:
+def _unasked(declared: policies.State, binding: Sequence[v1.Policy]) -> GateResult:
     gates = tuple(policy.gate for policy in binding if policy.gate)
-    return Judgement(declared.revision, _reasons(binding), skipped=gates)
+    return GateResult(declared.revision, _reasons(binding), skipped=gates)
 
 
 def _run(state: State, number: int) -> v1.GateRun:

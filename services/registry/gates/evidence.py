@@ -52,13 +52,13 @@ def _look_at(events: Sequence[RecordedEvent], response: v1.CheckEvidenceResponse
         response.unfounded.extend(_unfounded(event, evidence))
 
 
-def evidence_of(fact: Message) -> Sequence[v1.GateEvidence]:
+def evidence_of(payload: Message) -> Sequence[v1.GateEvidence]:
     """All the evidence in an event."""
-    match fact:
+    match payload:
         case v1.VersionRegistered():
-            return [*([fact.evidence] if fact.HasField("evidence") else []), *fact.policy_evidence]
+            return [*([payload.evidence] if payload.HasField("evidence") else []), *payload.policy_evidence]
         case v1.AliasMoved() | v1.AliasMoveRefused() | v1.AliasScheduleRefused() | v1.VersionRefused():
-            return fact.evidence
+            return payload.evidence
         case _:
             return ()
 
@@ -83,20 +83,20 @@ def _unfounded(event: RecordedEvent, evidence: Sequence[v1.GateEvidence]) -> Ite
         yield about()
 
 
-def _follows(fact: Message, evidence: Sequence[v1.GateEvidence]) -> bool:
+def _follows(payload: Message, evidence: Sequence[v1.GateEvidence]) -> bool:
     """Whether an event may have come of its evidence: by what that says of itself, and of what was judged."""
     passed = all(one.passed for one in evidence)
-    match fact:
+    match payload:
         case v1.VersionRegistered():
-            return passed and all(one.run.run_id == fact.run_id for one in evidence)
+            return passed and all(one.run.run_id == payload.run_id for one in evidence)
         case v1.VersionRefused():
-            return not passed and all(one.run.run_id == fact.run_id for one in evidence)
+            return not passed and all(one.run.run_id == payload.run_id for one in evidence)
         case v1.AliasMoved():
-            return passed and all(_is_of(one, fact.from_version, fact.to_version) for one in evidence)
+            return passed and all(_is_of(one, payload.from_version, payload.to_version) for one in evidence)
         case v1.AliasMoveRefused():
-            return not passed and all(_is_of(one, fact.from_version, fact.to_version) for one in evidence)
+            return not passed and all(_is_of(one, payload.from_version, payload.to_version) for one in evidence)
         case v1.AliasScheduleRefused():
-            return passed != (fact.refusal == "GATE_FAILED")
+            return passed != (payload.refusal == "GATE_FAILED")
         case _:
             return True
 

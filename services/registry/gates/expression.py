@@ -138,7 +138,7 @@ def evaluate(
         detail = refusal.message
     else:
         seen = {name: _looked_at(variables[name], name, gate.syntax) for name in names}
-        detail = _why_not(gate, seen, rules)
+        detail = _rejection(gate, seen, rules)
     return v1.GateEvidence(
         expression=expression,
         run=seen.pop(names[0]),
@@ -172,7 +172,7 @@ def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:
     return seen
 
 
-def _why_not(gate: _Gate, seen: Mapping[str, v1.GateRun], rules: int) -> str:
+def _rejection(gate: _Gate, seen: Mapping[str, v1.GateRun], rules: int) -> str:
     """Why the gate refuses; empty when it holds."""
     if "run" in seen and not seen["run"].run_id:
         return "there is no run to judge"

@@ -111,11 +111,11 @@ def page_of(moves: Sequence[PastMove], request: v1.ReplayGateRequest) -> v1.Repl
 
 def _moves(rows: sa.Connection, request: v1.ReplayGateRequest) -> Iterator[Row]:
     of_model, of_alias = matcher(request.models or "*"), matcher(request.aliases or "*")
-    question = _MOVES.limit(_CHUNK)
+    statement = _MOVES.limit(_CHUNK)
     if request.HasField("since"):
-        question = question.where(alias_changes.c.time >= nanoseconds(request.since))
+        statement = statement.where(alias_changes.c.time >= nanoseconds(request.since))
     after = next(iter(listing_key(request, int) or ()), 0)
-    while chunk := rows.execute(question.where(alias_changes.c.position > after)).all():
+    while chunk := rows.execute(statement.where(alias_changes.c.position > after)).all():
         for row in chunk:
             if of_alias(row.alias) and of_model(v1.AliasChange.FromString(row.change).model):
                 yield row

@@ -35,7 +35,7 @@ from services.timestamps import nanoseconds, timestamp
 
 _OF_NO_MODEL = (POLICIES_STREAM, EPOCH_STREAM)
 
-Fact = Any
+Payload = Any
 """An event of one of the types that its writer is for."""
 
 
@@ -66,11 +66,11 @@ class RegistryProjection:
         insert_rows(rows, event_ids, others)
 
 
-def _create_model(pending: Pending, event: RecordedEvent, fact: v1.ModelCreated) -> None:
+def _create_model(pending: Pending, event: RecordedEvent, payload: v1.ModelCreated) -> None:
     origin = origin_of(event.stream)
     row = {
-        "name": fact.model,
-        "description": fact.description,
+        "name": payload.model,
+        "description": payload.description,
         "gate": "",
         "latest_version": 0,
         "actor": event.metadata.actor,
@@ -82,56 +82,56 @@ def _create_model(pending: Pending, event: RecordedEvent, fact: v1.ModelCreated)
         "stream_revision": event.position,
     }
     pending.put(models, (origin,), row)
-    pending.put(names, (fact.model,), {"origin": origin, "position": event.position})
-    _tag(pending, model_tags, (origin,), fact.tags)
+    pending.put(names, (payload.model,), {"origin": origin, "position": event.position})
+    _tag(pending, model_tags, (origin,), payload.tags)
 
 
-def _take_name(pending: Pending, event: RecordedEvent, fact: v1.ModelNameTaken) -> None:
-    pending.put(names, (fact.name,), {"origin": fact.origin, "position": event.position})
+def _take_name(pending: Pending, event: RecordedEvent, payload: v1.ModelNameTaken) -> None:
+    pending.put(names, (payload.name,), {"origin": payload.origin, "position": event.position})
 
 
-def _of_model(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
+def _of_model(values: Callable[[RecordedEvent, Payload], Mapping[str, object]]) -> Writer:
     """Writes some columns of the event's model."""
 
-    def write(pending: Pending, event: RecordedEvent, fact: Fact) -> None:
-        pending.change(models, (origin_of(event.stream),), values(event, fact))
+    def write(pending: Pending, event: RecordedEvent, payload: Payload) -> None:
+        pending.change(models, (origin_of(event.stream),), values(event, payload))
 
     return write
 
 
-def _change_model_tags(pending: Pending, event: RecordedEvent, fact: v1.ModelTagsChanged) -> None:
-    _change_tags(pending, model_tags, (origin_of(event.stream),), fact.changes)
+def _change_model_tags(pending: Pending, event: RecordedEvent, payload: v1.ModelTagsChanged) -> None:
+    _change_tags(pending, model_tags, (origin_of(event.stream),), payload.changes)
 
 
-def _register(pending: Pending, event: RecordedEvent, fact: v1.VersionRegistered) -> None:
+def _register(pending: Pending, event: RecordedEvent, payload: v1.VersionRegistered) -> None:
     origin = origin_of(event.stream)
     row = {
-        "digest": fact.digest,
-        "run_id": fact.run_id,
-        "description": fact.description,
+        "digest": payload.digest,
+        "run_id": payload.run_id,
+        "description": payload.description,
         "status": v1.VERSION_STATUS_READY,
-        "registered": _registered(event, fact).SerializeToString(deterministic=True),
+        "registered": _registered(event, payload).SerializeToString(deterministic=True),
         "created_at": event.time,
         "updated_at": event.time,
         "deleted_at": None,
         "revision": event.position,
         "changed": event.append_end,
     }
-    pending.put(versions, (origin, fact.version), row)
-    _tag(pending, version_tags, (origin, fact.version), fact.tags)
-    pending.change(models, (origin,), {"latest_version": fact.version})
+    pending.put(versions, (origin, payload.version), row)
+    _tag(pending, version_tags, (origin, payload.version), payload.tags)
+    pending.change(models, (origin,), {"latest_version": payload.version})
 
 
-def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
+def _registered(event: RecordedEvent, payload: v1.VersionRegistered) -> v1.Version:
     """What is never changed of a version."""
     return v1.Version(
-        version=fact.version,
-        digest=fact.digest,
-        run_id=fact.run_id,
-        artifact_path=fact.artifact_path,
-        evidence=fact.evidence if fact.HasField("evidence") else None,
-        policy_evidence=fact.policy_evidence,
-        copied_from=fact.copied_from if fact.HasField("copied_from") else None,
+        version=payload.version,
+        digest=payload.digest,
+        run_id=payload.run_id,
+        artifact_path=payload.artifact_path,
+        evidence=payload.evidence if payload.HasField("evidence") else None,
+        policy_evidence=payload.policy_evidence,
+        copied_from=payload.copied_from if payload.HasField("copied_from") else None,
         created_at=timestamp(event.time),
         actor=event.metadata.actor,
         revision=event.position,
@@ -140,31 +140,31 @@ def _registered(event: RecordedEvent, fact: v1.VersionRegistered) -> v1.Version:
 
 def new_version(event: RecordedEvent) -> v1.Version:
     """Return a version as it is right after the event that registered it."""
-    fact = event.data
-    assert isinstance(fact, v1.VersionRegistered)  # noqa: S101
-    version = _registered(event, fact)
-    version.model, version.description, version.status = fact.model, fact.description, v1.VERSION_STATUS_READY
-    version.tags.update(fact.tags)
+    payload = event.data
+    assert isinstance(payload, v1.VersionRegistered)  # noqa: S101
+    version = _registered(event, payload)
+    version.model, version.description, version.status = payload.model, payload.description, v1.VERSION_STATUS_READY
+    version.tags.update(payload.tags)
     version.updated_at.CopyFrom(version.created_at)
     return version
 
 
-def _of_version(values: Callable[[RecordedEvent, Fact], Mapping[str, object]]) -> Writer:
+def _of_version(values: Callable[[RecordedEvent, Payload], Mapping[str, object]]) -> Writer:
     """Writes some columns of the event's version."""
 
-    def write(pending: Pending, event: RecordedEvent, fact: Fact) -> None:
-        changed = {"updated_at": event.time, "changed": event.append_end, **values(event, fact)}
-        pending.change(versions, (origin_of(event.stream), fact.version), changed)
+    def write(pending: Pending, event: RecordedEvent, payload: Payload) -> None:
+        changed = {"updated_at": event.time, "changed": event.append_end, **values(event, payload)}
+        pending.change(versions, (origin_of(event.stream), payload.version), changed)
 
     return write
 
 
-_touch_version = _of_version(lambda _event, _fact: {})
+_touch_version = _of_version(lambda _event, _payload: {})
 
 
-def _change_version_tags(pending: Pending, event: RecordedEvent, fact: v1.VersionTagsChanged) -> None:
-    _change_tags(pending, version_tags, (origin_of(event.stream), fact.version), fact.changes)
-    _touch_version(pending, event, fact)
+def _change_version_tags(pending: Pending, event: RecordedEvent, payload: v1.VersionTagsChanged) -> None:
+    _change_tags(pending, version_tags, (origin_of(event.stream), payload.version), payload.changes)
+    _touch_version(pending, event, payload)
 
 
 def _tag(pending: Pending, table: sa.Table, owner: Key, tags: Mapping[str, str]) -> None:
@@ -172,7 +172,7 @@ def _tag(pending: Pending, table: sa.Table, owner: Key, tags: Mapping[str, str])
         pending.put(table, (*owner, key), {"value": value})
 
 
-def _change_tags(pending: Pending, table: sa.Table, owner: Key, changes: Fact) -> None:
+def _change_tags(pending: Pending, table: sa.Table, owner: Key, changes: Payload) -> None:
     for change in changes:
         if change.HasField("to_value"):
             pending.put(table, (*owner, change.key), {"value": change.to_value})
@@ -205,39 +205,39 @@ def _change_alias(pending: Pending, event: RecordedEvent) -> tuple[object, ...]:
     )
 
 
-def _schedule(pending: Pending, event: RecordedEvent, fact: v1.AliasMoveScheduled) -> None:
+def _schedule(pending: Pending, event: RecordedEvent, payload: v1.AliasMoveScheduled) -> None:
     row = {
         "event_id": event.id,
         "origin": origin_of(event.stream),
-        "alias": fact.alias,
-        "version": fact.to_version,
-        "at": nanoseconds(fact.at),
-        "expected_revision": fact.expected_revision if fact.HasField("expected_revision") else None,
+        "alias": payload.alias,
+        "version": payload.to_version,
+        "at": nanoseconds(payload.at),
+        "expected_revision": payload.expected_revision if payload.HasField("expected_revision") else None,
         "actor": event.metadata.actor,
         "reason": event.metadata.reason,
         "created_at": event.time,
         "revision": event.position,
     }
-    pending.put(schedules, (fact.schedule_id,), row)
+    pending.put(schedules, (payload.schedule_id,), row)
 
 
 def _end_schedule(
-    pending: Pending, _: RecordedEvent, fact: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
+    pending: Pending, _: RecordedEvent, payload: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
 ) -> None:
-    if fact.schedule_id:
-        pending.remove(schedules, (fact.schedule_id,))
+    if payload.schedule_id:
+        pending.remove(schedules, (payload.schedule_id,))
 
 
-def _set_policy(pending: Pending, event: RecordedEvent, fact: v1.PolicySet) -> None:
-    row = {"policy": fact.to.SerializeToString(deterministic=True), "revision": event.append_end}
-    pending.put(policies_table, (fact.to.name,), row)
+def _set_policy(pending: Pending, event: RecordedEvent, payload: v1.PolicySet) -> None:
+    row = {"policy": payload.to.SerializeToString(deterministic=True), "revision": event.append_end}
+    pending.put(policies_table, (payload.to.name,), row)
 
 
-def _remove_policy(pending: Pending, event: RecordedEvent, fact: v1.PolicyRemoved) -> None:
-    pending.put(policies_table, (fact.policy.name,), {"policy": None, "revision": event.append_end})
+def _remove_policy(pending: Pending, event: RecordedEvent, payload: v1.PolicyRemoved) -> None:
+    pending.put(policies_table, (payload.policy.name,), {"policy": None, "revision": event.append_end})
 
 
-Writer = Callable[[Pending, RecordedEvent, Fact], None]
+Writer = Callable[[Pending, RecordedEvent, Payload], None]
 
 _CHANGES = (v1.AliasMoved, v1.AliasRemoved)
 
@@ -251,18 +251,18 @@ _WRITERS: Mapping[type[Message], Writer | None] = {
     v1.AliasScheduleCancelled: _end_schedule,
     v1.AliasScheduleRefused: _end_schedule,
     v1.ModelCreated: _create_model,
-    v1.ModelRenamed: _of_model(lambda _, fact: {"name": fact.to_name}),
+    v1.ModelRenamed: _of_model(lambda _, payload: {"name": payload.to_name}),
     v1.ModelNameTaken: _take_name,
-    v1.ModelDescribed: _of_model(lambda _, fact: {"description": fact.to_description}),
+    v1.ModelDescribed: _of_model(lambda _, payload: {"description": payload.to_description}),
     v1.ModelTagsChanged: _change_model_tags,
     v1.ModelDeleted: _of_model(lambda event, _: {"deleted_at": event.time}),
     v1.ModelRestored: _of_model(lambda *_: {"deleted_at": None}),
-    v1.RegistrationGateSet: _of_model(lambda _, fact: {"gate": fact.to_expression}),
+    v1.RegistrationGateSet: _of_model(lambda _, payload: {"gate": payload.to_expression}),
     v1.VersionRegistered: _register,
     v1.VersionRefused: None,
-    v1.VersionDescribed: _of_version(lambda _, fact: {"description": fact.to_description}),
+    v1.VersionDescribed: _of_version(lambda _, payload: {"description": payload.to_description}),
     v1.VersionTagsChanged: _change_version_tags,
-    v1.VersionStatusChanged: _of_version(lambda _, fact: {"status": fact.to_status}),
+    v1.VersionStatusChanged: _of_version(lambda _, payload: {"status": payload.to_status}),
     v1.VersionDeleted: _of_version(lambda event, _: {"deleted_at": event.time}),
     v1.VersionRestored: _of_version(lambda *_: {"deleted_at": None}),
     v1.PolicySet: _set_policy,

@@ -64,18 +64,18 @@ class RunsProjection:
         latest.write(rows, metrics)
 
 
-def _add(pending: Pending, latest: Latest, fact: Message) -> None:
-    match fact:
+def _add(pending: Pending, latest: Latest, payload: Message) -> None:
+    match payload:
         case v1.MetricsLogged():
-            for series in fact.series:
-                latest.add((fact.run_id, series.key), series)
+            for series in payload.series:
+                latest.add((payload.run_id, series.key), series)
         case v1.RunStarted():
-            pending.put(runs, (fact.run_id,), {})
+            pending.put(runs, (payload.run_id,), {})
         case v1.RunLogged():
-            for key, text in fact.params.items():
-                pending.put(params, (fact.run_id, key), {"value": text})
+            for key, text in payload.params.items():
+                pending.put(params, (payload.run_id, key), {"value": text})
         case v1.ArtifactLogged():
-            pending.put(artifacts, (fact.run_id, fact.path), {"digest": fact.digest})
+            pending.put(artifacts, (payload.run_id, payload.path), {"digest": payload.digest})
         case _:
             pass
 

@@ -10,8 +10,8 @@ from rollforward import v1
 
 def change_of(event: RecordedEvent) -> v1.AliasChange:
     """An event that changes an alias, as watchers and readers of the history see it."""
-    fact = event.data
-    assert isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
+    payload = event.data
+    assert isinstance(payload, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
     # Message fields are set by name in one call, and the time in place: this runs once for each event of a rebuild.
     change = v1.AliasChange(
         revision=event.append_end,
@@ -20,13 +20,13 @@ def change_of(event: RecordedEvent) -> v1.AliasChange:
         actor=event.metadata.actor,
         reason=event.metadata.reason,
         request_id=event.metadata.request_id,
-        model=fact.model,
-        alias=fact.alias,
-        from_version=fact.from_version,
-        from_digest=fact.from_digest,
-        cause=fact.cause,
-        policy_revision=fact.policy_revision,
-        **_assignment(fact),
+        model=payload.model,
+        alias=payload.alias,
+        from_version=payload.from_version,
+        from_digest=payload.from_digest,
+        cause=payload.cause,
+        policy_revision=payload.policy_revision,
+        **_assignment(payload),
     )
     change.time.seconds, change.time.nanos = divmod(event.time, 1_000_000_000)
     return change
@@ -48,17 +48,17 @@ def alias_of(change: v1.AliasChange, model: str = "") -> v1.Alias:
     )
 
 
-def _assignment(fact: v1.AliasMoved | v1.AliasRemoved) -> dict[str, Any]:
-    if isinstance(fact, v1.AliasRemoved):
+def _assignment(payload: v1.AliasMoved | v1.AliasRemoved) -> dict[str, Any]:
+    if isinstance(payload, v1.AliasRemoved):
         return {}
     values: dict[str, Any] = {
-        "to_version": fact.to_version,
-        "to_digest": fact.to_digest,
-        "restored_revision": fact.restored_revision,
-        "schedule_id": fact.schedule_id,
-        "evidence": fact.evidence or None,
-        "skipped_gates": fact.skipped_gates or None,
+        "to_version": payload.to_version,
+        "to_digest": payload.to_digest,
+        "restored_revision": payload.restored_revision,
+        "schedule_id": payload.schedule_id,
+        "evidence": payload.evidence or None,
+        "skipped_gates": payload.skipped_gates or None,
     }
-    if fact.HasField("expires_at"):
-        values["expires_at"] = fact.expires_at
+    if payload.HasField("expires_at"):
+        values["expires_at"] = payload.expires_at
     return values

@@ -51,8 +51,8 @@ _HELD = (
 
 def aliases_that_are_set(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[str, v1.Alias]]:
     """Aliases that name a version, with their models' origins, by model and alias."""
-    question = _HELD.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
-    return [(row.origin, _alias(row)) for row in rows.execute(question)]
+    statement = _HELD.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
+    return [(row.origin, _alias(row)) for row in rows.execute(statement)]
 
 
 def _alias(row: Row) -> v1.Alias:
@@ -87,8 +87,8 @@ def resolve(
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
     """
     asked: dict[str, object] = {"called": model, "named": alias}
-    question = rows.execute(_PRESENT, asked) if position is None else rows.execute(_PAST, asked | {"at": position})
-    row = question.first()
+    statement = rows.execute(_PRESENT, asked) if position is None else rows.execute(_PAST, asked | {"at": position})
+    row = statement.first()
     change = v1.AliasChange.FromString(row.change) if row is not None else None
     if row is None or change is None or not change.to_version:
         get_origin(rows, model)
@@ -130,7 +130,7 @@ def resolve_aliases(
         .correlate(aliases)
         .scalar_subquery()
     )
-    question = (
+    statement = (
         sa.select(aliases.c.origin, aliases.c.alias, models.c.name, alias_changes.c.change)
         .select_from(aliases)
         .join(alias_changes, alias_changes.c.position == last)
@@ -138,10 +138,10 @@ def resolve_aliases(
         .where(alias_changes.c.to_version > 0)
     )
     if request.model:
-        question = question.where(aliases.c.origin == get_origin(rows, request.model))
+        statement = statement.where(aliases.c.origin == get_origin(rows, request.model))
     if key:
-        question = question.where(behind(sorts, key[1:]))
-    found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
+        statement = statement.where(behind(sorts, key[1:]))
+    found = rows.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
     page, token = listing_page(request, found, [sort.column for sort in sorts], _alias, at)
     time = rows.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
     return v1.ResolveAliasesResponse(
@@ -158,11 +158,11 @@ def list_history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE.
     """
-    question = sa.select(alias_changes.c.position, alias_changes.c.change).where(*_history(rows, request))
+    statement = sa.select(alias_changes.c.position, alias_changes.c.change).where(*_history(rows, request))
     if key := listing_key(request, int):
-        question = question.where(alias_changes.c.position < key[0])
-    question = question.order_by(alias_changes.c.position.desc()).limit(page_size(request.page_size) + 1)
-    page, token = listing_page(request, rows.execute(question).all(), [alias_changes.c.position], _change)
+        statement = statement.where(alias_changes.c.position < key[0])
+    statement = statement.order_by(alias_changes.c.position.desc()).limit(page_size(request.page_size) + 1)
+    page, token = listing_page(request, rows.execute(statement).all(), [alias_changes.c.position], _change)
     return v1.ListAliasHistoryResponse(changes=page, next_page_token=token)
 
 
@@ -201,20 +201,20 @@ def list_intervals(
     began, ended, next_one = alias_changes, alias_changes.alias("ended"), alias_changes.alias("next_one")
     same = (next_one.c.origin == origin, next_one.c.alias == request.alias, next_one.c.position > began.c.position)
     after = sa.select(next_one.c.position).where(*same).order_by(next_one.c.position).limit(1).correlate(began)
-    question = (
+    statement = (
         sa.select(began.c.position, began.c.change, ended.c.change.label("change_after"))
         .select_from(began)
         .outerjoin(ended, ended.c.position == after.scalar_subquery())
         .where(began.c.origin == origin, began.c.alias == request.alias, began.c.to_version > 0)
     )
     if request.HasField("since"):
-        question = question.where(sa.or_(ended.c.time.is_(None), ended.c.time >= nanoseconds(request.since)))
+        statement = statement.where(sa.or_(ended.c.time.is_(None), ended.c.time >= nanoseconds(request.since)))
     if request.HasField("until"):
-        question = question.where(began.c.time < nanoseconds(request.until))
+        statement = statement.where(began.c.time < nanoseconds(request.until))
     if key := listing_key(request, int):
-        question = question.where(began.c.position < key[0])
-    question = question.order_by(began.c.position.desc()).limit(page_size(request.page_size) + 1)
-    found = rows.execute(question).all()
+        statement = statement.where(began.c.position < key[0])
+    statement = statement.order_by(began.c.position.desc()).limit(page_size(request.page_size) + 1)
+    found = rows.execute(statement).all()
     if not found:
         _check_ever_set(rows, origin, request)
     page, token = listing_page(request, found, [began.c.position], lambda row: _interval(row, now_ns))
@@ -243,12 +243,12 @@ def _interval(row: Row, now_ns: int) -> v1.AliasInterval:
 def list_schedules(rows: sa.Connection, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
     """A page of the moves that are still to come. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE."""
     sorts = [Sort(schedules.c.at), Sort(schedules.c.schedule_id, str)]
-    question = sa.select(schedules, models.c.name).join(models, models.c.origin == schedules.c.origin)
+    statement = sa.select(schedules, models.c.name).join(models, models.c.origin == schedules.c.origin)
     if request.model:
-        question = question.where(schedules.c.origin == get_origin(rows, request.model))
+        statement = statement.where(schedules.c.origin == get_origin(rows, request.model))
     if key := listing_key(request, int, str):
-        question = question.where(behind(sorts, key))
-    found = rows.execute(ordered(question, sorts).limit(page_size(request.page_size) + 1)).all()
+        statement = statement.where(behind(sorts, key))
+    found = rows.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
     page, token = listing_page(request, found, [sort.column for sort in sorts], _schedule)
     return v1.ListSchedulesResponse(schedules=page, next_page_token=token)
 

@@ -50,8 +50,8 @@ def tags_of_models(rows: sa.Connection, origins: Collection[str]) -> Mapping[str
 def former_names(rows: sa.Connection, origins: Collection[str]) -> Mapping[str, list[str]]:
     """By origin, the names that models had before, oldest first."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    question = sa.select(names.c.origin, names.c.name).join(models, models.c.origin == names.c.origin)
-    question = question.where(names.c.origin.in_(origins), names.c.name != models.c.name)
-    for row in rows.execute(question.order_by(names.c.position)):
+    statement = sa.select(names.c.origin, names.c.name).join(models, models.c.origin == names.c.origin)
+    statement = statement.where(names.c.origin.in_(origins), names.c.name != models.c.name)
+    for row in rows.execute(statement.order_by(names.c.position)):
         found[row.origin].append(row.name)
     return found

@@ -78,12 +78,12 @@ def list_models(rows: sa.Connection, request: v1.ListModelsRequest) -> v1.ListMo
     conditions = [_model_condition(rows, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
     orders = parse_order(request.order_by, MODEL_ORDERS) or (Order("name"),)
     columns = {"name": (models.c.name, str), "created": (models.c.created, int), "updated": (models.c.updated_at, int)}
-    question = sa.select(models).where(*conditions)
+    statement = sa.select(models).where(*conditions)
     if not request.show_deleted:
-        question = question.where(models.c.deleted_at.is_(None))
+        statement = statement.where(models.c.deleted_at.is_(None))
     sorts = [*_sorts(orders, columns), Sort(models.c.origin, str)]
     changed = _if_changes_lead(orders, models.c.revision)
-    page, token = walk(rows, question, request, sorts, lambda some: _models(rows, some), changed)
+    page, token = walk(rows, statement, request, sorts, lambda some: _models(rows, some), changed)
     return v1.ListModelsResponse(models=page, next_page_token=token)
 
 
@@ -170,8 +170,8 @@ def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.Li
         "updated": (versions.c.updated_at, int),
     }
     sorts = [*_sorts(orders, columns), Sort(versions.c.revision, descending=True)]
-    question, changed = _VERSIONS.where(*conditions), _if_changes_lead(orders, versions.c.changed)
-    page, token = walk(rows, question, request, sorts, lambda some: _versions(rows, some), changed)
+    statement, changed = _VERSIONS.where(*conditions), _if_changes_lead(orders, versions.c.changed)
+    page, token = walk(rows, statement, request, sorts, lambda some: _versions(rows, some), changed)
     return v1.ListVersionsResponse(versions=page, next_page_token=token)
 
 

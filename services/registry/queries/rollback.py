@@ -98,12 +98,12 @@ def _changes(
     """By alias, the newest change that meets the conditions."""
     same = (past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
     newest = sa.select(past.c.position).where(*same, *conditions).order_by(past.c.position.desc()).limit(1)
-    question = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change).select_from(aliases)
+    statement = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change).select_from(aliases)
     at = newest.correlate(aliases).scalar_subquery()
-    question = question.join(alias_changes, alias_changes.c.position == at)
+    statement = statement.join(alias_changes, alias_changes.c.position == at)
     found: dict[Key, v1.AliasChange] = {}
     for chunk in _chunks(keys):
-        for row in rows.execute(question.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
+        for row in rows.execute(statement.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
             found[row.origin, row.alias] = v1.AliasChange.FromString(row.change)
     return found
 
@@ -130,10 +130,10 @@ def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]
 def versions_of(rows: sa.Connection, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], KnownVersion]:
     """By origin and number, what is known of versions; those that never were are left out."""
     known = versions.c
-    question = sa.select(known.origin, known.version, known.digest, known.deleted_at, known.status, known.run_id)
+    statement = sa.select(known.origin, known.version, known.digest, known.deleted_at, known.status, known.run_id)
     found: dict[tuple[str, int], KnownVersion] = {}
     for chunk in _chunks(keys):
-        for row in rows.execute(question.where(sa.tuple_(known.origin, known.version).in_(chunk))):
+        for row in rows.execute(statement.where(sa.tuple_(known.origin, known.version).in_(chunk))):
             is_deleted = row.deleted_at is not None
             found[row.origin, row.version] = KnownVersion(row.digest, is_deleted, row.status, row.run_id)
     return found

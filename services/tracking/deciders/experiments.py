@@ -15,7 +15,7 @@ from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM
 from services.tracking.deciders.labels import Labels, added, changed, check_removed, check_tags, tag_changes
-from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, Room
+from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, SizeBudget
 from services.validation import check_text
 
 LONGEST_NAME = 500
@@ -27,7 +27,7 @@ class Experiment:
 
     name: str
     tags: Labels = field(default_factory=HashTrieMap)
-    room: Room = field(default_factory=Room)
+    budget: SizeBudget = field(default_factory=SizeBudget)
     deleted: bool = False
 
 
@@ -80,7 +80,7 @@ def _check_name(name: str) -> None:
     check_text(name, "the experiment's name", LONGEST_NAME, "INVALID_NAME")
 
 
-def _check_growth(experiment_id: str, after: Room, before: Room) -> None:
+def _check_growth(experiment_id: str, after: SizeBudget, before: SizeBudget) -> None:
     after.check_growth(before, LARGEST_EXPERIMENT, "EXPERIMENT_FULL", experiment=experiment_id)
 
 
@@ -89,7 +89,7 @@ def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence
     check_tags(command.tags)
     _check_free(state, command.name)
     number = str(len(state.by_id) + 1)
-    _check_growth(number, Room().put_labels("tag", command.tags), Room())
+    _check_growth(number, SizeBudget().put_labels("tag", command.tags), SizeBudget())
     return [v1.ExperimentCreated(experiment_id=number, name=command.name, tags=command.tags)]
 
 
@@ -110,7 +110,7 @@ def _change_tags(command: v1.ChangeExperimentTagsRequest, state: Experiments) ->
     changes = tag_changes(held.tags, command.set, command.remove)
     if not changes:
         return []
-    _check_growth(command.experiment_id, held.room.change_tags(changes), held.room)
+    _check_growth(command.experiment_id, held.budget.change_tags(changes), held.budget)
     return [v1.ExperimentTagsChanged(experiment_id=command.experiment_id, changes=changes)]
 
 
@@ -141,27 +141,27 @@ def evolve(state: Experiments, event: RecordedEvent) -> Experiments:
     return _EVOLVE[type(event.data)](state, event.data)
 
 
-def _created(state: Experiments, fact: v1.ExperimentCreated) -> Experiments:
-    tags, room = added(HashTrieMap(), fact.tags), Room().put_labels("tag", fact.tags)
-    return _put(state, fact.experiment_id, Experiment(fact.name, tags, room))
+def _created(state: Experiments, payload: v1.ExperimentCreated) -> Experiments:
+    tags, budget = added(HashTrieMap(), payload.tags), SizeBudget().put_labels("tag", payload.tags)
+    return _put(state, payload.experiment_id, Experiment(payload.name, tags, budget))
 
 
-def _renamed(state: Experiments, fact: v1.ExperimentRenamed) -> Experiments:
-    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], name=fact.to_name))
+def _renamed(state: Experiments, payload: v1.ExperimentRenamed) -> Experiments:
+    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], name=payload.to_name))
 
 
-def _retagged(state: Experiments, fact: v1.ExperimentTagsChanged) -> Experiments:
-    held = state.by_id[fact.experiment_id]
-    tags, room = changed(held.tags, fact.changes), held.room.change_tags(fact.changes)
-    return _put(state, fact.experiment_id, replace(held, tags=tags, room=room))
+def _retagged(state: Experiments, payload: v1.ExperimentTagsChanged) -> Experiments:
+    held = state.by_id[payload.experiment_id]
+    tags, budget = changed(held.tags, payload.changes), held.budget.change_tags(payload.changes)
+    return _put(state, payload.experiment_id, replace(held, tags=tags, budget=budget))
 
 
-def _deleted(state: Experiments, fact: v1.ExperimentDeleted) -> Experiments:
-    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], deleted=True))
+def _deleted(state: Experiments, payload: v1.ExperimentDeleted) -> Experiments:
+    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=True))
 
 
-def _restored(state: Experiments, fact: v1.ExperimentRestored) -> Experiments:
-    return _put(state, fact.experiment_id, replace(state.by_id[fact.experiment_id], deleted=False))
+def _restored(state: Experiments, payload: v1.ExperimentRestored) -> Experiments:
+    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=False))
 
 
 def _put(state: Experiments, experiment_id: str, new: Experiment) -> Experiments:

@@ -24,7 +24,7 @@ from services.tracking.deciders.labels import (
     new_params,
     tag_changes,
 )
-from services.tracking.deciders.size_limits import LARGEST_LOGGED_MODEL, Room
+from services.tracking.deciders.size_limits import LARGEST_LOGGED_MODEL, SizeBudget
 from services.validation import check_digest, check_id, check_logged_model_id, check_text
 
 LONGEST_NAME = 500
@@ -49,7 +49,7 @@ class LoggedModelState:
     digest: str = ""
     params: Labels = field(default_factory=HashTrieMap)
     tags: Labels = field(default_factory=HashTrieMap)
-    room: Room = field(default_factory=Room)
+    budget: SizeBudget = field(default_factory=SizeBudget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Create:
     """A request to create a logged model, and why it cannot be done in any case."""
 
     request: v1.CreateLoggedModelRequest
-    why_not: Rejected | None = None
+    rejection: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class LogFiles:
     request: v1.LogLoggedModelArtifactRequest
     size_bytes: int = 0
     file_count: int = 0
-    why_not: Rejected | None = None
+    rejection: Rejected | None = None
 
 
 def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
@@ -83,9 +83,9 @@ def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
     if rule is None:
         raise TypeError(f"not a command of a logged model: {type(command).__name__}")
     events = rule(command, state)
-    after = reduce(_shown, events, state.room)
-    if after is not state.room:
-        after.check_growth(state.room, LARGEST_LOGGED_MODEL, "LOGGED_MODEL_FULL", model_id=events[0].model_id)  # type: ignore[attr-defined]
+    after = reduce(_shown, events, state.budget)
+    if after is not state.budget:
+        after.check_growth(state.budget, LARGEST_LOGGED_MODEL, "LOGGED_MODEL_FULL", model_id=events[0].model_id)  # type: ignore[attr-defined]
     return events
 
 
@@ -101,8 +101,8 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
     if state.status != v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
         words = f"logged model {request.model_id} exists"
         raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", words, model_id=request.model_id)
-    if command.why_not:
-        raise command.why_not
+    if command.rejection:
+        raise command.rejection
     created = v1.LoggedModelCreated(
         model_id=request.model_id,
         experiment_id=request.experiment_id,
@@ -139,8 +139,8 @@ def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[Message]:
     request = command.request
     check_digest(request.digest)
     _check_live(request.model_id, state)
-    if command.why_not:
-        raise command.why_not
+    if command.rejection:
+        raise command.rejection
     if request.digest == state.digest:
         return []
     logged = v1.LoggedModelArtifactLogged(
@@ -198,34 +198,34 @@ _RULES: Mapping[type, Callable[[Any, LoggedModelState], Sequence[Message]]] = {
 def evolve(state: LoggedModelState, event: RecordedEvent) -> LoggedModelState:
     """The logged model after an event."""
     after = _EVOLVE[type(event.data)](state, event.data)
-    room = _shown(state.room, event.data)
-    return after if room is state.room else replace(after, room=room)
+    budget = _shown(state.budget, event.data)
+    return after if budget is state.budget else replace(after, budget=budget)
 
 
-def _created(_: LoggedModelState, fact: v1.LoggedModelCreated) -> LoggedModelState:
-    params, tags = added(HashTrieMap(), fact.params), added(HashTrieMap(), fact.tags)
+def _created(_: LoggedModelState, payload: v1.LoggedModelCreated) -> LoggedModelState:
+    params, tags = added(HashTrieMap(), payload.params), added(HashTrieMap(), payload.tags)
     return LoggedModelState(v1.LOGGED_MODEL_STATUS_PENDING, params=params, tags=tags)
 
 
-def _shown(room: Room, event: Message) -> Room:
+def _shown(budget: SizeBudget, event: Message) -> SizeBudget:
     """What is shown of a logged model after an event."""
     match event:
         case v1.LoggedModelCreated():
-            return room.put_labels("param", event.params).put_labels("tag", event.tags)
+            return budget.put_labels("param", event.params).put_labels("tag", event.tags)
         case v1.LoggedModelParamsLogged():
-            return room.put_labels("param", event.params)
+            return budget.put_labels("param", event.params)
         case v1.LoggedModelTagsChanged():
-            return room.change_tags(event.changes)
+            return budget.change_tags(event.changes)
         case _:
-            return room
+            return budget
 
 
 _EVOLVE: Mapping[type[Message], Callable[[LoggedModelState, Any], LoggedModelState]] = {
     v1.LoggedModelCreated: _created,
-    v1.LoggedModelParamsLogged: lambda state, fact: replace(state, params=added(state.params, fact.params)),
-    v1.LoggedModelTagsChanged: lambda state, fact: replace(state, tags=changed(state.tags, fact.changes)),
-    v1.LoggedModelArtifactLogged: lambda state, fact: replace(state, digest=fact.digest),
-    v1.LoggedModelFinalized: lambda state, fact: replace(state, status=fact.status),
+    v1.LoggedModelParamsLogged: lambda state, payload: replace(state, params=added(state.params, payload.params)),
+    v1.LoggedModelTagsChanged: lambda state, payload: replace(state, tags=changed(state.tags, payload.changes)),
+    v1.LoggedModelArtifactLogged: lambda state, payload: replace(state, digest=payload.digest),
+    v1.LoggedModelFinalized: lambda state, payload: replace(state, status=payload.status),
     v1.LoggedModelDeleted: lambda state, _: replace(state, deleted=True),
     v1.LoggedModelRestored: lambda state, _: replace(state, deleted=False),
 }

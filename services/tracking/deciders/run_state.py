@@ -13,7 +13,7 @@ from eventstore.event import RecordedEvent
 from rollforward import v1
 from services.tracking import metrics_stream, run_stream
 from services.tracking.deciders.labels import Labels, added
-from services.tracking.deciders.size_limits import Room
+from services.tracking.deciders.size_limits import SizeBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class RunState:
     deleted: bool = False
     params: Labels = field(default_factory=HashTrieMap)
     artifacts: Labels = field(default_factory=HashTrieMap)
-    room: Room = field(default_factory=Room)
+    budget: SizeBudget = field(default_factory=SizeBudget)
 
     @property
     def watched_over(self) -> bool:
@@ -48,29 +48,31 @@ class RunState:
 def evolve(state: RunState, event: RecordedEvent) -> RunState:
     """The run after an event."""
     after = _EVOLVE[type(event.data)](state, event.data)
-    room = shown(state.room, event.data)
-    return after if room is state.room else replace(after, room=room)
+    budget = shown(state.budget, event.data)
+    return after if budget is state.budget else replace(after, budget=budget)
 
 
-def _started(_: RunState, fact: v1.RunStarted) -> RunState:
-    status = v1.RUN_STATUS_SCHEDULED if fact.scheduled else v1.RUN_STATUS_RUNNING
-    return RunState(status, fact.name, fact.description, fact.heartbeat)
+def _started(_: RunState, payload: v1.RunStarted) -> RunState:
+    status = v1.RUN_STATUS_SCHEDULED if payload.scheduled else v1.RUN_STATUS_RUNNING
+    return RunState(status, payload.name, payload.description, payload.heartbeat)
 
 
-def _logged(state: RunState, fact: v1.RunLogged) -> RunState:
-    return replace(state, params=added(state.params, fact.params)) if fact.params else state
+def _logged(state: RunState, payload: v1.RunLogged) -> RunState:
+    return replace(state, params=added(state.params, payload.params)) if payload.params else state
 
 
 _EVOLVE: Mapping[type[Message], Callable[[RunState, Any], RunState]] = {
     v1.RunStarted: _started,
-    v1.RunRenamed: lambda state, fact: replace(state, name=fact.to_name),
-    v1.RunDescribed: lambda state, fact: replace(state, description=fact.description),
+    v1.RunRenamed: lambda state, payload: replace(state, name=payload.to_name),
+    v1.RunDescribed: lambda state, payload: replace(state, description=payload.description),
     v1.RunLogged: _logged,
     v1.RunInputsLogged: lambda state, _: state,
     v1.RunOutputsLogged: lambda state, _: state,
     v1.MetricsLogged: lambda state, _: state,
-    v1.ArtifactLogged: lambda state, fact: replace(state, artifacts=state.artifacts.insert(fact.path, fact.digest)),
-    v1.RunFinished: lambda state, fact: replace(state, status=fact.status),
+    v1.ArtifactLogged: lambda state, payload: replace(
+        state, artifacts=state.artifacts.insert(payload.path, payload.digest)
+    ),
+    v1.RunFinished: lambda state, payload: replace(state, status=payload.status),
     v1.RunResumed: lambda state, _: replace(state, status=v1.RUN_STATUS_RUNNING),
     v1.RunLost: lambda state, _: replace(state, status=v1.RUN_STATUS_LOST),
     v1.RunDeleted: lambda state, _: replace(state, deleted=True),
@@ -78,33 +80,37 @@ _EVOLVE: Mapping[type[Message], Callable[[RunState, Any], RunState]] = {
 }
 
 
-def shown(room: Room, event: Message) -> Room:
+def shown(budget: SizeBudget, event: Message) -> SizeBudget:
     """What is shown of a run after an event, but its metrics, its name and its description."""
     show = _SHOWN.get(type(event))
-    return show(room, event) if show else room
+    return show(budget, event) if show else budget
 
 
-def _show_labels(room: Room, fact: v1.RunLogged) -> Room:
-    for key in fact.removed_tags:
-        room = room.drop(("tag", key))
-    return room.put_labels("param", fact.params).put_labels("tag", fact.tags)
+def _show_labels(budget: SizeBudget, payload: v1.RunLogged) -> SizeBudget:
+    for key in payload.removed_tags:
+        budget = budget.drop(("tag", key))
+    return budget.put_labels("param", payload.params).put_labels("tag", payload.tags)
 
 
-def _show_artifact(room: Room, fact: v1.ArtifactLogged) -> Room:
-    view = v1.RunArtifact(path=fact.path, digest=fact.digest, size_bytes=fact.size_bytes, file_count=fact.file_count)
-    return room.put([(("artifact", fact.path), view.ByteSize())])
+def _show_artifact(budget: SizeBudget, payload: v1.ArtifactLogged) -> SizeBudget:
+    view = v1.RunArtifact(
+        path=payload.path, digest=payload.digest, size_bytes=payload.size_bytes, file_count=payload.file_count
+    )
+    return budget.put([(("artifact", payload.path), view.ByteSize())])
 
 
-def _show_inputs(room: Room, fact: v1.RunInputsLogged) -> Room:
-    return room.put((("input", one.dataset.name, one.dataset.digest), one.ByteSize()) for one in fact.inputs)
+def _show_inputs(budget: SizeBudget, payload: v1.RunInputsLogged) -> SizeBudget:
+    return budget.put((("input", one.dataset.name, one.dataset.digest), one.ByteSize()) for one in payload.inputs)
 
 
-def _show_outputs(room: Room, fact: v1.RunOutputsLogged) -> Room:
-    return room.put((("output", one.model_id), one.ByteSize()) for one in fact.outputs)
+def _show_outputs(budget: SizeBudget, payload: v1.RunOutputsLogged) -> SizeBudget:
+    return budget.put((("output", one.model_id), one.ByteSize()) for one in payload.outputs)
 
 
-_SHOWN: Mapping[type[Message], Callable[[Room, Any], Room]] = {
-    v1.RunStarted: lambda room, fact: room.put([(("source",), fact.source.ByteSize())]).put_labels("tag", fact.tags),
+_SHOWN: Mapping[type[Message], Callable[[SizeBudget, Any], SizeBudget]] = {
+    v1.RunStarted: lambda budget, payload: budget.put([(("source",), payload.source.ByteSize())]).put_labels(
+        "tag", payload.tags
+    ),
     v1.RunLogged: _show_labels,
     v1.ArtifactLogged: _show_artifact,
     v1.RunInputsLogged: _show_inputs,

@@ -39,7 +39,7 @@ class Start:
     """A request to start a run, and why it cannot be done in any case."""
 
     request: v1.StartRunRequest
-    why_not: Rejected | None = None
+    rejection: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class LogArtifact:
     request: v1.LogArtifactRequest
     size_bytes: int = 0
     file_count: int = 0
-    why_not: Rejected | None = None
+    rejection: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ def decide(command: object, state: RunState) -> Sequence[Message]:
     if rule is None:
         raise TypeError(f"not a command of a run: {type(command).__name__}")
     events = rule(command, state)
-    after = reduce(shown, events, state.room)
-    if after is not state.room:
-        after.check_growth(state.room, LARGEST_RUN, "RUN_FULL", run_id=events[0].run_id)  # type: ignore[attr-defined]
+    after = reduce(shown, events, state.budget)
+    if after is not state.budget:
+        after.check_growth(state.budget, LARGEST_RUN, "RUN_FULL", run_id=events[0].run_id)  # type: ignore[attr-defined]
     return events
 
 
@@ -91,8 +91,8 @@ def _start(command: Start, state: RunState) -> Sequence[Message]:
     check_source(request.source)
     if state.status != v1.RUN_STATUS_UNSPECIFIED:
         raise Rejected(Kind.EXISTS, "RUN_EXISTS", f"run {request.run_id} exists", run_id=request.run_id)
-    if command.why_not:
-        raise command.why_not
+    if command.rejection:
+        raise command.rejection
     started = v1.RunStarted(
         run_id=request.run_id,
         experiment_id=request.experiment_id,
@@ -118,7 +118,7 @@ def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
     if not command.series:  # what a job under way has measured is not lost with its run
         _check_not_deleted(command.run_id, state)
     new = new_params(command.params, state.params, run_id=command.run_id)
-    removed = sorted(key for key in set(command.removed_tags) if ("tag", key) in state.room.parts)
+    removed = sorted(key for key in set(command.removed_tags) if ("tag", key) in state.budget.parts)
     events: list[Message] = []
     if new or command.tags or removed:
         events.append(v1.RunLogged(run_id=command.run_id, params=new, tags=command.tags, removed_tags=removed))
@@ -161,8 +161,8 @@ def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
     if request.path:
         check_paths([request.path])
     _check_not_deleted(request.run_id, state)
-    if command.why_not:
-        raise command.why_not
+    if command.rejection:
+        raise command.rejection
     if state.artifacts.get(request.path) == request.digest:
         return []
     logged = v1.ArtifactLogged(

@@ -25,37 +25,39 @@ _FRAME = 11  # bytes around a part, at most: a field's number and length, twice 
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class SizeBudget:
     """What is shown of one thing: the bytes that each part takes in an answer, and all of them together."""
 
     parts: HashTrieMap[Part, int] = field(default_factory=HashTrieMap)
     taken: int = 0
 
-    def put(self, new: Iterable[tuple[Part, int]]) -> Room:
+    def put(self, new: Iterable[tuple[Part, int]]) -> SizeBudget:
         """With parts of so many bytes, in place of what was there."""
         parts, taken = self.parts, self.taken
         for part, size in new:
             taken += size + _FRAME - parts.get(part, 0)
             parts = parts.insert(part, size + _FRAME)
-        return Room(parts, taken)
+        return SizeBudget(parts, taken)
 
-    def drop(self, part: Part) -> Room:
+    def drop(self, part: Part) -> SizeBudget:
         """Without a part."""
-        return Room(self.parts.discard(part), self.taken - self.parts.get(part, 0))
+        return SizeBudget(self.parts.discard(part), self.taken - self.parts.get(part, 0))
 
-    def put_labels(self, kind: str, labels: Mapping[str, str]) -> Room:
+    def put_labels(self, kind: str, labels: Mapping[str, str]) -> SizeBudget:
         """With parameters or tags."""
         return self.put(((kind, key), len(key.encode()) + len(value.encode())) for key, value in labels.items())
 
-    def change_tags(self, changes: Iterable[v1.TagChange]) -> Room:
+    def change_tags(self, changes: Iterable[v1.TagChange]) -> SizeBudget:
         """With tags as they are after changes."""
-        room = self
+        budget = self
         for change in changes:
             put = change.HasField("to_value")
-            room = room.put_labels("tag", {change.key: change.to_value}) if put else room.drop(("tag", change.key))
-        return room
+            budget = (
+                budget.put_labels("tag", {change.key: change.to_value}) if put else budget.drop(("tag", change.key))
+            )
+        return budget
 
-    def check_growth(self, before: Room, most: int, reason: str, **about: Any) -> None:
+    def check_growth(self, before: SizeBudget, most: int, reason: str, **about: Any) -> None:
         """Raises `Rejected` with this reason when more is shown than before, and more than there may be."""
         if self.taken > max(most, before.taken):
             words = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"

@@ -81,14 +81,14 @@ class Batch:
         """A logged model that began."""
         self._memory.models[model_id] = number
 
-    def add_points(self, position: int, fact: v1.MetricsLogged) -> None:
+    def add_points(self, position: int, payload: v1.MetricsLogged) -> None:
         """Points of a run; those that are about a logged model count for it too, if it had begun."""
-        known = self._memory.runs.get(fact.run_id)
+        known = self._memory.runs.get(payload.run_id)
         if known is None:
             return
         number, experiment = known
         self._experiments[number] = experiment
-        for series in fact.series:
+        for series in payload.series:
             added = columns(series)
             self._points[number, series.key].append(added)
             self._size += len(added[0])
@@ -124,14 +124,14 @@ class Batch:
 
     def _find_runs(self, asked: Set[str]) -> None:
         missing = _missing(self._memory.runs, asked)
-        question = sa.select(runs.c.run_id, runs.c.run, runs.c.experiment)
-        for run_id, number, experiment in _found(self._rows, question, runs.c.run_id, missing):
+        statement = sa.select(runs.c.run_id, runs.c.run, runs.c.experiment)
+        for run_id, number, experiment in _found(self._rows, statement, runs.c.run_id, missing):
             self._memory.runs[run_id] = (number, experiment)
 
     def _find_models(self, asked: Set[str]) -> None:
         missing = _missing(self._memory.models, asked)
-        question = sa.select(models.c.model_id, models.c.model)
-        for model_id, number in _found(self._rows, question, models.c.model_id, missing):
+        statement = sa.select(models.c.model_id, models.c.model)
+        for model_id, number in _found(self._rows, statement, models.c.model_id, missing):
             self._memory.models[model_id] = number
 
 
@@ -149,6 +149,6 @@ def _missing(known: OrderedDict[str, Any], asked: Iterable[str]) -> Sequence[str
     return missing
 
 
-def _found(rows: sa.Connection, question: sa.Select[Any], column: sa.Column[str], ids: Sequence[str]) -> Iterable[Any]:
+def _found(rows: sa.Connection, statement: sa.Select[Any], column: sa.Column[str], ids: Sequence[str]) -> Iterable[Any]:
     for at in range(0, len(ids), _ASKED):
-        yield from rows.execute(question.where(column.in_(ids[at : at + _ASKED])))
+        yield from rows.execute(statement.where(column.in_(ids[at : at + _ASKED])))

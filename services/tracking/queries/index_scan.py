@@ -31,7 +31,7 @@ _METRIC, _RUN = metrics.alias("walked"), runs.alias("walked")
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class Segment:
     """A part of the order: rows of `source` for which `where` holds, by `value` if it is not always the same, then run.
 
     `rank` is where it stands among all parts that there may be. `within` are what else must hold of the value, by
@@ -50,10 +50,10 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ScanPlan:
     """An order that indexes have, phase by phase; `ranked` if keys name the rank of the phase."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[Segment, ...]
     descending: bool
     ranked: bool
 
@@ -66,52 +66,54 @@ def leads(order: Order, how: Comparison) -> bool:
 _TIMES = {"start_time": _RUN.c.start_time, "end_time": _RUN.c.end_time}
 
 
-def way_of(order: Order, comparisons: Sequence[Comparison]) -> Way | None:
+def way_of(order: Order, comparisons: Sequence[Comparison]) -> ScanPlan | None:
     """The way to walk in an order, as far as the comparisons let it lead; None when no index has the order."""
     about = [how for how in comparisons if leads(order, how)]
     phases = _phases(order, about)
-    return Way(phases, order.descending, ranked=len(phases) > 1) if phases else None
+    return ScanPlan(phases, order.descending, ranked=len(phases) > 1) if phases else None
 
 
-def _phases(order: Order, about: Sequence[Comparison]) -> tuple[Phase, ...]:
+def _phases(order: Order, about: Sequence[Comparison]) -> tuple[Segment, ...]:
     if order.field == "metrics":
         return _by_metric(order, about)
     if order.field == "run_name":
-        return (Phase(_RUN, _RUN.c.name),)
+        return (Segment(_RUN, _RUN.c.name),)
     return _by_time(_TIMES[order.field], about) if order.field in _TIMES else ()
 
 
-def _by_time(value: sa.ColumnElement[int], about: Sequence[Comparison]) -> tuple[Phase, ...]:
-    known = Phase(_RUN, value, within=tuple((how.operator, compared_time(value, how)) for how in about))
+def _by_time(value: sa.ColumnElement[int], about: Sequence[Comparison]) -> tuple[Segment, ...]:
+    known = Segment(_RUN, value, within=tuple((how.operator, compared_time(value, how)) for how in about))
     if value is _RUN.c.start_time:
         return (known,)
     none = (sa.false(),) if about else (value.is_(None),)
     nothing = sa.literal(0, sa.BigInteger())
-    return known, Phase(_RUN, nothing, none, by_value=False, rank=MISSING, blank=value)
+    return known, Segment(_RUN, nothing, none, by_value=False, rank=MISSING, blank=value)
 
 
-def _by_metric(order: Order, about: Sequence[Comparison]) -> tuple[Phase, ...]:
+def _by_metric(order: Order, about: Sequence[Comparison]) -> tuple[Segment, ...]:
     value, named = _METRIC.c.value, _METRIC.c.key == order.key
     nothing: sa.ColumnElement[float] = sa.literal(0.0, sa.Double())
     within = tuple((how.operator, compared_metric(value, how)) for how in about)
     different = tuple(value.is_not(None) for how in about if how.operator == "!=")
-    numbers = Phase(_METRIC, value, (named, *different), within)
-    nan = Phase(_METRIC, nothing, (named, value.is_(None)), within, by_value=False, rank=NAN, blank=value)
+    numbers = Segment(_METRIC, value, (named, *different), within)
+    nan = Segment(_METRIC, nothing, (named, value.is_(None)), within, by_value=False, rank=NAN, blank=value)
     logged = sa.select(sa.literal(1)).where(metrics.c.run == runs.c.run, metrics.c.key == order.key).exists()
     none = (sa.false(),) if about else ()
-    missing = Phase(_RUN, nothing, none, besides=(~logged,), by_value=False, rank=MISSING)
+    missing = Segment(_RUN, nothing, none, besides=(~logged,), by_value=False, rank=MISSING)
     return numbers, nan, missing
 
 
-class Walk:
+class IndexScan:
     """A walk through the runs of some experiments that fulfil conditions."""
 
-    def __init__(self, rows: sa.Connection, way: Way, scope: Scope, where: Sequence[sa.ColumnElement[bool]]) -> None:
+    def __init__(
+        self, rows: sa.Connection, way: ScanPlan, scope: Scope, where: Sequence[sa.ColumnElement[bool]]
+    ) -> None:
         self._rows = rows
         self._way = way
         self._scope = scope
         self._where = where
-        self._behind, self._upto = (operator.lt, operator.ge) if way.descending else (operator.gt, operator.le)
+        self._behind, self._until = (operator.lt, operator.ge) if way.descending else (operator.gt, operator.le)
         # In front of all runs with the same value, and behind them.
         self._front, self._end = _NO_RUN[::-1] if way.descending else _NO_RUN
 
@@ -159,7 +161,7 @@ class Walk:
             parts += [part.with_only_columns(phase.source.c.run) for part in some]
         return sa.union(*parts)
 
-    def _step(self, phase: Phase, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
+    def _step(self, phase: Segment, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
         """What is found among the next rows, and the last one of them; None when that was the end of the phase."""
         numbers, last = self._ahead(phase, after)
         if not numbers:
@@ -176,10 +178,10 @@ class Walk:
         found = self._places(fulfilling.order_by(*self._order(phase, *ahead.c)).limit(wanted))
         return found, last if len(found) == wanted else next(iter(self._places(end)), last)
 
-    def _places(self, question: sa.Select[Any]) -> list[Place]:
-        return [(value, run) for value, run in self._rows.execute(question).all()]
+    def _places(self, statement: sa.Select[Any]) -> list[Place]:
+        return [(value, run) for value, run in self._rows.execute(statement).all()]
 
-    def _ahead(self, phase: Phase, after: Place | None) -> tuple[Sequence[int], Place | None]:
+    def _ahead(self, phase: Segment, after: Place | None) -> tuple[Sequence[int], Place | None]:
         """The experiments that the next rows are of, and where rows of others come in."""
         if self._scope.few is not None:
             return self._scope.few, None
@@ -188,18 +190,18 @@ class Walk:
         first = self._in_order(phase, first, phase.value, run).limit(1).correlate(experiments)
         of_each = sa.select(experiments.c.number, first.scalar_subquery().label("run"))
         heads = of_each.where(self._scope.where).subquery("heads")
-        question = sa.select(heads.c.number, phase.value.label("value"), heads.c.run)
-        question = question.join(phase.source, run == heads.c.run).where(*phase.where)
-        found = self._rows.execute(question.order_by(*self._order(phase, phase.value, run)).limit(FEW + 1)).all()
+        statement = sa.select(heads.c.number, phase.value.label("value"), heads.c.run)
+        statement = statement.join(phase.source, run == heads.c.run).where(*phase.where)
+        found = self._rows.execute(statement.order_by(*self._order(phase, phase.value, run)).limit(FEW + 1)).all()
         last = (found[-1].value, found[-1].run) if len(found) > FEW else None
         return [row.number for row in found], last
 
-    def _fulfil(self, phase: Phase, run: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    def _fulfil(self, phase: Segment, run: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         same = runs.c.run == run
         return sa.select(sa.literal(1)).select_from(runs).where(same, *self._where, *phase.besides).exists()
 
     def _merged(
-        self, phase: Phase, numbers: Sequence[int], after: Place | None, last: Place | None, many: int, *where: Any
+        self, phase: Segment, numbers: Sequence[int], after: Place | None, last: Place | None, many: int, *where: Any
     ) -> sa.Select[Any]:
         """The first places of some experiments, in order."""
         parts = [self._part(phase, number, after, last).where(*where) for number in numbers]
@@ -211,7 +213,7 @@ class Walk:
         merged = sa.union_all(*parts).subquery("merged")
         return sa.select(merged).order_by(*self._order(phase, *merged.c)).limit(many)
 
-    def _part(self, phase: Phase, number: Any, after: Place | None, last: Place | None) -> sa.Select[Any]:
+    def _part(self, phase: Segment, number: Any, after: Place | None, last: Place | None) -> sa.Select[Any]:
         part = sa.select(phase.value.label("value"), phase.source.c.run.label("run"))
         part = part.where(phase.source.c.experiment == number, *phase.where)
         # Only one bound to begin at: SQLite might use another one and read all that comes before a page.
@@ -220,25 +222,25 @@ class Walk:
         if after:
             within.append(self._compared(phase, after, self._behind))
         if last:
-            within.append(self._compared(phase, last, self._upto))
+            within.append(self._compared(phase, last, self._until))
         if phase.by_value and not within:
             within.append(phase.value.is_not(None))
         return part.where(*within)
 
     @staticmethod
-    def _compared(phase: Phase, place: Place, sign: Callable[[Any, Any], Any]) -> Any:
+    def _compared(phase: Segment, place: Place, sign: Callable[[Any, Any], Any]) -> Any:
         run = sa.literal(place[1], sa.BigInteger())
         if not phase.by_value:
             return sign(phase.source.c.run, run)
         value = sa.literal(place[0], phase.value.type)
         return sign(sa.tuple_(phase.value, phase.source.c.run), sa.tuple_(value, run))
 
-    def _in_order(self, phase: Phase, part: sa.Select[Any], value: Any, run: Any) -> sa.Select[Any]:
+    def _in_order(self, phase: Segment, part: sa.Select[Any], value: Any, run: Any) -> sa.Select[Any]:
         # PostgreSQL does not see by itself that all blanks are alike.
         blank = [] if phase.blank is None else [phase.blank]
         return part.order_by(*self._directed(*blank), *self._order(phase, value, run))
 
-    def _order(self, phase: Phase, value: Any, run: Any) -> list[Any]:
+    def _order(self, phase: Segment, value: Any, run: Any) -> list[Any]:
         return self._directed(value, run) if phase.by_value else self._directed(run)
 
     def _directed(self, *columns: Any) -> list[Any]:

@@ -78,9 +78,9 @@ def page_of_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest)
     orders = parse_order(request.order_by, EXPERIMENT_ORDERS)
     number = Sort(experiments.c.number, int, _last_descends(orders))
     sorts = [*(_plain(at, _EXPERIMENT_COLUMNS[order.field], order) for at, order in enumerate(orders)), number]
-    question = sa.select(*(sort.column for sort in sorts)).where(*conditions)
-    question = question.where(*_alive(request.lifecycle, experiments.c.deleted))
-    return walk(rows, question, request, sorts, lambda some: experiments_of(rows, [row.number for row in some]))
+    statement = sa.select(*(sort.column for sort in sorts)).where(*conditions)
+    statement = statement.where(*_alive(request.lifecycle, experiments.c.deleted))
+    return walk(rows, statement, request, sorts, lambda some: experiments_of(rows, [row.number for row in some]))
 
 
 def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> tuple[Sequence[v1.LoggedModel], str]:
@@ -95,11 +95,11 @@ def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> 
     scope = scope_of(rows, set(request.experiment_ids), request.lifecycle)
     sorts = [sort for at, order in enumerate(orders) for sort in _model_sorts(at, order, request.datasets)]
     sorts.append(Sort(models.c.model, int, _last_descends(orders)))
-    question = sa.select(*(sort.column for sort in sorts))
-    question = question.join_from(models, experiments, experiments.c.number == models.c.experiment)
-    question = question.where(scope.holds(models.c.experiment), *_model_conditions(rows, request, comparisons))
-    question = question.where(*_alive(request.lifecycle, sa.or_(models.c.deleted, experiments.c.deleted)))
-    return walk(rows, question, request, sorts, lambda some: models_of(rows, [row.model for row in some]))
+    statement = sa.select(*(sort.column for sort in sorts))
+    statement = statement.join_from(models, experiments, experiments.c.number == models.c.experiment)
+    statement = statement.where(scope.holds(models.c.experiment), *_model_conditions(rows, request, comparisons))
+    statement = statement.where(*_alive(request.lifecycle, sa.or_(models.c.deleted, experiments.c.deleted)))
+    return walk(rows, statement, request, sorts, lambda some: models_of(rows, [row.model for row in some]))
 
 
 def _check_datasets(datasets: Sequence[v1.Dataset]) -> None:
@@ -162,12 +162,12 @@ def _model(rows: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset])
 
 def _measured(datasets: Sequence[v1.Dataset]) -> sa.Select[Any]:
     """The metrics of a logged model that were measured on some datasets; all without any."""
-    question = sa.select(model_metrics.c.value).where(model_metrics.c.model == models.c.model)
+    statement = sa.select(model_metrics.c.value).where(model_metrics.c.model == models.c.model)
     ways = []
     for dataset in datasets:
         same = model_metrics.c.dataset_name == dataset.name
         ways.append(sa.and_(same, model_metrics.c.dataset_digest == dataset.digest) if dataset.digest else same)
-    return question.where(sa.or_(*ways)) if ways else question
+    return statement.where(sa.or_(*ways)) if ways else statement
 
 
 def _model_sorts(at: int, order: Order, datasets: Sequence[v1.Dataset]) -> list[Sort]:

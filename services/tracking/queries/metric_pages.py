@@ -54,12 +54,12 @@ def add_model_metrics(view: v1.LoggedModel, rows: Iterable[Row], *, incomplete: 
         rows: Its metrics by key, run and dataset.
         incomplete: Whether it has more metrics than were read.
     """
-    room = MAX_ROW_BYTES - view.ByteSize()
+    budget = MAX_ROW_BYTES - view.ByteSize()
     last = None
     for row in rows:
         metric = model_metric(row)
-        room -= metric.ByteSize() + 8
-        if room < 0:
+        budget -= metric.ByteSize() + 8
+        if budget < 0:
             incomplete = True
             break
         view.metrics.append(metric)
@@ -84,39 +84,39 @@ def model_metric(row: Row) -> v1.LoggedModelMetric:
 
 def run_metrics(rows: sa.Connection, run: int, size: int, token: str) -> v1.ListRunMetricsResponse:
     """Read a page of a run's metrics, by name. Raises `Rejected` INVALID_PAGE."""
-    question = sa.select(*SUMMARY).where(metrics.c.run == run)
+    statement = sa.select(*SUMMARY).where(metrics.c.run == run)
     if key := key_of(token, str):
-        question = question.where(metrics.c.key > key[0])
+        statement = statement.where(metrics.c.key > key[0])
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = rows.execute(question.order_by(metrics.c.key).limit(size + 1)).all()
+    found = rows.execute(statement.order_by(metrics.c.key).limit(size + 1)).all()
     page = v1.ListRunMetricsResponse()
-    room = LARGEST_BYTES
+    budget = LARGEST_BYTES
     for before, row in zip([None, *found], found, strict=False):
-        if before is not None and (room < 0 or len(page.metrics) == size):
+        if before is not None and (budget < 0 or len(page.metrics) == size):
             page.next_page_token = token_of([before.key])
             break
         summarize(page.metrics[row.key], row)
-        room -= len(row.key.encode()) + page.metrics[row.key].ByteSize()
+        budget -= len(row.key.encode()) + page.metrics[row.key].ByteSize()
     return page
 
 
 def logged_model_metrics(rows: sa.Connection, model: int, size: int, token: str) -> v1.ListLoggedModelMetricsResponse:
     """Read a page of a logged model's metrics, by name, run and dataset. Raises `Rejected` INVALID_PAGE."""
     order = MODEL_METRIC_KEY
-    question = sa.select(model_metrics, runs.c.run_id).join(runs, runs.c.run == model_metrics.c.run)
-    question = question.where(model_metrics.c.model == model)
+    statement = sa.select(model_metrics, runs.c.run_id).join(runs, runs.c.run == model_metrics.c.run)
+    statement = statement.where(model_metrics.c.model == model)
     if key := key_of(token, str, int, str, str):
-        question = question.where(sa.tuple_(*order) > sa.tuple_(*key))
+        statement = statement.where(sa.tuple_(*order) > sa.tuple_(*key))
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = rows.execute(question.order_by(*order).limit(size + 1)).all()
+    found = rows.execute(statement.order_by(*order).limit(size + 1)).all()
     page = v1.ListLoggedModelMetricsResponse()
-    room = LARGEST_BYTES
+    budget = LARGEST_BYTES
     for before, row in zip([None, *found], found, strict=False):
-        if before is not None and (room < 0 or len(page.metrics) == size):
+        if before is not None and (budget < 0 or len(page.metrics) == size):
             page.next_page_token = token_of(before[1:5])
             break
         page.metrics.append(model_metric(row))
-        room -= page.metrics[-1].ByteSize()
+        budget -= page.metrics[-1].ByteSize()
     return page
 
 

@@ -14,7 +14,7 @@ from services.listings.filter_grammar import Comparison, Order, parse_filter, pa
 from services.listings.keyset import behind, listing_key, ordered
 from services.tracking.projection.tables import experiments, runs
 from services.tracking.queries.experiment_scope import Scope, scope_of
-from services.tracking.queries.index_scan import Key, Walk, Way, leads, way_of
+from services.tracking.queries.index_scan import IndexScan, Key, ScanPlan, leads, way_of
 from services.tracking.queries.run_filters import RUN_FIELDS, RUN_ORDERS, Condition, condition, kinds_of, sorts_of
 
 _NEWEST = Order("start_time", descending=True)
@@ -82,9 +82,9 @@ _ALIVE: dict[int, Sequence[sa.ColumnElement[bool]]] = {
 _LIVES = (~runs.c.deleted,)
 
 
-def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
+def _walked(asked: _Asked, way: ScanPlan) -> Sequence[Sequence[Any]]:
     where = [one.where for how, one in asked.conditions if not leads(asked.orders[0], how)]
-    walk = Walk(asked.rows, way, asked.scope, [*asked.alive, *where])
+    walk = IndexScan(asked.rows, way, asked.scope, [*asked.alive, *where])
     after = asked.after and (asked.after if way.ranked else (0, *asked.after))
     if len(asked.orders) > 1:
         return _led(asked, walk, after and walk.behind_all(*after[:2]))
@@ -94,7 +94,7 @@ def _walked(asked: _Asked, way: Way) -> Sequence[Sequence[Any]]:
     return keys if way.ranked else [key[1:] for key in keys]
 
 
-def _led(asked: _Asked, walk: Walk, after: Key | None) -> Sequence[Sequence[Any]]:
+def _led(asked: _Asked, walk: IndexScan, after: Key | None) -> Sequence[Sequence[Any]]:
     """What comes first by the first field, which the walk is along, sorted by all of them."""
     keys, rare = _read(asked, walk, after)
     if keys is not None:
@@ -103,7 +103,7 @@ def _led(asked: _Asked, walk: Walk, after: Key | None) -> Sequence[Sequence[Any]
     return _gathered(asked, rare)
 
 
-def _read(asked: _Asked, walk: Walk, after: Key | None) -> tuple[list[Key] | None, Condition | None]:
+def _read(asked: _Asked, walk: IndexScan, after: Key | None) -> tuple[list[Key] | None, Condition | None]:
     """The next keys; instead of them what is rarest of what is asked for, if that turns out to be less to read."""
     rare: Condition | None = None
 
@@ -138,9 +138,9 @@ def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
         # An expression that no index has: the rare ones are to be looked up, not the experiment's.
         source, experiment = some.join(runs, runs.c.run == some.c.run), runs.c.experiment + 0
     sorts, source = sorts_of(asked.orders, source)
-    question = sa.select(*(sort.column for sort in sorts)).select_from(source)
+    statement = sa.select(*(sort.column for sort in sorts)).select_from(source)
     where = [one.where for _, one in asked.conditions if not (one is rare and one.exact)]
-    question = question.where(asked.scope.holds(experiment), *asked.alive, *where)
+    statement = statement.where(asked.scope.holds(experiment), *asked.alive, *where)
     if asked.after:
-        question = question.where(behind(sorts, asked.after))
-    return [tuple(row) for row in asked.rows.execute(ordered(question, sorts).limit(asked.wanted))]
+        statement = statement.where(behind(sorts, asked.after))
+    return [tuple(row) for row in asked.rows.execute(ordered(statement, sorts).limit(asked.wanted))]

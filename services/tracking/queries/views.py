@@ -141,7 +141,7 @@ class _Questions:
     @staticmethod
     def of(rows: sa.Connection) -> _Questions:
         """The questions for a database."""
-        return _questions(rows.dialect.name)
+        return _statements(rows.dialect.name)
 
     def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Question:
         """Parameters and tags, of each number in one object of JSON."""
@@ -175,7 +175,7 @@ class _Questions:
         return sa.union_all(*logged).order_by("kind", "run", "step", "name", "digest")
 
 
-_questions = cache(_Questions)
+_statements = cache(_Questions)
 
 _RUN = (
     runs.c.run,

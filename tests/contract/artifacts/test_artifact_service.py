@@ -20,7 +20,7 @@ from services.artifacts.digests import CHUNK
 from services.artifacts.garbage_collection import Collector
 from services.artifacts.open_store import open_directory
 from services.artifacts.servicer import MAX_DIGESTS, MAX_URLS, ArtifactServicer
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from tests.servers.artifacts import nothing
 from tests.servers.nats import until
 
@@ -30,7 +30,7 @@ HELLO = b"hello"
 
 @pytest.fixture
 async def artifacts(tmp_path: Path) -> AsyncIterator[v1.ArtifactServiceAsyncStub]:
-    server = aio.server(interceptors=[Edge()])
+    server = aio.server(interceptors=[Interceptor()])
     blobs = open_directory(tmp_path)
     v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(blobs, Collector(blobs, nothing)), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -23,7 +23,7 @@ from services.registry import live_view as live_module
 from services.registry import scheduler
 from services.registry.live_view import Live
 from services.registry.projection.apply import RegistryProjection
-from services.registry.scheduler import Timekeeper
+from services.registry.scheduler import Scheduler
 from services.registry.tag_history import Changes
 from tests.servers.nats import until
 from tests.timeouts import scaled
@@ -53,9 +53,9 @@ class Registry:
     rows: Projector
     live: Defective
 
-    async def append(self, *facts: object) -> int:
+    async def append(self, *payloads: object) -> int:
         """Appends to the model's stream."""
-        events = [NewEvent("model/m", fact, Metadata("Ann"), key := new_id(), key) for fact in facts]  # type: ignore[arg-type]
+        events = [NewEvent("model/m", payload, Metadata("Ann"), key := new_id(), key) for payload in payloads]  # type: ignore[arg-type]
         return (await self.log.append(events))[-1]
 
 
@@ -109,7 +109,7 @@ async def test_a_view_that_met_a_defect_answers_nothing_until_it_has_started_aga
     assert running.live.resolve("m", "a").alias.revision == last
 
 
-class Overdue(Timekeeper):
+class Overdue(Scheduler):
     """Cannot look at what is due the first time."""
 
     looks = 0
@@ -143,7 +143,7 @@ async def test_a_timekeeper_that_met_a_defect_listens_again(running: Registry, m
 
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(scheduler, "_sets_a_time", defective)
-    keeper = Timekeeper(None, running.rows, running.tail)  # type: ignore[arg-type]
+    keeper = Scheduler(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
         await keeper.start()
         await running.append(moved(1))

@@ -148,7 +148,7 @@ def commits(projector: Projector) -> Iterator[list[object]]:
 async def test_what_nobody_waits_for_is_written_at_once_and_what_someone_does_without_delay(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection, "GATHER_SECONDS", LONG)
+    monkeypatch.setattr(projection, "BATCH_WINDOW_SECONDS", LONG)
     async with running(log, location) as projector:
         head = await write(log, 1)
         await projector.wait_for(head)

@@ -42,7 +42,7 @@ async def test_a_request_is_found_by_who_made_it_and_its_id(log: JetStreamStore,
 async def test_a_request_is_known_before_it_is_in_the_rows(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection, "GATHER_SECONDS", LONG)
+    monkeypatch.setattr(projection, "BATCH_WINDOW_SECONDS", LONG)
     async with running(log, location) as projector:
         await projector.wait_for(await write(log, 1))
         mine = Metadata("alice", request_id="r1", request_digest="d1")

@@ -38,7 +38,7 @@ SOUND = {
 }
 
 
-def question(address: NatsAddress) -> FlushQuestion:
+def statement(address: NatsAddress) -> FlushQuestion:
     return ask_system_account(address.url, address.system_user, address.system_password)
 
 
@@ -79,7 +79,7 @@ async def _urls(home: Path, pid: int) -> tuple[str, str]:
 
 async def test_the_embedded_server_has_nothing_to_warn_of(nats_address: NatsAddress) -> None:
     async with connected(nats_address) as client:
-        log = JetStreamStore(client, "durable", TYPES, question(nats_address))
+        log = JetStreamStore(client, "durable", TYPES, statement(nats_address))
         await log.open()
         condition = await log.condition()
         assert condition.warnings == ()
@@ -90,9 +90,9 @@ async def test_the_embedded_server_has_nothing_to_warn_of(nats_address: NatsAddr
 
 async def test_an_embedded_server_without_sync_always_is_warned_of(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, sync_always=False) as server, connected(server.address) as client:
-        (flush,) = await question(server.address)()
+        (flush,) = await statement(server.address)()
         assert (flush.always, flush.seconds) == (False, 120.0)
-        log = JetStreamStore(client, "t", TYPES, question(server.address))
+        log = JetStreamStore(client, "t", TYPES, statement(server.address))
         await log.open()
         (warning,) = (await log.condition()).warnings
         assert "120 s" in warning
@@ -165,7 +165,7 @@ async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
         config = api.StreamConfig(name="rf-weak", subjects=["rf.weak.>"], **(SOUND | weakness))  # type: ignore[arg-type]
         await client.jetstream().add_stream(config)
         try:
-            log = JetStreamStore(client, "weak", TYPES, question(nats_address))
+            log = JetStreamStore(client, "weak", TYPES, statement(nats_address))
             await log.open()
             warnings = (await log.condition()).warnings
             assert len(warnings) == len({*weakness} - {"max_msgs", "max_bytes"})
@@ -202,7 +202,7 @@ async def test_a_guard_that_the_server_drops_is_noticed(
             with pytest.raises(UnsafeStore) as caught:
                 await JetStreamStore(client, "marking", TYPES).open()
             assert "deny_purge" in str(caught.value)
-            log = JetStreamStore(client, "marking", TYPES, question(nats_address))
+            log = JetStreamStore(client, "marking", TYPES, statement(nats_address))
             await log.open()
             assert [words for words in (await log.condition()).warnings if "deny_purge" in words]
         finally:

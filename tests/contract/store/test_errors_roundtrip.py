@@ -17,7 +17,7 @@ from eventstore.errors import EventTooLarge, Kind, Rejected, StoreUnavailable
 from eventstore.projections.projector import FollowerTooSlow
 from rollforward import errors, v1
 from rollforward.errors import from_rpc_error
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from tests.timeouts import scaled
 
 ALIAS = v1.Alias(model="fraud", alias="champion", version=2, digest="sha256:1", revision=7, actor="Zoë")
@@ -73,7 +73,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
     started, ending = threading.Event(), threading.Event()
 
     async def work() -> None:
-        server = grpc.aio.server(interceptors=[Edge()])
+        server = grpc.aio.server(interceptors=[Interceptor()])
         v1.add_RegistryServiceServicer_to_server(cast("v1.RegistryServiceServicer", failing), server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()

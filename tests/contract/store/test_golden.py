@@ -143,9 +143,9 @@ def test_bytes_mean_what_they_meant_and_are_written_alike(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_some_sample_has_every_field(file: Path) -> None:
-    facts = samples(file)
-    fields = {field.name for fact in facts for field, _ in fact.ListFields()}
-    assert fields == set(facts[0].DESCRIPTOR.fields_by_name)
+    payloads = samples(file)
+    fields = {field.name for fact in payloads for field, _ in fact.ListFields()}
+    assert fields == set(payloads[0].DESCRIPTOR.fields_by_name)
 
 
 # What begins an epoch is read by the kernel, not by a decider.
@@ -171,11 +171,11 @@ def facts_before(file: Path) -> list[Message]:
 
 @pytest.mark.parametrize("log", LOGS)
 def test_events_become_rows_however_they_are_cut(log: str) -> None:
-    facts = [fact for file in FILES if file.parent.name == log for fact in samples(file)]
-    facts.sort(key=lambda fact: not isinstance(fact, BEGINNINGS))
+    payloads = [fact for file in FILES if file.parent.name == log for fact in samples(file)]
+    payloads.sort(key=lambda fact: not isinstance(fact, BEGINNINGS))
     # Once more, so that an event also finds what one of its kind has written, in its own call or in one before.
-    facts += [fact for fact in facts if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))]
-    happened = [recorded(fact, position) for position, fact in enumerate(facts, 1)]
+    payloads += [fact for fact in payloads if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))]
+    happened = [recorded(fact, position) for position, fact in enumerate(payloads, 1)]
     for projection in PROJECTIONS[log]:
         whole = rows_after(projection, [happened])
         assert any(whole.values())

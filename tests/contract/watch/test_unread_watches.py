@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from rollforward import v1
 from services.rpc import interceptor
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 
 STEP = v1.WatchAliasesResponse(
     changes=v1.AliasChanges(changes=[v1.AliasChange(reason="r" * 4_000) for _ in range(100)]), position=1
@@ -35,7 +35,7 @@ async def endless(closed: asyncio.Event) -> AsyncIterator[v1.RegistryServiceAsyn
     handler = grpc.unary_stream_rpc_method_handler(
         steps, v1.WatchAliasesRequest.FromString, v1.WatchAliasesResponse.SerializeToString
     )
-    server = grpc.aio.server(interceptors=[Edge()])
+    server = grpc.aio.server(interceptors=[Interceptor()])
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("rollforward.v1.RegistryService", {"WatchAliases": handler}),)
     )

@@ -49,14 +49,14 @@ def logged(run_id: str) -> v1.RunLogged:
     return v1.RunLogged(run_id=run_id, params={str(next(_ids)): "x"})
 
 
-async def append(log: MemoryStore, *facts: Message) -> int:
+async def append(log: MemoryStore, *payloads: Message) -> int:
     """Adds events, each an append of its own; where the last one is."""
     position = 0
-    for fact in facts:
-        run_id = getattr(fact, "run_id", "")
+    for payload in payloads:
+        run_id = getattr(payload, "run_id", "")
         stream = tracking.run_stream(run_id) if run_id else tracking.EXPERIMENTS_STREAM
         new = f"event-{next(_ids)}"
-        (position,) = await log.append([NewEvent(stream, fact, Metadata("Zoë"), new, new)])
+        (position,) = await log.append([NewEvent(stream, payload, Metadata("Zoë"), new, new)])
     return position
 
 
@@ -131,12 +131,14 @@ def test_only_the_runs_of_the_experiment_and_all_of_them(
         begun = await append(log, *(started(run_id) for run_id in [*MINE[:3], *OTHERS[:3]]))
         request = v1.WatchRunsRequest(experiment_id="1", from_position=begun)
         watched = asyncio.create_task(told(projector, request, until=begun + 44))
-        facts: list[v1.RunStarted | v1.RunLogged] = [started(run_id) for run_id in (*MINE[3:], *OTHERS[3:])]
-        facts += [logged(run_id) for _ in range(4) for pair in zip(MINE, OTHERS, strict=True) for run_id in pair]
-        for fact in facts:
-            await append(log, fact)
+        payloads: list[v1.RunStarted | v1.RunLogged] = [started(run_id) for run_id in (*MINE[3:], *OTHERS[3:])]
+        payloads += [logged(run_id) for _ in range(4) for pair in zip(MINE, OTHERS, strict=True) for run_id in pair]
+        for payload in payloads:
+            await append(log, payload)
         changes = await watched
-        assert [change.run_id for change in changes] == [fact.run_id for fact in facts if fact.run_id in MINE]
+        assert [change.run_id for change in changes] == [
+            payload.run_id for payload in payloads if payload.run_id in MINE
+        ]
 
     watching(location, scene)
 

@@ -171,14 +171,14 @@ def test_a_part_that_is_not_there_is_not_found(system: Up, tree: str, path: str,
     assert not (tmp_path / "part").exists()
 
 
-def test_the_command_line_lists_and_gets_parts(cli: Cli, facts: Facts, tmp_path: Path) -> None:
-    reference = f"runs:/{facts.runs[0]}/model"
+def test_the_command_line_lists_and_gets_parts(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
+    reference = f"runs:/{payloads.runs[0]}/model"
     listed = answer(cli("artifacts", "list", reference, "-o", "json"))
     assert [file["path"] for file in listed] == ["labels.json", "weights.bin"]
     assert listed[1]["size_bytes"] == 256 * 8192
-    assert "weights.bin" in done(cli("artifacts", "list", f"{facts.model}/1"))
+    assert "weights.bin" in done(cli("artifacts", "list", f"{payloads.model}/1"))
     target = tmp_path / "part"
-    assert done(cli("download", f"models:/{facts.model}/1", str(target), "--path", "labels.json")) == f"{target}\n"
+    assert done(cli("download", f"models:/{payloads.model}/1", str(target), "--path", "labels.json")) == f"{target}\n"
     assert [path.name for path in target.iterdir()] == ["labels.json"]
     assert refused(cli("artifacts", "list", reference, "--path", "absent")) == "PATH_NOT_FOUND"
 
@@ -200,17 +200,17 @@ def on_a_terminal(address: str, *words: str) -> tuple[str, str]:
     return said, shown.decode()
 
 
-def test_the_command_line_shows_how_far_a_transfer_is(system: Up, facts: Facts, tmp_path: Path) -> None:
+def test_the_command_line_shows_how_far_a_transfer_is(system: Up, payloads: Facts, tmp_path: Path) -> None:
     name = f"model-{new_id()}"
-    _, shown = on_a_terminal(system.address, "models", "register", name, str(facts.files), "-o", "json")
-    assert str(facts.files)[:20] in shown
+    _, shown = on_a_terminal(system.address, "models", "register", name, str(payloads.files), "-o", "json")
+    assert str(payloads.files)[:20] in shown
     assert "2.1/2.1 MB" in shown
     said, shown = on_a_terminal(system.address, "download", f"{name}/1", str(tmp_path / "back"))
     assert said == f"{tmp_path / 'back'}\n"
     assert "2.1/2.1 MB" in shown
 
 
-def test_the_command_line_collects_garbage(cli: Cli, facts: Facts, own: Up) -> None:
+def test_the_command_line_collects_garbage(cli: Cli, payloads: Facts, own: Up) -> None:
     would = answer(cli("artifacts", "gc", "--dry-run", "-o", "json", ROLLFORWARD_URI=own.address))
     assert would["done"]
     assert (would["seen"], would["set_aside"], would["removed"]) == (would["kept"], 0, 0)

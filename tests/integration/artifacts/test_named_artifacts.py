@@ -32,13 +32,13 @@ def test_every_version_that_was_ever_registered_names_its_artifact(location: str
     position = 0
     for digests in registered:
         end = position + len(digests) + 1
-        facts = [
+        payloads = [
             *(v1.VersionRegistered(model="m", version=1, digest=digest) for digest in digests),
             v1.VersionDeleted(model="m", version=1),
         ]
         events = [
-            RecordedEvent("a stream", at, BEGAN, f"event-{at}", fact, Metadata("Zoë", ""), end)
-            for at, fact in enumerate(facts, position + 1)
+            RecordedEvent("a stream", at, BEGAN, f"event-{at}", payload, Metadata("Zoë", ""), end)
+            for at, payload in enumerate(payloads, position + 1)
         ]
         generations.apply(rows, position, events)
         position = end

@@ -53,88 +53,88 @@ def test_version(cli: Cli) -> None:
     assert text == done(cli("--version")) == f"rollforward {answer(cli('version', '-o', 'json'))['version']}\n"
 
 
-def test_experiments(cli: Cli, facts: Facts) -> None:
-    assert facts.experiment in done(cli("experiments", "list"))
-    found = [one for one in answer(cli("experiments", "list", "-o", "json")) if one["name"] == facts.experiment]
+def test_experiments(cli: Cli, payloads: Facts) -> None:
+    assert payloads.experiment in done(cli("experiments", "list"))
+    found = [one for one in answer(cli("experiments", "list", "-o", "json")) if one["name"] == payloads.experiment]
     assert found[0]["actor"] == "Zoë"
 
 
-def test_runs(cli: Cli, facts: Facts) -> None:
-    second, first = answer(cli("runs", "list", "--experiment", facts.experiment, "-o", "json"))
-    assert (first["run_id"], second["run_id"]) == facts.runs
-    table = done(cli("runs", "list", "--experiment", facts.experiment))
-    assert all(run[:12] in table for run in facts.runs)
+def test_runs(cli: Cli, payloads: Facts) -> None:
+    second, first = answer(cli("runs", "list", "--experiment", payloads.experiment, "-o", "json"))
+    assert (first["run_id"], second["run_id"]) == payloads.runs
+    table = done(cli("runs", "list", "--experiment", payloads.experiment))
+    assert all(run[:12] in table for run in payloads.runs)
     assert TIME.search(table)
-    shown = answer(cli("runs", "show", facts.runs[0], "-o", "json"))
+    shown = answer(cli("runs", "show", payloads.runs[0], "-o", "json"))
     assert shown["source"].pop("packages")
     assert shown == first
-    assert first["experiment"] == facts.experiment
+    assert first["experiment"] == payloads.experiment
 
 
-def test_a_run_as_json_has_numbers_for_integers_and_words_for_what_is_no_number(cli: Cli, facts: Facts) -> None:
-    run = answer(cli("runs", "show", facts.runs[0], "-o", "json"))
+def test_a_run_as_json_has_numbers_for_integers_and_words_for_what_is_no_number(cli: Cli, payloads: Facts) -> None:
+    run = answer(cli("runs", "show", payloads.runs[0], "-o", "json"))
     assert run["status"] == "finished"
     assert run["metrics"]["accuracy"]["last"] == 0.96
     assert run["metrics"]["accuracy"]["count"] == 3
     assert run["metrics"]["loss"]["last"] == "NaN"
     assert run["params"] == {"depth": "3", "name": "first"}
     assert run["tags"] == {"team": "é"}
-    assert run["artifacts"][0]["size_bytes"] == sum(file.stat().st_size for file in facts.files.iterdir())
+    assert run["artifacts"][0]["size_bytes"] == sum(file.stat().st_size for file in payloads.files.iterdir())
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", run["artifacts"][0]["digest"])
     assert run["started_at"].endswith("Z")
 
 
-def test_a_run_as_a_table(cli: Cli, facts: Facts) -> None:
-    text = done(cli("runs", "show", facts.runs[0]))
+def test_a_run_as_a_table(cli: Cli, payloads: Facts) -> None:
+    text = done(cli("runs", "show", payloads.runs[0]))
     assert re.search(r"accuracy +0\.96 +2 +0\.94 +0\.96 +3\n", text)
     assert re.search(r"param +depth +3\n", text)
     assert re.search(r"tag +team +é\n", text)
 
 
-def test_models(cli: Cli, facts: Facts) -> None:
-    assert facts.model in done(cli("models", "list", "--limit", "1000"))
+def test_models(cli: Cli, payloads: Facts) -> None:
+    assert payloads.model in done(cli("models", "list", "--limit", "1000"))
     listed = [
-        one for one in answer(cli("models", "list", "--limit", "1000", "-o", "json")) if one["name"] == facts.model
+        one for one in answer(cli("models", "list", "--limit", "1000", "-o", "json")) if one["name"] == payloads.model
     ]
-    shown = answer(cli("models", "show", facts.model, "-o", "json"))
+    shown = answer(cli("models", "show", payloads.model, "-o", "json"))
     assert [version["version"] for version in shown["versions"]] == [2, 1]
-    assert [version["run_id"] for version in reversed(shown["versions"])] == list(facts.runs)
+    assert [version["run_id"] for version in reversed(shown["versions"])] == list(payloads.runs)
     assert {**listed[0], "versions": shown["versions"]} == shown
-    table = done(cli("models", "show", facts.model))
+    table = done(cli("models", "show", payloads.model))
     assert shown["versions"][0]["digest"][:19] in table
-    assert facts.runs[1][:12] in table
+    assert payloads.runs[1][:12] in table
 
 
-def test_a_gate_refuses_a_run_and_says_why(cli: Cli, facts: Facts) -> None:
+def test_a_gate_refuses_a_run_and_says_why(cli: Cli, payloads: Facts) -> None:
     name = f"gated-{new_id()}"
     created = answer(cli("models", "create", name, "--gate", "run.metrics.accuracy > 0.97", "-o", "json"))
     assert created["registration_gate"] == "run.metrics.accuracy > 0.97"
-    result = cli("models", "register", name, "--run", facts.runs[0], "--artifact", "model")
+    result = cli("models", "register", name, "--run", payloads.runs[0], "--artifact", "model")
     assert refused(result) == "GATE_FAILED"
     assert "run.metrics.accuracy > 0.97" in result.stderr
-    version = answer(cli("models", "register", name, "--run", facts.runs[1], "--artifact", "model", "-o", "json"))
+    version = answer(cli("models", "register", name, "--run", payloads.runs[1], "--artifact", "model", "-o", "json"))
     assert (version["version"], version["evidence"]["run"]["metrics"]["accuracy"]) == (1, 0.99)
     assert answer(cli("models", "set-gate", name, "", "-o", "json"))["registration_gate"] is None
-    table = done(cli("models", "register", name, "--run", facts.runs[0], "--artifact", "model"))
+    table = done(cli("models", "register", name, "--run", payloads.runs[0], "--artifact", "model"))
     assert f"{name} v2" in table
 
 
-def test_files_become_a_version_and_come_back(cli: Cli, facts: Facts, tmp_path: Path) -> None:
+def test_files_become_a_version_and_come_back(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
     name = f"files-{new_id()}"
-    version = answer(cli("models", "register", name, str(facts.files), "-o", "json"))
+    version = answer(cli("models", "register", name, str(payloads.files), "-o", "json"))
     assert (version["version"], version["run_id"]) == (1, None)
     target = tmp_path / "copy"
     assert done(cli("download", f"models:/{name}/1", str(target))) == f"{target}\n"
-    assert (target / "weights.bin").read_bytes() == (facts.files / "weights.bin").read_bytes()
+    assert (target / "weights.bin").read_bytes() == (payloads.files / "weights.bin").read_bytes()
     assert refused(cli("download", f"models:/{name}/1", str(target))) == "DESTINATION_NOT_EMPTY"
     done(cli("aliases", "move", f"{name}@live", "1"))
     other = tmp_path / "other"
     assert answer(cli("download", f"{name}@live", str(other), "-o", "json")) == {"path": str(other)}
 
 
-def test_serving_status_without_pods(cli: Cli, facts: Facts) -> None:
-    assert answer(cli("deployments", "list", facts.model, "--all", "-o", "json")) == []
-    assert done(cli("deployments", "list", facts.model)) == "no deployments match\n"
+def test_serving_status_without_pods(cli: Cli, payloads: Facts) -> None:
+    assert answer(cli("deployments", "list", payloads.model, "--all", "-o", "json")) == []
+    assert done(cli("deployments", "list", payloads.model)) == "no deployments match\n"
 
 
 def test_status_and_rebuild(cli: Cli) -> None:
@@ -171,8 +171,8 @@ def test_snapshot(cli: Cli) -> None:
         ("download models:/nothing/1", "MODEL_NOT_FOUND"),
     ],
 )
-def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli, facts: Facts) -> None:
-    assert refused(cli(*words.replace("MODEL", facts.model).split())) == reason
+def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli, payloads: Facts) -> None:
+    assert refused(cli(*words.replace("MODEL", payloads.model).split())) == reason
 
 
 @pytest.mark.parametrize(
@@ -209,12 +209,12 @@ def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli
         ("nothing", ""),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_code_2(words: str, reason: str, cli: Cli, facts: Facts) -> None:
-    assert refused(cli(*words.replace("MODEL", facts.model).split()), 2) == reason
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(words: str, reason: str, cli: Cli, payloads: Facts) -> None:
+    assert refused(cli(*words.replace("MODEL", payloads.model).split()), 2) == reason
 
 
-def test_a_missing_file_is_one_line(cli: Cli, facts: Facts, tmp_path: Path) -> None:
-    result = cli("models", "register", facts.model, str(tmp_path / "missing"))
+def test_a_missing_file_is_one_line(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
+    result = cli("models", "register", payloads.model, str(tmp_path / "missing"))
     assert refused(result) == ""
     assert "missing" in result.stderr
 
@@ -249,7 +249,7 @@ def test_what_is_piped_has_no_colour_and_a_closed_pipe_is_no_error(cli: Cli, sys
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_text_cannot_command_the_terminal(cli: Cli, facts: Facts) -> None:
+def test_a_text_cannot_command_the_terminal(cli: Cli, payloads: Facts) -> None:
     with_markup = f"markup-{new_id()}"
     done(cli("models", "create", with_markup, "--description", "[bold]x[/bold]\twith a tab"))
     assert "[bold]x[/bold]\\twith a tab" in done(cli("models", "show", with_markup))

@@ -25,14 +25,14 @@ FREE = {"params", "tags", "set", "metrics"}
 
 
 @pytest.fixture(scope="module")
-def names(cli: Cli, facts: Facts) -> dict[str, str]:
+def names(cli: Cli, payloads: Facts) -> dict[str, str]:
     """What the arguments stand for, with something of each kind to list."""
-    done(cli("aliases", "move", f"{facts.model}@champion", "1", "--reason", "first"))
-    done(cli("aliases", "move", f"{facts.model}@champion", "2"))
-    done(cli("schedules", "create", f"{facts.model}@later", "1", "--at", "1d"))
-    done(cli("policies", "protect", "listed-policy", "--model", facts.model))
-    hook = answer(cli("webhooks", "create", "https://hooks.example/y", "--model", facts.model, "-o", "json"))
-    return {"MODEL": facts.model, "WEBHOOK": hook["webhook_id"]}
+    done(cli("aliases", "move", f"{payloads.model}@champion", "1", "--reason", "first"))
+    done(cli("aliases", "move", f"{payloads.model}@champion", "2"))
+    done(cli("schedules", "create", f"{payloads.model}@later", "1", "--at", "1d"))
+    done(cli("policies", "protect", "listed-policy", "--model", payloads.model))
+    hook = answer(cli("webhooks", "create", "https://hooks.example/y", "--model", payloads.model, "-o", "json"))
+    return {"MODEL": payloads.model, "WEBHOOK": hook["webhook_id"]}
 
 
 def filled(path: tuple[str, ...], names: dict[str, str]) -> list[str]:

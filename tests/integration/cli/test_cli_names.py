@@ -40,10 +40,10 @@ def test_a_run_is_named_by_a_prefix_of_its_id(cli: Cli, twins: tuple[str, str]) 
     assert first in done(cli("runs", "watch", first[:9]))
 
 
-def test_what_a_table_shows_is_taken(cli: Cli, facts: Facts) -> None:
-    table = done(cli("runs", "list", "--experiment", facts.experiment, COLUMNS="80"))
+def test_what_a_table_shows_is_taken(cli: Cli, payloads: Facts) -> None:
+    table = done(cli("runs", "list", "--experiment", payloads.experiment, COLUMNS="80"))
     shown = [line.split()[0] for line in table.splitlines()[1:]]
-    assert [answer(cli("runs", "show", run, "-o", "json"))["run_id"] for run in shown] == list(reversed(facts.runs))
+    assert [answer(cli("runs", "show", run, "-o", "json"))["run_id"] for run in shown] == list(reversed(payloads.runs))
 
 
 @pytest.mark.parametrize("command", ["show", "delete", "watch"])
@@ -72,13 +72,13 @@ def test_a_run_that_there_is_not(text: str, cli: Cli) -> None:
     assert refused(cli("runs", "show", text)) == "RUN_NOT_FOUND"
 
 
-def test_a_prefix_names_the_run_of_an_artifact(cli: Cli, facts: Facts) -> None:
-    found = answer(cli("artifacts", "list", f"runs:/{facts.runs[0][:10]}/model", "-o", "json"))
+def test_a_prefix_names_the_run_of_an_artifact(cli: Cli, payloads: Facts) -> None:
+    found = answer(cli("artifacts", "list", f"runs:/{payloads.runs[0][:10]}/model", "-o", "json"))
     assert {file["path"] for file in found} == {"weights.bin", "labels.json"}
     version = answer(
-        cli("models", "register", f"m-{new_id()}", "--run", facts.runs[0][:10], "--artifact", "model", "-o", "json")
+        cli("models", "register", f"m-{new_id()}", "--run", payloads.runs[0][:10], "--artifact", "model", "-o", "json")
     )
-    assert version["run_id"] == facts.runs[0]
+    assert version["run_id"] == payloads.runs[0]
 
 
 def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, link: rf.Connection, alias: str) -> None:
@@ -100,10 +100,10 @@ def test_webhooks_are_named_by_prefixes(cli: Cli) -> None:
     assert refused(cli("webhooks", "show", hook["webhook_id"])) == "WEBHOOK_NOT_FOUND"
 
 
-def test_an_experiment_is_named_by_its_number(cli: Cli, facts: Facts) -> None:
-    number = answer(cli("experiments", "show", facts.experiment, "-o", "json"))["experiment_id"]
+def test_an_experiment_is_named_by_its_number(cli: Cli, payloads: Facts) -> None:
+    number = answer(cli("experiments", "show", payloads.experiment, "-o", "json"))["experiment_id"]
     for text in (number, f"id:{number}"):
-        assert answer(cli("experiments", "show", text, "-o", "json"))["name"] == facts.experiment
+        assert answer(cli("experiments", "show", text, "-o", "json"))["name"] == payloads.experiment
 
 
 @pytest.mark.parametrize(
@@ -123,15 +123,20 @@ def test_an_experiment_is_named_by_its_number(cli: Cli, facts: Facts) -> None:
         ("audit list --log registri", "UNKNOWN_LOG", "'registry'"),
     ],
 )
-def test_a_near_name_is_suggested(command: str, reason: str, near: str, cli: Cli, facts: Facts) -> None:
-    names = {"MODEL": facts.model, "UPPER": facts.model.upper(), "EXPERIMENT": facts.experiment, "RUN": facts.runs[0]}
+def test_a_near_name_is_suggested(command: str, reason: str, near: str, cli: Cli, payloads: Facts) -> None:
+    names = {
+        "MODEL": payloads.model,
+        "UPPER": payloads.model.upper(),
+        "EXPERIMENT": payloads.experiment,
+        "RUN": payloads.runs[0],
+    }
 
     def filled(text: str) -> str:
         for name, value in names.items():
             text = text.replace(name, value)
         return text
 
-    done(cli("aliases", "move", f"{facts.model}@champion", "1"))
+    done(cli("aliases", "move", f"{payloads.model}@champion", "1"))
     result = cli(*filled(command).split())
     assert refused(result, 2 if reason == "UNKNOWN_LOG" else 1) == reason
     assert "did you mean" in result.stderr

@@ -106,37 +106,37 @@ def test_a_history_by_cause_actor_and_kind(cli: Cli, alias: str) -> None:
     assert [one["to_version"] for one in everywhere] == versions()
 
 
-def test_blame_names_the_change_the_version_and_the_run(cli: Cli, facts: Facts, alias: str) -> None:
+def test_blame_names_the_change_the_version_and_the_run(cli: Cli, payloads: Facts, alias: str) -> None:
     first = answer(cli("aliases", "move", alias, "1", "--reason", "the first", "--actor", "Zoë", "-o", "json"))
     done(cli("aliases", "move", alias, "2", "--reason", "better"))
     found = answer(cli("blame", alias, "-o", "json"))
     assert (found["alias"]["version"], found["change"]["reason"], found["change"]["from_version"]) == (2, "better", 1)
-    assert (found["version"]["version"], found["run"]["run_id"]) == (2, facts.runs[1])
+    assert (found["version"]["version"], found["run"]["run_id"]) == (2, payloads.runs[1])
     then = answer(cli("blame", alias, "--at", str(first["revision"]), "-o", "json"))
-    assert (then["change"]["actor"], then["run"]["run_id"]) == ("Zoë", facts.runs[0])
+    assert (then["change"]["actor"], then["run"]["run_id"]) == ("Zoë", payloads.runs[0])
     table = done(cli("blame", alias))
     assert re.search(r"^reason +better$", table, re.MULTILINE)
     assert re.search(r"^metrics +accuracy=0\.99 ", table, re.MULTILINE)
-    assert refused(cli("blame", f"{facts.model}@nothing")) == "ALIAS_NOT_FOUND"
+    assert refused(cli("blame", f"{payloads.model}@nothing")) == "ALIAS_NOT_FOUND"
 
 
-def test_versions_differ_in_files_and_what_their_runs_logged(cli: Cli, facts: Facts) -> None:
-    found = answer(cli("versions", "diff", facts.model, "v1", "v2", "-o", "json"))
+def test_versions_differ_in_files_and_what_their_runs_logged(cli: Cli, payloads: Facts) -> None:
+    found = answer(cli("versions", "diff", payloads.model, "v1", "v2", "-o", "json"))
     differences = {(one["kind"], one["key"]): (one["from"], one["to"]) for one in found}
     # Both have the same files, the same depth, and NaN for a loss.
     assert differences == {
-        ("run", None): facts.runs,
+        ("run", None): payloads.runs,
         ("param", "name"): ("first", "second"),
         ("metric", "accuracy"): (0.96, 0.99),
     }
-    table = done(cli("versions", "diff", facts.model, "1", "2"))
+    table = done(cli("versions", "diff", payloads.model, "1", "2"))
     assert re.search(r"^metric +accuracy +0\.96 +0\.99$", table, re.MULTILINE)
 
 
-def test_files_that_differ_are_named_with_the_size(cli: Cli, facts: Facts, tmp_path: Path) -> None:
+def test_files_that_differ_are_named_with_the_size(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
     name = f"files-{new_id()}"
     (tmp_path / "weights.bin").write_bytes(b"smaller")
-    for path in (facts.files, tmp_path):
+    for path in (payloads.files, tmp_path):
         done(cli("models", "register", name, str(path)))
     found = answer(cli("versions", "diff", name, "1", "2", "-o", "json"))
     assert [(one["kind"], one["key"]) for one in found] == [
@@ -168,17 +168,17 @@ def test_assignments_differ_between_two_points(cli: Cli, pair: tuple[str, str]) 
     assert "better" in done(cli("diff", model, "--from", str(begun)))
 
 
-def test_what_a_move_changed(cli: Cli, facts: Facts, alias: str) -> None:
+def test_what_a_move_changed(cli: Cli, payloads: Facts, alias: str) -> None:
     first = answer(cli("aliases", "move", alias, "1", "-o", "json"))
     second = answer(cli("aliases", "move", alias, "2", "--reason", "better", "-o", "json"))
     (moved,) = answer(cli("diff", "--revision", str(second["revision"]), "-o", "json"))
-    assert (moved["reason"], moved["to_run_id"]) == ("better", facts.runs[1])
+    assert (moved["reason"], moved["to_run_id"]) == ("better", payloads.runs[1])
     assert [one["key"] for one in moved["differences"] if one["kind"] == "metric"] == ["accuracy"]
     (begun,) = answer(cli("diff", "--revision", str(first["revision"]), "-o", "json"))
     assert begun["from_version"] is None
     table = done(cli("diff", "--revision", str(second["revision"])))
     assert re.search(rf"{re.escape(alias)} +v1 +v2 ", table)
-    registered = answer(cli("models", "show", facts.model, "-o", "json"))["versions"][0]["revision"]
+    registered = answer(cli("models", "show", payloads.model, "-o", "json"))["versions"][0]["revision"]
     assert refused(cli("diff", "--revision", str(registered))) == "CHANGE_NOT_FOUND"
 
 

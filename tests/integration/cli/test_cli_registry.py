@@ -79,12 +79,12 @@ def test_a_model_is_deleted_and_restored(cli: Cli, other: str) -> None:
     done(cli("aliases", "move", f"{other}@champion", "1"))
 
 
-def test_a_version_is_deleted_and_restored_and_its_number_stays_its_own(cli: Cli, other: str, facts: Facts) -> None:
+def test_a_version_is_deleted_and_restored_and_its_number_stays_its_own(cli: Cli, other: str, payloads: Facts) -> None:
     assert re.search(r"^status +deleted$", done(cli("versions", "delete", other, "v2")), re.MULTILINE)
     listed = ("versions", "list", other, "-o", "json")
     assert [one["version"] for one in answer(cli(*listed))] == [1]
     assert [one["version"] for one in answer(cli(*listed, "--all"))] == [2, 1]
-    assert answer(cli("models", "register", other, str(facts.files), "-o", "json"))["version"] == 3
+    assert answer(cli("models", "register", other, str(payloads.files), "-o", "json"))["version"] == 3
     assert refused(cli("aliases", "move", f"{other}@champion", "2")) == "VERSION_DELETED"
     assert answer(cli("versions", "restore", other, "2", "-o", "json"))["deleted_at"] is None
     assert [one["version"] for one in answer(cli(*listed))] == [3, 2, 1]
@@ -105,14 +105,14 @@ def test_a_version_is_described_tagged_and_given_a_status(cli: Cli, other: str) 
     assert re.search(r"^aliases +@champion$", done(cli("versions", "show", other, "1")), re.MULTILINE)
 
 
-def test_a_version_is_copied_with_its_lineage(cli: Cli, facts: Facts) -> None:
+def test_a_version_is_copied_with_its_lineage(cli: Cli, payloads: Facts) -> None:
     target = f"copy-{new_id()}"
-    copied = answer(cli("versions", "copy", facts.model, "v2", target, "--reason", "approved", "-o", "json"))
+    copied = answer(cli("versions", "copy", payloads.model, "v2", target, "--reason", "approved", "-o", "json"))
     assert (copied["model"], copied["version"]) == (target, 1)
-    assert (copied["copied_from"]["model"], copied["copied_from"]["version"]) == (facts.model, 2)
-    original = answer(cli("versions", "show", facts.model, "2", "-o", "json"))
+    assert (copied["copied_from"]["model"], copied["copied_from"]["version"]) == (payloads.model, 2)
+    original = answer(cli("versions", "show", payloads.model, "2", "-o", "json"))
     assert copied["digest"] == original["digest"]
-    assert re.search(rf"^copy of +{facts.model} v2$", done(cli("versions", "show", target, "1")), re.MULTILINE)
+    assert re.search(rf"^copy of +{payloads.model} v2$", done(cli("versions", "show", target, "1")), re.MULTILINE)
 
 
 def test_a_protected_alias_wants_a_reason(cli: Cli, other: str, policy: str) -> None:
@@ -131,41 +131,44 @@ def test_a_protected_alias_wants_a_reason(cli: Cli, other: str, policy: str) -> 
     assert refused(cli("policies", "remove", policy)) == "POLICY_NOT_FOUND"
 
 
-def test_a_gate_of_moves_refuses_and_shows_what_it_saw(cli: Cli, facts: Facts, policy: str) -> None:
-    alias = f"{facts.model}@gated-{new_id()[:8]}"
+def test_a_gate_of_moves_refuses_and_shows_what_it_saw(cli: Cli, payloads: Facts, policy: str) -> None:
+    alias = f"{payloads.model}@gated-{new_id()[:8]}"
     gate = "candidate.metrics.accuracy >= current.metrics.accuracy"
     done(cli("aliases", "move", alias, "2"))
-    done(cli("policies", "set", policy, "--model", facts.model, "--alias", "gated-*", "--gate", gate))
+    done(cli("policies", "set", policy, "--model", payloads.model, "--alias", "gated-*", "--gate", gate))
     result = cli("aliases", "move", alias, "1")
     assert refused(result) == "GATE_FAILED"
     assert gate in result.stderr
     assert re.search(r"candidate v1 accuracy=0\.96.*current v2 accuracy=0\.99", result.stderr), result.stderr
     assert f"policy {policy} " in result.stderr
-    (refusal,) = answer(cli("audit", "list", "--type", "AliasMoveRefused", "--model", facts.model, "-o", "json"))
+    (refusal,) = answer(cli("audit", "list", "--type", "AliasMoveRefused", "--model", payloads.model, "-o", "json"))
     assert refusal["data"]["to_version"] == 1
 
 
-def test_a_gate_is_tried_on_versions_and_on_past_moves(cli: Cli, facts: Facts, alias: str) -> None:
+def test_a_gate_is_tried_on_versions_and_on_past_moves(cli: Cli, payloads: Facts, alias: str) -> None:
     over = "run.metrics.accuracy > 0.97"
-    found = answer(cli("gates", "test", over, facts.model, "-o", "json"))
-    assert [(one["run"]["run_id"], one["passed"]) for one in found] == [(facts.runs[1], True), (facts.runs[0], False)]
-    assert [one["passed"] for one in answer(cli("gates", "test", over, facts.model, "v1", "-o", "json"))] == [False]
-    assert re.search(r"^v1 +refused.* accuracy=0\.96$", done(cli("gates", "test", over, facts.model)), re.MULTILINE)
+    found = answer(cli("gates", "test", over, payloads.model, "-o", "json"))
+    assert [(one["run"]["run_id"], one["passed"]) for one in found] == [
+        (payloads.runs[1], True),
+        (payloads.runs[0], False),
+    ]
+    assert [one["passed"] for one in answer(cli("gates", "test", over, payloads.model, "v1", "-o", "json"))] == [False]
+    assert re.search(r"^v1 +refused.* accuracy=0\.96$", done(cli("gates", "test", over, payloads.model)), re.MULTILINE)
     for version in ("2", "1"):
         done(cli("aliases", "move", alias, version))
     gate = "candidate.metrics.accuracy > 0.97"
     label = alias.partition("@")[2]
-    moves = answer(cli("gates", "replay", gate, "--model", facts.model, "--alias", label, "-o", "json"))
+    moves = answer(cli("gates", "replay", gate, "--model", payloads.model, "--alias", label, "-o", "json"))
     assert [(one["to_version"], one["evidence"]["passed"]) for one in moves] == [(2, True), (1, False)]
     assert "refused" in done(cli("gates", "replay", gate, "--alias", label, "--since", moves[1]["time"]))
-    assert refused(cli("gates", "test", "run.", facts.model), 2) == "INVALID_GATE"
-    assert refused(cli("gates", "test", over, facts.model, "9")) == "VERSION_NOT_FOUND"
+    assert refused(cli("gates", "test", "run.", payloads.model), 2) == "INVALID_GATE"
+    assert refused(cli("gates", "test", over, payloads.model, "9")) == "VERSION_NOT_FOUND"
 
 
-def test_recorded_events_meet_all_conditions(cli: Cli, alias: str, facts: Facts) -> None:
+def test_recorded_events_meet_all_conditions(cli: Cli, alias: str, payloads: Facts) -> None:
     request_id = new_id()
     done(cli("aliases", "move", alias, "1", "--request-id", request_id, "--reason", "audited", "--actor", "Zoë"))
-    where = ["audit", "list", "--log", "registry", "--type", "AliasMoved", "--stream", f"model/{facts.model}"]
+    where = ["audit", "list", "--log", "registry", "--type", "AliasMoved", "--stream", f"model/{payloads.model}"]
     where += ["--actor", "Zoë", "--request-id", request_id]
     (event,) = answer(cli(*where, "-o", "json"))
     assert (event["reason"], event["data"]["to_version"]) == ("audited", 1)

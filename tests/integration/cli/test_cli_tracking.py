@@ -337,13 +337,13 @@ def test_behind_a_position_a_terminal_has_lines(system: Up, link: rf.Connection,
         assert process.wait(SECONDS) == 0
 
 
-def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, link: rf.Connection, facts: Facts) -> None:
+def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, link: rf.Connection, payloads: Facts) -> None:
     position = system.heads()["tracking"]
     with watching(
-        system, "--experiment", facts.experiment, "--after", str(position), "--no-metrics", stdout=subprocess.PIPE
+        system, "--experiment", payloads.experiment, "--after", str(position), "--no-metrics", stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
-        with rf.start_run(facts.experiment, name="another", connection=link) as run:
+        with rf.start_run(payloads.experiment, name="another", connection=link) as run:
             run.log_metric("loss", 0.5)
             run.log_params({"depth": 3})
         lines = [process.stdout.readline() for _ in range(3)]

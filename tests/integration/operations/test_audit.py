@@ -37,9 +37,14 @@ def test_an_event_is_shown_with_all_that_is_known_of_it(system: Up, model: str) 
     moved = system.registry.MoveAlias(request, metadata=headers, timeout=SECONDS)
     (event,) = events(system, request_id=request_id)
     change = system.registry.ListAliasHistory(v1.ListAliasHistoryRequest(model=model), timeout=SECONDS).changes[0]
-    fact = v1.AliasMoved()
-    assert event.data.Unpack(fact)
-    assert (fact.model, fact.from_version, fact.to_version, fact.to_digest) == (model, 0, 2, moved.alias.digest)
+    payload = v1.AliasMoved()
+    assert event.data.Unpack(payload)
+    assert (payload.model, payload.from_version, payload.to_version, payload.to_digest) == (
+        model,
+        0,
+        2,
+        moved.alias.digest,
+    )
     event.ClearField("data")
     assert event == v1.RecordedEvent(
         log="registry",
@@ -66,9 +71,9 @@ def test_metric_points_are_shown_as_the_log_holds_them(system: Up) -> None:
     request = v1.ExportEventsRequest(filter=v1.ListEventsRequest(request_id=request_id))
     (exported,) = [one for part in system.audit.ExportEvents(request, timeout=SECONDS) for one in part.events]
     assert listed == exported
-    fact = v1.MetricsLogged()
-    assert listed.data.Unpack(fact)
-    assert fact == v1.MetricsLogged(run_id=run_id, series=[series])
+    payload = v1.MetricsLogged()
+    assert listed.data.Unpack(payload)
+    assert payload == v1.MetricsLogged(run_id=run_id, series=[series])
 
 
 def test_conditions_narrow_what_is_found(system: Up) -> None:

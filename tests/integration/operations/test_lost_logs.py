@@ -103,9 +103,9 @@ def test_an_older_copy_of_the_log_is_refused_until_its_loss_is_accepted(lost: Lo
         assert champion(services, lost.model).revision == lost.kept
         assert services.heads()["registry"] == lost.kept + 1
         (began,) = events(services, "LogEpochBegan")
-        fact = v1.LogEpochBegan()
-        assert began.data.Unpack(fact)
-        assert (fact.previous_epoch, fact.kept_until, fact.lost_until) == (1, lost.kept, lost.known)
+        payload = v1.LogEpochBegan()
+        assert began.data.Unpack(payload)
+        assert (payload.previous_epoch, payload.kept_until, payload.lost_until) == (1, lost.kept, lost.known)
         assert services.move(lost.model, 1).position == lost.kept + 2
     with up(lost.data, *lost.options) as services:
         assert champion(services, lost.model).version == 1

@@ -52,14 +52,14 @@ class Story:
         keys = self._chance.sample([(origin, alias) for origin in MODELS for alias in ALIASES], step % 3 + 1)
         actor = self._chance.choice(["Zoë", "Max"])
         begun, time = self.rows.position, BEGAN + self.rows.appends * SECOND
-        facts = []
+        payloads = []
         for origin, alias in keys:
             before = self.held(origin, alias)
             after = self._chance.choice([version for version in (0, 1, 2, 3) if version != before])
-            facts.append(self.rows.moved(self.names[origin], alias, after))
-            at, end = begun + len(facts), begun + len(keys)
+            payloads.append(self.rows.moved(self.names[origin], alias, after))
+            at, end = begun + len(payloads), begun + len(keys)
             self.changes.append(Change(at, end, time, origin, alias, before, after, actor))
-        self.rows.append(*facts, actor=actor)
+        self.rows.append(*payloads, actor=actor)
 
     def held(self, origin: str, alias: str) -> int:
         """The version that holds an alias; 0 for none."""

@@ -42,28 +42,34 @@ class RegistryRows:
         self.position = 0
         self.appends = 0
 
-    def append(self, *facts: Message, actor: str = "Zoë", reason: str = "", stream: str = "") -> int:
+    def append(self, *payloads: Message, actor: str = "Zoë", reason: str = "", stream: str = "") -> int:
         """Applies one append; returns its revision."""
-        end, time = self.position + len(facts), BEGAN + self.appends * SECOND
+        end, time = self.position + len(payloads), BEGAN + self.appends * SECOND
         batch = [
             RecordedEvent(
-                stream or self.stream_of(fact), position, time, f"event-{position}", fact, Metadata(actor, reason), end
+                stream or self.stream_of(payload),
+                position,
+                time,
+                f"event-{position}",
+                payload,
+                Metadata(actor, reason),
+                end,
             )
-            for position, fact in enumerate(facts, self.position + 1)
+            for position, payload in enumerate(payloads, self.position + 1)
         ]
         self._generations.apply(self._rows, self.position, batch)
         self.position, self.appends = end, self.appends + 1
         return end
 
-    def stream_of(self, fact: Message) -> str:
+    def stream_of(self, payload: Message) -> str:
         """The stream of a fact, by the names that models have now."""
-        match fact:
+        match payload:
             case v1.PolicySet() | v1.PolicyRemoved():
                 return POLICIES_STREAM
             case v1.ModelNameTaken():
-                return model_stream(fact.name)
+                return model_stream(payload.name)
             case _:
-                name: str = fact.model  # type: ignore[attr-defined]
+                name: str = payload.model  # type: ignore[attr-defined]
                 return model_stream(self._origins.get(name, name))
 
     def create(self, name: str, description: str = "", **tags: str) -> int:
@@ -74,8 +80,8 @@ class RegistryRows:
         """Registers a version; returns its number."""
         origin = self._origins.get(name, name)
         number = self._versions[origin] = self._versions.get(origin, 0) + 1
-        fact = v1.VersionRegistered(model=name, version=number, digest=digest(number), run_id=run_id, tags=tags)
-        self.append(fact)
+        payload = v1.VersionRegistered(model=name, version=number, digest=digest(number), run_id=run_id, tags=tags)
+        self.append(payload)
         return number
 
     def moved(self, name: str, alias: str, version: int) -> Message:
@@ -96,15 +102,15 @@ class RegistryRows:
     def rename(self, name: str, new_name: str) -> int:
         """Gives a model another name."""
         origin = self._origins.get(name, name)
-        facts = (v1.ModelRenamed(model=name, to_name=new_name), v1.ModelNameTaken(name=new_name, origin=origin))
-        revision = self.append(*facts)
+        payloads = (v1.ModelRenamed(model=name, to_name=new_name), v1.ModelNameTaken(name=new_name, origin=origin))
+        revision = self.append(*payloads)
         self._origins[new_name] = origin
         return revision
 
-    def ask(self, question: Callable[[sa.Connection], T]) -> T:
+    def ask(self, statement: Callable[[sa.Connection], T]) -> T:
         """Answers a question."""
         with self._rows.transaction() as connection:
-            return question(connection)
+            return statement(connection)
 
     def close(self) -> None:
         """Closes all connections."""

@@ -79,9 +79,9 @@ def test_a_model_that_is_not_called_so_is_refused(story: Story, model: str, reas
         lambda rows: aliases.list_intervals(rows, v1.ListAliasIntervalsRequest(model=model), 0),
         lambda rows: aliases.list_schedules(rows, v1.ListSchedulesRequest(model=model)),
     ]
-    for question in asked:
+    for statement in asked:
         with pytest.raises(Rejected) as refused:
-            story.rows.ask(question)
+            story.rows.ask(statement)
         assert refused.value.reason == reason
 
 

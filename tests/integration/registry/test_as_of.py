@@ -26,12 +26,12 @@ from services import registry
 from services.nats.server import NatsAddress
 from services.registry.commands import Commands
 from services.registry.deciders.models import DECIDER
-from services.registry.gates.evaluator import Judge
+from services.registry.gates.evaluator import GateEvaluator
 from services.registry.live_view import Live
 from services.registry.projection.apply import RegistryProjection
 from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from services.timestamps import timestamp
 from tests.integration.up import new_id
 from tests.timeouts import scaled
@@ -98,41 +98,41 @@ class System:
 async def write(store: CountingStore) -> History:
     """Two models with twenty versions each, then 10,000 moves of their aliases."""
     chosen = random.Random(7)
-    facts: list[Message] = []
+    payloads: list[Message] = []
     for model in MODELS:
-        facts.append(v1.ModelCreated(model=model))
-        facts += [v1.VersionRegistered(model=model, version=number) for number in range(1, VERSIONS + 1)]
+        payloads.append(v1.ModelCreated(model=model))
+        payloads += [v1.VersionRegistered(model=model, version=number) for number in range(1, VERSIONS + 1)]
     held: dict[Key, int] = {}
     for _ in range(MOVES):
         key = (chosen.choice(MODELS), chosen.choice(ALIASES))
         before, after = held.get(key, 0), chosen.randint(1, VERSIONS)
         if before and chosen.random() < 0.05:
-            facts.append(v1.AliasRemoved(model=key[0], alias=key[1], from_version=before))
+            payloads.append(v1.AliasRemoved(model=key[0], alias=key[1], from_version=before))
             held[key] = 0
         else:
-            facts.append(v1.AliasMoved(model=key[0], alias=key[1], from_version=before, to_version=after))
+            payloads.append(v1.AliasMoved(model=key[0], alias=key[1], from_version=before, to_version=after))
             held[key] = after
     history = History({(model, alias): [] for model in MODELS for alias in ALIASES}, [], [])
-    for start in range(0, len(facts), APPEND):
-        await _append(store, facts[start : start + APPEND], history)
+    for start in range(0, len(payloads), APPEND):
+        await _append(store, payloads[start : start + APPEND], history)
     return history
 
 
-async def _append(store: CountingStore, facts: Sequence[Message], history: History) -> None:
-    ids = [new_id() for _ in facts]
+async def _append(store: CountingStore, payloads: Sequence[Message], history: History) -> None:
+    ids = [new_id() for _ in payloads]
     events = [
-        NewEvent(registry.model_stream(fact.model), fact, Metadata("Zoë"), event_id, event_id)  # type: ignore[attr-defined]
-        for fact, event_id in zip(facts, ids, strict=True)
+        NewEvent(registry.model_stream(payload.model), payload, Metadata("Zoë"), event_id, event_id)  # type: ignore[attr-defined]
+        for payload, event_id in zip(payloads, ids, strict=True)
     ]
     positions = await store.append(events)
     first = await store.event_at(positions[0])
     assert first is not None
     history.times.append(first.time)
     history.lasts.append(positions[-1])
-    for fact in facts:
-        if isinstance(fact, v1.AliasMoved | v1.AliasRemoved):
-            version = fact.to_version if isinstance(fact, v1.AliasMoved) else 0
-            moves = history.moves[fact.model, fact.alias]
+    for payload in payloads:
+        if isinstance(payload, v1.AliasMoved | v1.AliasRemoved):
+            version = payload.to_version if isinstance(payload, v1.AliasMoved) else 0
+            moves = history.moves[payload.model, payload.alias]
             if moves and moves[-1][0] == positions[-1]:  # of an append only the last change is ever seen
                 moves.pop()
             moves.append((positions[-1], version))
@@ -155,10 +155,10 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await projector.start()
     live = Live(projector, tail)
     await live.start()
-    edge = Edge()
+    edge = Interceptor()
     edge.rows["rollforward.v1.RegistryService"] = [projector]
     server = grpc.aio.server(interceptors=[edge])
-    commands = Commands(CommandHandler(store, DECIDER, projector), Judge(projector), live)
+    commands = Commands(CommandHandler(store, DECIDER, projector), GateEvaluator(projector), live)
     rollbacks = Rollbacks(commands, projector, live)
     servicer = RegistryServicer(commands, rollbacks, live, projector, tail, projector, no_artifact)
     v1.add_RegistryServiceServicer_to_server(servicer, server)
@@ -236,8 +236,8 @@ async def expect_moves_to_read_no_more_than_is_new(system: System, key: Key) -> 
 async def expect_rows_that_are_behind_to_be_waited_for(system: System, key: Key) -> None:
     """Fails when a time that the log has come to, and the rows have not, is answered from what the rows have."""
     async with system.projector._applying:
-        fact = v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=2)
-        await _append(system.store, [fact], system.history)
+        payload = v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=2)
+        await _append(system.store, [payload], system.history)
         asked = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-1]))))
         await asyncio.wait({asked}, timeout=0.3)
         assert not asked.done()

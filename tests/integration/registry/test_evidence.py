@@ -39,11 +39,11 @@ def moved(*found: v1.GateEvidence, refused: bool = False) -> v1.AliasMoved | v1.
     return kind(model="m", alias="champion", from_version=1, to_version=2, evidence=found)
 
 
-async def check(*facts: object) -> v1.CheckEvidenceResponse:
+async def check(*payloads: object) -> v1.CheckEvidenceResponse:
     """What is found in a log of these events, each an append."""
     log = MemoryStore("registry", registry.EVENTS)
-    for fact in facts:
-        await log.append([NewEvent("model/m", fact, Metadata("Ann"), key := new_id(), key)])  # type: ignore[arg-type]
+    for payload in payloads:
+        await log.append([NewEvent("model/m", payload, Metadata("Ann"), key := new_id(), key)])  # type: ignore[arg-type]
     return await proofs.check(log, 0)
 
 
@@ -63,7 +63,7 @@ async def test_an_honest_log_has_nothing_that_does_not_follow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fact", "about_evidence"),
+    ("payload", "about_evidence"),
     [
         (moved(forged(passed=True)), True),
         (moved(evidence(), forged(passed=True)), True),
@@ -74,12 +74,12 @@ async def test_an_honest_log_has_nothing_that_does_not_follow() -> None:
     ],
     ids=str,
 )
-async def test_what_does_not_follow_is_found(fact: v1.AliasMoved, about_evidence: bool) -> None:
-    (found,) = (await check(v1.ModelCreated(model="m"), fact)).unfounded
-    assert (found.position, found.type, found.model, found.alias) == (2, type(fact).__name__, "m", "champion")
+async def test_what_does_not_follow_is_found(payload: v1.AliasMoved, about_evidence: bool) -> None:
+    (found,) = (await check(v1.ModelCreated(model="m"), payload)).unfounded
+    assert (found.position, found.type, found.model, found.alias) == (2, type(payload).__name__, "m", "champion")
     assert found.HasField("recorded") == found.HasField("computed") == about_evidence
     if about_evidence:
-        assert found.recorded in fact.evidence
+        assert found.recorded in payload.evidence
         assert found.computed.passed != found.recorded.passed
 
 

@@ -33,14 +33,14 @@ def refusal(
     return error
 
 
-def facts(system: Up, model: str, kind: type[M]) -> list[M]:
+def payloads(system: Up, model: str, kind: type[M]) -> list[M]:
     """A model's events of a type, newest first, as the audit log has them."""
     request = v1.ListEventsRequest(log="registry", stream=f"model/{model}", type=kind.DESCRIPTOR.full_name)
     found = []
     for event in system.audit.ListEvents(request, metadata=seen(system), timeout=SECONDS).events:
-        fact = kind()
-        assert event.data.Unpack(fact)
-        found.append(fact)
+        payload = kind()
+        assert event.data.Unpack(payload)
+        found.append(payload)
     return found
 
 
@@ -101,7 +101,7 @@ class TestProtectedAliases:
         at = declare(name=f"better-{model}", models=model, aliases="champion", gate=BETTER).position
         for version in (1, 2):
             system.registry.MoveAlias(moving(model, version), metadata=seen(system), timeout=SECONDS)
-        second, first = facts(system, model, v1.AliasMoved)
+        second, first = payloads(system, model, v1.AliasMoved)
         (evidence,) = second.evidence
         assert (first.policy_revision, second.policy_revision) == (at, at)
         assert (evidence.passed, evidence.expression, evidence.policy) == (True, BETTER, f"better-{model}")
@@ -117,7 +117,7 @@ class TestProtectedAliases:
         error = refusal(system, system.registry.MoveAlias, moving(model, 2, reason="hope"))
         assert error.reason == "GATE_FAILED"
         assert version_of(system, model) == 1
-        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        (refused,) = payloads(system, model, v1.AliasMoveRefused)
         assert (refused.alias, refused.from_version, refused.to_version) == ("champion", 1, 2)
         (evidence,) = refused.evidence
         assert error.evidence == evidence
@@ -129,7 +129,7 @@ class TestProtectedAliases:
         for name, gate in (("a", "candidate.metrics.f1 > 0.5"), ("b", "candidate.metrics.f1 > 0.95"), ("c", "false")):
             declare(name=f"{name}-{model}", models=model, aliases="*", gate=gate)
         assert refusal(system, system.registry.MoveAlias, moving(model, 1)).metadata["policy"] == f"b-{model}"
-        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        (refused,) = payloads(system, model, v1.AliasMoveRefused)
         assert [one.passed for one in refused.evidence] == [True, False, False]
 
     @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class TestProtectedAliases:
         declare(models=model, aliases="champion", gate=gate)
         error = refusal(system, system.registry.MoveAlias, moving(model, 1))
         assert error.reason == "GATE_FAILED"
-        (refused,) = facts(system, model, v1.AliasMoveRefused)
+        (refused,) = payloads(system, model, v1.AliasMoveRefused)
         assert refused.evidence[0].detail
         assert recompute(refused.evidence[0])
 
@@ -179,7 +179,7 @@ class TestProtectedAliases:
         log_metrics(system, runs[0], {"f1": 0.9})
         again = refusal(system, system.registry.MoveAlias, request)
         assert (again.reason, again.evidence) == ("GATE_FAILED", first.evidence)
-        assert len(facts(system, model, v1.AliasMoveRefused)) == 1
+        assert len(payloads(system, model, v1.AliasMoveRefused)) == 1
         request.request_id = new_id()
         system.registry.MoveAlias(request, metadata=seen(system), timeout=SECONDS)
         assert version_of(system, model) == 1
@@ -190,8 +190,8 @@ class TestProtectedAliases:
         targets = [v1.AliasTarget(model=model, alias="champion", version=1) for model in (good, bad)]
         error = refusal(system, system.registry.MoveAliases, v1.MoveAliasesRequest(targets=targets))
         assert (error.reason, error.metadata["model"]) == ("GATE_FAILED", bad)
-        assert not facts(system, good, v1.AliasMoved)
-        assert len(facts(system, bad, v1.AliasMoveRefused)) == 1
+        assert not payloads(system, good, v1.AliasMoved)
+        assert len(payloads(system, bad, v1.AliasMoveRefused)) == 1
 
     def test_a_rollback_to_a_recent_holder_skips_the_gate_and_says_so(self, system: Up, declare: Declare) -> None:
         model, _ = scored(system, 0.8, 0.9)
@@ -201,7 +201,7 @@ class TestProtectedAliases:
         assert refusal(system, system.registry.MoveAlias, moving(model, 1)).reason == "GATE_FAILED"
         request = v1.RollbackRequest(models=model, aliases="champion", reason="worse")
         system.registry.Rollback(request, metadata=seen(system), timeout=SECONDS)
-        moved = facts(system, model, v1.AliasMoved)[0]
+        moved = payloads(system, model, v1.AliasMoved)[0]
         assert (moved.to_version, moved.cause) == (1, v1.ALIAS_CAUSE_ROLLBACK)
         assert (list(moved.skipped_gates), list(moved.evidence)) == ([BETTER], [])
 
@@ -222,7 +222,7 @@ class TestRegistration:
         bad = new_run(system, f1=0.4)
         error = refusal(system, system.registry.RegisterVersion, registering(model, bad))
         assert error.reason == "GATE_FAILED"
-        (refused,) = facts(system, model, v1.VersionRefused)
+        (refused,) = payloads(system, model, v1.VersionRefused)
         assert refused.run_id == bad
         assert recompute(refused.evidence[0])
         good = registering(model, new_run(system, f1=0.6))
@@ -237,7 +237,7 @@ class TestRegistration:
         declare(models=model, gate="run.metrics.f1 > 0.5")
         refused = refusal(system, system.registry.RegisterVersion, registering(model, new_run(system, f1=0.4)))
         assert refused.reason == "GATE_FAILED"
-        assert len(facts(system, model, v1.VersionRefused)) == 1
+        assert len(payloads(system, model, v1.VersionRefused)) == 1
         wanted = v1.GetModelRequest(name=model)
         assert isinstance(system.refused(system.registry.GetModel, wanted, seen(system)), NotFound)
         better = registering(model, new_run(system, f1=0.9))
@@ -280,7 +280,7 @@ class TestNotFinite:
         if not own:
             declare(models=model, gate=NO_RATE)
         error = refusal(system, system.registry.RegisterVersion, registering(model, run_id))
-        (refused,) = facts(system, model, v1.VersionRefused)
+        (refused,) = payloads(system, model, v1.VersionRefused)
         assert (error.reason, refused.evidence[0].rules) == ("GATE_FAILED", RULES)
         assert "run.metrics.f1 / run.metrics.zero is inf" in refused.evidence[0].detail
 
@@ -289,7 +289,7 @@ class TestNotFinite:
         request = v1.ScheduleMoveRequest(model=judged, alias="champion", version=1)
         request.at.FromNanoseconds(time.time_ns() + 500_000_000)
         system.registry.ScheduleMove(request, timeout=SECONDS)
-        refused = until(lambda: facts(system, judged, v1.AliasScheduleRefused))
+        refused = until(lambda: payloads(system, judged, v1.AliasScheduleRefused))
         assert refused[0].refusal == "GATE_FAILED"
         assert "candidate.metrics.zero is inf" in refused[0].evidence[0].detail
         assert recompute(refused[0].evidence[0])

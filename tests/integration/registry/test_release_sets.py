@@ -87,6 +87,6 @@ def test_an_alias_that_is_there_keeps_its_revision_while_the_others_move(system:
     assert answer.aliases[1].revision == answer.revision
     request = v1.ListEventsRequest(log="registry", stream=f"model/{one}", type="AliasKept")
     [kept] = system.audit.ListEvents(request, timeout=SECONDS).events
-    fact = v1.AliasKept()
-    kept.data.Unpack(fact)
-    assert (fact.alias, fact.version) == ("champion", 1)
+    payload = v1.AliasKept()
+    kept.data.Unpack(payload)
+    assert (payload.alias, payload.version) == ("champion", 1)

@@ -128,9 +128,9 @@ def test_a_move_that_cannot_be_made_leaves_an_event(system: Up, model: str) -> N
     revision = system.move(model, 1).alias.revision
     scheduled(system, model, 2, expected=revision - 1)
     [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
-    fact = v1.AliasScheduleRefused()
-    refused.data.Unpack(fact)
-    assert (fact.refusal, fact.to_version) == ("WRONG_REVISION", 2)
+    payload = v1.AliasScheduleRefused()
+    refused.data.Unpack(payload)
+    assert (payload.refusal, payload.to_version) == ("WRONG_REVISION", 2)
     assert len(changes(system, model)) == 1
 
 
@@ -148,9 +148,9 @@ def test_a_move_whose_evidence_no_event_can_hold_is_refused_and_holds_nothing_up
     scheduled(system, other, 2)
     eventually(lambda: changes(system, other), bool)
     [refused] = eventually(lambda: events(system, model, "AliasScheduleRefused"), bool)
-    fact = v1.AliasScheduleRefused()
-    refused.data.Unpack(fact)
-    assert (fact.refusal, fact.schedule_id) == ("MESSAGE_TOO_LARGE", made.schedule_id)
+    payload = v1.AliasScheduleRefused()
+    refused.data.Unpack(payload)
+    assert (payload.refusal, payload.schedule_id) == ("MESSAGE_TOO_LARGE", made.schedule_id)
     assert waiting(system, model) == []
 
 

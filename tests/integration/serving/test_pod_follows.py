@@ -34,7 +34,7 @@ from services import registry, serving
 from services.artifacts.garbage_collection import Collector
 from services.artifacts.open_store import open_directory
 from services.artifacts.servicer import ArtifactServicer
-from services.rpc.interceptor import Edge
+from services.rpc.interceptor import Interceptor
 from services.serving.assignments import AssignmentsProjection
 from services.serving.decider import DECIDER
 from services.serving.projection import ServingProjection
@@ -83,7 +83,7 @@ class Services:
 
     async def come(self) -> None:
         """Answer calls."""
-        server = aio.server(interceptors=[Edge()])
+        server = aio.server(interceptors=[Interceptor()])
         v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs, Collector(self.blobs, nothing)), server)
         commands = CommandHandler(self.serving, DECIDER, self.pods)
         servicer = ServingServicer(commands, self.pods, self.assignments)
@@ -114,10 +114,10 @@ class Services:
         await self.assignments.start()
         await self.come()
 
-    async def record(self, fact: Message) -> int:
+    async def record(self, payload: Message) -> int:
         """Put a fact into the registry's log; its position."""
         event_id = uuid.uuid4().hex
-        event = NewEvent("model/iris", fact, Metadata(actor="a-test"), event_id, event_id)
+        event = NewEvent("model/iris", payload, Metadata(actor="a-test"), event_id, event_id)
         (position,) = await self.registry.append([event])
         return position
 
@@ -130,14 +130,14 @@ class Services:
         epoch = on_wire(self.registry.epochs[-1])
         async with asyncio.timeout(scaled(30)):
             async for batch in self.serving.subscribe():
-                for fact in (event.data for event in batch):
-                    if not isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
+                for payload in (event.data for event in batch):
+                    if not isinstance(payload, v1.AssignmentApplied | v1.AssignmentFailed):
                         continue
-                    if (fact.epoch, fact.revision) == (epoch, revision):
-                        return fact
+                    if (payload.epoch, payload.revision) == (epoch, revision):
+                        return payload
         raise AssertionError
 
-    def facts(self) -> list[str]:
+    def payloads(self) -> list[str]:
         """The kinds of facts that pods told, in order."""
         return [type(event.data).__name__ for event in self.serving._events]
 
@@ -246,7 +246,7 @@ async def test_it_follows_forward_and_back(services: Services, digests: list[str
         assert (applied.version, applied.digest) == (1, digests[1])
         assert await here.answers() == (1, back, 1)
         assert await here.stop() == 0
-    assert services.facts() == ["PodStarted", *["AssignmentApplied"] * 3, "PodStopped"]
+    assert services.payloads() == ["PodStarted", *["AssignmentApplied"] * 3, "PodStopped"]
 
 
 async def test_what_it_cannot_load_it_refuses_and_serves_on(

@@ -27,7 +27,7 @@ from services import tracking
 from services.series.columns import Points, pack, unpack
 from services.tracking.projection.apply import TrackingProjection
 from services.tracking.projection.tables import CHUNK_POINTS, PIECE_POINTS, metrics, runs
-from services.tracking.queries import metric_history as questions
+from services.tracking.queries import metric_history as statements
 from services.tracking.queries import metric_intervals as drawings
 from tests.servers.postgres import PostgresServer
 
@@ -82,23 +82,23 @@ class Tracking:
     def history(self, run_id: str, key: str, **steps: int) -> list[Point]:
         """All points of a metric."""
         request = v1.GetMetricHistoryRequest(run_id=run_id, key=key, **steps)
-        found = [unpacked(response.series) for response in self.all(questions.history(self.rows, request))]
-        assert all(0 < len(part) <= questions.HISTORY_POINTS for part in found)
+        found = [unpacked(response.series) for response in self.all(statements.history(self.rows, request))]
+        assert all(0 < len(part) <= statements.HISTORY_POINTS for part in found)
         return list(itertools.chain(*found))
 
     def page(self, run_id: str, key: str, size: int = 0, token: str = "") -> v1.ListMetricPointsResponse:
         """A page of a metric's points."""
         request = v1.ListMetricPointsRequest(run_id=run_id, key=key, page_size=size, page_token=token)
-        return self.do(self.rows.query(lambda rows: questions.page(rows, request)))
+        return self.do(self.rows.query(lambda rows: statements.page(rows, request)))
 
     def intervals(self, run_ids: Sequence[str], keys: Sequence[str], **how: Any) -> list[v1.GetMetricIntervalsResponse]:
         """Metrics in intervals."""
         request = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=keys, **how)
         return self.all(drawings.intervals(self.rows, request))
 
-    def _append(self, fact: Message) -> None:
+    def _append(self, payload: Message) -> None:
         event_id = uuid.uuid4().hex
-        event = NewEvent("runs", fact, Metadata("Zoë"), event_id, event_id)
+        event = NewEvent("runs", payload, Metadata("Zoë"), event_id, event_id)
         (position,) = self.do(self._log.append([event]))
         self.do(self.rows.wait_for(position))
 
@@ -124,8 +124,8 @@ def running(place: str) -> Iterator[Tracking]:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Histories are put in order by few points at a time, and few intervals are counted at once."""
-    monkeypatch.setattr(questions, "WINDOW_POINTS", 1500)
-    monkeypatch.setattr(questions, "HISTORY_POINTS", 999)
+    monkeypatch.setattr(statements, "WINDOW_POINTS", 1500)
+    monkeypatch.setattr(statements, "HISTORY_POINTS", 999)
     monkeypatch.setattr(drawings, "TALLIED_INTERVALS", 700)
 
 
@@ -210,7 +210,7 @@ def test_a_history_is_of_the_moment_it_was_asked_for(system: Tracking) -> None:
     run_id = system.start_run()
     logged = [(at % 7, 0, float(at)) for at in range(2 * CHUNK_POINTS - 3)]
     system.log(run_id, "loss", logged)
-    answers = questions.history(system.rows, v1.GetMetricHistoryRequest(run_id=run_id, key="loss"))
+    answers = statements.history(system.rows, v1.GetMetricHistoryRequest(run_id=run_id, key="loss"))
 
     found = unpacked(system.do(anext(answers)).series)
     # Its pieces become a whole chunk while it is read.
@@ -370,9 +370,9 @@ def test_a_question_that_is_too_large_or_not_one_is_refused(system: Tracking) ->
                 system.intervals(**{"run_ids": [run_id], "keys": ["loss"], **request})
             assert refused.value.reason == reason
     for reason, asked in {"RUN_NOT_FOUND": ("f" * 32, "loss"), "METRIC_NOT_FOUND": (run_id, "acc")}.items():
-        for question in (system.history, system.page):
+        for statement in (system.history, system.page):
             with pytest.raises(Rejected) as refused:
-                question(*asked)
+                statement(*asked)
             assert refused.value.reason == reason
     with pytest.raises(Rejected) as refused:
         system.page(run_id, "loss", 1, "e30=")
@@ -391,6 +391,6 @@ def test_points_that_are_no_numbers_leave_the_least_and_the_greatest_as_they_are
     numbers = [(at, 0, float(at)) for at in range(1, PIECE_POINTS)]
     for points in ([(0, 0, NAN)], numbers, [(0, 0, NAN)]):  # the last one is a piece of its own
         system.log(run_id, "loss", points)
-    question = sa.select(metrics.c.least, metrics.c.greatest, metrics.c.points).join(runs, runs.c.run == metrics.c.run)
-    found = system.do(system.rows.query(lambda rows: rows.execute(question.where(runs.c.run_id == run_id)).one()))
+    statement = sa.select(metrics.c.least, metrics.c.greatest, metrics.c.points).join(runs, runs.c.run == metrics.c.run)
+    found = system.do(system.rows.query(lambda rows: rows.execute(statement.where(runs.c.run_id == run_id)).one()))
     assert tuple(found) == (1.0, PIECE_POINTS - 1, PIECE_POINTS + 1)

@@ -306,7 +306,7 @@ def test_runs_come_in_the_order_of_their_numbers(runs: TrackingRows) -> None:
 def test_runs_with_more_metrics_than_are_read_at_once(rows: TrackingRows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "MAX_METRICS", 5)
     monkeypatch.setattr(views, "MAX_MODEL_METRICS", 5)
-    views._questions.cache_clear()
+    views._statements.cache_clear()
     experiment, counts = rows.experiment("e"), [3, 0, 9, 2, 1, 5, 4]
     expected = []
     for count in counts:
@@ -327,7 +327,7 @@ def test_runs_with_more_metrics_than_are_read_at_once(rows: TrackingRows, monkey
     of_model = v1.ListLoggedModelMetricsRequest(model_id=models[2].model_id, page_token=models[2].next_metrics_token)
     more = rows.ask(lambda connection: queries.logged_model_metrics(connection, of_model))
     assert ([one.key for one in more.metrics], more.next_page_token) == (["k5", "k6", "k7", "k8"], "")
-    views._questions.cache_clear()
+    views._statements.cache_clear()
 
 
 def test_a_run_is_shown_with_all_that_it_logged(runs: TrackingRows) -> None:

@@ -54,7 +54,7 @@ class Many:
         for number in range(1, EXPERIMENTS + 1):
             rows.experiment(f"experiment {number}")
         self.known = [self._known(number, luck) for number in range(RUNS)]
-        rows.append(*(fact for known in self.known for fact in self._facts(known)))
+        rows.append(*(payload for known in self.known for payload in self._payloads(known)))
 
     @staticmethod
     def _known(number: int, luck: random.Random) -> Known:
@@ -66,24 +66,24 @@ class Many:
         return Known(number, experiment, start, end, name, acc, lr, luck.random() < 0.01, luck.random() < 0.1)
 
     @staticmethod
-    def _facts(known: Known) -> list[Any]:
+    def _payloads(known: Known) -> list[Any]:
         run_id = f"{known.number:032x}"
         started = v1.RunStarted(run_id=run_id, experiment_id=str(known.experiment), name=known.name)
         started.start_time.CopyFrom(timestamp(known.start * 1_000_000))
         if known.rare:
             started.tags["rare"] = "yes"
-        facts: list[Any] = [started]
+        payloads: list[Any] = [started]
         if known.lr is not None:
-            facts.append(v1.RunLogged(run_id=run_id, params={"lr": known.lr}))
+            payloads.append(v1.RunLogged(run_id=run_id, params={"lr": known.lr}))
         if known.acc is not None:
-            facts.append(v1.MetricsLogged(run_id=run_id, series=[point("acc", known.acc)]))
+            payloads.append(v1.MetricsLogged(run_id=run_id, series=[point("acc", known.acc)]))
         if known.end is not None:
             ended = v1.RunFinished(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
             ended.end_time.CopyFrom(timestamp(known.end * 1_000_000))
-            facts.append(ended)
+            payloads.append(ended)
         if known.deleted:
-            facts.append(v1.RunDeleted(run_id=run_id))
-        return facts
+            payloads.append(v1.RunDeleted(run_id=run_id))
+        return payloads
 
     def listed(self, asked: str, order_by: str, experiments: list[str], page_size: int) -> list[int]:
         """The numbers of the runs that are listed."""

@@ -41,14 +41,14 @@ class TrackingRows:
         self.position = 0
         self.appends = 0
 
-    def append(self, *facts: Message, actor: str = "Zoë") -> None:
+    def append(self, *payloads: Message, actor: str = "Zoë") -> None:
         """Applies one append, if anything is in it."""
-        if not facts:
+        if not payloads:
             return
-        end, time = self.position + len(facts), BEGAN + self.appends * SECOND
+        end, time = self.position + len(payloads), BEGAN + self.appends * SECOND
         batch = [
-            RecordedEvent("a stream", position, time, f"event-{position}", fact, Metadata(actor, ""), end)
-            for position, fact in enumerate(facts, self.position + 1)
+            RecordedEvent("a stream", position, time, f"event-{position}", payload, Metadata(actor, ""), end)
+            for position, payload in enumerate(payloads, self.position + 1)
         ]
         self._generations.apply(self._rows, self.position, batch)
         self.position, self.appends = end, self.appends + 1
@@ -64,20 +64,20 @@ class TrackingRows:
         """Starts a run; returns its id."""
         self._runs += 1
         run_id = f"{self._runs:032x}"
-        fact = v1.RunStarted(run_id=run_id, experiment_id=experiment_id, **known)  # type: ignore[arg-type]
+        payload = v1.RunStarted(run_id=run_id, experiment_id=experiment_id, **known)  # type: ignore[arg-type]
         if start_ms is not None:
-            fact.start_time.CopyFrom(timestamp(start_ms * 1_000_000))
-        self.append(fact, actor=actor)
+            payload.start_time.CopyFrom(timestamp(start_ms * 1_000_000))
+        self.append(payload, actor=actor)
         return run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float] = {}, **params: str) -> None:
         """Logs metrics, one point each, and parameters."""
-        facts: list[Message] = []
+        payloads: list[Message] = []
         if metrics:
-            facts.append(v1.MetricsLogged(run_id=run_id, series=[point(*one) for one in metrics.items()]))
+            payloads.append(v1.MetricsLogged(run_id=run_id, series=[point(*one) for one in metrics.items()]))
         if params:
-            facts.append(v1.RunLogged(run_id=run_id, params=params))
-        self.append(*facts)
+            payloads.append(v1.RunLogged(run_id=run_id, params=params))
+        self.append(*payloads)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a run."""
@@ -87,8 +87,8 @@ class TrackingRows:
         """Creates a logged model; returns its id."""
         self._models += 1
         model_id = f"m-{self._models:032x}"
-        fact = v1.LoggedModelCreated(model_id=model_id, experiment_id=experiment_id, name=name, **known)  # type: ignore[arg-type]
-        self.append(fact)
+        payload = v1.LoggedModelCreated(model_id=model_id, experiment_id=experiment_id, name=name, **known)  # type: ignore[arg-type]
+        self.append(payload)
         return model_id
 
     def ask(self, question: Callable[[sa.Connection], T]) -> T:

@@ -139,8 +139,8 @@ def told(steps: Sequence[v1.WatchRunsResponse]) -> list[v1.RunChange]:
 
 def true_changes(events: Sequence[RecordedEvent], run_ids: Mapping[str, object] | set[str]) -> list[tuple[int, bytes]]:
     """Position and fact of each event of some runs."""
-    facts = [event for event in events if event.stream.partition("/")[2] in run_ids]
-    return [(event.position, event.data.SerializeToString(deterministic=True)) for event in facts]
+    payloads = [event for event in events if event.stream.partition("/")[2] in run_ids]
+    return [(event.position, event.data.SerializeToString(deterministic=True)) for event in payloads]
 
 
 def facts_of(changes: Sequence[v1.RunChange]) -> list[tuple[int, bytes]]:

@@ -92,7 +92,7 @@ class Service:
 
     def move(self, model: str, count: int = 1, first: int = 1, together: bool = False) -> list[int]:
         """Moves an alias of a model, as the registry would write it; the positions."""
-        facts = [
+        payloads = [
             v1.AliasMoved(
                 model=model,
                 alias="champion",
@@ -104,17 +104,20 @@ class Service:
             )
             for number in range(first, first + count)
         ]
-        return self.append(facts, together=together)
+        return self.append(payloads, together=together)
 
-    def append(self, facts: Sequence[Message], *, together: bool = False) -> list[int]:
+    def append(self, payloads: Sequence[Message], *, together: bool = False) -> list[int]:
         """Writes events to the registry log, one by one or as one append; the positions."""
-        return asyncio.run(_append(self._nats, facts, together))
+        return asyncio.run(_append(self._nats, payloads, together))
 
 
-async def _append(nats: NatsAddress, facts: Sequence[Message], together: bool) -> list[int]:
-    ids = [uuid.uuid4().hex for _ in facts]
+async def _append(nats: NatsAddress, payloads: Sequence[Message], together: bool) -> list[int]:
+    ids = [uuid.uuid4().hex for _ in payloads]
     by = Metadata("ada", reason="better", request_id="r")
-    events = [NewEvent(f"model/{fact.model}", fact, by, key, key) for fact, key in zip(facts, ids, strict=True)]  # type: ignore[attr-defined]
+    events = [
+        NewEvent(f"model/{payload.model}", payload, by, key, key)  # type: ignore[attr-defined]
+        for payload, key in zip(payloads, ids, strict=True)
+    ]
     async with open_log(nats, registry.EVENTS, "registry") as log:
         if together:
             return [*await log.append(events)]

@@ -50,8 +50,8 @@ def metadata(built: Path, name: str) -> Message:
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_the_licence_is_in_the_wheel_and_its_metadata(name: str, built: Path) -> None:
-    facts = metadata(built, name)
-    assert (facts["License-Expression"], facts["License-File"]) == ("Apache-2.0", "LICENSE")
+    payloads = metadata(built, name)
+    assert (payloads["License-Expression"], payloads["License-File"]) == ("Apache-2.0", "LICENSE")
     with wheel(built, name) as archive:
         path = next(path for path in archive.namelist() if path.endswith(".dist-info/licenses/LICENSE"))
         assert archive.read(path).decode() == LICENSE
@@ -59,13 +59,13 @@ def test_the_licence_is_in_the_wheel_and_its_metadata(name: str, built: Path) ->
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_the_metadata_is_complete_and_has_no_addresses(name: str, built: Path) -> None:
-    facts = metadata(built, name)
-    assert (facts["Author"], facts["Author-email"]) == ("rollforward developers", None)
-    assert facts["Keywords"]
-    classifiers = facts.get_all("Classifier")
+    payloads = metadata(built, name)
+    assert (payloads["Author"], payloads["Author-email"]) == ("rollforward developers", None)
+    assert payloads["Keywords"]
+    classifiers = payloads.get_all("Classifier")
     assert classifiers is not None
     assert "Typing :: Typed" in classifiers
-    assert facts.get_all("Project-URL") is None
+    assert payloads.get_all("Project-URL") is None
 
 
 @pytest.mark.parametrize("name", PROJECTS)

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from eventstore.concurrency.watermark import Reached
+from eventstore.concurrency.watermark import Watermark
 from eventstore.errors import StoreUnavailable
 
 
 async def test_whoever_waits_goes_on_when_it_is_reached() -> None:
-    reached = Reached("x")
+    reached = Watermark("x")
     waiting = [asyncio.create_task(reached.wait_for(position)) for position in (3, 1, 2)]
     await asyncio.sleep(0)
     reached.advance(2)
@@ -23,10 +23,10 @@ async def test_whoever_waits_goes_on_when_it_is_reached() -> None:
 
 async def test_each_is_refused_with_an_error_of_its_own() -> None:
     """One that is raised again and again keeps the frames of all who ever had it."""
-    reached = Reached("x")
+    reached = Watermark("x")
     waiting = [asyncio.create_task(reached.wait_for(5)) for _ in range(2)]
     await asyncio.sleep(0)
-    reached.give_up(StoreUnavailable("gone", "PROJECTION_FAILED"))
+    reached.fail(StoreUnavailable("gone", "PROJECTION_FAILED"))
     refusals = await asyncio.gather(*waiting, reached.wait_for(5), reached.wait_for(6), return_exceptions=True)
     assert len({id(refusal) for refusal in refusals}) == 4
     assert {getattr(refusal, "reason", "") for refusal in refusals} == {"PROJECTION_FAILED"}

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from eventstore.jetstream import coalescing
-from eventstore.jetstream.coalescing import Together
+from eventstore.jetstream.coalescing import Coalescer
 from tests.timeouts import scaled
 
 
@@ -20,7 +20,7 @@ class Requests:
     """Requests through one gate, answered by hand."""
 
     def __init__(self) -> None:
-        self.together = Together()
+        self.together = Coalescer()
         self.sent: list[str] = []
         self._answers: dict[str, asyncio.Future[None]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -14,7 +14,7 @@ from eventstore.testing import given
 from rollforward import v1
 from services.registry.deciders.aliases import Expire, Fire, Move, Remove, ScheduleMove
 from services.registry.deciders.models import DECIDER, refusal
-from services.registry.deciders.policies import Judgement
+from services.registry.deciders.policies import GateResult
 from tests.unit.registry.streams import D1, D2, REQUEST, after, move, moved, remove, removed
 
 
@@ -111,8 +111,8 @@ class TestPolicies:
     FAILED = v1.GateEvidence(expression="b", detail="it is false", policy="q")
 
     def asked(self, *evidence: v1.GateEvidence, current: int = 1, reason: str = "better") -> Move:
-        judgement = Judgement(9, ("p",), evidence, candidate=2, current=current, champion=current)
-        return Move(v1.MoveAliasRequest(model="fraud", alias="champion", version=2, reason=reason), judgement)
+        gate_result = GateResult(9, ("p",), evidence, candidate=2, current=current, champion=current)
+        return Move(v1.MoveAliasRequest(model="fraud", alias="champion", version=2, reason=reason), gate_result)
 
     def test_what_gates_saw_stands_in_the_event(self) -> None:
         expected = moved(1, 2)
@@ -138,7 +138,7 @@ class TestPolicies:
     def test_a_reason_is_asked_for(self) -> None:
         error = after(moved(0, 1)).when(self.asked(reason=" ")).then_rejected("REASON_REQUIRED")
         assert error.metadata == {"policy": "p"}
-        command = Remove(v1.RemoveAliasRequest(model="fraud", alias="champion"), Judgement(9, ("p",)))
+        command = Remove(v1.RemoveAliasRequest(model="fraud", alias="champion"), GateResult(9, ("p",)))
         after(moved(0, 1)).when(command).then_rejected("REASON_REQUIRED")
 
     def test_evidence_of_another_holder_does_not_count(self) -> None:
@@ -186,21 +186,21 @@ class TestSchedules:
         ],
     )
     def test_that_cannot_be_made_leaves_an_event(self, between: Sequence[Message], reason: str) -> None:
-        [fact] = after(moved(0, 1), self.SET, *between).when(Fire("fraud", self.ID)).events
-        assert isinstance(fact, v1.AliasScheduleRefused)
-        assert (fact.schedule_id, fact.refusal, fact.to_version) == (self.ID, reason, 2)
+        [payload] = after(moved(0, 1), self.SET, *between).when(Fire("fraud", self.ID)).events
+        assert isinstance(payload, v1.AliasScheduleRefused)
+        assert (payload.schedule_id, payload.refusal, payload.to_version) == (self.ID, reason, 2)
 
     def test_that_a_gate_refuses_leaves_the_evidence(self) -> None:
-        judgement = Judgement(9, (), (TestPolicies.FAILED,), candidate=2, current=1, champion=1)
-        [fact] = after(moved(0, 1), self.SET).when(Fire("fraud", self.ID, judgement)).events
-        assert isinstance(fact, v1.AliasScheduleRefused)
-        assert (fact.refusal, list(fact.evidence)) == ("GATE_FAILED", [TestPolicies.FAILED])
+        gate_result = GateResult(9, (), (TestPolicies.FAILED,), candidate=2, current=1, champion=1)
+        [payload] = after(moved(0, 1), self.SET).when(Fire("fraud", self.ID, gate_result)).events
+        assert isinstance(payload, v1.AliasScheduleRefused)
+        assert (payload.refusal, list(payload.evidence)) == ("GATE_FAILED", [TestPolicies.FAILED])
 
     def test_to_where_it_is_by_then(self) -> None:
         ever = v1.AliasMoveScheduled(model="fraud", alias="champion", schedule_id=self.ID, to_version=2, to_digest=D2)
-        [fact] = after(moved(0, 2), ever).when(Fire("fraud", self.ID)).events
-        assert isinstance(fact, v1.AliasScheduleRefused)
-        assert fact.refusal == "ALREADY_THERE"
+        [payload] = after(moved(0, 2), ever).when(Fire("fraud", self.ID)).events
+        assert isinstance(payload, v1.AliasScheduleRefused)
+        assert payload.refusal == "ALREADY_THERE"
 
 
 @pytest.mark.parametrize("expected", [2**63, 2**64 - 1])
@@ -215,9 +215,9 @@ def test_no_schedule_expects_what_no_revision_is(expected: int) -> None:
 
 class TestExpiry:
     def until(self, seconds: int, before: int = 0) -> v1.AliasMoved:
-        fact = moved(before, 1)
-        fact.expires_at.seconds = seconds
-        return fact
+        payload = moved(before, 1)
+        payload.expires_at.seconds = seconds
+        return payload
 
     def test_an_assignment_ends(self) -> None:
         gone = removed(1, v1.ALIAS_CAUSE_EXPIRY)

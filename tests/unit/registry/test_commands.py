@@ -122,7 +122,7 @@ class TestGatedReleaseSets:
         assert releasing(gated, "fraud", self.NAMES, 1) == ""
         assert len(asked) == 1
         moved = [event.data for event in gated.events if isinstance(event.data, v1.AliasMoved)]
-        assert [len(fact.evidence) for fact in moved] == [1] * len(self.NAMES)
+        assert [len(payload.evidence) for payload in moved] == [1] * len(self.NAMES)
 
     def test_others_go_on_while_it_is_judged(self, gated: System, monkeypatch: pytest.MonkeyPatch) -> None:
         head = gated.runs_log.head

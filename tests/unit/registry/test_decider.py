@@ -49,17 +49,19 @@ def test_whatever_is_asked_the_stream_stays_sound(asked: list[object]) -> None:
     numbers: list[int] = []
     held: dict[str, int] = {}
     for command in asked:
-        for fact in Given(DECIDER, state).when(command).events:
+        for payload in Given(DECIDER, state).when(command).events:
             position += 1
-            state = evolve(state, RecordedEvent("model/fraud", position, position, "", fact, Metadata("a"), position))
-            if isinstance(fact, v1.VersionRegistered):
-                numbers.append(fact.version)
-            if isinstance(fact, v1.AliasMoved):
-                assert fact.to_version in numbers
-                assert fact.from_version == held.get(fact.alias, 0) != fact.to_version
-                held[fact.alias] = fact.to_version
-            if isinstance(fact, v1.AliasRemoved):
-                assert fact.from_version == held.pop(fact.alias)
+            state = evolve(
+                state, RecordedEvent("model/fraud", position, position, "", payload, Metadata("a"), position)
+            )
+            if isinstance(payload, v1.VersionRegistered):
+                numbers.append(payload.version)
+            if isinstance(payload, v1.AliasMoved):
+                assert payload.to_version in numbers
+                assert payload.from_version == held.get(payload.alias, 0) != payload.to_version
+                held[payload.alias] = payload.to_version
+            if isinstance(payload, v1.AliasRemoved):
+                assert payload.from_version == held.pop(payload.alias)
     assert numbers == list(range(1, len(numbers) + 1))
     assert {name: one.version for name, one in state.aliases.items() if one.version} == held
 

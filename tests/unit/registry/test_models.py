@@ -195,14 +195,14 @@ class TestVersions:
         many = {f"{number:03}": "v" * 4_997 for number in range(199)}
         full = [v1.TagChange(key=key, to_value=value) for key, value in many.items()]
         tagged = after(v1.ModelTagsChanged(model="fraud", changes=full))
-        room = 1_000_000 - 199 * 5_000
-        tagged.when(v1.ChangeTagsRequest(model="fraud", set={"k": "v" * (room - 1)})).then(
-            v1.ModelTagsChanged(model="fraud", changes=[v1.TagChange(key="k", to_value="v" * (room - 1))])
+        budget = 1_000_000 - 199 * 5_000
+        tagged.when(v1.ChangeTagsRequest(model="fraud", set={"k": "v" * (budget - 1)})).then(
+            v1.ModelTagsChanged(model="fraud", changes=[v1.TagChange(key="k", to_value="v" * (budget - 1))])
         )
-        more = v1.ChangeTagsRequest(model="fraud", set={"k": "é" * (room // 2)})
+        more = v1.ChangeTagsRequest(model="fraud", set={"k": "é" * (budget // 2)})
         tagged.when(more).then_rejected("INVALID_TAG")
         more.remove.append("000")
-        changes = [v1.TagChange(key="000", from_value=many["000"]), v1.TagChange(key="k", to_value="é" * (room // 2))]
+        changes = [v1.TagChange(key="000", from_value=many["000"]), v1.TagChange(key="k", to_value="é" * (budget // 2))]
         tagged.when(more).then(v1.ModelTagsChanged(model="fraud", changes=changes))
 
 

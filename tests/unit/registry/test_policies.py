@@ -40,10 +40,10 @@ def changed(policy: v1.Policy, **values: object) -> v1.Policy:
 
 def policy_set(to: v1.Policy, before: v1.Policy | None = None) -> v1.PolicySet:
     """That it was declared, or changed."""
-    fact = v1.PolicySet(to=to)
+    payload = v1.PolicySet(to=to)
     if before:
-        getattr(fact, "from").CopyFrom(before)
-    return fact
+        getattr(payload, "from").CopyFrom(before)
+    return payload
 
 
 class TestSet:

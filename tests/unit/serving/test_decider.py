@@ -96,9 +96,9 @@ class TestAcknowledge:
         given(DECIDER, STARTED, failed(5, 1, 0)).when(says(5, 1)).then(applied(5, 1))
 
     def test_a_reason_is_cut_to_a_readable_length(self) -> None:
-        (fact,) = given(DECIDER, STARTED).when(says(5, 1, "x" * 5000)).events
-        assert isinstance(fact, v1.AssignmentFailed)
-        assert fact.detail == "x" * 4000
+        (payload,) = given(DECIDER, STARTED).when(says(5, 1, "x" * 5000)).events
+        assert isinstance(payload, v1.AssignmentFailed)
+        assert payload.detail == "x" * 4000
 
     def test_revisions_of_another_epoch_are_not_compared(self) -> None:
         given(DECIDER, STARTED, applied(39, 1)).when(in_epoch(7, says(34, 2))).then(applied(34, 2, epoch=7))
@@ -155,12 +155,12 @@ def test_whatever_is_said_the_stream_stays_sound(asked: list[object]) -> None:
     """Deciding is pure, revisions never go back, and nothing is said before the start or after the stop."""
     state, kinds, revision = State(), list[str](), 0
     for command in asked:
-        for fact in Given(DECIDER, state).when(command).events:
-            kinds.append(type(fact).__name__)
-            state = evolve(state, RecordedEvent("", len(kinds), 0, "", fact, Metadata("a"), len(kinds)))
-            if isinstance(fact, v1.AssignmentApplied | v1.AssignmentFailed):
-                assert fact.revision >= revision
-                revision = fact.revision
+        for payload in Given(DECIDER, state).when(command).events:
+            kinds.append(type(payload).__name__)
+            state = evolve(state, RecordedEvent("", len(kinds), 0, "", payload, Metadata("a"), len(kinds)))
+            if isinstance(payload, v1.AssignmentApplied | v1.AssignmentFailed):
+                assert payload.revision >= revision
+                revision = payload.revision
     assert "PodStarted" not in kinds[1:]
     assert kinds[:1] in ([], ["PodStarted"])
     assert "PodStopped" not in kinds[:-1]

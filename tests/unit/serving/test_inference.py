@@ -28,7 +28,7 @@ from rollforward.inference.open_inference_pb2_grpc import (
 )
 from rollforward.v1 import Assignment
 from rollforward.v1 import Target as TargetMessage
-from services.pod.batcher import Lane
+from services.pod.batcher import Batcher
 from services.pod.inference import InferenceServicer
 from services.pod.models import Model
 from services.pod.runtime import Loaded, Outcome, Runtime, Target
@@ -51,7 +51,7 @@ async def serve(started: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
         if assignment.target.model == "broken":
             raise ValueError("no model file")
         model = Model(ESTIMATOR)
-        return Loaded(assignment.digest, model, Lane(model.predict))
+        return Loaded(assignment.digest, model, Batcher(model.predict))
 
     done = asyncio.Event()
     outcomes: list[Outcome] = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from services.pod.batcher import Answers, DeadlinePassed, Lane, Outputs, QueueFull
+from services.pod.batcher import Answers, Batcher, DeadlinePassed, Outputs, QueueFull
 from services.pod.models import Model
 from services.pod.tensors import InvalidInput
 from tests.timeouts import scaled
@@ -42,7 +42,7 @@ def rows(*values: float) -> NDArray[Any]:
     return np.array(values).reshape(-1, 1)
 
 
-async def begin(lane: Lane, gated: Gated) -> asyncio.Task[Answers]:
+async def begin(lane: Batcher, gated: Gated) -> asyncio.Task[Answers]:
     """Submit a first request and wait until it holds the thread."""
     first = asyncio.create_task(lane.submit(rows(0.0), ("y",)))
     await asyncio.to_thread(gated.began.wait, 10)
@@ -53,7 +53,7 @@ async def test_answers_of_a_real_model_are_those_without_batching() -> None:
     features, labels = load_iris(return_X_y=True)
     model = Model(RandomForestClassifier(8, random_state=0).fit(features, labels))
     alone = model.predict(features, BOTH)
-    lane = Lane(model.predict)
+    lane = Batcher(model.predict)
     starts = range(0, len(features), 3)
     batched = await asyncio.gather(*(lane.submit(features[at : at + 3], BOTH) for at in starts))
     await lane.close()
@@ -63,7 +63,7 @@ async def test_answers_of_a_real_model_are_those_without_batching() -> None:
 
 async def test_what_waits_is_predicted_in_one_call() -> None:
     gated = Gated()
-    lane = Lane(gated)
+    lane = Batcher(gated)
     first = await begin(lane, gated)
     waiting = [asyncio.create_task(lane.submit(rows(float(n), float(n)), ("y",))) for n in range(1, 4)]
     await asyncio.sleep(0)
@@ -76,7 +76,7 @@ async def test_what_waits_is_predicted_in_one_call() -> None:
 
 async def test_batches_are_bounded_and_of_one_kind() -> None:
     gated = Gated()
-    lane = Lane(gated, batch_rows=2)
+    lane = Batcher(gated, batch_rows=2)
     first = await begin(lane, gated)
     kinds = [("y",), ("y",), ("y",), ("z",)]
     waiting = [asyncio.create_task(lane.submit(rows(1.0), kind)) for kind in kinds]
@@ -89,7 +89,7 @@ async def test_batches_are_bounded_and_of_one_kind() -> None:
 
 async def test_one_bad_request_fails_alone() -> None:
     gated = Gated()
-    lane = Lane(gated)
+    lane = Batcher(gated)
     first = await begin(lane, gated)
     waiting = [asyncio.create_task(lane.submit(rows(value), ("y",))) for value in (1.0, np.nan, 3.0)]
     await asyncio.sleep(0)
@@ -105,7 +105,7 @@ async def test_one_bad_request_fails_alone() -> None:
 
 async def test_a_full_queue_refuses() -> None:
     gated = Gated()
-    lane = Lane(gated, queue_limit=1)
+    lane = Batcher(gated, queue_limit=1)
     first = await begin(lane, gated)
     second = asyncio.create_task(lane.submit(rows(1.0), ("y",)))
     await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def test_a_full_queue_refuses() -> None:
 
 async def test_expired_and_cancelled_requests_are_never_predicted() -> None:
     gated = Gated()
-    lane = Lane(gated)
+    lane = Batcher(gated)
     first = await begin(lane, gated)
     expired = asyncio.create_task(lane.submit(rows(1.0), ("y",), asyncio.get_running_loop().time()))
     cancelled = asyncio.create_task(lane.submit(rows(2.0), ("y",)))
@@ -134,7 +134,7 @@ async def test_expired_and_cancelled_requests_are_never_predicted() -> None:
 
 async def test_closing_answers_what_was_submitted() -> None:
     gated = Gated()
-    lane = Lane(gated)
+    lane = Batcher(gated)
     first = await begin(lane, gated)
     second = asyncio.create_task(lane.submit(rows(1.0), ("y",)))
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier
 
 from rollforward.v1 import Assignment
 from rollforward.v1 import Target as TargetMessage
-from services.pod.batcher import Lane
+from services.pod.batcher import Batcher
 from services.pod.models import Model, ModelRefused
 from services.pod.runtime import Loaded, NotReady, NotServed, Outcome, Runtime, Serving, Target, VersionRefused
 from tests.timeouts import scaled
@@ -53,7 +53,7 @@ class Bench:
         if wanted.version in self.broken:
             raise ModelRefused
         model = Model(DummyClassifier(strategy="constant", constant=wanted.version).fit([[0.0]], [wanted.version]))
-        return Loaded(wanted.digest, model, Lane(model.predict))
+        return Loaded(wanted.digest, model, Batcher(model.predict))
 
     async def settle(self, count: int) -> list[tuple[int, int, bool]]:
         """Wait for so many outcomes; each as version, revision, whether it is served."""

@@ -26,7 +26,7 @@ from services.actors import TRACKING
 from services.tracking import run_stream
 from services.tracking.deciders.run_state import RunState
 from services.tracking.deciders.runs import RUNS
-from services.tracking.liveness import Attendance
+from services.tracking.liveness import Liveness
 from services.tracking.projection.apply import TrackingProjection
 from tests.timeouts import scaled
 
@@ -80,7 +80,7 @@ class Process:
         self.tail = Tail(log)
         self.rows = Projector(self.tail, TrackingProjection(), Database(str(home)))
         self.commands = CommandHandler(log, RUNS, self.rows)
-        self.attendance = Attendance(self.commands, self.rows, self.tail, PATIENCE, self.clock)
+        self.attendance = Liveness(self.commands, self.rows, self.tail, PATIENCE, self.clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Process]:
@@ -91,11 +91,11 @@ class Process:
                 stack.push_async_callback(part.stop)
             yield self
 
-    async def append(self, fact: Message) -> None:
+    async def append(self, payload: Message) -> None:
         """Something that another process wrote."""
         event_id = uuid.uuid4().hex
         assert RUNS.stream_of
-        await self.log.append([NewEvent(RUNS.stream_of(fact), fact, ZOE, event_id, event_id)])
+        await self.log.append([NewEvent(RUNS.stream_of(payload), payload, ZOE, event_id, event_id)])
 
     async def do(self, run_id: str, command: object) -> None:
         """Does a command here."""

@@ -185,9 +185,9 @@ def test_whatever_is_asked_no_two_live_ones_have_one_name(asked: list[object]) -
     """The names that are given are exactly those of the experiments that are not deleted."""
     state, position = EXPERIMENTS.initial, 0
     for command in asked:
-        for fact in Given(EXPERIMENTS, state).when(command).events:
+        for payload in Given(EXPERIMENTS, state).when(command).events:
             position += 1
-            state = EXPERIMENTS.evolve(state, RecordedEvent("", position, 0, "", fact, Metadata("a"), position))
+            state = EXPERIMENTS.evolve(state, RecordedEvent("", position, 0, "", payload, Metadata("a"), position))
         live = {of: one.name for of, one in state.by_id.items() if not one.deleted}
         assert {name: of for of, name in live.items()} == dict(state.names.items())
         assert len(live) == len(state.names)

@@ -56,8 +56,8 @@ class TestCreation:
         assert refusal.kind is Kind.EXISTS
 
     def test_not_where_nothing_can_be_added(self) -> None:
-        why_not = Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", "no such experiment")
-        given(LOGGED_MODELS).when(Create(create().request, why_not)).then_rejected("EXPERIMENT_NOT_FOUND")
+        rejection = Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", "no such experiment")
+        given(LOGGED_MODELS).when(Create(create().request, rejection)).then_rejected("EXPERIMENT_NOT_FOUND")
 
     @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a.b", "a%b", 'a"b', "a'b", "a\nb", "x" * 501])
     def test_well_named_only(self, name: str) -> None:

@@ -168,9 +168,9 @@ def test_a_file_without_a_digest_is_refused() -> None:
 
 
 def test_the_largest_manifest_fits_a_message() -> None:
-    room = manifests.MAX_BYTES - len(manifests.canonical_bytes(tree("0" * 8))) + len("{}")
+    budget = manifests.MAX_BYTES - len(manifests.canonical_bytes(tree("0" * 8))) + len("{}")
     each = len(manifests.canonical_bytes(tree("0" * 8, "1" * 8))) - len(manifests.canonical_bytes(tree("0" * 8)))
-    fits = tree(*(f"{number:08}" for number in range(room // each)))
+    fits = tree(*(f"{number:08}" for number in range(budget // each)))
     assert len(manifests.canonical_bytes(fits)) <= manifests.MAX_BYTES
     assert v1.GetManifestResponse(manifest=fits).ByteSize() < 4 * 1024 * 1024
     fits.files.extend(tree("more", "and more").files)
@@ -197,9 +197,9 @@ async def test_a_manifest_is_a_blob_too(store: BlobStore) -> None:
 async def test_a_blob_that_looks_like_a_manifest_is_no_artifact(store: BlobStore) -> None:
     data = manifests.canonical_bytes(v1.Manifest(files=[await stored(store, "a", b"1")]))
     await store.put(digest_of(data), once(data))
-    for question in (manifests.load(store, digest_of(data)), manifests.describe(store, digest_of(data))):
+    for statement in (manifests.load(store, digest_of(data)), manifests.describe(store, digest_of(data))):
         with pytest.raises(Rejected) as refused:
-            await question
+            await statement
         assert (refused.value.kind, refused.value.reason) == (Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND")
 
 

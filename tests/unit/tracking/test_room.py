@@ -18,7 +18,7 @@ from services.tracking.deciders.experiments import EXPERIMENTS
 from services.tracking.deciders.logged_models import LOGGED_MODELS
 from services.tracking.deciders.run_state import shown
 from services.tracking.deciders.runs import RUNS, LogArtifact
-from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, LARGEST_RUN, Room
+from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, LARGEST_RUN, SizeBudget
 
 RUN, MODEL = "0" * 31 + "a", "m-" + "0" * 31 + "a"
 DIGEST = f"sha256:{'1' * 64}"
@@ -30,7 +30,7 @@ labels = st.dictionaries(texts, texts, max_size=3)
 datasets = st.builds(v1.Dataset, name=texts, digest=texts, schema=texts)
 used = st.builds(v1.DatasetInput, dataset=datasets, tags=labels)
 made = st.builds(v1.ModelOutput, model_id=texts, step=st.integers(-5, 5))
-facts = st.one_of(
+payloads = st.one_of(
     st.builds(v1.RunLogged, params=labels, tags=labels, removed_tags=st.lists(texts, max_size=2)),
     st.builds(v1.ArtifactLogged, path=texts, digest=texts, size_bytes=st.integers(0, 2**64 - 1)),
     st.builds(
@@ -54,37 +54,37 @@ def view(past: Sequence[Message]) -> v1.Run:
     """What an answer shows of a run with such a past."""
     run = v1.Run()
     inputs, outputs, artifacts = (dict[object, Message]() for _ in range(3))
-    for fact in past:
-        match fact:
+    for payload in past:
+        match payload:
             case v1.RunStarted():
-                run.source.CopyFrom(fact.source)
-                run.tags.update(fact.tags)
+                run.source.CopyFrom(payload.source)
+                run.tags.update(payload.tags)
             case v1.RunLogged():
-                for key in fact.removed_tags:
+                for key in payload.removed_tags:
                     run.tags.pop(key, None)
-                run.params.update(fact.params)
-                run.tags.update(fact.tags)
+                run.params.update(payload.params)
+                run.tags.update(payload.tags)
             case v1.ArtifactLogged():
-                view = v1.RunArtifact(path=fact.path, digest=fact.digest, size_bytes=fact.size_bytes)
-                artifacts[fact.path] = view
+                view = v1.RunArtifact(path=payload.path, digest=payload.digest, size_bytes=payload.size_bytes)
+                artifacts[payload.path] = view
             case v1.RunInputsLogged():
-                inputs.update(((one.dataset.name, one.dataset.digest), one) for one in fact.inputs)
+                inputs.update(((one.dataset.name, one.dataset.digest), one) for one in payload.inputs)
             case v1.RunOutputsLogged():
-                outputs.update((one.model_id, one) for one in fact.outputs)
+                outputs.update((one.model_id, one) for one in payload.outputs)
             case _:
-                raise AssertionError(fact)
+                raise AssertionError(payload)
     whole = v1.Run(inputs=inputs.values(), outputs=outputs.values(), artifacts=artifacts.values())  # type: ignore[arg-type]
     run.MergeFrom(whole)
     return run
 
 
-@for_all(starts, st.lists(facts, max_size=8))
+@for_all(starts, st.lists(payloads, max_size=8))
 def test_never_less_than_an_answer_takes_is_counted(start: v1.RunStarted, later: list[Message]) -> None:
     past = [start, *later]
-    room, run = reduce(shown, past, Room()), view(past)
-    assert room.taken >= run.ByteSize()
-    assert room.taken == sum(room.parts.values())
-    assert {key for kind, key in (part for part in room.parts if part[0] == "tag")} == set(run.tags)
+    budget, run = reduce(shown, past, SizeBudget()), view(past)
+    assert budget.taken >= run.ByteSize()
+    assert budget.taken == sum(budget.parts.values())
+    assert {key for kind, key in (part for part in budget.parts if part[0] == "tag")} == set(run.tags)
 
 
 def many(first: int, number: int, value: str = "x" * 6_000) -> dict[str, str]:
@@ -92,10 +92,10 @@ def many(first: int, number: int, value: str = "x" * 6_000) -> dict[str, str]:
     return {f"k{at}": value for at in range(first, first + number)}
 
 
-def full(*facts: Message) -> Sequence[Message]:
+def full(*payloads: Message) -> Sequence[Message]:
     """A run with parameters and tags that leave room for little more."""
     logged = [v1.RunLogged(run_id=RUN, params=many(0, 160), tags=many(first, 165)) for first in (0, 165)]
-    return [v1.RunStarted(run_id=RUN), *logged, *facts]
+    return [v1.RunStarted(run_id=RUN), *logged, *payloads]
 
 
 def dataset(size: int) -> v1.LogLineageRequest:

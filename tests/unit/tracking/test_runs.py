@@ -92,8 +92,8 @@ class TestStartRun:
         assert refusal.kind is Kind.EXISTS
 
     def test_not_where_nothing_can_be_added(self) -> None:
-        why_not = Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", "it is deleted")
-        given(RUNS).when(Start(start().request, why_not)).then_rejected("EXPERIMENT_DELETED")
+        rejection = Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", "it is deleted")
+        given(RUNS).when(Start(start().request, rejection)).then_rejected("EXPERIMENT_DELETED")
 
     @pytest.mark.parametrize(
         ("fields", "reason"),
@@ -421,16 +421,18 @@ commands = st.one_of(
 @for_all(st.lists(commands, max_size=15))
 def test_whatever_is_asked_a_run_stays_sound(asked: list[object]) -> None:
     """Deciding is pure, nothing is before the start, a parameter never changes, and no fact repeats the one before."""
-    state, facts = RUNS.initial, list[Message]()
+    state, payloads = RUNS.initial, list[Message]()
     params: dict[str, str] = {}
     for command in asked:
-        for fact in Given(RUNS, state).when(command).events:
-            facts.append(fact)
-            state = RUNS.evolve(state, RecordedEvent("", len(facts), 0, "", fact, Metadata("a"), len(facts)))
-            if isinstance(fact, v1.RunLogged):
-                assert not params.keys() & fact.params.keys()
-                params.update(fact.params)
-            if isinstance(fact, v1.RunLost):
+        for payload in Given(RUNS, state).when(command).events:
+            payloads.append(payload)
+            state = RUNS.evolve(state, RecordedEvent("", len(payloads), 0, "", payload, Metadata("a"), len(payloads)))
+            if isinstance(payload, v1.RunLogged):
+                assert not params.keys() & payload.params.keys()
+                params.update(payload.params)
+            if isinstance(payload, v1.RunLost):
                 assert state.heartbeat
-    assert [isinstance(fact, v1.RunStarted) for fact in facts] == [number == 0 for number in range(len(facts))]
+    assert [isinstance(payload, v1.RunStarted) for payload in payloads] == [
+        number == 0 for number in range(len(payloads))
+    ]
     assert dict(state.params.items()) == params

@@ -208,14 +208,14 @@ def test_whatever_happens_the_cursor_moves_as_its_events_say(asked: list[tuple[M
         is_report = isinstance(asks, v1.WebhookDelivered | v1.WebhookParked)
         command = Reported(asks, state.epoch if current else state.epoch - 1) if is_report else asks  # type: ignore[arg-type]
         before = state
-        for fact in Given(DECIDER, state).when(command).events:
-            state = evolve(state, RecordedEvent("", number, 0, "", fact, Metadata("a"), number))
-            if isinstance(fact, v1.WebhookDelivered):
+        for payload in Given(DECIDER, state).when(command).events:
+            state = evolve(state, RecordedEvent("", number, 0, "", payload, Metadata("a"), number))
+            if isinstance(payload, v1.WebhookDelivered):
                 assert current
                 assert not before.parked
                 assert state.cursor > before.cursor
-            elif isinstance(fact, v1.WebhookResumed | v1.WebhookReplayed):
-                assert (fact.from_revision, fact.to_revision) == (before.cursor, state.cursor)
+            elif isinstance(payload, v1.WebhookResumed | v1.WebhookReplayed):
+                assert (payload.from_revision, payload.to_revision) == (before.cursor, state.cursor)
                 assert not state.parked
             else:
                 assert state.parked

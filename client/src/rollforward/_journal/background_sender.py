@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rollforward._journal.directory import Journal
     from rollforward._journal.run_warnings import Complaints
-    from rollforward._journal.segment_writer import Strand
+    from rollforward._journal.segment_writer import SegmentLog
     from rollforward._transport.connection import Connection
 
 # Between two attempts to deliver, at most, in seconds.
@@ -35,13 +35,13 @@ class Sender:
     def __init__(
         self,
         journal: Journal | None,
-        strand: Strand,
+        segment_log: SegmentLog,
         connection: Connection,
         *,
         run_id: str,
         interval: float,
         refused: Callable[[Count, RollforwardError], None],
-        complaints: Complaints,
+        warnings: Complaints,
     ) -> None:
         """Begin. What is logged is sent `interval` seconds later at the latest."""
         self.obstacle: RollforwardError | None = None
@@ -49,10 +49,10 @@ class Sender:
         self.settled = Count(0, 0)
         """How much of what the strand keeps was delivered, or refused."""
         self._journal = journal
-        self._strand = strand
+        self._segment_log = segment_log
         self._interval = interval
-        self._complaints = complaints
-        self._memory = MemoryReader(strand, run_id)
+        self._warnings = warnings
+        self._memory = MemoryReader(segment_log, run_id)
         self._delivery = Delivery(journal, connection, memory=self._memory, refused=refused)
         self._on_disk = Count(0, 0)
         self._changed = threading.Condition()
@@ -96,12 +96,12 @@ class Sender:
         return self._memory.taken
 
     def _work(self) -> None:
-        self._complaints.only_log_here()
+        self._warnings.only_log_here()
         backoff = Backoff(first=0.1, longest=_LONGEST_PAUSE)
         pause = self._interval
         while self._wait(pause):
             self._begun += 1
-            self._strand.recover()
+            self._segment_log.recover()
             self._deliver()
             pause = self._interval if self.obstacle is None else backoff.next_pause() or 0.0
             if self.obstacle is None:
@@ -142,7 +142,7 @@ class Sender:
 
     def _meet(self, obstacle: RollforwardError) -> None:
         self.obstacle = obstacle
-        self._complaints.say(f"nothing can be delivered now, the journal keeps it: {obstacle.reason}")
+        self._warnings.say(f"nothing can be delivered now, the journal keeps it: {obstacle.reason}")
 
     def _let_go(self) -> None:
         if self._journal is None:
@@ -151,5 +151,5 @@ class Sender:
             if self._delivery.sweep():
                 self._journal.remove()
         except (OSError, RollforwardError) as error:
-            self._complaints.say(f"the journal could not be removed: {error}")
+            self._warnings.say(f"the journal could not be removed: {error}")
         self._journal.unlock()

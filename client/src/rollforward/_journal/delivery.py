@@ -96,20 +96,20 @@ class Delivery:
 
     def sweep(self) -> bool:
         """Remove the strands that are delivered and nobody writes any more; whether none is left. Raises OSError."""
-        for strand, reader in list(self.readers.items()):
-            if self._journal and self._journal.remove_strand(strand, reader.is_through):
-                del self.readers[strand]
+        for segment_log, reader in list(self.readers.items()):
+            if self._journal and self._journal.remove_strand(segment_log, reader.is_through):
+                del self.readers[segment_log]
         return not self.readers
 
     def _look_for_strands(self) -> None:
         if self._journal is None:
             return
-        for strand in self._journal.strands():
-            if strand not in self.readers:
-                self.readers[strand] = Reader(self._journal, strand)
+        for segment_log in self._journal.segment_logs():
+            if segment_log not in self.readers:
+                self.readers[segment_log] = Reader(self._journal, segment_log)
 
     def _is_at_its_end(self, reader: Reader) -> bool:
-        return self._ends is not None and reader.cursor.place >= self._ends.get(reader.strand, _BEGINNING)
+        return self._ends is not None and reader.cursor.place >= self._ends.get(reader.segment_log, _BEGINNING)
 
     def _deliver(self, source: Source) -> bool:
         if isinstance(source, Reader) and self._is_at_its_end(source):

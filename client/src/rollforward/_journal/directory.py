@@ -132,31 +132,31 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
-    def strands(self) -> list[str]:
+    def segment_logs(self) -> list[str]:
         """The names of its strands, the journal's own process first."""
         return sorted((path.stem for path in self.folder.glob("*.lock")), key=lambda name: (name != FIRST_STRAND, name))
 
-    def segments(self, strand: str) -> dict[int, Path]:
+    def segments(self, segment_log: str) -> dict[int, Path]:
         """The files of a strand by number, in order."""
-        found = {int(path.suffix[1:]): path for path in self.folder.glob(f"{strand}.[0-9]*")}
+        found = {int(path.suffix[1:]): path for path in self.folder.glob(f"{segment_log}.[0-9]*")}
         return dict(sorted(found.items()))
 
     def ends(self) -> dict[str, Place]:
         """Where each strand ends now."""
-        segments = {strand: self.segments(strand) for strand in self.strands()}
+        segments = {segment_log: self.segments(segment_log) for segment_log in self.segment_logs()}
         return {
-            strand: Place(*max((number, _size_of(path)) for number, path in files.items()))
-            for strand, files in segments.items()
+            segment_log: Place(*max((number, _size_of(path)) for number, path in files.items()))
+            for segment_log, files in segments.items()
             if files
         }
 
-    def cursor(self, strand: str) -> Path:
+    def cursor(self, segment_log: str) -> Path:
         """The file that says how far a strand was delivered."""
-        return self.folder / f"{strand}.cursor"
+        return self.folder / f"{segment_log}.cursor"
 
-    def strand_lock(self, strand: str) -> Path:
+    def strand_lock(self, segment_log: str) -> Path:
         """The file that the process which writes a strand holds locked."""
-        return self.folder / f"{strand}.lock"
+        return self.folder / f"{segment_log}.lock"
 
     def artifact(self, request_id: str) -> Path:
         """Where the files of an artifact wait."""
@@ -164,26 +164,28 @@ class Journal:
 
     def size(self) -> int:
         """How many bytes wait in its strands and artifacts."""
-        strands = sum(_size_of(path) for strand in self.strands() for path in self.segments(strand).values())
-        return strands + self.artifact_bytes()
+        segment_logs = sum(
+            _size_of(path) for segment_log in self.segment_logs() for path in self.segments(segment_log).values()
+        )
+        return segment_logs + self.artifact_bytes()
 
     def artifact_bytes(self) -> int:
         """How many bytes wait in its artifacts."""
         return bytes_below(self.folder / ARTIFACTS)
 
-    def remove_strand(self, strand: str, is_delivered: Callable[[], bool]) -> bool:
+    def remove_strand(self, segment_log: str, is_delivered: Callable[[], bool]) -> bool:
         """Remove a strand if no process writes it any more and then, still, all of it is delivered; whether it was."""
-        held = take_lock(self.strand_lock(strand))
+        held = take_lock(self.strand_lock(segment_log))
         if held is None:
             return False
         try:
             if not is_delivered():
                 return False
             # The cursor after what it speaks of: without it everything would be sent again.
-            for path in self.segments(strand).values():
+            for path in self.segments(segment_log).values():
                 path.unlink()
-            self.cursor(strand).unlink(missing_ok=True)
-            self.strand_lock(strand).unlink()
+            self.cursor(segment_log).unlink(missing_ok=True)
+            self.strand_lock(segment_log).unlink()
         finally:
             os.close(held)
         return True

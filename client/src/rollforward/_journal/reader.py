@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rollforward._journal.batches import Step
     from rollforward._journal.directory import Journal
-    from rollforward._journal.segment_writer import Strand
+    from rollforward._journal.segment_writer import SegmentLog
 
 _READ_BYTES: Final = 1024 * 1024
 _NOTHING: Final = Count(0, 0)
@@ -61,12 +61,12 @@ class Source(Protocol):
 class Reader(Source):
     """A strand's files, from its cursor on. Only one at a time, by whoever has the journal locked."""
 
-    def __init__(self, journal: Journal, strand: str) -> None:
+    def __init__(self, journal: Journal, segment_log: str) -> None:
         """Raises OSError."""
-        self.strand = strand
+        self.segment_log = segment_log
         self.done = self.tries = 0
         self._journal = journal
-        self._path = journal.cursor(strand)
+        self._path = journal.cursor(segment_log)
         self.cursor = read_cursor(self._path)
         self._batch: Batch | None = None
         self._refused = _NOTHING
@@ -118,14 +118,14 @@ class Reader(Source):
     def waiting_bytes(self) -> int:
         """How many bytes are not delivered."""
         place = self.cursor.place
-        sizes = {number: path.stat().st_size for number, path in self._journal.segments(self.strand).items()}
+        sizes = {number: path.stat().st_size for number, path in self._journal.segments(self.segment_log).items()}
         return max(0, sum(size for number, size in sizes.items() if number >= place.segment) - place.offset)
 
     def _file(self, segment: int) -> Path:
-        return self._journal.folder / f"{self.strand}.{segment}"
+        return self._journal.folder / f"{self.segment_log}.{segment}"
 
     def _following(self) -> int | None:
-        numbers = self._journal.segments(self.strand)
+        numbers = self._journal.segments(self.segment_log)
         return min((number for number in numbers if number > self.cursor.place.segment), default=None)
 
     def _read(self) -> bytes:
@@ -144,7 +144,7 @@ class Reader(Source):
 
     def _parse(self, data: bytes) -> Batch | None:
         place = self.cursor.place
-        seed = f"{self._journal.folder.name}/{self.strand}/{place.segment}/{place.offset}"
+        seed = f"{self._journal.folder.name}/{self.segment_log}/{place.segment}/{place.offset}"
         whole = max(0, self.cursor.pending - place.offset)
         try:
             return read_batch(data, self._journal.head.run_id, seed, whole=whole)
@@ -194,11 +194,11 @@ class Reader(Source):
 class MemoryReader(Source):
     """What a strand could not bring to the disk: sent from memory, once, since no crash leaves it to be sent again."""
 
-    def __init__(self, strand: Strand, run_id: str) -> None:
+    def __init__(self, segment_log: SegmentLog, run_id: str) -> None:
         self.done = self.tries = 0
         self._apart = False
         self.settled = _NOTHING
-        self._strand = strand
+        self._segment_log = segment_log
         self._run_id = run_id
         self._data = b""
         self._batch: Batch | None = None
@@ -211,7 +211,7 @@ class MemoryReader(Source):
     def next(self) -> Batch | None:
         """See Source."""
         if self._batch is None:
-            self._data = self._data or self._strand.take_memory(BATCH_BYTES)
+            self._data = self._data or self._segment_log.take_memory(BATCH_BYTES)
             self._batch = read_batch(self._data, self._run_id, uuid.uuid4().hex)
             self.done = self.tries = 0
         return self._batch

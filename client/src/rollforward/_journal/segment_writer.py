@@ -30,7 +30,7 @@ _PAUSE: Final = 0.5
 _log: Final = logging.getLogger("rollforward")
 
 
-class Strand:
+class SegmentLog:
     """One process's part of a journal; safe for use by many threads, and by signal handlers.
 
     A record is handed to the operating system before append returns: it survives the end of the process, however it

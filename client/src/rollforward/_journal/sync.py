@@ -69,7 +69,7 @@ def sync(
     results: dict[Path, Synced] = {}
     while left:
         for journal in left:
-            way = _Way(address or journal.head.address, timeout, away)
+            way = _ScanPlan(address or journal.head.address, timeout, away)
             results[journal.folder] = _sync(journal, way, meter)
         early = [journal for journal in left if results[journal.folder].reason == "RUN_NOT_FOUND"]
         # Their run, or the one that it is a part of, may have been started by a journal that came later.
@@ -89,7 +89,7 @@ def _is_left(folder: Path) -> bool:
     journal = Journal(folder, _NOBODY)
     try:
         # One without strands is just being begun or removed, by a job that lives.
-        return bool(journal.strands()) and journal.lock() and bool(journal.strands())
+        return bool(journal.segment_logs()) and journal.lock() and bool(journal.segment_logs())
     except OSError:
         return False
     finally:
@@ -110,7 +110,7 @@ def _open_journals(directory: Path) -> Iterator[Journal]:
     yield from sorted(opened, key=lambda journal: (journal.head.run_id, journal.head.worker, journal.folder))
 
 
-class _Way(NamedTuple):
+class _ScanPlan(NamedTuple):
     """Where to."""
 
     address: str
@@ -137,7 +137,7 @@ class _Meter:
             self._tell(self._total - self._waiting, self._total)
 
 
-def _sync(journal: Journal, way: _Way, meter: _Meter) -> Synced:
+def _sync(journal: Journal, way: _ScanPlan, meter: _Meter) -> Synced:
     tally = _Tally(journal)
     try:
         state = _try(journal, way, tally, meter)
@@ -155,7 +155,7 @@ def _sync(journal: Journal, way: _Way, meter: _Meter) -> Synced:
     return tally.result(state)
 
 
-def _try(journal: Journal, way: _Way, tally: _Tally, meter: _Meter) -> State:
+def _try(journal: Journal, way: _ScanPlan, tally: _Tally, meter: _Meter) -> State:
     if not journal.lock():
         return "alive"
     if not journal.head.actor:
@@ -231,7 +231,7 @@ def _status(link: Connection, run_id: str) -> v1.RunStatus.ValueType:
 
 
 def _last_written(journal: Journal) -> float:
-    paths = [path for strand in journal.strands() for path in journal.segments(strand).values()]
+    paths = [path for segment_log in journal.segment_logs() for path in journal.segments(segment_log).values()]
     return max((path.stat().st_mtime for path in paths), default=time.time())
 
 

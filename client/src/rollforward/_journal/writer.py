@@ -15,7 +15,7 @@ from rollforward._journal.cursor import read_cursor
 from rollforward._journal.directory import FIRST_STRAND, Journal
 from rollforward._journal.records import Count
 from rollforward._journal.run_warnings import Complaints
-from rollforward._journal.segment_writer import DISK_BYTES, MEMORY_BYTES, Strand
+from rollforward._journal.segment_writer import DISK_BYTES, MEMORY_BYTES, SegmentLog
 from rollforward.errors import RollforwardError, Unavailable
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Writer:
         Raises OSError when there can be no journal, and it is `offline`.
         """
         self.offline = offline
-        complaints = Complaints(head.run_id)
-        self.complain = complaints.say
+        warnings = Complaints(head.run_id)
+        self.complain = warnings.say
         self._connection = connection
         self._run_id = head.run_id
         self._limits = (disk_bytes, memory_bytes)
         self._journal = self._open_journal(head, directory)
-        self._strand = self._new_strand(FIRST_STRAND)
+        self._segment_log = self._new_strand(FIRST_STRAND)
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._lost = self._lost_in_all = NOTHING
@@ -82,12 +82,12 @@ class Writer:
         if not offline:
             self._sender = Sender(
                 self._journal,
-                self._strand,
+                self._segment_log,
                 connection,
                 run_id=head.run_id,
                 interval=interval,
                 refused=self._refused,
-                complaints=complaints,
+                warnings=warnings,
             )
         _writers.add(self)
 
@@ -113,12 +113,12 @@ class Writer:
 
     def add_points(self, framed: bytes, count: int) -> None:
         """Take a record of points, in its frame."""
-        if not self._strand.append_points(framed, count):
+        if not self._segment_log.append_points(framed, count):
             self.complain("there is no room for more points: they are dropped, and counted")
 
     def add(self, payload: bytes, content: Count) -> None:
         """Take any other record."""
-        if not self._strand.append(payload, content):
+        if not self._segment_log.append(payload, content):
             self.complain("there is no room for more, even of parameters and tags")
 
     def lose(self, failure: RollforwardError, content: Count) -> None:
@@ -132,8 +132,8 @@ class Writer:
         connection's). Offline there is nothing to wait for.
         """
         if self._sender is None:
-            self._strand.recover()
-        goal = self._strand.kept
+            self._segment_log.recover()
+        goal = self._segment_log.kept
         self._await_settled(goal, self._connection.timeout if timeout is None else timeout)
         return self._outcome(goal)
 
@@ -145,16 +145,16 @@ class Writer:
         """
         seconds = self._connection.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        self._await_settled(self._strand.kept, seconds)
+        self._await_settled(self._segment_log.kept, seconds)
         if self._sender is not None:
             self._sender.wait_until_idle(max(0.0, deadline - time.monotonic()))
-        gone = self._strand.close()
+        gone = self._segment_log.close()
         if self._sender is not None:
             gone = gone.plus(self._sender.stop())
         elif self._journal is not None:
             self._journal.unlock()
         _writers.discard(self)
-        return self._outcome(self._strand.kept, gone)
+        return self._outcome(self._segment_log.kept, gone)
 
     def _open_journal(self, head: Head, directory: Path | None) -> Journal | None:
         try:
@@ -166,15 +166,15 @@ class Writer:
             self.complain(f"there can be no journal, what is logged stays in memory until it is delivered: {error}")
             return None
 
-    def _new_strand(self, name: str) -> Strand:
+    def _new_strand(self, name: str) -> SegmentLog:
         disk_bytes, memory_bytes = self._limits
         say = self.complain
-        return Strand(self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, complain=say)
+        return SegmentLog(self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, complain=say)
 
     def _settled(self) -> Count:
         if self._sender is not None:
             return self._sender.settled
-        return read_cursor(self._journal.cursor(self._strand.name)).settled if self._journal else NOTHING
+        return read_cursor(self._journal.cursor(self._segment_log.name)).settled if self._journal else NOTHING
 
     def _await_settled(self, goal: Count, seconds: float) -> None:
         if self.offline:
@@ -193,7 +193,7 @@ class Writer:
     def _outcome(self, goal: Count, gone: Count = NOTHING) -> Outcome:
         missing = NOTHING if self.offline else goal.minus(self._settled()).minus(gone)
         with self._lock:
-            lost, failure = self._lost.plus(self._strand.take_dropped()).plus(gone), self._failure
+            lost, failure = self._lost.plus(self._segment_log.take_dropped()).plus(gone), self._failure
             self._lost, self._failure = NOTHING, None
             self._lost_in_all = self._lost_in_all.plus(lost)
         if failure is None and lost.total:
@@ -210,10 +210,10 @@ class Writer:
     def _go_on_forked(self) -> None:
         # Nobody who could hold a lock of the parent is alive here; its files and its thread stay the parent's.
         self._lock = threading.RLock()
-        self._strand.drop()
+        self._segment_log.drop()
         if self._journal is not None:
             self._journal.unlock()
-        self._strand = self._new_strand(f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        self._segment_log = self._new_strand(f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
         self._sender = self._failure = None
         self._lost = self._lost_in_all = NOTHING
 

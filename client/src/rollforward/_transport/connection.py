@@ -27,8 +27,8 @@ from rollforward.errors import (
     RollforwardError,
     Unavailable,
     epochs_in,
+    evaluated_at,
     from_rpc_error,
-    judged_at,
 )
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Connection:
                     continue
                 pauses = connecting if self.note_failure(error) else backoff
                 if not is_out_of_reach(error) or not pauses.pause():
-                    if seen := judged_at(error):
+                    if seen := evaluated_at(error):
                         self.note_position(*seen)
                     raise self.failure(error) from error
             except ValueError:

@@ -120,13 +120,13 @@ def _name_now(link: Connection, name_then: str) -> str:
 
 def _diff(link: Connection, model: str, before: int, after: int) -> VersionsDifference:
     versions = [get_version(model, number, connection=link) if number else None for number in (before, after)]
-    facts = [{} if version is None else dict(_facts(link, version)) for version in versions]
-    keys = sorted(facts[0].keys() | facts[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
+    payloads = [{} if version is None else dict(_payloads(link, version)) for version in versions]
+    keys = sorted(payloads[0].keys() | payloads[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
     found = tuple(
-        Difference(*key, facts[0].get(key), facts[1].get(key))
+        Difference(*key, payloads[0].get(key), payloads[1].get(key))
         for key in keys
         # By what they look like: NaN is not equal to itself, and yet no difference.
-        if repr(facts[0].get(key)) != repr(facts[1].get(key))
+        if repr(payloads[0].get(key)) != repr(payloads[1].get(key))
     )
     return VersionsDifference(versions[0], versions[1], found)
 
@@ -134,7 +134,7 @@ def _diff(link: Connection, model: str, before: int, after: int) -> VersionsDiff
 _KINDS = ("digest", "size", "run", "param", "metric", "tag", "file")
 
 
-def _facts(link: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
+def _payloads(link: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
     yield ("digest", ""), version.digest
     manifest = get_manifest(version.digest, connection=link)
     yield ("size", ""), sum(file.size_bytes for file in manifest.files)

@@ -153,8 +153,8 @@ def statuses(place: Path) -> list[str]:
     found: list[v1.RunStatus.ValueType] = []
     for folder in journals(place):
         journal = Journal.open(folder)
-        for strand in journal.strands():
-            reader = Reader(journal, strand)
+        for segment_log in journal.segment_logs():
+            reader = Reader(journal, segment_log)
             while batch := reader.next():
                 requests = [step.action.request for step in batch.steps if isinstance(step.action, Call)]
                 found += [request.status for request in requests if isinstance(request, v1.FinishRunRequest)]

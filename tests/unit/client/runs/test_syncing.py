@@ -11,7 +11,7 @@ import rollforward as rf
 from rollforward import v1
 from rollforward._journal.directory import Head, Journal
 from rollforward._journal.records import Count, framed_point
-from rollforward._journal.segment_writer import Strand
+from rollforward._journal.segment_writer import SegmentLog
 from rollforward._journal.sync import waiting
 from rollforward._journal.writer import Writer
 from rollforward._transport.connection import Connection
@@ -83,7 +83,7 @@ def test_sync_ends_while_forked_processes_go_on(link: Connection, place: Path) -
     writer = open_writer(link, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     assert writer.folder
-    forked = Strand(Journal.open(writer.folder), name="7-forked")
+    forked = SegmentLog(Journal.open(writer.folder), name="7-forked")
     told: list[tuple[int, int]] = []
 
     def go_on(*both: int) -> None:

@@ -16,7 +16,7 @@ from rollforward._journal.delivery import Delivery
 from rollforward._journal.directory import Head, Journal
 from rollforward._journal.reader import MemoryReader
 from rollforward._journal.records import Count, framed_point
-from rollforward._journal.segment_writer import Strand
+from rollforward._journal.segment_writer import SegmentLog
 from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed, Unauthenticated, Unavailable
 from rollforward.tracking.live_run.run import Run
@@ -167,22 +167,22 @@ def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
     link: Connection, tracking: Tracking, place: Path
 ) -> None:
     journal = Journal.create(Head(RUN, link.address, link.actor), place)
-    strand = Strand(journal)
+    segment_log = SegmentLog(journal)
 
     def tag(value: int) -> None:
         for payload, count in label_records({}, {"t": str(value)}, []):
-            strand.append(payload, Count(0, count))
+            segment_log.append(payload, Count(0, count))
 
-    sending = Delivery(journal, link, memory=MemoryReader(strand, RUN), refused=lambda *_: None)
+    sending = Delivery(journal, link, memory=MemoryReader(segment_log, RUN), refused=lambda *_: None)
     tag(1)
-    break_file(strand)
+    break_file(segment_log)
     tag(2)
     assert sending.round()
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
     with pytest.raises(Unauthenticated):
         sending.round()
-    mend_file(strand)
-    strand.recover()
+    mend_file(segment_log)
+    segment_log.recover()
     tag(3)
     while sending.round():
         pass
@@ -195,11 +195,11 @@ def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
 ) -> None:
     writer = open_writer(link, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
-    break_file(writer._strand)
+    break_file(writer._segment_log)
     with pytest.warns(RuntimeWarning):
         writer.add_points(framed_point(1, 0, 2.0, b"loss"), 1)
     if mended:
-        mend_file(writer._strand)
+        mend_file(writer._segment_log)
     outcome = writer.close()
     assert (outcome.lost, outcome.failure and outcome.failure.reason) == (Count(lost, 0), reason)
     (synced,) = rf.sync(place)

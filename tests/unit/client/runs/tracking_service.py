@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from rollforward import v1
 from rollforward._journal.directory import Head
-from rollforward._journal.segment_writer import Strand
+from rollforward._journal.segment_writer import SegmentLog
 from rollforward._journal.writer import Writer
 from rollforward._series import unpack
 from rollforward._transport.connection import Connection
@@ -131,15 +131,15 @@ def open_writer(link: Connection, **options: Any) -> Writer:
     return Writer(link, Head(RUN, link.address, link.actor), **options)
 
 
-def break_file(strand: Strand) -> None:
+def break_file(segment_log: SegmentLog) -> None:
     """Has the disk refuse what is written next, until `mend_file`."""
-    strand._file = os.open(os.devnull, os.O_RDONLY)
+    segment_log._file = os.open(os.devnull, os.O_RDONLY)
 
 
-def mend_file(strand: Strand) -> None:
-    assert strand._file is not None
-    os.close(strand._file)
-    strand._file = None
+def mend_file(segment_log: SegmentLog) -> None:
+    assert segment_log._file is not None
+    os.close(segment_log._file)
+    segment_log._file = None
 
 
 def until(condition: Any, seconds: float = scaled(20.0)) -> None:

@@ -22,7 +22,7 @@ from rollforward._journal.cursor import Cursor, Place, read_cursor, write_cursor
 from rollforward._journal.directory import Head, Journal, journals, take_lock
 from rollforward._journal.reader import MemoryReader, Reader
 from rollforward._journal.records import PLAIN, About, Call, Count, Points
-from rollforward._journal.segment_writer import Strand
+from rollforward._journal.segment_writer import SegmentLog
 from rollforward._series import unpack
 from rollforward.errors import InvalidRequest
 from rollforward.tracking.live_run.run_records import label_records, point_records
@@ -41,9 +41,9 @@ def journal(tmp_path: Path) -> Journal:
     return Journal.create(HEAD, tmp_path)
 
 
-def kept(journal: Journal, strand: str = "0") -> list[float]:
+def kept(journal: Journal, segment_log: str = "0") -> list[float]:
     """The values of all points that a reader finds and settles."""
-    reader = Reader(journal, strand)
+    reader = Reader(journal, segment_log)
     found: list[float] = []
     while (batch := reader.next()) is not None:
         found += points_of(batch)
@@ -64,10 +64,10 @@ def points_of(batch: Batch) -> list[float]:
     ]
 
 
-def fill(strand: Strand, count: int, start: int = 0) -> int:
+def fill(segment_log: SegmentLog, count: int, start: int = 0) -> int:
     """Logs so many points, of the values 0, 1, 2...; how many were kept."""
     return sum(
-        strand.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count)
+        segment_log.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count)
     )
 
 
@@ -195,10 +195,10 @@ def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
 
 
 def test_a_range_once_begun_stays_the_same_after_a_crash(journal: Journal) -> None:
-    strand = Strand(journal)
-    fill(strand, 10)
+    segment_log = SegmentLog(journal)
+    fill(segment_log, 10)
     first = Reader(journal, "0").next()
-    fill(strand, 10, start=10)
+    fill(segment_log, 10, start=10)
     second = Reader(journal, "0").next()
     assert first == second
     assert first is not None
@@ -207,8 +207,8 @@ def test_a_range_once_begun_stays_the_same_after_a_crash(journal: Journal) -> No
 
 
 def test_a_range_that_lost_its_end_is_still_the_same_request(journal: Journal) -> None:
-    strand = Strand(journal)
-    fill(strand, 10)
+    segment_log = SegmentLog(journal)
+    fill(segment_log, 10)
     first = Reader(journal, "0").next()
     path = journal.segments("0")[1]
     os.truncate(path, path.stat().st_size - 1)
@@ -221,17 +221,17 @@ def test_a_range_that_lost_its_end_is_still_the_same_request(journal: Journal) -
 
 
 def test_segments_follow_one_another_and_go_when_they_are_delivered(journal: Journal) -> None:
-    strand = Strand(journal, disk_bytes=1_000_000)
-    assert fill(strand, 10_000) == 10_000
+    segment_log = SegmentLog(journal, disk_bytes=1_000_000)
+    assert fill(segment_log, 10_000) == 10_000
     assert len(journal.segments("0")) > 2
     assert kept(journal) == [float(i) for i in range(10_000)]
     assert len(journal.segments("0")) == 1
-    assert Reader(journal, "0").cursor.settled == strand.kept == Count(10_000, 0, 0)
+    assert Reader(journal, "0").cursor.settled == segment_log.kept == Count(10_000, 0, 0)
 
 
 def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -> None:
-    strand = Strand(journal, disk_bytes=1_000_000)
-    fill(strand, 10_000)
+    segment_log = SegmentLog(journal, disk_bytes=1_000_000)
+    fill(segment_log, 10_000)
     first = journal.segments("0")[1]
     data = bytearray(first.read_bytes())
     data[len(data) // 2] ^= 1
@@ -244,28 +244,28 @@ def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -
 
 def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_room(journal: Journal) -> None:
     said: list[str] = []
-    strand = Strand(journal, disk_bytes=100_000, memory_bytes=0, complain=said.append)
-    count = fill(strand, 5_000)
+    segment_log = SegmentLog(journal, disk_bytes=100_000, memory_bytes=0, complain=said.append)
+    count = fill(segment_log, 5_000)
     assert journal.size() <= 100_000
     assert 1_000 < count < 5_000
-    assert strand.append(records.call("FinishRun", v1.FinishRunRequest(run_id=RUN)), Count(0, 0, 1))
-    assert (strand.kept, strand.take_dropped()) == (Count(count, 0, 1), Count(5_000 - count, 0, 0))
+    assert segment_log.append(records.call("FinishRun", v1.FinishRunRequest(run_id=RUN)), Count(0, 0, 1))
+    assert (segment_log.kept, segment_log.take_dropped()) == (Count(count, 0, 1), Count(5_000 - count, 0, 0))
     assert len(said) == 1
     assert len(kept(journal)) == count
     # A full journal is left alone for a while.
-    strand._again = 0.0
-    assert fill(strand, 10) == 10
+    segment_log._again = 0.0
+    assert fill(segment_log, 10) == 10
     assert len(kept(journal)) == 10
 
 
 def test_a_directory_that_is_gone_is_bridged_in_memory(journal: Journal) -> None:
     shutil.rmtree(journal.folder)
     journal.folder.write_text("in the way")
-    strand = Strand(journal)
-    assert fill(strand, 10) == 10
+    segment_log = SegmentLog(journal)
+    assert fill(segment_log, 10) == 10
     journal.folder.unlink()
-    strand._again = 0.0
-    strand.recover()
+    segment_log._again = 0.0
+    segment_log.recover()
     assert kept(journal) == [float(i) for i in range(10)]
 
 
@@ -307,10 +307,10 @@ def test_a_full_disk_loses_nothing_that_fits_into_memory(tmp_path: Path) -> None
 
 
 def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
-    strand = Strand(None, memory_bytes=4_500)
-    assert 80 < fill(strand, 1_000) < 120
-    assert strand.take_dropped().points == 1_000 - strand.kept.points
-    reader = MemoryReader(strand, RUN)
+    segment_log = SegmentLog(None, memory_bytes=4_500)
+    assert 80 < fill(segment_log, 1_000) < 120
+    assert segment_log.take_dropped().points == 1_000 - segment_log.kept.points
+    reader = MemoryReader(segment_log, RUN)
     found: list[float] = []
     while (batch := reader.next()) is not None:
         assert reader.next() is batch
@@ -318,33 +318,33 @@ def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
         for step in batch.steps:
             reader.note(step, Count(0, 0))
         reader.settle()
-    assert found == [float(i) for i in range(strand.kept.points)]
-    assert reader.settled == strand.kept
-    assert fill(strand, 10) == 10
+    assert found == [float(i) for i in range(segment_log.kept.points)]
+    assert reader.settled == segment_log.kept
+    assert fill(segment_log, 10) == 10
 
 
 def test_many_threads_may_append(journal: Journal) -> None:
-    strand = Strand(journal, disk_bytes=1_000_000)
-    threads = [threading.Thread(target=fill, args=(strand, 1_000, 1_000 * number)) for number in range(4)]
+    segment_log = SegmentLog(journal, disk_bytes=1_000_000)
+    threads = [threading.Thread(target=fill, args=(segment_log, 1_000, 1_000 * number)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(kept(journal)) == [float(i) for i in range(4_000)]
-    assert strand.kept.points == 4_000
+    assert segment_log.kept.points == 4_000
 
 
 def test_a_strand_is_removed_only_when_nobody_writes_it_and_all_is_delivered(journal: Journal) -> None:
-    strand = Strand(journal)
-    fill(strand, 1)
+    segment_log = SegmentLog(journal)
+    fill(segment_log, 1)
     assert not journal.remove_strand("0", lambda: True)
-    strand.close()
+    segment_log.close()
     assert not journal.remove_strand("0", lambda: False)
     assert journal.remove_strand("0", lambda: True)
-    assert journal.strands() == []
+    assert journal.segment_logs() == []
     journal.remove()
     assert not journal.folder.parent.exists()
-    assert fill(strand, 1) == 0
+    assert fill(segment_log, 1) == 0
 
 
 def test_a_journal_has_one_deliverer(journal: Journal, tmp_path: Path) -> None:
@@ -371,8 +371,8 @@ def test_a_lock_is_not_held_on_a_file_that_somebody_removed(tmp_path: Path) -> N
 
 
 def test_what_cannot_be_read_is_kept_and_named(journal: Journal) -> None:
-    strand = Strand(journal)
-    strand.append(b"\x63later", Count(0, 0, 1))
+    segment_log = SegmentLog(journal)
+    segment_log.append(b"\x63later", Count(0, 0, 1))
     with pytest.raises(InvalidRequest) as unreadable:
         Reader(journal, "0").next()
     assert unreadable.value.reason == "INVALID_JOURNAL"
@@ -383,11 +383,11 @@ def test_whoever_hears_of_a_full_disk_may_wait_for_somebody_who_logs(journal: Jo
     heard: list[bool] = []
 
     def hear(_why: str) -> None:
-        other = threading.Thread(target=fill, args=(strand, 1))
+        other = threading.Thread(target=fill, args=(segment_log, 1))
         other.start()
         other.join(scaled(10))
         heard.append(not other.is_alive())
 
-    strand = Strand(journal, disk_bytes=1, complain=hear)
-    fill(strand, 1)
+    segment_log = SegmentLog(journal, disk_bytes=1, complain=hear)
+    fill(segment_log, 1)
     assert heard == [True]

@@ -87,7 +87,7 @@ def create(
         reason=reason,
         request_id=request_id,
     )
-    options.show({**_plain(made.webhook), "secret": made.secret}, lambda: _facts(made.webhook, secret=made.secret))
+    options.show({**_plain(made.webhook), "secret": made.secret}, lambda: _payloads(made.webhook, secret=made.secret))
 
 
 @app.command(name="list", help_epilogue=examples("webhooks list", "webhooks list -o json"))
@@ -103,7 +103,7 @@ def show(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
     """Show a webhook: its filter, its cursor, and its last error."""
     options.connect()
     found = webhooks.get_webhook(webhook_id(webhook))
-    options.show(_plain(found), lambda: _facts(found))
+    options.show(_plain(found), lambda: _payloads(found))
 
 
 @app.command(help_epilogue=examples("webhooks update 5d3c0a1b --url https://ci.example/v2/hook"))
@@ -132,7 +132,7 @@ def update(
         reason=reason,
         request_id=request_id,
     )
-    options.show(_plain(changed), lambda: _facts(changed))
+    options.show(_plain(changed), lambda: _payloads(changed))
 
 
 @app.command(help_epilogue=examples("webhooks delete 5d3c0a1b --reason 'moved to a watch'"))
@@ -141,7 +141,7 @@ def delete(webhook: Id, /, *, reason: Reason = "", request_id: RequestId = None,
     options.connect()
     found = webhooks.get_webhook(webhook_id(webhook))
     webhooks.delete_webhook(found.webhook_id, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _facts(found))
+    options.show(_plain(found), lambda: _payloads(found))
 
 
 @app.command(help_epilogue=examples("webhooks rotate 5d3c0a1b", "webhooks rotate 5d3c0a1b --overlap 0 --reason leaked"))
@@ -192,7 +192,7 @@ def resume(
     """Retry at once: a paused webhook, or one that waits for its next attempt."""
     options.connect()
     found = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _facts(found))
+    options.show(_plain(found), lambda: _payloads(found))
 
 
 @app.command(help_epilogue=examples("webhooks replay 5d3c0a1b --after 17"))
@@ -211,7 +211,7 @@ def replay(
     """Send every change after a revision again, in order and with their old ids."""
     options.connect()
     found = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _facts(found))
+    options.show(_plain(found), lambda: _payloads(found))
 
 
 @app.command(help_epilogue=examples("webhooks deliveries 5d3c0a1b", "webhooks deliveries 5d3c0a1b --limit 10 -o json"))
@@ -257,18 +257,18 @@ def _webhooks(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
     return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
 
 
-def _facts(one: v1.Webhook, secret: str = "") -> RenderableType:
+def _payloads(one: v1.Webhook, secret: str = "") -> RenderableType:
     settings, error = one.settings, one.trouble
     kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
-    facts = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
-    facts |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
-    facts |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
-    facts |= {"secret": secret}
+    payloads = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
+    payloads |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
+    payloads |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
+    payloads |= {"secret": secret}
     if one.HasField("trouble"):
-        facts |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
-        facts |= {"failing since": moment(error.since)}
-        facts |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
-    return pairs(facts)
+        payloads |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
+        payloads |= {"failing since": moment(error.since)}
+        payloads |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
+    return pairs(payloads)
 
 
 def _state(one: v1.Webhook) -> str:

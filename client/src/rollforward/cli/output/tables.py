@@ -162,7 +162,7 @@ class _Grid:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(1, options.max_width)
 
-    def _line(self, cells: Sequence[str], widths: Sequence[int], room: int, style: str = "") -> Text:
+    def _line(self, cells: Sequence[str], widths: Sequence[int], budget: int, style: str = "") -> Text:
         line = Text(no_wrap=True, overflow="ellipsis")
         for cell, width, column in zip(cells, widths, self.columns, strict=False):
             text = Text(cell, style=style)
@@ -171,14 +171,14 @@ class _Grid:
             line.append_text(Text(blanks) + text if column.right else text + Text(blanks))
             line.append(" " * _GAP)
         line.rstrip()
-        line.truncate(room, overflow="ellipsis")
+        line.truncate(budget, overflow="ellipsis")
         return line
 
 
-def _fitted(columns: Sequence[_Column], room: int) -> list[int]:
+def _fitted(columns: Sequence[_Column], budget: int) -> list[int]:
     """Return the columns' widths, the widest flexible ones cut first, as far as they may be."""
     widths = [column.width for column in columns]
-    excess = sum(widths) + _GAP * (len(columns) - 1) - room
+    excess = sum(widths) + _GAP * (len(columns) - 1) - budget
     flexible = [index for index, column in enumerate(columns) if column.flexible]
     while excess > 0:
         widest = max(flexible, key=lambda index: widths[index])
@@ -189,13 +189,13 @@ def _fitted(columns: Sequence[_Column], room: int) -> list[int]:
     return widths
 
 
-def pairs(facts: Mapping[str, str]) -> RenderableType:
+def pairs(payloads: Mapping[str, str]) -> RenderableType:
     """Return names and values, one pair a line, those without a value left out."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="bold", no_wrap=True)
     # A long digest or path is not broken: its column is as wide as the longest word.
     table.add_column(overflow="ignore")
-    for name, value in facts.items():
+    for name, value in payloads.items():
         if value:
             table.add_row(Text(safe(name)), Text(safe(value)))
     return table

@@ -72,7 +72,7 @@ def show(name: ModelName, /, *, limit: Limit = 100, options: Options = DEFAULTS)
         print_json({**plain(model), "versions": versions})
     else:
         table = versions_table(versions, wide=options.wide)
-        print_table(Group(_facts(model), "", table), wide=options.wide)
+        print_table(Group(_payloads(model), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("models create fraud-detector --gate 'run.metrics.auc > 0.95'"))
@@ -96,7 +96,7 @@ def create(
     """Create a model; `models register` creates a missing one too."""
     options.connect()
     model = rf.create_model(name, description=description, gate=gate, reason=reason, request_id=request_id)
-    options.show(model, lambda: _facts(model))
+    options.show(model, lambda: _payloads(model))
 
 
 @app.command(
@@ -247,7 +247,7 @@ def _upload(path: Path) -> str:
 
 def _show(name: str, options: Options) -> None:
     model = rf.get_model(name)
-    options.show(model, lambda: _facts(model))
+    options.show(model, lambda: _payloads(model))
 
 
 def _models(found: Sequence[v1.Model]) -> RenderableType:
@@ -269,7 +269,7 @@ def _aliases(model: v1.Model) -> str:
     return " ".join(f"@{one.alias}=v{one.version}" for one in model.aliases)
 
 
-def _facts(model: v1.Model) -> RenderableType:
+def _payloads(model: v1.Model) -> RenderableType:
     return pairs(
         {"model": model.name, "formerly": ", ".join(model.former_names), "description": model.description}
         | {"gate": model.registration_gate, "tags": labels(model.tags)}

@@ -71,7 +71,7 @@ def show(experiment: Name, /, *, limit: Limit = 20, options: Options = DEFAULTS)
         print_json({**plain(found), "runs": [plain_run(run, found.name) for run in runs]})
         return
     table = runs_table(runs, {found.experiment_id: found.name}, wide=options.wide)
-    print_table(Group(_facts(found), "", table), wide=options.wide)
+    print_table(Group(_payloads(found), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("experiments create fraud --tag team=risk --tag tier=1"))
@@ -164,7 +164,7 @@ def restore(
 
 def _show(experiment_id: str, options: Options) -> None:
     found = rf.get_experiment(experiment_id=experiment_id)
-    options.show(found, lambda: _facts(found))
+    options.show(found, lambda: _payloads(found))
 
 
 def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
@@ -182,7 +182,7 @@ def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
     return grid(("NAME", "ID>", "CREATED", "UPDATED", "ACTOR", "TAGS"), rows, empty="no experiments match")
 
 
-def _facts(one: v1.Experiment) -> RenderableType:
+def _payloads(one: v1.Experiment) -> RenderableType:
     return pairs(
         {"experiment": one.name, "id": one.experiment_id, "tags": labels(one.tags)}
         | {"created": f"{moment(one.created_at)} by {one.actor}", "updated": moment(one.updated_at)}

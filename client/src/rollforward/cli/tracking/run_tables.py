@@ -58,10 +58,10 @@ def run_facts(run: v1.Run, experiment: str = "") -> RenderableType:
         (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), _artifacts(run)),
     )
     tables = [part for headers, rows in sections if rows for part in ("", grid(headers, shortened(rows)))]
-    return Group(_facts(run, experiment), *tables)
+    return Group(_payloads(run, experiment), *tables)
 
 
-def _facts(run: v1.Run, experiment: str) -> RenderableType:
+def _payloads(run: v1.Run, experiment: str) -> RenderableType:
     source = run.source
     commit = " ".join(part for part in (source.git_commit, source.git_branch, _dirty(source)) if part)
     experiment = f"{experiment} (id:{run.experiment_id})" if experiment else f"id:{run.experiment_id}"

@@ -130,8 +130,8 @@ def _table(runs: dict[str, v1.Run], run_id: str, names: Mapping[str, str]) -> Re
     if run_id in runs:
         return run_facts(runs[run_id], names.get(runs[run_id].experiment_id, ""))
     # The newest first, as many as a screen has room for.
-    room = max(1, Console().height - 2)
-    return runs_table(list(runs.values())[: -room - 1 : -1], names)
+    budget = max(1, Console().height - 2)
+    return runs_table(list(runs.values())[: -budget - 1 : -1], names)
 
 
 def _code(runs: dict[str, v1.Run], run_id: str, change: v1.RunChange | None = None) -> int | None:

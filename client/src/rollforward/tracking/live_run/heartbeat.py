@@ -24,7 +24,7 @@ _FINAL: Final = frozenset(
 _log: Final = logging.getLogger("rollforward")
 
 
-class Attendance:
+class Liveness:
     """A call that stays open as long as the job lives, made again whenever it breaks.
 
     The kernel closes it when the process ends, however it ends; while the process lives it needs no Python to run.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rollforward._journal.writer import Outcome, Writer
     from rollforward._transport.connection import Connection
-    from rollforward.tracking.live_run.heartbeat import Attendance
+    from rollforward.tracking.live_run.heartbeat import Liveness
     from rollforward.tracking.live_run.process_end import Ending
     from rollforward.tracking.live_run.system_metrics import SystemMetrics
 
@@ -67,7 +67,7 @@ class Run(RunLog):
         """Empty when the run was started without the service."""
         self.name = name
         self.worker = worker
-        self.attendance: Attendance | None = None
+        self.attendance: Liveness | None = None
         self.system_metrics: SystemMetrics | None = None
         self._token: Token[Run | None] | None = None
         if begin is not None:

@@ -20,7 +20,7 @@ from rollforward._transport.connection import Connection, current, new_request_i
 from rollforward._validation import checked_description, checked_name, checked_run_tags
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError, Unavailable
 from rollforward.references import run_id_of
-from rollforward.tracking.live_run.heartbeat import Attendance
+from rollforward.tracking.live_run.heartbeat import Liveness
 from rollforward.tracking.live_run.run import Run, current_run, now
 from rollforward.tracking.live_run.run_records import checked_size
 from rollforward.tracking.live_run.source import source
@@ -159,7 +159,7 @@ def _settings(offline: bool | None, system_metrics: bool | None) -> _Settings:
 
 def _set_going(run: Run, settings: _Settings, *, heartbeat: bool) -> Run:
     if heartbeat:
-        run.attendance = Attendance(run.connection, run.run_id)
+        run.attendance = Liveness(run.connection, run.run_id)
     if settings.machine is not None:
         run.system_metrics = SystemMetrics(run, settings.machine)
     return run
