@@ -14,7 +14,7 @@ from eventstore.concurrency.tasks import end
 from eventstore.concurrency.turns import Turns
 from eventstore.concurrency.watermark import Watermark
 from eventstore.epochs import begins_epoch, epoch_of
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
 from eventstore.event import EVENT_BYTES, RecordedEvent
 from eventstore.recent_requests import RecentRequests

@@ -20,7 +20,7 @@ import structlog
 import uvloop
 from cyclopts import App, Parameter
 
-from eventstore.errors import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
+from eventstore import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
 from services.app import LOGS, Running, running
 from services.failures import report
 from services.file_permissions import keep_files_private

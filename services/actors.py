@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 TRACKING = "tracking"
 WEBHOOKS = "webhooks"

@@ -16,19 +16,26 @@ import sqlalchemy as sa
 import structlog
 from obstore.exceptions import BaseError
 
-from eventstore.codec import EventTypes
-from eventstore.concurrency.tasks import end
-from eventstore.concurrency.turns import Turns
-from eventstore.decider import CommandHandler
-from eventstore.error_text import error_text
-from eventstore.errors import Kind, LogRewritten, Rejected, StoreUnavailable
+from eventstore import (
+    CommandHandler,
+    Database,
+    EventTypes,
+    Generations,
+    Kind,
+    LogRewritten,
+    Projection,
+    Projector,
+    Rejected,
+    SnapshotKeeper,
+    Snapshots,
+    StoreUnavailable,
+    Tail,
+    Turns,
+    end,
+    error_text,
+    replay_turns,
+)
 from eventstore.jetstream import JetStreamStore, ask_monitor, ask_system_account, connect
-from eventstore.projections.database import Database
-from eventstore.projections.generations import Generations
-from eventstore.projections.projector import Projection, Projector
-from eventstore.projections.snapshot_schedule import SnapshotKeeper
-from eventstore.projections.snapshots import Snapshots
-from eventstore.tail import Tail, replay_turns
 from rollforward import v1
 from services import registry, serving, tracking, webhooks
 from services.artifacts import manifests

@@ -14,16 +14,25 @@ from pathlib import Path
 
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.epochs import begin_epoch, find_loss, mark_of, next_epoch
-from eventstore.error_text import error_text
-from eventstore.errors import LogLost, Loss, StoreUnavailable, UnknownEventType
-from eventstore.event import KnownPosition, Metadata
-from eventstore.files import write_durably
+from eventstore import (
+    Generations,
+    KnownPosition,
+    LogLost,
+    Loss,
+    Metadata,
+    Snapshots,
+    StoreUnavailable,
+    Tail,
+    UnknownEventType,
+    begin_epoch,
+    end,
+    error_text,
+    find_loss,
+    mark_of,
+    next_epoch,
+    write_durably,
+)
 from eventstore.jetstream import JetStreamStore
-from eventstore.projections.generations import Generations
-from eventstore.projections.snapshots import Snapshots
-from eventstore.tail import Tail
 from rollforward import v1
 from services.settings import Settings
 

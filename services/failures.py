@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from eventstore.error_text import error_text
+from eventstore import error_text
 
 
 def report(error: BaseException) -> None:

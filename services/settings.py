@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 _SECOND = 1_000_000_000
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1

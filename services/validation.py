@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from google.protobuf.message import Message
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 _ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _LIKE_A_VERSION = re.compile(r"[vV]?[0-9]+|latest", re.IGNORECASE)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.tracking.locations import location
 from eventstore.projections.database import Database
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from rollforward import v1
 from services.tracking.projection import tables as t
 from services.tracking.queries import runs
@@ -69,7 +69,7 @@ QUESTIONS = (
 )
 
 
-def lay(rows: Rows, many: int) -> None:
+def lay(rows: Generation, many: int) -> None:
     """Writes so many runs straight into the rows."""
     indexes = [index for table in t.tables.sorted_tables for index in table.indexes]
     with rows.writing() as connection:
@@ -124,7 +124,7 @@ def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, .
     connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({places})", list(rows))  # noqa: S608
 
 
-def ask(rows: Rows, statement: Question, token: str) -> v1.ListRunsResponse:
+def ask(rows: Generation, statement: Question, token: str) -> v1.ListRunsResponse:
     """A page of 100."""
     request = v1.ListRunsRequest(
         experiment_id="" if statement.every else "1",
@@ -136,7 +136,7 @@ def ask(rows: Rows, statement: Question, token: str) -> v1.ListRunsResponse:
         return runs.list_runs(connection, request)
 
 
-def measure(rows: Rows, statement: Question, times: int) -> tuple[int, float, float]:
+def measure(rows: Generation, statement: Question, times: int) -> tuple[int, float, float]:
     """How many runs the page has, and p50 and p95 in milliseconds."""
     token = ""
     for _ in range(statement.page - 1):

@@ -16,7 +16,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
 from eventstore.errors import StoreUnavailable
-from eventstore.jetstream.error_text import describe
+from eventstore.jetstream.error_messages import describe
 
 __all__ = ["NatsClient", "StreamArchive", "find_stream", "restore_stream", "snapshot_stream"]
 

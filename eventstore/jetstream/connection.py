@@ -15,7 +15,7 @@ from nats.aio.client import Client as NatsClient
 
 from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.event import MAX_MESSAGE_BYTES
-from eventstore.jetstream.error_text import describe
+from eventstore.jetstream.error_messages import describe
 
 OLDEST_SERVER = (2, 12)
 PATIENCE_SECONDS = 15.0

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from eventstore.jetstream.error_text import describe
+from eventstore.jetstream.error_messages import describe
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from nats.js import api
 
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream.server_health import ask_server
 

@@ -12,7 +12,7 @@ import nats.errors
 
 from eventstore.errors import StoreUnavailable
 from eventstore.jetstream.connection import connect
-from eventstore.jetstream.error_text import describe
+from eventstore.jetstream.error_messages import describe
 
 ANSWER_SECONDS = 5.0
 

@@ -42,7 +42,7 @@ from eventstore.jetstream.coalescing import Coalescer
 from eventstore.jetstream.connection import connect, headers_of, server_version
 from eventstore.jetstream.delivery import Delivered, Delivery, DeliveryBroken
 from eventstore.jetstream.direct_get import Stored, direct_get
-from eventstore.jetstream.error_text import describe
+from eventstore.jetstream.error_messages import describe
 from eventstore.jetstream.group_commit import DUPLICATE_IN_BATCH, EXPECTED, EXPECTED_END, WRONG_REVISION, GroupCommit
 from eventstore.jetstream.history import HistoryReader
 from eventstore.jetstream.message_decoding import decode_stored

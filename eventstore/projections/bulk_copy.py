@@ -21,7 +21,7 @@ Part = Iterator[bytes]
 """The bytes of a file or a table, in pieces."""
 
 
-def dump(rows: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
+def dump(connection: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
     """All that the transaction sees, in parts: SQLite's file, or PostgreSQL's tables in order.
 
     Each part must be read to its end before the next. SQLite's file is copied beside itself first, as long as it takes
@@ -30,13 +30,13 @@ def dump(rows: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
     Raises:
         sa.exc.DBAPIError: The database cannot be read, or the copy not written.
     """
-    if rows.dialect.name == "sqlite":
-        yield _file(rows)
+    if connection.dialect.name == "sqlite":
+        yield _file(connection)
     else:
-        yield from (_copied(rows, table) for table in tables)
+        yield from (_copied(connection, table) for table in tables)
 
 
-def load(rows: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part]) -> None:
+def load(connection: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part]) -> None:
     """Fills empty tables of PostgreSQL with what `dump` gave.
 
     Raises:
@@ -45,13 +45,13 @@ def load(rows: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part])
     for table, part in zip(tables, parts, strict=True):
         # To keep an index while a table is filled takes longer than to make it afterwards.
         for index in table.indexes:
-            index.drop(rows)
-        with driver_of(rows) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, FROM)) as into:
+            index.drop(connection)
+        with driver_of(connection) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, FROM)) as into:
             for block in part:
                 into.write(block)
         for index in table.indexes:
-            index.create(rows)
-    rows.execute(sa.text(f"ANALYZE {', '.join(_name(rows, table) for table in tables)}"))
+            index.create(connection)
+    connection.execute(sa.text(f"ANALYZE {', '.join(_name(connection, table) for table in tables)}"))
 
 
 def blocks(part: Iterable[bytes]) -> Part:
@@ -66,11 +66,11 @@ def blocks(part: Iterable[bytes]) -> Part:
         yield bytes(held)
 
 
-def _file(rows: sa.Connection) -> Part:
-    descriptor, name = tempfile.mkstemp(dir=Path(rows.engine.url.database or "").parent, prefix="snapshot-")
+def _file(connection: sa.Connection) -> Part:
+    descriptor, name = tempfile.mkstemp(dir=Path(connection.engine.url.database or "").parent, prefix="snapshot-")
     with os.fdopen(descriptor, "rb") as file:
         try:
-            with driver_of(rows) as driver, closing(sqlite3.connect(name)) as copy:
+            with driver_of(connection) as driver, closing(sqlite3.connect(name)) as copy:
                 for pragma in ("journal_mode=OFF", "synchronous=OFF"):
                     copy.execute(f"PRAGMA {pragma}")
                 # It has its file open now; without a name not even a crash leaves it behind.
@@ -82,10 +82,10 @@ def _file(rows: sa.Connection) -> Part:
             yield block
 
 
-def _copied(rows: sa.Connection, table: sa.Table) -> Part:
-    with driver_of(rows) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, TO)) as out:
+def _copied(connection: sa.Connection, table: sa.Table) -> Part:
+    with driver_of(connection) as driver, driver.cursor() as cursor, cursor.copy(copy_of(table, TO)) as out:
         yield from out
 
 
-def _name(rows: sa.Connection, table: sa.Table) -> str:
-    return rows.dialect.identifier_preparer.format_table(table)
+def _name(connection: sa.Connection, table: sa.Table) -> str:
+    return connection.dialect.identifier_preparer.format_table(table)

@@ -20,7 +20,7 @@ from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import IndexedEvent, KnownPosition
 from eventstore.files import locked, take_name, write_durably
 from eventstore.projections.damage import are_files, check_file, put_aside
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.tables import SELECT_CHECKPOINT, SELECT_EPOCH, SELECT_INDEXED_EVENT, Checkpoint, epoch
 
 SQLITE_BUSY_SECONDS = 30
@@ -149,7 +149,7 @@ class Database:
                 connection.exec_driver_sql(f"ALTER SCHEMA {label} RENAME TO {aside}")
         return aside
 
-    def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
+    def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Generation:
         """Opens a generation; makes it, empty, when it is not there.
 
         Raises:
@@ -160,10 +160,10 @@ class Database:
             path = self._directory / f"{label}.db"
             if path.exists():
                 check_file(path)
-            return Rows(_sqlite(path), label, generation, tables)
-        return Rows(self._postgresql_engine(label), label, generation, tables)
+            return Generation(_sqlite(path), label, generation, tables)
+        return Generation(self._postgresql_engine(label), label, generation, tables)
 
-    def open_unfinished(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Rows:
+    def open_unfinished(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Generation:
         """Create an empty generation to be filled quickly: without most indexes, and in SQLite without a journal.
 
         It is no generation of the projection before `finish`. A crash leaves nothing that is used again.
@@ -172,17 +172,17 @@ class Database:
         if self._directory:
             file = self._unfinished(label)
             file.unlink(missing_ok=True)
-            return Rows(_sqlite(file, _UNFINISHED_PRAGMAS), label, generation, tables, with_indexes=False)
-        return Rows(self._postgresql_engine(label), label, generation, tables, with_indexes=False)
+            return Generation(_sqlite(file, _UNFINISHED_PRAGMAS), label, generation, tables, with_indexes=False)
+        return Generation(self._postgresql_engine(label), label, generation, tables, with_indexes=False)
 
-    def finish(self, rows: Rows) -> None:
+    def finish(self, generation: Generation) -> None:
         """Close an unfinished generation and make it one that `open` opens, still without its indexes."""
-        rows.close()
+        generation.close()
         if self._directory:
-            file = self._unfinished(rows.label)
+            file = self._unfinished(generation.label)
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
-            file.rename(self._directory / f"{rows.label}.db")
+            file.rename(self._directory / f"{generation.label}.db")
 
     def drop_unfinished(self, name: str) -> None:
         """Remove what a crash left of SQLite files that were being filled; only while none is."""

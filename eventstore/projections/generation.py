@@ -26,7 +26,7 @@ from eventstore.projections.tables import (
 )
 
 
-class Rows:
+class Generation:
     """The rows of one generation of a projection.
 
     `readers` counts the questions being answered from it.

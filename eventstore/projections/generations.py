@@ -15,7 +15,7 @@ from eventstore.projections.bulk_copy import Part, load
 from eventstore.projections.bulk_insert import insert_rows
 from eventstore.projections.damage import RowsDamaged, damage_of
 from eventstore.projections.database import Database
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.tables import checkpoint, epoch, events, fingerprint
 
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
@@ -50,7 +50,7 @@ class Projection(Protocol):
     @property
     def tables(self) -> sa.MetaData: ...
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what the next events of the log mean; called in the transaction of the checkpoint.
 
         What is written must not depend on how the log is cut into calls. While rows are rebuilt it is called for two
@@ -60,7 +60,7 @@ class Projection(Protocol):
 
 
 class CheckpointMoved(Exception):
-    """Rows have come to another position than was thought: another process writes them too, or they were replaced."""
+    """The checkpoint is not where it was: another process writes this generation too, or it was replaced."""
 
 
 class Generations:
@@ -79,7 +79,7 @@ class Generations:
         """The right to begin rows of this projection; see `Database.claim`."""
         return self._database.claim(self.name)
 
-    def live(self, newer_than: int = 0) -> Rows | None:
+    def live(self, newer_than: int = 0) -> Generation | None:
         """The newest live generation with our fingerprint."""
         for mark, number in reversed(self._database.generations(self._projection.name)):
             if mark == self.fingerprint and number > newer_than and (rows := self._opened(number)):
@@ -97,7 +97,7 @@ class Generations:
         """
         return self._database.put_aside(lost.source.removeprefix("rows "), number) if lost in self.known() else None
 
-    def _opened(self, number: int) -> Rows | None:
+    def _opened(self, number: int) -> Generation | None:
         """The rows of a generation, if they are live; those that are damaged are put aside."""
         try:
             rows = self._open(number)
@@ -116,32 +116,34 @@ class Generations:
         where = self._database.retire_damaged(self.name, self.fingerprint, number)
         _logger.error("rows are damaged, computing them again", projection=self.name, why=why, put_aside=where)
 
-    def fresh(self) -> Rows:
+    def fresh(self) -> Generation:
         """A new, live, empty generation."""
         rows = self.beside()
         rows.set_live()
         return rows
 
-    def beside(self) -> Rows:
+    def beside(self) -> Generation:
         """A new, empty generation that nobody reads."""
         return self._open(self._next_number())
 
     def _next_number(self) -> int:
         return max((number for _, number in self._database.generations(self._projection.name)), default=0) + 1
 
-    def unfinished(self) -> Rows:
+    def unfinished(self) -> Generation:
         """Create an empty generation that can only be filled, quickly, until it is finished."""
         name, number = self._projection.name, self._next_number()
         return self._database.open_unfinished(name, self.fingerprint, number, self._projection.tables)
 
-    def finish(self, rows: Rows) -> Rows:
+    def finish(self, generation: Generation) -> Generation:
         """Close an unfinished generation and open it as one that may become live."""
-        self._database.finish(rows)
-        finished = self._open(rows.generation)
+        self._database.finish(generation)
+        finished = self._open(generation.generation)
         finished.create_indexes()
         return finished
 
-    def filled(self, parts: Iterator[Part], position: int, event_id: str, time: int, began: int = FIRST_EPOCH) -> Rows:
+    def filled(
+        self, parts: Iterator[Part], position: int, event_id: str, time: int, began: int = FIRST_EPOCH
+    ) -> Generation:
         """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
         if self.kind == "sqlite":
             return self._adopted(next(parts, iter(())))
@@ -157,7 +159,7 @@ class Generations:
             raise
         return rows
 
-    def _adopted(self, file: Part) -> Rows:
+    def _adopted(self, file: Part) -> Generation:
         number = self._database.adopt(self.name, self.fingerprint, file)
         try:
             return self._open(number)
@@ -165,19 +167,19 @@ class Generations:
             self._database.drop(self.name, self.fingerprint, number)
             raise
 
-    def discard(self, rows: Rows) -> None:
+    def discard(self, generation: Generation) -> None:
         """Drops a generation."""
-        rows.close()
-        self._database.drop(self._projection.name, self.fingerprint, rows.generation)
+        generation.close()
+        self._database.drop(self._projection.name, self.fingerprint, generation.generation)
 
-    def discard_older(self, rows: Rows) -> None:
+    def discard_older(self, generation: Generation) -> None:
         """Drops all generations before this one, whatever their fingerprints."""
         for mark, number in self._database.generations(self._projection.name):
-            if number < rows.generation:
+            if number < generation.generation:
                 self._database.drop(self._projection.name, mark, number)
         self._database.drop_unfinished(self._projection.name)
 
-    def apply(self, rows: Rows, before: int, batch: Sequence[RecordedEvent], *, live: bool = True) -> None:
+    def apply(self, generation: Generation, before: int, batch: Sequence[RecordedEvent], *, live: bool = True) -> None:
         """Applies events to rows that are at position `before`, all or none.
 
         Raises:
@@ -187,7 +189,7 @@ class Generations:
         last = batch[-1]
         if not self._shows_unreadable and any(event.unreadable for event in batch):
             raise CannotApply(self.name, batch)
-        with rows.writing() as connection:
+        with generation.writing() as connection:
             # First of all, because it locks the checkpoint: from here on the rows are ours.
             moved = {"before": before, "is_live": live, "upto": last.position, "last_id": last.id}
             time = connection.scalar(_MOVE_CHECKPOINT, moved)
@@ -201,7 +203,7 @@ class Generations:
                 if begins_epoch(event):
                     set_epoch(connection, epoch_of(event))
 
-    def switch(self, old: Rows, new: Rows) -> tuple[str, str] | None:
+    def switch(self, old: Generation, new: Generation) -> tuple[str, str] | None:
         """Makes `new` live in place of `old` if the two are equal; returns the digests of both.
 
         None: they are not at one position, and nothing was compared.
@@ -217,14 +219,14 @@ class Generations:
                 held.execute(sa.update(checkpoint).values(live=False))
         return digests
 
-    def _open(self, number: int) -> Rows:
+    def _open(self, number: int) -> Generation:
         return self._database.open(self._projection.name, self.fingerprint, number, self._projection.tables)
 
 
-def set_epoch(rows: sa.Connection, began: int) -> None:
+def set_epoch(connection: sa.Connection, began: int) -> None:
     """Write down the epoch that rows are computed in from now on."""
-    rows.execute(sa.delete(epoch))
-    rows.execute(sa.insert(epoch), {"id": 1, "epoch": began})
+    connection.execute(sa.delete(epoch))
+    connection.execute(sa.insert(epoch), {"id": 1, "epoch": began})
 
 
 def _index(time: int, batch: Sequence[RecordedEvent]) -> list[tuple[Any, ...]]:

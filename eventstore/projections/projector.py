@@ -15,12 +15,12 @@ import structlog
 from eventstore.concurrency.tasks import end
 from eventstore.concurrency.watermark import Watermark
 from eventstore.decider import Request
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import CannotApply, Kind, Rejected, StoreUnavailable
 from eventstore.event import appends_of
 from eventstore.projections.damage import RowsDamaged, damage_of
 from eventstore.projections.database import Database, is_refusal
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.generations import CheckpointMoved, Generations, Projection
 from eventstore.projections.rebuild import catch_up, fill
 from eventstore.projections.request_index import Recall
@@ -84,7 +84,7 @@ class Projector:
         self._generations = Generations(projection, database)
         self.snapshots = Snapshots(self._generations, objects) if objects else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
-        self._rows: Rows | None = None
+        self._rows: Generation | None = None
         self._checkpoint = 0
         self._filled = 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ class Projector:
         return max(self.position, self._filled)
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> Generation:
         """The live generation."""
         if self._rows is None:
             raise StoreUnavailable(f"projection {self.name} is not started", "PROJECTION_BEHIND")
@@ -138,7 +138,7 @@ class Projector:
         # Only now, because another process may answer from an older version until it is stopped.
         await asyncio.to_thread(self._generations.discard_older, self.rows)
 
-    async def _opened(self) -> Rows:
+    async def _opened(self) -> Generation:
         return await opened(self._generations, self.snapshots, self.store, self._writer, self._note_filled)
 
     def _note_filled(self, position: int) -> None:
@@ -212,7 +212,7 @@ class Projector:
             StoreUnavailable: They are computed again; or the database does not answer.
         """
         await self._check_file()
-        await self.query(lambda rows: rows.scalar(_CHECKPOINT))
+        await self.query(lambda connection: connection.scalar(_CHECKPOINT))
 
     async def _check_file(self) -> None:
         try:
@@ -220,30 +220,30 @@ class Projector:
         except RowsDamaged as error:
             self._raise_damage(error)
 
-    async def _ask(self, rows: Rows, statement: Callable[[sa.Connection], T], small: bool) -> T:
+    async def _ask(self, generation: Generation, statement: Callable[[sa.Connection], T], small: bool) -> T:
         try:
-            if small and rows.answer_at_once:
-                with rows.at_once() as connection:
+            if small and generation.answer_at_once:
+                with generation.at_once() as connection:
                     return statement(connection)
-            return await self._ask_in_thread(rows, statement)
+            return await self._ask_in_thread(generation, statement)
         except sa.exc.DBAPIError as error:
             if is_refusal(error):
                 raise
             message = f"the database does not answer: {error_text(error.orig or error)}"
             raise StoreUnavailable(message, "DATABASE_UNAVAILABLE") from error
 
-    async def _ask_in_thread(self, rows: Rows, statement: Callable[[sa.Connection], T]) -> T:
+    async def _ask_in_thread(self, generation: Generation, statement: Callable[[sa.Connection], T]) -> T:
         def ask() -> T:
-            with rows.transaction() as connection:
+            with generation.transaction() as connection:
                 return statement(connection)
 
         def answered(answer: asyncio.Task[T]) -> None:
-            rows.readers -= 1
+            generation.readers -= 1
             self._answered.set()
             if not answer.cancelled():
                 answer.exception()  # seen here, in case nobody waits for it any more
 
-        rows.readers += 1
+        generation.readers += 1
         answer = asyncio.create_task(asyncio.to_thread(ask))
         answer.add_done_callback(answered)
         # Who asked may go away; the thread and its connection are counted until they are done.
@@ -276,7 +276,7 @@ class Projector:
                 self._raise_damage(error)
                 raise
         else:
-            first, last, digest = await self.query(lambda rows: rows.execute(_REQUEST, asked).one())
+            first, last, digest = await self.query(lambda connection: connection.execute(_REQUEST, asked).one())
         return Request(digest, first, last) if first is not None else None
 
     def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
@@ -288,7 +288,7 @@ class Projector:
 
         What one append wrote counts as recorded with its first event.
         """
-        row = await self.query(lambda rows: rows.execute(_LAST_BY, {"by": time_ns}).first(), small=True)
+        row = await self.query(lambda connection: connection.execute(_LAST_BY, {"by": time_ns}).first(), small=True)
         return (row[0], row[1]) if row else (0, 0)
 
     async def rebuild(self) -> AsyncGenerator[RebuildProgress]:
@@ -316,7 +316,7 @@ class Projector:
                 raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt)
             yield RebuildProgress(self.position, self.position, True, live, rebuilt)
 
-    async def _switch(self, new: Rows) -> tuple[str, str]:
+    async def _switch(self, new: Generation) -> tuple[str, str]:
         """Compares at one position, while nothing is applied but questions are answered; returns both digests."""
         while True:
             async with self._applying:
@@ -338,11 +338,11 @@ class Projector:
             await asyncio.to_thread(self._generations.discard, old)
         return digests
 
-    async def _close(self, rows: Rows) -> None:
-        while rows.readers:
+    async def _close(self, generation: Generation) -> None:
+        while generation.readers:
             self._answered.clear()
             await self._answered.wait()
-        rows.close()
+        generation.close()
 
     async def _run(self) -> None:
         while True:
@@ -394,8 +394,8 @@ class Projector:
                 _logger.warning("projection waits", projection=self.name, error=error_text(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _close_later(self, rows: Rows) -> None:
-        closing = asyncio.create_task(self._close(rows))  # whoever asks for long keeps nobody waiting
+    def _close_later(self, generation: Generation) -> None:
+        closing = asyncio.create_task(self._close(generation))  # whoever asks for long keeps nobody waiting
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -446,7 +446,7 @@ class Projector:
                 for append in appends:
                     await self._apply_new(append)
 
-    async def _is_of_others(self, error: Exception, rows: Rows, before: int) -> bool:
+    async def _is_of_others(self, error: Exception, generation: Generation, before: int) -> bool:
         """Whether an error is because another process has moved the checkpoint on, or made other rows.
 
         Raises what may pass.
@@ -458,7 +458,7 @@ class Projector:
         await self._read_checkpoint()
         if self._checkpoint < self.position:
             raise CheckpointMoved from error
-        moved = (self.rows, self._checkpoint) != (rows, before)
+        moved = (self.rows, self._checkpoint) != (generation, before)
         if not moved and (why := damage_of(error)):
             raise RowsDamaged(why) from error
         if not moved and isinstance(error, CheckpointMoved):
@@ -478,20 +478,20 @@ class Projector:
             found = await self._in_writer(newer.checkpoint)
         self._checkpoint = found.position
 
-    async def _were_replaced(self, rows: Rows) -> bool:
+    async def _were_replaced(self, generation: Generation) -> bool:
         async with self._applying:
-            if rows is self._rows:
+            if generation is self._rows:
                 await self._read_checkpoint()
-        return rows is not self._rows
+        return generation is not self._rows
 
     async def _in_writer(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
 
-def _live_checkpoint(rows: Rows) -> Checkpoint | None:
+def _live_checkpoint(generation: Generation) -> Checkpoint | None:
     """How far rows are; None when they were replaced."""
     try:
-        found = rows.checkpoint()
+        found = generation.checkpoint()
     except sa.exc.DBAPIError as error:
         if is_refusal(error):  # there is no such table
             return None

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from eventstore.event import RecordedEvent
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
 from eventstore.store import EventStore
 from eventstore.tail import replay
@@ -19,7 +19,9 @@ FILL_EVENTS = 8_000
 FILL_BYTES = 16_000_000
 
 
-async def fill(generations: Generations, rows: Rows, store: EventStore, after: int, until: int) -> AsyncGenerator[int]:
+async def fill(
+    generations: Generations, generation: Generation, store: EventStore, after: int, until: int
+) -> AsyncGenerator[int]:
     """Apply the log to rows at a position, up to another; yield each position that they come to.
 
     The next events are read while the last ones are applied.
@@ -31,7 +33,7 @@ async def fill(generations: Generations, rows: Rows, store: EventStore, after: i
                 if applying:
                     after = await applying
                     yield after
-                applying = asyncio.create_task(_apply(generations, rows, after, portion))
+                applying = asyncio.create_task(_apply(generations, generation, after, portion))
         if applying:
             yield await applying
     finally:
@@ -39,8 +41,8 @@ async def fill(generations: Generations, rows: Rows, store: EventStore, after: i
             await asyncio.wait({applying})
 
 
-async def _apply(generations: Generations, rows: Rows, after: int, portion: list[RecordedEvent]) -> int:
-    await asyncio.to_thread(generations.apply, rows, after, portion, live=False)
+async def _apply(generations: Generations, generation: Generation, after: int, portion: list[RecordedEvent]) -> int:
+    await asyncio.to_thread(generations.apply, generation, after, portion, live=False)
     return portion[-1].position
 
 
@@ -59,12 +61,12 @@ async def _portions(store: EventStore, after: int, until: int) -> AsyncGenerator
 
 
 async def catch_up(
-    generations: Generations, rows: Rows, store: EventStore, goal: Callable[[], int]
+    generations: Generations, generation: Generation, store: EventStore, goal: Callable[[], int]
 ) -> AsyncGenerator[int]:
     """Apply the log to empty rows until they are nearly at a goal that moves on; yield each position."""
     done, before = 0, -1
     while before < done and goal() > done + NEARLY_THERE * (done > 0):
         before = done
-        async for position in fill(generations, rows, store, done, goal()):
+        async for position in fill(generations, generation, store, done, goal()):
             done = position
             yield done

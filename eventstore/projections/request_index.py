@@ -77,6 +77,6 @@ class Recall:
             _logger.info("requests are looked up one by one", projection=self._rows.name, why=str(error))
 
 
-def _behind(rows: sa.Connection, after: int) -> tuple[Sequence[Any], int]:
+def _behind(connection: sa.Connection, after: int) -> tuple[Sequence[Any], int]:
     """The next requests behind a position, and how far the rows are."""
-    return rows.execute(_BEHIND, {"after": after, "most": AT_ONCE}).all(), rows.scalar(_POSITION) or 0
+    return connection.execute(_BEHIND, {"after": after, "most": AT_ONCE}).all(), connection.scalar(_POSITION) or 0

@@ -10,7 +10,7 @@ import structlog
 
 from eventstore.concurrency.tasks import end
 from eventstore.epochs import find_loss
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projections.projector import Projector
 from eventstore.projections.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
@@ -89,7 +89,7 @@ class SnapshotKeeper:
             sizes[0] = size
 
         try:
-            taken = await self._projector.query(lambda rows: self._snapshots.take(rows, progress))
+            taken = await self._projector.query(lambda connection: self._snapshots.take(connection, progress))
         except SnapshotUnusable as error:
             raise StoreUnavailable(f"no snapshot: {error}", "SHUTTING_DOWN") from error
         self._last = taken.position

@@ -29,7 +29,7 @@ else:
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import KnownPosition
 from eventstore.projections.bulk_copy import BLOCK, Part, blocks, dump
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
 from eventstore.projections.tables import checkpoint, epoch
 from eventstore.store import EventStore
@@ -144,21 +144,21 @@ class Snapshots:
             if (match := _NAME.fullmatch(name.rpartition("/")[2]))
         ]
 
-    def take(self, rows: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
+    def take(self, connection: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
         """Keeps what a transaction sees.
 
         Args:
             rows: A transaction in which nothing has been asked yet.
             progress: Is told after each piece how many bytes were kept.
         """
-        at = rows.execute(sa.select(checkpoint)).one()
-        began = rows.scalar(sa.select(epoch.c.epoch)) or FIRST_EPOCH
+        at = connection.execute(sa.select(checkpoint)).one()
+        began = connection.scalar(sa.select(epoch.c.epoch)) or FIRST_EPOCH
         name, fingerprint = self._generations.name, self._generations.fingerprint
         header = _Header(name, fingerprint, at.position, at.event_id, at.time, began)
         mark = mark_of(at.event_id)
         place = f"{self._folder}/{at.position:020}-{mark}{f'-{began}' if began != FIRST_EPOCH else ''}"
         taken = Snapshot(f"{place}.{self._generations.kind}", at.position, mark, began)
-        pieces = _sealed(_encoded(header, dump(rows, self._generations.tables)))
+        pieces = _sealed(_encoded(header, dump(connection, self._generations.tables)))
         self._objects.put(taken.name, self._counted(pieces, progress))
         return taken
 
@@ -168,7 +168,7 @@ class Snapshots:
         for name in {*others, *useless}.difference(kept):
             self._objects.delete(name)
 
-    def restore(self, snapshot: Snapshot) -> Rows:
+    def restore(self, snapshot: Snapshot) -> Generation:
         """A new, live generation with the rows of a snapshot; its digest is verified before the database sees it.
 
         Raises:
@@ -188,7 +188,7 @@ class Snapshots:
             raise SnapshotUnusable(f"{snapshot.name} has rows of position {at.position}")
         return rows
 
-    def _filled(self, file: IO[bytes]) -> Rows:
+    def _filled(self, file: IO[bytes]) -> Generation:
         header = _read_header(file)
         if (header.projection, header.fingerprint) != (self._generations.name, self._generations.fingerprint):
             raise SnapshotUnusable(f"it is of {header.projection} {header.fingerprint}")

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 import structlog
 
 from eventstore.epochs import refuse_losses
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import StoreUnavailable
 from eventstore.projections.damage import RowsDamaged
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
 from eventstore.projections.rebuild import catch_up
 from eventstore.projections.snapshots import Snapshots, SnapshotUnusable, is_marked
@@ -36,7 +36,7 @@ async def opened(
     store: EventStore,
     executor: Executor,
     progress: Callable[[int], None],
-) -> Rows:
+) -> Generation:
     """The live rows, which match the log: what they are computed from further is its tail.
 
     Of several processes one makes them, and the others wait for it.
@@ -49,14 +49,14 @@ async def opened(
         progress: Called with each position that new rows come to.
 
     Raises:
-        LogLost: Rows know what the log does not hold; they stay as they are. Without rows, a snapshot knows it.
+        LogLost: Generation know what the log does not hold; they stay as they are. Without rows, a snapshot knows it.
         StoreUnavailable, sa.exc.OperationalError: The log or the database is out of reach.
     """
     run = asyncio.get_running_loop().run_in_executor
     while not (release := await run(executor, generations.claim)):  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(POLL_SECONDS)
     try:
-        # Rows of another log, or of an end that the log lost, are neither added to nor dropped.
+        # Generation of another log, or of an end that the log lost, are neither added to nor dropped.
         await refuse_losses(store, await run(executor, generations.known))
         rows = await run(executor, generations.live)
         return rows or await _made(generations, snapshots, store, executor, progress)
@@ -71,7 +71,7 @@ async def _made(
     store: EventStore,
     executor: Executor,
     progress: Callable[[int], None],
-) -> Rows:
+) -> Generation:
     if snapshots and (restored := await _restored(generations, snapshots, store, executor)):
         return restored
     if await store.head() >= FILL_FROM and (filled := await _filled(generations, store, progress)):
@@ -79,7 +79,7 @@ async def _made(
     return await asyncio.get_running_loop().run_in_executor(executor, generations.fresh)
 
 
-async def _filled(generations: Generations, store: EventStore, progress: Callable[[int], None]) -> Rows | None:
+async def _filled(generations: Generations, store: EventStore, progress: Callable[[int], None]) -> Generation | None:
     """Return live rows computed from the whole log in large steps; None when an event cannot be applied.
 
     Empty live rows take their place then: they come as far as they can, and the projection says what stops it.
@@ -103,7 +103,7 @@ async def _filled(generations: Generations, store: EventStore, progress: Callabl
 
 async def _restored(
     generations: Generations, snapshots: Snapshots, store: EventStore, executor: Executor
-) -> Rows | None:
+) -> Generation | None:
     """The rows of the newest snapshot that is of this log and sound; whatever is wrong with one, the log has it all."""
     run = asyncio.get_running_loop().run_in_executor
     name = generations.name

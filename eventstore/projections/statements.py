@@ -15,7 +15,7 @@ Row = tuple[Any, ...]
 _KEPT = 256
 
 
-def answer(rows: sa.Connection, statement: Question, **given: Any) -> list[Row]:
+def answer(connection: sa.Connection, statement: Question, **given: Any) -> list[Row]:
     """All rows that answer a question, as the driver says them: what is true is a number in SQLite.
 
     Args:
@@ -26,19 +26,19 @@ def answer(rows: sa.Connection, statement: Question, **given: Any) -> list[Row]:
     Raises:
         sqlalchemy.exc.DBAPIError: As when SQLAlchemy asks.
     """
-    with _driver(rows) as driver:
-        return _text(statement, rows.dialect).ask(driver, given)()
+    with _driver(connection) as driver:
+        return _text(statement, connection.dialect).ask(driver, given)()
 
 
 @contextmanager
-def answers(rows: sa.Connection, statements: Sequence[Question], **given: Any) -> Iterator[Iterator[list[Row]]]:
+def answers(connection: sa.Connection, statements: Sequence[Question], **given: Any) -> Iterator[Iterator[list[Row]]]:
     """The answers to several questions, in turn; see `answer`.
 
     While one of them is worked on, PostgreSQL is at the next.
     """
-    texts = [_text(statement, rows.dialect) for statement in statements]
-    with _driver(rows) as driver:
-        if rows.dialect.name == "postgresql":
+    texts = [_text(statement, connection.dialect) for statement in statements]
+    with _driver(connection) as driver:
+        if connection.dialect.name == "postgresql":
             with driver.pipeline():
                 yield _one_ahead(driver, texts, given)
         else:
@@ -83,11 +83,11 @@ def _text(statement: Question, dialect: sa.Dialect) -> _Text:
 
 
 @contextmanager
-def _driver(rows: sa.Connection) -> Iterator[Any]:
+def _driver(connection: sa.Connection) -> Iterator[Any]:
     """The driver's own connection; its errors become SQLAlchemy's."""
-    kind = rows.dialect.loaded_dbapi.Error
+    kind = connection.dialect.loaded_dbapi.Error
     try:
-        yield rows.connection.driver_connection
+        yield connection.connection.driver_connection
     except kind as error:
-        found = sa.exc.DBAPIError.instance("a question past SQLAlchemy", None, error, kind, dialect=rows.dialect)
+        found = sa.exc.DBAPIError.instance("a question past SQLAlchemy", None, error, kind, dialect=connection.dialect)
         raise cast("sa.exc.DBAPIError", found) from error

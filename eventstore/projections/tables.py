@@ -73,3 +73,28 @@ SELECT_EPOCH = sa.select(epoch.c.epoch)
 SELECT_INDEXED_EVENT = sa.select(events.c.time, events.c.actor, events.c.request_id, events.c.request_digest).where(
     events.c.position == sa.bindparam("at")
 )
+
+
+_POSITION = sa.select(checkpoint.c.position)
+
+POSITION = _POSITION.scalar_subquery()
+"""The position of the rows, as a column of a query; `TIME` is that of the event there, in ns since 1970."""
+
+TIME = sa.select(checkpoint.c.time).scalar_subquery()
+
+
+def position_of(connection: sa.Connection) -> int:
+    """Return the position that the rows have come to, 0 before the first event."""
+    return connection.scalar(_POSITION) or 0
+
+
+def moment_of(connection: sa.Connection) -> tuple[int, int]:
+    """Return the position of the rows, and the time of the event there in ns since 1970."""
+    row = connection.execute(sa.select(checkpoint.c.position, checkpoint.c.time)).one()
+    return row.position, row.time
+
+
+def event_at_or_before(position: sa.ColumnElement[int]) -> sa.Subquery:
+    """Return a query of the last event at or before a position: its ``position`` and ``time`` (ns since 1970)."""
+    query = sa.select(events.c.position, events.c.time).where(events.c.position <= position)
+    return query.order_by(events.c.position.desc()).limit(1).subquery()

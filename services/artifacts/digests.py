@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore import Kind, Rejected, StoreUnavailable
 
 CHUNK = 1024 * 1024
 """Bytes a store hands out at once, at most."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.artifacts.digests import hex_of
 from services.artifacts.paths import check_paths, shortened

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable
 from services.rpc.addresses import is_loopback
 
 PART = 8 * 1024 * 1024

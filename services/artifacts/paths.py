@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 MAX_NAME = 255
 """Bytes of one name of a path in UTF-8, the limit of Linux's file systems."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 
 tables = sa.MetaData()
@@ -21,10 +21,10 @@ class NamedArtifactsProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events of the registry log name."""
         named = {event.data.digest for event in events if isinstance(event.data, v1.VersionRegistered)}
         if named:
-            known = set(rows.scalars(sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(named))))
+            known = set(connection.scalars(sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(named))))
             if new := sorted(named - known):
-                rows.execute(sa.insert(artifacts), [{"digest": digest} for digest in new])
+                connection.execute(sa.insert(artifacts), [{"digest": digest} for digest in new])

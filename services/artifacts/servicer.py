@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from typing_extensions import override
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.artifacts import manifests
 from services.artifacts.digests import CHUNK, hex_of

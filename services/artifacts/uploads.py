@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore import Kind, Rejected, StoreUnavailable
 from services.artifacts.digests import CHUNK, budget, check_digest_is, check_room, check_upload_id
 
 ABANDONED = 24 * 60 * 60

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.sql.write_buffer import put_all
 from services.timestamps import timestamp
@@ -65,9 +65,9 @@ class AuditProjection:
         self.log = log
         self.name = f"audit-{log}"
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes events down."""
-        put_all(rows, recorded, [_row(self.log, event) for event in events])
+        put_all(connection, recorded, [_row(self.log, event) for event in events])
         origins: dict[str, str] = {}
         for event in events:
             match event.data:
@@ -77,7 +77,7 @@ class AuditProjection:
                     origins[fact.name] = fact.origin
                 case _:
                     pass
-        put_all(rows, model_names, [*origins.items()])
+        put_all(connection, model_names, [*origins.items()])
 
 
 def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ CHUNK_EVENTS = 500
 CHUNK_BYTES = 256 * 1024
 
 
-def names_of(rows: sa.Connection, model: str) -> Sequence[str]:
+def names_of(connection: sa.Connection, model: str) -> Sequence[str]:
     """All names that a model has had, by any of them; none when no model ever had it.
 
     Args:
@@ -28,12 +28,14 @@ def names_of(rows: sa.Connection, model: str) -> Sequence[str]:
         model: The name.
     """
     origin = sa.select(model_names.c.origin).where(model_names.c.name == model).scalar_subquery()
-    return rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all()
+    return connection.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)).all()
 
 
-def has_model(rows: sa.Connection, name: str) -> bool:
+def has_model(connection: sa.Connection, name: str) -> bool:
     """Return whether there is an event about a model of this name."""
-    return rows.execute(sa.select(recorded.c.position).where(recorded.c.model == name).limit(1)).first() is not None
+    return (
+        connection.execute(sa.select(recorded.c.position).where(recorded.c.model == name).limit(1)).first() is not None
+    )
 
 
 def full_type(name: str) -> str:
@@ -41,9 +43,11 @@ def full_type(name: str) -> str:
     return name if "." in name else f"rollforward.v1.{name}"
 
 
-def has_type(rows: sa.Connection, full: str) -> bool:
+def has_type(connection: sa.Connection, full: str) -> bool:
     """Return whether there is an event of a type."""
-    return rows.execute(sa.select(recorded.c.position).where(recorded.c.type == full).limit(1)).first() is not None
+    return (
+        connection.execute(sa.select(recorded.c.position).where(recorded.c.type == full).limit(1)).first() is not None
+    )
 
 
 def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Conditions:
@@ -67,7 +71,7 @@ def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Condition
 
 
 def newest(
-    rows: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
+    connection: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
 ) -> list[tuple[Key, v1.RecordedEvent]]:
     """The newest events of one log that match, all of them before a key: `limit`, or what is enough for a page.
 
@@ -80,14 +84,14 @@ def newest(
         same_moment = {-1: sa.true(), 0: position < before[2], 1: sa.false()}[_compare(log, before[1])]
         statement = statement.where(sa.or_(time < before[0], sa.and_(time == before[0], same_moment)))
     statement = statement.order_by(time.desc(), position.desc()).limit(limit).execution_options(yield_per=20)
-    with rows.execute(statement) as found:
+    with connection.execute(statement) as found:
         return [
             ((row.time, log, row.position), v1.RecordedEvent.FromString(row.event))
             for row in enough(found, lambda row: len(row.event) + row.left_out)
         ]
 
 
-def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:
+def chunk(connection: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:
     """The next events of one log that match, oldest first, behind one position and up to another.
 
     It ends with the event that makes it CHUNK_BYTES or CHUNK_EVENTS; empty when there are no more. Metric points are
@@ -98,7 +102,7 @@ def chunk(rows: sa.Connection, wanted: Conditions, after: int, upto: int) -> lis
     statement = statement.order_by(position).limit(CHUNK_EVENTS).execution_options(yield_per=20)
     found: list[v1.RecordedEvent] = []
     size = 0
-    with rows.execute(statement) as result:
+    with connection.execute(statement) as result:
         for row in result:
             found.append(v1.RecordedEvent.FromString(row.event))
             size += len(row.event) + row.left_out

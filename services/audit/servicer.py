@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.projector import Projector
+from eventstore import Kind, Projector, Rejected
 from rollforward import v1
 from services.audit.queries import Conditions, Key, chunk, conditions, full_type, has_model, has_type, names_of, newest
 from services.listings.pages import cut, key_of, page_size, token_of
@@ -72,7 +71,7 @@ class AuditServicer(v1.AuditServiceServicer):
     async def _export(
         self, log: str, wanted: Conditions, after: int, until: int
     ) -> AsyncIterator[Sequence[v1.RecordedEvent]]:
-        while events := await self._projectors[log].query(lambda rows: chunk(rows, wanted, after, until)):  # noqa: B023
+        while events := await self._projectors[log].query(lambda connection: chunk(connection, wanted, after, until)):  # noqa: B023
             await self._complete(events)
             yield events
             after = events[-1].position
@@ -99,7 +98,7 @@ class AuditServicer(v1.AuditServiceServicer):
             await self._check_type(request.type)
         if request.model:
             # What a model is called is the registry's affair, whichever log is asked.
-            names = await self._projectors["registry"].query(lambda rows: names_of(rows, request.model))
+            names = await self._projectors["registry"].query(lambda connection: names_of(connection, request.model))
             names = names or await self._name_alone(request.model)
         return conditions(request, names)
 
@@ -110,7 +109,7 @@ class AuditServicer(v1.AuditServiceServicer):
             Rejected: MODEL_NOT_FOUND.
         """
         for projector in self._projectors.values():
-            if await projector.query(lambda rows: has_model(rows, name)):
+            if await projector.query(lambda connection: has_model(connection, name)):
                 return [name]
         raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name[:300]!r}", model=name[:300])
 
@@ -118,7 +117,7 @@ class AuditServicer(v1.AuditServiceServicer):
         """Refuse a type that this program does not know, unless a newer one wrote an event of it."""
         full = full_type(name)
         for projector in self._projectors.values():
-            if await projector.query(lambda rows: has_type(rows, full)):
+            if await projector.query(lambda connection: has_type(connection, full)):
                 return
         known = sorted(one.rpartition(".")[2] for one in self._types)
         near = get_close_matches(name, known, cutoff=0.5)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from eventstore.errors import Rejected, StoreUnavailable, UnsafeStore
+from eventstore import Rejected, StoreUnavailable, UnsafeStore
 from services.failures import report
 from services.nats.data_directory import DataDirectoryError
 from services.nats.server import NatsServerError

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from eventstore.error_text import error_text
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable, error_text
 from eventstore.jetstream import connect
 from eventstore.jetstream.archive import NatsClient
 from services.nats.server import DataDirectoryInUse, EmbeddedNats

@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eventstore.error_text import error_text
-from eventstore.errors import Kind, Rejected
-from eventstore.files import write_durably
+from eventstore import Kind, Rejected, error_text, write_durably
 
 FORM = 1
 NAME = "manifest.json"

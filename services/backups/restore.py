@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eventstore.epochs import begin_epoch, mark_of, next_epoch
-from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.event import Metadata
+from eventstore import Kind, Metadata, Rejected, StoreUnavailable, begin_epoch, mark_of, next_epoch
 from eventstore.jetstream import JetStreamStore
 from eventstore.jetstream.archive import NatsClient, StreamArchive, find_stream, restore_stream
 from rollforward import v1

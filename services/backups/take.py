@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from eventstore.epochs import mark_of
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
+from eventstore import Kind, RecordedEvent, Rejected, mark_of
 from eventstore.jetstream import JetStreamStore
 from eventstore.jetstream.archive import NatsClient, StreamArchive, find_stream, snapshot_stream
 from services.app import LOGS

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from services.timestamps import parse_time
 
 LONGEST = 10_000

@@ -25,7 +25,7 @@ _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def compared(rows: sa.Connection, column: sa.ColumnElement[Any], how: Comparison) -> sa.ColumnElement[bool]:
+def compared(connection: sa.Connection, column: sa.ColumnElement[Any], how: Comparison) -> sa.ColumnElement[bool]:
     """A comparison of a column that holds a text or a number."""
     match how.operator:
         case "IN":
@@ -33,17 +33,17 @@ def compared(rows: sa.Connection, column: sa.ColumnElement[Any], how: Comparison
         case "NOT IN":
             return column.not_in(_listed(how))
         case "LIKE":
-            return _like(rows, column, str(how.value))
+            return _like(connection, column, str(how.value))
         case "ILIKE":
             # Both databases know the small letters of A to Z only.
-            return _like(rows, sa.func.lower(column), _lowered(str(how.value)))
+            return _like(connection, sa.func.lower(column), _lowered(str(how.value)))
         case sign:
             condition: sa.ColumnElement[bool] = _SIGNS[sign](column, _bound(how))
             return condition
 
 
 def compared_tag(
-    rows: sa.Connection, tags: sa.Table, owner: Sequence[sa.ColumnElement[bool]], how: Comparison
+    connection: sa.Connection, tags: sa.Table, owner: Sequence[sa.ColumnElement[bool]], how: Comparison
 ) -> sa.ColumnElement[bool]:
     """A comparison of one tag; a tag that is not there is only IS NULL.
 
@@ -56,7 +56,9 @@ def compared_tag(
     tag = sa.select(sa.literal(1)).select_from(tags).where(*owner, tags.c.key == how.key)
     if how.operator == "IS NULL":
         return ~tag.exists()
-    return tag.exists() if how.operator == "IS NOT NULL" else tag.where(compared(rows, tags.c.value, how)).exists()
+    return (
+        tag.exists() if how.operator == "IS NOT NULL" else tag.where(compared(connection, tags.c.value, how)).exists()
+    )
 
 
 def compared_metric(value: sa.ColumnElement[float], how: Comparison) -> sa.ColumnElement[bool]:
@@ -124,8 +126,8 @@ def _listed(how: Comparison) -> tuple[str, ...]:
     return how.value
 
 
-def _like(rows: sa.Connection, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
-    if rows.dialect.name == "sqlite":  # whose LIKE takes small letters for capital ones
+def _like(connection: sa.Connection, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+    if connection.dialect.name == "sqlite":  # whose LIKE takes small letters for capital ones
         return column.op("GLOB", is_comparison=True)(translate(pattern, _in_glob, any_text="*", any_char="?"))
     return column.like(translate(pattern, _in_like, any_text="%", any_char="_"), escape="!")
 

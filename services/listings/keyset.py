@@ -10,8 +10,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.tables import checkpoint
+from eventstore import Kind, Rejected, position_of
 from services.listings.pages import cut, key_of, page_size
 
 Row = Any
@@ -36,14 +35,6 @@ class Sort:
     column: sa.ColumnElement[Any]
     kind: type = int
     descending: bool = False
-
-
-def position_of(rows: sa.Connection) -> int:
-    """The position that the rows hold at."""
-    return rows.scalar(_POSITION) or 0
-
-
-_POSITION = sa.select(checkpoint.c.position)
 
 
 def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
@@ -103,7 +94,7 @@ def ordered(statement: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
 
 
 def walk(
-    rows: sa.Connection,
+    connection: sa.Connection,
     statement: sa.Select[Any],
     request: Listing,
     sorts: Sequence[Sort],
@@ -123,16 +114,16 @@ def walk(
     """
     kinds = [sort.kind for sort in sorts]
     size = page_size(request.page_size)
-    began, again, *key = listing_key(request, int, int, *kinds) or (position_of(rows), 0)
+    began, again, *key = listing_key(request, int, int, *kinds) or (position_of(connection), 0)
     found: list[tuple[Row, int]] = []
     if not again:
         question_here = statement.where(behind(sorts, key)) if key else statement
-        found = [(row, 0) for row in rows.execute(ordered(question_here, sorts).limit(size + 1))]
+        found = [(row, 0) for row in connection.execute(ordered(question_here, sorts).limit(size + 1))]
     if changed is not None and key and len(found) <= size:
         later = [Sort(changed), sorts[-1]]
         since = behind(later, [again, key[-1]]) if again else changed > began
         more = ordered(statement.where(since), later).limit(size + 1 - len(found))
-        found += [(row, _in(row, changed)) for row in rows.execute(more)]
+        found += [(row, _in(row, changed)) for row in connection.execute(more)]
     asked = asked_by(request)
     return cut(
         found,

@@ -15,8 +15,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from eventstore.epochs import check_epoch, on_wire
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected, check_epoch, on_wire
 
 
 class Sized(Protocol):

@@ -7,7 +7,7 @@ import shutil
 
 import structlog
 
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable
 from eventstore.jetstream import ask_write_error
 from services.nats.server import EmbeddedNats
 

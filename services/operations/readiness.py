@@ -15,10 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.errors import StoreUnavailable
-from eventstore.projections.projector import Projector
-from eventstore.tail import Tail
+from eventstore import Projector, StoreUnavailable, Tail, end
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 3.0

@@ -8,11 +8,7 @@ from contextlib import aclosing
 from importlib.metadata import version
 from typing import TypeVar
 
-from eventstore.error_text import error_text
-from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.projections.projector import Projector
-from eventstore.projections.snapshot_schedule import SnapshotKeeper
-from eventstore.tail import Tail
+from eventstore import Kind, Projector, Rejected, SnapshotKeeper, StoreUnavailable, Tail, error_text
 from rollforward import v1
 from services.operations.readiness import Readiness
 from services.rpc.context import Context

@@ -9,7 +9,7 @@ import grpc
 from grpc import aio
 from typing_extensions import override
 
-from eventstore.errors import Rejected
+from eventstore import Rejected
 from services.pod.inference import SERVICE
 from services.rpc.context import Context
 from services.rpc.decoding import decoded

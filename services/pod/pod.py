@@ -20,7 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from eventstore.errors import Rejected
+from eventstore import Rejected
 from rollforward._artifacts.manifests import build_tree, manifest_digest
 from rollforward._transport.address import is_loopback, parse_address
 from rollforward._transport.connection import Connection

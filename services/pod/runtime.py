@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 from typing_extensions import override
 
-from eventstore.error_text import error_text
+from eventstore import error_text
 from rollforward.v1 import Assignment
 from services.pod.batcher import Batcher
 from services.pod.models import Model

@@ -3,7 +3,7 @@
 A stream is one model's, ``model/<the name that it was created with>``, or that of all policies.
 """
 
-from eventstore.codec import EventTypes
+from eventstore import EventTypes
 from rollforward import v1
 
 EVENTS = EventTypes(

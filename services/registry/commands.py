@@ -9,9 +9,18 @@ from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from eventstore.decider import CommandHandler, Outcome, Plan
-from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected
-from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
+from eventstore import (
+    MAX_APPEND_EVENTS,
+    CommandHandler,
+    Conflict,
+    EventTooLarge,
+    Kind,
+    Metadata,
+    Outcome,
+    Plan,
+    RecordedEvent,
+    Rejected,
+)
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.deciders import aliases

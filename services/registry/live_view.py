@@ -8,12 +8,7 @@ from contextlib import aclosing
 
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.concurrency.watermark import Watermark
-from eventstore.errors import StoreUnavailable
-from eventstore.event import RecordedEvent
-from eventstore.projections.projector import Projector
-from eventstore.tail import FollowerTooSlow, Tail
+from eventstore import FollowerTooSlow, Projector, RecordedEvent, StoreUnavailable, Tail, Watermark, end
 from rollforward import v1
 from services.registry import origin_of
 from services.registry.deciders import policies
@@ -41,12 +36,12 @@ class Live:
         failure: The defect that it met, until it has started again from the rows: meanwhile it answers nothing.
     """
 
-    def __init__(self, rows: Projector, tail: Tail) -> None:
+    def __init__(self, projector: Projector, tail: Tail) -> None:
         self.name = "registry-live"
-        self.store = rows.store
+        self.store = projector.store
         self.failure: Exception | None = None
         self.policies = policies.State()
-        self._rows = rows
+        self._projector = projector
         self._tail = tail
         self._origins: dict[str, str] = {}
         self._names: dict[str, str] = {}
@@ -56,7 +51,7 @@ class Live:
         self._tags: dict[str, dict[str, str]] = {}
         self._tagged: dict[str, int] = {}
         self._tagged_by = 0
-        self._history = TagHistory(rows.store)
+        self._history = TagHistory(projector.store)
         self._time = 0
         self._opens = True
         self._reached = Watermark(self.name)
@@ -83,7 +78,7 @@ class Live:
         self._reached.fail(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
 
     async def _load(self) -> None:
-        at = await self._rows.query(live_rows)
+        at = await self._projector.query(live_rows)
         self.policies = policies.from_rows(at.policies, at.policy_revision)
         self._origins, self._names, self._changes, self._tags = at.names, at.current, at.changes, at.tags
         self._all_names, self._opens, self._taken = {}, True, at.taken
@@ -116,7 +111,7 @@ class Live:
 
     async def _start_again(self) -> None:
         """Takes over what the rows say of all that was heard up to now, the event that could not be taken in too."""
-        await self._rows.wait_for(self._tail.position)
+        await self._projector.wait_for(self._tail.position)
         await self._load()
         self.failure = None
 

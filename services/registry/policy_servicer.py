@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from eventstore.decider import CommandHandler
-from eventstore.projections.projector import Projector
+from eventstore import CommandHandler, Projector
 from rollforward import v1
 from services.registry import POLICIES_STREAM
 from services.registry.deciders.policies import State
@@ -28,10 +27,10 @@ class PolicyServicer(v1.PolicyServiceServicer):
     """
 
     def __init__(
-        self, commands: CommandHandler[State], rows: Projector, live: Live, gate_evaluator: GateEvaluator
+        self, commands: CommandHandler[State], projector: Projector, live: Live, gate_evaluator: GateEvaluator
     ) -> None:
         self._commands = commands
-        self._rows = rows
+        self._projector = projector
         self._live = live
         self._gate_evaluator = gate_evaluator
 
@@ -51,20 +50,20 @@ class PolicyServicer(v1.PolicyServiceServicer):
 
     async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Context) -> v1.ListPoliciesResponse:
         """All policies, by name."""
-        return await self._rows.query(policies.policies)
+        return await self._projector.query(policies.policies)
 
     async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:
         """What a gate says of versions that exist."""
         check_expression(request.expression, of_move=bool(request.alias))
         if request.alias:
             check_alias(request.alias)
-        cases = await self._rows.query(lambda rows: replay.versions_to_try(rows, request))
+        cases = await self._projector.query(lambda connection: replay.versions_to_try(connection, request))
         return v1.TestGateResponse(evidence=await self._gate_evaluator.ask(request.expression, cases))
 
     async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
         """What a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
-        past = await self._rows.query(lambda rows: replay.moves_to_try(rows, request))
+        past = await self._projector.query(lambda connection: replay.moves_to_try(connection, request))
         answers = await self._gate_evaluator.ask(request.expression, [one.case for one in past])
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
@@ -72,4 +71,4 @@ class PolicyServicer(v1.PolicyServiceServicer):
 
     async def CheckEvidence(self, request: v1.CheckEvidenceRequest, context: Context) -> v1.CheckEvidenceResponse:
         """Computes recorded gate decisions again."""
-        return await evidence.check(self._rows.store, request.after)
+        return await evidence.check(self._projector.store, request.after)

@@ -10,12 +10,19 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.decider import Plan
-from eventstore.epochs import check_epoch
-from eventstore.errors import Conflict, Kind, Rejected, TooManyEvents
-from eventstore.event import MAX_APPEND_EVENTS, Metadata, RecordedEvent
-from eventstore.projections.projector import Projector
-from eventstore.projections.tables import checkpoint
+from eventstore import (
+    MAX_APPEND_EVENTS,
+    Conflict,
+    Kind,
+    Metadata,
+    Plan,
+    Projector,
+    RecordedEvent,
+    Rejected,
+    TooManyEvents,
+    check_epoch,
+    position_of,
+)
 from rollforward import v1
 from services.listings.globs import is_literal
 from services.registry import model_stream
@@ -85,9 +92,9 @@ class Rollbacks:
         live: What the log says now.
     """
 
-    def __init__(self, commands: Commands, rows: Projector, live: Live) -> None:
+    def __init__(self, commands: Commands, projector: Projector, live: Live) -> None:
         self._commands = commands
-        self._rows = rows
+        self._projector = projector
         self._live = live
 
     async def do(self, request: v1.RollbackRequest, to_position: int | None, metadata: Metadata) -> v1.RollbackResponse:
@@ -130,9 +137,11 @@ class Rollbacks:
         """What the rollback would do now. Raises as `do`."""
         if names_positions(request):
             check_epoch("registry", request.epoch, self._commands.epoch)
-        await self._rows.wait_for(await self._rows.store.head())
+        await self._projector.wait_for(await self._projector.store.head())
         bound = self._live.policies
-        seen = await self._rows.query(lambda rows: _look(rows, request, to_position, bound, self._live.names))
+        seen = await self._projector.query(
+            lambda connection: _look(connection, request, to_position, bound, self._live.names)
+        )
         if not seen.held:
             raise self._nothing_in(request)
         _check_expected(request, seen)
@@ -214,24 +223,24 @@ def _scope(request: v1.RollbackRequest) -> str:
 
 
 def _look(
-    rows: sa.Connection,
+    connection: sa.Connection,
     request: v1.RollbackRequest,
     to_position: int | None,
     bound: policies.State,
     names: Callable[[str], Sequence[str]],
 ) -> Seen:
-    held = rollback.assignments_in(rows, request.models, request.aliases)
+    held = rollback.assignments_in(connection, request.models, request.aliases)
     keys = [_key(one) for one in held]
     earlier = (
-        rollback.previous_holders(rows, keys)
+        rollback.previous_holders(connection, keys)
         if to_position is None
-        else rollback.assignments_at(rows, keys, to_position)
+        else rollback.assignments_at(connection, keys, to_position)
     )
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
-    versions = rollback.versions_of(rows, sorted({(origin, version) for (origin, _), version in back.items()}))
+    versions = rollback.versions_of(connection, sorted({(origin, version) for (origin, _), version in back.items()}))
     gated = {_key(one) for one in held if binding_move(bound, names(one.model), one.alias)}
-    ended = rollback.last_held(rows, {key: version for key, version in back.items() if key in gated})
-    return Seen(rows.scalar(sa.select(checkpoint.c.position)) or 0, held, earlier, versions, ended, bound)
+    ended = rollback.last_held(connection, {key: version for key, version in back.items() if key in gated})
+    return Seen(position_of(connection), held, earlier, versions, ended, bound)
 
 
 def _check_expected(request: v1.RollbackRequest, seen: Seen) -> None:

@@ -10,11 +10,7 @@ from contextlib import aclosing
 
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.errors import Conflict, StoreUnavailable
-from eventstore.event import Metadata, RecordedEvent
-from eventstore.projections.projector import Projector
-from eventstore.tail import FollowerTooSlow, Tail
+from eventstore import Conflict, FollowerTooSlow, Metadata, Projector, RecordedEvent, StoreUnavailable, Tail, end
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands
@@ -37,9 +33,9 @@ class Scheduler:
         tail: The registry log's.
     """
 
-    def __init__(self, commands: Commands, rows: Projector, tail: Tail) -> None:
+    def __init__(self, commands: Commands, projector: Projector, tail: Tail) -> None:
         self._commands = commands
-        self._rows = rows
+        self._projector = projector
         self._tail = tail
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,7 +65,7 @@ class Scheduler:
 
     async def _look(self) -> float:
         """Does what is due; in how many seconds to look again."""
-        come, following = await self._rows.query(lambda rows: due(rows, time.time_ns()))
+        come, following = await self._projector.query(lambda connection: due(connection, time.time_ns()))
         done = [await self._act(one) for one in come]
         if not all(done):
             return RETRY_SECONDS
@@ -93,18 +89,18 @@ class Scheduler:
             _logger.exception("timekeeper met a defect and tries again", origin=one.origin, alias=one.alias)
             return False
         # The rows must have it before they are asked again what is due.
-        await self._rows.wait_for(await self._rows.store.head())
+        await self._projector.wait_for(await self._projector.store.head())
         return True
 
     async def _listen(self) -> None:
-        position = self._rows.position
+        position = self._projector.position
         while True:
             try:
                 async with aclosing(self._tail.events(position)) as news:
                     async for events, reached in news:
                         position = reached
                         if _sets_a_time(events):
-                            await self._rows.wait_for(position)
+                            await self._projector.wait_for(position)
                             self._news.set()
             except FollowerTooSlow:
                 self._news.set()

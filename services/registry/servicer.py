@@ -7,11 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from eventstore.decider import Outcome
-from eventstore.epochs import check_past
-from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.projections.projector import Projector
-from eventstore.tail import Tail
+from eventstore import Conflict, Kind, Outcome, Projector, Rejected, Tail, check_past
 from rollforward import v1
 from services.registry import origin_of, watch
 from services.registry.commands import Commands
@@ -57,7 +53,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         commands: Commands,
         rollbacks: Rollbacks,
         live: Live,
-        rows: Projector,
+        projector: Projector,
         tail: Tail,
         known_runs: Projector,
         artifact_exists: Callable[[str], Awaitable[bool]],
@@ -67,7 +63,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self._rollbacks = rollbacks
         self._live = live
         self._shared = watch.Shared(live)
-        self._rows = rows
+        self._projector = projector
         self._tail = tail
         self._runs = known_runs
         self._artifact_exists = artifact_exists
@@ -78,10 +74,10 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if request.registration_gate:
             check_expression(request.registration_gate, of_move=False)
         done = await self._commands.handle(request.name, request, metadata(request, context))
-        await wait_for(self._rows, done.position, context)
+        await wait_for(self._projector, done.position, context)
         # By origin: it may have been given another name meanwhile, and it was created nonetheless.
         origin = origin_of(done.events[0].stream)
-        model = await self._rows.query(lambda rows: models.model_of(rows, origin))
+        model = await self._projector.query(lambda connection: models.model_of(connection, origin))
         return v1.CreateModelResponse(model=model, position=done.position)
 
     async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
@@ -118,11 +114,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
         """One model."""
-        return v1.GetModelResponse(model=await self._rows.query(lambda rows: models.model(rows, request.name)))
+        return v1.GetModelResponse(
+            model=await self._projector.query(lambda connection: models.model(connection, request.name))
+        )
 
     async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
         """Models by filter."""
-        return await self._rows.query(lambda rows: models.list_models(rows, request))
+        return await self._projector.query(lambda connection: models.list_models(connection, request))
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
         """Registers a version, and the model with it when it is new."""
@@ -136,12 +134,12 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
         [(event, payload)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
-        await wait_for(self._rows, done.position, context)  # who is told of it by the caller finds it
+        await wait_for(self._projector, done.position, context)  # who is told of it by the caller finds it
         # Just appended, nobody has changed it yet; the log says when it was.
         if not event.time and (heard := self._tail.kept_at(event.position)):
             return new_version(heard)
         origin = origin_of(event.stream)
-        return await self._rows.query(lambda rows: models.version_of(rows, origin, payload.version))
+        return await self._projector.query(lambda connection: models.version_of(connection, origin, payload.version))
 
     async def _digest(self, request: v1.RegisterVersionRequest) -> str:
         if request.run_id:
@@ -157,7 +155,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return request.digest
 
     async def _run_digest(self, run_id: str, path: str) -> str:
-        known = await self._runs.query(lambda rows: runs.artifacts_of(rows, run_id))
+        known = await self._runs.query(lambda connection: runs.artifacts_of(connection, run_id))
         digest = known.get(path) or (await self._compose(known, path) if self._compose else None)
         if digest is None:
             raise runs.no_artifact(run_id, path, known)
@@ -187,12 +185,14 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def GetVersion(self, request: v1.GetVersionRequest, context: Context) -> v1.GetVersionResponse:
         """One version."""
-        version = await self._rows.query(lambda rows: models.version(rows, request.model, request.version))
+        version = await self._projector.query(
+            lambda connection: models.version(connection, request.model, request.version)
+        )
         return v1.GetVersionResponse(version=version)
 
     async def ListVersions(self, request: v1.ListVersionsRequest, context: Context) -> v1.ListVersionsResponse:
         """Versions by filter."""
-        return await self._rows.query(lambda rows: models.list_versions(rows, request))
+        return await self._projector.query(lambda connection: models.list_versions(connection, request))
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
         """Moves an alias."""
@@ -213,8 +213,10 @@ class RegistryServicer(v1.RegistryServiceServicer):
         await wait_for(self._live, revision, context)
         if (now := self._live.assignment(model, alias)).revision == revision:
             return now
-        await wait_for(self._rows, revision, context)
-        return await self._rows.query(lambda rows: alias_queries.assignment(rows, model, alias, revision))
+        await wait_for(self._projector, revision, context)
+        return await self._projector.query(
+            lambda connection: alias_queries.assignment(connection, model, alias, revision)
+        )
 
     async def _told(self, doing: Awaitable[T], context: Context) -> T:
         """A command's outcome; a conflict with who moved the alias, when and why."""
@@ -230,9 +232,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
         doing = self._commands.move_together(request, metadata(request, context))
         events, position = await self._told(doing, context)
         revision = events[-1].append_end if events else 0
-        await wait_for(self._rows, position, context)
-        aliases = await self._rows.query(
-            lambda rows: [alias_queries.assignment(rows, one.model, one.alias, position) for one in request.targets]
+        await wait_for(self._projector, position, context)
+        aliases = await self._projector.query(
+            lambda connection: [
+                alias_queries.assignment(connection, one.model, one.alias, position) for one in request.targets
+            ]
         )
         created = await self._commands.new_aliases(events)
         return v1.MoveAliasesResponse(aliases=aliases, revision=revision, position=position, created=created)
@@ -245,7 +249,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def ScheduleMove(self, request: v1.ScheduleMoveRequest, context: Context) -> v1.ScheduleMoveResponse:
         """Has an alias moved at a time, once."""
         done = await self._commands.schedule(request, uuid.uuid4().hex, metadata(request, context))
-        recorded = await self._rows.store.event_at(done.position)
+        recorded = await self._projector.store.event_at(done.position)
         schedule = schedule_of(recorded) if recorded else None
         is_set = done.state.alias(request.alias).version
         creates = None if is_set else self._commands.new_alias(request.alias, done.state)
@@ -257,7 +261,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
         """The moves that are still to come."""
-        return await self._rows.query(lambda rows: alias_queries.list_schedules(rows, request))
+        return await self._projector.query(lambda connection: alias_queries.list_schedules(connection, request))
 
     async def Rollback(self, request: v1.RollbackRequest, context: Context) -> v1.RollbackResponse:
         """Replays past assignments as new events."""
@@ -276,11 +280,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
                 return None
 
     async def _event_position(self, event_id: str, context: Context) -> int:
-        position = await self._rows.query(lambda rows: rollback.event_position(rows, event_id))
+        position = await self._projector.query(lambda connection: rollback.event_position(connection, event_id))
         if position is None:
             # The rows may be behind the log: only its head can tell that there is no such event.
-            await wait_for(self._rows, await self._rows.store.head(), context)
-            position = await self._rows.query(lambda rows: rollback.event_position(rows, event_id))
+            await wait_for(self._projector, await self._projector.store.head(), context)
+            position = await self._projector.query(lambda connection: rollback.event_position(connection, event_id))
         if position is None:
             words = f"the registry log has no event {event_id[:100]!r}"
             raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=event_id[:100])
@@ -292,19 +296,23 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if not request.HasField("at"):
             return self._live.resolve(request.model, request.alias)
         position = await self._past(request.at, context)
-        return await self._rows.query(
-            lambda rows: alias_queries.resolve(rows, request.model, request.alias, position, _asked_for(request.at)),
+        return await self._projector.query(
+            lambda connection: alias_queries.resolve(
+                connection, request.model, request.alias, position, _asked_for(request.at)
+            ),
             small=True,
         )
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
         """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
         position = await self._past(request.at, context) if request.HasField("at") else None
-        return await self._rows.query(lambda rows: alias_queries.resolve_aliases(rows, request, position))
+        return await self._projector.query(
+            lambda connection: alias_queries.resolve_aliases(connection, request, position)
+        )
 
     async def _past(self, at: v1.AsOf, context: Context) -> int:
         if at.HasField("position"):
-            await check_past(self._rows.store, at.position, at.epoch)
+            await check_past(self._projector.store, at.position, at.epoch)
         return await self._position(at, context)
 
     async def _position(self, at: v1.AsOf, context: Context) -> int:
@@ -312,39 +320,39 @@ class RegistryServicer(v1.RegistryServiceServicer):
             raise Rejected(Kind.INVALID, "INVALID_AS_OF", "a position or a time is needed")
         if at.HasField("time"):
             return await self._position_at(nanoseconds(at.time), context)
-        if at.position > self._rows.position and at.position > await self._rows.store.head():
+        if at.position > self._projector.position and at.position > await self._projector.store.head():
             words = f"the log has not come to position {at.position}"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(at.position))
-        await wait_for(self._rows, at.position, context)
+        await wait_for(self._projector, at.position, context)
         return at.position
 
     async def _position_at(self, time_ns: int, context: Context) -> int:
-        reached = self._rows.position  # before they are asked: what they apply meanwhile is not in their answer
-        position, _ = await self._rows.position_at(time_ns)
+        reached = self._projector.position  # before they are asked: what they apply meanwhile is not in their answer
+        position, _ = await self._projector.position_at(time_ns)
         if position < reached:
             return position
         # The rows know of nothing later: the log may.
-        await wait_for(self._rows, await self._rows.store.head(), context)
-        return (await self._rows.position_at(time_ns))[0]
+        await wait_for(self._projector, await self._projector.store.head(), context)
+        return (await self._projector.position_at(time_ns))[0]
 
     async def ListAliasHistory(
         self, request: v1.ListAliasHistoryRequest, context: Context
     ) -> v1.ListAliasHistoryResponse:
         """The changes of aliases by filter, newest first."""
-        return await self._rows.query(lambda rows: alias_queries.list_history(rows, request))
+        return await self._projector.query(lambda connection: alias_queries.list_history(connection, request))
 
     async def ListAliasIntervals(
         self, request: v1.ListAliasIntervalsRequest, context: Context
     ) -> v1.ListAliasIntervalsResponse:
         """Which versions held an alias, from when to when."""
         now = time.time_ns()
-        return await self._rows.query(lambda rows: alias_queries.list_intervals(rows, request, now))
+        return await self._projector.query(lambda connection: alias_queries.list_intervals(connection, request, now))
 
     async def WatchAliases(
         self, request: v1.WatchAliasesRequest, context: Context
     ) -> AsyncIterator[v1.WatchAliasesResponse]:
         """Follows aliases: a snapshot, then every change, in order, each once."""
-        async for step in watch.steps(self._rows, self._tail, self._live, self._shared, request):
+        async for step in watch.steps(self._projector, self._tail, self._live, self._shared, request):
             yield step
 
 

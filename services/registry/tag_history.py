@@ -6,8 +6,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from eventstore.event import RecordedEvent
-from eventstore.store import EventStore
+from eventstore import EventStore, RecordedEvent
 from rollforward import v1
 from services.registry import model_stream
 

@@ -8,10 +8,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import Message
 
-from eventstore.epochs import check_epoch, on_wire
-from eventstore.event import RecordedEvent
-from eventstore.projections.projector import Projector
-from eventstore.tail import Tail
+from eventstore import Projector, RecordedEvent, Tail, check_epoch, on_wire
 from rollforward import v1
 from services.listings.pages import fitting
 from services.registry import origin_of
@@ -72,7 +69,7 @@ class Shared:
 
 
 async def steps(
-    rows: Projector, tail: Tail, live: Live, shared: Shared, request: v1.WatchAliasesRequest
+    projector: Projector, tail: Tail, live: Live, shared: Shared, request: v1.WatchAliasesRequest
 ) -> AsyncIterator[v1.WatchAliasesResponse]:
     """The steps of a watch; every step's position is where to resume.
 
@@ -82,14 +79,16 @@ async def steps(
         FollowerTooSlow: The watcher did not keep up.
         StoreUnavailable: The service stops.
     """
-    epoch = rows.store.epochs[-1]
+    epoch = projector.store.epochs[-1]
     if request.HasField("from_revision"):
         check_epoch("registry", request.epoch, epoch)
         after = await shared.begin(tail, request.from_revision)
     else:
         tags = dict(request.tags)
-        await rows.wait_for(tail.position)  # what was answered before this watch is in its snapshot
-        aliases, after = await rows.query(lambda rows: alias_queries.snapshot(rows, request.model, request.alias, tags))
+        await projector.wait_for(tail.position)  # what was answered before this watch is in its snapshot
+        aliases, after = await projector.query(
+            lambda connection: alias_queries.snapshot(connection, request.model, request.alias, tags)
+        )
         for step in _snapshot(aliases, after, on_wire(epoch)):
             yield step
     wanted = v1.WatchAliasesRequest()

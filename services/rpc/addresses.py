@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 
 class AddressInUse(Exception):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from eventstore.event import Metadata
+from eventstore import Metadata
 from services.actors import check_claimed
 from services.validation import check_prose, check_text
 

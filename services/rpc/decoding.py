@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
+from eventstore import Kind, Rejected, StoreUnavailable
 
 IDLE_SECONDS = 60.0
 

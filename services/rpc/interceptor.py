@@ -16,10 +16,7 @@ import structlog
 from google.protobuf import descriptor_pool
 from prometheus_client import Histogram
 
-from eventstore.concurrency.turns import Turns
-from eventstore.epochs import FIRST_EPOCH, check_epoch
-from eventstore.errors import StoreUnavailable
-from eventstore.tail import FollowerTooSlow
+from eventstore import FIRST_EPOCH, FollowerTooSlow, StoreUnavailable, Turns, check_epoch
 from services.listings.pages import EPOCHS
 from services.rpc.context import Context, headers_of
 from services.rpc.decoding import decoded, decoded_stream

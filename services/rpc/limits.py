@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable
 
 
 class CallKind(enum.Enum):

@@ -7,8 +7,7 @@ import re
 from collections.abc import Awaitable
 from typing import Protocol
 
-from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.store import EventStore
+from eventstore import EventStore, Kind, Rejected, StoreUnavailable
 from services.rpc.context import Context
 
 LONGEST_WAIT = 10.0

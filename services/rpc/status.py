@@ -13,8 +13,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected, StoreUnavailable, TooManyEvents
-from eventstore.tail import FollowerTooSlow
+from eventstore import Conflict, EventTooLarge, FollowerTooSlow, Kind, Rejected, StoreUnavailable, TooManyEvents
 from services.rpc.context import Context
 
 DOMAIN = "rollforward"

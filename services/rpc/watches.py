@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
-from eventstore.store import EventStore
-from eventstore.tail import Batch
+from eventstore import Batch, EventStore
 
 Step = TypeVar("Step")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 
 Point = tuple[int, int, float]

@@ -28,13 +28,13 @@ class Latest:
         """Adds the points of a series. Raises `Rejected` INVALID_SERIES."""
         self._series[key].append(columns(series))
 
-    def write(self, rows: sa.Connection, table: sa.Table) -> None:
+    def write(self, connection: sa.Connection, table: sa.Table) -> None:
         """Writes those that are later than what the table has."""
         if self._series:
             names = table.primary_key.columns.keys()
             points = zip(self._series, self._latest(), strict=True)
             new = [dict(zip(names, key, strict=True)) | _row(point) for key, point in points]
-            rows.execute(_put_later(table, rows.dialect.name), new)
+            connection.execute(_put_later(table, connection.dialect.name), new)
 
     def _latest(self) -> Sequence[Point]:
         joined = (b"".join(column) for column in zip(*itertools.chain(*self._series.values()), strict=True))

@@ -3,7 +3,7 @@
 It owns the serving log; a stream is one pod's, ``pod/<pod_id>``.
 """
 
-from eventstore.codec import EventTypes
+from eventstore import EventTypes
 from rollforward import v1
 
 EVENTS = EventTypes([v1.PodStarted, v1.AssignmentApplied, v1.AssignmentFailed, v1.PodStopped, v1.LogEpochBegan])

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from eventstore.event import RecordedEvent
-from eventstore.projections.tables import checkpoint
+from eventstore import RecordedEvent, position_of
 from rollforward import v1
 from services.sql.write_buffer import Pending
 
@@ -48,7 +47,7 @@ class AssignmentsProjection:
     version = 3
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events of the registry log mean to serving."""
         pending = Pending()
         for event in events:
@@ -67,7 +66,7 @@ class AssignmentsProjection:
                     pending.put(current_names, (origin,), {"name": payload.to_name})
                 case _:
                     pass
-        pending.write(rows)
+        pending.write(connection)
 
 
 def origin_of(event: RecordedEvent) -> str:
@@ -84,36 +83,36 @@ def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
     return v1.Assignment(target=target, revision=event.append_end)
 
 
-def origins(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
+def origins(connection: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
     """By name, the origin of the model that has or had it; a name that no model was renamed to is an origin itself."""
     wanted = sorted(set(names))
-    found = rows.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
+    found = connection.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
     return {name: name for name in wanted} | {row.name: row.origin for row in found}
 
 
-def names_of(rows: sa.Connection, name: str) -> list[str]:
+def names_of(connection: sa.Connection, name: str) -> list[str]:
     """Return all names of the model that has or had a name; none when there is no such model."""
     origin = sa.select(model_names.c.origin).where(model_names.c.name == name).scalar_subquery()
-    return list(rows.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)))
+    return list(connection.scalars(sa.select(model_names.c.name).where(model_names.c.origin == origin)))
 
 
-def current(rows: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
+def current(connection: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
     """Return, by any name of a model, its name now; a name without a model stands for itself."""
     wanted = sorted(set(names))
     joined = sa.join(model_names, current_names, model_names.c.origin == current_names.c.origin)
     statement = sa.select(model_names.c.name, current_names.c.name.label("now")).select_from(joined)
-    found = rows.execute(statement.where(model_names.c.name.in_(wanted)))
+    found = connection.execute(statement.where(model_names.c.name.in_(wanted)))
     return {name: name for name in wanted} | {row.name: row.now for row in found}
 
 
-def snapshot(rows: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
+def snapshot(connection: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
     """The assignment of each alias wanted, by any name of its model, and the registry position that this holds at."""
-    origin = origins(rows, (one.model for one in wanted))
+    origin = origins(connection, (one.model for one in wanted))
     keys = [(origin[one.model], one.alias) for one in wanted]
     pairs = sa.tuple_(assignments.c.origin, assignments.c.alias).in_(keys)
-    held = {(row.origin, row.alias): row for row in rows.execute(sa.select(assignments).where(pairs))}
+    held = {(row.origin, row.alias): row for row in connection.execute(sa.select(assignments).where(pairs))}
     found = [_assignment(one, held.get(key)) for one, key in zip(wanted, keys, strict=True)]
-    return found, rows.scalar(sa.select(checkpoint.c.position)) or 0
+    return found, position_of(connection)
 
 
 def _assignment(target: v1.Target, row: sa.Row[tuple[object, ...]] | None) -> v1.Assignment:

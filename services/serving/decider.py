@@ -9,10 +9,7 @@ from typing import assert_never
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore.decider import Decider
-from eventstore.epochs import FIRST_EPOCH, check_epoch
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
+from eventstore import FIRST_EPOCH, Decider, Kind, RecordedEvent, Rejected, check_epoch
 from rollforward import v1
 from services.serving import pod_stream
 from services.validation import check_alias, check_id, check_model_name, check_text

@@ -7,8 +7,7 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
-from eventstore.epochs import EPOCH_STREAM
-from eventstore.event import RecordedEvent
+from eventstore import EPOCH_STREAM, RecordedEvent
 from rollforward import v1
 from services.serving.decider import ServingEvent
 
@@ -45,17 +44,17 @@ class ServingProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
         for event in events:
             if event.stream != EPOCH_STREAM:
-                self._write(rows, event)
+                self._write(connection, event)
 
-    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
+    def _write(self, connection: sa.Connection, event: RecordedEvent) -> None:
         payload: ServingEvent = event.data  # type: ignore[assignment]
         match payload:
             case v1.PodStarted():
-                _start(rows, event, payload)
+                _start(connection, event, payload)
             case v1.AssignmentApplied():
                 served: dict[str, int | str] = {
                     "version": payload.version,
@@ -63,26 +62,26 @@ class ServingProjection:
                     "failed_revision": 0,
                     "error": "",
                 }
-                _say(rows, event, payload.pod_id, payload.target, served)
+                _say(connection, event, payload.pod_id, payload.target, served)
             case v1.AssignmentFailed():
                 failed: dict[str, int | str] = {"failed_revision": payload.revision, "error": payload.detail}
-                _say(rows, event, payload.pod_id, payload.target, failed)
+                _say(connection, event, payload.pod_id, payload.target, failed)
             case v1.PodStopped():
-                rows.execute(sa.update(pods).where(pods.c.pod_id == payload.pod_id).values(stopped=True))
+                connection.execute(sa.update(pods).where(pods.c.pod_id == payload.pod_id).values(stopped=True))
             case _:
                 assert_never(payload)
 
 
-def _start(rows: sa.Connection, event: RecordedEvent, payload: v1.PodStarted) -> None:
+def _start(connection: sa.Connection, event: RecordedEvent, payload: v1.PodStarted) -> None:
     pod = {"pod_id": payload.pod_id, "host": payload.host, "endpoint": payload.endpoint, "stopped": False}
-    rows.execute(sa.insert(pods), pod)
+    connection.execute(sa.insert(pods), pod)
     nothing = {"version": 0, "revision": 0, "failed_revision": 0, "error": "", "updated_at": event.time}
     for model, alias in sorted({(target.model, target.alias) for target in payload.targets}):
-        rows.execute(sa.insert(targets), {"pod_id": payload.pod_id, "model": model, "alias": alias} | nothing)
+        connection.execute(sa.insert(targets), {"pod_id": payload.pod_id, "model": model, "alias": alias} | nothing)
 
 
 def _say(
-    rows: sa.Connection, event: RecordedEvent, pod_id: str, target: v1.Target, values: dict[str, int | str]
+    connection: sa.Connection, event: RecordedEvent, pod_id: str, target: v1.Target, values: dict[str, int | str]
 ) -> None:
     same = sa.and_(targets.c.pod_id == pod_id, targets.c.model == target.model, targets.c.alias == target.alias)
-    rows.execute(sa.update(targets).where(same).values(updated_at=event.time, **values))
+    connection.execute(sa.update(targets).where(same).values(updated_at=event.time, **values))

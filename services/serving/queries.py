@@ -23,7 +23,7 @@ PodRow = sa.Row[tuple[object, ...]]
 
 
 def pods_by_alias(
-    rows: sa.Connection, models: Collection[str] | None, *, include_stopped: bool
+    connection: sa.Connection, models: Collection[str] | None, *, include_stopped: bool
 ) -> dict[Alias, list[PodRow]]:
     """What each pod said, for every alias that is followed, in order of their names.
 
@@ -39,7 +39,7 @@ def pods_by_alias(
     if not include_stopped:
         statement = statement.where(sa.not_(pods.c.stopped))
     found: dict[Alias, list[PodRow]] = defaultdict(list)
-    for row in rows.execute(statement):
+    for row in connection.execute(statement):
         found[row.model, row.alias].append(row)
     return found
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from eventstore.decider import CommandHandler
-from eventstore.epochs import check_epoch, on_wire
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.projector import Projector
+from eventstore import CommandHandler, Kind, Projector, Rejected, check_epoch, on_wire
 from rollforward import v1
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for
@@ -29,7 +26,7 @@ class ServingServicer(v1.ServingServiceServicer):
 
     def __init__(self, commands: CommandHandler[State], projector: Projector, assignments: Projector) -> None:
         self._commands = commands
-        self._rows = projector
+        self._projector = projector
         self._assignments = assignments
         self._connected = ConnectedPods()
 
@@ -64,8 +61,8 @@ class ServingServicer(v1.ServingServiceServicer):
         """Who serves what."""
         names = await self._names(request.model, context) if request.model else []
         models = {*names, request.model} if request.model else None
-        said = await self._rows.query(
-            lambda rows: queries.pods_by_alias(rows, models, include_stopped=request.include_stopped)
+        said = await self._projector.query(
+            lambda connection: queries.pods_by_alias(connection, models, include_stopped=request.include_stopped)
         )
         if request.model and not names and not said:
             fault = f"no model {request.model[:300]!r}, and no pod follows one of that name"
@@ -74,20 +71,20 @@ class ServingServicer(v1.ServingServiceServicer):
         if request.model:
             shown: Mapping[str, str] = dict.fromkeys(followed, request.model)
         else:
-            shown = await self._assignments.query(lambda rows: current(rows, followed))
+            shown = await self._assignments.query(lambda connection: current(connection, followed))
         merged = queries.by_shown_name(said, shown)
         wanted = [v1.Target(model=model, alias=alias) for model, alias in merged]
-        desired, _ = await self._assignments.query(lambda rows: snapshot(rows, wanted))
+        desired, _ = await self._assignments.query(lambda connection: snapshot(connection, wanted))
         for assignment in desired:
             assignment.epoch = on_wire(self._assignments.store.epochs[-1])
         return queries.deployments(merged, desired, self._connected.ids(), request)
 
     async def _names(self, model: str, context: Context) -> list[str]:
         """All names of a model; none when the log, to its head, has none of that name."""
-        names = await self._assignments.query(lambda rows: names_of(rows, model))
+        names = await self._assignments.query(lambda connection: names_of(connection, model))
         if not names:
             await wait_for(self._assignments, await self._assignments.store.head(), context)
-            names = await self._assignments.query(lambda rows: names_of(rows, model))
+            names = await self._assignments.query(lambda connection: names_of(connection, model))
         return names
 
     async def _handle(self, pod_id: str, request: Command, context: Context, command: object = None) -> int:

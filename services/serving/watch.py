@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from eventstore.epochs import on_wire
-from eventstore.event import RecordedEvent
-from eventstore.projections.projector import Projector
+from eventstore import Projector, RecordedEvent, on_wire
 from rollforward import v1
 from services.serving.assignments import assignment_of, origin_of, origins, snapshot
 
@@ -51,7 +49,7 @@ class _Followed:
     async def look(self, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
         """What stands, and the position that it stands at; what came before that is told with it."""
         (found, position), known = await self._projector.query(
-            lambda rows: (snapshot(rows, wanted), origins(rows, [one.model for one in wanted]))
+            lambda connection: (snapshot(connection, wanted), origins(connection, [one.model for one in wanted]))
         )
         self._origins |= known
         self._told |= {(one.model, one.alias): position for one in wanted}

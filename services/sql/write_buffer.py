@@ -17,16 +17,16 @@ Key = tuple[Any, ...]
 Row = dict[str, Any]
 
 
-def put_all(rows: sa.Connection, table: sa.Table, many: Sequence[tuple[Any, ...]]) -> None:
+def put_all(connection: sa.Connection, table: sa.Table, many: Sequence[tuple[Any, ...]]) -> None:
     """Writes whole rows, in place of those with the same primary keys; columns in the order of the table's."""
     if many:
-        rows.exec_driver_sql(_upsert(table, rows.dialect.name), list(many))
+        connection.exec_driver_sql(_upsert(table, connection.dialect.name), list(many))
 
 
-def remove_all(rows: sa.Connection, table: sa.Table, keys: Sequence[Key]) -> None:
+def remove_all(connection: sa.Connection, table: sa.Table, keys: Sequence[Key]) -> None:
     """Removes rows, which need not be there, by their primary keys."""
     if keys:
-        rows.exec_driver_sql(_delete(table, rows.dialect.name), list(keys))
+        connection.exec_driver_sql(_delete(table, connection.dialect.name), list(keys))
 
 
 class Pending:
@@ -54,24 +54,24 @@ class Pending:
         self._rows[table][key] = None
         self._changes[table].pop(key, None)
 
-    def write(self, rows: sa.Connection) -> None:
+    def write(self, connection: sa.Connection) -> None:
         """Writes all of it."""
         for table, pending in self._rows.items():
             others = table.columns.keys()[len(table.primary_key) :]
-            remove_all(rows, table, [key for key, row in pending.items() if row is None])
+            remove_all(connection, table, [key for key, row in pending.items() if row is None])
             put = [(*key, *(row[name] for name in others)) for key, row in pending.items() if row is not None]
-            put_all(rows, table, put)
+            put_all(connection, table, put)
         for table, changes in self._changes.items():
-            _write_changes(rows, table, changes)
+            _write_changes(connection, table, changes)
 
 
-def _write_changes(rows: sa.Connection, table: sa.Table, changes: Mapping[Key, Row]) -> None:
+def _write_changes(connection: sa.Connection, table: sa.Table, changes: Mapping[Key, Row]) -> None:
     alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
     for key, values in changes.items():
         names = tuple(column.name for column in table.columns if column.name in values)
         alike[names].append((*(values[name] for name in names), *key))
     for names, many in alike.items():
-        rows.exec_driver_sql(_update(table, names, rows.dialect.name), many)
+        connection.exec_driver_sql(_update(table, names, connection.dialect.name), many)
 
 
 # Made once: to make a statement takes longer than to run it.

@@ -5,7 +5,7 @@ tags, lineage and artifacts), ``metrics/<run_id>`` (its metric points, which nee
 ``logged-model/<model_id>``.
 """
 
-from eventstore.codec import EventTypes
+from eventstore import EventTypes
 from rollforward import v1
 
 EVENTS = EventTypes(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eventstore.decider import CommandHandler, Outcome
-from eventstore.errors import Rejected
-from eventstore.event import Metadata
+from eventstore import CommandHandler, Metadata, Outcome, Rejected
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM, logged_model_stream, run_stream
 from services.tracking.deciders.experiments import Experiments, not_open

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable
 
 
 class Call:

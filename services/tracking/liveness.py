@@ -13,15 +13,21 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.concurrency.watermark import Watermark
-from eventstore.decider import CommandHandler
-from eventstore.error_text import error_text
-from eventstore.errors import Conflict, Rejected, StoreUnavailable
-from eventstore.event import Metadata, RecordedEvent
-from eventstore.projections.projector import Projector
-from eventstore.projections.tables import checkpoint
-from eventstore.tail import FollowerTooSlow, Tail
+from eventstore import (
+    CommandHandler,
+    Conflict,
+    FollowerTooSlow,
+    Metadata,
+    Projector,
+    RecordedEvent,
+    Rejected,
+    StoreUnavailable,
+    Tail,
+    Watermark,
+    end,
+    error_text,
+    position_of,
+)
 from rollforward import v1
 from services import actors
 from services.timestamps import timestamp
@@ -73,14 +79,14 @@ class Liveness:
     def __init__(
         self,
         commands: CommandHandler[RunState],
-        rows: Projector,
+        projector: Projector,
         tail: Tail,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.patience = patience
         self._commands = commands
-        self._rows = rows
+        self._projector = projector
         self._tail = tail
         self._clock = clock
         self._round = min(patience / 4, LONGEST_ROUND)
@@ -95,7 +101,7 @@ class Liveness:
 
     async def start(self) -> None:
         """Begins, with the runs that the rows name; the projection must be started."""
-        found, position = await self._rows.query(_watched_over)
+        found, position = await self._projector.query(_watched_over)
         for run_id in found:
             self._watch(run_id)
         self._reached.advance(position)
@@ -293,6 +299,6 @@ class Liveness:
             self._watched.pop(run_id, None)
 
 
-def _watched_over(rows: sa.Connection) -> tuple[list[str], int]:
-    found = rows.scalars(sa.select(runs.c.run_id).where(WATCHED_OVER))
-    return list(found), rows.scalar(sa.select(checkpoint.c.position)) or 0
+def _watched_over(connection: sa.Connection) -> tuple[list[str], int]:
+    found = connection.scalars(sa.select(runs.c.run_id).where(WATCHED_OVER))
+    return list(found), position_of(connection)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from eventstore.errors import Rejected
-from eventstore.projections.projector import Projector
+from eventstore import Projector, Rejected
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
@@ -23,9 +22,9 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         blobs: Where artifacts are stored.
     """
 
-    def __init__(self, commands: Commands, rows: Projector, blobs: BlobStore) -> None:
+    def __init__(self, commands: Commands, projector: Projector, blobs: BlobStore) -> None:
         self._commands = commands
-        self._rows = rows
+        self._projector = projector
         self._blobs = blobs
 
     async def CreateLoggedModel(
@@ -75,17 +74,17 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
 
     async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:
         """One logged model."""
-        model = await self._rows.query(lambda rows: runs.logged_model(rows, request.model_id))
+        model = await self._projector.query(lambda connection: runs.logged_model(connection, request.model_id))
         return v1.GetLoggedModelResponse(model=model)
 
     async def ListLoggedModelMetrics(
         self, request: v1.ListLoggedModelMetricsRequest, context: Context
     ) -> v1.ListLoggedModelMetricsResponse:
         """The metrics of one logged model, a page at a time."""
-        return await self._rows.query(lambda rows: runs.logged_model_metrics(rows, request))
+        return await self._projector.query(lambda connection: runs.logged_model_metrics(connection, request))
 
     async def ListLoggedModels(
         self, request: v1.ListLoggedModelsRequest, context: Context
     ) -> v1.ListLoggedModelsResponse:
         """Logged models by filter."""
-        return await self._rows.query(lambda rows: runs.list_logged_models(rows, request))
+        return await self._projector.query(lambda connection: runs.list_logged_models(connection, request))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from eventstore.errors import Rejected
-from eventstore.projections.projector import Projector
+from eventstore import Projector, Rejected
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
@@ -29,10 +28,10 @@ class TrackingServicer(v1.TrackingServiceServicer):
         blobs: Where artifacts are stored.
     """
 
-    def __init__(self, commands: Commands, attendance: Liveness, rows: Projector, blobs: BlobStore) -> None:
+    def __init__(self, commands: Commands, attendance: Liveness, projector: Projector, blobs: BlobStore) -> None:
         self._commands = commands
         self._attendance = attendance
-        self._rows = rows
+        self._projector = projector
         self._blobs = blobs
 
     async def CreateExperiment(
@@ -46,12 +45,12 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def GetExperiment(self, request: v1.GetExperimentRequest, context: Context) -> v1.GetExperimentResponse:
         """One experiment, by id or name."""
-        found = await self._rows.query(lambda rows: runs.experiment(rows, request))
+        found = await self._projector.query(lambda connection: runs.experiment(connection, request))
         return v1.GetExperimentResponse(experiment=found)
 
     async def ListExperiments(self, request: v1.ListExperimentsRequest, context: Context) -> v1.ListExperimentsResponse:
         """Experiments by filter."""
-        return await self._rows.query(lambda rows: runs.list_experiments(rows, request))
+        return await self._projector.query(lambda connection: runs.list_experiments(connection, request))
 
     async def RenameExperiment(
         self, request: v1.RenameExperimentRequest, context: Context
@@ -141,22 +140,24 @@ class TrackingServicer(v1.TrackingServiceServicer):
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
         """One run."""
         with_metrics = not request.without_metrics
-        run = await self._rows.query(lambda rows: runs.run(rows, request.run_id, with_metrics=with_metrics))
+        run = await self._projector.query(
+            lambda connection: runs.run(connection, request.run_id, with_metrics=with_metrics)
+        )
         return v1.GetRunResponse(run=run)
 
     async def ListRunMetrics(self, request: v1.ListRunMetricsRequest, context: Context) -> v1.ListRunMetricsResponse:
         """The metrics of one run, a page at a time."""
-        return await self._rows.query(lambda rows: runs.run_metrics(rows, request))
+        return await self._projector.query(lambda connection: runs.run_metrics(connection, request))
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
         """Runs by filter."""
-        return await self._rows.query(lambda rows: runs.list_runs(rows, request))
+        return await self._projector.query(lambda connection: runs.list_runs(connection, request))
 
     async def GetMetricHistory(
         self, request: v1.GetMetricHistoryRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricHistoryResponse]:
         """All points of one metric, in chunks."""
-        async with aclosing(metric_history.history(self._rows, request)) as chunks:
+        async with aclosing(metric_history.history(self._projector, request)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -164,18 +165,18 @@ class TrackingServicer(v1.TrackingServiceServicer):
         self, request: v1.ListMetricPointsRequest, context: Context
     ) -> v1.ListMetricPointsResponse:
         """All points of one metric, a page at a time."""
-        return await self._rows.query(lambda rows: metric_history.page(rows, request))
+        return await self._projector.query(lambda connection: metric_history.page(connection, request))
 
     async def GetMetricIntervals(
         self, request: v1.GetMetricIntervalsRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricIntervalsResponse]:
         """Metrics of many runs in intervals."""
-        async with aclosing(metric_intervals.intervals(self._rows, request)) as charts:
+        async with aclosing(metric_intervals.intervals(self._projector, request)) as charts:
             async for chart in charts:
                 yield chart
 
     async def WatchRuns(self, request: v1.WatchRunsRequest, context: Context) -> AsyncIterator[v1.WatchRunsResponse]:
         """Follows a run, or all runs of an experiment."""
-        async with aclosing(watch.steps(self._rows, request)) as steps:
+        async with aclosing(watch.steps(self._projector, request)) as steps:
             async for step in steps:
                 yield step

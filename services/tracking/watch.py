@@ -11,12 +11,8 @@ from tempfile import SpooledTemporaryFile
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.epochs import check_epoch, on_wire
-from eventstore.errors import Kind, Rejected, StoreUnavailable
-from eventstore.event import RecordedEvent
-from eventstore.projections.projector import Projector
+from eventstore import Kind, Projector, RecordedEvent, Rejected, StoreUnavailable, check_epoch, on_wire, position_of
 from rollforward import v1
-from services.listings.keyset import position_of
 from services.listings.pages import fitting
 from services.rpc.watches import between_appends, with_bookmarks
 from services.timestamps import timestamp
@@ -117,47 +113,49 @@ async def _begin(projector: Projector, request: v1.WatchRunsRequest) -> tuple[_P
     """The snapshot, without parts when it is not asked for, and the position that it holds at."""
     left = threading.Event()
     try:
-        return await projector.query(lambda rows: _snapshot(rows, request, left))
+        return await projector.query(lambda connection: _snapshot(connection, request, left))
     finally:
         left.set()
 
 
-def _snapshot(rows: sa.Connection, request: v1.WatchRunsRequest, left: threading.Event) -> tuple[_Parts, int]:
+def _snapshot(connection: sa.Connection, request: v1.WatchRunsRequest, left: threading.Event) -> tuple[_Parts, int]:
     """As `_begin`, in one transaction: of one position. It ends early once the watcher has `left`."""
     if request.run_id:
-        numbers: Sequence[int] = [run_number(rows, request.run_id)]
+        numbers: Sequence[int] = [run_number(connection, request.run_id)]
     else:
-        experiment = experiment_number(rows, request.experiment_id)
-        numbers = () if request.HasField("from_position") else _runs_in(rows, experiment)
+        experiment = experiment_number(connection, request.experiment_id)
+        numbers = () if request.HasField("from_position") else _runs_in(connection, experiment)
     with ExitStack() as undo:
         parts = _Parts()
         undo.callback(parts.close)
         done, continues = 0, not request.HasField("from_position")
         while continues and not left.is_set():
-            part = fitting(numbers[done : done + _LOOKED_AT], lambda some: runs_of(rows, some))
-            _write(rows, parts, part, numbers[done : done + len(part)], last=done + len(part) >= len(numbers))
+            part = fitting(numbers[done : done + _LOOKED_AT], lambda some: runs_of(connection, some))
+            _write(connection, parts, part, numbers[done : done + len(part)], last=done + len(part) >= len(numbers))
             done += len(part)
             continues = done < len(numbers)
         if not left.is_set():
             undo.pop_all()
-    return parts, position_of(rows)
+    return parts, position_of(connection)
 
 
-def _write(rows: sa.Connection, parts: _Parts, shown: Sequence[v1.Run], numbers: Sequence[int], *, last: bool) -> None:
+def _write(
+    connection: sa.Connection, parts: _Parts, shown: Sequence[v1.Run], numbers: Sequence[int], *, last: bool
+) -> None:
     """Write a part, and the metrics that its runs have no room for as parts behind it."""
     rest = [(run, number) for run, number in zip(shown, numbers, strict=True) if run.next_metrics_token]
     parts.write(v1.RunSnapshot(runs=shown, continues=bool(rest) or not last))
     for at, (run, number) in enumerate(rest, 1):
         token = run.next_metrics_token
         while token:
-            page = run_metrics(rows, number, 0, token)
+            page = run_metrics(connection, number, 0, token)
             token = page.next_page_token
             more = v1.Run(run_id=run.run_id, metrics=page.metrics, next_metrics_token=token)
             parts.write(v1.RunSnapshot(runs=[more], continues=bool(token) or at < len(rest) or not last))
 
 
-def _runs_in(rows: sa.Connection, experiment: int) -> Sequence[int]:
-    return rows.scalars(sa.select(runs.c.run).where(runs.c.experiment == experiment).order_by(runs.c.run)).all()
+def _runs_in(connection: sa.Connection, experiment: int) -> Sequence[int]:
+    return connection.scalars(sa.select(runs.c.run).where(runs.c.experiment == experiment).order_by(runs.c.run)).all()
 
 
 class _Followed:
@@ -185,13 +183,13 @@ class _Followed:
                     unknown.add(run_id)
         if unknown:
             await self._projector.wait_for(position)  # a run that started before is in the rows then
-            found.update(await self._projector.query(lambda rows: self._ask(rows, unknown)))
+            found.update(await self._projector.query(lambda connection: self._ask(connection, unknown)))
         self._remember(found)
         return {run_id for run_id, mine in found.items() if mine}
 
-    def _ask(self, rows: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
+    def _ask(self, connection: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
         statement = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))
-        mine = set(rows.scalars(statement.where(runs.c.experiment == int(self._experiment_id))))
+        mine = set(connection.scalars(statement.where(runs.c.experiment == int(self._experiment_id))))
         return {run_id: run_id in mine for run_id in run_ids}
 
     def _remember(self, found: Mapping[str, bool]) -> None:

@@ -3,7 +3,7 @@
 It owns the webhooks log; a stream is one endpoint's, ``webhook/<webhook_id>``. Its cursor is the fold of that stream.
 """
 
-from eventstore.codec import EventTypes
+from eventstore import EventTypes
 from rollforward import v1
 
 EVENTS = EventTypes(

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 KEEPALIVE_SECONDS = 30.0
 RESOLVE_SECONDS = 5.0

@@ -10,10 +10,7 @@ from urllib.parse import urlsplit
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventstore.decider import Decider
-from eventstore.epochs import FIRST_EPOCH, on_wire
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
+from eventstore import FIRST_EPOCH, Decider, Kind, RecordedEvent, Rejected, on_wire
 from rollforward import v1
 from services.timestamps import nanoseconds, timestamp
 from services.validation import check_prose, check_text

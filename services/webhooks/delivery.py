@@ -13,11 +13,7 @@ import httpx
 import structlog
 from prometheus_client import Counter
 
-from eventstore.decider import CommandHandler
-from eventstore.epochs import on_wire
-from eventstore.errors import Conflict, StoreUnavailable
-from eventstore.event import Metadata, RecordedEvent
-from eventstore.tail import Tail
+from eventstore import CommandHandler, Conflict, Metadata, RecordedEvent, StoreUnavailable, Tail, on_wire
 from rollforward import v1
 from services import actors
 from services.timestamps import timestamp

@@ -8,10 +8,7 @@ from contextlib import aclosing
 
 import structlog
 
-from eventstore.concurrency.tasks import end
-from eventstore.errors import StoreUnavailable
-from eventstore.projections.projector import Projector
-from eventstore.tail import FollowerTooSlow
+from eventstore import FollowerTooSlow, Projector, StoreUnavailable, end
 from rollforward import v1
 from services.webhooks import webhook_stream
 from services.webhooks.delivery import RETRY_SECONDS, Journal, Means, Sending
@@ -119,13 +116,13 @@ class Dispatcher:
 
     def __init__(self, projector: Projector, means: Means) -> None:
         self.means = means
-        self._rows = projector
+        self._projector = projector
         self._senders: dict[str, Sender] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begins to send; the projector has started."""
-        ids, position = await self._rows.query(all_ids)
+        ids, position = await self._projector.query(all_ids)
         for webhook_id in ids:
             self._senders[webhook_id] = Sender(webhook_id, self.means)
         self._task = asyncio.create_task(self._follow(position), name="webhooks")
@@ -151,7 +148,7 @@ class Dispatcher:
     async def _follow(self, position: int) -> None:
         while True:
             try:
-                async with aclosing(self._rows.tail.events(position)) as news:
+                async with aclosing(self._projector.tail.events(position)) as news:
                     async for batch, until in news:
                         for event in batch:
                             if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import httpx
 
-from eventstore.error_text import error_text
+from eventstore import error_text
 
 REQUEST_SECONDS = 15.0
 FIRST_PAUSE = 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.listings.globs import matcher
 from services.timestamps import timestamp

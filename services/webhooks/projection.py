@@ -7,9 +7,7 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
-from eventstore.epochs import EPOCH_STREAM
-from eventstore.event import RecordedEvent
-from eventstore.projections.tables import USED_BY_APPLY
+from eventstore import EPOCH_STREAM, USED_BY_APPLY, RecordedEvent
 from rollforward import v1
 from services.timestamps import timestamp
 from services.webhooks.decider import WebhookEvent
@@ -47,35 +45,48 @@ class WebhooksProjection:
     version = 1
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
         for event in events:
             if event.stream != EPOCH_STREAM:
-                self._write(rows, event)
+                self._write(connection, event)
 
-    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
+    def _write(self, connection: sa.Connection, event: RecordedEvent) -> None:
         payload: WebhookEvent = event.data  # type: ignore[assignment]
         match payload:
             case v1.WebhookCreated():
-                _create(rows, event, payload)
+                _create(connection, event, payload)
             case v1.WebhookChanged():
-                _set(rows, event, payload.webhook_id, settings=_packed(payload.to_settings))
+                _set(connection, event, payload.webhook_id, settings=_packed(payload.to_settings))
             case v1.WebhookDeleted():
-                _delete(rows, payload.webhook_id)
+                _delete(connection, payload.webhook_id)
             case v1.WebhookSecretRotated():
-                _set(rows, event, payload.webhook_id, rotation=payload.rotation)
+                _set(connection, event, payload.webhook_id, rotation=payload.rotation)
             case v1.WebhookDelivered():
-                _step(rows, event, v1.WebhookDelivery(delivered=payload), payload.webhook_id, cursor=payload.position)
+                _step(
+                    connection,
+                    event,
+                    v1.WebhookDelivery(delivered=payload),
+                    payload.webhook_id,
+                    cursor=payload.position,
+                )
             case v1.WebhookParked():
                 trouble = _packed(_trouble(event, payload))
-                _step(rows, event, v1.WebhookDelivery(parked=payload), payload.webhook_id, trouble=trouble)
+                _step(connection, event, v1.WebhookDelivery(parked=payload), payload.webhook_id, trouble=trouble)
             case v1.WebhookResumed() | v1.WebhookReplayed():
-                _step(rows, event, _set_by_hand(payload), payload.webhook_id, cursor=payload.to_revision, trouble=None)
+                _step(
+                    connection,
+                    event,
+                    _set_by_hand(payload),
+                    payload.webhook_id,
+                    cursor=payload.to_revision,
+                    trouble=None,
+                )
             case _:
                 assert_never(payload)
 
 
-def _create(rows: sa.Connection, event: RecordedEvent, payload: v1.WebhookCreated) -> None:
+def _create(connection: sa.Connection, event: RecordedEvent, payload: v1.WebhookCreated) -> None:
     row = {
         "webhook_id": payload.webhook_id,
         "number": event.position,
@@ -87,12 +98,12 @@ def _create(rows: sa.Connection, event: RecordedEvent, payload: v1.WebhookCreate
         "actor": event.metadata.actor,
         "revision": event.position,
     }
-    rows.execute(sa.insert(webhooks), row)
+    connection.execute(sa.insert(webhooks), row)
 
 
-def _delete(rows: sa.Connection, webhook_id: str) -> None:
+def _delete(connection: sa.Connection, webhook_id: str) -> None:
     for table in (webhooks, deliveries):
-        rows.execute(sa.delete(table).where(table.c.webhook_id == webhook_id))
+        connection.execute(sa.delete(table).where(table.c.webhook_id == webhook_id))
 
 
 def _set_by_hand(payload: v1.WebhookResumed | v1.WebhookReplayed) -> v1.WebhookDelivery:
@@ -102,18 +113,18 @@ def _set_by_hand(payload: v1.WebhookResumed | v1.WebhookReplayed) -> v1.WebhookD
 
 
 def _step(
-    rows: sa.Connection, event: RecordedEvent, delivery: v1.WebhookDelivery, webhook_id: str, **values: object
+    connection: sa.Connection, event: RecordedEvent, delivery: v1.WebhookDelivery, webhook_id: str, **values: object
 ) -> None:
     delivery.time.CopyFrom(timestamp(event.time))
     delivery.actor, delivery.reason, delivery.revision = event.metadata.actor, event.metadata.reason, event.position
     row = {"revision": event.position, "webhook_id": webhook_id, "delivery": _packed(delivery)}
-    rows.execute(sa.insert(deliveries), row)
-    _set(rows, event, webhook_id, **values)
+    connection.execute(sa.insert(deliveries), row)
+    _set(connection, event, webhook_id, **values)
 
 
-def _set(rows: sa.Connection, event: RecordedEvent, webhook_id: str, **values: object) -> None:
+def _set(connection: sa.Connection, event: RecordedEvent, webhook_id: str, **values: object) -> None:
     change = sa.update(webhooks).where(webhooks.c.webhook_id == webhook_id)
-    rows.execute(change.values(revision=event.position, **values))
+    connection.execute(change.values(revision=event.position, **values))
 
 
 def _trouble(event: RecordedEvent, payload: v1.WebhookParked) -> v1.WebhookTrouble:

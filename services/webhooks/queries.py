@@ -6,49 +6,48 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.tables import checkpoint
+from eventstore import Kind, Rejected, position_of
 from rollforward import v1
 from services.listings.pages import cut, key_of, page_size
 from services.timestamps import timestamp
 from services.webhooks.projection import deliveries, webhooks
 
 
-def webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook:
+def webhook(connection: sa.Connection, webhook_id: str) -> v1.Webhook:
     """One endpoint. Raises `Rejected` WEBHOOK_NOT_FOUND."""
-    found = find_webhook(rows, webhook_id)
+    found = find_webhook(connection, webhook_id)
     if found is None:
         words = f"no webhook {webhook_id[:100]!r}"
         raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
     return found
 
 
-def find_webhook(rows: sa.Connection, webhook_id: str) -> v1.Webhook | None:
+def find_webhook(connection: sa.Connection, webhook_id: str) -> v1.Webhook | None:
     """Return an endpoint; None when there is none, or none any more."""
-    row = rows.execute(sa.select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
+    row = connection.execute(sa.select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
     return None if row is None else _webhook(row)
 
 
-def list_webhooks(rows: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:
+def list_webhooks(connection: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:
     """A page of endpoints, oldest first."""
     size = page_size(request.page_size)
     statement = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
     if key := key_of(request.page_token, int):
         statement = statement.where(webhooks.c.number > key[0])
-    found = rows.execute(statement).all()
+    found = connection.execute(statement).all()
     page, token = cut(found, size, lambda row: [row.number], lambda some: [_webhook(row) for row in some])
     return v1.ListWebhooksResponse(webhooks=page, next_page_token=token)
 
 
-def list_deliveries(rows: sa.Connection, request: v1.ListDeliveriesRequest) -> v1.ListDeliveriesResponse:
+def list_deliveries(connection: sa.Connection, request: v1.ListDeliveriesRequest) -> v1.ListDeliveriesResponse:
     """A page of the steps of an endpoint's cursor, newest first. Raises `Rejected` WEBHOOK_NOT_FOUND."""
-    webhook(rows, request.webhook_id)
+    webhook(connection, request.webhook_id)
     size = page_size(request.page_size)
     statement = sa.select(deliveries).where(deliveries.c.webhook_id == request.webhook_id)
     if key := key_of(request.page_token, int):
         statement = statement.where(deliveries.c.revision < key[0])
     statement = statement.order_by(deliveries.c.revision.desc()).limit(size + 1)
-    found = rows.execute(statement).all()
+    found = connection.execute(statement).all()
     page, token = cut(found, size, lambda row: [row.revision], lambda some: [_delivery(row) for row in some])
     return v1.ListDeliveriesResponse(deliveries=page, next_page_token=token)
 
@@ -57,10 +56,10 @@ def _delivery(row: sa.Row[tuple[object, ...]]) -> v1.WebhookDelivery:
     return v1.WebhookDelivery.FromString(row.delivery)
 
 
-def all_ids(rows: sa.Connection) -> tuple[Sequence[str], int]:
+def all_ids(connection: sa.Connection) -> tuple[Sequence[str], int]:
     """The ids of all endpoints, and the position of the webhooks log that this holds at."""
-    ids = rows.scalars(sa.select(webhooks.c.webhook_id).order_by(webhooks.c.number)).all()
-    return ids, rows.scalar(sa.select(checkpoint.c.position)) or 0
+    ids = connection.scalars(sa.select(webhooks.c.webhook_id).order_by(webhooks.c.number)).all()
+    return ids, position_of(connection)
 
 
 def _webhook(row: sa.Row[tuple[object, ...]]) -> v1.Webhook:

@@ -6,11 +6,7 @@ import hashlib
 import time
 import uuid
 
-from eventstore.decider import Outcome
-from eventstore.epochs import check_epoch
-from eventstore.errors import Kind, Rejected
-from eventstore.event import Metadata, RecordedEvent
-from eventstore.projections.projector import Projector
+from eventstore import Kind, Metadata, Outcome, Projector, RecordedEvent, Rejected, check_epoch
 from rollforward import v1
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for
@@ -33,7 +29,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
     """
 
     def __init__(self, projector: Projector, senders: Dispatcher) -> None:
-        self._rows = projector
+        self._projector = projector
         self._senders = senders
         self._means = senders.means
         self._commands = senders.means.commands
@@ -59,7 +55,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def ListWebhooks(self, request: v1.ListWebhooksRequest, context: Context) -> v1.ListWebhooksResponse:
         """Endpoints, oldest first."""
-        page = await self._rows.query(lambda rows: queries.list_webhooks(rows, request))
+        page = await self._projector.query(lambda connection: queries.list_webhooks(connection, request))
         for webhook in page.webhooks:
             self._add_trouble(webhook)
         return page
@@ -132,7 +128,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def ListDeliveries(self, request: v1.ListDeliveriesRequest, context: Context) -> v1.ListDeliveriesResponse:
         """What an endpoint was told."""
-        page = await self._rows.query(lambda rows: queries.list_deliveries(rows, request))
+        page = await self._projector.query(lambda connection: queries.list_deliveries(connection, request))
         journal = self._senders.journals().get(request.webhook_id)
         if journal and not request.page_token:
             page.attempts.extend(reversed(journal.attempts))
@@ -163,7 +159,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
     async def _handle(self, webhook_id: str, command: object, request: Command, context: Context) -> Outcome[State]:
         check_id(webhook_id, "INVALID_WEBHOOK_ID")
         done = await self._commands.handle(webhook_stream(webhook_id), command, metadata(request, context))
-        await wait_for(self._rows, done.position, context)
+        await wait_for(self._projector, done.position, context)
         return done
 
     async def _state(self, webhook_id: str) -> State:
@@ -175,7 +171,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
     async def _after(self, webhook_id: str, position: int) -> v1.Webhook:
         """Return an endpoint that a command was about; one that was deleted meanwhile as the command left it."""
-        webhook = await self._rows.query(lambda rows: queries.find_webhook(rows, webhook_id))
+        webhook = await self._projector.query(lambda connection: queries.find_webhook(connection, webhook_id))
         if webhook is None:
             state, _ = await self._commands.state(webhook_stream(webhook_id), until=position)
             return _view_of(webhook_id, state)
@@ -183,7 +179,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         return webhook
 
     async def _webhook(self, webhook_id: str) -> v1.Webhook:
-        webhook = await self._rows.query(lambda rows: queries.webhook(rows, webhook_id))
+        webhook = await self._projector.query(lambda connection: queries.webhook(connection, webhook_id))
         self._add_trouble(webhook)
         return webhook
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from standardwebhooks.webhooks import Webhook
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 SHORTEST_KEY = 32
 KEY_FILE = "webhook.key"

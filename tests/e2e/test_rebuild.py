@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from eventstore.projections.database import Database
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from rollforward import v1
 from rollforward._transport.channel import open_channel
 from services.registry.projection.tables import models, tables
@@ -42,7 +42,7 @@ class Filled:
     location: str
     position: int
 
-    def rows(self) -> Rows:
+    def rows(self) -> Generation:
         """The live rows of the registry."""
         database = Database(self.location)
         mark, number = database.generations("registry")[-1]

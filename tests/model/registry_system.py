@@ -156,24 +156,24 @@ class System:
         self._check_memory()
         self._checked = self.head
 
-    def _check_rows(self, rows: sa.Connection) -> None:
-        self._check_now(rows)
-        self._check_past(rows)
-        self._check_history(rows)
+    def _check_rows(self, connection: sa.Connection) -> None:
+        self._check_now(connection)
+        self._check_past(connection)
+        self._check_history(connection)
 
-    def _check_now(self, rows: sa.Connection) -> None:
+    def _check_now(self, connection: sa.Connection) -> None:
         """Models with their labels and names, versions, aliases, schedules and policies are the fold of the log."""
         now = self.now
-        models = queries.list_models(rows, v1.ListModelsRequest(show_deleted=True)).models
+        models = queries.list_models(connection, v1.ListModelsRequest(show_deleted=True)).models
         assert payloads.models_in(models) == payloads.models(now)
         former = {model.name: set(model.former_names) for model in models}
         assert former == payloads.former_names(self.events, now)
-        listed = queries.list_versions(rows, v1.ListVersionsRequest(show_deleted=True, page_size=1000)).versions
+        listed = queries.list_versions(connection, v1.ListVersionsRequest(show_deleted=True, page_size=1000)).versions
         assert payloads.versions_in(listed) == payloads.versions(now)
-        waiting = aliases.list_schedules(rows, v1.ListSchedulesRequest()).schedules
+        waiting = aliases.list_schedules(connection, v1.ListSchedulesRequest()).schedules
         assert payloads.schedules_in(waiting) == payloads.schedules(now)
         said = self._said()
-        assert {one.name: one for one in current_policies(rows).policies} == dict(said.policies.items())
+        assert {one.name: one for one in current_policies(connection).policies} == dict(said.policies.items())
 
     def _check_memory(self) -> None:
         for state in self.now.values():
@@ -193,32 +193,32 @@ class System:
                 said = policies.evolve(said, event)
         return said
 
-    def _check_past(self, rows: sa.Connection) -> None:
+    def _check_past(self, connection: sa.Connection) -> None:
         """At a position, every alias is what the fold said after the last append that was whole by then."""
         now = self.now
         for at in range(self._checked + 1, self.head + 1):
             past = self._past[self._whole(at)]
             if at:
-                shown = aliases.resolve_aliases(rows, v1.ResolveAliasesRequest(), at).aliases
+                shown = aliases.resolve_aliases(connection, v1.ResolveAliasesRequest(), at).aliases
                 assert payloads.held_in(shown) == payloads.held(past, now)
             for stream, state in now.items():
                 for alias in ALIASES if state.name else ():
-                    one, said = aliases.assignment(rows, state.name, alias, at), past.get(stream, State())
+                    one, said = aliases.assignment(connection, state.name, alias, at), past.get(stream, State())
                     held = said.alias(alias)
                     shown_one = (one.version, one.revision, one.digest)
                     assert shown_one == (held.version, held.revision, said.digest(held.version))
 
-    def _check_history(self, rows: sa.Connection) -> None:
+    def _check_history(self, connection: sa.Connection) -> None:
         """Every change is listed, and every stretch of time in which a version held an alias."""
         changes = payloads.alias_changes(self.events)
-        listed = aliases.list_history(rows, v1.ListAliasHistoryRequest(page_size=1000)).changes
+        listed = aliases.list_history(connection, v1.ListAliasHistoryRequest(page_size=1000)).changes
         assert [(one.position, one.revision, one.from_version, one.to_version) for one in listed] == [
             (one.position, one.revision, one.from_version, one.to_version) for one in reversed(changes)
         ]
         for origin, alias in {change[:2] for change in changes}:
             name = self.now[registry.model_stream(origin)].name
             request = v1.ListAliasIntervalsRequest(model=name, alias=alias, page_size=1000)
-            found = aliases.list_intervals(rows, request, 2**62).intervals
+            found = aliases.list_intervals(connection, request, 2**62).intervals
             assert [(one.began.position, one.ended.position) for one in found] == payloads.intervals(
                 [change for change in changes if change[:2] == (origin, alias)]
             )

@@ -199,14 +199,14 @@ class Tracking(RuleBasedStateMachine):
         self._catch_up()
         self.run(self._rows.query(self._check))
 
-    def _check(self, rows: sa.Connection) -> None:
+    def _check(self, connection: sa.Connection) -> None:
         for experiment_id, experiment in self._fold.experiments.items():
             asked = v1.GetExperimentRequest(experiment_id=experiment_id)
-            assert shown(runs.experiment(rows, asked)) == shown(experiment)
+            assert shown(runs.experiment(connection, asked)) == shown(experiment)
         for run_id in self._fold.runs:
-            assert shown(runs.run(rows, run_id)) == self._fold.run(run_id)
+            assert shown(runs.run(connection, run_id)) == self._fold.run(run_id)
         for model_id in self._fold.models:
-            assert shown(runs.logged_model(rows, model_id)) == self._fold.model(model_id)
+            assert shown(runs.logged_model(connection, model_id)) == self._fold.model(model_id)
 
     @invariant()
     def histories_are_what_was_logged(self) -> None:

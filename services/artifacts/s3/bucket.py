@@ -13,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from eventstore.errors import StoreUnavailable
+from eventstore import StoreUnavailable
 from services.artifacts.digests import CHUNK
 from services.artifacts.uploads import to_its_end
 

@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from eventstore.concurrency.tasks import end
+from eventstore import end
 from services.artifacts.digests import collection_running
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventstore.epochs import FIRST_EPOCH, check_epoch
-from eventstore.errors import Conflict, Kind, Rejected
+from eventstore import FIRST_EPOCH, Conflict, Kind, Rejected, check_epoch
 from rollforward import v1
 from services.registry.deciders.policies import GateResult
 from services.registry.deciders.preconditions import (

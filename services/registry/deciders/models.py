@@ -8,9 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from eventstore.decider import Decider
-from eventstore.errors import Conflict, Kind, Rejected
-from eventstore.event import MAX_EVENT_BYTES
+from eventstore import MAX_EVENT_BYTES, Conflict, Decider, Kind, Rejected
 from rollforward import v1
 from services.registry.deciders import aliases
 from services.registry.deciders.policies import GateResult

@@ -10,9 +10,7 @@ from functools import lru_cache
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore.decider import Decider
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
+from eventstore import Decider, Kind, RecordedEvent, Rejected
 from rollforward import v1
 from services.listings.globs import matcher
 from services.registry.gates.expression import check_expression

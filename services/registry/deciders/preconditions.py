@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from eventstore.errors import Conflict, Kind, Rejected
+from eventstore import Conflict, Kind, Rejected
 from rollforward import v1
 from services.registry.deciders.policies import GateResult
 from services.registry.deciders.state import Assignment, State, Version

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.timestamps import nanoseconds
 

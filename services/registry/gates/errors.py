@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 
 RUN_FIELDS = ("metrics", "params", "run_id", "tags", "version")
 

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from eventstore.errors import StoreUnavailable
-from eventstore.projections.projector import Projector
+from eventstore import Projector, StoreUnavailable
 from rollforward import v1
 from services.registry.deciders import policies
 from services.registry.deciders.policies import GateResult, binding_move, binding_registration
@@ -59,7 +58,7 @@ class GateEvaluator:
         run, position = v1.GateRun(), 0
         if run_id and (gate or gates):
             await self._catch_up()
-            run, position = await self._runs.query(lambda rows: runs.evidence(rows, run_id))
+            run, position = await self._runs.query(lambda connection: runs.evidence(connection, run_id))
         run.tags.update(tags)
         own = evaluate(gate, {"run": run}, position) if gate else None
         evidence = [evaluate(policy.gate, {"run": run}, position, policy.name) for policy in gates]
@@ -107,7 +106,7 @@ class GateEvaluator:
     async def _known(self, cases: Sequence[Mapping[str, v1.GateRun]]) -> tuple[Mapping[str, v1.GateRun], int]:
         wanted = sorted({run.run_id for case in cases for run in case.values() if run.run_id})
         await self._catch_up()
-        return await self._runs.query(lambda rows: runs.known_runs(rows, wanted))
+        return await self._runs.query(lambda connection: runs.known_runs(connection, wanted))
 
     async def _catch_up(self) -> None:
         """Waits for all that was logged up to now: what a run has measured counts, whoever asks, and a schedule too."""

@@ -9,10 +9,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import Message
 
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
-from eventstore.store import EventStore
-from eventstore.tail import replay
+from eventstore import EventStore, Kind, RecordedEvent, Rejected, replay
 from rollforward import v1
 from services.registry.gates.expression import evaluate_again
 

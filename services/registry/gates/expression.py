@@ -13,7 +13,7 @@ from cel_expr_python import cel
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from eventstore.errors import Rejected
+from eventstore import Rejected
 from rollforward import v1
 from services.registry.gates.cost import Syntax
 from services.registry.gates.errors import invalid, unreadable

@@ -36,30 +36,32 @@ _CHAMPION_BEFORE = (
 )
 
 
-def versions_to_try(rows: sa.Connection, request: v1.TestGateRequest) -> list[Case]:
+def versions_to_try(connection: sa.Connection, request: v1.TestGateRequest) -> list[Case]:
     """The versions that a request names, each as it would be registered, or moved to the alias.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND.
     """
-    model = models.model(rows, request.model)
-    listed = [] if request.versions else _newest(rows, request.model)
-    named = [models.version(rows, request.model, number) for number in dict.fromkeys(request.versions)]
+    model = models.model(connection, request.model)
+    listed = [] if request.versions else _newest(connection, request.model)
+    named = [models.version(connection, request.model, number) for number in dict.fromkeys(request.versions)]
     candidates = [_seen(version) for version in (*named, *listed)]
     if not request.alias:
         return [{REGISTRATION[0]: candidate} for candidate in candidates]
     held = {alias.alias: alias.version for alias in model.aliases}
     numbers = (held.get(alias, 0) for alias in (request.alias, CHAMPION))
-    holders = [_seen(models.version(rows, request.model, number)) if number else v1.GateRun() for number in numbers]
+    holders = [
+        _seen(models.version(connection, request.model, number)) if number else v1.GateRun() for number in numbers
+    ]
     return [dict(zip(MOVE, (candidate, *holders), strict=True)) for candidate in candidates]
 
 
-def _newest(rows: sa.Connection, model: str) -> list[v1.Version]:
+def _newest(connection: sa.Connection, model: str) -> list[v1.Version]:
     asked = v1.ListVersionsRequest(model=model, order_by="version DESC")
     found: list[v1.Version] = []
     while len(found) < MOST_VERSIONS:
         asked.page_size = MOST_VERSIONS - len(found)
-        page = models.list_versions(rows, asked)
+        page = models.list_versions(connection, asked)
         found += page.versions
         asked.page_token = page.next_page_token
         if not asked.page_token:
@@ -80,7 +82,7 @@ class PastMove:
     case: Case
 
 
-def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> list[PastMove]:
+def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> list[PastMove]:
     """The moves that a request asks for, oldest first, and one more when a page does not have them all.
 
     Raises:
@@ -88,13 +90,13 @@ def moves_to_try(rows: sa.Connection, request: v1.ReplayGateRequest) -> list[Pas
     """
     size = page_size(request.page_size)
     found: list[Row] = []
-    for row in _moves(rows, request):
+    for row in _moves(connection, request):
         found.append(row)
         if len(found) > size:
             break
-    held = [(row.to_version, row.from_version, _champion_before(rows, row)) for row in found]
+    held = [(row.to_version, row.from_version, _champion_before(connection, row)) for row in found]
     keys = {(row.origin, number) for row, numbers in zip(found, held, strict=True) for number in numbers if number}
-    known = _versions(rows, sorted(keys))
+    known = _versions(connection, sorted(keys))
     moves = []
     for row, numbers in zip(found, held, strict=True):
         seen = (known.get((row.origin, number), v1.GateRun()) for number in numbers)
@@ -109,30 +111,30 @@ def page_of(moves: Sequence[PastMove], request: v1.ReplayGateRequest) -> v1.Repl
     return v1.ReplayGateResponse(moves=page, next_page_token=token)
 
 
-def _moves(rows: sa.Connection, request: v1.ReplayGateRequest) -> Iterator[Row]:
+def _moves(connection: sa.Connection, request: v1.ReplayGateRequest) -> Iterator[Row]:
     of_model, of_alias = matcher(request.models or "*"), matcher(request.aliases or "*")
     statement = _MOVES.limit(_CHUNK)
     if request.HasField("since"):
         statement = statement.where(alias_changes.c.time >= nanoseconds(request.since))
     after = next(iter(listing_key(request, int) or ()), 0)
-    while chunk := rows.execute(statement.where(alias_changes.c.position > after)).all():
+    while chunk := connection.execute(statement.where(alias_changes.c.position > after)).all():
         for row in chunk:
             if of_alias(row.alias) and of_model(v1.AliasChange.FromString(row.change).model):
                 yield row
         after = chunk[-1].position
 
 
-def _champion_before(rows: sa.Connection, row: Row) -> int:
-    return rows.scalar(_CHAMPION_BEFORE, {"of": row.origin, "before": row.revision}) or 0
+def _champion_before(connection: sa.Connection, row: Row) -> int:
+    return connection.scalar(_CHAMPION_BEFORE, {"of": row.origin, "before": row.revision}) or 0
 
 
-def _versions(rows: sa.Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], v1.GateRun]:
+def _versions(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], v1.GateRun]:
     known: dict[tuple[str, int], v1.GateRun] = {}
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]
-        for row in rows.execute(sa.select(versions).where(_among(versions, chunk))):
+        for row in connection.execute(sa.select(versions).where(_among(versions, chunk))):
             known[row.origin, row.version] = v1.GateRun(run_id=row.run_id, version=row.version)
-        for row in rows.execute(sa.select(version_tags).where(_among(version_tags, chunk))):
+        for row in connection.execute(sa.select(version_tags).where(_among(version_tags, chunk))):
             known[row.origin, row.version].tags[row.key] = row.value
     return known
 

@@ -11,9 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.epochs import EPOCH_STREAM
-from eventstore.event import RecordedEvent
-from eventstore.projections.bulk_insert import insert_rows
+from eventstore import EPOCH_STREAM, RecordedEvent, insert_rows
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
 from services.registry.projection.tables import (
@@ -46,7 +44,7 @@ class RegistryProjection:
     version = 2
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
         pending = Pending()
         changes: list[tuple[object, ...]] = []
@@ -61,9 +59,9 @@ class RegistryProjection:
             if event.stream not in _OF_NO_MODEL:
                 touched = {"revision": event.append_end, "stream_revision": event.position, "updated_at": event.time}
                 pending.change(models, (origin_of(event.stream),), touched)
-        pending.write(rows)
-        insert_rows(rows, alias_changes, changes)
-        insert_rows(rows, event_ids, others)
+        pending.write(connection)
+        insert_rows(connection, alias_changes, changes)
+        insert_rows(connection, event_ids, others)
 
 
 def _create_model(pending: Pending, event: RecordedEvent, payload: v1.ModelCreated) -> None:

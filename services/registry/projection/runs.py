@@ -8,9 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
-from eventstore.projections.tables import checkpoint
+from eventstore import Kind, RecordedEvent, Rejected, position_of
 from rollforward import v1
 from services.series.latest import Latest, number
 from services.sql.write_buffer import Pending
@@ -55,13 +53,13 @@ class RunsProjection:
     version = 2
     tables = tables
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events of the tracking log mean to the registry."""
         pending, latest = Pending(), Latest()
         for event in events:
             _add(pending, latest, event.data)
-        pending.write(rows)
-        latest.write(rows, metrics)
+        pending.write(connection)
+        latest.write(connection, metrics)
 
 
 def _add(pending: Pending, latest: Latest, payload: Message) -> None:
@@ -80,34 +78,34 @@ def _add(pending: Pending, latest: Latest, payload: Message) -> None:
             pass
 
 
-def evidence(rows: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
+def evidence(connection: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
     """A run as a gate sees it, and the tracking position that this holds at. Raises `Rejected` RUN_NOT_FOUND."""
-    _check_run(rows, run_id)
-    known, position = known_runs(rows, [run_id])
+    _check_run(connection, run_id)
+    known, position = known_runs(connection, [run_id])
     return known[run_id], position
 
 
-def known_runs(rows: sa.Connection, run_ids: Sequence[str]) -> tuple[dict[str, v1.GateRun], int]:
+def known_runs(connection: sa.Connection, run_ids: Sequence[str]) -> tuple[dict[str, v1.GateRun], int]:
     """Runs as a gate sees them, by id, and the tracking position that this holds at; unknown ones are left out."""
     known: dict[str, v1.GateRun] = {}
     for start in range(0, len(run_ids), _CHUNK):
         chunk = run_ids[start : start + _CHUNK]
-        known |= {run_id: v1.GateRun(run_id=run_id) for run_id in rows.scalars(_of(runs, chunk))}
-        for row in rows.execute(_of(metrics, chunk)):
+        known |= {run_id: v1.GateRun(run_id=run_id) for run_id in connection.scalars(_of(runs, chunk))}
+        for row in connection.execute(_of(metrics, chunk)):
             known[row.run_id].metrics[row.key] = number(row.value)
-        for row in rows.execute(_of(params, chunk)):
+        for row in connection.execute(_of(params, chunk)):
             known[row.run_id].params[row.key] = row.value
-    return known, rows.scalar(sa.select(checkpoint.c.position)) or 0
+    return known, position_of(connection)
 
 
 def _of(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
     return sa.select(table).where(table.c.run_id.in_(run_ids))
 
 
-def artifacts_of(rows: sa.Connection, run_id: str) -> dict[str, str]:
+def artifacts_of(connection: sa.Connection, run_id: str) -> dict[str, str]:
     """The digests of a run's artifacts, by path. Raises `Rejected` RUN_NOT_FOUND."""
-    _check_run(rows, run_id)
-    found = rows.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
+    _check_run(connection, run_id)
+    found = connection.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
     return {row.path: row.digest for row in found}
 
 
@@ -118,6 +116,6 @@ def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
     return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, run_id=run_id, path=path)
 
 
-def _check_run(rows: sa.Connection, run_id: str) -> None:
-    if rows.scalar(sa.select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
+def _check_run(connection: sa.Connection, run_id: str) -> None:
+    if connection.scalar(sa.select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
         raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id!r}", run_id=run_id)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 from google.protobuf.duration_pb2 import Duration
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.tables import checkpoint, events
+from eventstore import POSITION, TIME, Kind, Rejected, event_at_or_before, position_of
 from rollforward import v1
-from services.listings.keyset import Row, Sort, behind, listing_key, listing_page, ordered, position_of
+from services.listings.keyset import Row, Sort, behind, listing_key, listing_page, ordered
 from services.listings.pages import page_size
 from services.registry.projection.tables import alias_changes, aliases, model_tags, models, schedules
 from services.registry.projection.views import alias_of
@@ -22,15 +21,15 @@ _ASKED = sa.and_(models.c.name == sa.bindparam("called"), alias_changes.c.alias 
 _PRESENT = (
     sa.select(
         alias_changes.c.change,
-        sa.select(checkpoint.c.position).scalar_subquery().label("position"),
-        sa.select(checkpoint.c.time).scalar_subquery().label("time"),
+        POSITION.label("position"),
+        TIME.label("time"),
     )
     .join(aliases, aliases.c.position == alias_changes.c.position)
     .join(models, models.c.origin == aliases.c.origin)
     .where(models.c.name == sa.bindparam("called"), aliases.c.alias == sa.bindparam("named"))
 )
 _AT = sa.bindparam("at", type_=sa.BigInteger)
-_LAST_EVENT = sa.select(events).where(events.c.position <= _AT).order_by(events.c.position.desc()).limit(1).subquery()
+_LAST_EVENT = event_at_or_before(_AT)
 _PAST = (
     sa.select(
         alias_changes.c.change,
@@ -49,10 +48,10 @@ _HELD = (
 )
 
 
-def aliases_that_are_set(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[str, v1.Alias]]:
+def aliases_that_are_set(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[str, v1.Alias]]:
     """Aliases that name a version, with their models' origins, by model and alias."""
     statement = _HELD.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
-    return [(row.origin, _alias(row)) for row in rows.execute(statement)]
+    return [(row.origin, _alias(row)) for row in connection.execute(statement)]
 
 
 def _alias(row: Row) -> v1.Alias:
@@ -60,7 +59,7 @@ def _alias(row: Row) -> v1.Alias:
 
 
 def snapshot(
-    rows: sa.Connection, model: str = "", alias: str = "", tags: Mapping[str, str] | None = None
+    connection: sa.Connection, model: str = "", alias: str = "", tags: Mapping[str, str] | None = None
 ) -> tuple[list[v1.Alias], int]:
     """The aliases that are set, and the position that this holds at.
 
@@ -70,16 +69,16 @@ def snapshot(
         alias: Of one name; empty for all.
         tags: Only of models that have all of these.
     """
-    conditions = [aliases.c.origin == origin_ever_called(rows, model)] if model else []
+    conditions = [aliases.c.origin == origin_ever_called(connection, model)] if model else []
     conditions += [aliases.c.alias == alias] if alias else []
     for key, value in (tags or {}).items():
         same = (model_tags.c.origin == models.c.origin, model_tags.c.key == key, model_tags.c.value == value)
         conditions.append(sa.select(sa.literal(1)).select_from(model_tags).where(*same).exists())
-    return [held for _, held in aliases_that_are_set(rows, *conditions)], position_of(rows)
+    return [held for _, held in aliases_that_are_set(connection, *conditions)], position_of(connection)
 
 
 def resolve(
-    rows: sa.Connection, model: str, alias: str, position: int | None = None, asked_for: str = ""
+    connection: sa.Connection, model: str, alias: str, position: int | None = None, asked_for: str = ""
 ) -> v1.ResolveAliasResponse:
     """Which version an alias names, now or as of a position that is applied; a refusal names what was `asked_for`.
 
@@ -87,27 +86,29 @@ def resolve(
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
     """
     asked: dict[str, object] = {"called": model, "named": alias}
-    statement = rows.execute(_PRESENT, asked) if position is None else rows.execute(_PAST, asked | {"at": position})
+    statement = (
+        connection.execute(_PRESENT, asked) if position is None else connection.execute(_PAST, asked | {"at": position})
+    )
     row = statement.first()
     change = v1.AliasChange.FromString(row.change) if row is not None else None
     if row is None or change is None or not change.to_version:
-        get_origin(rows, model)
+        get_origin(connection, model)
         words = f"{model}@{alias} is not set" if position is None else f"{model}@{alias} was not set at {asked_for}"
         raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=model, alias=alias)
     return v1.ResolveAliasResponse(alias=alias_of(change, model), position=row.position, time=timestamp(row.time))
 
 
-def assignment(rows: sa.Connection, model: str, alias: str, position: int) -> v1.Alias:
+def assignment(connection: sa.Connection, model: str, alias: str, position: int) -> v1.Alias:
     """An alias, by any name of its model, as of a position that is applied; with version 0 when it was not set."""
     asked: dict[str, object] = {"called": model, "named": alias, "at": position}
-    row = rows.execute(_PAST, asked).first()
-    if row is None and (name := name_now(rows, model)) not in (None, model):
-        row = rows.execute(_PAST, asked | {"called": name}).first()
+    row = connection.execute(_PAST, asked).first()
+    if row is None and (name := name_now(connection, model)) not in (None, model):
+        row = connection.execute(_PAST, asked | {"called": name}).first()
     return alias_of(v1.AliasChange.FromString(row.change), model) if row else v1.Alias(model=model, alias=alias)
 
 
 def resolve_aliases(
-    rows: sa.Connection, request: v1.ResolveAliasesRequest, position: int | None = None
+    connection: sa.Connection, request: v1.ResolveAliasesRequest, position: int | None = None
 ) -> v1.ResolveAliasesResponse:
     """A page of the aliases that are set, of one model or all, now or as of a position that is applied.
 
@@ -119,7 +120,7 @@ def resolve_aliases(
     """
     sorts = [Sort(aliases.c.origin, str), Sort(aliases.c.alias, str)]
     key = listing_key(request, int, str, str)
-    at = key[0] if key else position_of(rows) if position is None else position
+    at = key[0] if key else position_of(connection) if position is None else position
     past = alias_changes.alias()
     last = (
         sa.select(past.c.position)
@@ -138,12 +139,12 @@ def resolve_aliases(
         .where(alias_changes.c.to_version > 0)
     )
     if request.model:
-        statement = statement.where(aliases.c.origin == get_origin(rows, request.model))
+        statement = statement.where(aliases.c.origin == get_origin(connection, request.model))
     if key:
         statement = statement.where(behind(sorts, key[1:]))
-    found = rows.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
+    found = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
     page, token = listing_page(request, found, [sort.column for sort in sorts], _alias, at)
-    time = rows.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
+    time = connection.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
     return v1.ResolveAliasesResponse(
         aliases=page,
         position=at,
@@ -152,17 +153,17 @@ def resolve_aliases(
     )
 
 
-def list_history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1.ListAliasHistoryResponse:
+def list_history(connection: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1.ListAliasHistoryResponse:
     """A page of the changes that match, newest first.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE.
     """
-    statement = sa.select(alias_changes.c.position, alias_changes.c.change).where(*_history(rows, request))
+    statement = sa.select(alias_changes.c.position, alias_changes.c.change).where(*_history(connection, request))
     if key := listing_key(request, int):
         statement = statement.where(alias_changes.c.position < key[0])
     statement = statement.order_by(alias_changes.c.position.desc()).limit(page_size(request.page_size) + 1)
-    page, token = listing_page(request, rows.execute(statement).all(), [alias_changes.c.position], _change)
+    page, token = listing_page(request, connection.execute(statement).all(), [alias_changes.c.position], _change)
     return v1.ListAliasHistoryResponse(changes=page, next_page_token=token)
 
 
@@ -170,10 +171,10 @@ def _change(row: Row) -> v1.AliasChange:
     return v1.AliasChange.FromString(row.change)
 
 
-def _history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> list[sa.ColumnElement[bool]]:
+def _history(connection: sa.Connection, request: v1.ListAliasHistoryRequest) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if request.model:
-        conditions.append(alias_changes.c.origin == get_origin(rows, request.model))
+        conditions.append(alias_changes.c.origin == get_origin(connection, request.model))
     if request.alias:
         conditions.append(alias_changes.c.alias == request.alias)
     if request.actor:
@@ -190,14 +191,14 @@ def _history(rows: sa.Connection, request: v1.ListAliasHistoryRequest) -> list[s
 
 
 def list_intervals(
-    rows: sa.Connection, request: v1.ListAliasIntervalsRequest, now_ns: int
+    connection: sa.Connection, request: v1.ListAliasIntervalsRequest, now_ns: int
 ) -> v1.ListAliasIntervalsResponse:
     """A page of the stretches of time in which versions held an alias, newest first; what lasts, lasts until `now_ns`.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND, INVALID_PAGE.
     """
-    origin = get_origin(rows, request.model)
+    origin = get_origin(connection, request.model)
     began, ended, next_one = alias_changes, alias_changes.alias("ended"), alias_changes.alias("next_one")
     same = (next_one.c.origin == origin, next_one.c.alias == request.alias, next_one.c.position > began.c.position)
     after = sa.select(next_one.c.position).where(*same).order_by(next_one.c.position).limit(1).correlate(began)
@@ -214,16 +215,16 @@ def list_intervals(
     if key := listing_key(request, int):
         statement = statement.where(began.c.position < key[0])
     statement = statement.order_by(began.c.position.desc()).limit(page_size(request.page_size) + 1)
-    found = rows.execute(statement).all()
+    found = connection.execute(statement).all()
     if not found:
-        _check_ever_set(rows, origin, request)
+        _check_ever_set(connection, origin, request)
     page, token = listing_page(request, found, [began.c.position], lambda row: _interval(row, now_ns))
     return v1.ListAliasIntervalsResponse(intervals=page, next_page_token=token)
 
 
-def _check_ever_set(rows: sa.Connection, origin: str, request: v1.ListAliasIntervalsRequest) -> None:
+def _check_ever_set(connection: sa.Connection, origin: str, request: v1.ListAliasIntervalsRequest) -> None:
     known = sa.select(aliases.c.position).where(aliases.c.origin == origin, aliases.c.alias == request.alias)
-    if rows.scalar(known) is None:
+    if connection.scalar(known) is None:
         words = f"{request.model}@{request.alias} was never set"
         raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=request.model, alias=request.alias)
 
@@ -240,15 +241,15 @@ def _interval(row: Row, now_ns: int) -> v1.AliasInterval:
     return interval
 
 
-def list_schedules(rows: sa.Connection, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
+def list_schedules(connection: sa.Connection, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
     """A page of the moves that are still to come. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE."""
     sorts = [Sort(schedules.c.at), Sort(schedules.c.schedule_id, str)]
     statement = sa.select(schedules, models.c.name).join(models, models.c.origin == schedules.c.origin)
     if request.model:
-        statement = statement.where(schedules.c.origin == get_origin(rows, request.model))
+        statement = statement.where(schedules.c.origin == get_origin(connection, request.model))
     if key := listing_key(request, int, str):
         statement = statement.where(behind(sorts, key))
-    found = rows.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
+    found = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
     page, token = listing_page(request, found, [sort.column for sort in sorts], _schedule)
     return v1.ListSchedulesResponse(schedules=page, next_page_token=token)
 

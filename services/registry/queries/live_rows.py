@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from eventstore.projections.tables import checkpoint
+from eventstore import moment_of
 from rollforward import v1
 from services.registry.projection.tables import alias_changes, aliases, model_tags, models, names
 from services.registry.queries.policies import policies
@@ -32,23 +32,23 @@ class LiveRows(NamedTuple):
     policy_revision: int
 
 
-def live_rows(rows: sa.Connection) -> LiveRows:
+def live_rows(connection: sa.Connection) -> LiveRows:
     """All that is kept in memory."""
-    at = rows.execute(sa.select(checkpoint.c.position, checkpoint.c.time)).one()
+    position, time = moment_of(connection)
     changed = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change)
     changed = changed.join(alias_changes, alias_changes.c.position == aliases.c.position)
     tags: dict[str, dict[str, str]] = {}
-    for row in rows.execute(sa.select(model_tags)):
+    for row in connection.execute(sa.select(model_tags)):
         tags.setdefault(row.origin, {})[row.key] = row.value
-    said = policies(rows)
-    named = rows.execute(sa.select(names.c.name, names.c.origin, names.c.position)).all()
+    said = policies(connection)
+    named = connection.execute(sa.select(names.c.name, names.c.origin, names.c.position)).all()
     return LiveRows(
-        position=at.position,
-        time=at.time,
+        position=position,
+        time=time,
         names={row.name: row.origin for row in named},
         taken={row.name: row.position for row in named},
-        current={row.origin: row.name for row in rows.execute(sa.select(models.c.origin, models.c.name))},
-        changes={(row.origin, row.alias): v1.AliasChange.FromString(row.change) for row in rows.execute(changed)},
+        current={row.origin: row.name for row in connection.execute(sa.select(models.c.origin, models.c.name))},
+        changes={(row.origin, row.alias): v1.AliasChange.FromString(row.change) for row in connection.execute(changed)},
         tags=tags,
         policies=said.policies,
         policy_revision=said.revision,

@@ -17,21 +17,21 @@ _CALLED = (
 )
 
 
-def origin_ever_called(rows: sa.Connection, name: str) -> str | None:
+def origin_ever_called(connection: sa.Connection, name: str) -> str | None:
     """The origin of the model that is or was called so, None when there never was one."""
-    origin: str | None = rows.scalar(_CALLED, {"called": name})
+    origin: str | None = connection.scalar(_CALLED, {"called": name})
     return origin
 
 
-def name_now(rows: sa.Connection, name: str) -> str | None:
+def name_now(connection: sa.Connection, name: str) -> str | None:
     """The name of the model that is or was called so, None when there never was one."""
-    row = rows.execute(_CALLED, {"called": name}).first()
+    row = connection.execute(_CALLED, {"called": name}).first()
     return row.name if row else None
 
 
-def get_origin(rows: sa.Connection, name: str) -> str:
+def get_origin(connection: sa.Connection, name: str) -> str:
     """The origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
-    row = rows.execute(_CALLED, {"called": name}).first()
+    row = connection.execute(_CALLED, {"called": name}).first()
     if row is None:
         raise model_not_found(name)
     if row.name != name:
@@ -39,19 +39,19 @@ def get_origin(rows: sa.Connection, name: str) -> str:
     return str(row.origin)
 
 
-def tags_of_models(rows: sa.Connection, origins: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+def tags_of_models(connection: sa.Connection, origins: Collection[str]) -> Mapping[str, Mapping[str, str]]:
     """By origin, the tags of models."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for row in rows.execute(sa.select(model_tags).where(model_tags.c.origin.in_(origins))):
+    for row in connection.execute(sa.select(model_tags).where(model_tags.c.origin.in_(origins))):
         found[row.origin][row.key] = row.value
     return found
 
 
-def former_names(rows: sa.Connection, origins: Collection[str]) -> Mapping[str, list[str]]:
+def former_names(connection: sa.Connection, origins: Collection[str]) -> Mapping[str, list[str]]:
     """By origin, the names that models had before, oldest first."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     statement = sa.select(names.c.origin, names.c.name).join(models, models.c.origin == names.c.origin)
     statement = statement.where(names.c.origin.in_(origins), names.c.name != models.c.name)
-    for row in rows.execute(statement.order_by(names.c.position)):
+    for row in connection.execute(statement.order_by(names.c.position)):
         found[row.origin].append(row.name)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
 from services.listings.filter_sql import compared, compared_tag, milliseconds
@@ -63,19 +63,19 @@ _VERSION_COLUMNS = {
 _VERSIONS = sa.select(versions, models.c.name).join(models, models.c.origin == versions.c.origin)
 
 
-def model(rows: sa.Connection, name: str) -> v1.Model:
+def model(connection: sa.Connection, name: str) -> v1.Model:
     """One model, deleted or not. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
-    return model_of(rows, get_origin(rows, name))
+    return model_of(connection, get_origin(connection, name))
 
 
-def model_of(rows: sa.Connection, origin: str) -> v1.Model:
+def model_of(connection: sa.Connection, origin: str) -> v1.Model:
     """Return the model of an origin that is applied, whatever it is called now."""
-    return _models(rows, rows.execute(sa.select(models).where(models.c.origin == origin)).all())[0]
+    return _models(connection, connection.execute(sa.select(models).where(models.c.origin == origin)).all())[0]
 
 
-def list_models(rows: sa.Connection, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
+def list_models(connection: sa.Connection, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
     """A page of models. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
-    conditions = [_model_condition(rows, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
+    conditions = [_model_condition(connection, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
     orders = parse_order(request.order_by, MODEL_ORDERS) or (Order("name"),)
     columns = {"name": (models.c.name, str), "created": (models.c.created, int), "updated": (models.c.updated_at, int)}
     statement = sa.select(models).where(*conditions)
@@ -83,14 +83,14 @@ def list_models(rows: sa.Connection, request: v1.ListModelsRequest) -> v1.ListMo
         statement = statement.where(models.c.deleted_at.is_(None))
     sorts = [*_sorts(orders, columns), Sort(models.c.origin, str)]
     changed = _if_changes_lead(orders, models.c.revision)
-    page, token = walk(rows, statement, request, sorts, lambda some: _models(rows, some), changed)
+    page, token = walk(connection, statement, request, sorts, lambda some: _models(connection, some), changed)
     return v1.ListModelsResponse(models=page, next_page_token=token)
 
 
-def _model_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+def _model_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
     if how.field == "tags":
-        return compared_tag(rows, model_tags, [model_tags.c.origin == models.c.origin], how)
-    return compared(rows, _MODEL_COLUMNS[how.field], how)
+        return compared_tag(connection, model_tags, [model_tags.c.origin == models.c.origin], how)
+    return compared(connection, _MODEL_COLUMNS[how.field], how)
 
 
 def _sorts(orders: Sequence[Order], columns: Mapping[str, tuple[sa.ColumnElement[Any], type]]) -> list[Sort]:
@@ -102,11 +102,11 @@ def _if_changes_lead(orders: Sequence[Order], changed: sa.ColumnElement[int]) ->
     return changed if any(order.field == "updated" and order.descending for order in orders) else None
 
 
-def _models(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
+def _models(connection: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
     origins = [row.origin for row in page]
-    tags, former = tags_of_models(rows, origins), former_names(rows, origins)
+    tags, former = tags_of_models(connection, origins), former_names(connection, origins)
     held: defaultdict[str, list[v1.Alias]] = defaultdict(list)
-    for origin, alias in aliases_that_are_set(rows, aliases.c.origin.in_(origins)):
+    for origin, alias in aliases_that_are_set(connection, aliases.c.origin.in_(origins)):
         alias.ClearField("reason")  # a thousand long ones would be too much for one message
         held[origin].append(alias)
     return [_model(row, tags.get(row.origin, {}), former.get(row.origin, []), held[row.origin]) for row in page]
@@ -131,34 +131,34 @@ def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Seque
     return view
 
 
-def version(rows: sa.Connection, name: str, number: int) -> v1.Version:
+def version(connection: sa.Connection, name: str, number: int) -> v1.Version:
     """One version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
-    found = _find_version(rows, get_origin(rows, name), number)
+    found = _find_version(connection, get_origin(connection, name), number)
     if not found:
         words = f"model {name!r} has no version {number}"
         raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, model=name, version=str(number))
-    return _versions(rows, found)[0]
+    return _versions(connection, found)[0]
 
 
-def version_of(rows: sa.Connection, origin: str, number: int) -> v1.Version:
+def version_of(connection: sa.Connection, origin: str, number: int) -> v1.Version:
     """Return a version that is applied, by its model's origin, whatever the model is called now."""
-    return _versions(rows, _find_version(rows, origin, number))[0]
+    return _versions(connection, _find_version(connection, origin, number))[0]
 
 
-def _find_version(rows: sa.Connection, origin: str, number: int) -> Sequence[Row]:
-    return rows.execute(_VERSIONS.where(versions.c.origin == origin, versions.c.version == number)).all()
+def _find_version(connection: sa.Connection, origin: str, number: int) -> Sequence[Row]:
+    return connection.execute(_VERSIONS.where(versions.c.origin == origin, versions.c.version == number)).all()
 
 
-def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.ListVersionsResponse:
+def list_versions(connection: sa.Connection, request: v1.ListVersionsRequest) -> v1.ListVersionsResponse:
     """A page of the versions of one model or of all, those of deleted models only if that is the one asked for.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
     """
-    conditions = [_version_condition(rows, how) for how in parse_filter(request.filter, VERSION_FIELDS)]
+    conditions = [_version_condition(connection, how) for how in parse_filter(request.filter, VERSION_FIELDS)]
     orders = parse_order(request.order_by, VERSION_ORDERS)
     if request.model:
-        conditions.append(versions.c.origin == get_origin(rows, request.model))
+        conditions.append(versions.c.origin == get_origin(connection, request.model))
     elif not request.show_deleted:
         conditions.append(models.c.deleted_at.is_(None))
     if not request.show_deleted:
@@ -171,35 +171,35 @@ def list_versions(rows: sa.Connection, request: v1.ListVersionsRequest) -> v1.Li
     }
     sorts = [*_sorts(orders, columns), Sort(versions.c.revision, descending=True)]
     statement, changed = _VERSIONS.where(*conditions), _if_changes_lead(orders, versions.c.changed)
-    page, token = walk(rows, statement, request, sorts, lambda some: _versions(rows, some), changed)
+    page, token = walk(connection, statement, request, sorts, lambda some: _versions(connection, some), changed)
     return v1.ListVersionsResponse(versions=page, next_page_token=token)
 
 
-def _version_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+def _version_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
     if how.field == "tags":
         owner = [version_tags.c.origin == versions.c.origin, version_tags.c.version == versions.c.version]
-        return compared_tag(rows, version_tags, owner, how)
+        return compared_tag(connection, version_tags, owner, how)
     if how.field == "alias":
-        return _alias_condition(rows, how)
-    return compared(rows, _VERSION_COLUMNS[how.field], how)
+        return _alias_condition(connection, how)
+    return compared(connection, _VERSION_COLUMNS[how.field], how)
 
 
-def _alias_condition(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+def _alias_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
     """A version may have several aliases: it is not named `a` when none of them is."""
     positive = {"!=": "=", "NOT IN": "IN"}.get(how.operator, how.operator)
     same = [aliases.c.origin == versions.c.origin, aliases.c.version == versions.c.version]
-    named = compared(rows, aliases.c.alias, Comparison(how.field, positive, how.value))
+    named = compared(connection, aliases.c.alias, Comparison(how.field, positive, how.value))
     found = sa.select(sa.literal(1)).select_from(aliases).where(*same, named).exists()
     return found if positive == how.operator else ~found
 
 
-def _versions(rows: sa.Connection, page: Sequence[Row]) -> list[v1.Version]:
+def _versions(connection: sa.Connection, page: Sequence[Row]) -> list[v1.Version]:
     keys = [(row.origin, row.version) for row in page]
     tags: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
-    for row in rows.execute(sa.select(version_tags).where(_among(version_tags, keys))):
+    for row in connection.execute(sa.select(version_tags).where(_among(version_tags, keys))):
         tags[row.origin, row.version][row.key] = row.value
     held: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in rows.execute(sa.select(aliases).where(_among(aliases, keys)).order_by(aliases.c.alias)):
+    for row in connection.execute(sa.select(aliases).where(_among(aliases, keys)).order_by(aliases.c.alias)):
         held[row.origin, row.version].append(row.alias)
     return [_version(row, tags[row.origin, row.version], held[row.origin, row.version]) for row in page]
 

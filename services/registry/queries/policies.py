@@ -10,9 +10,9 @@ from services.registry.projection.tables import (
 )
 
 
-def policies(rows: sa.Connection) -> v1.ListPoliciesResponse:
+def policies(connection: sa.Connection) -> v1.ListPoliciesResponse:
     """All policies that bind, by name, and their revision."""
-    found = rows.execute(sa.select(policies_table).order_by(policies_table.c.name)).all()
+    found = connection.execute(sa.select(policies_table).order_by(policies_table.c.name)).all()
     return v1.ListPoliciesResponse(
         policies=[v1.Policy.FromString(row.policy) for row in found if row.policy is not None],
         revision=max((row.revision for row in found), default=0),

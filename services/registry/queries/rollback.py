@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from eventstore.event import MAX_APPEND_EVENTS
+from eventstore import MAX_APPEND_EVENTS
 from rollforward import v1
 from services.listings.globs import literal_start, matcher
 from services.registry.projection.tables import alias_changes, aliases, event_ids, models, versions
@@ -65,11 +65,11 @@ _HELD = (
 )
 
 
-def assignments_in(rows: sa.Connection, models_glob: str, aliases_glob: str) -> list[Held]:
+def assignments_in(connection: sa.Connection, models_glob: str, aliases_glob: str) -> list[Held]:
     """Every alias that ever was set and whose name and model's name match, by model and alias."""
     wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
     model, alias = matcher(models_glob), matcher(aliases_glob)
-    return [Held(*row) for row in rows.execute(wanted) if model(row[1]) and alias(row[2])]
+    return [Held(*row) for row in connection.execute(wanted) if model(row[1]) and alias(row[2])]
 
 
 def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:
@@ -80,20 +80,20 @@ def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[boo
     return sa.func.substr(column, 1, len(start)) == start if start else sa.true()
 
 
-def assignments_at(rows: sa.Connection, keys: Iterable[Key], position: int) -> dict[Key, v1.AliasChange]:
+def assignments_at(connection: sa.Connection, keys: Iterable[Key], position: int) -> dict[Key, v1.AliasChange]:
     """By alias, its last change up to a position; an alias that was not yet set then has none."""
     past = alias_changes.alias("past")
-    return _changes(rows, keys, past, past.c.position <= position, past.c.revision <= position)
+    return _changes(connection, keys, past, past.c.position <= position, past.c.revision <= position)
 
 
-def previous_holders(rows: sa.Connection, keys: Iterable[Key]) -> dict[Key, v1.AliasChange]:
+def previous_holders(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, v1.AliasChange]:
     """By alias, the newest change that gave it to another version than the one which holds it now."""
     past = alias_changes.alias("past")
-    return _changes(rows, keys, past, past.c.to_version > 0, past.c.to_version != aliases.c.version)
+    return _changes(connection, keys, past, past.c.to_version > 0, past.c.to_version != aliases.c.version)
 
 
 def _changes(
-    rows: sa.Connection, keys: Iterable[Key], past: Any, *conditions: sa.ColumnElement[bool]
+    connection: sa.Connection, keys: Iterable[Key], past: Any, *conditions: sa.ColumnElement[bool]
 ) -> dict[Key, v1.AliasChange]:
     """By alias, the newest change that meets the conditions."""
     same = (past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
@@ -103,12 +103,12 @@ def _changes(
     statement = statement.join(alias_changes, alias_changes.c.position == at)
     found: dict[Key, v1.AliasChange] = {}
     for chunk in _chunks(keys):
-        for row in rows.execute(statement.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
+        for row in connection.execute(statement.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
             found[row.origin, row.alias] = v1.AliasChange.FromString(row.change)
     return found
 
 
-def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
+def last_held(connection: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
     """By alias, when (ns since 1970) the given version last stopped holding it; none when it never did."""
     changes, found = alias_changes.c, {}
     for chunk in _chunks((*key, version) for key, version in holders.items()):
@@ -121,19 +121,19 @@ def last_held(rows: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]
         )
         newest = sa.select(changes.time).where(*same).order_by(changes.position.desc()).limit(1)
         ended = newest.correlate(asked).scalar_subquery().label("ended")
-        for row in rows.execute(sa.select(asked.c.origin, asked.c.alias, ended)):
+        for row in connection.execute(sa.select(asked.c.origin, asked.c.alias, ended)):
             if row.ended is not None:
                 found[row.origin, row.alias] = row.ended
     return found
 
 
-def versions_of(rows: sa.Connection, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], KnownVersion]:
+def versions_of(connection: sa.Connection, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], KnownVersion]:
     """By origin and number, what is known of versions; those that never were are left out."""
     known = versions.c
     statement = sa.select(known.origin, known.version, known.digest, known.deleted_at, known.status, known.run_id)
     found: dict[tuple[str, int], KnownVersion] = {}
     for chunk in _chunks(keys):
-        for row in rows.execute(statement.where(sa.tuple_(known.origin, known.version).in_(chunk))):
+        for row in connection.execute(statement.where(sa.tuple_(known.origin, known.version).in_(chunk))):
             is_deleted = row.deleted_at is not None
             found[row.origin, row.version] = KnownVersion(row.digest, is_deleted, row.status, row.run_id)
     return found
@@ -145,15 +145,15 @@ def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
         yield chunk
 
 
-def event_position(rows: sa.Connection, event_id: str) -> int | None:
+def event_position(connection: sa.Connection, event_id: str) -> int | None:
     """The last position before the append that an event belongs to; None when the log has no such event."""
     tables = (alias_changes, event_ids)  # every event is in one of them
-    found = [rows.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
+    found = [connection.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
     revision = next((one for one in found if one is not None), None)
     if revision is None:
         return None
     firsts: list[int | None] = [
-        rows.scalar(
+        connection.scalar(
             sa.select(sa.func.min(table.c.position))
             .where(table.c.position.between(revision - MAX_APPEND_EVENTS, revision))
             .where(table.c.revision == revision)

@@ -31,20 +31,20 @@ class Due(NamedTuple):
     event_id: str
 
 
-def due(rows: sa.Connection, now_ns: int) -> tuple[Sequence[Due], int | None]:
+def due(connection: sa.Connection, now_ns: int) -> tuple[Sequence[Due], int | None]:
     """What is due, in the order of its times; and when (ns since 1970) the next thing will be, if there is one."""
     found = [
         Due(row.at, row.origin, row.alias, 0, row.schedule_id, row.actor, row.reason, row.event_id)
-        for row in rows.execute(sa.select(schedules).where(schedules.c.at <= now_ns))
+        for row in connection.execute(sa.select(schedules).where(schedules.c.at <= now_ns))
     ]
     ending = sa.select(aliases.c.expires_at, aliases.c.origin, alias_changes.c.change)
     ending = ending.join(alias_changes, alias_changes.c.position == aliases.c.position)
-    for row in rows.execute(ending.where(aliases.c.expires_at <= now_ns)):
+    for row in connection.execute(ending.where(aliases.c.expires_at <= now_ns)):
         change = v1.AliasChange.FromString(row.change)
         because = (change.actor, change.reason, change.event_id)
         found.append(Due(row.expires_at, row.origin, change.alias, change.revision, "", *because))
     later = [
-        rows.scalar(sa.select(sa.func.min(schedules.c.at)).where(schedules.c.at > now_ns)),
-        rows.scalar(sa.select(sa.func.min(aliases.c.expires_at)).where(aliases.c.expires_at > now_ns)),
+        connection.scalar(sa.select(sa.func.min(schedules.c.at)).where(schedules.c.at > now_ns)),
+        connection.scalar(sa.select(sa.func.min(aliases.c.expires_at)).where(aliases.c.expires_at > now_ns)),
     ]
     return sorted(found), min((time for time in later if time is not None), default=None)

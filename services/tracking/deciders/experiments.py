@@ -9,9 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore.decider import Decider
-from eventstore.errors import Kind, Rejected
-from eventstore.event import RecordedEvent
+from eventstore import Decider, Kind, RecordedEvent, Rejected
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM
 from services.tracking.deciders.labels import Labels, added, changed, check_removed, check_tags, tag_changes

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from rpds import HashTrieMap
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.validation import LONGEST_KEY, LONGEST_TAG, check_key
 

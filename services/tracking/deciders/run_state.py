@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.tracking import metrics_stream, run_stream
 from services.tracking.deciders.labels import Labels, added

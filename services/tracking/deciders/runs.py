@@ -10,8 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventstore.decider import Decider
-from eventstore.errors import Kind, Rejected
+from eventstore import Decider, Kind, Rejected
 from rollforward import v1
 from services.artifacts.paths import check_paths
 from services.series.columns import columns

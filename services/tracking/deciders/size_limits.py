@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 from rpds import HashTrieMap
 
-from eventstore.errors import Kind, Rejected
-from eventstore.event import MAX_EVENT_BYTES
+from eventstore import MAX_EVENT_BYTES, Kind, Rejected
 from rollforward import v1
 
 LARGEST_RUN = LARGEST_LOGGED_MODEL = 3_000_000

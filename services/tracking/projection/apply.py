@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.timestamps import nanoseconds
 from services.tracking.projection.batch import Batch, Memory
@@ -45,25 +45,25 @@ class TrackingProjection:
         self._memories: WeakKeyDictionary[sa.Engine, Memory] = WeakKeyDictionary()
         self._finding = threading.Lock()
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Writes what events mean."""
-        memory = self._memory(rows, events[0].position)
-        batch = Batch(rows, memory, events)
+        memory = self._memory(connection, events[0].position)
+        batch = Batch(connection, memory, events)
         for event in events:
             _WRITERS[type(event.data)](batch, event, event.data)
         batch.write()
         memory.position = events[-1].position
 
-    def _memory(self, rows: sa.Connection, position: int) -> Memory:
+    def _memory(self, connection: sa.Connection, position: int) -> Memory:
         """What is known of these rows without asking them, if they stand where the event before `position` left them.
 
         Each generation has an engine of its own. What a transaction did that was rolled back, or another process, is
         found by the position: the rows at a position are always the same.
         """
         with self._finding:
-            memory = self._memories.get(rows.engine)
+            memory = self._memories.get(connection.engine)
             if memory is None or memory.position + 1 != position:
-                memory = self._memories[rows.engine] = Memory()
+                memory = self._memories[connection.engine] = Memory()
         memory.leave()
         return memory
 

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from eventstore.event import RecordedEvent
+from eventstore import RecordedEvent
 from rollforward import v1
 from services.series.columns import Columns, columns
 from services.series.latest import Latest
@@ -53,13 +53,13 @@ class Memory:
 class Batch:
     """What events add to rows; `pending` is of all tables but those of series."""
 
-    def __init__(self, rows: sa.Connection, memory: Memory, events: Sequence[RecordedEvent]) -> None:
+    def __init__(self, connection: sa.Connection, memory: Memory, events: Sequence[RecordedEvent]) -> None:
         self.pending = Pending()
         self._points: dict[SeriesKey, list[Columns]] = defaultdict(list)
         self._experiments: dict[int, int] = {}
         self._about_models: list[tuple[int, int, v1.Series]] = []
         self._size = 0
-        self._rows = rows
+        self._rows = connection
         self._memory = memory
         self._find_runs({data.run_id for data in _data(events, _OF_RUNS)})
         self._find_models({data.model_id for data in _data(events, _OF_MODELS)})
@@ -149,6 +149,8 @@ def _missing(known: OrderedDict[str, Any], asked: Iterable[str]) -> Sequence[str
     return missing
 
 
-def _found(rows: sa.Connection, statement: sa.Select[Any], column: sa.Column[str], ids: Sequence[str]) -> Iterable[Any]:
+def _found(
+    connection: sa.Connection, statement: sa.Select[Any], column: sa.Column[str], ids: Sequence[str]
+) -> Iterable[Any]:
     for at in range(0, len(ids), _ASKED):
-        yield from rows.execute(statement.where(column.in_(ids[at : at + _ASKED])))
+        yield from connection.execute(statement.where(column.in_(ids[at : at + _ASKED])))

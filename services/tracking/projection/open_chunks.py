@@ -63,7 +63,7 @@ class OpenSeries:
     kept: OrderedDict[SeriesKey, Open] = field(default_factory=OrderedDict)
     weight: int = 0
 
-    def take(self, rows: sa.Connection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, Open]:
+    def take(self, connection: sa.Connection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, Open]:
         """These series, in this order, out of memory or rows; they are kept only once they are given back."""
         found: dict[SeriesKey, Open] = {}
         missing = []
@@ -76,7 +76,7 @@ class OpenSeries:
             found[key] = series
         for names, runs in alike(missing):
             for at in range(0, len(runs), _ASKED):
-                _read(rows, found, runs[at : at + _ASKED], names)
+                _read(connection, found, runs[at : at + _ASKED], names)
         return found
 
     def give_back(self, grown: Mapping[SeriesKey, Open]) -> None:
@@ -99,8 +99,10 @@ def alike(keys: Iterable[tuple[int, T]]) -> Iterable[tuple[frozenset[T], list[in
     return together.items()
 
 
-def _read(rows: sa.Connection, found: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]) -> None:
-    for row in rows.execute(_OPEN, {"of": runs, "named": sorted(names)}):
+def _read(
+    connection: sa.Connection, found: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]
+) -> None:
+    for row in connection.execute(_OPEN, {"of": runs, "named": sorted(names)}):
         series = found[row.run, row.key]
         if series.latest is None:
             series.points, series.latest = row.points, (row.step, row.timestamp, number(row.value))

@@ -53,22 +53,22 @@ def _cuts(first: int, end: int) -> Sequence[int]:
 
 
 def grow(
-    rows: sa.Connection,
+    connection: sa.Connection,
     memory: OpenSeries,
     added: Mapping[SeriesKey, Sequence[Columns]],
     experiments: Mapping[int, int],
 ) -> None:
     """Adds points to the ends of series; `experiments` are those of the runs."""
-    held = memory.take(rows, added)
+    held = memory.take(connection, added)
     written = _Written()
     for key, news in added.items():
         _extend(written, key, held[key], news)
     columns = tuple(b"".join(column) for column in written.columns)
     points = columns_of(*columns)
     _summarize(held, points, written.series)
-    put_all(rows, metrics, [_summary(key, series, experiments[key[0]]) for key, series in held.items()])
-    remove_all(rows, chunks, written.gone)
-    put_all(rows, chunks, _chunks(written, points, columns))
+    put_all(connection, metrics, [_summary(key, series, experiments[key[0]]) for key, series in held.items()])
+    remove_all(connection, chunks, written.gone)
+    put_all(connection, chunks, _chunks(written, points, columns))
     memory.give_back(held)
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.statements import answer
+from eventstore import Kind, Rejected, answer
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import experiments
@@ -39,7 +38,7 @@ class Scope:
         return experiment.in_(sa.select(experiments.c.number).where(self.where))
 
 
-def scope_of(rows: sa.Connection, experiment_ids: Collection[str], lifecycle: v1.Lifecycle.ValueType) -> Scope:
+def scope_of(connection: sa.Connection, experiment_ids: Collection[str], lifecycle: v1.Lifecycle.ValueType) -> Scope:
     """The experiments of these ids, or all without any, as far as they can have something that is asked for.
 
     Raises:
@@ -47,26 +46,26 @@ def scope_of(rows: sa.Connection, experiment_ids: Collection[str], lifecycle: v1
     """
     live = lifecycle in {v1.LIFECYCLE_UNSPECIFIED, v1.LIFECYCLE_ACTIVE}
     if experiment_ids:
-        known = _known(rows, sorted(experiment_ids))
+        known = _known(connection, sorted(experiment_ids))
         numbers = sorted(number for number, deleted in known if not (live and deleted))
-        return Scope(numbers) if len(numbers) <= FEW else Scope(None, among(rows.dialect.name, _NUMBER, numbers))
-    found = [number for (number,) in answer(rows, _LIVE if live else _ALL)]
+        return Scope(numbers) if len(numbers) <= FEW else Scope(None, among(connection.dialect.name, _NUMBER, numbers))
+    found = [number for (number,) in answer(connection, _LIVE if live else _ALL)]
     if len(found) <= FEW:
         return Scope(sorted(found))
     return Scope(None, ~experiments.c.deleted if live else sa.true())
 
 
-def experiment_number(rows: sa.Connection, experiment_id: str) -> int:
+def experiment_number(connection: sa.Connection, experiment_id: str) -> int:
     """The number that rows know an experiment by. Raises `Rejected` EXPERIMENT_NOT_FOUND."""
-    return _known(rows, [experiment_id])[0][0]
+    return _known(connection, [experiment_id])[0][0]
 
 
-def _known(rows: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
+def _known(connection: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
     """The numbers of experiments, and whether they are deleted."""
     # Written otherwise, as "007", it is another id.
     wanted = {one: int(one) if _ID.fullmatch(one) else 0 for one in experiment_ids}
-    dialect = rows.dialect.name
-    found = answer(rows, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
+    dialect = connection.dialect.name
+    found = answer(connection, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
     known = {number: bool(deleted) for number, deleted in found}
     for experiment_id, number in wanted.items():
         if number not in known:

@@ -107,9 +107,9 @@ class IndexScan:
     """A walk through the runs of some experiments that fulfil conditions."""
 
     def __init__(
-        self, rows: sa.Connection, way: ScanPlan, scope: Scope, where: Sequence[sa.ColumnElement[bool]]
+        self, connection: sa.Connection, way: ScanPlan, scope: Scope, where: Sequence[sa.ColumnElement[bool]]
     ) -> None:
-        self._rows = rows
+        self._rows = connection
         self._way = way
         self._scope = scope
         self._where = where

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Field, Fields, Holds, Order, parse_filter, parse_order
 from services.listings.filter_sql import compared, compared_metric, compared_tag, compared_time
@@ -68,22 +68,28 @@ MOST_DATASETS = 100
 _MODEL_LABELS = {"params": model_params, "tags": model_tags}
 
 
-def page_of_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest) -> tuple[Sequence[v1.Experiment], str]:
+def page_of_experiments(
+    connection: sa.Connection, request: v1.ListExperimentsRequest
+) -> tuple[Sequence[v1.Experiment], str]:
     """A page of experiments, and the token of the next one.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
     """
-    conditions = [_experiment(rows, how) for how in parse_filter(request.filter, EXPERIMENT_FIELDS)]
+    conditions = [_experiment(connection, how) for how in parse_filter(request.filter, EXPERIMENT_FIELDS)]
     orders = parse_order(request.order_by, EXPERIMENT_ORDERS)
     number = Sort(experiments.c.number, int, _last_descends(orders))
     sorts = [*(_plain(at, _EXPERIMENT_COLUMNS[order.field], order) for at, order in enumerate(orders)), number]
     statement = sa.select(*(sort.column for sort in sorts)).where(*conditions)
     statement = statement.where(*_alive(request.lifecycle, experiments.c.deleted))
-    return walk(rows, statement, request, sorts, lambda some: experiments_of(rows, [row.number for row in some]))
+    return walk(
+        connection, statement, request, sorts, lambda some: experiments_of(connection, [row.number for row in some])
+    )
 
 
-def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> tuple[Sequence[v1.LoggedModel], str]:
+def page_of_models(
+    connection: sa.Connection, request: v1.ListLoggedModelsRequest
+) -> tuple[Sequence[v1.LoggedModel], str]:
     """A page of logged models, and the token of the next one.
 
     Raises:
@@ -92,14 +98,14 @@ def page_of_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> 
     _check_datasets(request.datasets)
     comparisons = parse_filter(request.filter, MODEL_FIELDS)
     orders = parse_order(request.order_by, MODEL_FIELDS)
-    scope = scope_of(rows, set(request.experiment_ids), request.lifecycle)
+    scope = scope_of(connection, set(request.experiment_ids), request.lifecycle)
     sorts = [sort for at, order in enumerate(orders) for sort in _model_sorts(at, order, request.datasets)]
     sorts.append(Sort(models.c.model, int, _last_descends(orders)))
     statement = sa.select(*(sort.column for sort in sorts))
     statement = statement.join_from(models, experiments, experiments.c.number == models.c.experiment)
-    statement = statement.where(scope.holds(models.c.experiment), *_model_conditions(rows, request, comparisons))
+    statement = statement.where(scope.holds(models.c.experiment), *_model_conditions(connection, request, comparisons))
     statement = statement.where(*_alive(request.lifecycle, sa.or_(models.c.deleted, experiments.c.deleted)))
-    return walk(rows, statement, request, sorts, lambda some: models_of(rows, [row.model for row in some]))
+    return walk(connection, statement, request, sorts, lambda some: models_of(connection, [row.model for row in some]))
 
 
 def _check_datasets(datasets: Sequence[v1.Dataset]) -> None:
@@ -123,41 +129,41 @@ def _plain(at: int, column: sa.ColumnElement[Any], order: Order) -> Sort:
     return Sort(column.label(f"value{at}"), kind, order.descending)
 
 
-def _experiment(rows: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
+def _experiment(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
     match how.field:
         case "tags":
-            return compared_tag(rows, experiment_tags, [experiment_tags.c.number == experiments.c.number], how)
+            return compared_tag(connection, experiment_tags, [experiment_tags.c.number == experiments.c.number], how)
         case "created" | "updated":
             return compared_time(_EXPERIMENT_COLUMNS[how.field], how)
         case "experiment_id":
-            return compared(rows, sa.cast(experiments.c.number, sa.Text), how)
+            return compared(connection, sa.cast(experiments.c.number, sa.Text), how)
         case _:
-            return compared(rows, _EXPERIMENT_COLUMNS[how.field], how)
+            return compared(connection, _EXPERIMENT_COLUMNS[how.field], how)
 
 
 def _model_conditions(
-    rows: sa.Connection, request: v1.ListLoggedModelsRequest, comparisons: Sequence[Comparison]
+    connection: sa.Connection, request: v1.ListLoggedModelsRequest, comparisons: Sequence[Comparison]
 ) -> list[sa.ColumnElement[bool]]:
-    found = [_model(rows, how, request.datasets) for how in comparisons]
+    found = [_model(connection, how, request.datasets) for how in comparisons]
     if request.datasets and not any(how.field == "metrics" for how in comparisons):
         found.append(_measured(request.datasets).exists())
     return found
 
 
-def _model(rows: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset]) -> sa.ColumnElement[bool]:
+def _model(connection: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset]) -> sa.ColumnElement[bool]:
     match how.field:
         case "params" | "tags":
             table = _MODEL_LABELS[how.field]
-            return compared_tag(rows, table, [table.c.model == models.c.model], how)
+            return compared_tag(connection, table, [table.c.model == models.c.model], how)
         case "metrics":
             named = _measured(datasets).where(model_metrics.c.key == how.key)
             return named.where(compared_metric(model_metrics.c.value, how)).exists()
         case "created" | "updated":
             return compared_time(_MODEL_COLUMNS[how.field], how)
         case "experiment_id":
-            return compared(rows, sa.cast(models.c.experiment, sa.Text), how)
+            return compared(connection, sa.cast(models.c.experiment, sa.Text), how)
         case _:
-            return compared(rows, _MODEL_COLUMNS[how.field], how)
+            return compared(connection, _MODEL_COLUMNS[how.field], how)
 
 
 def _measured(datasets: Sequence[v1.Dataset]) -> sa.Select[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from eventstore.projections.projector import Projector
+from eventstore import Projector
 from services.artifacts.registered_digests import artifacts
 from services.tracking.projection.tables import artifacts as run_artifacts
 from services.tracking.projection.tables import models as logged_models
@@ -29,11 +29,13 @@ class LiveDigests:
         """
         for projector in (self._tracking, self._registry):
             await projector.wait_for(await projector.store.head())
-        of_versions = await self._registry.query(lambda rows: set(rows.scalars(sa.select(artifacts.c.digest))))
+        of_versions = await self._registry.query(
+            lambda connection: set(connection.scalars(sa.select(artifacts.c.digest)))
+        )
         return of_versions | await self._tracking.query(of_runs_and_models)
 
 
-def of_runs_and_models(rows: sa.Connection) -> set[str]:
-    of_runs = rows.scalars(sa.select(run_artifacts.c.digest).distinct())
-    of_models = rows.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
+def of_runs_and_models(connection: sa.Connection) -> set[str]:
+    of_runs = connection.scalars(sa.select(run_artifacts.c.digest).distinct())
+    of_models = connection.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
     return {*of_runs, *of_models}

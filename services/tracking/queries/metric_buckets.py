@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore.projections.statements import Row, answer
+from eventstore import Row, answer
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.open_chunks import alike
@@ -116,24 +116,26 @@ class Outline:
         return (int(self.first.min()), int(self.last.max())) if len(self.first) else None
 
 
-def outline(rows: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
+def outline(connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
     """The outline of a metric in some runs."""
-    dialect = rows.dialect.name
-    found = answer(rows, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
+    dialect = connection.dialect.name
+    found = answer(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
     columns: Sequence[Sequence[Any]] = list(zip(*found, strict=True)) or [()] * 9
     run, number, first, last, points, numbers = (np.array(column, np.int64) for column in columns[:6])
     least, greatest, total = (np.array(column, np.float64) for column in columns[6:])
     return Outline(run, number, first, last, points, numbers, least, greatest, total)
 
 
-def extent(rows: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> tuple[int, int] | None:
+def extent(
+    connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str
+) -> tuple[int, int] | None:
     """The first and the last place of a metric in any of some runs; None if none has it."""
-    dialect = rows.dialect.name
-    ((low, high),) = answer(rows, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
+    dialect = connection.dialect.name
+    ((low, high),) = answer(connection, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
     return None if low is None else (low, high)
 
 
-def tally(rows: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Tally:
+def tally(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Tally:
     """A metric of some runs in intervals: those of the first run, then those of the second, and so on."""
     result = Tally(len(runs) * axis.count)
     order = np.argsort(runs)
@@ -146,7 +148,7 @@ def tally(rows: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series
     offsets = dict(zip(series.run[cut].tolist(), offset[cut].tolist(), strict=True))
     wanted = list(zip(series.run[cut].tolist(), series.number[cut].tolist(), strict=True))
     for at in range(0, len(wanted), _ASKED):
-        for some in _read(rows, axis.kind, key, wanted[at : at + _ASKED]):
+        for some in _read(connection, axis.kind, key, wanted[at : at + _ASKED]):
             _add_cut(result, axis, offsets, some)
     return result
 
@@ -163,13 +165,13 @@ def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequen
 
 
 def _read(
-    rows: sa.Connection, kind: v1.MetricAxis.ValueType, key: str, wanted: Sequence[tuple[int, int]]
+    connection: sa.Connection, kind: v1.MetricAxis.ValueType, key: str, wanted: Sequence[tuple[int, int]]
 ) -> Iterator[Sequence[Row]]:
     """Runs, places and values of some chunks, given by run and number."""
-    dialect = rows.dialect.name
+    dialect = connection.dialect.name
     for numbers, runs in alike(wanted):
         those = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
-        found = answer(rows, _cut(dialect, kind), key=key, **those)
+        found = answer(connection, _cut(dialect, kind), key=key, **those)
         yield from (found[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER))
 
 

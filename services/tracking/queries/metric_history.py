@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.projector import Projector
+from eventstore import Kind, Projector, Rejected
 from rollforward import v1
 from services.listings.pages import key_of, token_of
 from services.series.columns import Points, pack, packed
@@ -38,9 +37,9 @@ async def history(
     low = request.from_step if request.HasField("from_step") else _EARLIEST
     high = request.to_step if request.HasField("to_step") else _LATEST
 
-    def begin(rows: sa.Connection) -> tuple[Outline, Ordered]:
-        series = _outline(rows, request.run_id, request.key, low, high)
-        return series, next_points(rows, series, None, WINDOW_POINTS)
+    def begin(connection: sa.Connection) -> tuple[Outline, Ordered]:
+        series = _outline(connection, request.run_id, request.key, low, high)
+        return series, next_points(connection, series, None, WINDOW_POINTS)
 
     series, found = await projector.query(begin)
     while len(found.numbers):
@@ -52,7 +51,7 @@ async def history(
         found = await projector.query(lambda rows, last=last: next_points(rows, series, last, WINDOW_POINTS))  # type: ignore[misc]
 
 
-def page(rows: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.ListMetricPointsResponse:
+def page(connection: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.ListMetricPointsResponse:
     """A page of a metric's points, by step, time and arrival.
 
     Raises:
@@ -61,20 +60,20 @@ def page(rows: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.ListMet
     size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
     key = key_of(request.page_token, int, int, int)
     after = None if key is None else (int(str(key[0])), int(str(key[1])), int(str(key[2])))
-    series = _outline(rows, request.run_id, request.key, after[0] if after else _EARLIEST, _LATEST)
-    found = next_points(rows, series, after, size + 1)
+    series = _outline(connection, request.run_id, request.key, after[0] if after else _EARLIEST, _LATEST)
+    found = next_points(connection, series, after, size + 1)
     token = token_of(found.place(size - 1)) if len(found.numbers) > size else ""
     shown = found.only(slice(size)).points
     return v1.ListMetricPointsResponse(series=pack(request.key, shown), next_page_token=token)
 
 
-def _outline(rows: sa.Connection, run_id: str, key: str, low: int, high: int) -> Outline:
-    run = run_number(rows, run_id)
+def _outline(connection: sa.Connection, run_id: str, key: str, low: int, high: int) -> Outline:
+    run = run_number(connection, run_id)
     held = sa.select(metrics.c.points).where(metrics.c.run == run, metrics.c.key == key)
-    if rows.scalar(held) is None:
+    if connection.scalar(held) is None:
         words = f"run {run_id} has no metric {key[:250]!r}"
         raise Rejected(Kind.NOT_FOUND, "METRIC_NOT_FOUND", words, run_id=run_id, key=key[:250])
-    return outline(rows, run, key, low, high)
+    return outline(connection, run, key, low, high)
 
 
 def _responses(key: str, points: Points) -> Iterator[v1.GetMetricHistoryResponse]:

@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 import numpy as np
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
-from eventstore.projections.projector import Projector
+from eventstore import Kind, Projector, Rejected
 from rollforward import v1
 from services.tracking.projection.tables import runs
 from services.tracking.queries.metric_buckets import Axis, Outline, Tally, extent, outline, tally
@@ -74,27 +73,29 @@ class _Asked:
             for at in range(0, runs, series):
                 yield keys[first : first + at_once], slice(at, at + series)
 
-    def answer(self, rows: sa.Connection, keys: Sequence[str], part: slice) -> list[v1.GetMetricIntervalsResponse]:
+    def answer(
+        self, connection: sa.Connection, keys: Sequence[str], part: slice
+    ) -> list[v1.GetMetricIntervalsResponse]:
         """Of each metric and each run that has it, in this order."""
-        self._numbers = self._numbers or _run_numbers(rows, self._run_ids)
-        return [response for key in keys for response in self._drawn(rows, key, part)]
+        self._numbers = self._numbers or _run_numbers(connection, self._run_ids)
+        return [response for key in keys for response in self._drawn(connection, key, part)]
 
-    def _drawn(self, rows: sa.Connection, key: str, part: slice) -> Iterator[v1.GetMetricIntervalsResponse]:
-        series = outline(rows, self._request.axis, self._numbers[part], key)
+    def _drawn(self, connection: sa.Connection, key: str, part: slice) -> Iterator[v1.GetMetricIntervalsResponse]:
+        series = outline(connection, self._request.axis, self._numbers[part], key)
         if key not in self._axes:
-            self._axes[key] = self._axis(rows, key, series, part)
+            self._axes[key] = self._axis(connection, key, series, part)
         if (axis := self._axes[key]) is None:
             return
-        found = tally(rows, axis, self._numbers[part], key, series)
+        found = tally(connection, axis, self._numbers[part], key, series)
         for owner, run_id in enumerate(self._run_ids[part]):
             if response := _intervals(found, axis, owner):
                 response.run_id, response.key = run_id, key
                 yield response
 
-    def _axis(self, rows: sa.Connection, key: str, series: Outline, part: slice) -> Axis | None:
+    def _axis(self, connection: sa.Connection, key: str, series: Outline, part: slice) -> Axis | None:
         """What a metric is drawn over, given its outline in a part of the runs; None if there is nothing to draw."""
         whole = len(self._numbers[part]) == len(self._numbers)
-        found = series.extent() if whole else extent(rows, self._request.axis, self._numbers, key)
+        found = series.extent() if whole else extent(connection, self._request.axis, self._numbers, key)
         if not found:
             return None
         low = getattr(self._request, "from") if self._request.HasField("from") else found[0]
@@ -102,9 +103,9 @@ class _Asked:
         return Axis(self._request.axis, low, high, self._count) if low <= high else None
 
 
-def _run_numbers(rows: sa.Connection, run_ids: Sequence[str]) -> list[int]:
-    found = {row.run_id: row.run for row in rows.execute(_NUMBERS, {"ids": run_ids})}
-    return [found.get(run_id) or run_number(rows, run_id) for run_id in run_ids]
+def _run_numbers(connection: sa.Connection, run_ids: Sequence[str]) -> list[int]:
+    found = {row.run_id: row.run for row in connection.execute(_NUMBERS, {"ids": run_ids})}
+    return [found.get(run_id) or run_number(connection, run_id) for run_id in run_ids]
 
 
 def _intervals(found: Tally, axis: Axis, owner: int) -> v1.GetMetricIntervalsResponse | None:

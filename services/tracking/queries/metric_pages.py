@@ -82,13 +82,13 @@ def model_metric(row: Row) -> v1.LoggedModelMetric:
     )
 
 
-def run_metrics(rows: sa.Connection, run: int, size: int, token: str) -> v1.ListRunMetricsResponse:
+def run_metrics(connection: sa.Connection, run: int, size: int, token: str) -> v1.ListRunMetricsResponse:
     """Read a page of a run's metrics, by name. Raises `Rejected` INVALID_PAGE."""
     statement = sa.select(*SUMMARY).where(metrics.c.run == run)
     if key := key_of(token, str):
         statement = statement.where(metrics.c.key > key[0])
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = rows.execute(statement.order_by(metrics.c.key).limit(size + 1)).all()
+    found = connection.execute(statement.order_by(metrics.c.key).limit(size + 1)).all()
     page = v1.ListRunMetricsResponse()
     budget = LARGEST_BYTES
     for before, row in zip([None, *found], found, strict=False):
@@ -100,7 +100,9 @@ def run_metrics(rows: sa.Connection, run: int, size: int, token: str) -> v1.List
     return page
 
 
-def logged_model_metrics(rows: sa.Connection, model: int, size: int, token: str) -> v1.ListLoggedModelMetricsResponse:
+def logged_model_metrics(
+    connection: sa.Connection, model: int, size: int, token: str
+) -> v1.ListLoggedModelMetricsResponse:
     """Read a page of a logged model's metrics, by name, run and dataset. Raises `Rejected` INVALID_PAGE."""
     order = MODEL_METRIC_KEY
     statement = sa.select(model_metrics, runs.c.run_id).join(runs, runs.c.run == model_metrics.c.run)
@@ -108,7 +110,7 @@ def logged_model_metrics(rows: sa.Connection, model: int, size: int, token: str)
     if key := key_of(token, str, int, str, str):
         statement = statement.where(sa.tuple_(*order) > sa.tuple_(*key))
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = rows.execute(statement.order_by(*order).limit(size + 1)).all()
+    found = connection.execute(statement.order_by(*order).limit(size + 1)).all()
     page = v1.ListLoggedModelMetricsResponse()
     budget = LARGEST_BYTES
     for before, row in zip([None, *found], found, strict=False):

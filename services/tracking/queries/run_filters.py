@@ -77,21 +77,21 @@ class Condition:
     exact: bool = True
 
 
-def condition(rows: sa.Connection, how: Comparison, scope: Scope) -> Condition:
+def condition(connection: sa.Connection, how: Comparison, scope: Scope) -> Condition:
     """A comparison as a condition on runs."""
     match how.field:
         case "metrics":
             return _metric(how, scope)
         case "params":
-            return _label(rows, params, how)
+            return _label(connection, params, how)
         case "tags":
-            return _tag(rows, how)
+            return _tag(connection, how)
         case "start_time" | "end_time":
             return _time(how, scope)
         case "datasets.name" | "datasets.digest" | "datasets.context":
-            return _dataset(rows, how)
+            return _dataset(connection, how)
         case _:
-            return _text(rows, how, scope)
+            return _text(connection, how, scope)
 
 
 def _metric(how: Comparison, scope: Scope) -> Condition:
@@ -107,8 +107,8 @@ def _time(how: Comparison, scope: Scope) -> Condition:
     return Condition(within, None if how.operator == "!=" else among)
 
 
-def _label(rows: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
-    where = compared_tag(rows, table, [table.c.run == runs.c.run], how)
+def _label(connection: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
+    where = compared_tag(connection, table, [table.c.run == runs.c.run], how)
     named = sa.select(table.c.run).where(table.c.key == how.key)
     match how.operator, how.value:
         case "IS NOT NULL", _:
@@ -123,19 +123,19 @@ def _label(rows: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
     return Condition(where, among, exact=all(len(text) < HEAD_CHARACTERS for text in texts))
 
 
-def _tag(rows: sa.Connection, how: Comparison) -> Condition:
+def _tag(connection: sa.Connection, how: Comparison) -> Condition:
     column = _TAGS_IN_COLUMNS.get(how.key)
     if column is None:
-        return _label(rows, tags, how)
+        return _label(connection, tags, how)
     if how.operator == "IS NULL":
         return Condition(column == "")
     there = column != ""
-    return Condition(there if how.operator == "IS NOT NULL" else sa.and_(there, compared(rows, column, how)))
+    return Condition(there if how.operator == "IS NOT NULL" else sa.and_(there, compared(connection, column, how)))
 
 
-def _text(rows: sa.Connection, how: Comparison, scope: Scope) -> Condition:
+def _text(connection: sa.Connection, how: Comparison, scope: Scope) -> Condition:
     named = how.operator in {"=", "IN"}
-    where = _status(how) if how.field == "status" and named else compared(rows, _TEXTS[how.field], how)
+    where = _status(how) if how.field == "status" and named else compared(connection, _TEXTS[how.field], how)
     if not named or how.value == "" or how.field not in _INDEXED:
         return Condition(where)
     found = sa.select(runs.c.run).where(where)
@@ -147,9 +147,9 @@ def _status(how: Comparison) -> sa.ColumnElement[bool]:
     return runs.c.status.in_([number for number, name in STATUSES.items() if name in texts])
 
 
-def _dataset(rows: sa.Connection, how: Comparison) -> Condition:
+def _dataset(connection: sa.Connection, how: Comparison) -> Condition:
     column = inputs.c[how.field.removeprefix("datasets.")]
-    within = compared(rows, column, how)
+    within = compared(connection, column, how)
     if column is inputs.c.context:
         within = sa.and_(column != "", within)
     where = sa.select(sa.literal(1)).select_from(inputs).where(inputs.c.run == runs.c.run, within).exists()

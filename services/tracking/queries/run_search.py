@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.projections.statements import answer
+from eventstore import answer
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Order, parse_filter, parse_order
 from services.listings.keyset import behind, listing_key, ordered
@@ -35,12 +35,12 @@ _TO_WALK, _TO_GATHER = (
 )
 
 
-def _plan(rows: sa.Connection, how: sa.Select[Any]) -> None:
-    if rows.dialect.name == "postgresql":
-        answer(rows, how)
+def _plan(connection: sa.Connection, how: sa.Select[Any]) -> None:
+    if connection.dialect.name == "postgresql":
+        answer(connection, how)
 
 
-def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
+def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
     """The keys of the first runs of a page, each of which ends with the run's number; `wanted` if there are so many.
 
     Raises:
@@ -49,11 +49,11 @@ def run_keys(rows: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> S
     comparisons = parse_filter(request.filter, RUN_FIELDS)
     orders = parse_order(request.order_by, RUN_ORDERS) or (_NEWEST,)
     after = listing_key(request, *kinds_of(orders))
-    scope = scope_of(rows, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
-    conditions = [(how, condition(rows, how, scope)) for how in comparisons]
-    asked = _Asked(rows, orders, scope, _ALIVE.get(request.lifecycle, _LIVES), conditions, after, wanted)
+    scope = scope_of(connection, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
+    conditions = [(how, condition(connection, how, scope)) for how in comparisons]
+    asked = _Asked(connection, orders, scope, _ALIVE.get(request.lifecycle, _LIVES), conditions, after, wanted)
     way = way_of(orders[0], comparisons)
-    _plan(rows, _TO_WALK)
+    _plan(connection, _TO_WALK)
     if way and (len(orders) == 1 or scope.few):
         return _walked(asked, way)
     return _gathered(asked, _rarest(asked, _RARE))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from eventstore.errors import Kind, Rejected
+from eventstore import Kind, Rejected
 from rollforward import v1
 from services.listings.keyset import asked_by
 from services.listings.pages import cut, page_size
@@ -17,31 +17,31 @@ from services.tracking.queries.listings import page_of_experiments, page_of_mode
 from services.tracking.queries.run_search import run_keys
 
 
-def run_number(rows: sa.Connection, run_id: str) -> int:
+def run_number(connection: sa.Connection, run_id: str) -> int:
     """The number that rows know a run by. Raises `Rejected` RUN_NOT_FOUND."""
-    found: int | None = rows.scalar(sa.select(runs.c.run).where(runs.c.run_id == run_id))
+    found: int | None = connection.scalar(sa.select(runs.c.run).where(runs.c.run_id == run_id))
     if found is None:
         raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:500]!r}", run_id=run_id[:500])
     return found
 
 
-def run(rows: sa.Connection, run_id: str, *, with_metrics: bool = True) -> v1.Run:
+def run(connection: sa.Connection, run_id: str, *, with_metrics: bool = True) -> v1.Run:
     """One run. Raises `Rejected` RUN_NOT_FOUND."""
-    return next(views.runs_of(rows, [run_number(rows, run_id)], with_metrics=with_metrics))
+    return next(views.runs_of(connection, [run_number(connection, run_id)], with_metrics=with_metrics))
 
 
-def run_metrics(rows: sa.Connection, request: v1.ListRunMetricsRequest) -> v1.ListRunMetricsResponse:
+def run_metrics(connection: sa.Connection, request: v1.ListRunMetricsRequest) -> v1.ListRunMetricsResponse:
     """A page of a run's metrics. Raises `Rejected` RUN_NOT_FOUND or INVALID_PAGE."""
-    run = run_number(rows, request.run_id)
-    return metric_pages.run_metrics(rows, run, request.page_size, request.page_token)
+    run = run_number(connection, request.run_id)
+    return metric_pages.run_metrics(connection, run, request.page_size, request.page_token)
 
 
-def runs_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
+def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
     """The runs of these numbers, in that order."""
-    return list(views.runs_of(rows, numbers))
+    return list(views.runs_of(connection, numbers))
 
 
-def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Experiment:
+def experiment(connection: sa.Connection, request: v1.GetExperimentRequest) -> v1.Experiment:
     """One experiment; of a name, the one that has it, else the last one that was deleted with it.
 
     Raises:
@@ -49,62 +49,62 @@ def experiment(rows: sa.Connection, request: v1.GetExperimentRequest) -> v1.Expe
     """
     if request.WhichOneof("by") == "name":
         named = sa.select(experiments.c.number).where(experiments.c.name == request.name)
-        number = rows.scalar(named.order_by(experiments.c.deleted, experiments.c.updated_at.desc()).limit(1))
+        number = connection.scalar(named.order_by(experiments.c.deleted, experiments.c.updated_at.desc()).limit(1))
         if number is None:
             raise no_experiment(request.name)
     else:
-        number = experiment_number(rows, request.experiment_id)
-    return views.experiments_of(rows, [number])[0]
+        number = experiment_number(connection, request.experiment_id)
+    return views.experiments_of(connection, [number])[0]
 
 
-def model_number(rows: sa.Connection, model_id: str) -> int:
+def model_number(connection: sa.Connection, model_id: str) -> int:
     """The number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
-    number: int | None = rows.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
+    number: int | None = connection.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
     if number is None:
         words = f"no logged model {model_id[:500]!r}"
         raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", words, model_id=model_id[:500])
     return number
 
 
-def logged_model(rows: sa.Connection, model_id: str) -> v1.LoggedModel:
+def logged_model(connection: sa.Connection, model_id: str) -> v1.LoggedModel:
     """One logged model. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
-    return next(views.models_of(rows, [model_number(rows, model_id)]))
+    return next(views.models_of(connection, [model_number(connection, model_id)]))
 
 
 def logged_model_metrics(
-    rows: sa.Connection, request: v1.ListLoggedModelMetricsRequest
+    connection: sa.Connection, request: v1.ListLoggedModelMetricsRequest
 ) -> v1.ListLoggedModelMetricsResponse:
     """A page of a logged model's metrics. Raises `Rejected` LOGGED_MODEL_NOT_FOUND or INVALID_PAGE."""
-    model = model_number(rows, request.model_id)
-    return metric_pages.logged_model_metrics(rows, model, request.page_size, request.page_token)
+    model = model_number(connection, request.model_id)
+    return metric_pages.logged_model_metrics(connection, model, request.page_size, request.page_token)
 
 
-def list_experiments(rows: sa.Connection, request: v1.ListExperimentsRequest) -> v1.ListExperimentsResponse:
+def list_experiments(connection: sa.Connection, request: v1.ListExperimentsRequest) -> v1.ListExperimentsResponse:
     """A page of experiments. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
-    page, token = page_of_experiments(rows, request)
+    page, token = page_of_experiments(connection, request)
     return v1.ListExperimentsResponse(experiments=page, next_page_token=token)
 
 
-def list_logged_models(rows: sa.Connection, request: v1.ListLoggedModelsRequest) -> v1.ListLoggedModelsResponse:
+def list_logged_models(connection: sa.Connection, request: v1.ListLoggedModelsRequest) -> v1.ListLoggedModelsResponse:
     """A page of logged models.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
     """
-    page, token = page_of_models(rows, request)
+    page, token = page_of_models(connection, request)
     return v1.ListLoggedModelsResponse(models=page, next_page_token=token)
 
 
-def list_runs(rows: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsResponse:
+def list_runs(connection: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsResponse:
     """A page of runs. Raises `Rejected` INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND."""
     size = page_size(request.page_size)
-    found = run_keys(rows, request, size + 1)
+    found = run_keys(connection, request, size + 1)
     answer = v1.ListRunsResponse()
     page, answer.next_page_token = cut(
         found,
         size,
         lambda key: [asked_by(request), *key],
-        lambda keys: views.runs_of(rows, [key[-1] for key in keys], brief=request.brief, make=answer.runs.add),
+        lambda keys: views.runs_of(connection, [key[-1] for key in keys], brief=request.brief, make=answer.runs.add),
     )
     del answer.runs[len(page) :]
     return answer

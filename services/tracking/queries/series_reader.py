@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore.projections.statements import answer
+from eventstore import answer
 from services.series.columns import Points, columns_of
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import CHUNK_POINTS, chunks
@@ -66,9 +66,9 @@ class Outline:
         return (int(step[at]), int(time[at]), int(number[at])) > place
 
 
-def outline(rows: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
+def outline(connection: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
     """The outline of a series, of the chunks that may have points with steps from `low` to `high`."""
-    found = answer(rows, _OUTLINE, run=run, key=key, low=low, high=high)
+    found = answer(connection, _OUTLINE, run=run, key=key, low=low, high=high)
     columns = np.array(found, np.int64).reshape(-1, 6).T
     number, points, first_step, last_step, first_time, last_time = columns
     order = np.lexsort((number, first_time, first_step))
@@ -107,13 +107,13 @@ class Ordered:
         return self.only(order)
 
 
-def next_points(rows: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
+def next_points(connection: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
     """The next points behind a place, `count` of them or all that are left; about twice as many are in memory."""
     found, last = _NONE, None
     todo = series.behind(after) if after else np.arange(len(series.points))
     while todo.size and not (last and series.begins_behind(int(todo[0]), last)):
         some = _AT_ONCE if last else _enough(series.points[todo], count - len(found.numbers))
-        found = _joined(found, _wanted(series, _read(rows, series, todo[:some]), after, last))
+        found = _joined(found, _wanted(series, _read(connection, series, todo[:some]), after, last))
         todo = todo[some:]
         if len(found.numbers) >= (2 * count if last else count):
             found = found.sorted().only(slice(count))
@@ -137,12 +137,12 @@ def _wanted(series: Outline, some: Ordered, after: Place | None, last: Place | N
     return some if chosen.all() else some.only(chosen)
 
 
-def _read(rows: sa.Connection, series: Outline, which: Ints) -> Ordered:
+def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
     """The points that chunks had when the outline was made: they may have grown, and pieces have become a whole."""
     wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
     numbers = {number for number, _ in wanted}
-    asked = in_one(rows.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
-    held = answer(rows, _chunks(rows.dialect.name), run=series.run, key=series.key, numbers=asked)
+    asked = in_one(connection.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
+    held = answer(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
     found = {row[0]: row for row in held}
     columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     for number, points in wanted:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore.projections.statements import Question, Row, answers
+from eventstore import Question, Row, answers
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.timestamps import timestamp
@@ -40,7 +40,7 @@ MAX_MODEL_METRICS = 20_000
 
 
 def runs_of(
-    rows: sa.Connection,
+    connection: sa.Connection,
     numbers: Sequence[int],
     *,
     brief: bool = False,
@@ -56,25 +56,25 @@ def runs_of(
         with_metrics: Whether to read their metrics.
         make: Makes a run of its fields, as where it is to stand at once.
     """
-    views = _read_runs(rows, numbers, brief=brief, with_metrics=with_metrics, make=make)
+    views = _read_runs(connection, numbers, brief=brief, with_metrics=with_metrics, make=make)
     if views is not None:
         yield from views
         return
     # Halves, read one after the other: whoever has enough does not ask for more.
     middle = len(numbers) // 2
     for half in (numbers[:middle], numbers[middle:]):
-        yield from runs_of(rows, half, make=make)
+        yield from runs_of(connection, half, make=make)
 
 
 def _read_runs(
-    rows: sa.Connection, numbers: Sequence[int], *, brief: bool, with_metrics: bool, make: Callable[..., v1.Run]
+    connection: sa.Connection, numbers: Sequence[int], *, brief: bool, with_metrics: bool, make: Callable[..., v1.Run]
 ) -> list[v1.Run] | None:
     """Runs as `runs_of` yields them; None for several that have more than MAX_METRICS together."""
-    ask = _Questions.of(rows)
+    ask = _Questions.of(connection)
     measured = ask.metrics if len(numbers) > 1 else ask.ordered_metrics
     with_metrics = with_metrics and not brief
     logged = [] if brief else [ask.run_labels, ask.lineage]
-    with _answers(rows, [ask.runs, *([measured] if with_metrics else []), *logged], numbers) as found:
+    with _answers(connection, [ask.runs, *([measured] if with_metrics else []), *logged], numbers) as found:
         known = {row[0]: row for row in next(found)}
         summaries = next(found) if with_metrics else []
         incomplete = len(summaries) > MAX_METRICS
@@ -89,19 +89,19 @@ def _read_runs(
     return list(views.values())
 
 
-def experiments_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Experiment]:
+def experiments_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Experiment]:
     """The experiments of these numbers, in that order."""
-    ask = _Questions.of(rows)
-    with _answers(rows, [ask.experiments, ask.experiment_labels], numbers) as found:
+    ask = _Questions.of(connection)
+    with _answers(connection, [ask.experiments, ask.experiment_labels], numbers) as found:
         views = {row[0]: _experiment(row) for row in next(found)}
         _add_labels(next(found), views)
     return [views[number] for number in numbers if number in views]
 
 
-def models_of(rows: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.LoggedModel]:
+def models_of(connection: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.LoggedModel]:
     """Yield the logged models of these numbers, in that order, each with as many metrics as fit an answer."""
-    ask = _Questions.of(rows)
-    with _answers(rows, [ask.models, ask.model_labels, ask.model_metrics], numbers) as found:
+    ask = _Questions.of(connection)
+    with _answers(connection, [ask.models, ask.model_labels, ask.model_metrics], numbers) as found:
         views = {row[0]: _model(row) for row in next(found)}
         _add_labels(next(found), views)
         measured = next(found)
@@ -109,7 +109,7 @@ def models_of(rows: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.Logged
     if incomplete and len(numbers) > 1:
         middle = len(numbers) // 2
         for half in (numbers[:middle], numbers[middle:]):
-            yield from models_of(rows, half)
+            yield from models_of(connection, half)
         return
     for model, metrics_of in groupby(measured[:MAX_MODEL_METRICS], lambda row: row[0]):
         add_model_metrics(views[model], metrics_of, incomplete=incomplete)
@@ -139,9 +139,9 @@ class _Questions:
         self.model_metrics = measured.limit(MAX_MODEL_METRICS + 1)
 
     @staticmethod
-    def of(rows: sa.Connection) -> _Questions:
+    def of(connection: sa.Connection) -> _Questions:
         """The questions for a database."""
-        return _statements(rows.dialect.name)
+        return _statements(connection.dialect.name)
 
     def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Question:
         """Parameters and tags, of each number in one object of JSON."""
@@ -195,9 +195,9 @@ _RUN = (
 
 
 def _answers(
-    rows: sa.Connection, questions: Sequence[Question], numbers: Sequence[int]
+    connection: sa.Connection, questions: Sequence[Question], numbers: Sequence[int]
 ) -> AbstractContextManager[Iterator[list[Row]]]:
-    return answers(rows, questions, numbers=in_one(rows.dialect.name, numbers))
+    return answers(connection, questions, numbers=in_one(connection.dialect.name, numbers))
 
 
 def _run(make: Callable[..., v1.Run], row: Row) -> v1.Run:

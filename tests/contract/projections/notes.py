@@ -43,17 +43,17 @@ class Notes:
         self.applied: list[int] = []
         self.hook = hook
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             if event.stream != EPOCH_STREAM:
-                self._write(rows, event)
+                self._write(connection, event)
 
-    def _write(self, rows: sa.Connection, event: RecordedEvent) -> None:
+    def _write(self, connection: sa.Connection, event: RecordedEvent) -> None:
         assert isinstance(event.data, StringValue)
         values = {"text": event.data.value, "position": event.position}
         change = sa.update(notes).where(notes.c.stream == event.stream)
-        if rows.execute(change.values(**values, count=notes.c.count + 1)).rowcount == 0:
-            rows.execute(sa.insert(notes).values(**values, stream=event.stream, count=1))
+        if connection.execute(change.values(**values, count=notes.c.count + 1)).rowcount == 0:
+            connection.execute(sa.insert(notes).values(**values, stream=event.stream, count=1))
         self.applied.append(event.position)
         if self.hook:
             self.hook(event)
@@ -75,8 +75,8 @@ async def write(log: EventStore, count: int, streams: int = 5, size: int = 1) ->
     return last
 
 
-def all_notes(rows: sa.Connection) -> list[Row]:
-    found = rows.execute(sa.select(notes).order_by(notes.c.stream))
+def all_notes(connection: sa.Connection) -> list[Row]:
+    found = connection.execute(sa.select(notes).order_by(notes.c.stream))
     return [(stream, text, count, position) for stream, text, count, position in found]
 
 

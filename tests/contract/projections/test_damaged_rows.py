@@ -122,7 +122,7 @@ async def _recovered(projector: Projector, log: MemoryStore) -> None:
     while projector.rows is before:
         try:
             await projector.check()
-            await projector.query(lambda rows: rows.scalar(sa.select(sa.func.count()).select_from(notes)))
+            await projector.query(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(notes)))
             await projector.query(all_notes)
             await write(log, 1)
             await projector.wait_for(await log.head())

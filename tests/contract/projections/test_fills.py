@@ -35,8 +35,8 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "FILL_EVENTS", STEP)
 
 
-def indexes(rows: sa.Connection) -> set[str | None]:
-    inspector = sa.inspect(rows)
+def indexes(connection: sa.Connection) -> set[str | None]:
+    inspector = sa.inspect(connection)
     return {index["name"] for name in inspector.get_table_names() for index in inspector.get_indexes(name)}
 
 

@@ -103,10 +103,10 @@ async def test_rows_of_a_log_that_was_rewritten_are_shown_to_nobody(location: st
 class Asks(Notes):
     """Asks the database for what it does not have, at one event."""
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        super().apply(rows, events)
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+        super().apply(connection, events)
         if any(event.position == 2 for event in events):
-            rows.execute(sa.text("SELECT nothing"))
+            connection.execute(sa.text("SELECT nothing"))
 
 
 async def test_an_event_that_the_database_refuses_is_named_too(location: str) -> None:
@@ -135,7 +135,7 @@ async def test_so_is_one_that_is_too_large_for_an_index(postgres_url: str) -> No
 async def test_a_question_that_the_database_refuses_is_not_to_be_asked_again(location: str) -> None:
     async with running(MemoryStore("asked", TYPES), location) as projector:
         with pytest.raises(sa.exc.DBAPIError):
-            await projector.query(lambda rows: rows.execute(sa.text("SELECT nothing")))
+            await projector.query(lambda connection: connection.execute(sa.text("SELECT nothing")))
 
 
 async def test_an_event_that_nobody_can_read_is_named(

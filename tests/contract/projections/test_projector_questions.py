@@ -126,10 +126,10 @@ async def test_a_time_becomes_a_position_even_if_clocks_stand_still_or_go_back(l
 
 @pytest.mark.parametrize("small", [False, True])
 async def test_what_one_question_reads_is_of_one_moment(log: JetStreamStore, location: str, small: bool) -> None:
-    def twice(rows: sa.Connection) -> tuple[list[Row], list[Row], int]:
-        first = all_notes(rows)
-        at = rows.scalar(sa.select(checkpoint.c.position))
-        return first, all_notes(rows), at or 0
+    def twice(connection: sa.Connection) -> tuple[list[Row], list[Row], int]:
+        first = all_notes(connection)
+        at = connection.scalar(sa.select(checkpoint.c.position))
+        return first, all_notes(connection), at or 0
 
     async with running(log, location) as projector:
         writing = asyncio.create_task(write(log, 100, size=2))

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from eventstore.projections.database import Database, is_refusal
-from eventstore.projections.generation import Rows
+from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
 from eventstore.projections.statements import Question, answer, answers
 from tests.contract.projections.notes import Notes, notes
@@ -46,15 +46,15 @@ class Things(Notes):
 
 
 @pytest.fixture
-def rows(location: str) -> Iterator[Rows]:
+def rows(location: str) -> Iterator[Generation]:
     with closing(Generations(Things(), Database(location)).fresh()) as rows:
         with rows.writing() as connection:
             connection.execute(sa.insert(things), [dict(zip(things.c.keys(), one, strict=True)) for one in THINGS])
         yield rows
 
 
-def test_what_is_answered_is_what_is_there(rows: Rows) -> None:
-    with rows.transaction() as connection:
+def test_what_is_answered_is_what_is_there(generation: Generation) -> None:
+    with generation.transaction() as connection:
         assert answer(connection, ALL) == sorted(THINGS)
         assert answer(connection, ONE, id=7) == [("seven", "100%")]
         assert answer(connection, ONE, id=8) == []
@@ -78,18 +78,18 @@ def test_all_answers_are_of_one_moment(location: str) -> None:
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_what_makes_no_sense_is_refused(rows: Rows, at: int) -> None:
+def test_what_makes_no_sense_is_refused(generation: Generation, at: int) -> None:
     asked: list[Question] = [ALL, ALL]
     asked.insert(at, NOTHING)
-    with pytest.raises(sa.exc.DBAPIError) as caught, rows.transaction() as some, answers(some, asked) as found:
+    with pytest.raises(sa.exc.DBAPIError) as caught, generation.transaction() as some, answers(some, asked) as found:
         list(found)
     assert is_refusal(caught.value)
-    with rows.transaction() as connection:
+    with generation.transaction() as connection:
         assert answer(connection, ALL) == sorted(THINGS)
 
 
-def test_an_error_of_who_asks_leaves_the_connection_as_it_was(rows: Rows) -> None:
-    with rows.transaction() as connection:
+def test_an_error_of_who_asks_leaves_the_connection_as_it_was(generation: Generation) -> None:
+    with generation.transaction() as connection:
         with pytest.raises(ZeroDivisionError), answers(connection, [ALL, ALL, ALL]) as found:
             assert len(next(found)) / 0
         assert answer(connection, ALL) == sorted(THINGS)
@@ -112,8 +112,8 @@ def test_connections_that_were_cut_while_nobody_asked_are_made_anew(postgres_url
             _cut(postgres_url)
 
 
-def _cut_while_asking(rows: Rows, postgres_url: str) -> None:
-    with rows.transaction() as connection, answers(connection, [NOTED] * 3) as found:
+def _cut_while_asking(generation: Generation, postgres_url: str) -> None:
+    with generation.transaction() as connection, answers(connection, [NOTED] * 3) as found:
         next(found)
         _cut(postgres_url)
         list(found)

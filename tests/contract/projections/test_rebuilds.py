@@ -180,8 +180,8 @@ async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> No
     log = MemoryStore("long", TYPES)
     asked, go_on = threading.Event(), threading.Event()
 
-    def ask_for_long(rows: sa.Connection) -> list[Row]:
-        found = all_notes(rows)
+    def ask_for_long(connection: sa.Connection) -> list[Row]:
+        found = all_notes(connection)
         asked.set()
         assert go_on.wait(scaled(30))
         return found

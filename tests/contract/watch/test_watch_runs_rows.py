@@ -79,10 +79,10 @@ class Late(TrackingProjection):
         self.may_apply = threading.Event()
         self.may_apply.set()
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """Waits until it may."""
         assert self.may_apply.wait(scaled(20))
-        super().apply(rows, events)
+        super().apply(connection, events)
 
 
 def watching(
@@ -231,11 +231,11 @@ def test_a_snapshot_that_nobody_waits_for_any_more_is_not_finished(
     shown, may_go_on = threading.Semaphore(0), threading.Event()
     read = []
 
-    def runs_of(rows: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
+    def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
         read.append(numbers)
         shown.release()
         assert may_go_on.wait(scaled(20))
-        return queries.runs_of(rows, numbers)
+        return queries.runs_of(connection, numbers)
 
     monkeypatch.setattr(watch, "runs_of", runs_of)
 

@@ -35,12 +35,12 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryRow
 
 
 def test_every_alias_at_every_position(story: Story) -> None:
-    def answers(rows: sa.Connection) -> None:
+    def answers(connection: sa.Connection) -> None:
         for position in range(story.rows.position + 1):
             for origin in MODELS:
                 for alias in ALIASES:
                     past = [one for one in story.of(origin, alias) if one.revision <= position]
-                    found = aliases.assignment(rows, story.names[origin], alias, position)
+                    found = aliases.assignment(connection, story.names[origin], alias, position)
                     expected = (past[0].after, past[0].revision) if past else (0, 0)
                     assert (found.version, found.revision) == expected
                     assert found.model == story.names[origin]
@@ -49,21 +49,21 @@ def test_every_alias_at_every_position(story: Story) -> None:
 
 
 def test_resolving_now_and_then_names_position_and_time(story: Story) -> None:
-    def answers(rows: sa.Connection) -> None:
+    def answers(connection: sa.Connection) -> None:
         for origin, alias in story.aliases():
             for position in (None, 30, 60, story.rows.position):
                 past = [one for one in story.of(origin, alias) if position is None or one.revision <= position]
                 if past and past[0].after:
-                    found = aliases.resolve(rows, story.names[origin], alias, position)
+                    found = aliases.resolve(connection, story.names[origin], alias, position)
                     assert (found.alias.version, found.alias.revision) == (past[0].after, past[0].revision)
                     assert found.alias.digest == digest(past[0].after)
                     assert found.position == (story.rows.position if position is None else position)
                     assert BEGAN <= found.time.ToNanoseconds() <= BEGAN + story.rows.appends * SECOND
                 else:
                     with pytest.raises(Rejected) as refused:
-                        aliases.resolve(rows, story.names[origin], alias, position)
+                        aliases.resolve(connection, story.names[origin], alias, position)
                     assert refused.value.reason == "ALIAS_NOT_FOUND"
-        now = [aliases.resolve(rows, "c1", alias) for alias in ALIASES if story.held("c1", alias)]
+        now = [aliases.resolve(connection, "c1", alias) for alias in ALIASES if story.held("c1", alias)]
         assert {one.time.ToNanoseconds() for one in now} == {BEGAN + (story.rows.appends - 1) * SECOND}
 
     story.rows.ask(answers)
@@ -90,7 +90,7 @@ def test_a_model_that_is_not_called_so_is_refused(story: Story, model: str, reas
 def test_all_aliases_as_of_a_position(story: Story, position: int | None, model: str) -> None:
     def page(token: str) -> tuple[list[v1.Alias], str]:
         request = v1.ResolveAliasesRequest(model=model, page_size=2, page_token=token)
-        found = story.rows.ask(lambda rows: aliases.resolve_aliases(rows, request, position))
+        found = story.rows.ask(lambda connection: aliases.resolve_aliases(connection, request, position))
         assert found.position == (story.rows.position if position is None else position)
         return list(found.aliases), found.next_page_token
 
@@ -143,7 +143,7 @@ def test_history_by_every_condition(story: Story, asked: v1.ListAliasHistoryRequ
     def page(token: str) -> tuple[list[int], str]:
         request = v1.ListAliasHistoryRequest(page_size=7, page_token=token)
         request.MergeFrom(asked)
-        found = story.rows.ask(lambda rows: aliases.list_history(rows, request))
+        found = story.rows.ask(lambda connection: aliases.list_history(connection, request))
         return [change.position for change in found.changes], found.next_page_token
 
     def matches(one: Change) -> bool:
@@ -162,7 +162,7 @@ def test_history_by_every_condition(story: Story, asked: v1.ListAliasHistoryRequ
 
 def test_a_change_keeps_the_name_that_its_model_had(story: Story) -> None:
     request = v1.ListAliasHistoryRequest(model="a40", page_size=1000)
-    found = story.rows.ask(lambda rows: aliases.list_history(rows, request))
+    found = story.rows.ask(lambda connection: aliases.list_history(connection, request))
     assert {change.model for change in found.changes} == {"a", "a20", "a40"}
 
 
@@ -180,7 +180,7 @@ def test_intervals(story: Story, since: int | None, until: int | None) -> None:
             page_size=2,
             page_token=token,
         )
-        found = story.rows.ask(lambda rows: aliases.list_intervals(rows, request, now))
+        found = story.rows.ask(lambda connection: aliases.list_intervals(connection, request, now))
         told = [
             (one.began.position, one.ended.position if one.HasField("ended") else 0, one.duration.ToNanoseconds())
             for one in found.intervals
@@ -203,7 +203,7 @@ def test_intervals(story: Story, since: int | None, until: int | None) -> None:
 def test_an_alias_that_was_never_set_has_no_intervals(story: Story) -> None:
     request = v1.ListAliasIntervalsRequest(model="c1", alias="nobody")
     with pytest.raises(Rejected) as refused:
-        story.rows.ask(lambda rows: aliases.list_intervals(rows, request, 0))
+        story.rows.ask(lambda connection: aliases.list_intervals(connection, request, 0))
     assert refused.value.reason == "ALIAS_NOT_FOUND"
 
 
@@ -212,7 +212,7 @@ def test_an_alias_that_was_never_set_has_no_intervals(story: Story) -> None:
     [("", "", {}), ("a40", "", {}), ("a", "champion", {}), ("", "prod-eu", {"team": "risk"}), ("nobody", "", {})],
 )
 def test_snapshots(story: Story, model: str, alias: str, tags: dict[str, str]) -> None:
-    found, position = story.rows.ask(lambda rows: aliases.snapshot(rows, model, alias, tags))
+    found, position = story.rows.ask(lambda connection: aliases.snapshot(connection, model, alias, tags))
     assert position == story.rows.position
     expected = {
         (story.names[origin], name, story.held(origin, name))

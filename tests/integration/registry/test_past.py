@@ -38,7 +38,7 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryRow
 )
 @pytest.mark.parametrize("alias", ["*", "prod-*", "champion", "prod-[!u]*"])
 def test_what_patterns_take_in(story: Story, pattern: str, alias: str) -> None:
-    found = story.rows.ask(lambda rows: rollback.assignments_in(rows, pattern, alias))
+    found = story.rows.ask(lambda connection: rollback.assignments_in(connection, pattern, alias))
     expected = [
         (origin, story.names[origin], name, story.held(origin, name), story.of(origin, name)[0].revision)
         for origin, name in sorted(story.aliases(), key=lambda key: (story.names[key[0]], key[1]))
@@ -67,7 +67,7 @@ def test_an_append_expects_the_last_event_of_its_stream(rows: RegistryRows) -> N
 
 def test_what_held_before(story: Story) -> None:
     keys = story.aliases()
-    found = story.rows.ask(lambda rows: rollback.previous_holders(rows, keys))
+    found = story.rows.ask(lambda connection: rollback.previous_holders(connection, keys))
     for key in keys:
         now = story.held(*key)
         before = next((one for one in story.of(*key) if one.after not in {0, now}), None)
@@ -77,7 +77,7 @@ def test_what_held_before(story: Story) -> None:
 @pytest.mark.parametrize("position", [0, 13, 31, 60, 10_000])
 def test_assignments_at(story: Story, position: int) -> None:
     keys = story.aliases()
-    found = story.rows.ask(lambda rows: rollback.assignments_at(rows, keys, position))
+    found = story.rows.ask(lambda connection: rollback.assignments_at(connection, keys, position))
     expected = {key: next((one.position for one in story.of(*key) if one.revision <= position), None) for key in keys}
     assert {key: change.position for key, change in found.items()} == {
         key: at for key, at in expected.items() if at is not None

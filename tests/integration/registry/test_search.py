@@ -126,10 +126,10 @@ def test_deleted_models_come_when_they_are_asked_for(own_models: RegistryRows) -
     own_models.append(v1.ModelDeleted(model="iris"))
     assert "iris" not in names(own_models)
     assert "iris" in names(own_models, show_deleted=True)
-    assert own_models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
+    assert own_models.ask(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
     own_models.append(v1.ModelRestored(model="iris"))
     assert "iris" in names(own_models)
-    assert not own_models.ask(lambda rows: queries.model(rows, "iris")).HasField("deleted_at")
+    assert not own_models.ask(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
 
 
 def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_ones(own_models: RegistryRows) -> None:
@@ -137,11 +137,11 @@ def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_o
     own_models.move("iris", "champion", 1)
     own_models.rename("iris", "flowers")
     revision = own_models.rename("flowers", "plants")
-    found = own_models.ask(lambda rows: queries.model(rows, "plants"))
+    found = own_models.ask(lambda connection: queries.model(connection, "plants"))
     assert (found.name, list(found.former_names)) == ("plants", ["iris", "flowers"])
     assert (found.revision, found.latest_version) == (revision, 1)
     assert [(alias.model, alias.alias, alias.version) for alias in found.aliases] == [("plants", "champion", 1)]
-    assert own_models.ask(lambda rows: queries.version(rows, "plants", 1)).model == "plants"
+    assert own_models.ask(lambda connection: queries.version(connection, "plants", 1)).model == "plants"
     for former in ("iris", "flowers"):
         with pytest.raises(Rejected) as refused:
             own_models.ask(lambda rows, former=former: queries.model(rows, former))  # type: ignore[misc]
@@ -153,7 +153,7 @@ def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_o
 
 def test_a_model_that_never_was_is_not_found(models: RegistryRows) -> None:
     with pytest.raises(Rejected) as refused:
-        models.ask(lambda rows: queries.model(rows, "nobody"))
+        models.ask(lambda connection: queries.model(connection, "nobody"))
     assert refused.value.reason == "MODEL_NOT_FOUND"
 
 
@@ -164,7 +164,10 @@ def test_tags_are_set_changed_and_removed(own_models: RegistryRows) -> None:
         v1.TagChange(key="new", to_value=""),
     ]
     own_models.append(v1.ModelTagsChanged(model="fraud-eu", changes=changes))
-    assert dict(own_models.ask(lambda rows: queries.model(rows, "fraud-eu")).tags) == {"team": "fraud", "new": ""}
+    assert dict(own_models.ask(lambda connection: queries.model(connection, "fraud-eu")).tags) == {
+        "team": "fraud",
+        "new": "",
+    }
     assert names(own_models, "tags.team = 'fraud'") == names(own_models, "tags.new = ''") == ["fraud-eu"]
 
 
@@ -204,7 +207,7 @@ def test_a_walk_misses_no_model_while_others_are_written(rows: RegistryRows, ord
 def test_a_token_is_of_its_own_listing_only(models: RegistryRows) -> None:
     def page(**asked: object) -> v1.ListModelsResponse:
         request = v1.ListModelsRequest(page_size=2, **asked)  # type: ignore[arg-type]
-        return models.ask(lambda rows: queries.list_models(rows, request))
+        return models.ask(lambda connection: queries.list_models(connection, request))
 
     token = page().next_page_token
     assert page(page_token=token).models
@@ -279,13 +282,13 @@ def test_versions_of_one_model(own_versions: RegistryRows) -> None:
 
 
 def test_a_version_as_it_became(own_versions: RegistryRows) -> None:
-    before = own_versions.ask(lambda rows: queries.version(rows, "fraud", 2))
+    before = own_versions.ask(lambda connection: queries.version(connection, "fraud", 2))
     assert (list(before.aliases), before.status) == (["champion", "prod-eu"], v1.VERSION_STATUS_READY)
     own_versions.append(v1.VersionDescribed(model="fraud", version=2, to_description="Better."))
     changes = [v1.TagChange(key="note", from_value="x"), v1.TagChange(key="team", from_value="risk", to_value="all")]
     own_versions.append(v1.VersionTagsChanged(model="fraud", version=2, changes=changes))
     own_versions.append(v1.VersionDeleted(model="fraud", version=2))
-    after = own_versions.ask(lambda rows: queries.version(rows, "fraud", 2))
+    after = own_versions.ask(lambda connection: queries.version(connection, "fraud", 2))
     assert (after.description, dict(after.tags)) == ("Better.", {"team": "all"})
     assert after.deleted_at == after.updated_at
     assert after.updated_at.ToNanoseconds() > before.updated_at.ToNanoseconds()
@@ -303,7 +306,7 @@ def test_versions_of_a_deleted_model_come_only_with_it(own_versions: RegistryRow
 
 def test_a_version_that_never_was_is_not_found(versions: RegistryRows) -> None:
     with pytest.raises(Rejected) as refused:
-        versions.ask(lambda rows: queries.version(rows, "fraud", 4))
+        versions.ask(lambda connection: queries.version(connection, "fraud", 4))
     assert refused.value.reason == "VERSION_NOT_FOUND"
 
 
@@ -317,7 +320,7 @@ def test_a_version_that_never_was_is_not_found(versions: RegistryRows) -> None:
 )
 def test_what_no_model_has_is_refused(models: RegistryRows, asked: v1.ListModelsRequest, reason: str) -> None:
     with pytest.raises(Rejected) as refused:
-        models.ask(lambda rows: queries.list_models(rows, asked))
+        models.ask(lambda connection: queries.list_models(connection, asked))
     assert refused.value.reason == reason
 
 

@@ -89,7 +89,7 @@ class Tracking:
     def page(self, run_id: str, key: str, size: int = 0, token: str = "") -> v1.ListMetricPointsResponse:
         """A page of a metric's points."""
         request = v1.ListMetricPointsRequest(run_id=run_id, key=key, page_size=size, page_token=token)
-        return self.do(self.rows.query(lambda rows: statements.page(rows, request)))
+        return self.do(self.rows.query(lambda connection: statements.page(connection, request)))
 
     def intervals(self, run_ids: Sequence[str], keys: Sequence[str], **how: Any) -> list[v1.GetMetricIntervalsResponse]:
         """Metrics in intervals."""
@@ -392,5 +392,7 @@ def test_points_that_are_no_numbers_leave_the_least_and_the_greatest_as_they_are
     for points in ([(0, 0, NAN)], numbers, [(0, 0, NAN)]):  # the last one is a piece of its own
         system.log(run_id, "loss", points)
     statement = sa.select(metrics.c.least, metrics.c.greatest, metrics.c.points).join(runs, runs.c.run == metrics.c.run)
-    found = system.do(system.rows.query(lambda rows: rows.execute(statement.where(runs.c.run_id == run_id)).one()))
+    found = system.do(
+        system.rows.query(lambda connection: connection.execute(statement.where(runs.c.run_id == run_id)).one())
+    )
     assert tuple(found) == (1.0, PIECE_POINTS - 1, PIECE_POINTS + 1)

@@ -229,7 +229,7 @@ def test_several_experiments_are_merged(runs: TrackingRows) -> None:
 
 def test_the_experiment_of_the_older_field_counts_as_one_of_many(runs: TrackingRows) -> None:
     request = v1.ListRunsRequest(experiment_id="2", experiment_ids=["2"])
-    assert [run.name for run in runs.ask(lambda rows: queries.list_runs(rows, request)).runs] == ["z"]
+    assert [run.name for run in runs.ask(lambda connection: queries.list_runs(connection, request)).runs] == ["z"]
 
 
 @pytest.mark.parametrize(
@@ -261,16 +261,16 @@ def test_as_many_comparisons_as_a_filter_may_have(runs: TrackingRows) -> None:
 def test_what_one_question_lists_is_of_one_moment(own: TrackingRows) -> None:
     request = v1.ListRunsRequest(experiment_ids=["1"], order_by="metrics.acc DESC")
 
-    def twice(rows: sa.Connection) -> list[v1.ListRunsResponse]:
-        first = queries.list_runs(rows, request)
+    def twice(connection: sa.Connection) -> list[v1.ListRunsResponse]:
+        first = queries.list_runs(connection, request)
         own.log(f"{5:032x}", {"acc": 2.0}, lr="9")
         own.tag(f"{1:032x}", {"team": "other"})
         own.run("1", name="f")
-        return [first, queries.list_runs(rows, request)]
+        return [first, queries.list_runs(connection, request)]
 
     first, second = own.ask(twice)
     assert first == second
-    later = own.ask(lambda rows: queries.list_runs(rows, request))
+    later = own.ask(lambda connection: queries.list_runs(connection, request))
     assert "".join(run.name for run in later.runs) == "edbacf"
     assert later.runs[0].params == {"lr": "9"}
     assert later.runs[3].tags["team"] == "other"
@@ -287,7 +287,7 @@ def test_what_is_deleted_is_shown_when_it_is_asked_for(own: TrackingRows) -> Non
     assert names(own, experiments=()) == "z"
     assert names(own, lifecycle=v1.LIFECYCLE_DELETED) == "edbca"
     assert names(own, lifecycle=v1.LIFECYCLE_DELETED, experiments=()) == "edbca"
-    assert all(run.deleted for run in own.ask(lambda rows: queries.runs_of(rows, [run_number(own, "a")])))
+    assert all(run.deleted for run in own.ask(lambda connection: queries.runs_of(connection, [run_number(own, "a")])))
     own.append(v1.ExperimentRestored(experiment_id="1"))
     assert names(own) == "edca"
 
@@ -300,7 +300,7 @@ def run_number(rows: TrackingRows, name: str) -> int:
 
 def test_runs_come_in_the_order_of_their_numbers(runs: TrackingRows) -> None:
     numbers = [run_number(runs, name) for name in "cab"]
-    assert [run.name for run in runs.ask(lambda rows: queries.runs_of(rows, numbers))] == ["c", "a", "b"]
+    assert [run.name for run in runs.ask(lambda connection: queries.runs_of(connection, numbers))] == ["c", "a", "b"]
 
 
 def test_runs_with_more_metrics_than_are_read_at_once(rows: TrackingRows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +331,7 @@ def test_runs_with_more_metrics_than_are_read_at_once(rows: TrackingRows, monkey
 
 
 def test_a_run_is_shown_with_all_that_it_logged(runs: TrackingRows) -> None:
-    found = runs.ask(lambda rows: queries.run(rows, f"{1:032x}"))
+    found = runs.ask(lambda connection: queries.run(connection, f"{1:032x}"))
     assert (found.name, found.experiment_id, found.actor) == ("a", "1", "Ada")
     assert (found.status, found.end_time.nanos) == (v1.RUN_STATUS_FINISHED, 999_999)
     assert dict(found.params) == {"lr": "0.1", "long": LONG + "a"}
@@ -340,12 +340,12 @@ def test_a_run_is_shown_with_all_that_it_logged(runs: TrackingRows) -> None:
     assert [one.dataset.name for one in found.inputs] == ["digits", "iris"]
     assert [(one.model_id, one.step) for one in found.outputs] == [("m-2", 7)]
     assert [(one.path, one.size_bytes, one.file_count) for one in found.artifacts] == [("m", 5, 2)]
-    assert math.isnan(runs.ask(lambda rows: queries.run(rows, f"{3:032x}")).metrics["acc"].last)
+    assert math.isnan(runs.ask(lambda connection: queries.run(connection, f"{3:032x}")).metrics["acc"].last)
 
 
 def test_brief_runs_are_without_what_they_logged(runs: TrackingRows) -> None:
     request = v1.ListRunsRequest(filter="run_name = 'a'", brief=True)
-    (found,) = runs.ask(lambda rows: queries.list_runs(rows, request)).runs
+    (found,) = runs.ask(lambda connection: queries.list_runs(connection, request)).runs
     assert found.name == "a"
     assert not any((found.params, found.tags, found.metrics, found.artifacts, found.inputs, found.outputs))
 
@@ -381,11 +381,11 @@ def test_new_runs_make_no_page_skip_or_repeat_one(own: TrackingRows) -> None:
 )
 def test_a_token_is_of_one_listing(runs: TrackingRows, other: v1.ListRunsRequest) -> None:
     request = v1.ListRunsRequest(experiment_id="1", order_by="metrics.acc DESC", page_size=1)
-    token = runs.ask(lambda rows: queries.list_runs(rows, request)).next_page_token
+    token = runs.ask(lambda connection: queries.list_runs(connection, request)).next_page_token
     for page_token in (token, "x", token[:-4]):
         other.page_token = page_token
         with pytest.raises(Rejected) as refused:
-            runs.ask(lambda rows: queries.list_runs(rows, other))
+            runs.ask(lambda connection: queries.list_runs(connection, other))
         assert refused.value.reason == "INVALID_PAGE"
 
 

@@ -57,7 +57,7 @@ class Nothing:
     version = 1
     tables = sa.MetaData()
 
-    def apply(self, rows: sa.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         """The kernel keeps the index of requests itself."""
 
 

@@ -6,7 +6,7 @@ import nats.errors
 import pytest
 from nats.js.errors import APIError, BadRequestError, NoStreamResponseError, ServiceUnavailableError
 
-from eventstore.jetstream.error_text import NO_STREAM_RESPONSE, describe
+from eventstore.jetstream.error_messages import NO_STREAM_RESPONSE, describe
 from eventstore.jetstream.publishing import AnswerLost
 
 

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from eventstore.error_text import error_text
+from eventstore.error_messages import error_text
 from eventstore.errors import Kind, LogLost, Loss, Rejected, StoreUnavailable
 from eventstore.event import KnownPosition
 from services.failures import report

@@ -274,24 +274,24 @@ import resource, sys
 from pathlib import Path
 from rollforward._journal import records
 from rollforward._journal.directory import Head, Journal
-from rollforward._journal.segment_writer import Strand
+from rollforward._journal.segment_writer import SegmentLog
 
 said = []
 journal = Journal.create(Head("0" * 32, "localhost:1", "a"), Path(sys.argv[1]))
-strand = Strand(journal, complain=said.append)
+segment_log = SegmentLog(journal, complain=said.append)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-kept = sum(strand.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(1000))
+kept = sum(segment_log.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(1000))
 assert kept == 1000, kept
 assert len(said) == 1, said
 size = journal.size()
 assert size <= 10_000
-strand._again = 0.0
-first = strand.take_memory(100)
+segment_log._again = 0.0
+first = segment_log.take_memory(100)
 assert len(first) <= 100
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-strand._again = 0.0
-strand.recover()
-assert strand.append_points(records.framed_point(1000, 0, 1000.0, b"loss"), 1)
+segment_log._again = 0.0
+segment_log.recover()
+assert segment_log.append_points(records.framed_point(1000, 0, 1000.0, b"loss"), 1)
 print(journal.folder, len(list(records.frames(first))))
 """
 

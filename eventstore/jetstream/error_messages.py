@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nats.js.errors import APIError, NoStreamResponseError
 
-from eventstore.error_text import error_text, kind_of
+from eventstore.error_messages import error_text, kind_of
 
 NO_STREAM_RESPONSE = "no server has the stream (it has no leader, or JetStream is starting)"
 
