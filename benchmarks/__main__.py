@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, report
-from benchmarks.bench import Bench
-from benchmarks.figures import Figure
+from benchmarks.harness import machine, report
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.figures import Figure
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.registry import flaky, moves, outage, past, resolves, rollback, watch
-from benchmarks.scene import Options, Scene
 from benchmarks.systems.names import ALL, PEERS, TRACKIO
 from benchmarks.systems.peers import make_environment
 from benchmarks.tracking import batches, calls, history, jobs, log_metric, runs

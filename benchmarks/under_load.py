@@ -30,7 +30,7 @@ import grpc
 import grpc.aio
 
 import rollforward as rf
-from benchmarks.figures import percentile
+from benchmarks.harness.figures import percentile
 from benchmarks.systems import far_history
 from benchmarks.systems.ours import READY
 from benchmarks.systems.processes import cpu_seconds, end, memory_bytes, program

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from benchmarks.clients import connect
-from benchmarks.contract import ALIAS, Endpoint
-from benchmarks.deliveries import verdict
-from benchmarks.figures import Figure
-from benchmarks.receiver import Receiver
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import ALIAS, Endpoint
+from benchmarks.harness.deliveries import verdict
+from benchmarks.harness.figures import Figure
+from benchmarks.harness.receiver import Receiver
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.hooks import moved_to, webhooks
 from benchmarks.systems.names import OURS, PEERS
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 
 import rollforward as rf
-from benchmarks.clients import connect
-from benchmarks.contract import ALIAS, Client, Endpoint
-from benchmarks.deliveries import verdict
-from benchmarks.figures import Figure
-from benchmarks.receiver import Receiver
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import ALIAS, Client, Endpoint
+from benchmarks.harness.deliveries import verdict
+from benchmarks.harness.figures import Figure
+from benchmarks.harness.receiver import Receiver
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.hooks import moved_to, webhooks
 from benchmarks.systems.names import OURS, PEERS
 

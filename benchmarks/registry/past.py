@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from benchmarks.contract import Client, Endpoint
-from benchmarks.crew import Task, crew
-from benchmarks.figures import Figure, Round, calls, percentile
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.contract import Client, Endpoint
+from benchmarks.harness.crew import Task, crew
+from benchmarks.harness.figures import Figure, Round, calls, percentile
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems import history
 from benchmarks.systems.names import OURS
 from benchmarks.systems.ours import SdkClient

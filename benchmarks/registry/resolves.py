@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.clients import connect
-from benchmarks.contract import ALIAS, Client, Endpoint
-from benchmarks.crew import crew
-from benchmarks.figures import Figure, calls
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import ALIAS, Client, Endpoint
+from benchmarks.harness.crew import crew
+from benchmarks.harness.figures import Figure, calls
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import PEERS, SERVERS
 
 CROWD = 16

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import rollforward as rf
-from benchmarks.clients import connect
-from benchmarks.contract import Client, Endpoint
-from benchmarks.figures import Figure
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import Client, Endpoint
+from benchmarks.harness.figures import Figure
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS
 
 MODELS, ALIASES = 100, 10

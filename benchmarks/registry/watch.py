@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from benchmarks.clients import connect
-from benchmarks.contract import ALIAS, Endpoint
-from benchmarks.figures import Figure, latencies
-from benchmarks.receiver import Receiver
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import ALIAS, Endpoint
+from benchmarks.harness.figures import Figure, latencies
+from benchmarks.harness.receiver import Receiver
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.hooks import HookFollowers, webhooks
 from benchmarks.systems.names import OURS, PEERS
 from benchmarks.systems.streams import streams

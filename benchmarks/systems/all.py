@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contract import Endpoint
+from benchmarks.harness.contract import Endpoint
 from benchmarks.systems import bare, limit, mlflow, ours, trackio
 from benchmarks.systems.names import ALL
 from tests.servers.postgres import running_postgres

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from benchmarks.contract import Endpoint
+from benchmarks.harness.contract import Endpoint
 from benchmarks.systems.bare_log import BareLog, moved, opened
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program

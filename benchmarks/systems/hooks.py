@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from benchmarks.contract import Endpoint
-from benchmarks.receiver import Receiver
+from benchmarks.harness.contract import Endpoint
+from benchmarks.harness.receiver import Receiver
 from benchmarks.systems.mlflow import WEBHOOK_LIST_SECONDS, HttpClient
 from rollforward import v1
 

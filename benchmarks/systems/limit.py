@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from benchmarks.contract import Endpoint
+from benchmarks.harness.contract import Endpoint
 from benchmarks.systems.bare_log import BareLog, moved, opened
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import program

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.contract import CallFailed, Endpoint, Labels
+from benchmarks.harness.contract import CallFailed, Endpoint, Labels
 from benchmarks.systems import mlflow_rows
 from benchmarks.systems.peers import peers_program
 from benchmarks.systems.points import VALUE

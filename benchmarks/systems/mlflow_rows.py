@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from benchmarks.contract import Labels
+from benchmarks.harness.contract import Labels
 
 EXPERIMENT = "0"
 _AT_ONCE = 500

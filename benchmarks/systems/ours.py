@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rollforward as rf
-from benchmarks.contract import CallFailed, Endpoint, Labels
+from benchmarks.harness.contract import CallFailed, Endpoint, Labels
 from benchmarks.systems.points import packed
 from benchmarks.systems.processes import DidNotStart, program
 from rollforward import v1

@@ -7,8 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks.contract import Endpoint
-from benchmarks.figures import Round
+from benchmarks.harness.contract import Endpoint
+from benchmarks.harness.figures import Round
 from benchmarks.systems.peers import peers_program
 
 _PROGRAMS = Path(__file__).parents[1] / "peers"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.contract import Endpoint
+from benchmarks.harness.contract import Endpoint
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.contract import Client, Endpoint
-from benchmarks.crew import crew
-from benchmarks.figures import Figure
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.contract import Client, Endpoint
+from benchmarks.harness.crew import crew
+from benchmarks.harness.figures import Figure
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import PEERS, WRITERS
 
 POINTS, MORE_POINTS = 1_000, 10_000

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rollforward as rf
-from benchmarks import machine
+from benchmarks.harness import machine
 from benchmarks.systems import ours
 from benchmarks.systems.processes import memory_bytes
 from rollforward import v1

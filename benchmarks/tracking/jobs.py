@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.contract import Client, Endpoint
-from benchmarks.crew import crew
-from benchmarks.figures import Figure, calls
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.contract import Client, Endpoint
+from benchmarks.harness.crew import crew
+from benchmarks.harness.figures import Figure, calls
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS
 from benchmarks.systems.own_clients import own_client
 from benchmarks.systems.processes import memory_bytes

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rollforward as rf
-from benchmarks.contract import Endpoint
-from benchmarks.figures import Figure, percentile
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.contract import Endpoint
+from benchmarks.harness.figures import Figure, percentile
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS, TRACKIO
 from benchmarks.systems.own_clients import own_client, trackio_log
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.crew import Crew, Task
-from benchmarks.figures import Round
-from benchmarks.scene import Options
+from benchmarks.harness.crew import Crew, Task
+from benchmarks.harness.figures import Round
+from benchmarks.harness.scene import Options
 
 _WARM_UP = 1.0  # seconds
 

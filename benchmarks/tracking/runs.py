@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from benchmarks.clients import connect
-from benchmarks.contract import Client, Endpoint
-from benchmarks.crew import crew
-from benchmarks.figures import Figure, calls
-from benchmarks.scene import Options, Scene
+from benchmarks.harness.clients import connect
+from benchmarks.harness.contract import Client, Endpoint
+from benchmarks.harness.crew import crew
+from benchmarks.harness.figures import Figure, calls
+from benchmarks.harness.scene import Options, Scene
 from benchmarks.systems.names import OURS, PEERS
 
 RUNS = 10_000

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rollforward as rf
-from benchmarks.figures import percentile
+from benchmarks.harness.figures import percentile
 from benchmarks.systems.ours import running
 
 NOBODY = "127.0.0.1:9"

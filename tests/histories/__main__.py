@@ -12,13 +12,13 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.histories.bugs import BUGS
+from tests.histories.bugs.catalogue import BUGS
+from tests.histories.bugs.hunt import hunt
 from tests.histories.campaign import Campaign, Plan, summary
-from tests.histories.checker import check
-from tests.histories.faults import BASIC, FAULTS
-from tests.histories.hunt import hunt
-from tests.histories.shapes import SHAPES
-from tests.histories.storage import read
+from tests.histories.checks.checker import check
+from tests.histories.recorded.storage import read
+from tests.histories.systems.faults import BASIC, FAULTS
+from tests.histories.systems.shapes import SHAPES
 
 HOME = Path(__file__).parents[2] / ".histories"
 

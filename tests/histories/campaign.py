@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.histories.checker import check
-from tests.histories.disks import unmount_abandoned
-from tests.histories.faults import draw
-from tests.histories.recording import History
-from tests.histories.rules import Violation
+from tests.histories.checks.checker import check
+from tests.histories.checks.rules import Violation
+from tests.histories.recorded.recording import History
+from tests.histories.recorded.storage import write
+from tests.histories.recorded.subjects import Failure
 from tests.histories.run import Recorder
-from tests.histories.shapes import SHAPES
-from tests.histories.storage import write
-from tests.histories.subjects import Failure
-from tests.histories.system import System
+from tests.histories.systems.disks import unmount_abandoned
+from tests.histories.systems.faults import draw
+from tests.histories.systems.shapes import SHAPES
+from tests.histories.systems.system import System
 
 LIFE = 10
 """So many histories share a system; then it is started again, empty."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.histories.story import Story, eventful
+from tests.histories.recorded.story import Story, eventful
 
 
 @pytest.fixture

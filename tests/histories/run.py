@@ -14,16 +14,16 @@ import pytest
 from eventstore.event import RecordedEvent
 from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
 from tests.e2e.program import until
-from tests.histories.asking import FAILED
-from tests.histories.cast import Cast, prepared
-from tests.histories.crew import Crew
-from tests.histories.faults import FAULTS, Nemesis
-from tests.histories.log import changes_of, gated, head, names_of, read_events
-from tests.histories.losing import Losing
-from tests.histories.rebuilds import rebuild
-from tests.histories.recording import History
-from tests.histories.subjects import Failure
-from tests.histories.system import System
+from tests.histories.checks.rebuilds import rebuild
+from tests.histories.clients.cast import Cast, prepared
+from tests.histories.clients.crew import Crew
+from tests.histories.clients.requests import FAILED
+from tests.histories.recorded.log import changes_of, gated, head, names_of, read_events
+from tests.histories.recorded.recording import History
+from tests.histories.recorded.subjects import Failure
+from tests.histories.systems.faults import FAULTS, Nemesis
+from tests.histories.systems.losing import Losing
+from tests.histories.systems.system import System
 from tests.timeouts import scaled
 
 ROUND = 40

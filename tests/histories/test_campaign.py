@@ -9,15 +9,15 @@ import pytest
 
 from tests.histories.__main__ import main
 from tests.histories.campaign import Campaign, Plan, Verdict, summary
-from tests.histories.checker import check
-from tests.histories.faults import FAULTS, Fault, draw
-from tests.histories.processes import Process
-from tests.histories.rules import Rule
+from tests.histories.checks.checker import check
+from tests.histories.checks.rules import Rule
+from tests.histories.recorded.storage import write
+from tests.histories.recorded.story import eventful
 from tests.histories.run import Recorder
-from tests.histories.shapes import SHAPES
-from tests.histories.storage import write
-from tests.histories.story import eventful
-from tests.histories.system import Nats, System
+from tests.histories.systems.faults import FAULTS, Fault, draw
+from tests.histories.systems.processes import Process
+from tests.histories.systems.shapes import SHAPES
+from tests.histories.systems.system import Nats, System
 from tests.servers.ports import free_port
 
 ALL = tuple(SHAPES)
@@ -80,7 +80,7 @@ def test_a_fault_that_fails_is_a_broken_history(tmp_path: Path, monkeypatch: pyt
         raise OSError("planted")
 
     monkeypatch.setattr("tests.histories.run.FAULTS", {**FAULTS, "planted": Fault(1, strike)})
-    monkeypatch.setattr("tests.histories.faults.FAULTS", {**FAULTS, "planted": Fault(1, strike)})
+    monkeypatch.setattr("tests.histories.systems.faults.FAULTS", {**FAULTS, "planted": Fault(1, strike)})
     with SHAPES["one process"](tmp_path) as system:
         history = Recorder(system).record(1, ["planted"])
     assert "planted" in history.failures[0].text

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.histories.checker import check
-from tests.histories.faults import FAULTS, draw
+from tests.histories.checks.checker import check
+from tests.histories.recorded.storage import write
 from tests.histories.run import Recorder
-from tests.histories.shapes import SHAPES
-from tests.histories.storage import write
-from tests.histories.system import System
+from tests.histories.systems.faults import FAULTS, draw
+from tests.histories.systems.shapes import SHAPES
+from tests.histories.systems.system import System
 
 pytestmark = pytest.mark.busy
 

@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rollforward import v1
 from rollforward.errors import from_rpc_error
 from tests.e2e.program import until
-from tests.histories.cluster import SERVERS, Cluster
+from tests.histories.systems.cluster import SERVERS, Cluster
 from tests.integration.cli.command_line import done, program
 from tests.integration.up import SECONDS, Up, new_id, up
 from tests.servers.disk import fill, small_disk

@@ -1,0 +1,84 @@
+"""Two programs move one alias at once with the same expected revision: one wins, the other is told what stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import rollforward as rf
+from tests.e2e.crashes.racer import CHAMPION, GO
+from tests.e2e.models import write_constant_model
+from tests.e2e.processes import Services, start_service
+from tests.e2e.program import Program
+from tests.servers.nats import running_nats
+
+pytestmark = pytest.mark.busy
+
+RACES = 50
+
+System = Callable[[Path], AbstractContextManager[list[str]]]
+
+
+@contextmanager
+def one_process(home: Path) -> Iterator[list[str]]:
+    """Both talk to the same process; the addresses of the two."""
+    with Services(home / "data") as services:
+        yield [services.address] * 2
+
+
+@contextmanager
+def two_processes(home: Path) -> Iterator[list[str]]:
+    """Each talks to a registry process of its own, over one log."""
+    with running_nats() as nats, ExitStack() as stack:
+        addresses = []
+        for number, service in enumerate(["tracking", "registry", "registry"]):
+            program, address = start_service(service, home, nats, number)
+            stack.callback(program.kill)
+            addresses.append(address)
+        tracking, *registries = addresses
+        yield [f"tracking={tracking},registry={registry}" for registry in registries]
+
+
+@pytest.mark.parametrize("system", [one_process, two_processes])
+def test_one_wins_and_the_other_is_told_the_current_state(system: System, tmp_path: Path) -> None:
+    with system(tmp_path) as addresses, rf.Connection(addresses[0], actor="starter") as link:
+        for number in (1, 2):
+            rf.register_model("m", path=write_constant_model(tmp_path / f"v{number}", number), connection=link)
+        for alias in (CHAMPION, GO):
+            rf.move_alias(alias, 1, connection=link)
+        wins = hold_races(link, dict(zip(("red", "blue"), addresses, strict=True)), tmp_path)
+        link.note_position("registry", wins[-1][1])
+        history = [change for change in rf.alias_history(CHAMPION, connection=link) if change.reason]
+    assert [(change.actor, change.revision) for change in reversed(history)] == wins
+
+
+def hold_races(link: rf.Connection, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
+    """Who won each race, and with which revision."""
+    wins = []
+    with ExitStack() as stack:
+        racers = {}
+        for name, address in addresses.items():
+            command = [sys.executable, "-m", "tests.e2e.crashes.racer", address, name, str(RACES)]
+            racers[name] = Program(command, home / f"{name}.log")
+            stack.callback(racers[name].kill)
+        for racer in racers.values():
+            racer.line("^ready")
+        for number in range(RACES):
+            rf.move_alias(GO, 2 - number % 2, connection=link)
+            told = {name: racer.line(f"^race {number}: ")[1].split()[2:] for name, racer in racers.items()}
+            wins.append(gate_evaluator(told))
+        assert [racer.wait() for racer in racers.values()] == [0, 0]
+    return wins
+
+
+def gate_evaluator(told: dict[str, list[str]]) -> tuple[str, int]:
+    """The winner and its revision, of what both were told: [won or a reason, the alias's revision, its version]."""
+    (winner,) = [name for name, words in told.items() if words[0] == "won"]
+    (loser,) = told.keys() - {winner}
+    assert told[loser][0] == "WRONG_REVISION"
+    assert told[loser][1:] == told[winner][1:]
+    return winner, int(told[winner][1])

@@ -1,0 +1,260 @@
+"""Bugs of the registry that are put in on purpose, each at one place of it that lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+import services.registry.deciders.models as deciding
+import services.registry.projection.apply as rows
+import services.registry.rollback as rolling
+import services.registry.servicer as registry
+from eventstore import cloudevents
+from eventstore.errors import Conflict, Rejected
+from eventstore.event import Metadata, NewEvent, RecordedEvent
+from eventstore.jetstream import JetStreamStore, store
+from rollforward import v1
+from services.registry.deciders.policies import GateResult
+from services.registry.gates import evaluator
+from services.rpc import context as call_context
+from services.rpc import interceptor
+from tests.histories.bugs.planting import every, replace_attribute
+
+SLOW_SECONDS = 0.05
+
+
+def append_without_expected_revision() -> None:
+    """Whoever writes last wins."""
+    append = JetStreamStore.append
+
+    async def unconditional(
+        store: JetStreamStore, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None
+    ) -> tuple[int, ...]:
+        return await append(store, events, None)
+
+    replace_attribute(JetStreamStore, "append", unconditional)
+
+
+def slow_subscriptions() -> None:
+    """Events are heard late: no bug, as long as answers wait for what their caller has seen."""
+    subscribe = JetStreamStore.subscribe
+
+    async def late(store: JetStreamStore, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent]]:
+        async for batch in subscribe(store, after):
+            await asyncio.sleep(SLOW_SECONDS)
+            yield batch
+
+    replace_attribute(JetStreamStore, "subscribe", late)
+
+
+def read_ignores_min_position() -> None:
+    """Answers come from rows that may be behind what their caller has seen."""
+    slow_subscriptions()
+    wait = interceptor.Interceptor._wait
+
+    async def at_once(edge: interceptor.Interceptor, service: str, method: str, context: Any) -> None:
+        if method != "ResolveAlias":
+            await wait(edge, service, method, context)
+
+    replace_attribute(interceptor.Interceptor, "_wait", at_once)
+
+
+def read_answers_stale_state() -> None:
+    """A resolve now and then says what stood before, as a cache would that nobody told."""
+    resolve = registry.RegistryServicer.ResolveAlias
+    before: dict[tuple[str, str], v1.Alias] = {}
+
+    async def cached(servicer: Any, request: v1.ResolveAliasRequest, context: Any) -> v1.ResolveAliasResponse:
+        response = await resolve(servicer, request, context)
+        key = (request.model, request.alias)
+        if not request.HasField("at") and (old := before.get(key)):
+            before[key] = v1.Alias.FromString(response.alias.SerializeToString())
+            response.alias.CopyFrom(old)
+        else:
+            before[key] = v1.Alias.FromString(response.alias.SerializeToString())
+        return response
+
+    replace_attribute(registry.RegistryServicer, "ResolveAlias", cached)
+
+
+def request_id_is_ignored() -> None:
+    """Every repetition of a request is done as if it were new; the log names the request as ever."""
+    append = JetStreamStore.append
+
+    def as_new(request: Any, context: Any) -> Metadata:
+        found = call_context.metadata(request, context)
+        return replace(found, request_id=f"{found.request_id} {uuid.uuid4().hex}")
+
+    async def as_asked(
+        store: JetStreamStore, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None
+    ) -> tuple[int, ...]:
+        named = [
+            replace(event, metadata=replace(event.metadata, request_id=event.metadata.request_id.partition(" ")[0]))
+            for event in events
+        ]
+        return await append(store, named, expected)
+
+    replace_attribute(registry, "metadata", as_new)
+    replace_attribute(JetStreamStore, "append", as_asked)
+
+
+def names_are_taken_twice() -> None:
+    """A model may be created in the stream of a name that another model was given meanwhile."""
+
+    def anyway(model: str, state: Any) -> None:
+        return None
+
+    replace_attribute(deciding, "check_free", anyway)
+
+
+def release_set_ignores_expected_revisions() -> None:
+    """A release set is made whatever its callers have seen."""
+    move = registry.RegistryServicer.MoveAliases
+
+    async def regardless(servicer: Any, request: v1.MoveAliasesRequest, context: Any) -> v1.MoveAliasesResponse:
+        for target in request.targets:
+            target.ClearField("expected_revision")
+        return await move(servicer, request, context)
+
+    replace_attribute(registry.RegistryServicer, "MoveAliases", regardless)
+
+
+def release_set_in_two_appends() -> None:
+    """The moves of a release set are appended one by one."""
+    append = JetStreamStore.append
+
+    async def one_by_one(
+        store: JetStreamStore, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None
+    ) -> tuple[int, ...]:
+        if len(events) == 1 or not all(isinstance(event.data, v1.AliasMoved) for event in events):
+            return await append(store, events, expected)
+        return tuple([position for event in events for position in await append(store, [event])])
+
+    replace_attribute(JetStreamStore, "append", one_by_one)
+
+
+def rollback_is_one_too_early() -> None:
+    """A rollback to a position brings back what stood before it."""
+    do = rolling.Rollbacks.do
+
+    async def earlier(rollbacks: Any, request: Any, to_position: int | None, metadata: Metadata) -> Any:
+        return await do(rollbacks, request, to_position and to_position - 1, metadata)
+
+    replace_attribute(rolling.Rollbacks, "do", earlier)
+
+
+def refused_after_it_was_written() -> None:
+    """A move is now and then refused although it was made."""
+    move, is_due = registry.RegistryServicer.MoveAlias, every(10)
+
+    async def refused(servicer: Any, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:
+        response = await move(servicer, request, context)
+        if response.moved and is_due():
+            raise Conflict("STREAM_BUSY", "planted", stream=request.model)
+        return response
+
+    replace_attribute(registry.RegistryServicer, "MoveAlias", refused)
+
+
+def past_is_one_position_off() -> None:
+    """A resolve as of a position says what stood before it."""
+    position = registry.RegistryServicer._position
+
+    async def before(servicer: Any, at: v1.AsOf, context: Any) -> int:
+        return int(await position(servicer, at, context)) - 1
+
+    replace_attribute(registry.RegistryServicer, "_position", before)
+
+
+def rows_miss_changes() -> None:
+    """Every 15th change of an alias is not written to the rows when it is first seen."""
+    apply, is_due, seen = rows.RegistryProjection.apply, every(15), set[str]()
+
+    def forgetful(projection: Any, connection: Any, events: Sequence[RecordedEvent]) -> None:
+        kept = []
+        for event in events:
+            is_new = event.id not in seen
+            seen.add(event.id)
+            if not (is_new and isinstance(event.data, v1.AliasMoved) and is_due()):
+                kept.append(event)
+        apply(projection, connection, kept)
+
+    replace_attribute(rows.RegistryProjection, "apply", forgetful)
+
+
+def pages_miss_an_entry() -> None:
+    """The second page of a listing begins one entry too late."""
+    for name, entries in (("ListModels", "models"), ("ListAliasHistory", "changes")):
+        replace_attribute(registry.RegistryServicer, name, _shortened(name, entries))
+
+
+def _shortened(name: str, entries: str) -> Any:
+    listing = getattr(registry.RegistryServicer, name)
+
+    async def short(servicer: Any, request: Any, context: Any) -> Any:
+        response = await listing(servicer, request, context)
+        if request.page_token:
+            del getattr(response, entries)[:1]
+        return response
+
+    return short
+
+
+def gates_are_not_asked() -> None:
+    """Every fourth gated move passes whatever its gate says."""
+    moves, is_due = evaluator.GateEvaluator.moves, every(4)
+
+    async def lenient(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
+        gate_results = await moves(gate_evaluator, declared, cases)
+        return [replace(one, evidence=()) if one.evidence and is_due() else one for one in gate_results]
+
+    replace_attribute(evaluator.GateEvaluator, "moves", lenient)
+
+
+def evidence_is_not_what_was_seen() -> None:
+    """Evidence names another measurement than the gate was asked about."""
+    moves = evaluator.GateEvaluator.moves
+
+    async def embellished(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
+        gate_results: list[GateResult] = await moves(gate_evaluator, declared, cases)
+        for gate_result in gate_results:
+            for evidence in gate_result.evidence:
+                for key in evidence.run.metrics:
+                    evidence.run.metrics[key] += 0.01
+        return gate_results
+
+    replace_attribute(evaluator.GateEvaluator, "moves", embellished)
+
+
+def refused_moves_are_asked_again() -> None:
+    """A move that a gate refused is decided again when it is repeated."""
+    move, refused = registry.RegistryServicer.MoveAlias, set[str]()
+
+    async def again(servicer: Any, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:
+        if request.request_id in refused:
+            return v1.MoveAliasResponse(moved=True)
+        try:
+            return await move(servicer, request, context)
+        except Rejected as refusal:
+            if refusal.reason == "GATE_FAILED":
+                refused.add(request.request_id)
+            raise
+
+    replace_attribute(registry.RegistryServicer, "MoveAlias", again)
+
+
+def times_are_of_the_writer() -> None:
+    """Events are given the time of the process that wrote them."""
+    decoded = cloudevents.decode
+
+    def by_writer(headers: Mapping[str, str], payload: bytes, types: Any, place: Any) -> RecordedEvent:
+        written = Timestamp()
+        written.FromJsonString(headers["ce-time"])
+        return replace(decoded(headers, payload, types, place), time=written.ToNanoseconds())
+
+    replace_attribute(store, "decode", by_writer)

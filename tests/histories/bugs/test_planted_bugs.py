@@ -1,0 +1,46 @@
+"""The histories find bugs: some that are put in on purpose are caught here, `make histories ARGS=--bugs` does all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.histories.bugs.catalogue import BUGS
+from tests.histories.checks.checker import check
+from tests.histories.run import Recorder
+from tests.histories.systems.shapes import SHAPES
+
+pytestmark = pytest.mark.busy
+
+HISTORIES = 6
+SOME = (
+    "release_set_in_two_appends",
+    "request_id_is_ignored",
+    "rows_miss_changes",
+    "batches_are_forgotten",
+    "webhook_skips_a_change",
+    "gates_are_not_asked",
+)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_bug_is_caught(name: str, tmp_path: Path) -> None:
+    bug = BUGS[name]
+    with SHAPES[bug.shape](tmp_path, name) as system:
+        recorder = Recorder(system)
+        for seed in range(1, HISTORIES + 1):
+            if {violation.rule for violation in check(recorder.record(seed, bug.faults))} & bug.breaks:
+                return
+    pytest.fail(f"{HISTORIES} histories did not show that {name} breaks {sorted(bug.breaks)}")
+
+
+def test_events_that_come_late_break_nothing(tmp_path: Path) -> None:
+    bug = BUGS["slow_subscriptions"]
+    with SHAPES[bug.shape](tmp_path, "slow_subscriptions") as system:
+        assert check(Recorder(system).record(1, bug.faults)) == []
+
+
+def test_each_promise_has_a_bug() -> None:
+    assert len({bug.promise for bug in BUGS.values()}) == len(BUGS)
+    assert [name for name, bug in BUGS.items() if not bug.breaks] == ["slow_subscriptions"]

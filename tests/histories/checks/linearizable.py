@@ -1,0 +1,138 @@
+"""Whether commands and their answers have an order that explains them all, found by search.
+
+The method of Wing and Gong, with Lowe's memory of what was tried: a call may come next in the order when no other
+call that is still to come returned before it was made. The object is a register with a revision for each alias, and
+the revision of the log over them all. Of the log only this is used: what a command came to that nobody answered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tests.histories.checks.moves import fits, observed
+from tests.histories.checks.rules import Rule, Violation
+from tests.histories.checks.truth import Command, Truth
+from tests.histories.recorded.recording import OK, UNKNOWN, Event, Held, Operation, Target
+
+MOST_CONFIGURATIONS = 500_000
+
+
+class State(NamedTuple):
+    """All aliases, and how far the log is at least."""
+
+    aliases: tuple[Held, ...]
+    log: int = 0
+
+
+Step = Callable[[State], State | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command between its call and its return; `step` is the state after it, None where it cannot come."""
+
+    about: str
+    called: float
+    returned: float
+    step: Step
+
+
+def check_linearizable(truth: Truth) -> Iterator[Violation]:
+    """At most one violation: what could not be explained."""
+    operations = [one for command in truth.commands.values() for one in command.operations]
+    targets = sorted({wanted.target for operation in operations for wanted in operation.wanted})
+    numbers = {target: number for number, target in enumerate(targets)}
+    calls = [
+        call
+        for request_id, command in truth.commands.items()
+        for call in _calls(command, truth.events_of.get(request_id, []), numbers)
+    ]
+    stuck = unexplained(calls, State(tuple(Held(*target, 0, 0) for target in targets)))
+    if stuck:
+        yield Violation(
+            Rule.LINEARIZABLE, "no order goes on with one of these: " + "; ".join(call.about for call in stuck)
+        )
+
+
+def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
+    """The calls at which the longest order ends; empty when there is an order of all.
+
+    A search that does not end in time counts as one that found none: good histories take a few hundred steps.
+    """
+    ordered = sorted(calls, key=lambda call: call.called)
+    tried, pending = {(0, initial)}, [(0, initial)]
+    longest, stuck = -1, list[Call]()
+    while pending and len(tried) < MOST_CONFIGURATIONS:
+        done, state = pending.pop()
+        if (length := done.bit_count()) == len(ordered):
+            return []
+        candidates = _candidates(ordered, done)
+        if length > longest:
+            longest, stuck = length, [ordered[number] for number in candidates]
+        # What is pushed last is tried first: that which returned first.
+        for number in sorted(candidates, key=lambda one: -ordered[one].returned):
+            after = ordered[number].step(state)
+            if after is not None and (key := (done | 1 << number, after)) not in tried:
+                tried.add(key)
+                pending.append(key)
+    return stuck
+
+
+def _candidates(ordered: Sequence[Call], done: int) -> list[int]:
+    """The calls that may come next: no other that is still to come returned before they were made."""
+    found, horizon = [], math.inf
+    first = (~done & (done + 1)).bit_length() - 1
+    for number in range(first, len(ordered)):
+        call = ordered[number]
+        if call.called > horizon:
+            break
+        if not done >> number & 1:
+            found.append(number)
+            horizon = min(horizon, call.returned)
+    return found
+
+
+def _calls(command: Command, events: Sequence[Event], numbers: Mapping[Target, int]) -> Iterator[Call]:
+    """What a command means for the registers: a change, and what its answers showed besides."""
+    operations = command.operations
+    done = next((one for one in operations if one.outcome == OK and one.moved), None)
+    if done is None and events and any(one.outcome == UNKNOWN for one in operations):
+        told = tuple(Held(*event.target, event.to_version, event.revision) for event in events)
+        done = replace(operations[0], told=told, position=events[-1].revision, moved=True)
+    if done is not None:
+        yield Call(f"{done}", command.called, command.returned, _step_of(done, numbers))
+    for operation in operations:
+        if not operation.moved and operation.outcome != UNKNOWN and operation.returned is not None:
+            seen = _seen(observed(operation), numbers)
+            yield Call(f"{operation}", operation.called, operation.returned, seen)
+
+
+def _step_of(operation: Operation, numbers: Mapping[Target, int]) -> Step:
+    made = {numbers[held.target]: held for held in operation.told if held.revision == operation.position}
+    seen = _seen(observed(operation), numbers)
+    expected = {numbers[wanted.target]: wanted.expected for wanted in operation.wanted}
+
+    def step(state: State) -> State | None:
+        after = seen(state)
+        if after is None or operation.position <= after.log:
+            return None
+        aliases = list(after.aliases)
+        if not all(fits(revision, aliases[number]) for number, revision in expected.items()):
+            return None
+        for number, held in made.items():
+            if aliases[number].version == held.version:
+                return None
+            aliases[number] = held
+        return State(tuple(aliases), operation.position)
+
+    return step
+
+
+def _seen(shown: Sequence[Held], numbers: Mapping[Target, int]) -> Step:
+    def step(state: State) -> State | None:
+        return state if all(state.aliases[numbers[held.target]] == held for held in shown) else None
+
+    return step

@@ -1,0 +1,99 @@
+"""The checks of resolves: true at their position, and never behind what the client has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.histories.checks.rules import Rule, Violation
+from tests.histories.checks.truth import Truth
+from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Held, Operation, Target
+
+
+def check_reads(truth: Truth) -> Iterator[Violation]:
+    """All checks of resolves."""
+    for client in dict.fromkeys(operation.client for operation in truth.history.operations):
+        yield from _check_session(truth, [one for one in truth.history.operations if one.client == client])
+
+
+def _check_session(truth: Truth, operations: list[Operation]) -> Iterator[Violation]:
+    """One client's operations, in the order in which it made them."""
+    seen = 0
+    for operation in sorted(operations, key=lambda one: one.called):
+        if operation.outcome == UNKNOWN:
+            continue
+        if operation.kind == "resolve":
+            yield from _check_resolve(operation, truth, seen)
+        elif operation.kind == "resolve as of":
+            yield from _check_as_of(operation, truth)
+        elif operation.kind == "resolve at time":
+            yield from _check_at_time(operation, truth)
+        seen = max(seen, operation.position)
+
+
+def _check_resolve(operation: Operation, truth: Truth, seen: int) -> Iterator[Violation]:
+    if operation.outcome == REFUSED:
+        yield from _check_unset(operation, truth, seen)
+        return
+    (held,) = operation.told
+    if operation.position < seen:
+        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+    if held != truth.timeline(held.target).at(operation.position):
+        stood = truth.timeline(held.target).at(operation.position)
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+        if held.revision < truth.timeline(held.target).at(seen).revision:
+            yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+    yield from _check_no_future(operation, held, truth)
+
+
+def _check_unset(operation: Operation, truth: Truth, seen: int) -> Iterator[Violation]:
+    """ "Not set" names no position: some state without a version was not yet behind what the client had seen."""
+    assert operation.returned is not None
+    target = operation.wanted[0].target
+    states = [held for held, _, _ in _states_since(truth, target, seen) if not held.version]
+    if not states:
+        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+    elif all(_made_after(truth, held, operation.returned) for held in states):
+        yield Violation(Rule.READ_NO_FUTURE, f"{operation}")
+
+
+def _states_since(truth: Truth, target: Target, position: int) -> list[tuple[Held, object, object]]:
+    timeline = truth.timeline(target)
+    return [state for state in timeline.states() if state[0].revision >= timeline.at(position).revision]
+
+
+def _check_no_future(operation: Operation, held: Held, truth: Truth) -> Iterator[Violation]:
+    assert operation.returned is not None
+    if _made_after(truth, held, operation.returned):
+        yield Violation(Rule.READ_NO_FUTURE, f"{operation}")
+
+
+def _made_after(truth: Truth, held: Held, moment: float) -> bool:
+    states = truth.timeline(held.target).states()
+    return any(truth.asked(made_by) > moment for state, made_by, _ in states if state == held)
+
+
+def _check_as_of(operation: Operation, truth: Truth) -> Iterator[Violation]:
+    assert operation.at is not None
+    stood = truth.timeline(operation.wanted[0].target).at(operation.at)
+    if operation.outcome == OK and (operation.told != (stood,) or operation.position > operation.at):
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+    if operation.outcome == REFUSED and stood.version:
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+
+
+def _check_at_time(operation: Operation, truth: Truth) -> Iterator[Violation]:
+    """A time stands for the last position recorded up to it."""
+    assert operation.at_time is not None
+    target, events = operation.wanted[0].target, truth.history.events
+    before = [event for event in events if event.append_time <= operation.at_time]
+    after = [event for event in events if event.append_time > operation.at_time]
+    own = [event for event in before if event.target == target]
+    if operation.outcome == REFUSED:
+        if own and own[-1].to_version:
+            yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {own[-1]} stood")
+        return
+    covers = all(event.position <= operation.position for event in before)
+    if not covers or any(event.revision <= operation.position for event in after):
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: another position is that of its time")
+    if operation.told != (truth.timeline(target).at(operation.position),):
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {truth.timeline(target).at(operation.position)} stood")

@@ -1,0 +1,109 @@
+"""The checker of watches: each guarantee that is broken is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.histories.checks.rules import Rule
+from tests.histories.recorded.recording import Step
+from tests.histories.recorded.story import START, Story, altered, broken
+
+FIRST = START + 1
+
+
+def drop(number: int) -> Callable[[list[Step]], None]:
+    return lambda steps: steps.__delitem__(number)
+
+
+def swap(steps: list[Step]) -> None:
+    steps[0], steps[1] = steps[1], steps[0]
+
+
+class TestWatches:
+    """Streams 0 to 2 are a watcher's: one change, the next two appends, the rest; 3 is the SDK's, 4 a snapshot."""
+
+    def test_a_gap(self, story: Story) -> None:
+        story.edit_steps(2, drop(1))
+        assert Rule.WATCH_RELIABLE in broken(story)
+
+    def test_a_gap_where_it_resumed(self, story: Story) -> None:
+        story.edit_steps(1, drop(0))
+        assert Rule.WATCH_RESUMABLE in broken(story)
+
+    def test_a_change_behind_which_it_resumed(self, story: Story) -> None:
+        story.edit_steps(0, drop(1))
+        story.edit_steps(1, lambda steps: steps.insert(0, story.steps(START, FIRST)[0]))
+        story.edit_steps(0, drop(0))
+        assert Rule.WATCH_RESUMABLE in broken(story)
+
+    def test_a_change_given_once_more_after_it_resumed(self, story: Story) -> None:
+        story.edit_steps(1, lambda steps: steps.insert(0, story.steps(START, FIRST)[0]))
+        assert Rule.WATCH_UNIQUE in broken(story)
+
+    def test_changes_in_another_order(self, story: Story) -> None:
+        story.edit_steps(2, swap)
+        assert Rule.WATCH_ORDERED in broken(story)
+
+    def test_an_append_in_two_steps(self, story: Story) -> None:
+        def split(steps: list[Step]) -> None:
+            whole = steps[0]
+            assert len(whole.changes) == 2
+            steps[:1] = [replace(whole, changes=(change,)) for change in whole.changes]
+
+        story.edit_steps(1, split)
+        assert Rule.WATCH_ATOMIC in broken(story)
+
+    def test_an_append_without_a_part_of_it(self, story: Story) -> None:
+        story.edit_steps(1, lambda steps: steps.__setitem__(0, replace(steps[0], changes=steps[0].changes[1:])))
+        assert Rule.WATCH_ATOMIC in broken(story)
+
+    def test_two_appends_in_one_step(self, story: Story) -> None:
+        def join(steps: list[Step]) -> None:
+            steps[:2] = [replace(steps[1], changes=steps[0].changes + steps[1].changes)]
+
+        story.edit_steps(2, join)
+        assert Rule.WATCH_ATOMIC in broken(story)
+
+    def test_a_bookmark_too_early(self, story: Story) -> None:
+        story.edit_steps(2, lambda steps: steps.insert(0, steps[-1]))
+        assert {Rule.WATCH_RESUMABLE, Rule.WATCH_BOOKMARKABLE} <= broken(story)
+
+    def test_a_snapshot_of_another_moment(self, story: Story) -> None:
+        story.edit_steps(4, lambda steps: steps.__setitem__(0, replace(steps[0], position=FIRST)))
+        assert Rule.WATCH_SNAPSHOT in broken(story)
+
+    def test_no_snapshot_where_one_is_due(self, story: Story) -> None:
+        story.edit_steps(4, drop(0))
+        story.edit_steps(4, lambda steps: steps.append(Step("bookmark", story.history.goal)))
+        assert Rule.WATCH_SNAPSHOT in broken(story)
+
+    def test_a_change_that_is_not_its_event(self, story: Story) -> None:
+        def lie(steps: list[Step]) -> None:
+            steps[0] = replace(steps[0], changes=(altered(steps[0].changes[0], to_version=9),))
+
+        story.edit_steps(0, lie)
+        assert broken(story) == {Rule.WATCH_TRUE}
+
+    def test_a_watch_that_stays_behind(self, story: Story) -> None:
+        story.edit_steps(2, lambda steps: steps.clear())
+        assert broken(story) == {Rule.WATCH_COMES_THROUGH}
+
+    def test_a_gap_by_the_sdk(self, story: Story) -> None:
+        story.edit_steps(3, drop(1))
+        assert broken(story) == {Rule.WATCH_RELIABLE}
+
+    def test_a_repetition_by_the_sdk(self, story: Story) -> None:
+        story.edit_steps(3, lambda steps: steps.insert(0, steps[0]))
+        assert broken(story) == {Rule.WATCH_UNIQUE}
+
+    def test_another_order_by_the_sdk(self, story: Story) -> None:
+        story.edit_steps(3, swap)
+        assert broken(story) == {Rule.WATCH_ORDERED}
+
+    def test_a_lie_by_the_sdk(self, story: Story) -> None:
+        def lie(steps: list[Step]) -> None:
+            steps[0] = replace(steps[0], changes=(altered(steps[0].changes[0], to_version=9),))
+
+        story.edit_steps(3, lie)
+        assert broken(story) == {Rule.WATCH_TRUE}

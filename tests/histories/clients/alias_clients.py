@@ -1,0 +1,241 @@
+"""Clients that move and resolve aliases, each in its own thread, and record what they asked and were told."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rollforward import Conflict, Connection, RollforwardError, new_request_id, v1
+from tests.histories.clients.ledger import Ledger
+from tests.histories.clients.requests import FAILED, send
+from tests.histories.recorded.recording import OK, UNKNOWN, Held, Operation, Target, Wanted
+from tests.histories.systems.clocks import ClientClock
+
+VERSIONS = 3
+KINDS = {
+    "move": 30, "conditional move": 25, "release set": 8, "remove": 4, "rollback": 6, "schedule": 3,
+    "resolve": 28, "resolve as of": 6, "resolve at time": 4, "repeat": 6,
+}  # fmt: skip
+
+Asking = tuple[Operation, str, Any]
+"""What is asked, the method's name, the request."""
+
+
+class Client:
+    """One client. It does one thing after another, at one registry or another, and knows what it has seen.
+
+    `began` is a position at which its models were there already; `stuck` is what it was told if nothing can go on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[str],
+        targets: Sequence[Target],
+        began: int,
+        shared: tuple[ClientClock, Ledger],
+        dice: random.Random,
+    ) -> None:
+        self.operations: list[Operation] = []
+        self.stuck = ""
+        self._name, self._targets, self._dice = name, targets, dice
+        self._clock, self._ledger = shared
+        self._links = [Connection(address, actor=name) for address in addresses]
+        self._link = dice.choice(self._links)
+        self._held: dict[Target, Held] = {}
+        self._seen = [began]
+        self._times: list[int] = []
+        self._asked: list[Asking] = []
+
+    def close(self) -> None:
+        """Closes its connections."""
+        for link in self._links:
+            link.close()
+
+    def work(self, stopping: threading.Event) -> None:
+        """Does one thing after another until it is told to stop."""
+        while not stopping.wait(self._dice.choice([0.0, 0.0, 0.01])):
+            if self._dice.random() < 0.1:
+                self._link = self._dice.choice(self._links)
+            (kind,) = self._dice.choices(list(KINDS), list(KINDS.values()))
+            self._do(*self._draw(kind), stopping)
+
+    def _draw(self, kind: str) -> Asking:
+        target = self._dice.choice([self._targets[0], *self._targets])
+        draw: dict[str, Callable[[], Asking]] = {
+            "move": lambda: self._move(target, None),
+            "conditional move": lambda: self._move(target, self._expected(target)),
+            "release set": self._release_set,
+            "remove": lambda: self._remove(target),
+            "rollback": lambda: self._rollback(target),
+            "schedule": lambda: self._schedule(target),
+            "resolve": lambda: self._resolve(target, None),
+            "resolve as of": lambda: self._resolve(target, self._dice.choice(self._seen[-50:])),
+            "resolve at time": lambda: self._resolve_at_time(target),
+            "repeat": lambda: self._dice.choice(self._asked[-8:]) if self._asked else self._resolve(target, None),
+        }
+        return draw[kind]()
+
+    def _remove(self, target: Target) -> Asking:
+        request = v1.RemoveAliasRequest(model=target.model, alias=target.alias)
+        return self._command("remove", (Wanted(*target, 0),)), "RemoveAlias", request
+
+    def _command(self, kind: str, wanted: tuple[Wanted, ...]) -> Operation:
+        return Operation(self._name, kind, wanted, 0, None, UNKNOWN)
+
+    def _move(self, target: Target, expected: int | None) -> Asking:
+        version = self._dice.randint(1, VERSIONS)
+        request = v1.MoveAliasRequest(
+            model=target.model, alias=target.alias, version=version, expected_revision=expected
+        )
+        return self._command("move", (Wanted(*target, version, expected),)), "MoveAlias", request
+
+    def _schedule(self, target: Target) -> Asking:
+        """A move in a while: whatever the answer, its client does not learn here what becomes of it."""
+        version = self._dice.randint(1, VERSIONS)
+        expected = self._expected(target) if self._dice.random() < 0.3 else None
+        request = v1.ScheduleMoveRequest(
+            model=target.model, alias=target.alias, version=version, expected_revision=expected
+        )
+        request.at.FromNanoseconds(self._clock.time_ns() + self._dice.randint(0, 800_000_000))
+        return self._command("schedule", (Wanted(*target, version, expected),)), "ScheduleMove", request
+
+    def _release_set(self) -> Asking:
+        chosen = self._dice.sample(self._targets, self._dice.randint(2, len(self._targets)))
+        wanted = tuple(
+            Wanted(
+                *target, self._dice.randint(1, VERSIONS), self._expected(target) if self._dice.random() < 0.2 else None
+            )
+            for target in chosen
+        )
+        request = v1.MoveAliasesRequest()
+        for one in wanted:
+            request.targets.add(model=one.model, alias=one.alias, version=one.version, expected_revision=one.expected)
+        return self._command("release set", wanted), "MoveAliases", request
+
+    def _rollback(self, target: Target) -> Asking:
+        everything = self._dice.random() < 0.5
+        scope = [one for one in self._targets if one.model == target.model] if everything else [target]
+        request = v1.RollbackRequest(models=target.model, aliases="*" if everything else target.alias)
+        at = self._dice.choice(self._seen[-20:]) if self._dice.random() < 0.5 else None
+        if at is not None:
+            request.as_of.position = at
+        since = max(self._seen[-20:]) if self._dice.random() < 0.3 else None
+        if since is not None:
+            request.expected_position = since
+        operation = self._command("rollback", tuple(Wanted(*one) for one in scope))
+        return replace(operation, at=at, since=since), "Rollback", request
+
+    def _resolve(self, target: Target, at: int | None) -> Asking:
+        request = v1.ResolveAliasRequest(model=target.model, alias=target.alias)
+        if at is not None:
+            request.at.position = at
+        kind = "resolve" if at is None else "resolve as of"
+        return replace(self._command(kind, (Wanted(*target),)), at=at), "ResolveAlias", request
+
+    def _resolve_at_time(self, target: Target) -> Asking:
+        """A resolve at a time at which an assignment was made, as the log has it, or a moment before."""
+        if not self._times:
+            return self._resolve(target, None)
+        time_ns = self._dice.choice(self._times[-20:]) - self._dice.choice([0, 1])
+        request = v1.ResolveAliasRequest(model=target.model, alias=target.alias)
+        request.at.time.FromNanoseconds(time_ns)
+        return (
+            replace(self._command("resolve at time", (Wanted(*target),)), at_time=time_ns),
+            "ResolveAlias",
+            request,
+        )
+
+    def _expected(self, target: Target) -> int:
+        """The revision that it last saw of an alias; now and then an older one."""
+        return self._held[target].revision if target in self._held else 0
+
+    def _do(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> None:
+        if not operation.kind.startswith("resolve") and not request.request_id:
+            request.request_id = new_request_id()
+        operation = replace(operation, request_id=getattr(request, "request_id", ""), called=time.monotonic_ns())
+        done = self._answer(operation, method, request, stopping)
+        self.operations.append(done)
+        self._learn(done)
+        if operation.request_id and (done.moved or done.outcome == UNKNOWN):
+            self._asked.append((operation, method, request))
+
+    def _learn(self, done: Operation) -> None:
+        """Remember what an answer says."""
+        for held in done.told:
+            if done.kind not in {"resolve as of", "resolve at time"}:
+                self._held[held.target] = held
+            if done.moved and held.revision == done.position and held.model == self._targets[0].model:
+                self._ledger.add("history", f"{held.revision}@{held.alias}", "registry", held.revision)
+        if done.time:
+            self._times.append(done.time)
+        if done.position:
+            self._seen.append(done.position)
+            for link in self._links:
+                link.note_position("registry", done.position)
+
+    def _answer(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> Operation:
+        """The operation with its outcome."""
+        answer = send(lambda: self._link, lambda link: getattr(link.registry, method), request, self._dice, stopping)
+        if answer.outcome == UNKNOWN:
+            self.stuck = str(answer.error) if answer.reason == FAILED else self.stuck
+            return operation
+        if answer.error is not None:
+            told = _current(answer.error)
+            return replace(operation, returned=answer.returned, outcome=answer.outcome, reason=answer.reason, told=told)
+        if operation.kind == "schedule":
+            return operation
+        return replace(
+            operation,
+            returned=answer.returned,
+            outcome=OK,
+            told=_TOLD[method](operation, answer.response),
+            position=answer.response.position,
+            moved=bool(operation.request_id) and _moved(answer.response),
+            time=_moved_at(answer.response),
+        )
+
+
+def _moved_at(response: Any) -> int:
+    """When the assignment that an answer shows was made; 0 when it shows none."""
+    if isinstance(response, (v1.MoveAliasResponse, v1.ResolveAliasResponse)):
+        return int(response.alias.moved_at.ToNanoseconds())
+    return 0
+
+
+def _moved(response: Any) -> bool:
+    """Whether a command's answer says that it changed something."""
+    match response:
+        case v1.MoveAliasResponse():
+            return response.moved
+        case v1.MoveAliasesResponse() | v1.RollbackResponse():
+            return response.revision > 0
+        case _:
+            return True
+
+
+def _current(error: RollforwardError) -> tuple[Held, ...]:
+    current = error.current if isinstance(error, Conflict) else None
+    return (_held(current),) if current is not None else ()
+
+
+def _held(alias: v1.Alias) -> Held:
+    return Held(alias.model, alias.alias, alias.version, alias.revision)
+
+
+_TOLD: dict[str, Callable[[Operation, Any], tuple[Held, ...]]] = {
+    "MoveAlias": lambda _, response: (_held(response.alias),),
+    "ScheduleMove": lambda *_: (),
+    "ResolveAlias": lambda _, response: (_held(response.alias),),
+    "MoveAliases": lambda _, response: tuple(_held(alias) for alias in response.aliases),
+    "RemoveAlias": lambda asked, response: (Held(*asked.wanted[0].target, 0, response.position),),
+    "Rollback": lambda _, response: tuple(
+        Held(change.model, change.alias, change.to_version, response.revision)
+        for change in response.changes
+        if not change.skipped and response.revision
+    ),
+}

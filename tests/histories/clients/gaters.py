@@ -1,0 +1,116 @@
+"""A client that moves a gated alias and changes the gate, while others use the registry."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rollforward import Connection, check_evidence, new_request_id, register_model, v1
+from rollforward._series import Columns
+from tests.histories.clients.requests import send
+from tests.histories.clients.trackers import run_id
+from tests.histories.recorded.recording import OK, UNKNOWN
+from tests.histories.recorded.subjects import EvidenceCheck, GateMove
+
+SCORES = (0.2, 0.6, 0.9)
+"""The scores of versions 1, 2 and 3."""
+THRESHOLDS = (0.1, 0.5, 0.8, 0.95)
+PAUSES = (0.0, 0.01, 0.03)  # seconds
+ALIAS = "champion"
+_KINDS = {"move": 6, "repeat": 6, "policy": 1}
+
+
+class Gater:
+    """Moves one alias of one model of its own."""
+
+    def __init__(self, name: str, addresses: Sequence[str], dice: random.Random) -> None:
+        self.moves: list[GateMove] = []
+        self.model, self.policy = f"{name}-model", f"{name}-policy"
+        self._name, self._dice = name, dice
+        self._links = [Connection(address, actor=name) for address in addresses]
+        self._sent: list[tuple[GateMove, v1.MoveAliasRequest]] = []
+        self._seen = 0
+
+    def prepare(self, digest: str) -> None:
+        """Register a version for each score, and set the policy."""
+        link = self._links[0]
+        experiment = link.call(
+            link.tracking.CreateExperiment,
+            v1.CreateExperimentRequest(name=self._name, request_id=new_request_id()),
+        ).experiment_id
+        for score in SCORES:
+            register_model(
+                self.model, self._scored_run(link, experiment, score, digest), artifact="model", connection=link
+            )
+        self._set_policy(threading.Event())
+
+    def close(self) -> None:
+        """Remove the policy and close the connections."""
+        try:
+            link = self._links[0]
+            request = v1.RemovePolicyRequest(name=self.policy, request_id=new_request_id())
+            link.call(link.policies.RemovePolicy, request)
+        finally:
+            for link in self._links:
+                link.close()
+
+    def work(self, stopping: threading.Event) -> None:
+        """Do one thing after another until it is stopped."""
+        while not stopping.wait(self._dice.choice(PAUSES)):
+            (kind,) = self._dice.choices(list(_KINDS), list(_KINDS.values()))
+            if kind == "policy":
+                self._set_policy(stopping)
+            elif kind == "repeat" and self._sent:
+                self._move(*self._dice.choice(self._sent[-5:]), stopping)
+            else:
+                self._move(*self._draw(), stopping)
+
+    def check_evidence(self, since: int) -> EvidenceCheck:
+        """Have the service recompute the evidence in its log after a position."""
+        link = self._links[0]
+        found = check_evidence(after=since, connection=link)
+        return EvidenceCheck(found.evidence, tuple(one.position for one in found.unfounded))
+
+    def _scored_run(self, link: Connection, experiment: str, score: float, digest: str) -> str:
+        chosen, request_id = run_id(self._dice), new_request_id()
+        started = v1.StartRunRequest(run_id=chosen, experiment_id=experiment, name=chosen, request_id=request_id)
+        started.start_time.GetCurrentTime()
+        link.call(link.tracking.StartRun, started)
+        columns = Columns()
+        columns.append(0, 0, score)
+        logged = v1.LogBatchRequest(run_id=chosen, series=[columns.take("score", 1)], request_id=new_request_id())
+        link.call(link.tracking.LogBatch, logged)
+        artifact = v1.LogArtifactRequest(run_id=chosen, path="model", digest=digest, request_id=new_request_id())
+        link.call(link.tracking.LogArtifact, artifact)
+        return chosen
+
+    def _draw(self) -> tuple[GateMove, v1.MoveAliasRequest]:
+        version, request_id = self._dice.randint(1, len(SCORES)), new_request_id()
+        request = v1.MoveAliasRequest(model=self.model, alias=ALIAS, version=version, request_id=request_id)
+        return GateMove(self._name, request_id, version, SCORES[version - 1]), request
+
+    def _move(self, move: GateMove, request: v1.MoveAliasRequest, stopping: threading.Event) -> None:
+        asked = replace(move, seen=self._seen, called=time.monotonic_ns())
+        answer = send(self._link, lambda link: link.registry.MoveAlias, request, self._dice, stopping)
+        done = replace(asked, returned=answer.returned, outcome=answer.outcome, reason=answer.reason)
+        if answer.outcome == OK and answer.response.moved:
+            done = replace(done, position=answer.response.position)
+        self.moves.append(done)
+        if done.position or done.reason or answer.outcome == UNKNOWN:
+            self._sent.append((move, request))
+
+    def _set_policy(self, stopping: threading.Event) -> None:
+        gate = f"candidate.metrics.score >= {self._dice.choice(THRESHOLDS)}"
+        policy = v1.Policy(name=self.policy, models=self.model, aliases=ALIAS, gate=gate)
+        request = v1.SetPolicyRequest(policy=policy, request_id=new_request_id())
+        answer = send(self._link, lambda link: link.policies.SetPolicy, request, self._dice, stopping)
+        if answer.outcome == OK:
+            self._seen = max(self._seen, answer.response.position)
+            for link in self._links:
+                link.note_position("registry", answer.response.position)
+
+    def _link(self) -> Connection:
+        return self._dice.choice(self._links)

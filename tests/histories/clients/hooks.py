@@ -1,0 +1,82 @@
+"""A webhook's endpoint, which refuses a request now and then, and writes down all that it acknowledges."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from standardwebhooks.webhooks import Webhook
+
+from rollforward import Connection, create_webhook, delete_webhook
+from tests.histories.recorded.subjects import Delivery, Endpoint
+from tests.servers.receiver import Receiver, Request
+
+REFUSALS = 0.03
+"""The probability that a request is refused: the service then pauses for half a second."""
+
+
+class Hook:
+    """An endpoint that is to be sent every change of one model's aliases."""
+
+    def __init__(self, name: str, address: str, model: str, since: int, dice: random.Random) -> None:
+        self._link = Connection(address, actor=name)
+        self._model, self._since, self._dice = model, since, dice
+        self._receiver = Receiver(self._answer)
+        self._webhook_id = ""
+        self._secret = ""
+
+    def prepare(self) -> None:
+        """Listen, and register the endpoint."""
+        self._receiver.start()
+        made = create_webhook(self._receiver.url, model=self._model, from_revision=self._since, connection=self._link)
+        self._webhook_id, self._secret = made.webhook.webhook_id, made.secret
+
+    def close(self) -> None:
+        """Remove the endpoint and stop listening."""
+        try:
+            if self._webhook_id:
+                delete_webhook(self._webhook_id, connection=self._link)
+        finally:
+            self._receiver.stop()
+            self._link.close()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What must be sent to it."""
+        return Endpoint(self._webhook_id, self._model, self._since)
+
+    def has(self, event_ids: Collection[str]) -> bool:
+        """Return whether all of these changes were acknowledged."""
+        return set(event_ids) <= {request.id for request in self._receiver.taken}
+
+    def deliveries(self) -> list[Delivery]:
+        """Return what was acknowledged, in order."""
+        return [self._delivery(request) for request in self._receiver.taken]
+
+    def _answer(self, _request: Request, _times: int) -> int:
+        return 503 if self._dice.random() < REFUSALS else 204
+
+    def _delivery(self, request: Request) -> Delivery:
+        body, data = request.json, request.json["data"]
+        time = Timestamp()
+        time.FromJsonString(body["timestamp"])
+        return Delivery(
+            webhook_id=self._webhook_id,
+            event_id=request.id,
+            sequence=data["sequence"],
+            revision=data["revision"],
+            model=data["model"],
+            alias=data["alias"],
+            from_version=(data["from"] or {}).get("version", 0),
+            to_version=(data["to"] or {}).get("version", 0),
+            time=time.ToNanoseconds(),
+            is_signed=self._is_signed(request),
+        )
+
+    def _is_signed(self, request: Request) -> bool:
+        """Return whether the signature is right for the time that the request names, whatever the service's clock."""
+        sent = datetime.fromtimestamp(int(request.headers["webhook-timestamp"]), UTC)
+        signature = Webhook(self._secret).sign(request.id, sent, request.body)
+        return signature in request.headers["webhook-signature"].split(" ")

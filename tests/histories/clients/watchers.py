@@ -1,0 +1,111 @@
+"""Watchers that follow aliases and record every step as it came, across lost connections and other servers."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+
+import grpc
+
+from rollforward import Connection, Watch, v1, watch
+from rollforward._transport.channel import AnswerStream, is_out_of_reach
+from rollforward.errors import from_rpc_error
+from tests.histories.recorded.recording import Change, Held, Step, Stream
+
+
+class Watcher:
+    """Follows by the raw method and reconnects on its own: after errors, and whenever it likes, from where it was."""
+
+    def __init__(self, name: str, links: Sequence[Connection], follows: Stream, dice: random.Random) -> None:
+        self.streams: list[Stream] = []
+        self._name, self._links, self._dice = name, links, dice
+        self._follows = follows
+        self._reached = follows.resumed_at
+        self._call: AnswerStream[v1.WatchAliasesResponse] | None = None
+        self._ended = threading.Event()
+
+    @property
+    def position(self) -> int:
+        """How far it has come."""
+        return self._reached or 0
+
+    def work(self) -> None:
+        """Follows until it is ended."""
+        while not self._ended.is_set():
+            link = self._dice.choice(self._links)
+            follows = self._follows
+            self.streams.append(Stream(self._name, follows.model, follows.alias, self._reached))
+            request = v1.WatchAliasesRequest(model=follows.model, alias=follows.alias, from_revision=self._reached)
+            # Never waits for a connection: the next attempt may be at another server. The deadline ends a stream of a
+            # server that says nothing any more.
+            seconds = self._dice.choice([0.4, 1.5, 6.0])
+            call = link.registry.WatchAliases(request, timeout=seconds, metadata=link.metadata())
+            self._call = call
+            if self._ended.is_set():
+                call.cancel()
+            self._receive(call, steps=self._dice.choice([2, 10, 40]))
+            self._ended.wait(self._dice.choice([0.0, 0.02, 0.1]))
+
+    def end(self) -> None:
+        """Ends it."""
+        self._ended.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def _receive(self, call: AnswerStream[v1.WatchAliasesResponse], steps: int) -> None:
+        try:
+            for _, response in zip(range(steps), call, strict=False):
+                step = _step(response)
+                self.streams[-1].steps.append(step)
+                self._reached = max(self._reached or 0, step.position)
+        except grpc.RpcError as error:
+            if from_rpc_error(error).reason != "DEADLINE_EXCEEDED" and not is_out_of_reach(error):
+                raise
+        finally:
+            call.cancel()
+
+
+class SdkWatcher:
+    """Follows by the SDK, which reconnects by itself."""
+
+    def __init__(self, name: str, link: Connection, follows: Stream) -> None:
+        self._name, self._follows = name, follows
+        self._changes: list[Change] = []
+        reference = f"{follows.model}@{follows.alias}" if follows.alias else follows.model
+        self._watch: Watch = watch(reference, from_revision=follows.resumed_at, connection=link)
+        self._since = self._watch.position
+
+    @property
+    def position(self) -> int:
+        """How far it has come."""
+        return self._watch.position
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Its one stream."""
+        steps = [Step("changes", change.revision, (change,)) for change in self._changes]
+        steps.append(Step("bookmark", self._watch.position))
+        return [Stream(self._name, self._follows.model, self._follows.alias, self._since, by_sdk=True, steps=steps)]
+
+    def work(self) -> None:
+        """Follows until it is ended."""
+        for change in self._watch:
+            self._changes.append(_change(change))
+
+    def end(self) -> None:
+        """Ends it."""
+        self._watch.close()
+
+
+def _step(response: v1.WatchAliasesResponse) -> Step:
+    kind = str(response.WhichOneof("step"))
+    changes = tuple(_change(change) for change in response.changes.changes)
+    stood = response.snapshot.aliases
+    aliases = tuple(Held(alias.model, alias.alias, alias.version, alias.revision) for alias in stood)
+    return Step(kind, response.position, changes, aliases)
+
+
+def _change(change: v1.AliasChange) -> Change:
+    about = change.model, change.alias, change.from_version, change.to_version
+    return Change(change.revision, change.event_id, *about)

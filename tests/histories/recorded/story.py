@@ -1,0 +1,196 @@
+"""A good history made by hand, one fact after the other, for the checker's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.histories.checks.checker import check
+from tests.histories.checks.rules import Rule
+from tests.histories.checks.truth import Timeline
+from tests.histories.recorded.recording import (
+    OK,
+    REFUSED,
+    UNKNOWN,
+    Change,
+    Event,
+    Held,
+    History,
+    Operation,
+    Step,
+    Stream,
+    Target,
+    Wanted,
+)
+
+CHAMPION, CANARY, OTHER = Target("m", "champion"), Target("m", "canary"), Target("n", "champion")
+START = 10
+
+
+class Story:
+    """Operations that follow each other, each with its event; time goes on by ten with each."""
+
+    def __init__(self) -> None:
+        self.history = History("story")
+        self._time = 0
+        self._position = START
+
+    def move(self, version: int, expected: int | None = None, client: str = "ann") -> int:
+        """A move of the champion that was done; its revision."""
+        return self._do("move", {CHAMPION: (version, expected)}, client)
+
+    def release(self, champion: int, canary: int) -> int:
+        """A release set that was done."""
+        return self._do("release set", {CHAMPION: (champion, None), CANARY: (canary, None)}, "ann")
+
+    def move_other(self, version: int) -> int:
+        """A move of another model's champion."""
+        return self._do("move", {OTHER: (version, None)}, "dan")
+
+    def remove(self) -> int:
+        """A removal that was done."""
+        return self._do("remove", {CHAMPION: (0, None)}, "ann")
+
+    def roll_back(self, restored: int) -> int:
+        """A rollback of the champion to a position."""
+        version = self.held(CHAMPION, restored).version
+        done = self._do("rollback", {CHAMPION: (version, None)}, "ann", restored=restored)
+        self.change_last(wanted=(Wanted(*CHAMPION),), at=restored)
+        return done
+
+    def is_there(self, client: str = "ann") -> None:
+        """A move to where the champion is already."""
+        held = self.held(CHAMPION)
+        self._tell("move", (Wanted(*CHAMPION, held.version),), client, OK, told=(held,), position=held.revision)
+
+    def refuse(self, expected: int, client: str = "bob") -> None:
+        """A conditional move that was refused, with what stood."""
+        told = (self.held(CHAMPION),)
+        wanted = (Wanted(*CHAMPION, 3, expected),)
+        self._tell("move", wanted, client, REFUSED, reason="WRONG_REVISION", told=told)
+
+    def lose(self, version: int, *, written: bool) -> None:
+        """A move that nobody answered."""
+        if written:
+            self._do("move", {CHAMPION: (version, None)}, "cyd")
+            self.change_last(outcome=UNKNOWN, returned=None, told=(), position=0, moved=False)
+        else:
+            self._tell("move", (Wanted(*CHAMPION, version),), "cyd", UNKNOWN)
+
+    def resolve(self, client: str = "bob", at: int | None = None) -> None:
+        """A resolve of the champion; "not set" where it is not."""
+        position = self._position if at is None else at
+        held = self.held(CHAMPION, position)
+        kind = "resolve" if at is None else "resolve as of"
+        if held.version:
+            self._tell(kind, (Wanted(*CHAMPION),), client, OK, told=(held,), position=position, at=at)
+        else:
+            self._tell(kind, (Wanted(*CHAMPION),), client, REFUSED, reason="ALIAS_NOT_FOUND", at=at)
+
+    def repeat_last(self) -> None:
+        """The last request once more."""
+        last = self.history.operations[-1]
+        self._time += 10
+        self.history.operations.append(replace(last, called=self._time, returned=self._time + 5))
+
+    def held(self, target: Target, position: int | None = None) -> Held:
+        """What stands, or stood at a position."""
+        events = [event for event in self.history.events if event.target == target]
+        return Timeline(target, events).at(self._position if position is None else position)
+
+    def change_last(self, **fields: object) -> None:
+        """Makes the last operation another one."""
+        self.change(-1, **fields)
+
+    def change(self, number: int, **fields: object) -> None:
+        """Makes an operation another one."""
+        self.history.operations[number] = replace(self.history.operations[number], **fields)  # type: ignore[arg-type]
+
+    def change_event(self, number: int, **fields: object) -> None:
+        """Makes an event another one."""
+        self.history.events[number] = replace(self.history.events[number], **fields)  # type: ignore[arg-type]
+
+    def watch(self, *resumes: int) -> None:
+        """A watcher from the beginning that resumed at these positions too, and one by the SDK."""
+        self.history.goal = end = self._position
+        for first, last in zip([START, *resumes], [*resumes, end], strict=True):
+            self.history.streams.append(Stream("w", "m", "", first, steps=self.steps(first, last)))
+        changes = [Step("changes", event.revision, (event.change,)) for event in self.history.events]
+        self.history.streams.append(Stream("s", "m", "", START, by_sdk=True, steps=[*changes, Step("bookmark", end)]))
+
+    def steps(self, first: int, last: int) -> list[Step]:
+        """What a watch gives between two positions: each append whole, then a bookmark."""
+        steps = []
+        for revision in sorted({event.revision for event in self.history.events if first < event.revision <= last}):
+            changes = tuple(event.change for event in self.history.events if event.revision == revision)
+            steps.append(Step("changes", revision, changes))
+        return [*steps, Step("bookmark", last)]
+
+    def snapshot(self) -> None:
+        """A watcher that begins with what stands."""
+        self.history.goal = self._position
+        held = tuple(held for target in (CHAMPION, CANARY) if (held := self.held(target)).version)
+        self.history.streams.append(Stream("v", "m", steps=[Step("snapshot", self._position, aliases=held)]))
+
+    def edit_steps(self, number: int, edit: Callable[[list[Step]], None]) -> None:
+        """Makes a stream another one."""
+        edit(self.history.streams[number].steps)
+
+    def _do(self, kind: str, asked: dict[Target, tuple[int, int | None]], client: str, restored: int = 0) -> int:
+        request_id, revision = f"r{len(self.history.operations)}", self._position + len(asked)
+        for target, (version, _) in asked.items():
+            before = self.held(target).version
+            self._position += 1
+            self.history.events.append(
+                Event(
+                    self._position,
+                    revision,
+                    f"e{self._position}",
+                    *target,
+                    before,
+                    version,
+                    client,
+                    request_id,
+                    restored,
+                )
+            )
+        wanted = tuple(Wanted(*target, version, expected) for target, (version, expected) in asked.items())
+        told = tuple(Held(*target, version, revision) for target, (version, _) in asked.items())
+        self._tell(kind, wanted, client, OK, told=told, position=revision, moved=True)
+        return revision
+
+    def _tell(self, kind: str, wanted: tuple[Wanted, ...], client: str, outcome: str, **fields: object) -> None:
+        request_id = "" if kind.startswith("resolve") else f"r{len(self.history.operations)}"
+        self._time += 10
+        returned = None if outcome == UNKNOWN else self._time + 5
+        operation = Operation(client, kind, wanted, self._time, returned, outcome, request_id)
+        self.history.operations.append(replace(operation, **fields))  # type: ignore[arg-type]
+
+
+def eventful() -> Story:
+    """A story with everything in it that may happen."""
+    story = Story()
+    first = story.move(1)
+    second = story.move(2, expected=first, client="bob")
+    story.refuse(expected=first)
+    story.is_there()
+    story.release(champion=3, canary=1)
+    story.resolve()
+    story.remove()
+    story.resolve()
+    story.resolve(at=second)
+    story.roll_back(second)
+    story.repeat_last()
+    story.watch(second, second + 2)
+    story.snapshot()
+    return story
+
+
+def broken(story: Story) -> set[Rule]:
+    """What it breaks."""
+    return {violation.rule for violation in check(story.history)}
+
+
+def altered(change: Change, **fields: object) -> Change:
+    """Another change."""
+    return replace(change, **fields)  # type: ignore[arg-type]
