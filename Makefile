@@ -11,12 +11,13 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 BIN := .venv/bin
 # Named after the tree's path: a tree that was moved or copied gets its environment made anew.
 STAMP := .venv/.ready-$(shell pwd | cksum | cut -d' ' -f1)
+DOCS_STAMP := .venv-docs/.ready-$(shell pwd | cksum | cut -d' ' -f1)
 CODE := eventstore services client/src/rollforward tests tools benchmarks
 ARGS ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo up test test-busy histories check fmt protos release-protos lock bench clean \
-	check-style check-types check-imports check-protos check-lock
+.PHONY: help setup demo up docs test test-busy histories check fmt protos release-protos lock bench clean \
+	check-style check-types check-imports check-protos check-lock check-docs
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,14 @@ demo: $(STAMP) ## run the whole lifecycle on real data
 up: $(STAMP) ## start NATS and all services; ARGS="--data DIR ..."
 	@$(BIN)/rollforward up $(ARGS)
 
+docs: $(STAMP) $(DOCS_STAMP) ## build the documentation site into build/site
+	@$(BIN)/python tools/docs.py
+
+$(DOCS_STAMP): docs/requirements.lock
+	@$(BIN)/uv --quiet venv --clear --python $(BIN)/python .venv-docs
+	@$(BIN)/uv --quiet pip install --python .venv-docs/bin/python --require-hashes --no-deps -r docs/requirements.lock
+	@touch $@
+
 test: $(STAMP) ## run the tests; ARGS="-k name ..."
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
@@ -43,7 +52,7 @@ test-busy: $(STAMP) ## run what races, kills or waits 20 times beside busy loops
 histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300", "--bugs"
 	@$(BIN)/python -m tests.histories $(ARGS)
 
-check: check-style check-types check-imports check-protos check-lock ## everything but the tests; -k goes on after a failure
+check: check-style check-types check-imports check-protos check-lock check-docs ## everything but the tests; -k goes on after a failure
 
 check-style: $(STAMP)
 	@$(BIN)/ruff check
@@ -63,6 +72,8 @@ check-protos: $(STAMP)
 check-lock: $(STAMP)
 	@$(BIN)/python tools/lock.py check
 
+check-docs: docs
+
 fmt: $(STAMP) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
@@ -80,5 +91,5 @@ bench: $(STAMP) ## measure, beside MLflow; ARGS="--scene moves ..."
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete .venv and everything else that can be made again
-	@rm -rf .venv .venv-peers build dist client/build client/dist .*_cache .hypothesis
+	@rm -rf .venv .venv-docs .venv-peers .cache build dist client/build client/dist .*_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
