@@ -46,7 +46,7 @@ class Things(Notes):
 
 
 @pytest.fixture
-def rows(location: str) -> Iterator[Generation]:
+def generation(location: str) -> Iterator[Generation]:
     with closing(Generations(Things(), Database(location)).fresh()) as rows:
         with rows.writing() as connection:
             connection.execute(sa.insert(things), [dict(zip(things.c.keys(), one, strict=True)) for one in THINGS])
