@@ -245,7 +245,7 @@ class Tail:
         size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
         self._kept.append((batch, size))
         self._size += size
-        self.requests.add(batch)
+        self.requests.note(batch)
         while self._size > self._kept_bytes and len(self._kept) > 1:
             dropped, size = self._kept.popleft()
             self._size -= size

@@ -33,13 +33,13 @@ class Generation:
     """
 
     def __init__(
-        self, engine: sa.Engine, label: str, generation: int, tables: sa.MetaData, *, with_indexes: bool = True
+        self, engine: sa.Engine, label: str, number: int, tables: sa.MetaData, *, with_indexes: bool = True
     ) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**_WRITING[engine.dialect.name])
         self._on_postgresql = engine.dialect.name == "postgresql"
         self.label = label
-        self.generation = generation
+        self.number = number
         self.readers = 0
         self._tables = tables
         self._kept: sa.Connection | None = None

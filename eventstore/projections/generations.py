@@ -137,7 +137,7 @@ class Generations:
     def finish(self, generation: Generation) -> Generation:
         """Close an unfinished generation and open it as one that may become live."""
         self._database.finish(generation)
-        finished = self._open(generation.generation)
+        finished = self._open(generation.number)
         finished.create_indexes()
         return finished
 
@@ -170,12 +170,12 @@ class Generations:
     def discard(self, generation: Generation) -> None:
         """Drops a generation."""
         generation.close()
-        self._database.drop(self._projection.name, self.fingerprint, generation.generation)
+        self._database.drop(self._projection.name, self.fingerprint, generation.number)
 
     def discard_older(self, generation: Generation) -> None:
         """Drops all generations before this one, whatever their fingerprints."""
         for mark, number in self._database.generations(self._projection.name):
-            if number < generation.generation:
+            if number < generation.number:
                 self._database.drop(self._projection.name, mark, number)
         self._database.drop_unfinished(self._projection.name)
 

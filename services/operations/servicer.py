@@ -109,7 +109,7 @@ def _projection(projector: Projector) -> v1.ProjectionStatus:
         name=projector.name,
         log=projector.store.log,
         position=projector.position,
-        generation=projector.rows.generation,
+        generation=projector.generation.number,
         fingerprint=projector.fingerprint,
         failure=projector.why_failed,
     )

@@ -237,7 +237,7 @@ class Tracking(RuleBasedStateMachine):
         """The rows are the same however the log is cut into calls."""
         happened = self.run(self._all_events())
         assert self._rows.position == len(happened)
-        digest = self._rows.rows.digest()
+        digest = self._rows.generation.digest()
         chance = random.Random(len(happened))
         for most in (1, 3, 40):
             generations = Generations(TrackingProjection(), Database(self._location))

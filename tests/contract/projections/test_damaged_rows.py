@@ -104,10 +104,10 @@ async def test_a_file_damaged_under_a_running_process_is_computed_again(
     log = MemoryStore("damaged", TYPES)
     await write(log, 500)
     async with asyncio.timeout(SECONDS), running(log, str(tmp_path)) as projector:
-        with projector.rows._engine.connect() as rows:
+        with projector.generation._engine.connect() as rows:
             rows.exec_driver_sql("COMMIT")
             rows.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        projector.rows._engine.dispose()  # what SQLite holds in memory would hide the damage
+        projector.generation._engine.dispose()  # what SQLite holds in memory would hide the damage
         damage(file_of(tmp_path))
         await _recovered(projector, log)
         await write(log, 3)
@@ -118,8 +118,8 @@ async def test_a_file_damaged_under_a_running_process_is_computed_again(
 
 async def _recovered(projector: Projector, log: MemoryStore) -> None:
     """Return once all is well; until then nothing is raised but that it is not."""
-    before, reasons = projector.rows, set[str]()
-    while projector.rows is before:
+    before, reasons = projector.generation, set[str]()
+    while projector.generation is before:
         try:
             await projector.check()
             await projector.query(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(notes)))
@@ -141,7 +141,7 @@ async def test_dropped_tables_are_computed_again(location: str, statement: str) 
     await write(log, 20)
     async with asyncio.timeout(SECONDS), running(log, location) as projector:
         with Database(location)._server.begin() as connection:
-            connection.exec_driver_sql(statement.format(projector.rows.label))
+            connection.exec_driver_sql(statement.format(projector.generation.label))
         await _recovered(projector, log)
         assert await projector.query(all_notes) == await folded(log)
     async with running(log, location) as projector:

@@ -51,11 +51,11 @@ async def test_filled_rows_are_those_applied_one_by_one(
     async with running(log, location) as projector:
         assert projector.position == head
         assert not unfinished(location)
-        digest, names = await asyncio.to_thread(projector.rows.digest), await projector.query(indexes)
+        digest, names = await asyncio.to_thread(projector.generation.digest), await projector.query(indexes)
     lose_rows(location)
     monkeypatch.setattr(startup, "FILL_FROM", math.inf)
     async with running(log, location) as projector:
-        assert await asyncio.to_thread(projector.rows.digest) == digest
+        assert await asyncio.to_thread(projector.generation.digest) == digest
         assert await projector.query(indexes) == names
     assert {"rf_events_by_request", "rf_events_by_time"} <= names
 

@@ -82,10 +82,13 @@ async def test_waiters_hear_of_a_stop(log: JetStreamStore, location: str) -> Non
 
 async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
     async with running(MemoryStore("words", TYPES), str(tmp_path)) as projector:
-        for waited_for in (projector, projector.tail):
+        for waited_for, watermark in (
+            (projector, projector._progress._watermark),
+            (projector.tail, projector.tail._reached),
+        ):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(waited_for.wait_for(1_000_000), 0.01)
-            assert 1_000_000 not in {position for position, *_ in waited_for._reached._waiters}
+            assert 1_000_000 not in {position for position, *_ in watermark._waiters}
 
 
 async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamStore, location: str) -> None:
@@ -94,7 +97,7 @@ async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamS
         await projector.wait_for(head)
         event = await log.event_at(head - 4)
         assert event
-        with projector.rows.writing() as rows:
+        with projector.generation.writing() as rows:
             rows.execute(sa.delete(notes).where(notes.c.position > event.position))
             rows.execute(sa.delete(events).where(events.c.position > event.position))
             rows.execute(sa.update(checkpoint).values(position=event.position, event_id=event.id))
@@ -141,9 +144,9 @@ def commits(projector: Projector) -> Iterator[list[object]]:
         if {"rf_begin", "isolation_level"} & connection.get_execution_options().keys():
             made.append(connection)
 
-    sa.event.listen(projector.rows._engine, "commit", note)
+    sa.event.listen(projector.generation._engine, "commit", note)
     yield made
-    sa.event.remove(projector.rows._engine, "commit", note)
+    sa.event.remove(projector.generation._engine, "commit", note)
 
 
 async def test_what_nobody_waits_for_is_written_at_once_and_what_someone_does_without_delay(

@@ -48,7 +48,7 @@ async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, loc
         assert isinstance(projector.failure, CannotApply)
         assert (projector.failure.first, projector.failure.last) == (2, 6)
         assert isinstance(projector.failure.__cause__, ArithmeticError)
-        with projector.rows.transaction() as rows:
+        with projector.generation.transaction() as rows:
             assert rows.execute(sa.select(checkpoint)).one().position == 1
             assert sum(row[2] for row in all_notes(rows)) == 1
         await projector.stop()
@@ -162,7 +162,7 @@ async def test_a_rebuild_tells_whether_the_rows_are_to_blame(location: str) -> N
         with pytest.raises(StoreUnavailable):
             await projector.wait_for(head + 1)
         assert (await rebuilt(projector)).position == head
-        with projector.rows.writing() as rows:
+        with projector.generation.writing() as rows:
             rows.execute(sa.delete(notes).where(notes.c.stream == "s1"))
         with pytest.raises(Rejected) as refused:
             await rebuilt(projector)

@@ -70,19 +70,19 @@ async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamSto
 async def test_a_new_request_is_not_looked_up_once_all_old_ones_were_recalled(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_index, "AT_ONCE", 3)
+    monkeypatch.setattr(request_index, "PAGE_REQUESTS", 3)
     for number in range(10):
         await log.append([new("a", metadata=Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}"))])
     async with running(log, location) as projector:
-        seen = projector.tail.requests.seen
+        requests = projector.tail.requests
         for number in range(10):
             assert await projector.find_request("alice", f"r{number}", at_least=0) == Request(
                 f"d{number}", number + 1, number + 1
             )
-        await until(lambda: seen.whole)
-        assert not any(seen.is_new("alice", f"r{number}") for number in range(10))
-        assert seen.is_new("bob", "r1")
-        assert seen.is_new("alice", "r10")
+        await until(lambda: requests.complete)
+        assert not any(requests.is_new("alice", f"r{number}") for number in range(10))
+        assert requests.is_new("bob", "r1")
+        assert requests.is_new("alice", "r10")
         await log.append([new("a", metadata=Metadata("alice", request_id="r10", request_digest="d10"))])
         assert await projector.find_request("alice", "r10", at_least=11) == Request("d10", 11, 11)
         assert await projector.find_request("alice", "r9", at_least=11) == Request("d9", 10, 10)

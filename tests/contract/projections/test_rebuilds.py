@@ -63,23 +63,23 @@ async def test_the_old_version_answers_until_the_new_one_is_there(log: JetStream
 async def test_rows_are_rebuilt_beside_the_live_ones(log: JetStreamStore, location: str) -> None:
     await write(log, 100, size=3)
     async with running(log, location) as projector:
-        before = projector.rows
+        before = projector.generation
         asking = [asyncio.create_task(ask_on(projector)) for _ in range(3)]
         writing = asyncio.create_task(write(log, 200))
         progress = await rebuilt(projector)
         head = await writing
         assert progress.done
         assert progress.live_digest == progress.rebuilt_digest == progress.live_digest.lower()
-        assert projector.rows is not before
+        assert projector.generation is not before
         await projector.wait_for(head)
         await end_all(asking)
         assert await projector.query(all_notes) == await folded(log)
         assert len(generations(location)) == 1
         await projector.wait_for(await write(log, 1))
         assert (await rebuilt(projector)).live_digest != progress.live_digest
-        number = projector.rows.generation
+        number = projector.generation.number
     async with running(log, location) as projector:
-        assert projector.rows.generation == number
+        assert projector.generation.number == number
         assert await projector.query(all_notes) == await folded(log)
 
 
@@ -104,14 +104,14 @@ async def test_an_empty_log_can_be_rebuilt(log: JetStreamStore, location: str) -
 async def test_a_difference_is_found_and_the_live_rows_stay(log: JetStreamStore, location: str) -> None:
     head = await write(log, 10)
     async with running(log, location) as projector:
-        with projector.rows.writing() as rows:
+        with projector.generation.writing() as rows:
             rows.execute(sa.update(notes).where(notes.c.stream == "s1").values(text="tampered"))
-        before = projector.rows
+        before = projector.generation
         with pytest.raises(Rejected) as caught:
             await rebuilt(projector)
         assert caught.value.reason == "REBUILD_DIFFERS"
         assert caught.value.metadata["live_digest"] != caught.value.metadata["rebuilt_digest"]
-        assert projector.rows is before
+        assert projector.generation is before
         assert len(generations(location)) == 1
         assert "tampered" in {row[1] for row in await projector.query(all_notes)}
         await write(log, 1)
@@ -140,7 +140,7 @@ async def test_a_rebuild_that_was_cut_off_by_a_crash_is_forgotten(log: JetStream
         Database(location).open("notes", projector.fingerprint, 2, tables).close()
         assert len(generations(location)) == 2
         assert (await rebuilt(projector)).done
-        assert projector.rows.generation == 3
+        assert projector.generation.number == 3
     async with running(log, location) as projector:
         assert await projector.query(all_notes) == await folded(log)
         assert len(generations(location)) == 1
@@ -160,7 +160,7 @@ async def test_a_process_goes_over_to_the_rows_that_another_rebuilt(log: JetStre
             expected = await folded(log)
             assert await one.query(all_notes) == expected
             assert await two.query(all_notes) == expected
-            assert one.rows.label == two.rows.label
+            assert one.generation.label == two.generation.label
             assert len(generations(postgres_url)) == 1
 
 
@@ -172,7 +172,7 @@ async def test_a_question_goes_over_to_rebuilt_rows_before_the_next_event(
     async with running(log, postgres_url) as one, running(log, postgres_url) as two:
         await rebuilt(one)
         assert await asyncio.gather(*(two.query(all_notes) for _ in range(5))) == [expected] * 5
-        assert one.rows.label == two.rows.label
+        assert one.generation.label == two.generation.label
 
 
 async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> None:
@@ -192,7 +192,7 @@ async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> No
         asking = asyncio.create_task(two.query(ask_for_long))
         assert await asyncio.to_thread(asked.wait, 30)
         rebuilding = asyncio.create_task(rebuilt(one))
-        await until(lambda: one.rows.generation > two.rows.generation)
+        await until(lambda: one.generation.number > two.generation.number)
         async with asyncio.timeout(scaled(10)):
             for _ in range(3):
                 head = await write(log, 1)

@@ -274,7 +274,7 @@ async def test_rows_without_an_epoch_are_of_the_first(location: str) -> None:
     log = new_log()
     head = await write(log, 5)
     async with running(log, location) as projector:
-        epoch_tables.drop_all(projector.rows._engine)
+        epoch_tables.drop_all(projector.generation._engine)
         before = projector.fingerprint
     (known,) = Database(location).known("notes")
     assert (known.epoch, known.position) == (1, head)

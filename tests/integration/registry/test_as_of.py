@@ -235,7 +235,7 @@ async def expect_moves_to_read_no_more_than_is_new(system: System, key: Key) -> 
 
 async def expect_rows_that_are_behind_to_be_waited_for(system: System, key: Key) -> None:
     """Fails when a time that the log has come to, and the rows have not, is answered from what the rows have."""
-    async with system.projector._applying:
+    async with system.projector._live.applying:
         payload = v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=2)
         await _append(system.store, [payload], system.history)
         asked = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-1]))))
@@ -256,7 +256,7 @@ async def test_rows_that_advance_while_they_are_asked_about_a_time(
         await projector.wait_for(system.history.lasts[-1])
         return found
 
-    async with system.projector._applying:
+    async with system.projector._live.applying:
         for move in moves:
             await _append(system.store, [move], system.history)
         monkeypatch.setattr(Projector, "position_at", advancing)

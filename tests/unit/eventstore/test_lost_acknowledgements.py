@@ -49,7 +49,7 @@ class ExactIndex:
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> Request | None:
         known = RecentRequests()
-        known.add([event for event in self._store._events if event.position <= at_least])
+        known.note([event for event in self._store._events if event.position <= at_least])
         return known.find(actor, request_id)
 
 
