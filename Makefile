@@ -17,7 +17,7 @@ ARGS ?=
 export PYTHONUTF8 := 1
 
 .PHONY: help setup demo up docs test test-busy histories check fmt protos release-protos lock bench clean \
-	check-style check-types check-imports check-protos check-lock check-docs
+	check-style check-types check-imports check-protos check-lock check-docs check-structure
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ check-protos: $(STAMP)
 
 check-lock: $(STAMP)
 	@$(BIN)/python tools/lock.py check
+
+check-structure: $(STAMP)
+	@$(BIN)/python tools/structure.py
 
 check-docs: docs
 

@@ -158,9 +158,7 @@ class LogLost(Exception):
     def __init__(self, losses: Sequence[Loss]) -> None:
         furthest = {loss.log: loss for loss in sorted(losses, key=Loss.rank)}
         accept = " ".join(f"--accept-log-loss {log}" for log in furthest)
-        way_out = (
-            f"restore the log (docs/operations.md, Restore a backup), or start with {accept} to go on without them"
-        )
+        way_out = f"restore the log (docs/backup.md, Restore a backup), or start with {accept} to go on without them"
         super().__init__(f"{self.reason}: {'; '.join(map(str, furthest.values()))}. Nothing was changed: {way_out}")
         self.losses = tuple(losses)
 

@@ -93,6 +93,22 @@ def _linked(link: str, folder: str, target: Path) -> str:
     return posixpath.relpath(f"source/{name}.md", inside)
 
 
+def check_navigation() -> None:
+    """Stop unless mkdocs.yml lists each page, the decisions and shown sources apart, and only pages."""
+    listed = set(re.findall(r"- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    decisions = {page for page in pages if re.match(r"adr/\d", page)}
+    if different := listed ^ (pages - decisions - {"package.md"}):
+        raise SystemExit(f"mkdocs.yml and docs/ list different pages: {', '.join(sorted(different))}")
+
+
+def _shortened(output: str) -> str:
+    """Return a line for each warning, where the generator draws the place with boxes and colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    warnings = re.findall(r"^Warning: (.+)\n\W*(\S+\.md:\d+)", plain, re.MULTILINE)
+    return "\n".join(f"docs/{place}: {warning}" for warning, place in warnings) or plain
+
+
 def build() -> None:
     """Build the site from the staged pages; stop when the generator warns, or a page loads something from elsewhere."""
     generator = ROOT / ".venv-docs" / "bin" / "zensical"
@@ -102,13 +118,14 @@ def build() -> None:
         [generator, "build", "--clean", "--strict"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\n{done.stderr.partition('Traceback')[0]}")
+        raise SystemExit(_shortened(done.stdout + done.stderr))
     for page in sorted((BUILD / "site").rglob("*.html")):
         if found := LOADED.search(page.read_text()):
             raise SystemExit(f"{page.relative_to(ROOT)} loads from another host: {found[0]}")
 
 
 if __name__ == "__main__":
+    check_navigation()
     stage()
     build()
     print(f"the site is in {BUILD / 'site'}: python3 -m http.server --directory {BUILD / 'site'}")

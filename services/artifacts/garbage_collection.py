@@ -1,6 +1,6 @@
 """Collects garbage: sets aside the blobs that nothing names, and removes those that were set aside long enough ago.
 
-That no race can lose a blob is argued in docs/adr/0018-garbage-is-set-aside.md; the names used there stand here.
+That no race can lose a blob is argued in docs/adr/0018-two-phase-garbage-collection.md, with these names.
 """
 
 from __future__ import annotations

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from rollforward.cli.app import command_line
+from tests.docs.shell import ROOT, commands
 from tests.unit.client.cli.command_tree import leaves
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "client/README.md"))]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *(ROOT / name for name in ("README.md", "client/README.md"))]
+PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "deploy/README.md"]
 
 
 def lines_of(page: Path) -> list[list[str]]:
     """Return the command lines of a page, without what is the shell's business."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    shown = [line for block in blocks for line in block.splitlines() if line.startswith("rollforward ")]
+    shown = [line for line in commands(page) if line.startswith("rollforward ")]
     tokens = [shlex.split(line, comments=True)[1:] for line in shown]
     return [[*line[: next((at for at, token in enumerate(line) if token in {">", "&"}), None)]] for line in tokens]
 

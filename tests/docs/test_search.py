@@ -10,9 +10,8 @@ from services.tracking.queries.run_filters import RUN_FIELDS, RUN_ORDERS
 from tests.model.test_search_like_mlflow import DIFFERENCES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/search.md").read_text()
-FILTERS, ORDERS = (
-    block.strip().splitlines() for block in re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FILTERS, ORDERS = (block.strip().splitlines() for language, block in BLOCKS if not language)
 
 
 @pytest.mark.parametrize("line", FILTERS)
