@@ -1,6 +1,9 @@
 from .codec import (
     EventTypes,
 )
+from .commands.handler import (
+    CommandHandler,
+)
 from .concurrency.tasks import (
     end,
 )
@@ -11,7 +14,6 @@ from .concurrency.watermark import (
     Watermark,
 )
 from .decider import (
-    CommandHandler,
     Decider,
     Outcome,
     Plan,

@@ -75,7 +75,7 @@ class Commands:
     async def stream_of(self, model: str) -> str:
         """The stream of the model that has or had this name; that of the name itself when there is none."""
         stream = model_stream(model)
-        state = await self._handler.held(stream)
+        state = await self._handler.cached_state(stream)
         if not state.name and not state.origin_of_name:
             state, _ = await self._handler.state(stream)
         return model_stream(state.origin_of_name) if state.origin_of_name else stream

@@ -61,7 +61,7 @@ class Commands:
         self._heard(request.run_id)
         stream = run_stream(request.run_id)
         labels = request.params or request.tags or request.removed_tags
-        if labels or (await self._runs.held(stream)).status == v1.RUN_STATUS_LOST:
+        if labels or (await self._runs.cached_state(stream)).status == v1.RUN_STATUS_LOST:
             return await self._runs.handle(stream, request, because)
         return await self._runs.handle_concurrently(stream, request, because)
 
@@ -82,6 +82,6 @@ class Commands:
         experiments, _ = await self._experiments.state(EXPERIMENTS_STREAM)
         if refusal := not_open(experiments, experiment_id):
             return refusal
-        if run_id and (await self._runs.held(run_stream(run_id))).status == v1.RUN_STATUS_UNSPECIFIED:
+        if run_id and (await self._runs.cached_state(run_stream(run_id))).status == v1.RUN_STATUS_UNSPECIFIED:
             return run_not_found(run_id)
         return None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from eventstore.decider import CommandHandler
+from eventstore.commands.handler import CommandHandler
 from eventstore.errors import Conflict, Rejected
 from eventstore.event import Metadata, RecordedEvent
 from eventstore.memory import MemoryStore

@@ -15,7 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 import services
 from eventstore.codec import EventTypes
-from eventstore.decider import CommandHandler, Decider
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Decider
 from eventstore.errors import CannotApply, StoreUnavailable, StreamUnreadable
 from eventstore.event import Metadata, NewEvent
 from eventstore.ids import new_id

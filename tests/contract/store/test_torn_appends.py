@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 
-from eventstore.decider import CommandHandler, Decider
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Decider
 from eventstore.errors import WrongExpectedRevision
 from eventstore.event import Metadata
 from eventstore.jetstream import JetStreamStore, connect

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.message import Message
 
 from eventstore.codec import EventTypes
-from eventstore.decider import CommandHandler
+from eventstore.commands.handler import CommandHandler
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
 from eventstore.projections.database import Database

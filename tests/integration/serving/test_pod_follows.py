@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from grpc import aio
 from sklearn.dummy import DummyClassifier
 
-from eventstore.decider import CommandHandler
+from eventstore.commands.handler import CommandHandler
 from eventstore.epochs import begin_epoch, next_epoch, on_wire
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore

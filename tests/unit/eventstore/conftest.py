@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.decider import CommandHandler
+from eventstore.commands.handler import CommandHandler
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
 from eventstore.tail import Tail

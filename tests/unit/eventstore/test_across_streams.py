@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from eventstore.decider import CommandHandler, Plan
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Plan
 from eventstore.errors import Kind, Rejected
 from tests.timeouts import scaled
 from tests.unit.eventstore.accounts import (

@@ -7,11 +7,14 @@ import asyncio
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from eventstore import decider as decider_module
-from eventstore.decider import CommandHandler, Decider, Outcome
+from eventstore.commands import multi_stream, stream_states
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Decider, Outcome
 from eventstore.errors import Conflict, EventTooLarge, Kind, Rejected
 from eventstore.event import MAX_EVENT_BYTES
+from eventstore.projections.projector import Projector
 from tests.unit.eventstore.accounts import (
+    ACCOUNT,
     NEVER,
     Move,
     SlowMemory,
@@ -110,7 +113,7 @@ async def test_who_is_always_slower_is_told(
     with pytest.raises(Conflict) as caught:
         await handler.handle("a", add(100), by())
     assert caught.value.reason == "STREAM_BUSY"
-    assert await balance(store) == decider_module.ATTEMPTS
+    assert await balance(store) == multi_stream.ATTEMPTS
 
 
 async def test_many_at_once_all_count(
@@ -194,11 +197,12 @@ async def test_a_commuting_command_is_refused_by_the_newest_state_only(
     assert (await handler.handle_concurrently("a", add(0), by())).events == ()
 
 
-async def test_the_cache_forgets_the_streams_that_were_used_first(
-    store: SlowMemory, handler: CommandHandler[int], monkeypatch: pytest.MonkeyPatch
+async def test_cache_evicts_the_streams_that_were_used_first(
+    store: SlowMemory, projector: Projector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decider_module, "CACHED_STREAMS", 2)
+    monkeypatch.setattr(stream_states, "CACHED_STREAMS", 2)
+    handler = CommandHandler(store, ACCOUNT, projector)
     for account in "abca":
         await handler.handle(account, add(1, account), by())
-    assert list(handler._cache) == ["c", "a"]
+    assert set(handler._states._cache) == {"c", "a"}
     assert await handler.state("a") == (2, 4)

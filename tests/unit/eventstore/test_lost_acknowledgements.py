@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
-from eventstore.decider import CommandHandler, Decider, Plan, Request
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Decider, Plan, Request
 from eventstore.errors import (
     Conflict,
     EventTooLarge,

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from eventstore.decider import CommandHandler, Decider
+from eventstore.commands.handler import CommandHandler
+from eventstore.decider import Decider
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projections.projector import Projector
 from tests.unit.eventstore.accounts import (

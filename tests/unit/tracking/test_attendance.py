@@ -13,7 +13,8 @@ from typing import TypeVar
 import pytest
 from google.protobuf.message import Message
 
-from eventstore.decider import ATTEMPTS, CommandHandler
+from eventstore.commands.handler import CommandHandler
+from eventstore.commands.multi_stream import ATTEMPTS
 from eventstore.errors import Rejected, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import Metadata, NewEvent
 from eventstore.memory import MemoryStore
@@ -242,7 +243,7 @@ async def test_what_commands_are_decided_on_knows_of_a_loss_elsewhere(process: P
     await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
     await process.append(v1.RunLost(run_id=run_id))
     async with asyncio.timeout(scaled(20)):
-        while (await process.commands.held(run_stream(run_id))).status != LOST:  # noqa: ASYNC110
+        while (await process.commands.cached_state(run_stream(run_id))).status != LOST:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
