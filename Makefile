@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 BIN := .venv/bin
-# Named after the tree's path: a tree that was moved or copied gets its environment made anew.
+# Named after the tree's path: a tree that was moved or copied gets a new environment.
 STAMP := .venv/.ready-$(shell pwd | cksum | cut -d' ' -f1)
 DOCS_STAMP := .venv-docs/.ready-$(shell pwd | cksum | cut -d' ' -f1)
 CODE := eventstore services client/src/rollforward tests tools benchmarks
@@ -17,7 +17,7 @@ ARGS ?=
 export PYTHONUTF8 := 1
 
 .PHONY: help setup demo up docs test test-busy histories check fmt protos release-protos lock bench clean \
-	check-style check-types check-imports check-protos check-lock check-docs check-structure
+	check-style check-types check-imports check-protos check-lock check-docs check-structure check-words check-spelling
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -52,7 +52,7 @@ test-busy: $(STAMP) ## run what races, kills or waits 20 times beside busy loops
 histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300", "--bugs"
 	@$(BIN)/python -m tests.histories $(ARGS)
 
-check: check-style check-types check-imports check-protos check-lock check-docs ## everything but the tests; -k goes on after a failure
+check: check-style check-words check-spelling check-types check-imports check-protos check-lock check-docs ## everything but the tests; -k goes on after a failure
 
 check-style: $(STAMP)
 	@$(BIN)/ruff check
@@ -74,6 +74,12 @@ check-lock: $(STAMP)
 
 check-structure: $(STAMP)
 	@$(BIN)/python tools/structure.py
+
+check-words: $(STAMP)
+	@$(BIN)/python tools/words.py
+
+check-spelling: $(STAMP)
+	@$(BIN)/codespell
 
 check-docs: docs
 

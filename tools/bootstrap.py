@@ -1,4 +1,4 @@
-"""Builds .venv from requirements.lock with nothing but a Python and its pip; run by `make setup`."""
+"""Build .venv from requirements.lock with nothing but a Python and its pip; run by `make setup`."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def run(*command: str | Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """This process's variables, less the traces of another virtual environment, plus what uv needs to work here."""
+    """Return this process's variables, without those of another virtual environment, with those that uv needs here."""
     env = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
     if system_certificates():
         env.setdefault("UV_SYSTEM_CERTS", "true")
@@ -34,13 +34,13 @@ def environment() -> dict[str, str]:
 
 
 def system_certificates() -> bool:
-    """Whether the machine has certificates of its own; a company's are only there, not among those inside uv."""
+    """Return whether the machine has certificates of its own; a company's are only there, not among those inside uv."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile is not None or (paths.capath is not None and any(Path(paths.capath).iterdir()))
 
 
 def locked(name: str) -> str:
-    """The lines of one package in the lock: its version and its hashes."""
+    """Return the lines of one package in the lock: its version and its hashes."""
     found = re.search(rf"^{re.escape(name)}==(?:.*\\\n)*.*\n", LOCK.read_text(), re.MULTILINE)
     if found is None:
         raise SystemExit(f"{LOCK.name} does not name {name}: run `make lock` where uv is at hand")
@@ -48,7 +48,7 @@ def locked(name: str) -> str:
 
 
 def create_environment() -> None:
-    """Make .venv anew and put the locked uv into it.
+    """Create .venv again and put the locked uv into it.
 
     The interpreter's own pip does the install (`pip --python`), so Debian's separate python3-venv is not needed.
     """
@@ -83,7 +83,7 @@ def explain_missing_tools() -> None:
 
 
 def main(stamp: Path) -> None:
-    """Set up .venv and write `stamp`; without the stamp .venv is taken as unfinished or moved, and made anew."""
+    """Set up .venv and write `stamp`; without the stamp .venv is taken as unfinished or moved, and created again."""
     explain_missing_tools()
     if not stamp.exists() or not os.access(PYTHON, os.X_OK):
         print("setup: creating .venv", flush=True)

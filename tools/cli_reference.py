@@ -1,4 +1,4 @@
-"""Writes the reference of the command line, in Markdown, from the commands themselves."""
+"""Write the reference of the command line, in Markdown, from the commands themselves."""
 
 from __future__ import annotations
 

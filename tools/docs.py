@@ -1,4 +1,4 @@
-"""Builds the documentation site: completes the pages of docs/ in build/docs, then runs the generator strictly.
+"""Build the documentation site: completes the pages of docs/ in build/docs, then runs the generator strictly.
 
 A page of docs/ gets on its way what it leaves to generators: the reference of the command line, and the modules of the
 SDK. Links that lead out of docs/ lead to a page that shows the file, so the pages read well in the repository too.

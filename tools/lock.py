@@ -1,4 +1,4 @@
-"""Keeps the locks: every package of every extra with its hashes, and no address of where it came from."""
+"""Keep the locks: every package of every extra with its hashes, and no address of where it came from."""
 
 import argparse
 import os

@@ -33,7 +33,7 @@ def run(*command: str | Path) -> None:
 
 
 def sources() -> list[str]:
-    """The proto files, relative to protos/, in a fixed order."""
+    """Return the proto files, relative to protos/, in a fixed order."""
     return sorted(path.relative_to(PROTOS).as_posix() for path in (PROTOS / "rollforward").rglob("*.proto"))
 
 
@@ -79,7 +79,7 @@ def generate(target: Path) -> None:
 
 
 def front_page(contract: list[FileDescriptorProto]) -> str:
-    """The text of rollforward/v1/__init__.py: every name of the contract, so that code reads `v1.AliasMoved`."""
+    """Return the text of rollforward/v1/__init__.py: every name of the contract, for `v1.AliasMoved`."""
     lines = [HEADER.format(job="The contract: every message, enum, stub and servicer."), TYPING]
     for file in contract:
         lines.append(imports(f"{module(file)}_pb2", messages(file)))
@@ -92,7 +92,7 @@ def front_page(contract: list[FileDescriptorProto]) -> str:
 
 
 def module(file: FileDescriptorProto) -> str:
-    """The module's name without its _pb2 ending."""
+    """Return the module's name without its _pb2 ending."""
     return Path(file.name).stem
 
 
@@ -103,18 +103,18 @@ def messages(file: FileDescriptorProto) -> list[str]:
 
 
 def enum_values(enum: EnumDescriptorProto) -> Iterator[str]:
-    """The values' names; protobuf puts them beside the enum."""
+    """Return the values' names; protobuf defines them next to the enum."""
     return (value.name for value in enum.value)
 
 
 def services(file: FileDescriptorProto) -> list[str]:
-    """What the gRPC plugin writes for each service."""
+    """Return the names that the gRPC plugin writes for each service."""
     shapes = ("{}Stub", "{}Servicer", "add_{}Servicer_to_server")
     return [shape.format(service.name) for service in file.service for shape in shapes]
 
 
 def async_stubs(file: FileDescriptorProto) -> list[str]:
-    """The names that only the type checker knows."""
+    """Return the names that only the type checker knows."""
     return [f"{service.name}AsyncStub" for service in file.service]
 
 
@@ -127,7 +127,7 @@ def imports(source: str, names: list[str], indent: str = "") -> str:
 
 
 def generated(below: Path) -> set[str]:
-    """The generated files that exist below a folder, relative to it."""
+    """Return the generated files that exist below a folder, relative to it."""
     folders = (below / OWN, below / FOREIGN)
     found = (path for folder in folders for path in folder.glob("*.py*") if path.suffix in (".py", ".pyi"))
     return {path.relative_to(below).as_posix() for path in found}
