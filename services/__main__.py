@@ -21,14 +21,14 @@ import uvloop
 from cyclopts import App, Parameter
 
 from eventstore import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, UnsafeStore
-from services.app import LOGS, Running, running
+from services.app import LOGS, SERVICES, Running, running
 from services.failures import report
 from services.file_permissions import keep_files_private
 from services.nats.data_directory import DataDirectoryError
 from services.nats.server import NatsServerError
 from services.rpc.addresses import AddressInUse
 from services.rpc.limits import raise_file_limit
-from services.settings import SERVICES, Settings, from_environment
+from services.settings import Settings, from_environment
 
 # A call must not wait for as long as 5 ms while a projection's thread computes.
 SWITCH_SECONDS = 0.0005

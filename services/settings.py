@@ -9,8 +9,6 @@ from pathlib import Path
 
 from eventstore import Kind, Rejected
 
-SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
-
 _TEXTS = (
     "grpc",
     "http",
@@ -64,7 +62,7 @@ class Settings:
         insecure: Whether it may listen where other machines can call, although it knows no caller.
     """
 
-    services: tuple[str, ...] = SERVICES
+    services: tuple[str, ...] = ()
     grpc: str = "127.0.0.1:50051"
     http: str = ""
     data: Path = Path("rollforward-data")

@@ -42,7 +42,6 @@ class Readiness:
         logs: The logs.
         tails: By the log's name, what follows it.
         projectors: The projections, by name.
-        changed: Is called with the problems when they change.
     """
 
     def __init__(
@@ -50,13 +49,12 @@ class Readiness:
         logs: Sequence[Log],
         tails: Mapping[str, Tail],
         projectors: Mapping[str, Projector],
-        changed: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
         self.problems: Mapping[str, str] = {}
         self._logs = logs
         self._tails = tails
         self.projectors = projectors
-        self._changed = changed
+        self._changed: Callable[[Mapping[str, str]], Awaitable[None]] = _ignore
         self._heads: dict[str, deque[tuple[float, int]]] = {log: deque() for log in tails}
         self._checks: dict[str, asyncio.Task[str]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -71,8 +69,13 @@ class Readiness:
         """The projections that cannot go on."""
         return [name for name, projector in self.projectors.items() if projector.failure]
 
-    async def start(self) -> None:
-        """Begin to look."""
+    async def start(self, changed: Callable[[Mapping[str, str]], Awaitable[None]]) -> None:
+        """Start to look.
+
+        Args:
+            changed: Is called with the problems whenever they change.
+        """
+        self._changed = changed
         self._task = asyncio.create_task(self._run(), name="readiness")
 
     async def stop(self) -> None:
@@ -137,6 +140,10 @@ class Readiness:
         if time.monotonic() - since < BEHIND_SECONDS or projector.position >= due:
             return ""
         return f"projection {projector.name} is behind: at position {projector.position}, the log was at {due}"
+
+
+async def _ignore(_: Mapping[str, str]) -> None:
+    """Do nothing."""
 
 
 async def _result(check: Check) -> str:

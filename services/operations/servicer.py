@@ -26,6 +26,7 @@ class SystemServicer(v1.SystemServiceServicer):
         tails: What follows their logs, by the log's name.
         projectors: Their projections, by name.
         keepers: What takes snapshots of these, by the same names.
+        readiness: Whether the process can do its work.
     """
 
     def __init__(
@@ -34,17 +35,18 @@ class SystemServicer(v1.SystemServiceServicer):
         tails: Mapping[str, Tail],
         projectors: Mapping[str, Projector],
         keepers: Mapping[str, SnapshotKeeper],
+        readiness: Readiness,
     ) -> None:
         self._services = services
         self._tails = tails
-        self.readiness: Readiness | None = None
+        self._readiness = readiness
         self._projectors = projectors
         self._keepers = keepers
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         """The state of the logs and projections of this process."""
         found = await asyncio.gather(*(_log(tail) for tail in self._tails.values()))
-        problems = list(self.readiness.problems.values()) if self.readiness else ["the service is starting"]
+        problems = list(self._readiness.problems.values())
         return v1.GetStatusResponse(
             services=self._services,
             logs=[log for log, _ in found],

@@ -16,8 +16,8 @@ import pytest
 from eventstore.event import NewEvent
 from eventstore.jetstream import JetStreamStore
 from rollforward import v1
-from services.app import running
-from services.settings import SERVICES, Settings
+from services.app import SERVICES, running
+from services.settings import Settings
 from tests.integration.up import SECONDS, Client
 from tests.servers.nats import running_nats
 from tests.timeouts import scaled
@@ -97,7 +97,7 @@ def two_writers(home: Path) -> Iterator[Writers]:
     with running_nats() as nats, pytest.MonkeyPatch.context() as patch, _Loop() as loop:
         settings = [
             Settings(
-                SERVICES,
+                tuple(SERVICES),
                 "127.0.0.1:0",
                 data=home / name,
                 artifacts=str(home / "artifacts"),

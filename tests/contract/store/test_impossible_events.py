@@ -23,7 +23,7 @@ from eventstore.ids import new_id
 from eventstore.memory import MemoryStore
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projection, Projector
-from services.app import _ROWS
+from services.app import SERVICES
 from tests.contract.store.events import following
 
 LOGS: Final = ("registry", "serving", "tracking", "webhooks")
@@ -99,7 +99,12 @@ def deciders() -> dict[str, Decider[Any]]:
 
 
 DECIDERS: Final = deciders()
-PROJECTIONS: Final = {projection.name: (log, projection) for rows in _ROWS.values() for log, projection in rows}
+PROJECTIONS: Final = {
+    projection.name: (spec.log, projection)
+    for service in SERVICES.values()
+    for spec in service.projections
+    for projection in [spec.create()]
+}
 
 
 def new(stream: str, event: Message) -> NewEvent:

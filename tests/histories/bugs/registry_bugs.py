@@ -23,6 +23,7 @@ from services.registry.deciders.policies import GateResult
 from services.registry.gates import evaluator
 from services.rpc import context as call_context
 from services.rpc import interceptor
+from services.rpc.methods import Method
 from tests.histories.bugs.planting import every, replace_attribute
 
 SLOW_SECONDS = 0.05
@@ -57,9 +58,9 @@ def read_ignores_min_position() -> None:
     slow_subscriptions()
     wait = interceptor.Interceptor._wait
 
-    async def at_once(edge: interceptor.Interceptor, service: str, method: str, context: Any) -> None:
-        if method != "ResolveAlias":
-            await wait(edge, service, method, context)
+    async def at_once(before: interceptor.Interceptor, method: Method, context: Any) -> None:
+        if method.name != "ResolveAlias":
+            await wait(before, method, context)
 
     replace_attribute(interceptor.Interceptor, "_wait", at_once)
 

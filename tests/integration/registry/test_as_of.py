@@ -32,6 +32,7 @@ from services.registry.projection.apply import RegistryProjection
 from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
 from services.rpc.interceptor import Interceptor
+from services.rpc.methods import Sources
 from services.timestamps import timestamp
 from tests.integration.up import new_id
 from tests.timeouts import scaled
@@ -155,9 +156,8 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await projector.start()
     live = Live(projector, tail)
     await live.start()
-    edge = Interceptor()
-    edge.rows["rollforward.v1.RegistryService"] = [projector]
-    server = grpc.aio.server(interceptors=[edge])
+    sources = {"rollforward.v1.RegistryService": Sources(rows=[projector], memory=[live])}
+    server = grpc.aio.server(interceptors=[Interceptor(services=sources)])
     commands = Commands(CommandHandler(store, DECIDER, projector), GateEvaluator(projector), live)
     rollbacks = Rollbacks(commands, projector, live)
     servicer = RegistryServicer(commands, rollbacks, live, projector, tail, projector, no_artifact)

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from eventstore.errors import StoreUnavailable
 from rollforward import v1
 from rollforward.errors import from_rpc_error
-from services.rpc.interceptor import is_command
+from services.rpc.methods import is_command
 from tests.integration.registry.overtaken import REGISTRY, Case
 from tests.integration.tracking.overtaken_tracking import SERVING, TRACKING, WEBHOOKS
 from tests.integration.two_writers import Interruption, Writers, two_writers
@@ -47,12 +47,7 @@ def commands() -> set[tuple[str, str]]:
         for name in files
         for service in import_module(f"rollforward.v1.{name}").DESCRIPTOR.services_by_name.values()
     ]
-    return {
-        (service.name, method.name)
-        for service in services
-        for method in service.methods
-        if is_command(service.full_name, method.name)
-    }
+    return {(service.name, method.name) for service in services for method in service.methods if is_command(method)}
 
 
 def test_every_command_has_a_case() -> None:

@@ -82,6 +82,13 @@ from .logged_model_service_pb2_grpc import (
     LoggedModelServiceStub as LoggedModelServiceStub,
     add_LoggedModelServiceServicer_to_server as add_LoggedModelServiceServicer_to_server,
 )
+from .method_options_pb2 import (
+    READS_MEMORY as READS_MEMORY,
+    READS_NOTHING as READS_NOTHING,
+    READS_ROWS as READS_ROWS,
+    READS_UNSPECIFIED as READS_UNSPECIFIED,
+    Reads as Reads,
+)
 from .policy_service_pb2 import (
     CheckEvidenceRequest as CheckEvidenceRequest,
     CheckEvidenceResponse as CheckEvidenceResponse,

@@ -24,26 +24,31 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rollforward.v1 import method_options_pb2 as rollforward_dot_v1_dot_method__options__pb2
 from rollforward.v1 import registry_events_pb2 as rollforward_dot_v1_dot_registry__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"rollforward/v1/audit_service.proto\x12\x0erollforward.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$rollforward/v1/registry_events.proto\"\xc8\x02\n\rRecordedEvent\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\n \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\"\n\x04\x64\x61ta\x18\r \x01(\x0b\x32\x14.google.protobuf.Any\x12\x13\n\x0bundecodable\x18\x0e \x01(\t\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\xbf\x02\n\x11ListEventsRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\x12\r\n\x05model\x18\x0b \x01(\t\x12\r\n\x05\x61lias\x18\x0c \x01(\t\x12)\n\x05\x63\x61use\x18\r \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\"\\\n\x12ListEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.rollforward.v1.RecordedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x13\x45xportEventsRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.rollforward.v1.ListEventsRequest\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"[\n\x14\x45xportEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.rollforward.v1.RecordedEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xc0\x01\n\x0c\x41uditService\x12S\n\nListEvents\x12!.rollforward.v1.ListEventsRequest\x1a\".rollforward.v1.ListEventsResponse\x12[\n\x0c\x45xportEvents\x12#.rollforward.v1.ExportEventsRequest\x1a$.rollforward.v1.ExportEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"rollforward/v1/audit_service.proto\x12\x0erollforward.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/method_options.proto\x1a$rollforward/v1/registry_events.proto\"\xc8\x02\n\rRecordedEvent\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\n \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\"\n\x04\x64\x61ta\x18\r \x01(\x0b\x32\x14.google.protobuf.Any\x12\x13\n\x0bundecodable\x18\x0e \x01(\t\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\xbf\x02\n\x11ListEventsRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\x12\r\n\x05model\x18\x0b \x01(\t\x12\r\n\x05\x61lias\x18\x0c \x01(\t\x12)\n\x05\x63\x61use\x18\r \x01(\x0e\x32\x1a.rollforward.v1.AliasCause\"\\\n\x12ListEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.rollforward.v1.RecordedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x13\x45xportEventsRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.rollforward.v1.ListEventsRequest\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"[\n\x14\x45xportEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.rollforward.v1.RecordedEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xcc\x01\n\x0c\x41uditService\x12Y\n\nListEvents\x12!.rollforward.v1.ListEventsRequest\x1a\".rollforward.v1.ListEventsResponse\"\x04\x88\xb5\x18\x01\x12\x61\n\x0c\x45xportEvents\x12#.rollforward.v1.ExportEventsRequest\x1a$.rollforward.v1.ExportEventsResponse\"\x04\x88\xb5\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECORDEDEVENT']._serialized_start=153
-  _globals['_RECORDEDEVENT']._serialized_end=481
-  _globals['_LISTEVENTSREQUEST']._serialized_start=484
-  _globals['_LISTEVENTSREQUEST']._serialized_end=803
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=805
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=897
-  _globals['_EXPORTEVENTSREQUEST']._serialized_start=899
-  _globals['_EXPORTEVENTSREQUEST']._serialized_end=993
-  _globals['_EXPORTEVENTSRESPONSE']._serialized_start=995
-  _globals['_EXPORTEVENTSRESPONSE']._serialized_end=1086
-  _globals['_AUDITSERVICE']._serialized_start=1089
-  _globals['_AUDITSERVICE']._serialized_end=1281
+  _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\210\265\030\001'
+  _globals['_AUDITSERVICE'].methods_by_name['ExportEvents']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ExportEvents']._serialized_options = b'\210\265\030\001'
+  _globals['_RECORDEDEVENT']._serialized_start=190
+  _globals['_RECORDEDEVENT']._serialized_end=518
+  _globals['_LISTEVENTSREQUEST']._serialized_start=521
+  _globals['_LISTEVENTSREQUEST']._serialized_end=840
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=842
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=934
+  _globals['_EXPORTEVENTSREQUEST']._serialized_start=936
+  _globals['_EXPORTEVENTSREQUEST']._serialized_end=1030
+  _globals['_EXPORTEVENTSRESPONSE']._serialized_start=1032
+  _globals['_EXPORTEVENTSRESPONSE']._serialized_end=1123
+  _globals['_AUDITSERVICE']._serialized_start=1126
+  _globals['_AUDITSERVICE']._serialized_end=1330
 # @@protoc_insertion_point(module_scope)

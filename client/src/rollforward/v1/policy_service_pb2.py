@@ -23,44 +23,57 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rollforward.v1 import method_options_pb2 as rollforward_dot_v1_dot_method__options__pb2
 from rollforward.v1 import registry_events_pb2 as rollforward_dot_v1_dot_registry__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/policy_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$rollforward/v1/registry_events.proto\"^\n\x10SetPolicyRequest\x12&\n\x06policy\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Policy\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x11SetPolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"G\n\x13RemovePolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x14RemovePolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x15\n\x13ListPoliciesRequest\"%\n\x14\x43heckEvidenceRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x87\x01\n\x15\x43heckEvidenceResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\x12\x10\n\x08\x65vidence\x18\x03 \x01(\x04\x12,\n\tunfounded\x18\x04 \x03(\x0b\x32\x19.rollforward.v1.Unfounded\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xbb\x01\n\tUnfounded\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12.\n\x08recorded\x18\x06 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\x12.\n\x08\x63omputed\x18\x07 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\"R\n\x14ListPoliciesResponse\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.rollforward.v1.Policy\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x0fTestGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"B\n\x10TestGateResponse\x12.\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.GateEvidence\"\x9a\x01\n\x11ReplayGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"Z\n\x12ReplayGateResponse\x12+\n\x05moves\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ReplayedMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x01\n\x0cReplayedMove\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x06 \x01(\r\x12\x12\n\nto_version\x18\x07 \x01(\r\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence2\x99\x04\n\rPolicyService\x12P\n\tSetPolicy\x12 .rollforward.v1.SetPolicyRequest\x1a!.rollforward.v1.SetPolicyResponse\x12Y\n\x0cRemovePolicy\x12#.rollforward.v1.RemovePolicyRequest\x1a$.rollforward.v1.RemovePolicyResponse\x12Y\n\x0cListPolicies\x12#.rollforward.v1.ListPoliciesRequest\x1a$.rollforward.v1.ListPoliciesResponse\x12M\n\x08TestGate\x12\x1f.rollforward.v1.TestGateRequest\x1a .rollforward.v1.TestGateResponse\x12S\n\nReplayGate\x12!.rollforward.v1.ReplayGateRequest\x1a\".rollforward.v1.ReplayGateResponse\x12\\\n\rCheckEvidence\x12$.rollforward.v1.CheckEvidenceRequest\x1a%.rollforward.v1.CheckEvidenceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/policy_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/method_options.proto\x1a$rollforward/v1/registry_events.proto\"^\n\x10SetPolicyRequest\x12&\n\x06policy\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Policy\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x11SetPolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"G\n\x13RemovePolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x14RemovePolicyResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x15\n\x13ListPoliciesRequest\"%\n\x14\x43heckEvidenceRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x87\x01\n\x15\x43heckEvidenceResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\x12\x10\n\x08\x65vidence\x18\x03 \x01(\x04\x12,\n\tunfounded\x18\x04 \x03(\x0b\x32\x19.rollforward.v1.Unfounded\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xbb\x01\n\tUnfounded\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12.\n\x08recorded\x18\x06 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\x12.\n\x08\x63omputed\x18\x07 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence\"R\n\x14ListPoliciesResponse\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.rollforward.v1.Policy\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x0fTestGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"B\n\x10TestGateResponse\x12.\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.GateEvidence\"\x9a\x01\n\x11ReplayGateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"Z\n\x12ReplayGateResponse\x12+\n\x05moves\x18\x01 \x03(\x0b\x32\x1c.rollforward.v1.ReplayedMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x01\n\x0cReplayedMove\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x06 \x01(\r\x12\x12\n\nto_version\x18\x07 \x01(\r\x12.\n\x08\x65vidence\x18\x08 \x01(\x0b\x32\x1c.rollforward.v1.GateEvidence2\xbd\x04\n\rPolicyService\x12V\n\tSetPolicy\x12 .rollforward.v1.SetPolicyRequest\x1a!.rollforward.v1.SetPolicyResponse\"\x04\x88\xb5\x18\x02\x12_\n\x0cRemovePolicy\x12#.rollforward.v1.RemovePolicyRequest\x1a$.rollforward.v1.RemovePolicyResponse\"\x04\x88\xb5\x18\x02\x12_\n\x0cListPolicies\x12#.rollforward.v1.ListPoliciesRequest\x1a$.rollforward.v1.ListPoliciesResponse\"\x04\x88\xb5\x18\x01\x12S\n\x08TestGate\x12\x1f.rollforward.v1.TestGateRequest\x1a .rollforward.v1.TestGateResponse\"\x04\x88\xb5\x18\x01\x12Y\n\nReplayGate\x12!.rollforward.v1.ReplayGateRequest\x1a\".rollforward.v1.ReplayGateResponse\"\x04\x88\xb5\x18\x01\x12\x62\n\rCheckEvidence\x12$.rollforward.v1.CheckEvidenceRequest\x1a%.rollforward.v1.CheckEvidenceResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SETPOLICYREQUEST']._serialized_start=126
-  _globals['_SETPOLICYREQUEST']._serialized_end=220
-  _globals['_SETPOLICYRESPONSE']._serialized_start=222
-  _globals['_SETPOLICYRESPONSE']._serialized_end=259
-  _globals['_REMOVEPOLICYREQUEST']._serialized_start=261
-  _globals['_REMOVEPOLICYREQUEST']._serialized_end=332
-  _globals['_REMOVEPOLICYRESPONSE']._serialized_start=334
-  _globals['_REMOVEPOLICYRESPONSE']._serialized_end=374
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=376
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=397
-  _globals['_CHECKEVIDENCEREQUEST']._serialized_start=399
-  _globals['_CHECKEVIDENCEREQUEST']._serialized_end=436
-  _globals['_CHECKEVIDENCERESPONSE']._serialized_start=439
-  _globals['_CHECKEVIDENCERESPONSE']._serialized_end=574
-  _globals['_UNFOUNDED']._serialized_start=577
-  _globals['_UNFOUNDED']._serialized_end=764
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=766
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=848
-  _globals['_TESTGATEREQUEST']._serialized_start=850
-  _globals['_TESTGATEREQUEST']._serialized_end=935
-  _globals['_TESTGATERESPONSE']._serialized_start=937
-  _globals['_TESTGATERESPONSE']._serialized_end=1003
-  _globals['_REPLAYGATEREQUEST']._serialized_start=1006
-  _globals['_REPLAYGATEREQUEST']._serialized_end=1160
-  _globals['_REPLAYGATERESPONSE']._serialized_start=1162
-  _globals['_REPLAYGATERESPONSE']._serialized_end=1252
-  _globals['_REPLAYEDMOVE']._serialized_start=1255
-  _globals['_REPLAYEDMOVE']._serialized_end=1464
-  _globals['_POLICYSERVICE']._serialized_start=1467
-  _globals['_POLICYSERVICE']._serialized_end=2004
+  _globals['_POLICYSERVICE'].methods_by_name['SetPolicy']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['SetPolicy']._serialized_options = b'\210\265\030\002'
+  _globals['_POLICYSERVICE'].methods_by_name['RemovePolicy']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['RemovePolicy']._serialized_options = b'\210\265\030\002'
+  _globals['_POLICYSERVICE'].methods_by_name['ListPolicies']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['ListPolicies']._serialized_options = b'\210\265\030\001'
+  _globals['_POLICYSERVICE'].methods_by_name['TestGate']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['TestGate']._serialized_options = b'\210\265\030\001'
+  _globals['_POLICYSERVICE'].methods_by_name['ReplayGate']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['ReplayGate']._serialized_options = b'\210\265\030\001'
+  _globals['_POLICYSERVICE'].methods_by_name['CheckEvidence']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['CheckEvidence']._serialized_options = b'\210\265\030\001'
+  _globals['_SETPOLICYREQUEST']._serialized_start=163
+  _globals['_SETPOLICYREQUEST']._serialized_end=257
+  _globals['_SETPOLICYRESPONSE']._serialized_start=259
+  _globals['_SETPOLICYRESPONSE']._serialized_end=296
+  _globals['_REMOVEPOLICYREQUEST']._serialized_start=298
+  _globals['_REMOVEPOLICYREQUEST']._serialized_end=369
+  _globals['_REMOVEPOLICYRESPONSE']._serialized_start=371
+  _globals['_REMOVEPOLICYRESPONSE']._serialized_end=411
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=413
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=434
+  _globals['_CHECKEVIDENCEREQUEST']._serialized_start=436
+  _globals['_CHECKEVIDENCEREQUEST']._serialized_end=473
+  _globals['_CHECKEVIDENCERESPONSE']._serialized_start=476
+  _globals['_CHECKEVIDENCERESPONSE']._serialized_end=611
+  _globals['_UNFOUNDED']._serialized_start=614
+  _globals['_UNFOUNDED']._serialized_end=801
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=803
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=885
+  _globals['_TESTGATEREQUEST']._serialized_start=887
+  _globals['_TESTGATEREQUEST']._serialized_end=972
+  _globals['_TESTGATERESPONSE']._serialized_start=974
+  _globals['_TESTGATERESPONSE']._serialized_end=1040
+  _globals['_REPLAYGATEREQUEST']._serialized_start=1043
+  _globals['_REPLAYGATEREQUEST']._serialized_end=1197
+  _globals['_REPLAYGATERESPONSE']._serialized_start=1199
+  _globals['_REPLAYGATERESPONSE']._serialized_end=1289
+  _globals['_REPLAYEDMOVE']._serialized_start=1292
+  _globals['_REPLAYEDMOVE']._serialized_end=1501
+  _globals['_POLICYSERVICE']._serialized_start=1504
+  _globals['_POLICYSERVICE']._serialized_end=2077
 # @@protoc_insertion_point(module_scope)

@@ -23,44 +23,55 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rollforward.v1 import method_options_pb2 as rollforward_dot_v1_dot_method__options__pb2
 from rollforward.v1 import serving_events_pb2 as rollforward_dot_v1_dot_serving__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/serving_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/serving_events.proto\"v\n\nAssignment\x12&\n\x06target\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"b\n\nDeployment\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\'\n\x04pods\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.PodStatus\"\xc6\x01\n\tPodStatus\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.rollforward.v1.PodState\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0fStartPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"$\n\x10StartPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x92\x01\n\x1c\x41\x63knowledgeAssignmentRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12.\n\nassignment\x18\x02 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"1\n\x1d\x41\x63knowledgeAssignmentResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"4\n\x0eStopPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"#\n\x0fStopPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"p\n\x17WatchAssignmentsRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\'\n\x07targets\x18\x02 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\x05\x65poch\x18\x0f \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"o\n\x18WatchAssignmentsResponse\x12/\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Assignment\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\"g\n\x16ListDeploymentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"c\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x9d\x01\n\x08PodState\x12\x19\n\x15POD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12POD_STATE_UPDATING\x10\x01\x12\x15\n\x11POD_STATE_CURRENT\x10\x02\x12\x14\n\x10POD_STATE_FAILED\x10\x03\x12\x1a\n\x16POD_STATE_DISCONNECTED\x10\x04\x12\x15\n\x11POD_STATE_STOPPED\x10\x05\x32\xee\x03\n\x0eServingService\x12M\n\x08StartPod\x12\x1f.rollforward.v1.StartPodRequest\x1a .rollforward.v1.StartPodResponse\x12t\n\x15\x41\x63knowledgeAssignment\x12,.rollforward.v1.AcknowledgeAssignmentRequest\x1a-.rollforward.v1.AcknowledgeAssignmentResponse\x12J\n\x07StopPod\x12\x1e.rollforward.v1.StopPodRequest\x1a\x1f.rollforward.v1.StopPodResponse\x12g\n\x10WatchAssignments\x12\'.rollforward.v1.WatchAssignmentsRequest\x1a(.rollforward.v1.WatchAssignmentsResponse0\x01\x12\x62\n\x0fListDeployments\x12&.rollforward.v1.ListDeploymentsRequest\x1a\'.rollforward.v1.ListDeploymentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rollforward/v1/serving_service.proto\x12\x0erollforward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#rollforward/v1/method_options.proto\x1a#rollforward/v1/serving_events.proto\"v\n\nAssignment\x12&\n\x06target\x18\x01 \x01(\x0b\x32\x16.rollforward.v1.Target\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"b\n\nDeployment\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\'\n\x04pods\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.PodStatus\"\xc6\x01\n\tPodStatus\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.rollforward.v1.PodState\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0fStartPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\'\n\x07targets\x18\x04 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"$\n\x10StartPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x92\x01\n\x1c\x41\x63knowledgeAssignmentRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12.\n\nassignment\x18\x02 \x01(\x0b\x32\x1a.rollforward.v1.Assignment\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"1\n\x1d\x41\x63knowledgeAssignmentResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"4\n\x0eStopPodRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"#\n\x0fStopPodResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"p\n\x17WatchAssignmentsRequest\x12\x0e\n\x06pod_id\x18\x01 \x01(\t\x12\'\n\x07targets\x18\x02 \x03(\x0b\x32\x16.rollforward.v1.Target\x12\x12\n\x05\x65poch\x18\x0f \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"o\n\x18WatchAssignmentsResponse\x12/\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Assignment\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\"g\n\x16ListDeploymentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"c\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.rollforward.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x9d\x01\n\x08PodState\x12\x19\n\x15POD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12POD_STATE_UPDATING\x10\x01\x12\x15\n\x11POD_STATE_CURRENT\x10\x02\x12\x14\n\x10POD_STATE_FAILED\x10\x03\x12\x1a\n\x16POD_STATE_DISCONNECTED\x10\x04\x12\x15\n\x11POD_STATE_STOPPED\x10\x05\x32\x8c\x04\n\x0eServingService\x12S\n\x08StartPod\x12\x1f.rollforward.v1.StartPodRequest\x1a .rollforward.v1.StartPodResponse\"\x04\x88\xb5\x18\x03\x12z\n\x15\x41\x63knowledgeAssignment\x12,.rollforward.v1.AcknowledgeAssignmentRequest\x1a-.rollforward.v1.AcknowledgeAssignmentResponse\"\x04\x88\xb5\x18\x03\x12P\n\x07StopPod\x12\x1e.rollforward.v1.StopPodRequest\x1a\x1f.rollforward.v1.StopPodResponse\"\x04\x88\xb5\x18\x03\x12m\n\x10WatchAssignments\x12\'.rollforward.v1.WatchAssignmentsRequest\x1a(.rollforward.v1.WatchAssignmentsResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12h\n\x0fListDeployments\x12&.rollforward.v1.ListDeploymentsRequest\x1a\'.rollforward.v1.ListDeploymentsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.serving_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PODSTATE']._serialized_start=1438
-  _globals['_PODSTATE']._serialized_end=1595
-  _globals['_ASSIGNMENT']._serialized_start=126
-  _globals['_ASSIGNMENT']._serialized_end=244
-  _globals['_DEPLOYMENT']._serialized_start=246
-  _globals['_DEPLOYMENT']._serialized_end=344
-  _globals['_PODSTATUS']._serialized_start=347
-  _globals['_PODSTATUS']._serialized_end=545
-  _globals['_STARTPODREQUEST']._serialized_start=547
-  _globals['_STARTPODREQUEST']._serialized_end=673
-  _globals['_STARTPODRESPONSE']._serialized_start=675
-  _globals['_STARTPODRESPONSE']._serialized_end=711
-  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_start=714
-  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_end=860
-  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_start=862
-  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_end=911
-  _globals['_STOPPODREQUEST']._serialized_start=913
-  _globals['_STOPPODREQUEST']._serialized_end=965
-  _globals['_STOPPODRESPONSE']._serialized_start=967
-  _globals['_STOPPODRESPONSE']._serialized_end=1002
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=1004
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=1116
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=1118
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=1229
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1231
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1334
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1336
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1435
-  _globals['_SERVINGSERVICE']._serialized_start=1598
-  _globals['_SERVINGSERVICE']._serialized_end=2092
+  _globals['_SERVINGSERVICE'].methods_by_name['StartPod']._loaded_options = None
+  _globals['_SERVINGSERVICE'].methods_by_name['StartPod']._serialized_options = b'\210\265\030\003'
+  _globals['_SERVINGSERVICE'].methods_by_name['AcknowledgeAssignment']._loaded_options = None
+  _globals['_SERVINGSERVICE'].methods_by_name['AcknowledgeAssignment']._serialized_options = b'\210\265\030\003'
+  _globals['_SERVINGSERVICE'].methods_by_name['StopPod']._loaded_options = None
+  _globals['_SERVINGSERVICE'].methods_by_name['StopPod']._serialized_options = b'\210\265\030\003'
+  _globals['_SERVINGSERVICE'].methods_by_name['WatchAssignments']._loaded_options = None
+  _globals['_SERVINGSERVICE'].methods_by_name['WatchAssignments']._serialized_options = b'\210\265\030\001'
+  _globals['_SERVINGSERVICE'].methods_by_name['ListDeployments']._loaded_options = None
+  _globals['_SERVINGSERVICE'].methods_by_name['ListDeployments']._serialized_options = b'\210\265\030\001'
+  _globals['_PODSTATE']._serialized_start=1475
+  _globals['_PODSTATE']._serialized_end=1632
+  _globals['_ASSIGNMENT']._serialized_start=163
+  _globals['_ASSIGNMENT']._serialized_end=281
+  _globals['_DEPLOYMENT']._serialized_start=283
+  _globals['_DEPLOYMENT']._serialized_end=381
+  _globals['_PODSTATUS']._serialized_start=384
+  _globals['_PODSTATUS']._serialized_end=582
+  _globals['_STARTPODREQUEST']._serialized_start=584
+  _globals['_STARTPODREQUEST']._serialized_end=710
+  _globals['_STARTPODRESPONSE']._serialized_start=712
+  _globals['_STARTPODRESPONSE']._serialized_end=748
+  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_start=751
+  _globals['_ACKNOWLEDGEASSIGNMENTREQUEST']._serialized_end=897
+  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_start=899
+  _globals['_ACKNOWLEDGEASSIGNMENTRESPONSE']._serialized_end=948
+  _globals['_STOPPODREQUEST']._serialized_start=950
+  _globals['_STOPPODREQUEST']._serialized_end=1002
+  _globals['_STOPPODRESPONSE']._serialized_start=1004
+  _globals['_STOPPODRESPONSE']._serialized_end=1039
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=1041
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=1153
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=1155
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=1266
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1268
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1371
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1373
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1472
+  _globals['_SERVINGSERVICE']._serialized_start=1635
+  _globals['_SERVINGSERVICE']._serialized_end=2159
 # @@protoc_insertion_point(module_scope)

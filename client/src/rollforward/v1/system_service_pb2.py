@@ -22,31 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from rollforward.v1 import method_options_pb2 as rollforward_dot_v1_dot_method__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/system_service.proto\x12\x0erollforward.v1\"Y\n\tLogStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0f\n\x07storage\x18\x03 \x01(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"y\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\"\x12\n\x10GetStatusRequest\"\xcd\x01\n\x11GetStatusResponse\x12\x10\n\x08services\x18\x01 \x03(\t\x12\'\n\x04logs\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.LogStatus\x12\x35\n\x0bprojections\x18\x03 \x03(\x0b\x32 .rollforward.v1.ProjectionStatus\x12\x14\n\x0cnats_version\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\x10\n\x08problems\x18\x07 \x03(\t\"(\n\x18RebuildProjectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"v\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x13\n\x0blive_digest\x18\x04 \x01(\t\x12\x16\n\x0erebuilt_digest\x18\x05 \x01(\t\"%\n\x15\x43reateSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16\x43reateSnapshotResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x32\xb0\x02\n\rSystemService\x12P\n\tGetStatus\x12 .rollforward.v1.GetStatusRequest\x1a!.rollforward.v1.GetStatusResponse\x12j\n\x11RebuildProjection\x12(.rollforward.v1.RebuildProjectionRequest\x1a).rollforward.v1.RebuildProjectionResponse0\x01\x12\x61\n\x0e\x43reateSnapshot\x12%.rollforward.v1.CreateSnapshotRequest\x1a&.rollforward.v1.CreateSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rollforward/v1/system_service.proto\x12\x0erollforward.v1\x1a#rollforward/v1/method_options.proto\"Y\n\tLogStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0f\n\x07storage\x18\x03 \x01(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x04\"y\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\"\x12\n\x10GetStatusRequest\"\xcd\x01\n\x11GetStatusResponse\x12\x10\n\x08services\x18\x01 \x03(\t\x12\'\n\x04logs\x18\x02 \x03(\x0b\x32\x19.rollforward.v1.LogStatus\x12\x35\n\x0bprojections\x18\x03 \x03(\x0b\x32 .rollforward.v1.ProjectionStatus\x12\x14\n\x0cnats_version\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\x10\n\x08problems\x18\x07 \x03(\t\"(\n\x18RebuildProjectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"v\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x13\n\x0blive_digest\x18\x04 \x01(\t\x12\x16\n\x0erebuilt_digest\x18\x05 \x01(\t\"%\n\x15\x43reateSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16\x43reateSnapshotResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x32\xc2\x02\n\rSystemService\x12V\n\tGetStatus\x12 .rollforward.v1.GetStatusRequest\x1a!.rollforward.v1.GetStatusResponse\"\x04\x88\xb5\x18\x03\x12p\n\x11RebuildProjection\x12(.rollforward.v1.RebuildProjectionRequest\x1a).rollforward.v1.RebuildProjectionResponse\"\x04\x88\xb5\x18\x03\x30\x01\x12g\n\x0e\x43reateSnapshot\x12%.rollforward.v1.CreateSnapshotRequest\x1a&.rollforward.v1.CreateSnapshotResponse\"\x04\x88\xb5\x18\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rollforward.v1.system_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGSTATUS']._serialized_start=55
-  _globals['_LOGSTATUS']._serialized_end=144
-  _globals['_PROJECTIONSTATUS']._serialized_start=146
-  _globals['_PROJECTIONSTATUS']._serialized_end=267
-  _globals['_GETSTATUSREQUEST']._serialized_start=269
-  _globals['_GETSTATUSREQUEST']._serialized_end=287
-  _globals['_GETSTATUSRESPONSE']._serialized_start=290
-  _globals['_GETSTATUSRESPONSE']._serialized_end=495
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=497
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=537
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=539
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=657
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=659
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=696
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=698
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=774
-  _globals['_SYSTEMSERVICE']._serialized_start=777
-  _globals['_SYSTEMSERVICE']._serialized_end=1081
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetStatus']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\210\265\030\003'
+  _globals['_SYSTEMSERVICE'].methods_by_name['RebuildProjection']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['RebuildProjection']._serialized_options = b'\210\265\030\003'
+  _globals['_SYSTEMSERVICE'].methods_by_name['CreateSnapshot']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['CreateSnapshot']._serialized_options = b'\210\265\030\003'
+  _globals['_LOGSTATUS']._serialized_start=92
+  _globals['_LOGSTATUS']._serialized_end=181
+  _globals['_PROJECTIONSTATUS']._serialized_start=183
+  _globals['_PROJECTIONSTATUS']._serialized_end=304
+  _globals['_GETSTATUSREQUEST']._serialized_start=306
+  _globals['_GETSTATUSREQUEST']._serialized_end=324
+  _globals['_GETSTATUSRESPONSE']._serialized_start=327
+  _globals['_GETSTATUSRESPONSE']._serialized_end=532
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=534
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=574
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=576
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=694
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=696
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=733
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=735
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=811
+  _globals['_SYSTEMSERVICE']._serialized_start=814
+  _globals['_SYSTEMSERVICE']._serialized_end=1136
 # @@protoc_insertion_point(module_scope)
