@@ -3,7 +3,8 @@
 from eventstore.jetstream.connection import connect
 from eventstore.jetstream.monitoring import FlushQuestion, ask_monitor, ask_system_account
 from eventstore.jetstream.server_health import ask_write_error
-from eventstore.jetstream.store import JetStreamStore, subject_of
+from eventstore.jetstream.store import JetStreamStore
+from eventstore.jetstream.subjects import subject_of
 
 __all__ = [
     "FlushQuestion",

@@ -9,6 +9,7 @@ from eventstore.errors import StoreUnavailable
 from eventstore.jetstream import connect, connection
 from services.nats.server import NatsAddress
 from tests.servers.ports import free_port
+from tests.timeouts import LIMIT
 
 
 async def test_one_server_that_answers_is_enough(nats_address: NatsAddress) -> None:
@@ -31,12 +32,16 @@ async def test_one_server_that_answers_is_enough(nats_address: NatsAddress) -> N
     ],
 )
 async def test_why_no_server_answers_is_told(url: str, fault: str) -> None:
-    with pytest.raises(StoreUnavailable) as caught:
-        await connect(url, patience=0.5)
-    assert caught.value.reason == "LOG_UNAVAILABLE"
-    assert str(caught.value).startswith("cannot connect to NATS at nats://")
-    assert fault in str(caught.value)
-    assert "secret" not in str(caught.value)
+    seconds, said = 0.5, ""
+    while fault not in said and seconds < LIMIT:  # on a busy machine the first attempt may not even be refused in time
+        with pytest.raises(StoreUnavailable) as caught:
+            await connect(url, patience=seconds)
+        assert caught.value.reason == "LOG_UNAVAILABLE"
+        said = str(caught.value)
+        seconds *= 2
+    assert said.startswith("cannot connect to NATS at nats://")
+    assert fault in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize("several", [False, True])

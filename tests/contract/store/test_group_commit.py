@@ -16,8 +16,9 @@ from nats.js.errors import BadRequestError
 
 from eventstore.errors import DuplicateAppend, StoreUnavailable, WrongExpectedRevision
 from eventstore.event import NewEvent
-from eventstore.jetstream import JetStreamStore, publishing
-from eventstore.jetstream.group_commit import WRONG_LAST_SEQUENCE, GroupCommit
+from eventstore.jetstream import JetStreamStore
+from eventstore.jetstream.appending import publishing
+from eventstore.jetstream.appending.group_commit import WRONG_LAST_SEQUENCE, GroupCommit
 from eventstore.store import NO_STREAM, EventStore
 from services.nats.server import EmbeddedNats
 from tests.contract.store.events import TYPES, new

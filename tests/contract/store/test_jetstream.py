@@ -18,9 +18,9 @@ from nats.js import api
 from eventstore.errors import LogRewritten, StoreUnavailable, UnsafeStore, WrongExpectedRevision
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore, connect
+from eventstore.jetstream.appending.group_commit import EVENTS_BEHIND
 from eventstore.jetstream.connection import check_server
-from eventstore.jetstream.delivery import Delivery
-from eventstore.jetstream.group_commit import EVENTS_BEHIND
+from eventstore.jetstream.reading.delivery import Delivery
 from eventstore.store import NO_STREAM, EventStore
 from services.nats.server import EmbeddedNats, NatsAddress
 from tests.contract.store.events import TYPES, new

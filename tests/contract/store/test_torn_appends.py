@@ -14,7 +14,7 @@ from eventstore.decider import Decider
 from eventstore.errors import WrongExpectedRevision
 from eventstore.event import Metadata
 from eventstore.jetstream import JetStreamStore, connect
-from eventstore.jetstream.group_commit import EVENTS_BEHIND
+from eventstore.jetstream.appending.group_commit import EVENTS_BEHIND
 from eventstore.tail import replay
 from services.nats.server import NatsAddress
 from tests.contract.projections.notes import all_notes, rebuilt, running, write

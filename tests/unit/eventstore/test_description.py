@@ -6,8 +6,8 @@ import nats.errors
 import pytest
 from nats.js.errors import APIError, BadRequestError, NoStreamResponseError, ServiceUnavailableError
 
+from eventstore.jetstream.appending.publishing import AnswerLost
 from eventstore.jetstream.error_messages import NO_STREAM_RESPONSE, describe
-from eventstore.jetstream.publishing import AnswerLost
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from nats.aio.client import Client as NatsClient
 from eventstore.cloudevents import Place, decode, encode_append
 from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.jetstream import subject_of
-from eventstore.jetstream.appends import append_of, stream_of
-from eventstore.jetstream.message_decoding import decode_stored
+from eventstore.jetstream.appending.whole_appends import append_of
+from eventstore.jetstream.reading.message_decoding import decode_stored
+from eventstore.jetstream.subjects import stream_of
 from tests.contract.store.events import TYPES
 
 LOG = "log"

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from eventstore.jetstream import coalescing
-from eventstore.jetstream.coalescing import Coalescer
+from eventstore.jetstream.appending import coalescing
+from eventstore.jetstream.appending.coalescing import Coalescer
 from tests.timeouts import scaled
 
 

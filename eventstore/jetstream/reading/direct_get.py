@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from nats.aio.client import Client as NatsClient
 from nats.js.errors import NoStreamResponseError
 
+from eventstore.jetstream.appending.publishing import LOOK_SECONDS, AnswerLost
 from eventstore.jetstream.connection import headers_of, raw_subscription
-from eventstore.jetstream.publishing import LOOK_SECONDS, AnswerLost
 
 PAGE_BYTES = 1_000_000
 """What one answer may have, about: whatever else comes over the connection waits behind it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nats.aio.client import Client as NatsClient
 
 from eventstore.event import EVENT_BYTES, RecordedEvent
-from eventstore.jetstream.direct_get import Stored, direct_get
+from eventstore.jetstream.reading.direct_get import Stored, direct_get
 from eventstore.shared_pages import PAGE_BYTES, PAGE_EVENTS, Page
 
 PAUSE_SECONDS = 0.05

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
-from urllib.parse import unquote
 
 import structlog
 
 from eventstore.event import MAX_APPEND_EVENTS, RecordedEvent
-from eventstore.jetstream.group_commit import EVENTS_BEHIND
+from eventstore.jetstream.appending.group_commit import EVENTS_BEHIND
 
 LOOK_SECONDS = 3.0
 LOOK_PAUSE_SECONDS = 0.05
@@ -36,13 +34,6 @@ def append_of(headers: Mapping[str, str], position: int) -> tuple[int, str]:
     # A number that nobody writes says nothing of what follows.
     more = int(behind) if behind.isascii() and behind.isdecimal() and len(behind) <= 4 else 0
     return position + (more if more < MAX_APPEND_EVENTS else 0), headers.get(BATCH_ID) or _UNNAMED
-
-
-@lru_cache(maxsize=4096)
-def stream_of(log: str, subject: str) -> str:
-    """Return the stream of a NATS subject; the inverse of `subject_of`."""
-    parts = subject.removeprefix(f"rf.{log}.").split(".")
-    return "/".join("" if part == "%" else unquote(part) for part in parts)
 
 
 class Assembler:

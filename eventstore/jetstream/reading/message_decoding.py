@@ -14,7 +14,8 @@ from urllib.parse import unquote
 from eventstore.codec import EventTypes
 from eventstore.errors import UnknownEventType
 from eventstore.event import Metadata, RecordedEvent
-from eventstore.jetstream.appends import append_of, stream_of
+from eventstore.jetstream.appending.whole_appends import append_of
+from eventstore.jetstream.subjects import stream_of
 
 _SECOND = 1_000_000_000
 _EXTENSIONS = ("actor", "reason", "requestid", "requestdigest", "correlationid", "causationid", "traceparent")

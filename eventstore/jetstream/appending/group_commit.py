@@ -18,7 +18,7 @@ from nats.js import api
 from nats.js.errors import APIError
 
 from eventstore.errors import StoreUnavailable
-from eventstore.jetstream.publishing import Message
+from eventstore.jetstream.appending.publishing import Message
 
 GROUP_EVENTS = 250
 GROUP_BYTES = 4_000_000

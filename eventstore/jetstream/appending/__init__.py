@@ -1,0 +1,1 @@
+"""Append events: messages, batches, acknowledgements, and which appends are whole."""
