@@ -30,7 +30,7 @@ def unreachable(home: Path) -> System:
 
 
 @pytest.mark.parametrize("seeds", [4, 20, 40, 300])
-def test_every_shape_is_in_every_run(seeds: int) -> None:
+def test_every_campaign_covers_every_shape(seeds: int) -> None:
     plan = Plan(7, seeds, ALL, tuple(FAULTS))
     groups = list(plan.groups([]))
     counts = Counter(dict.fromkeys(ALL, 0))
@@ -41,13 +41,13 @@ def test_every_shape_is_in_every_run(seeds: int) -> None:
     assert sorted(seed for _, some in groups for seed in some) == list(range(7, 7 + seeds))
 
 
-def test_each_fault_that_fits_has_its_turn(tmp_path: Path) -> None:
+def test_every_applicable_fault_is_planned(tmp_path: Path) -> None:
     system = unreachable(tmp_path)
     fitting = [name for name in FAULTS if FAULTS[name].fits(system)]
     assert {draw(turn, turn, list(FAULTS), system)[0] for turn in range(len(fitting))} == set(fitting)
 
 
-def test_a_plan_that_was_cut_off_continues(tmp_path: Path) -> None:
+def test_interrupted_campaign_resumes(tmp_path: Path) -> None:
     wanted = Plan(-1, 8, ALL, ("nothing",))
     first = Campaign(tmp_path, wanted)
     seed = first.plan.first
@@ -61,21 +61,21 @@ def test_a_plan_that_was_cut_off_continues(tmp_path: Path) -> None:
     assert Campaign(tmp_path, Plan(-1, 9, ALL, ("nothing",))).verdicts == []
 
 
-def test_a_plan_that_is_done_begins_again(tmp_path: Path) -> None:
+def test_finished_campaign_starts_over(tmp_path: Path) -> None:
     wanted = Plan(5, 1, ("cluster",), ("nothing",))
     first = Campaign(tmp_path, wanted)
     first._note(Verdict(5, "cluster", ("nothing",), (), 1.0), lambda _: None)
     assert Campaign(tmp_path, wanted).verdicts == []
 
 
-def test_an_unexpected_error_is_a_broken_history(tmp_path: Path) -> None:
+def test_unexpected_error_breaks_history(tmp_path: Path) -> None:
     recorder = Recorder(unreachable(tmp_path))
     history = recorder.record(1, ["nothing"])
     assert [violation.rule for violation in check(history)] == [Rule.NO_FAILURE]
     assert recorder.is_spent
 
 
-def test_a_fault_that_fails_is_a_broken_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fault_breaks_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def strike(_: object) -> None:
         raise OSError("planted")
 
@@ -88,7 +88,7 @@ def test_a_fault_that_fails_is_a_broken_history(tmp_path: Path, monkeypatch: pyt
     assert history.operations  # kept for who looks for the cause
 
 
-def test_a_kept_history_is_checked_again(tmp_path: Path) -> None:
+def test_saved_history_is_replayed(tmp_path: Path) -> None:
     story = eventful()
     write(story.history, tmp_path / "good.jsonl")
     assert main(["--replay", str(tmp_path / "good.jsonl")]) == 0
@@ -97,7 +97,7 @@ def test_a_kept_history_is_checked_again(tmp_path: Path) -> None:
     assert main(["--replay", str(tmp_path / "good.jsonl"), str(tmp_path / "broken.jsonl")]) == 1
 
 
-def test_a_summary_names_the_broken() -> None:
+def test_summary_lists_broken_histories() -> None:
     broken = Verdict(1, "cluster", ("nothing",), ("ONCE",), 2.0, file="h1.jsonl")
     lines = list(summary([broken, Verdict(2, "cluster", (), (), 1.0)]))
     assert lines[0] == "2 histories, 1 broken, 0 skipped"

@@ -32,7 +32,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_history_keeps_every_promise(system: System, seed: int, tmp_path: Path) -> None:
+def test_history_breaks_no_rule(system: System, seed: int, tmp_path: Path) -> None:
     history = Recorder(system).record(seed, draw(seed, seed, list(FAULTS), system))
     write(history, tmp_path / "history.jsonl")
     violations = check(history)

@@ -48,9 +48,9 @@ def examples(count: int, steps: int = 30) -> settings:
     )
 
 
-def test_on_sqlite() -> None:
+def test_registry_matches_model_on_sqlite() -> None:
     run_state_machine_as_test(OnSqlite, settings=examples(25))
 
 
-def test_on_postgresql(postgres: PostgresServer) -> None:
+def test_registry_matches_model_on_postgresql(postgres: PostgresServer) -> None:
     run_state_machine_as_test(lambda: OnPostgresql(postgres), settings=examples(8))  # type: ignore[arg-type]

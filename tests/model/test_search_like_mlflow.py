@@ -58,7 +58,9 @@ def places(run: Run, orders: Orders) -> list[tuple[int, Any]]:
     some_runs=st.lists(runs(), min_size=3, max_size=6),
     statements=st.lists(st.tuples(filters(run_comparisons()), run_orders()), min_size=20, max_size=30),
 )
-def test_runs(both: BothStores, some_runs: list[Run], statements: list[tuple[str, Orders]]) -> None:
+def test_random_run_searches_agree(
+    both: BothStores, some_runs: list[Run], statements: list[tuple[str, Orders]]
+) -> None:
     home = both.experiment()
     laid = {both.lay_run(home, run): run for run in some_runs}
     for asked, orders in statements:
@@ -132,7 +134,7 @@ def home(laid: dict[str, str]) -> str:
         "params.lr = 'a'; params.lr = 'a'",
     ],
 )
-def test_filters_that_both_refuse(both: BothStores, home: str, asked: str) -> None:
+def test_both_reject_invalid_filters(both: BothStores, home: str, asked: str) -> None:
     assert both.runs(home, asked, []) == (REFUSED, REFUSED)
 
 
@@ -140,11 +142,11 @@ def test_filters_that_both_refuse(both: BothStores, home: str, asked: str) -> No
     "order",
     ["metrics.acc UP", "nothing", "metrics", "datasets.name", "metrics.acc DESC ASC", "DESC", "acc", "Metrics.acc"],
 )
-def test_orders_that_both_refuse(both: BothStores, home: str, order: str) -> None:
+def test_both_reject_invalid_orders(both: BothStores, home: str, order: str) -> None:
     assert both.runs(home, "", [order]) == (REFUSED, REFUSED)
 
 
-def test_a_field_is_named_once_in_an_order(both: BothStores, home: str) -> None:
+def test_both_reject_duplicate_order_fields(both: BothStores, home: str) -> None:
     assert both.runs(home, "", ["created", "start_time DESC"]) == (REFUSED, REFUSED)
     assert both.runs(home, "", ["metric.acc", "metrics.`acc`"]) == (REFUSED, REFUSED)
 
@@ -171,7 +173,7 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_differences_of_runs(both: BothStores, laid: dict[str, str], name: str) -> None:
+def test_known_differences_of_run_searches(both: BothStores, laid: dict[str, str], name: str) -> None:
     asked, *expected = DIFFERENCES[name]
     found = [
         REFUSES if answer == REFUSED else "".join(sorted(laid[one] for one in answer))
@@ -188,7 +190,7 @@ def test_differences_of_runs(both: BothStores, laid: dict[str, str], name: str) 
         (["metrics.val/loss"], REFUSES, "abc"),
     ],
 )
-def test_differences_of_orders(
+def test_known_differences_of_orders(
     both: BothStores, laid: dict[str, str], orders: list[str], theirs: str, ours: str
 ) -> None:
     answers = both.runs(laid["home"], "", orders)
@@ -204,7 +206,9 @@ def test_differences_of_orders(
         ("name = 'odd one' AND created > 0.5", REFUSES, "odd one"),
     ],
 )
-def test_differences_of_experiments(both: BothStores, odd_one: str, asked: str, theirs: str, ours: str) -> None:
+def test_known_differences_of_experiment_searches(
+    both: BothStores, odd_one: str, asked: str, theirs: str, ours: str
+) -> None:
     answers = both.experiments(asked, ["name"])
     assert ["".join(answer) for answer in answers] == [theirs, ours]
 
@@ -229,7 +233,7 @@ def odd_one(both: BothStores) -> str:
         ("source_run_id != ''", 1, 1),
     ],
 )
-def test_differences_of_logged_models(
+def test_known_differences_of_logged_model_searches(
     both: BothStores, odd_one: str, asked: str, theirs: int | None, ours: int
 ) -> None:
     answers = both.models(odd_one, asked, [], [])
@@ -246,7 +250,7 @@ def test_differences_of_logged_models(
         max_size=15,
     ),
 )
-def test_experiments(
+def test_random_experiment_searches_agree(
     both: BothStores, lots: list[dict[str, str]], names: list[str], statements: list[tuple[str, str]]
 ) -> None:
     lot = both.experiment()
@@ -276,7 +280,7 @@ def test_experiments(
         max_size=15,
     ),
 )
-def test_logged_models(both: BothStores, some_models: list[Model], statements: list[Any]) -> None:
+def test_random_logged_model_searches_agree(both: BothStores, some_models: list[Model], statements: list[Any]) -> None:
     home = both.experiment()
     run_id = both.lay_run(home, Run("source"))
     laid = {both.lay_model(home, run_id, model): model for model in some_models}

@@ -46,9 +46,9 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def test_on_sqlite() -> None:
+def test_tracking_matches_model_on_sqlite() -> None:
     run_state_machine_as_test(OnSqlite, settings=examples(15))
 
 
-def test_on_postgresql(postgres: PostgresServer) -> None:
+def test_tracking_matches_model_on_postgresql(postgres: PostgresServer) -> None:
     run_state_machine_as_test(lambda: OnPostgresql(postgres), settings=examples(5))  # type: ignore[arg-type]

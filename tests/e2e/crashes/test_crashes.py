@@ -207,24 +207,24 @@ def _rebuild_all(services: Services) -> dict[str, tuple[str, str]]:
     return digests
 
 
-def test_every_acknowledged_write_is_in_the_log_once_and_as_it_was_acknowledged(aftermath: Aftermath) -> None:
+def test_acknowledged_writes_are_logged_once_and_unchanged(aftermath: Aftermath) -> None:
     history = aftermath.load.history
     assert len(history.acknowledged) > 100 * ROUNDS
     check_acknowledged(history, aftermath.logs)
 
 
-def test_the_log_holds_nothing_that_was_refused_or_never_answered(aftermath: Aftermath) -> None:
+def test_log_has_no_other_writes(aftermath: Aftermath) -> None:
     history = aftermath.load.history
     assert {answer.refusal for answer in history.refused} == {"WRONG_REVISION"}
     check_nothing_else(history, aftermath.logs, frozenset(aftermath.load.actors))
 
 
-def test_a_watch_from_the_beginning_gave_every_change_once_and_in_order(aftermath: Aftermath) -> None:
+def test_watch_from_start_delivers_every_change_once_in_order(aftermath: Aftermath) -> None:
     _, changes = aftermath.watched[""]
     assert [(change.revision, change.to_version) for change in changes] == changes_in(aftermath.logs)
 
 
-def test_a_watch_from_now_on_gave_every_later_change_of_its_model(aftermath: Aftermath) -> None:
+def test_watch_from_now_delivers_every_later_change_of_model(aftermath: Aftermath) -> None:
     began_at, changes = aftermath.watched["served"]
     expected = changes_in(aftermath.logs, lambda payload: payload.model == "served")
     assert [(change.revision, change.to_version) for change in changes] == [
@@ -232,14 +232,14 @@ def test_a_watch_from_now_on_gave_every_later_change_of_its_model(aftermath: Aft
     ]
 
 
-def test_read_models_equal_a_rebuild(aftermath: Aftermath) -> None:
+def test_read_models_equal_rebuild(aftermath: Aftermath) -> None:
     assert aftermath.digests.keys() == PROJECTIONS
     for name, (live, rebuilt) in aftermath.digests.items():
         assert live, name
         assert live == rebuilt, name
 
 
-def test_artifacts_that_were_acknowledged_come_back_byte_for_byte(aftermath: Aftermath, tmp_path: Path) -> None:
+def test_acknowledged_artifacts_download_unchanged(aftermath: Aftermath, tmp_path: Path) -> None:
     assert aftermath.load.uploads
     with aftermath.scene.services.connect("auditor") as connection:
         for number, (digest, content) in enumerate(aftermath.load.uploads.items()):
@@ -247,11 +247,11 @@ def test_artifacts_that_were_acknowledged_come_back_byte_for_byte(aftermath: Aft
             assert file.read_bytes() == content
 
 
-def test_the_services_were_back_each_time(aftermath: Aftermath) -> None:
+def test_services_recovered_from_each_kill(aftermath: Aftermath) -> None:
     assert len(aftermath.scene.restarts) >= 4 * ROUNDS
 
 
-def test_the_pod_answered_all_but_what_its_own_crashes_cut_off(aftermath: Aftermath) -> None:
+def test_pod_failed_only_requests_cut_off_by_its_crashes(aftermath: Aftermath) -> None:
     pod, predictions = aftermath.scene.pod, aftermath.load.predictions
     failed = [one for one in predictions if one.failure and not pod.was_down(one.begun, one.ended)]
     assert failed == []
@@ -259,7 +259,7 @@ def test_the_pod_answered_all_but_what_its_own_crashes_cut_off(aftermath: Afterm
     assert all(one.label == one.version for one in predictions if not one.failure)
 
 
-def test_the_pod_never_went_back_behind_what_it_had_acknowledged(aftermath: Aftermath) -> None:
+def test_pod_never_regressed_below_acknowledged_revision(aftermath: Aftermath) -> None:
     payloads = [(event.time, event.data) for event in aftermath.logs["serving"]]
     applied = [(time, payload.revision) for time, payload in payloads if isinstance(payload, v1.AssignmentApplied)]
     starts = aftermath.scene.pod.starts
@@ -272,7 +272,7 @@ def test_the_pod_never_went_back_behind_what_it_had_acknowledged(aftermath: Afte
             newest = one.revision
 
 
-def test_the_pod_serves_what_the_log_says_in_the_end(aftermath: Aftermath) -> None:
+def test_pod_finally_serves_version_in_log(aftermath: Aftermath) -> None:
     last, version = changes_in(aftermath.logs, lambda payload: payload.model == "served")[-1]
     with grpc.insecure_channel(aftermath.scene.pod.address) as channel:
         stub = GRPCInferenceServiceStub(channel)

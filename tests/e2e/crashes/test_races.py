@@ -44,7 +44,7 @@ def two_processes(home: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("system", [one_process, two_processes])
-def test_one_wins_and_the_other_is_told_the_current_state(system: System, tmp_path: Path) -> None:
+def test_one_writer_wins_and_the_other_receives_current_state(system: System, tmp_path: Path) -> None:
     with system(tmp_path) as addresses, rf.Connection(addresses[0], actor="starter") as link:
         for number in (1, 2):
             rf.register_model("m", path=write_constant_model(tmp_path / f"v{number}", number), connection=link)

@@ -292,7 +292,7 @@ class Moves:
             assert error.code() is grpc.StatusCode.CANCELLED, error  # noqa: PT017 - it is how a watch ends
 
 
-def test_no_question_fails_or_goes_back_while_rows_are_rebuilt_and_moves_go_on(filled: Filled) -> None:
+def test_queries_neither_fail_nor_regress_during_rebuild(filled: Filled) -> None:
     rollforward = program(filled.services.address)
     before = filled.generations()
     with (
@@ -309,7 +309,7 @@ def test_no_question_fails_or_goes_back_while_rows_are_rebuilt_and_moves_go_on(f
     assert all(number > before[name] for name, number in filled.generations().items())
 
 
-def test_rows_that_were_tampered_with_are_found_and_stay(filled: Filled) -> None:
+def test_tampered_rows_are_reported_and_kept(filled: Filled) -> None:
     rollforward = program(filled.services.address)
     request = v1.GetModelRequest(name=HOT)
     told = filled.services.registry.GetModel(request, timeout=SECONDS).model.description

@@ -72,7 +72,7 @@ def move_to_and_fro(link: Connection, times: int) -> None:
         rf.move_alias(CHAMPION, 3 - rf.resolve(CHAMPION, connection=link).version, connection=link)
 
 
-def test_a_killed_system_starts_again_and_shows_the_same(services: Services, tmp_path: Path) -> None:
+def test_killed_system_restarts_with_same_state(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as link:
         fill(link, tmp_path)
         before = shown(link)
@@ -81,7 +81,7 @@ def test_a_killed_system_starts_again_and_shows_the_same(services: Services, tmp
         assert shown(link) == before
 
 
-def test_a_stop_in_good_order_ends_with_status_0_and_no_call_fails_for_it(services: Services, tmp_path: Path) -> None:
+def test_graceful_stop_exits_0_and_fails_no_call(services: Services, tmp_path: Path) -> None:
     enough = threading.Event()
 
     def write_and_read() -> None:
@@ -108,7 +108,7 @@ def test_a_stop_in_good_order_ends_with_status_0_and_no_call_fails_for_it(servic
         assert services.stop() == 0
 
 
-def test_a_second_system_on_the_same_directory_is_refused_and_told_by_whom(services: Services) -> None:
+def test_second_system_on_same_directory_is_rejected_with_owner(services: Services) -> None:
     second = Services(services.data)
     program = second.spawn()
     assert program.wait() == 1
@@ -116,7 +116,7 @@ def test_a_second_system_on_the_same_directory_is_refused_and_told_by_whom(servi
     assert services.running
 
 
-def test_rows_that_are_gone_are_computed_from_the_log(services: Services, tmp_path: Path) -> None:
+def test_missing_rows_are_rebuilt_from_log(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as link:
         fill(link, tmp_path)
         before = shown(link)
@@ -157,7 +157,7 @@ def expect_log_lost(services: Services) -> None:
         assert "LOG_LOST" in log.read()
 
 
-def test_rows_ahead_of_a_log_that_lost_its_tail_are_put_aside_when_accepted(services: Services, tmp_path: Path) -> None:
+def test_rows_ahead_of_truncated_log_are_set_aside_on_acceptance(services: Services, tmp_path: Path) -> None:
     then, last = lose_tail(services, tmp_path)
     expect_log_lost(services)
     services.start(*ACCEPTED)
@@ -167,7 +167,7 @@ def test_rows_ahead_of_a_log_that_lost_its_tail_are_put_aside_when_accepted(serv
         expect_equal_to_a_rebuild(link)
 
 
-def test_rows_of_another_past_are_put_aside_when_accepted(services: Services, tmp_path: Path) -> None:
+def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, tmp_path: Path) -> None:
     """The log has grown again to just where the rows are, but with other events."""
     lose_tail(services, tmp_path)
     count = 5
@@ -190,9 +190,7 @@ async def append_moves(data: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["after it has followed events", "before it has"])
-def test_a_log_that_loses_its_tail_under_a_running_system_is_not_followed(
-    services: Services, tmp_path: Path, quiet: bool
-) -> None:
+def test_log_truncated_under_running_system_is_rejected(services: Services, tmp_path: Path, quiet: bool) -> None:
     store = services.data / "nats" / "store"
     with services.connect("user") as link:
         fill(link, tmp_path)
@@ -223,7 +221,7 @@ def refuses_or_shows_its_log(services: Services) -> bool:
             return refusal.reason != "DEADLINE_EXCEEDED"
 
 
-def test_what_a_pod_has_acknowledged_it_has_written_down(services: Services, tmp_path: Path) -> None:
+def test_pod_persists_assignment_before_acknowledging(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
         fill(link, tmp_path)
         pod.start()
@@ -240,7 +238,7 @@ def test_what_a_pod_has_acknowledged_it_has_written_down(services: Services, tmp
             assert [assignment.revision for assignment in written.read()] >= [revision]
 
 
-def test_pods_that_share_a_cache_keep_what_each_of_them_has_written(tmp_path: Path) -> None:
+def test_pods_sharing_a_cache_keep_each_others_state(tmp_path: Path) -> None:
     async def serve(model: str) -> None:
         written = LastKnownGood(tmp_path, "localhost:50051")
         for revision in range(1, 51):
@@ -253,7 +251,7 @@ def test_pods_that_share_a_cache_keep_what_each_of_them_has_written(tmp_path: Pa
             serving.result()
 
 
-def test_a_pod_starts_alone_from_what_it_last_acknowledged(services: Services, tmp_path: Path) -> None:
+def test_pod_starts_offline_from_last_acknowledged_assignment(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
         fill(link, tmp_path)
         pod.start()

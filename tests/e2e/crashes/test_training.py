@@ -228,7 +228,7 @@ def _requests(logs: Logs) -> Iterator[tuple[str, str, str]]:
         yield event.metadata.actor, event.metadata.request_id, event.stream
 
 
-def test_no_point_is_lost_or_doubled_whatever_crashes_on_sqlite(tmp_path: Path) -> None:
+def test_crashes_lose_or_repeat_no_points_on_sqlite(tmp_path: Path) -> None:
     with training(tmp_path, tmp_path / "data", None) as scene:
         for _ in range(CRASHES):
             scene.progress()
@@ -238,7 +238,7 @@ def test_no_point_is_lost_or_doubled_whatever_crashes_on_sqlite(tmp_path: Path) 
         _check(scene)
 
 
-def test_no_point_is_lost_or_doubled_whatever_crashes_on_postgresql(tmp_path: Path) -> None:
+def test_crashes_lose_or_repeat_no_points_on_postgresql(tmp_path: Path) -> None:
     with (
         running_postgres() as postgres,
         postgres.database() as url,
@@ -276,7 +276,7 @@ def _fill(filler: Path) -> None:
             file.write(bytes(64 * 1024))
 
 
-def test_no_point_is_lost_or_doubled_when_the_disk_of_the_services_was_full(tmp_path: Path) -> None:
+def test_full_service_disk_loses_or_repeats_no_points(tmp_path: Path) -> None:
     with _small_disk(tmp_path / "disk") as disk, training(tmp_path, disk / "data", None) as scene:
         scene.progress()
         filler = disk / "filler"

@@ -42,7 +42,7 @@ def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
     ]
 
 
-def test_whatever_dies_every_move_is_told_in_order(tmp_path: Path) -> None:
+def test_every_move_is_delivered_in_order_despite_kills(tmp_path: Path) -> None:
     with Services(tmp_path / "data") as services, Receiver() as receiver, services.connect("user") as link:
         for number in (1, 2):
             rf.register_model(MODEL, path=write_constant_model(tmp_path / f"v{number}", number), connection=link)

@@ -137,7 +137,7 @@ def await_death(program: Program, place: Path) -> None:
     until(lambda: all(map(is_free, journals(place))), "the journals are free")
 
 
-def test_killed_jobs_services_and_syncs_end_with_each_journaled_point_once(
+def test_each_journaled_point_is_delivered_once_despite_kills(
     services: Services, jobs: Jobs, link: Connection, place: Path
 ) -> None:
     dice = random.Random(SEED)
@@ -176,7 +176,7 @@ def kill_some_syncs(dice: random.Random, place: Path) -> None:
         process.wait()
 
 
-def test_a_job_lives_through_an_outage_of_the_services(
+def test_job_survives_service_outage(
     services: Services, jobs: Jobs, link: Connection, place: Path, tmp_path: Path
 ) -> None:
     services.kill()
@@ -191,7 +191,7 @@ def test_a_job_lives_through_an_outage_of_the_services(
     assert left(place) == []
 
 
-def test_a_forked_process_logs_and_its_parent_delivers(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_parent_delivers_points_of_forked_process(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("flushing")
     program.line("^child delivered")
     program.line("^finished")
@@ -201,7 +201,7 @@ def test_a_forked_process_logs_and_its_parent_delivers(jobs: Jobs, link: Connect
     assert left(place) == []
 
 
-def test_threads_and_forked_processes_of_a_killed_job_lose_nothing(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("forking")
     for key in ("thread-0", "thread-3", "child-0", "child-1"):
         program.line(f"^{key} 200$")
@@ -217,7 +217,7 @@ def test_threads_and_forked_processes_of_a_killed_job_lose_nothing(jobs: Jobs, l
         expect_exactly(link, run_id, key, told(program, key))
 
 
-def test_a_full_disk_costs_a_job_nothing(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_job_survives_full_disk(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("full")
     program.line("^finished")
     assert values(link, run_id, "loss") == [float(step) for step in range(21_000)]
@@ -225,7 +225,7 @@ def test_a_full_disk_costs_a_job_nothing(jobs: Jobs, link: Connection, place: Pa
     assert left(place) == []
 
 
-def test_spawned_workers_write_the_run_that_they_were_handed(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_spawned_workers_log_to_passed_run(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("spawning")
     program.line("^finished")
     for number in range(2):
@@ -234,7 +234,7 @@ def test_spawned_workers_write_the_run_that_they_were_handed(jobs: Jobs, link: C
     assert left(place) == []
 
 
-def test_a_run_that_its_program_forgot_is_ended_with_it(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_unclosed_run_ends_with_its_program(jobs: Jobs, link: Connection, place: Path) -> None:
     program, run_id = jobs.start("forgetful")
     assert program.wait() == 0
     assert values(link, run_id, "loss") == [1.0]
@@ -242,7 +242,7 @@ def test_a_run_that_its_program_forgot_is_ended_with_it(jobs: Jobs, link: Connec
     assert left(place) == []
 
 
-def test_an_offline_run_is_synced_with_its_artifacts(
+def test_offline_run_is_synced_with_artifacts(
     services: Services, link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
@@ -270,7 +270,7 @@ def test_an_offline_run_is_synced_with_its_artifacts(
     assert left(place) == []
 
 
-def test_a_batch_that_lost_its_end_with_the_machine_is_not_logged_again(
+def test_batch_truncated_by_machine_crash_is_not_logged_again(
     link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
@@ -296,7 +296,7 @@ def test_a_batch_that_lost_its_end_with_the_machine_is_not_logged_again(
     assert values(link, run.run_id, "loss") == [float(step) for step in range(100)]
 
 
-def test_an_artifact_logged_during_an_outage_follows(
+def test_artifact_logged_during_outage_is_uploaded_later(
     services: Services, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))

@@ -18,7 +18,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("what", SMALL)
-def test_under_load(what: str) -> None:
+def test_load_benchmarks_run(what: str) -> None:
     command = [sys.executable, "-m", "benchmarks.under_load", what, *SMALL[what], "--seconds", "0.2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(120), check=False)
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def test_under_load(what: str) -> None:
     assert "no move was made" not in done.stdout
 
 
-def test_a_system_is_started_and_called() -> None:
+def test_system_starts_and_answers() -> None:
     with ours.running() as endpoint:
         client = ours.SdkClient(endpoint, "bench")
         client.prepare("model", 2)

@@ -56,7 +56,7 @@ def descendants(program: subprocess.Popen[str]) -> dict[int, psutil.Process]:
     return {child.pid: child for child in psutil.Process(program.pid).children(recursive=True)}
 
 
-def watched(program: subprocess.Popen[str], seen: dict[int, psutil.Process]) -> str:
+def read_output(program: subprocess.Popen[str], seen: dict[int, psutil.Process]) -> str:
     """All that a demo prints until it ends; meanwhile notes every process that it starts."""
     lines: list[str] = []
     assert program.stdout is not None
@@ -81,22 +81,20 @@ def check_nothing_left(home: Path, seen: dict[int, psutil.Process]) -> None:
     assert list(home.glob("rollforward-demo-*")) == []
 
 
-def test_the_demo_holds_twice_in_a_row_and_leaves_nothing_running(
-    demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_demo_passes_twice_and_stops_its_processes(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     for version in (1, 3):
         seen: dict[int, psutil.Process] = {}
         program = demo("--data", "kept")
-        text = watched(program, seen)
+        text = read_output(program, seen)
         assert program.stderr is not None
         assert (program.wait(SECONDS), program.stderr.read()) == (0, "")
-        check_story(" ".join(text.split()), version)
+        check_summary(" ".join(text.split()), version)
         assert len(seen) >= 7  # NATS, the services, four training jobs, the pod
         check_nothing_left(tmp_path, seen)
     assert (tmp_path / "kept").is_dir()
 
 
-def check_story(text: str, version: int) -> None:
+def check_summary(text: str, version: int) -> None:
     """The facts that the demo closes with, when its first new version is `version`."""
     old, new = f"v{version}", f"v{version + 1}"
     closing = re.search(
@@ -113,7 +111,7 @@ def check_story(text: str, version: int) -> None:
     assert re.search(rf"@champion {new} {old} rollback of \d+", text)
 
 
-def test_without_a_directory_nothing_is_kept_and_the_closing_commands_say_how_to(
+def test_demo_without_directory_keeps_nothing_and_shows_how_to_keep(
     demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     program = demo()
@@ -124,7 +122,7 @@ def test_without_a_directory_nothing_is_kept_and_the_closing_commands_say_how_to
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_demo_leaves_nothing_running(
+def test_interrupted_demo_stops_its_processes(
     number: signal.Signals, demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     program = demo()
@@ -140,9 +138,7 @@ def test_an_interrupted_demo_leaves_nothing_running(
     check_nothing_left(tmp_path, seen)
 
 
-def test_a_step_that_does_not_hold_ends_the_demo_with_the_reason(
-    demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_failed_step_ends_demo_with_reason(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     program = demo()
     wait_for_step(program, 5)
     seen = descendants(program)

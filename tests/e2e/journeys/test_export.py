@@ -48,7 +48,7 @@ def stopped(services: Services) -> None:
     services.start()
 
 
-def all_there_are(services: Services) -> list[tuple[str, int]]:
+def logged_positions(services: Services) -> list[tuple[str, int]]:
     """The log and the position of each event that the logs hold, in the order of an export."""
     client = Client(services.address)
     heads = client.heads()
@@ -58,9 +58,9 @@ def all_there_are(services: Services) -> list[tuple[str, int]]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("outage", [killed, stopped])
-def test_it_goes_on_after(services: Services, outage: Callable[[Services], None]) -> None:
+def test_export_continues_after_outage(services: Services, outage: Callable[[Services], None]) -> None:
     with services.connect("reader") as link, services.connect("writer") as writer:
-        before = all_there_are(services)
+        before = logged_positions(services)
         export = rf.export_events(connection=link)
         found = [next(export)]
         for log in ("registry", "tracking"):
@@ -70,4 +70,4 @@ def test_it_goes_on_after(services: Services, outage: Callable[[Services], None]
             rf.create_model(f"after-{log}", connection=writer)
         found += export
         assert [(event.log, event.position) for event in found] == before
-        assert len(all_there_are(services)) == len(before) + 2
+        assert len(logged_positions(services)) == len(before) + 2

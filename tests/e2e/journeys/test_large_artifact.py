@@ -26,8 +26,8 @@ from tests.timeouts import scaled
 
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("ROLLFORWARD_LARGE_BYTES", str(256 * MIB)))
-MOST_MEMORY = 200_000_000
-MANY_SECONDS = scaled(120) + SIZE / 5_000_000
+MAX_MEMORY = 200_000_000
+TRANSFER_SECONDS = scaled(120) + SIZE / 5_000_000
 
 CLIENT = """
 import sys
@@ -69,9 +69,9 @@ def client(log: Path, verb: str, address: str, what: str, where: str = "") -> Pr
 
 
 @contextmanager
-def watched(*pids: int) -> Iterator[list[int]]:
+def peak_memory(*pids: int) -> Iterator[list[int]]:
     """The most memory, in bytes, that each process has taken."""
-    most = [0] * len(pids)
+    peaks = [0] * len(pids)
     ending = threading.Event()
 
     def watch() -> None:
@@ -79,14 +79,14 @@ def watched(*pids: int) -> Iterator[list[int]]:
         while not ending.wait(0.02):
             for number, process in enumerate(processes):
                 try:
-                    most[number] = max(most[number], process.memory_info().rss)
+                    peaks[number] = max(peaks[number], process.memory_info().rss)
                 except psutil.NoSuchProcess:
                     continue
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield most
+        yield peaks
     finally:
         ending.set()
         thread.join()
@@ -100,7 +100,7 @@ def write(path: Path, size: int) -> None:
             file.write((number.to_bytes(8, "big") + block[8:])[: size - number * MIB])
 
 
-def same(left: Path, right: Path) -> bool:
+def equal_bytes(left: Path, right: Path) -> bool:
     """Whether two files have the same bytes."""
     with left.open("rb") as one, right.open("rb") as other:
         while chunk := one.read(MIB):
@@ -109,51 +109,51 @@ def same(left: Path, right: Path) -> bool:
         return not other.read(1)
 
 
-def first_number(program: Program) -> int:
+def first_offset(program: Program) -> int:
     """Where a transfer began, in bytes."""
     return int(program.line(r"^at ")[1].split()[1])
 
 
-@pytest.mark.timeout(MANY_SECONDS * 3)
-def test_it_goes_up_and_comes_down_in_bounded_memory(artifacts: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(TRANSFER_SECONDS * 3)
+def test_transfers_use_bounded_memory(artifacts: str, tmp_path: Path) -> None:
     source, back = tmp_path / "weights", tmp_path / "back"
     write(source, SIZE)
     services = Up(tmp_path / "data", "--artifacts", artifacts)
     try:
         began = time.monotonic()
         up = client(tmp_path / "up.log", "up", services.address, str(source))
-        with watched(services.pid, up.pid) as memory:
-            digest = up.line(r"^stored ", MANY_SECONDS)[1].split()[1]
+        with peak_memory(services.pid, up.pid) as memory:
+            digest = up.line(r"^stored ", TRANSFER_SECONDS)[1].split()[1]
             assert up.wait() == 0
         print(f"up: {time.monotonic() - began:.1f} s, memory of server and client {memory}")
-        assert max(memory) < MOST_MEMORY
+        assert max(memory) < MAX_MEMORY
         began = time.monotonic()
         down = client(tmp_path / "down.log", "down", services.address, digest, str(back))
-        with watched(services.pid, down.pid) as memory:
-            down.line(r"^done", MANY_SECONDS)
+        with peak_memory(services.pid, down.pid) as memory:
+            down.line(r"^done", TRANSFER_SECONDS)
             assert down.wait() == 0
         print(f"down: {time.monotonic() - began:.1f} s, memory of server and client {memory}")
-        assert max(memory) < MOST_MEMORY
-        assert same(source, back / "weights")
+        assert max(memory) < MAX_MEMORY
+        assert equal_bytes(source, back / "weights")
     finally:
         services.channel.close()
         services.program.terminate()
 
 
-def test_transfers_go_on_after_the_client_was_killed(tmp_path: Path) -> None:
+def test_transfers_resume_after_client_is_killed(tmp_path: Path) -> None:
     source, back = tmp_path / "weights", tmp_path / "back"
     write(source, 256 * MIB)
     services = Up(tmp_path / "data")
     try:
         first = client(tmp_path / "first.log", "up", services.address, str(source))
-        assert first_number(first) == 0
+        assert first_offset(first) == 0
         first.line(r"^at \d{8,}")
         first.kill()
         again = client(tmp_path / "again.log", "up", services.address, str(source))
         digest = again.line(r"^stored ", 60)[1].split()[1]
         assert again.wait() == 0
         # It says 0 before it has asked what is there.
-        assert next(number for number in began_at(again) if number) >= 8 * MIB
+        assert next(number for number in reported_offsets(again) if number) >= 8 * MIB
         first = client(tmp_path / "first-down.log", "down", services.address, digest, str(back))
         first.line(r"^at \d{8,}")
         first.kill()
@@ -161,20 +161,20 @@ def test_transfers_go_on_after_the_client_was_killed(tmp_path: Path) -> None:
         again = client(tmp_path / "again-down.log", "down", services.address, digest, str(back))
         again.line(r"^done", 60)
         assert again.wait() == 0
-        assert next(number for number in began_at(again) if number) >= 8 * MIB
-        assert same(source, back / "weights")
+        assert next(number for number in reported_offsets(again) if number) >= 8 * MIB
+        assert equal_bytes(source, back / "weights")
         assert not list(tmp_path.glob(".*"))
     finally:
         services.channel.close()
         services.program.terminate()
 
 
-def began_at(program: Program) -> list[int]:
+def reported_offsets(program: Program) -> list[int]:
     """All that a transfer said of how far it was."""
     return [int(found[1]) for _, line in program._lines if (found := re.match(r"at (\d+)", line))]
 
 
-def test_an_upload_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
+def test_upload_resumes_after_service_is_killed(tmp_path: Path) -> None:
     source = tmp_path / "weights"
     write(source, 256 * MIB)
     services = Up(tmp_path / "data")
@@ -187,7 +187,7 @@ def test_an_upload_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
     try:
         upload.line(r"^stored ", 90)
         assert upload.wait() == 0
-        numbers = began_at(upload)
+        numbers = reported_offsets(upload)
         assert numbers == sorted(numbers)
         until(lambda: not list((tmp_path / "data" / "artifacts" / "tmp").iterdir()), "no upload is left")
     finally:

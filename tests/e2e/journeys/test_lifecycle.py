@@ -40,7 +40,7 @@ ESTIMATORS = {
 
 
 @dataclass
-class Story:
+class Lifecycle:
     """What was done, and what came of it."""
 
     services: Services
@@ -100,13 +100,13 @@ class Story:
         try:
             for _ in range(3):
                 load.predict(self.pod.address, CHAMPION, self.row)
-            answered_by(load, self.aliases[0])
+            wait_for_predictions(load, self.aliases[0])
             forward = {"reason": "beats v1", "expected_revision": self.aliases[0].revision}
             self.aliases.append(rf.move_alias(CHAMPION, 2, **forward, connection=self.link))  # type: ignore[arg-type]
-            answered_by(load, self.aliases[1])
+            wait_for_predictions(load, self.aliases[1])
             rf.rollback(CHAMPION, reason="false alarms", connection=self.link)
             self.aliases.append(rf.resolve(CHAMPION, connection=self.link))
-            answered_by(load, self.aliases[2])
+            wait_for_predictions(load, self.aliases[2])
             watcher.expect(self.aliases[2].revision)
         finally:
             load.finish()
@@ -114,7 +114,7 @@ class Story:
         self.predictions = load.predictions
 
 
-def answered_by(load: Load, alias: v1.Alias) -> None:
+def wait_for_predictions(load: Load, alias: v1.Alias) -> None:
     """Waits until an assignment has answered many requests."""
     until(
         lambda: load.is_well() and sum(one.revision == alias.revision for one in load.predictions) > 100,
@@ -123,7 +123,7 @@ def answered_by(load: Load, alias: v1.Alias) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lifecycle]:
     """The whole of it, once."""
     home = tmp_path_factory.mktemp("lifecycle")
     with (
@@ -131,52 +131,52 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         Connection(services.address, actor="ada", correlation_id="the-story") as link,
         Pod(services.address, home / "pod", CHAMPION) as pod,
     ):
-        story = Story(services, link, pod)
+        lifecycle = Lifecycle(services, link, pod)
         for name in ESTIMATORS:
-            story.train(name, home / name)
-        story.register()
-        story.choose_row()
-        story.serve_and_move()
-        yield story
+            lifecycle.train(name, home / name)
+        lifecycle.register()
+        lifecycle.choose_row()
+        lifecycle.serve_and_move()
+        yield lifecycle
 
 
-def test_runs_are_tracked(story: Story) -> None:
-    runs = rf.search_runs("breast-cancer", connection=story.link)
+def test_runs_are_tracked(lifecycle: Lifecycle) -> None:
+    runs = rf.search_runs("breast-cancer", connection=lifecycle.link)
     assert [run.name for run in reversed(runs)] == list(ESTIMATORS)
     for run in runs:
         assert run.status == v1.RUN_STATUS_FINISHED
         assert (run.actor, run.params["rows"]) == ("ada", "285")
-        points = rf.metric_history(run, "accuracy", connection=story.link)
+        points = rf.metric_history(run, "accuracy", connection=lifecycle.link)
         assert list(points.steps) == list(range(10))
         assert points.values[-1] == run.metrics["accuracy"].last == run.metrics["accuracy"].max
 
 
-def test_the_gate_lets_in_what_is_good_and_says_why_it_refuses_the_rest(story: Story) -> None:
-    assert [(version.version, version.run_id) for version in story.versions] == [
-        (number, story.runs[name].run_id) for number, name in enumerate(("stump", "line"), 1)
+def test_gate_registers_passing_runs_and_refuses_others_with_evidence(lifecycle: Lifecycle) -> None:
+    assert [(version.version, version.run_id) for version in lifecycle.versions] == [
+        (number, lifecycle.runs[name].run_id) for number, name in enumerate(("stump", "line"), 1)
     ]
-    assert all(version.evidence.passed and version.evidence.expression == GATE for version in story.versions)
-    assert story.refusal is not None
-    assert story.refusal.reason == "GATE_FAILED"
-    assert story.refusal.evidence is not None
-    assert story.refusal.evidence.run.metrics["accuracy"] == story.runs["guess"].metrics["accuracy"].last
+    assert all(version.evidence.passed and version.evidence.expression == GATE for version in lifecycle.versions)
+    assert lifecycle.refusal is not None
+    assert lifecycle.refusal.reason == "GATE_FAILED"
+    assert lifecycle.refusal.evidence is not None
+    assert lifecycle.refusal.evidence.run.metrics["accuracy"] == lifecycle.runs["guess"].metrics["accuracy"].last
 
 
-def test_no_request_failed_while_the_alias_moved_forward_and_back(story: Story) -> None:
-    assert len(story.predictions) > 300
-    assert [one for one in story.predictions if one.failure] == []
-    assert {one.revision: one.version for one in story.predictions} == {
-        alias.revision: alias.version for alias in story.aliases
+def test_no_prediction_fails_during_move_and_rollback(lifecycle: Lifecycle) -> None:
+    assert len(lifecycle.predictions) > 300
+    assert [one for one in lifecycle.predictions if one.failure] == []
+    assert {one.revision: one.version for one in lifecycle.predictions} == {
+        alias.revision: alias.version for alias in lifecycle.aliases
     }
 
 
-def test_each_answer_is_that_of_the_version_that_it_names(story: Story) -> None:
-    assert story.answers[1] != story.answers[2]
-    assert all(one.label == story.answers[one.version] for one in story.predictions)
+def test_predictions_match_reported_version(lifecycle: Lifecycle) -> None:
+    assert lifecycle.answers[1] != lifecycle.answers[2]
+    assert all(one.label == lifecycle.answers[one.version] for one in lifecycle.predictions)
 
 
-def test_the_history_says_when_who_why_from_where_to_where(story: Story) -> None:
-    changes = rf.alias_history(CHAMPION, connection=story.link)
+def test_alias_history_records_actor_reason_and_versions(lifecycle: Lifecycle) -> None:
+    changes = rf.alias_history(CHAMPION, connection=lifecycle.link)
     first, second, third = reversed(changes)
     assert [(change.from_version, change.to_version, change.reason) for change in (first, second, third)] == [
         (0, 1, ""),
@@ -186,12 +186,12 @@ def test_the_history_says_when_who_why_from_where_to_where(story: Story) -> None
     assert [change.cause for change in (first, second)] == [v1.ALIAS_CAUSE_REQUEST] * 2
     assert (third.cause, third.restored_revision) == (v1.ALIAS_CAUSE_ROLLBACK, first.revision)
     assert {change.actor for change in changes} == {"ada"}
-    assert list(reversed(changes)) == [first, *story.watched]
+    assert list(reversed(changes)) == [first, *lifecycle.watched]
 
 
-def test_the_past_is_resolved_by_revision_and_by_time(story: Story) -> None:
-    first, second, third = story.aliases
-    link = story.link
+def test_past_is_resolved_by_revision_and_time(lifecycle: Lifecycle) -> None:
+    first, second, third = lifecycle.aliases
+    link = lifecycle.link
     assert rf.resolve(CHAMPION, connection=link).revision == third.revision
     assert rf.resolve(CHAMPION, second.revision, connection=link) == second
     assert rf.resolve(CHAMPION, third.revision - 1, connection=link) == second
@@ -201,17 +201,17 @@ def test_the_past_is_resolved_by_revision_and_by_time(story: Story) -> None:
     assert unset.value.reason == "ALIAS_NOT_FOUND"
 
 
-def test_what_is_downloaded_is_what_was_trained(story: Story, tmp_path: Path) -> None:
+def test_downloads_equal_trained_artifacts(lifecycle: Lifecycle, tmp_path: Path) -> None:
     for place, (reference, name) in enumerate(
         {
             f"models:/{CHAMPION}": "stump",
             f"models:/{MODEL}/2": "line",
-            f"runs:/{story.runs['guess'].run_id}/model": "guess",
-            story.versions[1].digest: "line",
+            f"runs:/{lifecycle.runs['guess'].run_id}/model": "guess",
+            lifecycle.versions[1].digest: "line",
         }.items()
     ):
-        found = rf.download(reference, tmp_path / str(place), connection=story.link)
-        assert contents(found) == contents(story.folders[name])
+        found = rf.download(reference, tmp_path / str(place), connection=lifecycle.link)
+        assert contents(found) == contents(lifecycle.folders[name])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -219,20 +219,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_the_services_know_what_the_pod_serves(story: Story) -> None:
+def test_deployment_reports_version_served_by_pod(lifecycle: Lifecycle) -> None:
     def pods() -> list[v1.PodStatus]:
-        (deployment,) = rf.deployments(MODEL, connection=story.link)
-        assert deployment.desired.revision == story.aliases[-1].revision
+        (deployment,) = rf.deployments(MODEL, connection=lifecycle.link)
+        assert deployment.desired.revision == lifecycle.aliases[-1].revision
         return list(deployment.pods)
 
     until(lambda: [pod.state for pod in pods()] == [v1.POD_STATE_CURRENT], "the pod says that it is current")
     assert [(pod.version, pod.revision, pod.endpoint) for pod in pods()] == [
-        (1, story.aliases[-1].revision, story.pod.address)
+        (1, lifecycle.aliases[-1].revision, lifecycle.pod.address)
     ]
 
 
-def test_every_fact_is_in_the_audit(story: Story) -> None:
-    events = rf.list_events(correlation_id="the-story", log="registry", limit=None, connection=story.link)
+def test_audit_lists_every_event(lifecycle: Lifecycle) -> None:
+    events = rf.list_events(correlation_id="the-story", log="registry", limit=None, connection=lifecycle.link)
     assert [event.type.rpartition(".")[2] for event in reversed(events)] == [
         "ModelCreated",
         "RegistrationGateSet",
@@ -242,21 +242,21 @@ def test_every_fact_is_in_the_audit(story: Story) -> None:
     ]
     assert {(event.actor, event.stream) for event in events} == {("ada", f"model/{MODEL}")}
     assert [event.reason for event in reversed(events)][-2:] == ["beats v1", "false alarms"]
-    applied = rf.list_events(type="AssignmentApplied", connection=story.link)
-    assert len(applied) == len(story.aliases)
+    applied = rf.list_events(type="AssignmentApplied", connection=lifecycle.link)
+    assert len(applied) == len(lifecycle.aliases)
 
 
-def test_a_pod_refuses_what_it_cannot_answer_and_serves_on(story: Story) -> None:
-    with open_channel(story.pod.address) as channel:
+def test_pod_rejects_invalid_requests_and_keeps_serving(lifecycle: Lifecycle) -> None:
+    with open_channel(lifecycle.pod.address) as channel:
         stub = GRPCInferenceServiceStub(channel)
         assert ask(stub, CHAMPION, [1.0, 2.0]).failure.startswith("INVALID_ARGUMENT")
-        assert ask(stub, "nobody@champion", story.row).failure.startswith("NOT_FOUND")
-        assert ask(stub, CHAMPION, story.row).label == story.answers[1]
+        assert ask(stub, "nobody@champion", lifecycle.row).failure.startswith("NOT_FOUND")
+        assert ask(stub, CHAMPION, lifecycle.row).label == lifecycle.answers[1]
 
 
-def command(story: Story, *arguments: str, expected: int = 0) -> Any:
+def command(lifecycle: Lifecycle, *arguments: str, expected: int = 0) -> Any:
     """What the command line prints, as JSON; for a failure the line that it says about it."""
-    environment = {**os.environ, "ROLLFORWARD_URI": story.services.address, "ROLLFORWARD_ACTOR": "grace"}
+    environment = {**os.environ, "ROLLFORWARD_URI": lifecycle.services.address, "ROLLFORWARD_ACTOR": "grace"}
     done = subprocess.run(
         [ROLLFORWARD, "-o", "json", *arguments],
         env=environment,
@@ -269,30 +269,30 @@ def command(story: Story, *arguments: str, expected: int = 0) -> Any:
     return json.loads(done.stdout) if not expected else done.stderr
 
 
-def test_the_command_line_sees_the_same(story: Story) -> None:
-    first, second, third = story.aliases
-    assert command(story, "aliases", "get", CHAMPION)["revision"] == third.revision
-    assert command(story, "aliases", "get", CHAMPION, "--at", str(second.revision))["version"] == 2
-    history = command(story, "aliases", "history", CHAMPION)
+def test_command_line_shows_same_state(lifecycle: Lifecycle) -> None:
+    first, second, third = lifecycle.aliases
+    assert command(lifecycle, "aliases", "get", CHAMPION)["revision"] == third.revision
+    assert command(lifecycle, "aliases", "get", CHAMPION, "--at", str(second.revision))["version"] == 2
+    history = command(lifecycle, "aliases", "history", CHAMPION)
     assert [change["revision"] for change in history] == [third.revision, second.revision, first.revision]
-    assert len(command(story, "runs", "list", "--experiment", "breast-cancer")) == len(ESTIMATORS)
-    events = command(story, "audit", "list", "--type", "AliasMoved", "--actor", "ada")
+    assert len(command(lifecycle, "runs", "list", "--experiment", "breast-cancer")) == len(ESTIMATORS)
+    events = command(lifecycle, "audit", "list", "--type", "AliasMoved", "--actor", "ada")
     assert [event["position"] for event in events] == [third.revision, second.revision, first.revision]
-    rebuilt = command(story, "rebuild", "registry")
+    rebuilt = command(lifecycle, "rebuild", "registry")
     assert rebuilt["live_digest"] == rebuilt["rebuilt_digest"] != ""
 
 
-def test_the_command_line_moves_refuses_and_rolls_back(story: Story) -> None:
+def test_command_line_moves_rejects_and_rolls_back(lifecycle: Lifecycle) -> None:
     other = f"{MODEL}@candidate"
-    moved = command(story, "aliases", "move", other, "v1", "--expect-revision", "0", "--reason", "first")
+    moved = command(lifecycle, "aliases", "move", other, "v1", "--expect-revision", "0", "--reason", "first")
     assert (moved["version"], moved["actor"]) == (1, "grace")
-    assert "WRONG_REVISION" in command(story, "aliases", "move", other, "2", "--expect-revision", "0", expected=1)
-    assert "VERSION_NOT_FOUND" in command(story, "aliases", "move", other, "9", expected=1)
-    assert "INVALID_ALIAS" in command(story, "aliases", "move", f"{MODEL}@latest", "1", expected=2)
-    command(story, "aliases", "move", other, "zwei", expected=2)
+    assert "WRONG_REVISION" in command(lifecycle, "aliases", "move", other, "2", "--expect-revision", "0", expected=1)
+    assert "VERSION_NOT_FOUND" in command(lifecycle, "aliases", "move", other, "9", expected=1)
+    assert "INVALID_ALIAS" in command(lifecycle, "aliases", "move", f"{MODEL}@latest", "1", expected=2)
+    command(lifecycle, "aliases", "move", other, "zwei", expected=2)
     once = ["aliases", "move", other, "2", "--request-id", "the-same"]
-    assert command(story, *once) == command(story, *once)
-    assert "REQUEST_ID_REUSED" in command(story, *once[:3], "1", *once[4:], expected=1)
-    (back,) = command(story, "rollback", other, "--to", str(moved["revision"]))["changes"]
+    assert command(lifecycle, *once) == command(lifecycle, *once)
+    assert "REQUEST_ID_REUSED" in command(lifecycle, *once[:3], "1", *once[4:], expected=1)
+    (back,) = command(lifecycle, "rollback", other, "--to", str(moved["revision"]))["changes"]
     assert (back["to_version"], back["restored_revision"]) == (1, moved["revision"])
-    assert [change["to_version"] for change in command(story, "aliases", "history", other)] == [1, 2, 1]
+    assert [change["to_version"] for change in command(lifecycle, "aliases", "history", other)] == [1, 2, 1]

@@ -25,7 +25,7 @@ SOME = (
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_a_bug_is_caught(name: str, tmp_path: Path) -> None:
+def test_checker_catches_planted_bug(name: str, tmp_path: Path) -> None:
     bug = BUGS[name]
     with SHAPES[bug.shape](tmp_path, name) as system:
         recorder = Recorder(system)
@@ -35,12 +35,12 @@ def test_a_bug_is_caught(name: str, tmp_path: Path) -> None:
     pytest.fail(f"{HISTORIES} histories did not show that {name} breaks {sorted(bug.breaks)}")
 
 
-def test_events_that_come_late_break_nothing(tmp_path: Path) -> None:
+def test_delayed_events_break_no_rule(tmp_path: Path) -> None:
     bug = BUGS["slow_subscriptions"]
     with SHAPES[bug.shape](tmp_path, "slow_subscriptions") as system:
         assert check(Recorder(system).record(1, bug.faults)) == []
 
 
-def test_each_promise_has_a_bug() -> None:
+def test_every_rule_has_planted_bug() -> None:
     assert len({bug.promise for bug in BUGS.values()}) == len(BUGS)
     assert [name for name, bug in BUGS.items() if not bug.breaks] == ["slow_subscriptions"]

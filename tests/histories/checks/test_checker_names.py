@@ -57,11 +57,11 @@ def broken(history: History) -> set[Rule]:
     return {violation.rule for violation in check(history)}
 
 
-def test_a_sound_history_breaks_nothing(history: History) -> None:
+def test_checker_accepts_valid_names(history: History) -> None:
     assert check(history) == []
 
 
-def test_it_is_read_as_it_was_written(history: History, tmp_path: Path) -> None:
+def test_names_survive_write_and_read(history: History, tmp_path: Path) -> None:
     history.stuck = "projection registry failed"
     write(history, tmp_path / "names.jsonl")
     assert read(tmp_path / "names.jsonl") == history
@@ -78,22 +78,22 @@ def test_it_is_read_as_it_was_written(history: History, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_name_that_two_have(history: History, stray: Named) -> None:
+def test_checker_reports_name_of_two_models(history: History, stray: Named) -> None:
     history.named.append(stray)
     assert Rule.NAME_IS_ONES in broken(history)
 
 
-def test_services_that_cannot_go_on(history: History) -> None:
+def test_checker_reports_stuck_services(history: History) -> None:
     history.stuck = "projection registry failed"
     assert broken(history) == {Rule.GOES_ON}
 
 
-def test_an_event_that_nobody_asked_for(history: History) -> None:
+def test_checker_reports_event_without_request(history: History) -> None:
     history.named.append(named(11, "created", "e", "e"))
     assert broken(history) == {Rule.ASKED_FOR}
 
 
-def test_a_version_number_that_is_left_out(history: History) -> None:
+def test_checker_reports_skipped_version_number(history: History) -> None:
     history.named[-1] = replace(history.named[-1], version=2)
     assert Rule.CHAIN in broken(history)
 
@@ -113,11 +113,13 @@ def test_a_version_number_that_is_left_out(history: History) -> None:
     ],
     ids=str,
 )
-def test_an_answer_that_does_not_fit(history: History, number: int, changes: dict[str, object], rule: Rule) -> None:
+def test_checker_reports_response_that_does_not_match(
+    history: History, number: int, changes: dict[str, object], rule: Rule
+) -> None:
     history.namings[number] = replace(history.namings[number], **changes)  # type: ignore[arg-type]
     assert rule in broken(history)
 
 
-def test_a_request_with_two_appends(history: History) -> None:
+def test_checker_reports_request_with_two_appends(history: History) -> None:
     history.named[-1] = replace(history.named[-1], request_id="r5")
     assert Rule.ONCE in broken(history)

@@ -142,7 +142,7 @@ def broken(history: History) -> set[Rule]:
     return {violation.rule for violation in check(history)}
 
 
-def test_a_good_history_breaks_nothing() -> None:
+def test_checker_accepts_valid_records() -> None:
     assert check(good()) == []
 
 
@@ -226,14 +226,14 @@ BREAKS: Mapping[str, tuple[Callable[[History], object], Rule]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_is_wrong_is_named(name: str) -> None:
+def test_checker_reports_broken_rule(name: str) -> None:
     edit, rule = BREAKS[name]
     history = good()
     edit(history)
     assert rule in broken(history)
 
 
-def test_of_a_history_that_is_not_whole_only_failures_are_judged() -> None:
+def test_checker_reports_only_failures_of_incomplete_history() -> None:
     history = good()
     history.is_whole = False
     history.failures.append(Failure("recorder", "AssertionError"))

@@ -23,29 +23,29 @@ def swap(steps: list[Step]) -> None:
 class TestWatches:
     """Streams 0 to 2 are a watcher's: one change, the next two appends, the rest; 3 is the SDK's, 4 a snapshot."""
 
-    def test_a_gap(self, story: Story) -> None:
+    def test_checker_reports_gap(self, story: Story) -> None:
         story.edit_steps(2, drop(1))
         assert Rule.WATCH_RELIABLE in broken(story)
 
-    def test_a_gap_where_it_resumed(self, story: Story) -> None:
+    def test_checker_reports_gap_at_resumption(self, story: Story) -> None:
         story.edit_steps(1, drop(0))
         assert Rule.WATCH_RESUMABLE in broken(story)
 
-    def test_a_change_behind_which_it_resumed(self, story: Story) -> None:
+    def test_checker_reports_change_before_resumed_position(self, story: Story) -> None:
         story.edit_steps(0, drop(1))
         story.edit_steps(1, lambda steps: steps.insert(0, story.steps(START, FIRST)[0]))
         story.edit_steps(0, drop(0))
         assert Rule.WATCH_RESUMABLE in broken(story)
 
-    def test_a_change_given_once_more_after_it_resumed(self, story: Story) -> None:
+    def test_checker_reports_change_repeated_after_resumption(self, story: Story) -> None:
         story.edit_steps(1, lambda steps: steps.insert(0, story.steps(START, FIRST)[0]))
         assert Rule.WATCH_UNIQUE in broken(story)
 
-    def test_changes_in_another_order(self, story: Story) -> None:
+    def test_checker_reports_changes_out_of_order(self, story: Story) -> None:
         story.edit_steps(2, swap)
         assert Rule.WATCH_ORDERED in broken(story)
 
-    def test_an_append_in_two_steps(self, story: Story) -> None:
+    def test_checker_reports_append_split_into_two_steps(self, story: Story) -> None:
         def split(steps: list[Step]) -> None:
             whole = steps[0]
             assert len(whole.changes) == 2
@@ -54,56 +54,56 @@ class TestWatches:
         story.edit_steps(1, split)
         assert Rule.WATCH_ATOMIC in broken(story)
 
-    def test_an_append_without_a_part_of_it(self, story: Story) -> None:
+    def test_checker_reports_incomplete_append(self, story: Story) -> None:
         story.edit_steps(1, lambda steps: steps.__setitem__(0, replace(steps[0], changes=steps[0].changes[1:])))
         assert Rule.WATCH_ATOMIC in broken(story)
 
-    def test_two_appends_in_one_step(self, story: Story) -> None:
+    def test_checker_reports_two_appends_in_one_step(self, story: Story) -> None:
         def join(steps: list[Step]) -> None:
             steps[:2] = [replace(steps[1], changes=steps[0].changes + steps[1].changes)]
 
         story.edit_steps(2, join)
         assert Rule.WATCH_ATOMIC in broken(story)
 
-    def test_a_bookmark_too_early(self, story: Story) -> None:
+    def test_checker_reports_early_bookmark(self, story: Story) -> None:
         story.edit_steps(2, lambda steps: steps.insert(0, steps[-1]))
         assert {Rule.WATCH_RESUMABLE, Rule.WATCH_BOOKMARKABLE} <= broken(story)
 
-    def test_a_snapshot_of_another_moment(self, story: Story) -> None:
+    def test_checker_reports_snapshot_of_other_position(self, story: Story) -> None:
         story.edit_steps(4, lambda steps: steps.__setitem__(0, replace(steps[0], position=FIRST)))
         assert Rule.WATCH_SNAPSHOT in broken(story)
 
-    def test_no_snapshot_where_one_is_due(self, story: Story) -> None:
+    def test_checker_reports_missing_snapshot(self, story: Story) -> None:
         story.edit_steps(4, drop(0))
         story.edit_steps(4, lambda steps: steps.append(Step("bookmark", story.history.goal)))
         assert Rule.WATCH_SNAPSHOT in broken(story)
 
-    def test_a_change_that_is_not_its_event(self, story: Story) -> None:
-        def lie(steps: list[Step]) -> None:
+    def test_checker_reports_change_that_differs_from_event(self, story: Story) -> None:
+        def alter(steps: list[Step]) -> None:
             steps[0] = replace(steps[0], changes=(altered(steps[0].changes[0], to_version=9),))
 
-        story.edit_steps(0, lie)
+        story.edit_steps(0, alter)
         assert broken(story) == {Rule.WATCH_TRUE}
 
-    def test_a_watch_that_stays_behind(self, story: Story) -> None:
+    def test_checker_reports_watch_that_does_not_catch_up(self, story: Story) -> None:
         story.edit_steps(2, lambda steps: steps.clear())
         assert broken(story) == {Rule.WATCH_COMES_THROUGH}
 
-    def test_a_gap_by_the_sdk(self, story: Story) -> None:
+    def test_checker_reports_gap_of_sdk_watch(self, story: Story) -> None:
         story.edit_steps(3, drop(1))
         assert broken(story) == {Rule.WATCH_RELIABLE}
 
-    def test_a_repetition_by_the_sdk(self, story: Story) -> None:
+    def test_checker_reports_repeated_change_of_sdk_watch(self, story: Story) -> None:
         story.edit_steps(3, lambda steps: steps.insert(0, steps[0]))
         assert broken(story) == {Rule.WATCH_UNIQUE}
 
-    def test_another_order_by_the_sdk(self, story: Story) -> None:
+    def test_checker_reports_wrong_order_of_sdk_watch(self, story: Story) -> None:
         story.edit_steps(3, swap)
         assert broken(story) == {Rule.WATCH_ORDERED}
 
-    def test_a_lie_by_the_sdk(self, story: Story) -> None:
-        def lie(steps: list[Step]) -> None:
+    def test_checker_reports_altered_change_of_sdk_watch(self, story: Story) -> None:
+        def alter(steps: list[Step]) -> None:
             steps[0] = replace(steps[0], changes=(altered(steps[0].changes[0], to_version=9),))
 
-        story.edit_steps(3, lie)
+        story.edit_steps(3, alter)
         assert broken(story) == {Rule.WATCH_TRUE}

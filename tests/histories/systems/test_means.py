@@ -48,13 +48,13 @@ def _connected(proxy: Proxy) -> socket.socket:
     return socket.create_connection((HOST, proxy.port), LIMIT)
 
 
-def test_a_proxy_carries_bytes_both_ways(proxy: Proxy) -> None:
+def test_proxy_forwards_bytes_both_ways(proxy: Proxy) -> None:
     with _connected(proxy) as client:
         client.sendall(b"there")
         assert client.recv(100) == b"there"
 
 
-def test_a_cut_resets_old_and_new_connections(proxy: Proxy) -> None:
+def test_cut_resets_old_and_new_connections(proxy: Proxy) -> None:
     with _connected(proxy) as old:
         old.sendall(b"a")
         assert old.recv(100) == b"a"
@@ -74,7 +74,7 @@ def _ends(client: socket.socket) -> bool:
         return True
 
 
-def test_a_stalled_connection_holds_bytes_back_and_keeps_them(proxy: Proxy) -> None:
+def test_stalled_connection_delays_bytes_and_loses_none(proxy: Proxy) -> None:
     with _connected(proxy) as client:
         client.settimeout(0.2)
         with proxy.stalled():
@@ -85,7 +85,7 @@ def test_a_stalled_connection_holds_bytes_back_and_keeps_them(proxy: Proxy) -> N
         assert client.recv(100) == b"later"
 
 
-def test_a_delay_is_added_in_both_directions(proxy: Proxy) -> None:
+def test_delay_applies_in_both_directions(proxy: Proxy) -> None:
     with _connected(proxy) as client, proxy.delayed(0.1):
         begun = time.monotonic()
         client.sendall(b"slow")
@@ -93,7 +93,7 @@ def test_a_delay_is_added_in_both_directions(proxy: Proxy) -> None:
         assert time.monotonic() - begun >= 0.2
 
 
-def test_a_full_disk_takes_nothing_until_it_has_room(tmp_path: Path) -> None:
+def test_full_disk_rejects_writes_until_space_is_freed(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         if disk is None:
             pytest.skip("this user may not mount a tmpfs")
@@ -103,7 +103,7 @@ def test_a_full_disk_takes_nothing_until_it_has_room(tmp_path: Path) -> None:
         (tmp_path / "disk" / "file").write_bytes(bytes(100_000))
 
 
-def test_a_clock_is_set_in_a_running_process(tmp_path: Path) -> None:
+def test_clock_is_set_in_running_process(tmp_path: Path) -> None:
     clock = ProcessClock(tmp_path / "clock")
     program = """
 import time
@@ -129,7 +129,7 @@ for _ in range(2):
     assert DAY <= float(second[1]) - float(first[1]) < 2 * DAY
 
 
-def test_a_locked_database_takes_no_write(tmp_path: Path) -> None:
+def test_locked_database_rejects_writes(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     with closing(sqlite3.connect(path, timeout=0.05)) as connection:
         connection.execute("CREATE TABLE t (x)")
@@ -139,7 +139,7 @@ def test_a_locked_database_takes_no_write(tmp_path: Path) -> None:
         connection.execute("INSERT INTO t VALUES (1)")
 
 
-def test_a_tail_is_cut_off_the_last_file(tmp_path: Path) -> None:
+def test_tail_is_cut_off_last_file(tmp_path: Path) -> None:
     messages = tmp_path / "streams" / "rf-registry" / "msgs"
     messages.mkdir(parents=True)
     for number in (2, 10):
