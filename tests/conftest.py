@@ -19,7 +19,7 @@ from tests.timeouts import scaled
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the tests independent of how they are run."""
+    """Make the tests independent of how they are run."""
     # What runs log goes through journals: not through those of the user who tests.
     os.environ["ROLLFORWARD_JOURNAL"] = journal = tempfile.mkdtemp(prefix="rollforward-journal-")
     config.add_cleanup(lambda: shutil.rmtree(journal, ignore_errors=True))
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Scales the limit of each test."""
+    """Scale the time limit of each test."""
     limit = float(config.getini("timeout"))
     for item in items:
         marked = item.get_closest_marker("timeout")
@@ -44,27 +44,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def nats_address() -> Iterator[NatsAddress]:
-    """A real nats-server; each test takes a log of its own."""
+    """Yield the address of a real nats-server; each test uses a log of its own."""
     with running_nats() as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def nats_cluster() -> Iterator[NatsAddress]:
-    """Three real nats-servers; each test takes a log of its own."""
+    """Yield the address of three real nats-servers; each test uses a log of its own."""
     with running_cluster() as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL; each test takes a database of its own."""
+    """Yield a real PostgreSQL server; each test uses a database of its own."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """A new database."""
+    """Yield the URL of a new database."""
     with postgres.database() as url:
         yield url

@@ -100,7 +100,7 @@ class Campaign:
 
     @property
     def broken(self) -> list[Verdict]:
-        """The verdicts of histories that broke a promise."""
+        """Return the verdicts of histories that broke a rule."""
         return [verdict for verdict in self.verdicts if verdict.rules]
 
     def run(self, report: Report) -> None:
@@ -138,7 +138,7 @@ class Campaign:
         return []
 
     def _fail(self, shape: str, seeds: Sequence[int], report: Report) -> list[int]:
-        """Break the first seed that has no verdict: its system could not be started, or not be ended before it."""
+        """Mark the first seed without a verdict as broken: its system failed to start or to stop."""
         done = {verdict.seed for verdict in self.verdicts}
         left = [seed for seed in seeds if seed not in done]
         if left:

@@ -9,5 +9,5 @@ from tests.histories.recorded.story import Story, eventful
 
 @pytest.fixture
 def story() -> Story:
-    """A good history with everything in it that may happen."""
+    """Return a valid history with every kind of operation."""
     return eventful()

@@ -26,7 +26,7 @@ SEEDS = range(FIRST, FIRST + 2)
 
 @pytest.fixture(scope="module", params=SHAPES)
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One system after the other."""
+    """Yield one system after the other."""
     with SHAPES[request.param](tmp_path_factory.mktemp("system")) as system:
         yield system
 

@@ -30,7 +30,7 @@ class Catch:
 
     @property
     def is_enough(self) -> bool:
-        """Whether at least half of the histories caught it, or none broke for a change that is no bug."""
+        """Return whether at least half of the histories caught the bug, or none broke for a change that is no bug."""
         return self.caught * 2 >= self.planned if BUGS[self.bug].breaks else not self.rules
 
 

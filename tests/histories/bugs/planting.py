@@ -8,7 +8,7 @@ from typing import Any
 
 
 def replace_attribute(owner: Any, name: str, value: Any) -> None:
-    """Replace an attribute that must be there."""
+    """Replace an existing attribute."""
     assert hasattr(owner, name), f"{owner} has no {name} any more"
     setattr(owner, name, value)
 

@@ -30,7 +30,7 @@ SLOW_SECONDS = 0.05
 
 
 def append_without_expected_revision() -> None:
-    """Whoever writes last wins."""
+    """Ignore expected revisions, so that the last writer wins."""
     append = JetStreamStore.append
 
     async def unconditional(
@@ -42,7 +42,7 @@ def append_without_expected_revision() -> None:
 
 
 def slow_subscriptions() -> None:
-    """Events are heard late: no bug, as long as answers wait for what their caller has seen."""
+    """Deliver events late: no bug, as long as queries wait for the position that their caller has seen."""
     subscribe = JetStreamStore.subscribe
 
     async def late(store: JetStreamStore, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent]]:
@@ -54,7 +54,7 @@ def slow_subscriptions() -> None:
 
 
 def read_ignores_min_position() -> None:
-    """Answers come from rows that may be behind what their caller has seen."""
+    """Answer queries from rows older than the position that their caller has seen."""
     slow_subscriptions()
     wait = interceptor.Interceptor._wait
 
@@ -66,7 +66,7 @@ def read_ignores_min_position() -> None:
 
 
 def read_answers_stale_state() -> None:
-    """A resolve now and then says what stood before, as a cache would that nobody told."""
+    """Return the previous assignment of some resolves, as a cache without invalidation would."""
     resolve = registry.RegistryServicer.ResolveAlias
     before: dict[tuple[str, str], v1.Alias] = {}
 
@@ -84,7 +84,7 @@ def read_answers_stale_state() -> None:
 
 
 def request_id_is_ignored() -> None:
-    """Every repetition of a request is done as if it were new; the log names the request as ever."""
+    """Handle each retry as a new request; the log still has the request id."""
     append = JetStreamStore.append
 
     def as_new(request: Any, context: Any) -> Metadata:
@@ -105,7 +105,7 @@ def request_id_is_ignored() -> None:
 
 
 def names_are_taken_twice() -> None:
-    """A model may be created in the stream of a name that another model was given meanwhile."""
+    """Create a model in the stream of a name that another model was given meanwhile."""
 
     def anyway(model: str, state: Any) -> None:
         return None
@@ -114,7 +114,7 @@ def names_are_taken_twice() -> None:
 
 
 def release_set_ignores_expected_revisions() -> None:
-    """A release set is made whatever its callers have seen."""
+    """Append release sets without expected revisions."""
     move = registry.RegistryServicer.MoveAliases
 
     async def regardless(servicer: Any, request: v1.MoveAliasesRequest, context: Any) -> v1.MoveAliasesResponse:
@@ -126,7 +126,7 @@ def release_set_ignores_expected_revisions() -> None:
 
 
 def release_set_in_two_appends() -> None:
-    """The moves of a release set are appended one by one."""
+    """Append the moves of a release set one by one."""
     append = JetStreamStore.append
 
     async def one_by_one(
@@ -140,7 +140,7 @@ def release_set_in_two_appends() -> None:
 
 
 def rollback_is_one_too_early() -> None:
-    """A rollback to a position brings back what stood before it."""
+    """Restore the assignment before the position that a rollback names."""
     do = rolling.Rollbacks.do
 
     async def earlier(rollbacks: Any, request: Any, to_position: int | None, metadata: Metadata) -> Any:
@@ -150,7 +150,7 @@ def rollback_is_one_too_early() -> None:
 
 
 def refused_after_it_was_written() -> None:
-    """A move is now and then refused although it was made."""
+    """Reject some moves after they were appended."""
     move, is_due = registry.RegistryServicer.MoveAlias, every(10)
 
     async def refused(servicer: Any, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:
@@ -163,7 +163,7 @@ def refused_after_it_was_written() -> None:
 
 
 def past_is_one_position_off() -> None:
-    """A resolve as of a position says what stood before it."""
+    """Resolve the position before the one that a resolve names."""
     position = registry.RegistryServicer._position
 
     async def before(servicer: Any, at: v1.AsOf, context: Any) -> int:
@@ -173,7 +173,7 @@ def past_is_one_position_off() -> None:
 
 
 def rows_miss_changes() -> None:
-    """Every 15th change of an alias is not written to the rows when it is first seen."""
+    """Skip every 15th alias change when the projection first applies it."""
     apply, is_due, seen = rows.RegistryProjection.apply, every(15), set[str]()
 
     def forgetful(projection: Any, connection: Any, events: Sequence[RecordedEvent]) -> None:
@@ -189,7 +189,7 @@ def rows_miss_changes() -> None:
 
 
 def pages_miss_an_entry() -> None:
-    """The second page of a listing begins one entry too late."""
+    """Start the second page of a listing one entry too late."""
     for name, entries in (("ListModels", "models"), ("ListAliasHistory", "changes")):
         replace_attribute(registry.RegistryServicer, name, _shortened(name, entries))
 
@@ -207,7 +207,7 @@ def _shortened(name: str, entries: str) -> Any:
 
 
 def gates_are_not_asked() -> None:
-    """Every fourth gated move passes whatever its gate says."""
+    """Let every fourth gated move pass without evaluating its gate."""
     moves, is_due = evaluator.GateEvaluator.moves, every(4)
 
     async def lenient(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
@@ -218,7 +218,7 @@ def gates_are_not_asked() -> None:
 
 
 def evidence_is_not_what_was_seen() -> None:
-    """Evidence names another measurement than the gate was asked about."""
+    """Record evidence with another measurement than the gate evaluated."""
     moves = evaluator.GateEvaluator.moves
 
     async def embellished(gate_evaluator: Any, declared: Any, cases: Any) -> list[GateResult]:
@@ -233,7 +233,7 @@ def evidence_is_not_what_was_seen() -> None:
 
 
 def refused_moves_are_asked_again() -> None:
-    """A move that a gate refused is decided again when it is repeated."""
+    """Decide a rejected move again when it is retried."""
     move, refused = registry.RegistryServicer.MoveAlias, set[str]()
 
     async def again(servicer: Any, request: v1.MoveAliasRequest, context: Any) -> v1.MoveAliasResponse:
@@ -250,7 +250,7 @@ def refused_moves_are_asked_again() -> None:
 
 
 def times_are_of_the_writer() -> None:
-    """Events are given the time of the process that wrote them."""
+    """Stamp events with the clock of the process that wrote them."""
     decoded = cloudevents.decode
 
     def by_writer(headers: Mapping[str, str], payload: bytes, types: Any, place: Any) -> RecordedEvent:

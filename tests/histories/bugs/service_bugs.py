@@ -16,7 +16,7 @@ from tests.histories.bugs.planting import every, replace_attribute
 
 
 def lost_events_are_not_missed() -> None:
-    """A log that is shorter than what was computed from it is opened as it is."""
+    """Open a log that is shorter than its projections."""
 
     async def none(_store: Any, _known: Any) -> None:
         return None
@@ -27,7 +27,7 @@ def lost_events_are_not_missed() -> None:
 
 
 def batches_are_forgotten() -> None:
-    """Every fourth batch of points is acknowledged and not written."""
+    """Acknowledge every fourth batch of points without writing it."""
     log, is_due = tracking.TrackingServicer.LogBatch, every(4)
 
     async def forgetful(servicer: Any, request: v1.LogBatchRequest, context: Any) -> v1.LogBatchResponse:
@@ -39,7 +39,7 @@ def batches_are_forgotten() -> None:
 
 
 def batches_are_written_twice() -> None:
-    """Every fourth batch of points is written once more, as another request."""
+    """Write every fourth batch of points again, as another request."""
     log, is_due = tracking.TrackingServicer.LogBatch, every(4)
 
     async def eager(servicer: Any, request: v1.LogBatchRequest, context: Any) -> v1.LogBatchResponse:
@@ -53,7 +53,7 @@ def batches_are_written_twice() -> None:
 
 
 def webhook_skips_a_change() -> None:
-    """Every tenth change is taken for delivered without being sent."""
+    """Mark every tenth change as delivered without sending it."""
     deliver, is_due = delivery.Sending._deliver, every(10)
 
     async def careless(sender: Any, event: RecordedEvent) -> bool:
@@ -63,12 +63,12 @@ def webhook_skips_a_change() -> None:
 
 
 def webhook_goes_on_after_a_refusal() -> None:
-    """What an endpoint refuses counts as taken."""
+    """Treat rejected deliveries as accepted."""
     replace_attribute(http_client.Answer, "taken", property(lambda answer: answer.status_code > 0))
 
 
 def webhook_is_signed_for_another_message() -> None:
-    """Every tenth request is signed as if it had another id."""
+    """Sign every tenth request for another message id."""
     post, is_due = delivery.Means.post, every(10)
 
     async def confused(means: Any, webhook_id: str, state: Any, message_id: str, body: str, *more: Any) -> Any:

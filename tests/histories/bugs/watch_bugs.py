@@ -13,7 +13,7 @@ _Steps = AsyncIterator[v1.WatchAliasesResponse]
 
 
 def watch_loses_a_change_on_resume() -> None:
-    """The first change behind the position where a watch resumes is left out."""
+    """Skip the first change after the position from which a watch resumes."""
 
     async def forgetful(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
         to_lose = request.HasField("from_revision")
@@ -27,7 +27,7 @@ def watch_loses_a_change_on_resume() -> None:
 
 
 def watch_repeats_after_reconnect() -> None:
-    """A watch that resumes begins a little before its position."""
+    """Resume a watch a few events before its position."""
     watch = registry.RegistryServicer.WatchAliases
 
     def from_earlier(servicer: Any, request: v1.WatchAliasesRequest, context: Any) -> Any:
@@ -39,7 +39,7 @@ def watch_repeats_after_reconnect() -> None:
 
 
 def watch_splits_an_append() -> None:
-    """The changes of one append come one by one."""
+    """Deliver the changes of one append one by one."""
 
     async def one_by_one(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
         async for step in steps:
@@ -52,7 +52,7 @@ def watch_splits_an_append() -> None:
 
 
 def watch_swaps_steps() -> None:
-    """Every second change of a watch comes after the one that follows it."""
+    """Swap every second change of a watch with the next one."""
 
     async def swapped(steps: _Steps, request: v1.WatchAliasesRequest) -> _Steps:
         kept: v1.WatchAliasesResponse | None = None

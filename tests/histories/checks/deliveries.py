@@ -41,7 +41,7 @@ def _expected(event: Event) -> tuple[object, ...]:
 
 
 def _check_order(endpoint: Endpoint, taken: Sequence[Delivery], due: Sequence[Event]) -> Iterator[Violation]:
-    """Nothing comes before what it follows; only the last deliveries may come again, in order too."""
+    """Check that deliveries are in order; only a tail of them may repeat, in order too."""
     places = {event.event_id: number for number, event in enumerate(due)}
     reached, last = -1, -1
     for delivery in taken:

@@ -41,7 +41,7 @@ class Call:
 
 
 def check_linearizable(truth: Truth) -> Iterator[Violation]:
-    """At most one violation: what could not be explained."""
+    """Yield at most one violation: the calls that no order explains."""
     operations = [one for command in truth.commands.values() for one in command.operations]
     targets = sorted({wanted.target for operation in operations for wanted in operation.wanted})
     numbers = {target: number for number, target in enumerate(targets)}
@@ -58,7 +58,7 @@ def check_linearizable(truth: Truth) -> Iterator[Violation]:
 
 
 def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
-    """The calls at which the longest order ends; empty when there is an order of all.
+    """Return the calls at which the longest valid order ends, or none when there is an order of all.
 
     A search that does not end in time counts as one that found none: good histories take a few hundred steps.
     """
@@ -82,7 +82,7 @@ def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
 
 
 def _candidates(ordered: Sequence[Call], done: int) -> list[int]:
-    """The calls that may come next: no other that is still to come returned before they were made."""
+    """Return the calls that may come next: no other open call returned before they were made."""
     found, horizon = [], math.inf
     first = (~done & (done + 1)).bit_length() - 1
     for number in range(first, len(ordered)):
@@ -96,7 +96,7 @@ def _candidates(ordered: Sequence[Call], done: int) -> list[int]:
 
 
 def _calls(command: Command, events: Sequence[Event], numbers: Mapping[Target, int]) -> Iterator[Call]:
-    """What a command means for the registers: a change, and what its answers showed besides."""
+    """Yield the register calls of a command: its change, and the states that its response shows."""
     operations = command.operations
     done = next((one for one in operations if one.outcome == OK and one.moved), None)
     if done is None and events and any(one.outcome == UNKNOWN for one in operations):

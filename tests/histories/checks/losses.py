@@ -21,7 +21,7 @@ def check_losses(history: History) -> Iterator[Violation]:
 
 
 def _check_put_back(loss: Loss) -> Iterator[Violation]:
-    """The whole log again holds all that was acknowledged, in the epoch that it was in."""
+    """Check that the restored log has everything acknowledged, in the same epoch."""
     if loss.steps["revision after it was put back"] != loss.steps["revision before"]:
         yield Violation(Rule.ACKNOWLEDGED_IS_WRITTEN, f"{loss}")
     if loss.steps["watched"] != "True":
@@ -29,7 +29,7 @@ def _check_put_back(loss: Loss) -> Iterator[Violation]:
 
 
 def _check_accepted(loss: Loss) -> Iterator[Violation]:
-    """A new epoch has begun, once; whoever is in the old one is refused, and watches of the SDK begin again."""
+    """Check that one new epoch began: old positions are rejected, and watches of the SDK restart."""
     if loss.steps["epochs begun"] != "1":
         yield Violation(Rule.EPOCH_IS_NEW, f"{loss}")
     old = [reason for step, reason in loss.steps.items() if step.startswith("old")]

@@ -23,7 +23,7 @@ REASONS = {
 
 
 def check_moves(truth: Truth) -> Iterator[Violation]:
-    """All direct checks."""
+    """Run all direct checks of commands."""
     for operation in truth.history.operations:
         if operation.outcome == REFUSED and operation.reason not in REASONS[operation.kind]:
             yield Violation(Rule.REASON_FITS, f"{operation}")
@@ -62,7 +62,7 @@ def _check_command(command: Command, events: list[Event]) -> Iterator[Violation]
 
 
 def _check_whole(operation: Operation, events: list[Event], truth: Truth) -> Iterator[Violation]:
-    """All targets of a request stand as asked once it is appended, those too that were there already."""
+    """Check that all targets of a request are as requested once it is appended, unchanged ones included."""
     for revision in {event.revision for event in events}:
         for wanted in operation.wanted:
             stands = truth.timeline(wanted.target).at(revision)
@@ -73,7 +73,7 @@ def _check_whole(operation: Operation, events: list[Event], truth: Truth) -> Ite
 
 
 def _differs(operation: Operation, events: list[Event]) -> str:
-    """How an answer differs from its events; empty when it does not."""
+    """Return how a response differs from its events; empty when it does not."""
     told = {held.target: held for held in operation.told}
     asked = {wanted.target: wanted.version for wanted in operation.wanted}
     for event in events:
@@ -121,7 +121,7 @@ def _expected(operation: Operation) -> dict[Target, int | None]:
 
 
 def fits(expected: int | None, held: Held) -> bool:
-    """Whether a state has the revision expected; 0 is that of any state without a version, None of every state."""
+    """Return whether a state has the expected revision; 0 stands for any unset state, None for every state."""
     return expected in (None, held.revision) or (expected == 0 and held.version == 0)
 
 
@@ -142,7 +142,7 @@ def _check_restored(operation: Operation, event: Event, truth: Truth) -> Iterato
 
 
 def _check_real_time(truth: Truth) -> Iterator[Violation]:
-    """Sweeps over time: what was answered before a call has a lower revision than what the call made."""
+    """Check that a command has a higher revision than every command that returned before it was called."""
     made = [(truth.commands[key], events[0]) for key, events in truth.events_of.items() if key in truth.commands]
     answers = sorted((command.returned, event.revision) for command, event in made)
     newest = answered = 0
@@ -155,7 +155,7 @@ def _check_real_time(truth: Truth) -> Iterator[Violation]:
 
 
 def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iterator[Violation]:
-    """What was told without an event must have been current meanwhile."""
+    """Check that a state returned without an event was current during the call."""
     ended = math.inf if operation.returned is None else operation.returned
     expected = _expected(operation)
     for held in observed(operation):
@@ -175,7 +175,7 @@ def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iter
 
 
 def _unmoved(operation: Operation) -> Iterator[tuple[Wanted, Held]]:
-    """The targets of a request of which all were there already."""
+    """Yield the targets of a request that changed nothing."""
     if operation.outcome == OK and not operation.moved and operation.kind in {"move", "release set"}:
         told = {held.target: held for held in operation.told}
         yield from ((wanted, told[wanted.target]) for wanted in operation.wanted)
@@ -188,7 +188,7 @@ def _check_unset(operation: Operation, truth: Truth, ended: float) -> Iterator[V
 
 
 def observed(operation: Operation) -> tuple[Held, ...]:
-    """The states that an answer to a command shows without having made them."""
+    """Return the states that a command's response shows without having made them."""
     if operation.outcome == OK:
         return tuple(held for held in operation.told if not operation.moved or held.revision != operation.position)
     return operation.told if operation.reason == "WRONG_REVISION" else ()

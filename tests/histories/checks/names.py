@@ -18,7 +18,7 @@ MADE_BY = {"created": {"create", "register"}, "renamed": {"rename"}, "taken": {"
 
 
 def check_names(history: History) -> Iterator[Violation]:
-    """All checks of names, and that none has stopped the services."""
+    """Run all checks of names, and check that none has stopped the services."""
     namings = {naming.request_id: naming for naming in history.namings}
     events: dict[str, list[Named]] = {}
     for event in history.named:
@@ -38,7 +38,7 @@ def check_names(history: History) -> Iterator[Violation]:
 
 
 def _check_owners(named: Sequence[Named]) -> Iterator[Violation]:
-    """A name belongs to the model that was created with it or given it, and its stream to nobody else's events."""
+    """Check that a name belongs to the model created with it or given it, and that its stream has no other events."""
     owners: dict[str, str] = {}
     current: dict[str, str] = {}
     for event in named:
@@ -86,7 +86,7 @@ class _Claims:
     namings: dict[str, Naming]
 
     def check_refusal(self, naming: Naming) -> Iterator[Violation]:
-        """A refusal must have been due at some moment between call and return."""
+        """Check that a rejection was valid at some moment between call and return."""
         if naming.outcome != REFUSED:
             return
         assert naming.returned is not None
@@ -109,7 +109,7 @@ class _Claims:
         return min(left, default=math.inf)
 
     def _done(self, name: str) -> float:
-        """The latest moment at which the name can have been given."""
+        """Return the latest moment at which the name can have been given."""
         given = [self.namings.get(one.request_id) for one in self.named if one.name == name and one.kind != "renamed"]
         if not given or given[0] is None or given[0].outcome == UNKNOWN or given[0].returned is None:
             return math.inf

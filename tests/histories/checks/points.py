@@ -43,7 +43,7 @@ def _irregular(steps: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _check_batches_whole(read: PointRead, batches: Sequence[PointBatch]) -> Iterator[Violation]:
-    """Every point belongs to a batch that was sent before, all points of a batch or none are there."""
+    """Check that every point belongs to a batch sent before, and that batches are complete or absent."""
     steps, known = set(read.steps), set[int]()
     for batch in batches:
         wanted = set(range(batch.first, batch.first + batch.count))

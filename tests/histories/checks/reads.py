@@ -10,13 +10,13 @@ from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Held, Opera
 
 
 def check_reads(truth: Truth) -> Iterator[Violation]:
-    """All checks of resolves."""
+    """Run all checks of resolves."""
     for client in dict.fromkeys(operation.client for operation in truth.history.operations):
         yield from _check_session(truth, [one for one in truth.history.operations if one.client == client])
 
 
 def _check_session(truth: Truth, operations: list[Operation]) -> Iterator[Violation]:
-    """One client's operations, in the order in which it made them."""
+    """Check one client's operations in the order in which it made them."""
     seen = 0
     for operation in sorted(operations, key=lambda one: one.called):
         if operation.outcome == UNKNOWN:
@@ -46,7 +46,7 @@ def _check_resolve(operation: Operation, truth: Truth, seen: int) -> Iterator[Vi
 
 
 def _check_unset(operation: Operation, truth: Truth, seen: int) -> Iterator[Violation]:
-    """ "Not set" names no position: some state without a version was not yet behind what the client had seen."""
+    """Check a "not set", which names no position: some unset state was not older than the client's last position."""
     assert operation.returned is not None
     target = operation.wanted[0].target
     states = [held for held, _, _ in _states_since(truth, target, seen) if not held.version]
@@ -82,7 +82,7 @@ def _check_as_of(operation: Operation, truth: Truth) -> Iterator[Violation]:
 
 
 def _check_at_time(operation: Operation, truth: Truth) -> Iterator[Violation]:
-    """A time stands for the last position recorded up to it."""
+    """Check that a time resolves to the last position recorded up to it."""
     assert operation.at_time is not None
     target, events = operation.wanted[0].target, truth.history.events
     before = [event for event in events if event.append_time <= operation.at_time]

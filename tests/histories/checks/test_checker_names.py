@@ -14,13 +14,13 @@ from tests.histories.recorded.storage import read, write
 
 
 def named(position: int, kind: str, origin: str, name: str, was: str = "", **more: object) -> Named:
-    """An event; an append of its own unless it is said otherwise."""
+    """Return an event, by default in an append of its own."""
     about = {"revision": position, "version": 0, "request_id": f"r{position}", **more}
     return Named(position=position, kind=kind, origin=origin, name=name, was=was, **about)  # type: ignore[arg-type]
 
 
 def naming(number: int, kind: str, name: str, to_name: str = "", outcome: str = OK, **more: object) -> Naming:
-    """What was asked; answered at once, one after the other."""
+    """Return a request that was answered at once, before the next one."""
     times = {"called": number * 10, "returned": number * 10 + 5 if outcome != UNKNOWN else None}
     position = number if outcome == OK else 0
     about = {"position": position, **times, **more}
@@ -29,7 +29,7 @@ def naming(number: int, kind: str, name: str, to_name: str = "", outcome: str = 
 
 @pytest.fixture
 def history() -> History:
-    """a is created and becomes b, c is registered; who comes too late is refused."""
+    """Return a history: a is created and becomes b, c is registered; late requests are rejected."""
     made = [
         named(1, "created", "a", "a"),
         named(2, "renamed", "a", "b", "a", revision=3, request_id="r3"),
@@ -53,7 +53,7 @@ def history() -> History:
 
 
 def broken(history: History) -> set[Rule]:
-    """What it breaks."""
+    """Return the rules that a history breaks."""
     return {violation.rule for violation in check(history)}
 
 

@@ -19,11 +19,11 @@ class Timeline:
         self._revisions = [event.revision for event in events]
 
     def at(self, position: int) -> Held:
-        """What stood at a position."""
+        """Return the assignment at a position."""
         return self._after(bisect.bisect_right(self._revisions, position))
 
     def states(self) -> Iterator[tuple[Held, Event | None, Event | None]]:
-        """Each state there ever was, the event that made it and the one that ended it."""
+        """Yield each state, the event that made it and the one that ended it."""
         for number in range(len(self.events) + 1):
             made_by = self.events[number - 1] if number else None
             ended_by = self.events[number] if number < len(self.events) else None
@@ -45,18 +45,18 @@ class Command:
 
     @property
     def called(self) -> float:
-        """When it was first sent."""
+        """Return when the request was first sent."""
         return min(one.called for one in self.operations)
 
     @property
     def returned(self) -> float:
-        """When it was first known to be done."""
+        """Return when the request was first known to be done."""
         done = [one.returned for one in self.operations if one.moved and one.returned is not None]
         return min(done, default=math.inf)
 
     @property
     def may_be_done(self) -> bool:
-        """Whether some answer says that it was done, or none came."""
+        """Return whether some response acknowledged the request, or none came."""
         return any(one.outcome == UNKNOWN or one.moved for one in self.operations)
 
 
@@ -76,27 +76,27 @@ class Truth:
             self.events_of.setdefault(event.request_id, []).append(event)
 
     def timeline(self, target: Target) -> Timeline:
-        """One alias, at every position."""
+        """Return one alias at every position."""
         return self._timelines.get(target) or Timeline(target, [])
 
     @property
     def targets(self) -> Sequence[Target]:
-        """Every alias that ever changed."""
+        """Return every alias that ever changed."""
         return list(self._timelines)
 
     def could_be_seen(self, state: Held, begun: float, ended: float) -> bool:
-        """Whether a state can have been current at some moment of a span of time."""
+        """Return whether a state can have been current at some moment of a span of time."""
         for held, made_by, ended_by in self.timeline(state.target).states():
             if held == state:
                 return self.asked(made_by) < ended and self.done(ended_by) > begun
         return False
 
     def asked(self, event: Event | None) -> float:
-        """The earliest moment at which an event can have been appended."""
+        """Return the earliest moment at which an event can have been appended."""
         command = self.commands.get(event.request_id) if event else None
         return command.called if command else -math.inf
 
     def done(self, event: Event | None) -> float:
-        """The latest moment at which an event can have been appended."""
+        """Return the latest moment at which an event can have been appended."""
         command = self.commands.get(event.request_id) if event else None
         return command.returned if command else math.inf

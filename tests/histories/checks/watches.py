@@ -11,7 +11,7 @@ from tests.histories.recorded.recording import Change, Event, History, Step, Str
 
 
 def check_watches(truth: Truth) -> Iterator[Violation]:
-    """All checks of all watchers."""
+    """Run all checks of all watchers."""
     history = truth.history
     for watcher in dict.fromkeys(stream.watcher for stream in history.streams):
         streams = [stream for stream in history.streams if stream.watcher == watcher]
@@ -32,7 +32,7 @@ class _Life:
         self._reached_by = ""
 
     def check(self, streams: Sequence[Stream]) -> Iterator[Violation]:
-        """All that its connections gave it."""
+        """Check the streams of one watcher, a stream for each connection."""
         for stream in streams:
             if stream.resumed_at is not None:
                 self._reached, self._reached_by = stream.resumed_at, "resume"
@@ -72,7 +72,7 @@ class _Life:
             yield Rule.WATCH_TRUE, f"{change} of {event}"
 
     def _behind(self) -> Rule:
-        """The promise that whatever is at or behind the position reached would break."""
+        """Return the rule that a step at or before the position reached breaks."""
         rules = {"bookmark": Rule.WATCH_BOOKMARKABLE, "resume": Rule.WATCH_RESUMABLE}
         return rules.get(self._reached_by, Rule.WATCH_ORDERED)
 
@@ -96,7 +96,7 @@ class _Life:
             yield Rule.WATCH_ORDERED, f"{step}, in the log {whole}"
 
     def _check_gap(self, stream: Stream, step: Step) -> Iterator[tuple[Rule, str]]:
-        """Nothing between the position reached and this step's may be left out."""
+        """Check that nothing between the position reached and this step's is skipped."""
         got = {change.event_id for change in step.changes}
         missed = [
             event
@@ -111,7 +111,7 @@ class _Life:
 
 
 def _by_sdk(stream: Stream, history: History) -> Iterator[Violation]:
-    """Single changes across all reconnects: all of them, each once, in order, up to where the watch came."""
+    """Check the changes of a watch of the SDK across all reconnects: complete, each once, in order."""
     got = [change for step in stream.steps for change in step.changes]
     start = stream.resumed_at or 0
     end = stream.steps[-1].position if stream.steps else start

@@ -52,12 +52,12 @@ class Client:
         self._asked: list[Asking] = []
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close the connections."""
         for link in self._links:
             link.close()
 
     def work(self, stopping: threading.Event) -> None:
-        """Does one thing after another until it is told to stop."""
+        """Send requests until it is told to stop."""
         while not stopping.wait(self._dice.choice([0.0, 0.0, 0.01])):
             if self._dice.random() < 0.1:
                 self._link = self._dice.choice(self._links)
@@ -95,7 +95,7 @@ class Client:
         return self._command("move", (Wanted(*target, version, expected),)), "MoveAlias", request
 
     def _schedule(self, target: Target) -> Asking:
-        """A move in a while: whatever the answer, its client does not learn here what becomes of it."""
+        """Schedule a move for later; its client does not learn here how it ends."""
         version = self._dice.randint(1, VERSIONS)
         expected = self._expected(target) if self._dice.random() < 0.3 else None
         request = v1.ScheduleMoveRequest(
@@ -138,7 +138,7 @@ class Client:
         return replace(self._command(kind, (Wanted(*target),)), at=at), "ResolveAlias", request
 
     def _resolve_at_time(self, target: Target) -> Asking:
-        """A resolve at a time at which an assignment was made, as the log has it, or a moment before."""
+        """Resolve the time at which an assignment was made, as the log has it, or a moment before."""
         if not self._times:
             return self._resolve(target, None)
         time_ns = self._dice.choice(self._times[-20:]) - self._dice.choice([0, 1])
@@ -151,7 +151,7 @@ class Client:
         )
 
     def _expected(self, target: Target) -> int:
-        """The revision that it last saw of an alias; now and then an older one."""
+        """Return the revision of an alias that this client saw last, sometimes an older one."""
         return self._held[target].revision if target in self._held else 0
 
     def _do(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> None:
@@ -179,7 +179,7 @@ class Client:
                 link.note_position("registry", done.position)
 
     def _answer(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> Operation:
-        """The operation with its outcome."""
+        """Return the operation with its outcome."""
         answer = send(lambda: self._link, lambda link: getattr(link.registry, method), request, self._dice, stopping)
         if answer.outcome == UNKNOWN:
             self.stuck = str(answer.error) if answer.reason == FAILED else self.stuck
@@ -201,14 +201,14 @@ class Client:
 
 
 def _moved_at(response: Any) -> int:
-    """When the assignment that an answer shows was made; 0 when it shows none."""
+    """Return when the assignment in a response was made; 0 without one."""
     if isinstance(response, (v1.MoveAliasResponse, v1.ResolveAliasResponse)):
         return int(response.alias.moved_at.ToNanoseconds())
     return 0
 
 
 def _moved(response: Any) -> bool:
-    """Whether a command's answer says that it changed something."""
+    """Return whether a command's response says that it changed something."""
     match response:
         case v1.MoveAliasResponse():
             return response.moved

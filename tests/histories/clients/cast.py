@@ -54,7 +54,7 @@ class Cast:
 
     @property
     def others(self) -> Sequence[Worker]:
-        """Those who work beside the clients and namers."""
+        """Return the workers other than the clients and namers."""
         return [*self.trackers, self.gater, self.walker]
 
 

@@ -69,7 +69,7 @@ class Crew:
 
     @property
     def stuck(self) -> str:
-        """What a client was told if the services cannot go on; empty as long as they can."""
+        """Return what a client was sent if the services cannot continue; empty as long as they can."""
         told = [*(client.stuck for client in self._clients), *(namer.stuck for namer in self._namers)]
         return next(filter(None, told), "")
 

@@ -69,7 +69,7 @@ class Gater:
                 self._move(*self._draw(), stopping)
 
     def check_evidence(self, since: int) -> EvidenceCheck:
-        """Have the service recompute the evidence in its log after a position."""
+        """Recompute, in the service, the evidence in its log after a position."""
         link = self._links[0]
         found = check_evidence(after=since, connection=link)
         return EvidenceCheck(found.evidence, tuple(one.position for one in found.unfounded))

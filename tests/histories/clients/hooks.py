@@ -28,7 +28,7 @@ class Hook:
         self._secret = ""
 
     def prepare(self) -> None:
-        """Listen, and register the endpoint."""
+        """Start the receiver, and register the endpoint."""
         self._receiver.start()
         made = create_webhook(self._receiver.url, model=self._model, from_revision=self._since, connection=self._link)
         self._webhook_id, self._secret = made.webhook.webhook_id, made.secret
@@ -44,7 +44,7 @@ class Hook:
 
     @property
     def endpoint(self) -> Endpoint:
-        """What must be sent to it."""
+        """Return what must be sent to the endpoint."""
         return Endpoint(self._webhook_id, self._model, self._since)
 
     def has(self, event_ids: Collection[str]) -> bool:

@@ -28,7 +28,7 @@ class Names:
         self._drawn = itertools.count()
 
     def draw(self) -> str:
-        """A name that another client is after, or will be."""
+        """Return a name that another client uses, or will."""
         return f"{self._history}-n{next(self._drawn) // 2}"
 
 
@@ -46,12 +46,12 @@ class Namer:
         self._own: list[str] = []
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close the connections."""
         for link in self._links:
             link.close()
 
     def work(self, stopping: threading.Event) -> None:
-        """Does one thing after another until it is told to stop."""
+        """Send requests until it is told to stop."""
         while not stopping.wait(self._dice.choice(PAUSES)):
             (kind,) = self._dice.choices(list(KINDS), list(KINDS.values()))
             naming = self._draw(kind)

@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """Why it was refused; empty when it was not."""
+        """Return why the request was rejected; empty when it was not."""
         return self.error.reason if self.error else ""
 
 

@@ -166,7 +166,7 @@ class SdkTracker:
                 self._flush(_FLUSH_SECONDS)
 
     def read_last(self) -> None:
-        """Deliver everything, and read it."""
+        """Flush everything, and read it."""
         self._is_delivered = self._flush(_LAST_FLUSH_SECONDS)
         called = time.monotonic_ns()
         history = metric_history(self.run_id, KEYS[0], connection=self._link)

@@ -39,12 +39,12 @@ class Walker:
             link.close()
 
     def work(self, stopping: threading.Event) -> None:
-        """Walk one listing after another until it is stopped."""
+        """Read one listing after another until stopped."""
         while not stopping.wait(self._dice.choice(PAUSES)):
             self._walk(self._dice.choice(list(self._pages)))
 
     def walk_all(self) -> None:
-        """Walk every listing once at every address."""
+        """Read every listing once at every address."""
         for link in self._links:
             for listing in self._pages:
                 self._walk(listing, link)

@@ -27,11 +27,11 @@ class Watcher:
 
     @property
     def position(self) -> int:
-        """How far it has come."""
+        """Return the position reached."""
         return self._reached or 0
 
     def work(self) -> None:
-        """Follows until it is ended."""
+        """Follow until stopped."""
         while not self._ended.is_set():
             link = self._dice.choice(self._links)
             follows = self._follows
@@ -48,7 +48,7 @@ class Watcher:
             self._ended.wait(self._dice.choice([0.0, 0.02, 0.1]))
 
     def end(self) -> None:
-        """Ends it."""
+        """Stop the watch."""
         self._ended.set()
         if self._call is not None:
             self._call.cancel()
@@ -78,23 +78,23 @@ class SdkWatcher:
 
     @property
     def position(self) -> int:
-        """How far it has come."""
+        """Return the position reached."""
         return self._watch.position
 
     @property
     def streams(self) -> list[Stream]:
-        """Its one stream."""
+        """Return its only stream."""
         steps = [Step("changes", change.revision, (change,)) for change in self._changes]
         steps.append(Step("bookmark", self._watch.position))
         return [Stream(self._name, self._follows.model, self._follows.alias, self._since, by_sdk=True, steps=steps)]
 
     def work(self) -> None:
-        """Follows until it is ended."""
+        """Follow until stopped."""
         for change in self._watch:
             self._changes.append(_change(change))
 
     def end(self) -> None:
-        """Ends it."""
+        """Stop the watch."""
         self._watch.close()
 
 

@@ -17,13 +17,13 @@ ENDINGS = (v1.AliasMoved, v1.AliasScheduleCancelled, v1.AliasScheduleRefused)
 
 
 async def head(address: NatsAddress) -> int:
-    """The position of the last event."""
+    """Return the position of the last event."""
     async with open_log(address, registry.EVENTS, "registry") as store:
         return await store.head()
 
 
 def changes_of(events: Sequence[RecordedEvent], models: set[str]) -> tuple[list[Event], dict[str, list[str]]]:
-    """The changes of models' aliases, and how scheduled moves ended, by the request for them."""
+    """Return the changes of models' aliases, and the ends of scheduled moves by their request."""
     changes, requests, endings = list[Event](), dict[str, str](), dict[str, list[str]]()
     times = dict[int, int]()
     for event in events:
@@ -72,7 +72,7 @@ def _gate_event(event: RecordedEvent, payload: v1.AliasMoved | v1.AliasMoveRefus
 
 
 def names_of(events: Sequence[RecordedEvent], prefix: str) -> list[Named]:
-    """What happened to the names of models whose streams begin so."""
+    """Return the name events of models whose streams have a prefix."""
     found = list[Named]()
     for event in events:
         if event.stream.startswith(registry.model_stream(prefix)):

@@ -43,7 +43,7 @@ class Held:
 
     @property
     def target(self) -> Target:
-        """Whose assignment it is."""
+        """Return the alias that is assigned."""
         return Target(self.model, self.alias)
 
 
@@ -58,7 +58,7 @@ class Wanted:
 
     @property
     def target(self) -> Target:
-        """What is to change."""
+        """Return the alias to change."""
         return Target(self.model, self.alias)
 
 
@@ -102,7 +102,7 @@ class Change:
 
     @property
     def target(self) -> Target:
-        """What changed."""
+        """Return the alias that changed."""
         return Target(self.model, self.alias)
 
 
@@ -129,12 +129,12 @@ class Event:
 
     @property
     def target(self) -> Target:
-        """What changed."""
+        """Return the alias that changed."""
         return Target(self.model, self.alias)
 
     @property
     def change(self) -> Change:
-        """What a watcher must receive of it."""
+        """Return the change that a watcher must receive for the event."""
         return Change(self.revision, self.event_id, self.model, self.alias, self.from_version, self.to_version)
 
 
@@ -198,7 +198,7 @@ class Stream:
     steps: list[Step] = field(default_factory=list)
 
     def follows(self, event: Event) -> bool:
-        """Whether an event is one of those that it asked for."""
+        """Return whether the stream asked for an event."""
         return self.model in ("", event.model) and self.alias in ("", event.alias)
 
 
@@ -241,7 +241,7 @@ class History:
 
 
 def by_target(events: Sequence[Event]) -> dict[Target, list[Event]]:
-    """The events of each alias, in the order of the log."""
+    """Return the events of each alias, in the order of the log."""
     found: dict[Target, list[Event]] = {}
     for event in events:
         found.setdefault(event.target, []).append(event)

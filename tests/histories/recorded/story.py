@@ -36,41 +36,41 @@ class Story:
         self._position = START
 
     def move(self, version: int, expected: int | None = None, client: str = "ann") -> int:
-        """A move of the champion that was done; its revision."""
+        """Add a successful move of the champion; return its revision."""
         return self._do("move", {CHAMPION: (version, expected)}, client)
 
     def release(self, champion: int, canary: int) -> int:
-        """A release set that was done."""
+        """Add a successful release set; return its revision."""
         return self._do("release set", {CHAMPION: (champion, None), CANARY: (canary, None)}, "ann")
 
     def move_other(self, version: int) -> int:
-        """A move of another model's champion."""
+        """Add a successful move of another model's champion; return its revision."""
         return self._do("move", {OTHER: (version, None)}, "dan")
 
     def remove(self) -> int:
-        """A removal that was done."""
+        """Add a successful removal; return its revision."""
         return self._do("remove", {CHAMPION: (0, None)}, "ann")
 
     def roll_back(self, restored: int) -> int:
-        """A rollback of the champion to a position."""
+        """Add a successful rollback of the champion to a position; return its revision."""
         version = self.held(CHAMPION, restored).version
         done = self._do("rollback", {CHAMPION: (version, None)}, "ann", restored=restored)
         self.change_last(wanted=(Wanted(*CHAMPION),), at=restored)
         return done
 
     def is_there(self, client: str = "ann") -> None:
-        """A move to where the champion is already."""
+        """Add a move of the champion to its current version."""
         held = self.held(CHAMPION)
         self._tell("move", (Wanted(*CHAMPION, held.version),), client, OK, told=(held,), position=held.revision)
 
     def refuse(self, expected: int, client: str = "bob") -> None:
-        """A conditional move that was refused, with what stood."""
+        """Add a rejected conditional move, with the current state."""
         told = (self.held(CHAMPION),)
         wanted = (Wanted(*CHAMPION, 3, expected),)
         self._tell("move", wanted, client, REFUSED, reason="WRONG_REVISION", told=told)
 
     def lose(self, version: int, *, written: bool) -> None:
-        """A move that nobody answered."""
+        """Add a move that got no response."""
         if written:
             self._do("move", {CHAMPION: (version, None)}, "cyd")
             self.change_last(outcome=UNKNOWN, returned=None, told=(), position=0, moved=False)
@@ -78,7 +78,7 @@ class Story:
             self._tell("move", (Wanted(*CHAMPION, version),), "cyd", UNKNOWN)
 
     def resolve(self, client: str = "bob", at: int | None = None) -> None:
-        """A resolve of the champion; "not set" where it is not."""
+        """Add a resolve of the champion; "not set" where it is not."""
         position = self._position if at is None else at
         held = self.held(CHAMPION, position)
         kind = "resolve" if at is None else "resolve as of"
@@ -88,30 +88,30 @@ class Story:
             self._tell(kind, (Wanted(*CHAMPION),), client, REFUSED, reason="ALIAS_NOT_FOUND", at=at)
 
     def repeat_last(self) -> None:
-        """The last request once more."""
+        """Retry the last request."""
         last = self.history.operations[-1]
         self._time += 10
         self.history.operations.append(replace(last, called=self._time, returned=self._time + 5))
 
     def held(self, target: Target, position: int | None = None) -> Held:
-        """What stands, or stood at a position."""
+        """Return the assignment now, or at a position."""
         events = [event for event in self.history.events if event.target == target]
         return Timeline(target, events).at(self._position if position is None else position)
 
     def change_last(self, **fields: object) -> None:
-        """Makes the last operation another one."""
+        """Change fields of the last operation."""
         self.change(-1, **fields)
 
     def change(self, number: int, **fields: object) -> None:
-        """Makes an operation another one."""
+        """Change fields of an operation."""
         self.history.operations[number] = replace(self.history.operations[number], **fields)  # type: ignore[arg-type]
 
     def change_event(self, number: int, **fields: object) -> None:
-        """Makes an event another one."""
+        """Change fields of an event."""
         self.history.events[number] = replace(self.history.events[number], **fields)  # type: ignore[arg-type]
 
     def watch(self, *resumes: int) -> None:
-        """A watcher from the beginning that resumed at these positions too, and one by the SDK."""
+        """Add a watcher from the beginning that resumed at these positions, and one of the SDK."""
         self.history.goal = end = self._position
         for first, last in zip([START, *resumes], [*resumes, end], strict=True):
             self.history.streams.append(Stream("w", "m", "", first, steps=self.steps(first, last)))
@@ -119,7 +119,7 @@ class Story:
         self.history.streams.append(Stream("s", "m", "", START, by_sdk=True, steps=[*changes, Step("bookmark", end)]))
 
     def steps(self, first: int, last: int) -> list[Step]:
-        """What a watch gives between two positions: each append whole, then a bookmark."""
+        """Return what a watch delivers between two positions: each append whole, then a bookmark."""
         steps = []
         for revision in sorted({event.revision for event in self.history.events if first < event.revision <= last}):
             changes = tuple(event.change for event in self.history.events if event.revision == revision)
@@ -127,13 +127,13 @@ class Story:
         return [*steps, Step("bookmark", last)]
 
     def snapshot(self) -> None:
-        """A watcher that begins with what stands."""
+        """Add a watcher that begins with a snapshot."""
         self.history.goal = self._position
         held = tuple(held for target in (CHAMPION, CANARY) if (held := self.held(target)).version)
         self.history.streams.append(Stream("v", "m", steps=[Step("snapshot", self._position, aliases=held)]))
 
     def edit_steps(self, number: int, edit: Callable[[list[Step]], None]) -> None:
-        """Makes a stream another one."""
+        """Edit the steps of a stream."""
         edit(self.history.streams[number].steps)
 
     def _do(self, kind: str, asked: dict[Target, tuple[int, int | None]], client: str, restored: int = 0) -> int:
@@ -168,7 +168,7 @@ class Story:
 
 
 def eventful() -> Story:
-    """A story with everything in it that may happen."""
+    """Return a story with every kind of operation."""
     story = Story()
     first = story.move(1)
     second = story.move(2, expected=first, client="bob")
@@ -187,10 +187,10 @@ def eventful() -> Story:
 
 
 def broken(story: Story) -> set[Rule]:
-    """What it breaks."""
+    """Return the rules that a story breaks."""
     return {violation.rule for violation in check(story.history)}
 
 
 def altered(change: Change, **fields: object) -> Change:
-    """Another change."""
+    """Return a change with other fields."""
     return replace(change, **fields)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class ProcessClock:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What makes a process read this clock."""
+        """Return the variables that make a process read this clock."""
         return {CLOCK: str(self._path)}
 
     def set(self, offset: float) -> None:

@@ -37,7 +37,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The address of the first server."""
+        """Return the address of the first server."""
         return f"nats://{HOST}:{self._ports[0]}"
 
     def ready(self) -> None:

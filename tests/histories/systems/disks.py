@@ -63,7 +63,7 @@ def small_disk(home: Path) -> Iterator[Disk | None]:
 
 
 def unmount_abandoned() -> None:
-    """Unmount the disks of checkers that were killed."""
+    """Remove the disks of checkers that were killed."""
     mounts = Path("/proc/self/mounts")
     for line in mounts.read_text().splitlines() if mounts.exists() else ():
         found = re.match(rf"{_SOURCE}(\d+) (\S+) ", line)

@@ -38,7 +38,7 @@ class Nemesis:
 
     @property
     def victim(self) -> Process:
-        """One of the service processes, mostly one that moves aliases."""
+        """Return one of the service processes, mostly one that moves aliases."""
         some = [*self.system.registries.values(), *self.system.registries.values(), *self.system.processes]
         return self.dice.choice(some)
 
@@ -63,14 +63,14 @@ def pause_service(nemesis: Nemesis) -> None:
 
 
 def kill_service(nemesis: Nemesis) -> None:
-    """kill -9 of a service process."""
+    """Kill a service process with SIGKILL."""
     victim = nemesis.victim
     victim.kill()
     victim.start()
 
 
 def stop_service(nemesis: Nemesis) -> None:
-    """An orderly restart of a service process."""
+    """Restart a service process gracefully."""
     victim = nemesis.victim
     victim.stop()
     victim.start()
@@ -90,12 +90,12 @@ def pause_both(nemesis: Nemesis) -> None:
 
 
 def kill_nats(nemesis: Nemesis) -> None:
-    """kill -9 of NATS."""
+    """Kill NATS with SIGKILL."""
     nemesis.system.nats.crash()
 
 
 def kill_nats_and_service(nemesis: Nemesis) -> None:
-    """kill -9 of NATS, and of a service process while it is without it."""
+    """Kill NATS with SIGKILL, and a service process while NATS is down."""
     nemesis.system.nats.crash()
     kill_service(nemesis)
 
@@ -130,12 +130,12 @@ def _stall(nemesis: Nemesis, links: Sequence[Proxy]) -> None:
 
 
 def delay_clients(nemesis: Nemesis) -> None:
-    """Slow the network between clients and a service process down."""
+    """Delay the network between clients and a service process."""
     _delay(nemesis, nemesis.system.client_links)
 
 
 def cut_clients(nemesis: Nemesis) -> None:
-    """Reset the connections between clients and a service process, and all new ones for a while."""
+    """Cut the connections between clients and a service process, and reject new ones for a while."""
     _cut(nemesis, nemesis.system.client_links)
 
 
@@ -145,12 +145,12 @@ def stall_clients(nemesis: Nemesis) -> None:
 
 
 def delay_nats(nemesis: Nemesis) -> None:
-    """Slow the network between services and NATS down."""
+    """Delay the network between services and NATS."""
     _delay(nemesis, nemesis.system.log_links)
 
 
 def cut_nats(nemesis: Nemesis) -> None:
-    """Reset the connections between services and NATS, and all new ones for a while."""
+    """Cut the connections between services and NATS, and reject new ones for a while."""
     _cut(nemesis, nemesis.system.log_links)
 
 
@@ -167,7 +167,7 @@ def full_disk(nemesis: Nemesis) -> None:
 
 
 def start_on_full_disk(nemesis: Nemesis) -> None:
-    """kill -9 on a full disk, and a start before there is room again; one that gives up is started once more."""
+    """Kill a service process on a full disk and start it before space is freed, again if it gives up."""
     assert nemesis.system.disk is not None
     [process] = nemesis.system.processes
     with nemesis.system.disk.full():
@@ -186,7 +186,7 @@ def database_away(nemesis: Nemesis) -> None:
 
 
 def kill_leader(nemesis: Nemesis) -> None:
-    """kill -9 of the NATS server that leads the registry log; the others choose another one."""
+    """Kill the NATS server that leads the registry log; the others elect another leader."""
     assert nemesis.system.cluster is not None
     _kill_servers(nemesis, [nemesis.system.cluster.leader("registry")])
 
@@ -201,13 +201,13 @@ def pause_leader(nemesis: Nemesis) -> None:
 
 
 def kill_follower(nemesis: Nemesis) -> None:
-    """kill -9 of a NATS server that follows."""
+    """Kill a NATS server that follows."""
     assert nemesis.system.cluster is not None
     _kill_servers(nemesis, nemesis.system.cluster.followers("registry", nemesis.dice)[:1])
 
 
 def kill_majority(nemesis: Nemesis) -> None:
-    """kill -9 of two NATS servers of three, the leader among them."""
+    """Kill two NATS servers of three, the leader among them."""
     cluster = nemesis.system.cluster
     assert cluster is not None
     leader = cluster.leader("registry")

@@ -48,7 +48,7 @@ class Losing:
         self._digest = ""
 
     def suffer(self, kind: str) -> Loss:
-        """Lose events, see what the start says, then put the log back or accept the loss."""
+        """Make the log lose events, start the services, then restore the log or accept the loss."""
         try:
             with _Follower(self._model, self._link) as follower:
                 last = self._lose(kind)

@@ -49,7 +49,7 @@ class Proxy:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """Reset all connections and every new one."""
+        """Cut all connections, and reject new ones."""
         self._is_cut = True
         self._loop.call_soon_threadsafe(self._abort)
         try:
@@ -58,7 +58,7 @@ class Proxy:
             self._is_cut = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection until either side ends it."""
+        """Forward one connection until either side ends it."""
         self._writers.add(writer)
         try:
             if not self._is_cut:

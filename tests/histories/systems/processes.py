@@ -17,18 +17,18 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id of now, or the last one."""
+        """Return the id of the current process, or of the last one."""
         assert self._program is not None
         return self._program.pid
 
     @property
     def log(self) -> Path:
-        """The file that it writes its errors to."""
+        """Return the file that the process writes its errors to."""
         return self._log
 
     @property
     def last_lines(self) -> str:
-        """The end of its log."""
+        """Return the end of the process's log."""
         return self._log.read_text(errors="replace")[-3000:]
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Return whether the process has ended by itself."""
         return self._program is not None and not self._program.running
 
     def child(self, name: str) -> int:

@@ -18,7 +18,7 @@ BOOKMARK_SECONDS = 0.2
 
 
 def main(bug: str, command: list[str]) -> int:
-    """Puts the bug in and starts the services."""
+    """Plant the bug and start the services."""
     follow_clock()
     assert hasattr(watching, "BOOKMARK_SECONDS")
     watching.BOOKMARK_SECONDS = BOOKMARK_SECONDS

@@ -87,7 +87,7 @@ def _building(home: Path, bug: str) -> Iterator[_Build]:
 
 @contextmanager
 def one_process(home: Path, bug: str = "none") -> Iterator[System]:
-    """Everything in one process with NATS built in, as `rollforward up` runs it, on a small disk of its own."""
+    """Run everything in one process with NATS built in, as `rollforward up` does, on a small disk of its own."""
     with _building(home, bug) as build:
         disk = build.stack.enter_context(small_disk(home / "disk"))
         data, port = home / "disk" / "data", free_port()
@@ -109,7 +109,7 @@ def one_process(home: Path, bug: str = "none") -> Iterator[System]:
 
 @contextmanager
 def two_writers(home: Path, bug: str = "none") -> Iterator[System]:
-    """Two registry processes with rows of their own over one log, a third process for the other services."""
+    """Run two registry processes with their own rows over one log, and a third process for the other services."""
     with _building(home, bug) as build:
         nats, environment, log_links = build.nats()
         others = build.service("others", ["up", "--without", "registry", "--data", str(home / "others")], environment)
@@ -132,7 +132,7 @@ def two_writers(home: Path, bug: str = "none") -> Iterator[System]:
 
 @contextmanager
 def postgres(home: Path, bug: str = "none") -> Iterator[System]:
-    """Everything in one process, with its rows in PostgreSQL and a NATS server beside it."""
+    """Run everything in one process, with its rows in PostgreSQL and a separate NATS server."""
     with _building(home, bug) as build:
         server = build.stack.enter_context(running_postgres())
         # A server of our own ends with all that it has, also when it was not brought back after a fault.
@@ -154,7 +154,7 @@ def postgres(home: Path, bug: str = "none") -> Iterator[System]:
 
 @contextmanager
 def cluster(home: Path, bug: str = "none") -> Iterator[System]:
-    """A process for everything and one more registry, over three NATS servers."""
+    """Run a process for everything and one more registry, over three NATS servers."""
     with _building(home, bug) as build:
         servers = Cluster(home, build.stack)
         environment = {"ROLLFORWARD_NATS": servers.url, "ROLLFORWARD_REPLICAS": str(SERVERS)}

@@ -56,7 +56,7 @@ class System:
 
     @property
     def addresses(self) -> list[str]:
-        """One for each registry process."""
+        """Return the addresses of the registry processes."""
         return list(self.registries)
 
     def check_running(self) -> None:
@@ -76,7 +76,7 @@ class Nats:
 
     @property
     def address(self) -> NatsAddress:
-        """How to connect as of now: an embedded server has new credentials with each start of its owner."""
+        """Return how to connect now: an embedded server has new credentials at each start of its owner."""
         if self._home is None:
             return NatsAddress(self._url, "", "", "", "")
         text = (self._home / "nats-server.conf").read_text()
@@ -85,12 +85,12 @@ class Nats:
 
     @property
     def is_single(self) -> bool:
-        """Whether it is one server, which can be paused and killed."""
+        """Return whether NATS is one server, which can be paused and killed."""
         return self._home is not None
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
+        """Return the server's process id."""
         if self._owner:
             return self._owner.child("nats-server")
         assert self._process

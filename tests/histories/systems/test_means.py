@@ -27,7 +27,7 @@ DAY = 86_400
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """A proxy to a server that sends back what it receives."""
+    """Yield a proxy to an echo server."""
     with Network() as network, socket.create_server((HOST, 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         yield network.proxy(server.getsockname()[1])
