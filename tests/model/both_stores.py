@@ -60,12 +60,12 @@ class BothStores:
         self._lots = 0
 
     def close(self) -> None:
-        """Closes both."""
+        """Close both stores."""
         self._ours.close()
         self._theirs._dispose_engine()
 
     def experiment(self, name: str = "", tags: dict[str, str] | None = None) -> str:
-        """Creates an experiment; returns our id of it."""
+        """Create an experiment in both; return our id of it."""
         from mlflow.entities import ExperimentTag
 
         self._lots += 1
@@ -76,7 +76,7 @@ class BothStores:
         return ours
 
     def lay_run(self, home: str, run: Run) -> str:
-        """Puts a run into an experiment of both; returns its id."""
+        """Create a run in an experiment of both; return its id."""
         from mlflow import entities as e
 
         tags = [e.RunTag(*one) for one in run.tags.items()]
@@ -112,7 +112,7 @@ class BothStores:
             self._ours.append(ended)
 
     def lay_model(self, home: str, source_run_id: str, model: Model) -> str:
-        """Puts a logged model into an experiment of both; returns our id of it, which is MLflow's too."""
+        """Create a logged model in an experiment of both; return its id, the same in both."""
         from mlflow import entities as e
 
         made = self._theirs.create_logged_model(
@@ -144,7 +144,7 @@ class BothStores:
         return model_id
 
     def runs(self, home: str, asked: str, orders: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The ids of the runs that MLflow and we answer."""
+        """Return the ids of the runs that MLflow and we find."""
 
         def theirs() -> list[str]:
             found = self._theirs.search_runs([self._homes[home]], asked, 1, 1000, list(orders))
@@ -160,7 +160,7 @@ class BothStores:
         return _or_refused(theirs), _or_refused(lambda: all_pages(page))
 
     def experiments(self, asked: str, orders: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The names of the experiments that MLflow and we answer."""
+        """Return the names of the experiments that MLflow and we find."""
 
         def theirs() -> list[str]:
             found = self._theirs.search_experiments(1, 1000, asked, list(orders) or None)
@@ -176,7 +176,7 @@ class BothStores:
     def models(
         self, home: str, asked: str, orders: Sequence[tuple[str, bool]], datasets: Sequence[tuple[str, str]]
     ) -> tuple[list[str], list[str]]:
-        """The ids of the logged models that MLflow and we answer; orders as (field, whether it descends)."""
+        """Return the ids of the logged models that MLflow and we find; orders are (field, whether descending)."""
 
         def theirs() -> list[str]:
             by = [{"field_name": name, "ascending": not descends} for name, descends in orders]
@@ -211,7 +211,7 @@ def _or_refused(ask: Callable[[], list[str]]) -> list[str]:
 
 
 def place(value: Any, *, descending: bool) -> tuple[int, Any]:
-    """Where a value stands in an order: numbers and texts first, then NaN, then what is not there."""
+    """Return the sort key of a value: numbers and texts first, then NaN, then absent values."""
     if value is None:
         return (2, 0)
     if isinstance(value, float) and math.isnan(value):

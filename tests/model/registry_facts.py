@@ -39,7 +39,7 @@ class Restored(NamedTuple):
 
 
 def alias_changes(events: Iterable[RecordedEvent]) -> list[Change]:
-    """Every change of an alias, oldest first."""
+    """Return every change of an alias, oldest first."""
     found = []
     for event in events:
         if isinstance(payload := event.data, (v1.AliasMoved, v1.AliasRemoved)):
@@ -50,7 +50,7 @@ def alias_changes(events: Iterable[RecordedEvent]) -> list[Change]:
 
 
 def intervals(changes: Sequence[Change]) -> list[tuple[int, int]]:
-    """Where each holder of one alias began and ended, as positions, newest first; 0 while it lasts."""
+    """Return the first and last position of each assignment of one alias, newest first; 0 while it lasts."""
     ends = [change.position for change in changes[1:]] + [0]
     spans = [(change.position, end) for change, end in zip(changes, ends, strict=True) if change.to_version]
     return spans[::-1]
@@ -59,7 +59,7 @@ def intervals(changes: Sequence[Change]) -> list[tuple[int, int]]:
 def restored(
     events: Sequence[RecordedEvent], states: States, request: v1.RollbackRequest, to: int | None
 ) -> set[Restored]:
-    """What a rollback must come to, whatever stands in its way."""
+    """Return the outcome that a rollback must have, ignoring what may reject it."""
     found = set()
     for origin, alias, *_ in {change[:2]: change for change in alias_changes(events)}.values():
         name = states[f"model/{origin}"].name
@@ -78,7 +78,7 @@ def restored(
 
 
 def held(states: States, names: States) -> set[tuple[str, str, int, int, str]]:
-    """The aliases that are set in some states, by what their models are called in others."""
+    """Return the aliases set in some states, by what their models are called in others."""
     return {
         (names[stream].name, alias, one.version, one.revision, state.digest(one.version))
         for stream, state in states.items()
@@ -88,12 +88,12 @@ def held(states: States, names: States) -> set[tuple[str, str, int, int, str]]:
 
 
 def held_in(aliases: Iterable[v1.Alias]) -> set[tuple[str, str, int, int, str]]:
-    """The same, as it is shown."""
+    """Return the same of a response."""
     return {(one.model, one.alias, one.version, one.revision, one.digest) for one in aliases}
 
 
 def models(states: States) -> dict[str, tuple[object, ...]]:
-    """By name, what is said of models."""
+    """Return the fields of models by name."""
     return {state.name: _model(state) for state in states.values() if state.name}
 
 
@@ -104,7 +104,7 @@ def _model(state: State) -> tuple[object, ...]:
 
 
 def models_in(shown: Iterable[v1.Model]) -> dict[str, tuple[object, ...]]:
-    """The same, as it is shown."""
+    """Return the same of a response."""
     return {model.name: _model_in(model) for model in shown}
 
 
@@ -115,7 +115,7 @@ def _model_in(model: v1.Model) -> tuple[object, ...]:
 
 
 def versions(states: States) -> dict[tuple[str, int], tuple[object, ...]]:
-    """By model and number, what is said of versions."""
+    """Return the fields of versions by model and number."""
     return {
         (state.name, number): (
             *(one.digest, one.description, dict(one.tags.items()), one.status, one.deleted, one.revision),
@@ -127,7 +127,7 @@ def versions(states: States) -> dict[tuple[str, int], tuple[object, ...]]:
 
 
 def versions_in(shown: Iterable[v1.Version]) -> dict[tuple[str, int], tuple[object, ...]]:
-    """The same, as it is shown."""
+    """Return the same of a response."""
     return {
         (one.model, one.version): (
             *(one.digest, one.description, dict(one.tags), one.status, one.HasField("deleted_at"), one.revision),
@@ -138,7 +138,7 @@ def versions_in(shown: Iterable[v1.Version]) -> dict[tuple[str, int], tuple[obje
 
 
 def schedules(states: States) -> set[tuple[str, str, str, int, int | None]]:
-    """The moves that are still to come."""
+    """Return the pending scheduled moves."""
     return {
         (key, state.name, one.alias, one.version, one.expected_revision)
         for state in states.values()
@@ -147,7 +147,7 @@ def schedules(states: States) -> set[tuple[str, str, str, int, int | None]]:
 
 
 def schedules_in(shown: Iterable[v1.Schedule]) -> set[tuple[str, str, str, int, int | None]]:
-    """The same, as it is shown."""
+    """Return the same of a response."""
     return {
         (
             *(one.schedule_id, one.model, one.alias, one.version),
@@ -158,7 +158,7 @@ def schedules_in(shown: Iterable[v1.Schedule]) -> set[tuple[str, str, str, int, 
 
 
 def former_names(events: Iterable[RecordedEvent], states: States) -> dict[str, set[str]]:
-    """By name, what models were called before."""
+    """Return the former names of models by name."""
     found: dict[str, set[str]] = {state.name: set() for state in states.values() if state.name}
     for event in events:
         if isinstance(event.data, v1.ModelRenamed):

@@ -58,7 +58,7 @@ class Registry(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """Two models whose aliases have moved already."""
+        """Create two models whose aliases have moved already."""
         self.system.start()
         for model, digests in {"fraud": DIGESTS, "iris": DIGESTS[:2]}.items():
             for digest in digests:
@@ -70,7 +70,7 @@ class Registry(RuleBasedStateMachine):
         self._declare("p", "candidate.version > 1")
 
     def teardown(self) -> None:
-        """Looks at everything once more, and stops it."""
+        """Check everything a last time, and stop."""
         try:
             self.system.rebuild()
             self.system.check()
@@ -81,7 +81,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=MODELS, name=st.sampled_from(["fraud", "iris", "new", "other"]))
     def rename(self, model: str, name: str) -> None:
-        """A model is renamed."""
+        """Rename a model."""
         request = v1.RenameModelRequest(model=self._named(model), new_name=name)
         self.system.do(lambda metadata: self.system.commands.rename(request, metadata))
 
@@ -95,7 +95,7 @@ class Registry(RuleBasedStateMachine):
     def label(
         self, model: str, version: int, text: str, tags: dict[str, str], status: v1.VersionStatus.ValueType
     ) -> None:
-        """A model or a version is described and tagged, and a version gets a status."""
+        """Change the description, tags or status of a model or version."""
         model, version = self._named(model), self._version(model, version)
         self._on(model, v1.SetDescriptionRequest(model=model, version=version, description=text))
         gone = [key for key in "abc" if key not in tags]
@@ -105,7 +105,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=MODELS, version=st.sampled_from([0, 0, 1, 2, 3]), delete=st.booleans(), restore=st.booleans())
     def delete(self, model: str, version: int, delete: bool, restore: bool) -> None:
-        """A version, or a model that has lost its aliases, is deleted, restored, or both."""
+        """Delete or restore, or both, a version, or a model without aliases."""
         gone = [state.name for state in self.system.now.values() if state.deleted]
         model = self._named(model) if delete or version or not gone else gone[0]
         version = self._version(model, version)
@@ -126,7 +126,7 @@ class Registry(RuleBasedStateMachine):
         remove=st.booleans(),
     )
     def declare(self, model: str, expression: str, name: str, gate: str, remove: bool) -> None:
-        """A model's registration gate is set or lifted, and a policy is set or removed."""
+        """Set or remove a model's registration gate and a policy."""
         model = self._named(model)
         self._on(model, v1.SetRegistrationGateRequest(model=model, expression=expression))
         self._declare(name, gate, remove=remove)
@@ -138,7 +138,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=MODELS, digest=st.sampled_from(DIGESTS), version=NUMBERS, other=MODELS, copy=st.booleans())
     def register(self, model: str, digest: str, version: int, other: str, copy: bool) -> None:
-        """A model is created, and a version is registered or copied to another model."""
+        """Create a model, and register a version or copy one to another model."""
         model, other, version = self._named(model), self._named(other), self._version(self._named(model), version)
         self._on(model, v1.CreateModelRequest(name=model, tags={"b": "1", "a": "2"}))
         request = v1.CopyVersionRequest(model=model, version=version, to_model=other)
@@ -157,7 +157,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=MODELS, moves=MOVES, expire=st.booleans())
     def move(self, model: str, moves: Sequence[tuple[str, int, str | None, bool]], expire: bool) -> None:
-        """Aliases are moved or removed, one after the other; then the time comes at which an assignment ends."""
+        """Move or remove aliases, one after the other; then let an assignment expire."""
         model = self._named(model)
         for alias, version, expected, expires in moves:
             revision = self._revision(model, alias, expected)
@@ -208,7 +208,7 @@ class Registry(RuleBasedStateMachine):
     def schedule(
         self, model: str, alias: str, version: int, expected: str | None, ends: Sequence[tuple[int, bool]]
     ) -> None:
-        """A move is scheduled; the time of one that waits comes, or it is called off."""
+        """Schedule a move, and let one come due or cancel it."""
         model, version = self._named(model), self._version(model, version)
         revision = self._revision(model, alias, expected)
         request = v1.ScheduleMoveRequest(
@@ -245,12 +245,12 @@ class Registry(RuleBasedStateMachine):
 
     @rule(wanted=ROLLBACKS)
     def roll_back(self, wanted: Sequence[tuple[str, str, bool, int | None]]) -> None:
-        """Rollbacks, one after the other."""
+        """Roll back, one rollback after the other."""
         for models, aliases, skip, back in wanted:
             self._roll_back(models, aliases, skip=skip, to=None if back is None else max(0, self.system.head - back))
 
     def _roll_back(self, models: str, aliases: str, *, skip: bool, to: int | None) -> None:
-        """Some aliases go back to where they were at a position, or to their previous holders, after a dry run."""
+        """Roll aliases back to a position or to their previous versions, after a dry run."""
         request = v1.RollbackRequest(models=self._named(models), aliases=aliases, skip_missing=skip, reason="r")
         wanted = payloads.restored(self.system.events, self.system.now, request, to)
         dry = v1.RollbackRequest(dry_run=True)
@@ -289,7 +289,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
-        """An earlier request comes again: nothing happens, or it is refused as it was. With another command it is."""
+        """Retry an earlier request, which changes nothing; with another command it is rejected."""
         asked = data.draw(st.sampled_from(self.system.done))
         head = self.system.head
         # What it names may be called otherwise, or be gone, by now.
@@ -303,7 +303,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(rebuild=st.booleans())
     def restart(self, rebuild: bool) -> None:
-        """The process ends and starts again, with nothing held in memory; the rows are rebuilt."""
+        """Restart the process without its caches, or rebuild the rows."""
         self.system.restart()
         if rebuild:
             self.system.rebuild()
@@ -315,7 +315,7 @@ class Registry(RuleBasedStateMachine):
         return (names or ["fraud"])[int(model == SECOND and len(names) > 1)]
 
     def _version(self, model: str, number: int) -> int:
-        """One of the model's versions, if it has any, or the one after the last."""
+        """Return one of the model's versions, if it has any, or the next one."""
         known = len(self.system.state_of(model).versions)
         if not number or not known:
             return number
@@ -330,7 +330,7 @@ class Registry(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        """Rows and memory are what the log says."""
+        """Check that rows and memory equal the log."""
         self.system.check()
 
 

@@ -62,11 +62,11 @@ class System:
         self._checked = -1
 
     def run(self, job: Awaitable[T]) -> T:
-        """Does a job on the loop."""
+        """Run a job on the loop."""
         return self._loop.run_until_complete(_awaited(job))
 
     def start(self) -> None:
-        """Starts for the first time."""
+        """Start for the first time."""
         self.run(self._start())
 
     async def _start(self) -> None:
@@ -90,18 +90,18 @@ class System:
             await part.stop()
 
     def restart(self) -> None:
-        """Ends and starts again, with nothing held in memory."""
+        """Stop and start again without caches."""
         self.run(self._stop())
         self.run(self._start())
         self._checked = -1
 
     def close(self) -> None:
-        """Ends for good."""
+        """Stop for good."""
         self.run(self._stop())
         self._loop.close()
 
     def rebuild(self) -> None:
-        """Rebuilds the rows, which must be equal."""
+        """Build the rows again, which must be equal."""
 
         async def work() -> Sequence[Any]:
             return [step async for step in self._rows.rebuild()]
@@ -114,7 +114,7 @@ class System:
         self._checked = -1
 
     def outcome(self, asked: Asked) -> str:
-        """Has a command done; the reason why it was not, if so."""
+        """Run a command; return the reason of its rejection, if any."""
         try:
             self.run(asked.job(asked.metadata))
         except (Rejected, Conflict) as refusal:
@@ -122,7 +122,7 @@ class System:
         return ""
 
     def do(self, job: Job) -> str:
-        """As `outcome`, for a new command, whose events are folded."""
+        """Run a new command as `outcome` does, and fold its events."""
         head, request_id = self.head, str(next(self._numbers))
         asked = Asked(job, Metadata("Zoë", "because", request_id, request_id))
         reason = self.outcome(asked)
@@ -147,7 +147,7 @@ class System:
     # What always holds.
 
     def check(self) -> None:
-        """Rows and memory are what the log says, now and at every position in the past.
+        """Check that rows and memory equal the log, now and at every past position.
 
         The past is looked at when it is new, and all of it again when something may have touched it.
         """
@@ -162,7 +162,7 @@ class System:
         self._check_history(connection)
 
     def _check_now(self, connection: sa.Connection) -> None:
-        """Models with their labels and names, versions, aliases, schedules and policies are the fold of the log."""
+        """Check that models, labels, names, versions, aliases, schedules and policies are the fold of the log."""
         now = self.now
         models = queries.list_models(connection, v1.ListModelsRequest(show_deleted=True)).models
         assert payloads.models_in(models) == payloads.models(now)
@@ -186,7 +186,7 @@ class System:
         assert self.live.policies.revision == said.revision
 
     def _said(self) -> policies.State:
-        """The policies, by the log."""
+        """Return the policies in the log."""
         said = policies.State()
         for event in self.events:
             if event.stream == POLICIES_STREAM:
@@ -194,7 +194,7 @@ class System:
         return said
 
     def _check_past(self, connection: sa.Connection) -> None:
-        """At a position, every alias is what the fold said after the last append that was whole by then."""
+        """Check that at a position, every alias is the fold up to the last append complete by then."""
         now = self.now
         for at in range(self._checked + 1, self.head + 1):
             past = self._past[self._whole(at)]
@@ -209,7 +209,7 @@ class System:
                     assert shown_one == (held.version, held.revision, said.digest(held.version))
 
     def _check_history(self, connection: sa.Connection) -> None:
-        """Every change is listed, and every stretch of time in which a version held an alias."""
+        """Check that every change is listed, and every interval in which a version had an alias."""
         changes = payloads.alias_changes(self.events)
         listed = aliases.list_history(connection, v1.ListAliasHistoryRequest(page_size=1000)).changes
         assert [(one.position, one.revision, one.from_version, one.to_version) for one in listed] == [
@@ -224,26 +224,26 @@ class System:
             )
 
     def _whole(self, at: int) -> int:
-        """The last position up to which every append is whole at `at`."""
+        """Return the last position up to which every append is complete at `at`."""
         return next((event.position for event in reversed(self.events[:at]) if event.append_end <= at), 0)
 
     @property
     def now(self) -> States:
-        """The fold of the log."""
+        """Return the fold of the log."""
         return self._past[-1]
 
     @property
     def events(self) -> Sequence[RecordedEvent]:
-        """All that was written."""
+        """Return all events."""
         return self._log._events
 
     @property
     def head(self) -> int:
-        """The position of the last event."""
+        """Return the position of the last event."""
         return len(self.events)
 
     def state_of(self, model: str) -> State:
-        """The state of the model that is called so now; an empty one without it."""
+        """Return the state of the model with this name now; an empty one without it."""
         return next((state for state in self.now.values() if state.name == model), State())
 
 

@@ -21,13 +21,13 @@ texts = st.sampled_from(TEXTS)
 
 
 def some(keys: Sequence[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, str]]:
-    """Most of the keys with values."""
+    """Draw most of the keys with values."""
     return st.dictionaries(st.sampled_from(keys), values, min_size=len(keys) - 1, max_size=len(keys))
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> Run:
-    """Any run."""
+    """Draw a run."""
     status = draw(st.sampled_from(STATUSES))
     used = st.tuples(st.sampled_from(["iris", "Iris", "x"]), st.sampled_from(["1", "2"]), st.sampled_from(["", "t"]))
     metrics = st.dictionaries(
@@ -48,7 +48,7 @@ def runs(draw: st.DrawFn) -> Run:
 
 @st.composite
 def models(draw: st.DrawFn) -> Model:
-    """Any logged model."""
+    """Draw a logged model."""
     where = st.tuples(st.sampled_from(METRICS[:2]), st.sampled_from(["", "iris", "x"]), st.sampled_from(["", "1"]))
     return Model(
         name=draw(st.sampled_from(["m", "M", "n"])),
@@ -60,14 +60,14 @@ def models(draw: st.DrawFn) -> Model:
 
 
 def spelled(draw: st.DrawFn, key: str) -> str:
-    """A key, quoted if it must be."""
+    """Draw a spelling of a key, quoted if it must be."""
     quotes = ['"', "`"] + ([""] if re.fullmatch(r"[a-z]+(\.[a-z]+)?", key) else [])
     quote = draw(st.sampled_from(quotes))
     return f"{quote}{key}{quote}"
 
 
 def number(draw: st.DrawFn, *, whole: bool = False) -> str:
-    """A number as one can write it."""
+    """Draw a number literal."""
     if whole:
         return str(draw(st.integers(-2, 6)))
     written = ["0", "1", "0.5", ".5", "1.", "-1.5", "1e-3", "5E-1", "2.5e10", "-0.0", "25000000000", "1e400", "-7"]
@@ -75,19 +75,19 @@ def number(draw: st.DrawFn, *, whole: bool = False) -> str:
 
 
 def text(draw: st.DrawFn, among: Sequence[str], quotes: str = "'\"") -> str:
-    """A text in quotes."""
+    """Draw a quoted text."""
     quote = draw(st.sampled_from(quotes))
     return f"{quote}{draw(st.sampled_from(among))}{quote}"
 
 
 def listed(draw: st.DrawFn, among: Sequence[str]) -> str:
-    """A list of texts."""
+    """Draw a list of texts."""
     many = draw(st.lists(st.sampled_from(among), min_size=1, max_size=3))
     return "(" + draw(st.sampled_from([", ", ",", " , "])).join(f"'{one}'" for one in many) + ")"
 
 
 def compared(draw: st.DrawFn, left: str, among: Sequence[str], *, lists: bool, null: bool, quotes: str = "'\"") -> str:
-    """A comparison of texts."""
+    """Draw a comparison of texts."""
     kinds = ["equal", "like"] + ["list"] * lists + ["null"] * null
     match draw(st.sampled_from(kinds)):
         case "equal":
@@ -103,7 +103,7 @@ def compared(draw: st.DrawFn, left: str, among: Sequence[str], *, lists: bool, n
 
 
 def measured(draw: st.DrawFn, left: str, *, whole: bool = False) -> str:
-    """A comparison of numbers."""
+    """Draw a comparison of numbers."""
     sign = draw(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
     blank = draw(st.sampled_from(["", " "]))
     return f"{left}{blank}{sign} {number(draw, whole=whole)}"
@@ -111,7 +111,7 @@ def measured(draw: st.DrawFn, left: str, *, whole: bool = False) -> str:
 
 @st.composite
 def run_comparisons(draw: st.DrawFn) -> str:
-    """A comparison of runs that both understand."""
+    """Draw a comparison of runs that both understand."""
     return draw(st.one_of(_logged(), _attributes(), _datasets()))
 
 
@@ -154,7 +154,7 @@ def _datasets(draw: st.DrawFn) -> str:
 
 @st.composite
 def experiment_comparisons(draw: st.DrawFn) -> str:
-    """A comparison of experiments that both understand."""
+    """Draw a comparison of experiments that both understand."""
     if draw(st.booleans()):
         left = f"{draw(st.sampled_from(['tag', 'tags']))}.{spelled(draw, draw(st.sampled_from(TAGS)))}"
         return _in_capitals(compared(draw, left, TEXTS, lists=False, null=True))
@@ -169,7 +169,7 @@ def _in_capitals(comparison: str) -> str:
 
 @st.composite
 def model_comparisons(draw: st.DrawFn) -> str:
-    """A comparison of logged models that both understand."""
+    """Draw a comparison of logged models that both understand."""
     match draw(st.sampled_from(["metrics", "params", "tags", "attribute"])):
         case "metrics":
             return measured(draw, f"metrics.{_in_ticks(draw, [*METRICS[:2], 'none'])}")
@@ -187,7 +187,7 @@ def _in_ticks(draw: st.DrawFn, keys: Sequence[str]) -> str:
 
 
 def filters(comparisons: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Comparisons joined by AND."""
+    """Draw comparisons joined by AND."""
     return st.builds(
         lambda many, sign: sign.join(many),
         st.one_of(comparisons.map(lambda one: [one]), st.lists(comparisons, max_size=3)),
@@ -197,7 +197,7 @@ def filters(comparisons: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 @st.composite
 def run_orders(draw: st.DrawFn) -> list[tuple[str, str, str]]:
-    """Orders of runs, each as what is written, the kind of field and the key."""
+    """Draw orders of runs, each as its text, the kind of field and the key."""
     fields = st.one_of(
         st.tuples(st.sampled_from(["metric", "metrics"]), st.sampled_from(METRICS)),
         st.tuples(st.sampled_from(["param", "params", "parameter"]), st.sampled_from(PARAMS)),

@@ -19,7 +19,7 @@ class OnSqlite(Registry):
         super().__init__(self._home.name)
 
     def teardown(self) -> None:
-        """Leaves no rows."""
+        """Remove the rows."""
         try:
             super().teardown()
         finally:
@@ -34,7 +34,7 @@ class OnPostgresql(Registry):
         super().__init__(self._database.__enter__())
 
     def teardown(self) -> None:
-        """Leaves no rows."""
+        """Remove the rows."""
         try:
             super().teardown()
         finally:
@@ -42,7 +42,7 @@ class OnPostgresql(Registry):
 
 
 def examples(count: int, steps: int = 30) -> settings:
-    """So many sequences of at most so many steps."""
+    """Return settings for a number of sequences and of steps in each."""
     return settings(
         max_examples=count, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
     )

@@ -34,21 +34,21 @@ generated = settings(max_examples=30, deadline=None, suppress_health_check=list(
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothStores]:
-    """Both stores, empty."""
+    """Yield both stores, empty."""
     stores = BothStores(tmp_path_factory.mktemp("both"))
     yield stores
     stores.close()
 
 
 def value_of(run: Run, where: str, key: str) -> Any:
-    """What a run is sorted by."""
+    """Return the value that a run is sorted by."""
     if where:
         return getattr(run, where).get(key)
     return getattr(run, {"run_name": "name", "created": "start_time"}.get(key, key))
 
 
 def places(run: Run, orders: Orders) -> list[tuple[int, Any]]:
-    """Where a run stands: equal for runs that may come in any order."""
+    """Return the sort key of a run: equal for runs that may come in any order."""
     named = [(text.lower().endswith("desc"), where, key) for text, where, key in orders] or [(True, "", "start_time")]
     return [place(value_of(run, where, key), descending=descending) for descending, where, key in named]
 
@@ -73,7 +73,7 @@ def test_random_run_searches_agree(
 
 @pytest.fixture(scope="module")
 def laid(both: BothStores) -> dict[str, str]:
-    """Runs that differ in everything, by their ids, and their experiment's id."""
+    """Create runs that differ in every field; return their ids and their experiment's."""
     home = both.experiment()
     metrics = {"acc": 0.5, "val/loss": 1.0, "same": 1.0}
     a = Run("a", "FINISHED", 1, 5, "ann", metrics, {"lr": "a", "a-b": "x"}, {"team": "x"}, (("iris", "1", "t"),))
@@ -84,7 +84,7 @@ def laid(both: BothStores) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def home(laid: dict[str, str]) -> str:
-    """The experiment of the runs that differ in everything."""
+    """Return the experiment of the runs that differ in every field."""
     return laid["home"]
 
 
@@ -215,7 +215,7 @@ def test_known_differences_of_experiment_searches(
 
 @pytest.fixture(scope="module")
 def odd_one(both: BothStores) -> str:
-    """An experiment, by name, with a logged model in it."""
+    """Create an experiment with a logged model in it; return its name."""
     home = both.experiment("odd one")
     run_id = both.lay_run(home, Run("source"))
     points = {("acc", "", ""): 1.0, ("acc", "iris", "1"): 2.0}
@@ -294,7 +294,7 @@ def test_random_logged_model_searches_agree(both: BothStores, some_models: list[
 
 
 def stands(model: Model, orders: list[tuple[str, bool]]) -> list[tuple[int, Any]]:
-    """Where a logged model stands: of a metric, the point that was logged last counts."""
+    """Return the sort key of a logged model; for a metric, the last logged point counts."""
     found = []
     for name, descending in orders:
         field, _, key = name.partition(".")

@@ -19,7 +19,7 @@ class OnSqlite(Tracking):
         super().__init__(self._home.name)
 
     def teardown(self) -> None:
-        """Leaves no rows."""
+        """Remove the rows."""
         try:
             super().teardown()
         finally:
@@ -34,7 +34,7 @@ class OnPostgresql(Tracking):
         super().__init__(self._database.__enter__())
 
     def teardown(self) -> None:
-        """Leaves no rows."""
+        """Remove the rows."""
         try:
             super().teardown()
         finally:
@@ -42,7 +42,7 @@ class OnPostgresql(Tracking):
 
 
 def examples(count: int) -> settings:
-    """So many sequences of events."""
+    """Return settings for a number of sequences."""
     return settings(max_examples=count, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 

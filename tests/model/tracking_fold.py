@@ -21,24 +21,24 @@ About = tuple[str, str, str, str, str]
 
 
 def packed(key: str, points: Sequence[Point]) -> v1.Series:
-    """Points as they are logged."""
+    """Return points as they are logged."""
     steps, times, values = zip(*points, strict=True)
     return pack(key, Points(np.array(steps, np.int64), np.array(times, np.int64), np.array(values, float)))
 
 
 def unpacked(series: v1.Series) -> list[Point]:
-    """Points as they were logged."""
+    """Return points as they were logged."""
     points = unpack(series)
     return list(zip(points.steps.tolist(), points.timestamps.tolist(), points.values.tolist(), strict=True))
 
 
 def text(points: Iterable[Point]) -> list[str]:
-    """Points in a form in which NaN is equal to NaN."""
+    """Return points in a form in which NaN is equal to NaN."""
     return [repr(point) for point in points]
 
 
 def latest(points: Sequence[Point]) -> Point:
-    """The point with the highest step, then time, then value, NaN being the lowest."""
+    """Return the point with the highest step, then time, then value, NaN being the lowest."""
     return max(points, key=cmp_to_key(_order))
 
 
@@ -60,7 +60,7 @@ class Fold:
         self.about: dict[About, list[Point]] = {}
 
     def add(self, event: RecordedEvent) -> None:
-        """Adds an event; one of a run or model that has not begun says nothing."""
+        """Apply an event; ignore one of a run or model that does not exist."""
         payload: Any = event.data
         for known, name in ((self.runs, "run_id"), (self.models, "model_id"), (self.experiments, "experiment_id")):
             if hasattr(payload, name) and (begins := _BEGINNINGS.get(type(payload))):
@@ -72,7 +72,7 @@ class Fold:
                 return
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """A run."""
+        """Return a run."""
         view = v1.Run()
         view.CopyFrom(self.runs[run_id])
         view.deleted |= self.experiments[view.experiment_id].deleted
@@ -82,7 +82,7 @@ class Fold:
         return shown(view)
 
     def model(self, model_id: str) -> dict[str, Any]:
-        """A logged model."""
+        """Return a logged model."""
         view = v1.LoggedModel()
         view.CopyFrom(self.models[model_id])
         view.deleted |= self.experiments[view.experiment_id].deleted
@@ -95,7 +95,7 @@ class Fold:
 
 
 def shown(view: Message) -> dict[str, Any]:
-    """A view in a form in which NaN is equal to NaN and lists of what is a set have an order."""
+    """Return a view in a form in which NaN is equal to NaN and unordered lists are sorted."""
     found = MessageToDict(view, preserving_proto_field_name=True)
     for name in ("artifacts", "inputs", "outputs"):
         if name in found:
@@ -106,7 +106,7 @@ def shown(view: Message) -> dict[str, Any]:
 
 
 def _summary(points: Sequence[Point]) -> v1.MetricSummary:
-    """Rows have no -0.0: it is 0.0."""
+    """Return the summary of points, with 0.0 for -0.0 as in the rows."""
     step, time, value = latest(points)
     numbers = [point[2] + 0.0 for point in points if not math.isnan(point[2])] or [math.nan]
     return v1.MetricSummary(
@@ -230,7 +230,7 @@ Change = Callable[[Fold, Any, RecordedEvent, Any], None]
 
 
 def _set(**fields: str | bool) -> Change:
-    """Sets fields of a view: to a value, or to what the event has in the field that is named."""
+    """Return a change that sets fields of a view to a value, or to a named field of the event."""
 
     def change(_: Fold, view: Any, __: RecordedEvent, payload: Any) -> None:
         for name, value in fields.items():

@@ -56,7 +56,7 @@ changes = st.lists(
 
 @st.composite
 def logged_metrics(draw: st.DrawFn) -> v1.MetricsLogged:
-    """Points, some of them late, repeated or out of order, some about a logged model."""
+    """Draw points, some of them late, repeated or out of order, some of a logged model."""
     series = [packed(draw(st.sampled_from(KEYS)), draw(columns)) for _ in range(draw(st.integers(1, 3)))]
     for one in series:
         one.model_id = draw(st.sampled_from(["", "", *MODEL_IDS]))
@@ -113,12 +113,12 @@ class Tracking(RuleBasedStateMachine):
         self._begun: set[str] = set()
 
     def run(self, job: Awaitable[T]) -> T:
-        """Does a job on the loop."""
+        """Run a job on the loop."""
         return self._loop.run_until_complete(_awaited(job))
 
     @initialize()
     def begin(self) -> None:
-        """Two experiments, and the first run."""
+        """Create two experiments and the first run."""
         payloads: list[Message] = [
             v1.ExperimentCreated(experiment_id=number, name="e", tags={"x": "1"}) for number in "12"
         ]
@@ -126,7 +126,7 @@ class Tracking(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        """Opens the rows, the first time or again."""
+        """Open the rows, the first time or again."""
         database = Database(self._location)
         self._tail = Tail(self._log)
         self._rows = Projector(self._tail, TrackingProjection(), database)
@@ -135,12 +135,12 @@ class Tracking(RuleBasedStateMachine):
             self.run(part.start())
 
     def stop(self) -> None:
-        """Closes the rows."""
+        """Close the rows."""
         for part in (self._rows, self._known, self._tail):
             self.run(part.stop())
 
     def teardown(self) -> None:
-        """Computes the rows once more, of calls that are cut otherwise, and stops everything."""
+        """Build the rows again from differently cut batches, and stop everything."""
         try:
             self._catch_up()
             self.check_cuts()
@@ -150,7 +150,7 @@ class Tracking(RuleBasedStateMachine):
 
     @rule(run_id=run_ids, experiment_id=experiment_ids, tags=labels, scheduled=st.booleans(), known=st.booleans())
     def start_run(self, run_id: str, experiment_id: str, tags: dict[str, str], scheduled: bool, known: bool) -> None:
-        """A run starts."""
+        """Start a run."""
         if run_id not in self._fold.runs:
             source = v1.RunSource(git_commit="1" * 40, packages=["numpy==2.0"]) if known else None
             begun = {"tags": tags, "scheduled": scheduled, "parent_run_id": RUN_IDS[0], "source": source}
@@ -160,7 +160,7 @@ class Tracking(RuleBasedStateMachine):
     def create_model(
         self, model_id: str, experiment_id: str, params: dict[str, str], tags: dict[str, str], after: v1.MetricsLogged
     ) -> None:
-        """A logged model begins, between points that are about it."""
+        """Create a logged model between points that name it."""
         if model_id not in self._fold.models:
             for series in after.series:
                 series.model_id = model_id
@@ -169,23 +169,23 @@ class Tracking(RuleBasedStateMachine):
 
     @rule(together=st.lists(payloads, min_size=1, max_size=8))
     def log(self, together: list[Message]) -> None:
-        """Some events at once."""
+        """Append some events at once."""
         self._append(together)
 
     @rule(one=payloads)
     def log_one(self, one: Message) -> None:
-        """One event."""
+        """Append one event."""
         self._append([one])
 
     @rule()
     def restart(self) -> None:
-        """The process ends and starts again."""
+        """Stop the process and start it again."""
         self.stop()
         self.start()
 
     @rule(which=st.booleans())
     def rebuild(self, which: bool) -> None:
-        """The rows are rebuilt, and are equal."""
+        """Build the rows again, and check that they are equal."""
 
         async def work() -> Sequence[Any]:
             return [step async for step in (self._rows if which else self._known).rebuild()]
@@ -195,7 +195,7 @@ class Tracking(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_the_fold(self) -> None:
-        """Experiments, runs and logged models are answered as the log says."""
+        """Check that experiments, runs and logged models equal the log."""
         self._catch_up()
         self.run(self._rows.query(self._check))
 
@@ -210,7 +210,7 @@ class Tracking(RuleBasedStateMachine):
 
     @invariant()
     def histories_are_what_was_logged(self) -> None:
-        """By step, time and arrival."""
+        """Check the order of points: by step, time and arrival."""
         self._catch_up()
         for (run_id, key), points in self._fold.points.items():
             found = self.run(self._history(run_id, key))
@@ -223,7 +223,7 @@ class Tracking(RuleBasedStateMachine):
 
     @invariant()
     def a_gate_sees_what_was_logged(self) -> None:
-        """The registry knows parameters, latest values and artifacts, of runs whose experiment is deleted too."""
+        """Check that the registry has parameters, latest values and artifacts, deleted experiments included."""
         self._catch_up()
         for run_id, run in self._fold.runs.items():
             seen, _ = self.run(self._known.query(lambda rows, run_id=run_id: known.evidence(rows, run_id)))  # type: ignore[misc]
@@ -234,7 +234,7 @@ class Tracking(RuleBasedStateMachine):
             assert dict(seen.params) == dict(run.params)
 
     def check_cuts(self) -> None:
-        """The rows are the same however the log is cut into calls."""
+        """Check that the rows are the same however the log is cut into batches."""
         happened = self.run(self._all_events())
         assert self._rows.position == len(happened)
         digest = self._rows.generation.digest()
@@ -269,7 +269,7 @@ class Tracking(RuleBasedStateMachine):
             self._folded = head
 
     def _append(self, payloads: Sequence[Message]) -> None:
-        """Appends events, but for those of runs that have not begun: no command makes them."""
+        """Append events, except those of runs that have not started: no command makes them."""
         payloads = [payload for payload in payloads if self._is_due(payload)]
         ids = [uuid.uuid4().hex for _ in payloads]
         events = [

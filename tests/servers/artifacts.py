@@ -18,13 +18,13 @@ from tests.timeouts import scaled
 
 
 async def nothing() -> set[str]:
-    """Names no artifact."""
+    """Return no digests."""
     return set()
 
 
 @contextmanager
 def serving_artifacts(store: BlobStore, *interceptors: grpc.aio.ServerInterceptor) -> Iterator[str]:
-    """The address at which it answers."""
+    """Serve artifacts; yield the address."""
     ports: list[int] = []
     ready, ending = threading.Event(), threading.Event()
 

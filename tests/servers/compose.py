@@ -51,7 +51,11 @@ class VariableMissing(Exception):
 
 
 def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The file with its variables filled in as Compose does it. Raises VariableMissing."""
+    """Return the file with its variables substituted as Compose does it.
+
+    Raises:
+        VariableMissing: A required variable is not set.
+    """
 
     def value(found: re.Match[str]) -> str:
         if found["dollar"]:
@@ -68,7 +72,7 @@ def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def instructions(name: str) -> list[str]:
-    """What stands after each instruction of this name in the Dockerfile, on one line."""
+    """Return the arguments of each instruction of this name in the Dockerfile, on one line."""
     lines = DOCKERFILE.read_text().replace("\\\n", " ").splitlines()
     return [line.removeprefix(f"{name} ").strip() for line in lines if line.startswith(f"{name} ")]
 
@@ -88,7 +92,7 @@ class Container:
         self._data = {"ROLLFORWARD_DATA": str(home / "data")} if definition.get("volumes") else {}
 
     def start(self) -> None:
-        """Starts it; it is not ready yet."""
+        """Start the container; it is not ready yet."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 leashed(self._command),
@@ -106,7 +110,7 @@ class Container:
             )
 
     def healthy(self) -> bool:
-        """What the file's health check says."""
+        """Return the result of the file's health check."""
         kind, program, *arguments = self._definition["healthcheck"]["test"]
         assert kind == "CMD"
         if program == "wget":  # which not every machine has
@@ -114,7 +118,7 @@ class Container:
         return subprocess.run([_program(program), *arguments], capture_output=True, check=False).returncode == 0
 
     def wait_until_healthy(self) -> None:
-        """Returns once it is healthy; fails the test when it ends or takes too long."""
+        """Wait until the container is healthy; fail the test when it ends or takes too long."""
 
         def healthy() -> bool:
             assert self._process is not None
@@ -124,7 +128,7 @@ class Container:
         until(healthy, f"{self._command} is healthy", 60.0)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Its exit status after a signal; the one it had when it has ended before."""
+        """Stop the container with a signal; return its exit status, or the earlier one if it has already ended."""
         assert self._process is not None
         with self._process as process:
             process.send_signal(number)
@@ -145,7 +149,7 @@ class Stack:
 
 @contextmanager
 def running_stack(postgres: PostgresServer) -> Iterator[Stack]:
-    """All that the file starts by itself; killed at the end unless it was stopped before."""
+    """Start all default services of the file; kill them at the end unless they were stopped before."""
     with (
         tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp") as home,
         ExitStack() as stack,
@@ -168,7 +172,7 @@ def running_stack(postgres: PostgresServer) -> Iterator[Stack]:
 
 @contextmanager
 def running_pod(stack: Stack, target: str) -> Iterator[Container]:
-    """The pod that the file has as an example, once it serves the alias."""
+    """Start the pod that the file has as an example; yield it once it serves the alias."""
     address = f"127.0.0.1:{free_port()}"
     containers = dict(part.split("=") for part in stack.address.split(","))
     here = {f"{name}:50051": endpoint for name, endpoint in containers.items()}
@@ -240,7 +244,7 @@ def _service(stack: Stack, name: str, port: int, home: Path) -> Iterator[None]:
 
 @contextmanager
 def _database(server: PostgresServer) -> Iterator[str]:
-    """A database as the image of PostgreSQL makes it, with a password; what stands in a URL from the server on."""
+    """Create a database with a password as the image of PostgreSQL does; yield its URL from the server on."""
     settings = read_compose(VARIABLES)["services"]["postgres"]["environment"]
     user, name, password = (settings[f"POSTGRES_{what}"] for what in ("USER", "DB", "PASSWORD"))
     place = f"@/{name}?host={server.url.query['host']}"
@@ -281,14 +285,14 @@ def _answers(url: str) -> bool:
 
 
 def _program(name: str) -> str:
-    """The program of this environment that the containers have under the same name."""
+    """Return the program of this environment that the containers have under the same name."""
     found = shutil.which(name, path=sysconfig.get_path("scripts"))
     assert found is not None, f"no program {name}: is this environment complete?"
     return found
 
 
 def _placed(tree: Any, places: Mapping[str, str]) -> Any:
-    """The tree with each text of `places` replaced, wherever it stands."""
+    """Return the tree with every text of `places` replaced."""
     pattern = re.compile("|".join(map(re.escape, places)))
     return _mapped(tree, lambda text: pattern.sub(lambda found: places[found[0]], text))
 

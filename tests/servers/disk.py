@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def small_disk(place: Path, size: str = "64m") -> Iterator[Path]:
-    """A disk of this size; skips the test where none can be mounted."""
+    """Mount a disk of this size; skip the test where none can be mounted."""
     place.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if not mount or not umount:

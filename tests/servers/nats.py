@@ -27,7 +27,7 @@ from tests.timeouts import scaled
 
 @contextmanager
 def running_nats() -> Iterator[NatsAddress]:
-    """A server on a thread and an event loop of its own, so that tests with loops of theirs can share it."""
+    """Run a server on its own thread and event loop, so that tests with loops of their own can share it."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="nats-server")
     thread.start()
@@ -47,7 +47,7 @@ def running_nats() -> Iterator[NatsAddress]:
 
 @contextmanager
 def running_cluster() -> Iterator[NatsAddress]:
-    """Three servers that keep a log with three replicas; the address is the second one's."""
+    """Run three servers that keep a log with three replicas; yield the address of the second one."""
     with tempfile.TemporaryDirectory(prefix="nats-") as home, ExitStack() as stack:
         clients, routes = ([free_port() for _ in range(3)] for _ in range(2))
         others = [f"nats://{HOST}:{port}" for port in routes]
@@ -100,7 +100,7 @@ async def _can_replicate(client: Client) -> bool:
 async def open_log(
     address: NatsAddress, types: EventTypes, log: str | None = None, replicas: int = 1, *, erasable: bool = False
 ) -> AsyncIterator[JetStreamStore]:
-    """A log on a connection of its own; a new one unless it is named."""
+    """Open a log on its own connection; a new one unless it is named."""
     client = await connect(address.url, address.user or None, address.password or None)
     try:
         store = JetStreamStore(client, log or f"log-{uuid.uuid4().hex}", types)
@@ -111,7 +111,7 @@ async def open_log(
 
 
 async def kill(server: EmbeddedNats) -> None:
-    """Kills a server as a crash would; returns once its supervisor has brought it back."""
+    """Kill a server with SIGKILL; return when its supervisor has restarted it."""
     restarts, pid = server.restarts, server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -119,7 +119,7 @@ async def kill(server: EmbeddedNats) -> None:
 
 
 async def until(condition: Callable[[], bool], seconds: float = scaled(20.0)) -> None:
-    """Returns once a condition holds that no event tells of; raises `TimeoutError` when it does not."""
+    """Wait until a condition without an event becomes true; raise `TimeoutError` when it does not."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.005)

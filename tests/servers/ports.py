@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def free_port() -> int:
-    """A port that stays free while its program is down, and that nobody else is given.
+    """Return a port that stays free while its program is down, and that is returned only once.
 
     It is none of those that the system gives to outgoing connections: such a port, connected to while nobody listens,
     may be connected to itself and be taken from then on.
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """The ports of this one of the processes that run tests side by side, in an order of their own."""
+    """Yield the ports of this one of the parallel test processes, in a shuffled order."""
     first = 20_000 + 2_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 6)
     return itertools.cycle(random.SystemRandom().sample(range(first, first + 2_000), 2_000))
 

@@ -51,16 +51,16 @@ class PostgresServer:
 
     @property
     def pid(self) -> int | None:
-        """Its process, while it runs and is ours."""
+        """Return the server's process id, while it runs and is ours."""
         return self._process.pid if self._process else None
 
     @property
     def ours(self) -> bool:
-        """Whether it may be killed."""
+        """Return whether the server may be killed."""
         return self._programs is not None
 
     def start(self) -> None:
-        """Starts the server; returns once it answers."""
+        """Start the server; return when it accepts connections."""
         assert self._programs
         assert self._home
         flags = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
@@ -81,7 +81,7 @@ class PostgresServer:
             time.sleep(_POLL)
 
     def end(self, number: int = signal.SIGINT) -> None:
-        """Stops the server: SIGINT closes all connections first, SIGQUIT is as good as a crash."""
+        """Stop the server: SIGINT closes all connections first, SIGQUIT is as good as a crash."""
         assert self._process
         with self._process:
             self._process.send_signal(number)
@@ -93,7 +93,7 @@ class PostgresServer:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a new database."""
+        """Create a database; yield its URL."""
         name = f"test_{uuid.uuid4().hex}"
         self._execute(f'CREATE DATABASE "{name}"')
         yield self.url.set(database=name).render_as_string(hide_password=False)
@@ -114,7 +114,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server; skips the test where its program cannot be run."""
+    """Run a server; skip the test where its program cannot run."""
     if url := os.environ.get("ROLLFORWARD_TEST_PG_URL"):
         yield PostgresServer(url)
         return

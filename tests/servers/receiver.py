@@ -30,22 +30,22 @@ class Request:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body."""
+        """Return the decoded body."""
         found: dict[str, Any] = json.loads(self.body)
         return found
 
     @property
     def sequence(self) -> int:
-        """The place of its change in the registry log."""
+        """Return the position of the change in the registry log."""
         return int(self.json["data"]["sequence"])
 
     @property
     def id(self) -> str:
-        """What tells it from others."""
+        """Return the message id."""
         return self.headers["webhook-id"]
 
     def verify(self, secret: str) -> None:
-        """Fails unless it was signed with the secret, just now."""
+        """Verify that the request was signed with the secret, just now."""
         Webhook(secret).verify(self.body, dict(self.headers))
 
 
@@ -54,7 +54,7 @@ Answer = Callable[[Request, int], "int | tuple[int, Mapping[str, str]]"]
 
 
 def well(_request: Request, _times: int) -> int:
-    """Takes everything."""
+    """Return 200 for every request."""
     return 204
 
 
@@ -82,18 +82,18 @@ class Receiver:
 
     @property
     def taken(self) -> list[Request]:
-        """The requests that it acknowledged, in order."""
+        """Return the acknowledged requests, in order."""
         with self._lock:
             return [request for request in self.requests if 200 <= request.status < 300]
 
     def start(self) -> None:
-        """Listens."""
+        """Start listening."""
         self._server = _server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name=f"receiver-{self.port}")
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; whoever connects from now on is refused."""
+        """Stop listening; new connections are refused."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -101,12 +101,12 @@ class Receiver:
             self._server = self._thread = None
 
     def wait_for(self, count: int, seconds: float = scaled(30.0)) -> list[Request]:
-        """What it took, once that is so many."""
+        """Wait for a number of acknowledged requests; return them."""
         until(lambda: len(self.taken) >= count, f"{count} requests are taken", seconds)
         return self.taken
 
     def take(self, headers: Mapping[str, str], body: str) -> tuple[int, Mapping[str, str]]:
-        """Writes a request down once it is answered; the answer."""
+        """Record a request and return the response to it."""
         request = Request(headers, body, time.monotonic(), 0)
         with self._lock:
             times = 1 + sum(known.id == request.id for known in self.requests)
@@ -149,7 +149,7 @@ def _server(receiver: Receiver) -> ThreadingHTTPServer:
             self.close_connection = receiver._server is None
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Is quiet."""
+            """Log nothing."""
 
     server = _Server(("127.0.0.1", receiver.port), Handler, bind_and_activate=False)
     server.allow_reuse_address = True

@@ -50,7 +50,7 @@ class SeaweedFS:
     secret: str = field(repr=False)
 
     def environment(self) -> dict[str, str]:
-        """The AWS_* variables by which a client finds it and is let in."""
+        """Return the AWS_* variables with which a client finds the server and logs in."""
         return {
             "AWS_ACCESS_KEY_ID": "rollforward",
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -61,7 +61,7 @@ class SeaweedFS:
 
 @contextmanager
 def running_seaweedfs(bucket: str = "artifacts") -> Iterator[SeaweedFS]:
-    """A server that takes objects; skips the test on the one platform that has no wheel of it."""
+    """Run an object store; skip the test on the one platform without a wheel of it."""
     program = _program()
     log = ""
     for _ in range(_ATTEMPTS):
@@ -114,7 +114,7 @@ def _child(program: Path, home: Path, bucket: str) -> Iterator[tuple[subprocess.
 
 
 def _free_ports() -> dict[str, int]:
-    """A free port for each of the server's listeners, by the name of its flag."""
+    """Return a free port for each of the server's listeners, by the name of its flag."""
     names = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume") for kind in ("", ".grpc")]
     with ExitStack() as held:
         ports = {name: _bound(held, 0) for name in names}
