@@ -7,10 +7,11 @@ from collections.abc import Callable
 from eventstore import CommandHandler, Metadata, Outcome, Rejected
 from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM, logged_model_stream, run_stream
-from services.tracking.deciders.experiments import Experiments, not_open
-from services.tracking.deciders.logged_models import Create, LoggedModelState
+from services.tracking.deciders.experiments import ExperimentCommand, Experiments, not_open
+from services.tracking.deciders.logged_models import Create, LoggedModelCommand, LoggedModelState
+from services.tracking.deciders.run_commands import RunCommand, Start
 from services.tracking.deciders.run_state import RunState
-from services.tracking.deciders.runs import Start, run_not_found
+from services.tracking.deciders.runs import run_not_found
 from services.validation import check_id, check_logged_model_id
 
 
@@ -38,44 +39,46 @@ class Commands:
         self._models = models
         self._heard = heard
 
-    async def on_experiments(self, command: object, because: Metadata) -> Outcome[Experiments]:
+    async def on_experiments(self, command: ExperimentCommand, metadata: Metadata) -> Outcome[Experiments]:
         """Does a command on experiments."""
-        return await self._experiments.handle(EXPERIMENTS_STREAM, command, because)
+        return await self._experiments.handle(EXPERIMENTS_STREAM, command, metadata)
 
-    async def start_run(self, request: v1.StartRunRequest, because: Metadata) -> Outcome[RunState]:
+    async def start_run(self, request: v1.StartRunRequest, metadata: Metadata) -> Outcome[RunState]:
         """Starts a run."""
         if request.parent_run_id:
             check_id(request.parent_run_id, "INVALID_RUN_ID")
         rejection = await self._rejection(request.experiment_id, request.parent_run_id)
-        return await self.on_run(request.run_id, Start(request, rejection), because)
+        return await self.on_run(request.run_id, Start(request, rejection), metadata)
 
-    async def on_run(self, run_id: str, command: object, because: Metadata) -> Outcome[RunState]:
+    async def on_run(self, run_id: str, command: RunCommand, metadata: Metadata) -> Outcome[RunState]:
         """Does a command on a run."""
         check_id(run_id, "INVALID_RUN_ID")
         self._heard(run_id)
-        return await self._runs.handle(run_stream(run_id), command, because)
+        return await self._runs.handle(run_stream(run_id), command, metadata)
 
-    async def log(self, request: v1.LogBatchRequest, because: Metadata) -> Outcome[RunState]:
+    async def log(self, request: v1.LogBatchRequest, metadata: Metadata) -> Outcome[RunState]:
         """Logs a batch; points alone, of a run that is not lost, do not depend on what others do meanwhile."""
         check_id(request.run_id, "INVALID_RUN_ID")
         self._heard(request.run_id)
         stream = run_stream(request.run_id)
         labels = request.params or request.tags or request.removed_tags
         if labels or (await self._runs.cached_state(stream)).status == v1.RUN_STATUS_LOST:
-            return await self._runs.handle(stream, request, because)
-        return await self._runs.handle_concurrently(stream, request, because)
+            return await self._runs.handle(stream, request, metadata)
+        return await self._runs.handle_concurrently(stream, request, metadata)
 
-    async def create_model(self, request: v1.CreateLoggedModelRequest, because: Metadata) -> Outcome[LoggedModelState]:
+    async def create_model(self, request: v1.CreateLoggedModelRequest, metadata: Metadata) -> Outcome[LoggedModelState]:
         """Creates a logged model."""
         if request.source_run_id:
             check_id(request.source_run_id, "INVALID_RUN_ID")
         rejection = await self._rejection(request.experiment_id, request.source_run_id)
-        return await self.on_model(request.model_id, Create(request, rejection), because)
+        return await self.on_model(request.model_id, Create(request, rejection), metadata)
 
-    async def on_model(self, model_id: str, command: object, because: Metadata) -> Outcome[LoggedModelState]:
+    async def on_model(
+        self, model_id: str, command: LoggedModelCommand, metadata: Metadata
+    ) -> Outcome[LoggedModelState]:
         """Does a command on a logged model."""
         check_logged_model_id(model_id)
-        return await self._models.handle(logged_model_stream(model_id), command, because)
+        return await self._models.handle(logged_model_stream(model_id), command, metadata)
 
     async def _rejection(self, experiment_id: str, run_id: str) -> Rejected | None:
         """Why nothing can be added to an experiment, as a part or the work of a run, if it is of one."""

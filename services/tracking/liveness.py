@@ -32,8 +32,9 @@ from rollforward import v1
 from services import actors
 from services.timestamps import timestamp
 from services.tracking import run_stream
+from services.tracking.deciders.run_commands import Lose
 from services.tracking.deciders.run_state import RunState
-from services.tracking.deciders.runs import ENDINGS, Lose
+from services.tracking.deciders.runs import ENDINGS
 from services.tracking.heartbeat_calls import Call, Calls
 from services.tracking.projection.tables import WATCHED_OVER, runs
 from services.validation import check_id

@@ -6,9 +6,9 @@ from eventstore import Projector, Rejected
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
-from services.rpc.context import Command, Context, metadata
+from services.rpc.context import Context, metadata
 from services.tracking.commands import Commands
-from services.tracking.deciders.logged_models import LogFiles
+from services.tracking.deciders.logged_models import LogFiles, LoggedModelRequest
 from services.tracking.queries import runs
 from services.validation import check_digest, check_logged_model_id
 
@@ -69,7 +69,7 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
         """Restores a deleted logged model."""
         return v1.RestoreLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
-    async def _on_model(self, model_id: str, request: Command, context: Context) -> int:
+    async def _on_model(self, model_id: str, request: LoggedModelRequest, context: Context) -> int:
         return (await self._commands.on_model(model_id, request, metadata(request, context))).position
 
     async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:

@@ -9,10 +9,11 @@ from eventstore import Projector, Rejected
 from rollforward import v1
 from services.artifacts.manifests import describe
 from services.artifacts.store import BlobStore
-from services.rpc.context import Command, Context, metadata
+from services.rpc.context import Context, metadata
 from services.tracking import watch
 from services.tracking.commands import Commands
-from services.tracking.deciders.runs import LogArtifact
+from services.tracking.deciders.experiments import ExperimentCommand
+from services.tracking.deciders.run_commands import LogArtifact, RunRequest
 from services.tracking.liveness import Liveness
 from services.tracking.queries import metric_history, metric_intervals, runs
 from services.validation import check_digest, check_id
@@ -76,7 +77,7 @@ class TrackingServicer(v1.TrackingServiceServicer):
         """Restores a deleted experiment."""
         return v1.RestoreExperimentResponse(position=await self._on_experiments(request, context))
 
-    async def _on_experiments(self, request: Command, context: Context) -> int:
+    async def _on_experiments(self, request: ExperimentCommand, context: Context) -> int:
         return (await self._commands.on_experiments(request, metadata(request, context))).position
 
     async def StartRun(self, request: v1.StartRunRequest, context: Context) -> v1.StartRunResponse:
@@ -134,7 +135,7 @@ class TrackingServicer(v1.TrackingServiceServicer):
         """Restores a deleted run."""
         return v1.RestoreRunResponse(position=await self._on_run(request.run_id, request, context))
 
-    async def _on_run(self, run_id: str, request: Command, context: Context) -> int:
+    async def _on_run(self, run_id: str, request: RunRequest, context: Context) -> int:
         return (await self._commands.on_run(run_id, request, metadata(request, context))).position
 
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:

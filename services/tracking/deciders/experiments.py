@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeAlias, assert_never
 
 from google.protobuf.message import Message
 from rpds import HashTrieMap
@@ -14,6 +14,7 @@ from rollforward import v1
 from services.tracking import EXPERIMENTS_STREAM
 from services.tracking.deciders.labels import Labels, added, changed, check_removed, check_tags, tag_changes
 from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, SizeBudget
+from services.tracking.events import experiment_event
 from services.validation import check_text
 
 LONGEST_NAME = 500
@@ -21,7 +22,7 @@ LONGEST_NAME = 500
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What deciding about an experiment takes."""
+    """The state of an experiment that its rules depend on."""
 
     name: str
     tags: Labels = field(default_factory=HashTrieMap)
@@ -37,23 +38,51 @@ class Experiments:
     names: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
 
 
+ExperimentCommand: TypeAlias = (
+    v1.CreateExperimentRequest
+    | v1.RenameExperimentRequest
+    | v1.ChangeExperimentTagsRequest
+    | v1.DeleteExperimentRequest
+    | v1.RestoreExperimentRequest
+)
+
+
 def decide(command: object, state: Experiments) -> Sequence[Message]:
-    """What a command makes happen."""
-    rule = _RULES.get(type(command))
-    if rule is None:
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        TypeError: It is not a command of experiments.
+    """
+    if not isinstance(command, ExperimentCommand):
         raise TypeError(f"not a command of experiments: {type(command).__name__}")
-    return rule(command, state)
+    match command:
+        case v1.CreateExperimentRequest():
+            return _create(command, state)
+        case v1.RenameExperimentRequest():
+            return _rename(command, state)
+        case v1.ChangeExperimentTagsRequest():
+            return _change_tags(command, state)
+        case v1.DeleteExperimentRequest():
+            return _delete(command, state)
+        case v1.RestoreExperimentRequest():
+            return _restore(command, state)
+        case _:
+            assert_never(command)
 
 
 def not_open(state: Experiments, experiment_id: str) -> Rejected | None:
-    """Why nothing can be added to an experiment: EXPERIMENT_NOT_FOUND or EXPERIMENT_DELETED; None when it can."""
-    about = experiment_id[:100]
-    found = state.by_id.get(experiment_id)
-    if found is None:
-        return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", f"no experiment {about!r}", experiment=about)
-    if found.deleted:
-        words = f"experiment {found.name!r} is deleted"
-        return Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", words, experiment=about)
+    """Return the rejection of what would be added to an experiment, None when it is open.
+
+    Its reason is EXPERIMENT_NOT_FOUND or EXPERIMENT_DELETED.
+    """
+    shown_id = experiment_id[:100]
+    experiment = state.by_id.get(experiment_id)
+    if experiment is None:
+        return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", f"no experiment {shown_id!r}", experiment=shown_id)
+    if experiment.deleted:
+        message = f"experiment {experiment.name!r} is deleted"
+        return Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", message, experiment=shown_id)
     return None
 
 
@@ -93,50 +122,53 @@ def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence
 
 def _rename(command: v1.RenameExperimentRequest, state: Experiments) -> Sequence[Message]:
     _check_name(command.new_name)
-    held = _open(state, command.experiment_id)
-    if command.new_name == held.name:
+    experiment = _open(state, command.experiment_id)
+    if command.new_name == experiment.name:
         return []
     _check_free(state, command.new_name)
     of = command.experiment_id
-    return [v1.ExperimentRenamed(experiment_id=of, from_name=held.name, to_name=command.new_name)]
+    return [v1.ExperimentRenamed(experiment_id=of, from_name=experiment.name, to_name=command.new_name)]
 
 
 def _change_tags(command: v1.ChangeExperimentTagsRequest, state: Experiments) -> Sequence[Message]:
     check_tags(command.set)
     check_removed(command.remove, command.set)
-    held = _open(state, command.experiment_id)
-    changes = tag_changes(held.tags, command.set, command.remove)
+    experiment = _open(state, command.experiment_id)
+    changes = tag_changes(experiment.tags, command.set, command.remove)
     if not changes:
         return []
-    _check_growth(command.experiment_id, held.budget.change_tags(changes), held.budget)
+    _check_growth(command.experiment_id, experiment.budget.change_tags(changes), experiment.budget)
     return [v1.ExperimentTagsChanged(experiment_id=command.experiment_id, changes=changes)]
 
 
 def _delete(command: v1.DeleteExperimentRequest, state: Experiments) -> Sequence[Message]:
-    held = _known(state, command.experiment_id)
-    return [] if held.deleted else [v1.ExperimentDeleted(experiment_id=command.experiment_id)]
+    experiment = _known(state, command.experiment_id)
+    return [] if experiment.deleted else [v1.ExperimentDeleted(experiment_id=command.experiment_id)]
 
 
 def _restore(command: v1.RestoreExperimentRequest, state: Experiments) -> Sequence[Message]:
-    held = _known(state, command.experiment_id)
-    if not held.deleted:
+    experiment = _known(state, command.experiment_id)
+    if not experiment.deleted:
         return []
-    _check_free(state, held.name)
+    _check_free(state, experiment.name)
     return [v1.ExperimentRestored(experiment_id=command.experiment_id)]
 
 
-_RULES: Mapping[type, Callable[[Any, Experiments], Sequence[Message]]] = {
-    v1.CreateExperimentRequest: _create,
-    v1.RenameExperimentRequest: _rename,
-    v1.ChangeExperimentTagsRequest: _change_tags,
-    v1.DeleteExperimentRequest: _delete,
-    v1.RestoreExperimentRequest: _restore,
-}
-
-
 def evolve(state: Experiments, event: RecordedEvent) -> Experiments:
-    """The experiments after an event."""
-    return _EVOLVE[type(event.data)](state, event.data)
+    """Return the experiments after an event."""
+    match payload := experiment_event(event.data):
+        case v1.ExperimentCreated():
+            return _created(state, payload)
+        case v1.ExperimentRenamed():
+            return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], name=payload.to_name))
+        case v1.ExperimentTagsChanged():
+            return _retagged(state, payload)
+        case v1.ExperimentDeleted():
+            return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=True))
+        case v1.ExperimentRestored():
+            return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=False))
+        case _:
+            assert_never(payload)
 
 
 def _created(state: Experiments, payload: v1.ExperimentCreated) -> Experiments:
@@ -144,22 +176,10 @@ def _created(state: Experiments, payload: v1.ExperimentCreated) -> Experiments:
     return _put(state, payload.experiment_id, Experiment(payload.name, tags, budget))
 
 
-def _renamed(state: Experiments, payload: v1.ExperimentRenamed) -> Experiments:
-    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], name=payload.to_name))
-
-
 def _retagged(state: Experiments, payload: v1.ExperimentTagsChanged) -> Experiments:
-    held = state.by_id[payload.experiment_id]
-    tags, budget = changed(held.tags, payload.changes), held.budget.change_tags(payload.changes)
-    return _put(state, payload.experiment_id, replace(held, tags=tags, budget=budget))
-
-
-def _deleted(state: Experiments, payload: v1.ExperimentDeleted) -> Experiments:
-    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=True))
-
-
-def _restored(state: Experiments, payload: v1.ExperimentRestored) -> Experiments:
-    return _put(state, payload.experiment_id, replace(state.by_id[payload.experiment_id], deleted=False))
+    experiment = state.by_id[payload.experiment_id]
+    tags, budget = changed(experiment.tags, payload.changes), experiment.budget.change_tags(payload.changes)
+    return _put(state, payload.experiment_id, replace(experiment, tags=tags, budget=budget))
 
 
 def _put(state: Experiments, experiment_id: str, new: Experiment) -> Experiments:
@@ -170,13 +190,5 @@ def _put(state: Experiments, experiment_id: str, new: Experiment) -> Experiments
         names = names.insert(new.name, experiment_id)
     return Experiments(state.by_id.insert(experiment_id, new), names)
 
-
-_EVOLVE: Mapping[type[Message], Callable[[Experiments, Any], Experiments]] = {
-    v1.ExperimentCreated: _created,
-    v1.ExperimentRenamed: _renamed,
-    v1.ExperimentTagsChanged: _retagged,
-    v1.ExperimentDeleted: _deleted,
-    v1.ExperimentRestored: _restored,
-}
 
 EXPERIMENTS: Decider[Experiments] = Decider(Experiments(), decide, evolve, lambda _: EXPERIMENTS_STREAM)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import TypeAlias, assert_never
 
 from google.protobuf.message import Message
 from rpds import HashTrieMap
@@ -23,6 +23,7 @@ from services.tracking.deciders.labels import (
     tag_changes,
 )
 from services.tracking.deciders.size_limits import LARGEST_LOGGED_MODEL, SizeBudget
+from services.tracking.events import LoggedModelEvent, logged_model_event
 from services.validation import check_digest, check_id, check_logged_model_id, check_text
 
 LONGEST_NAME = 500
@@ -32,14 +33,14 @@ ENDINGS = (v1.LOGGED_MODEL_STATUS_READY, v1.LOGGED_MODEL_STATUS_FAILED)
 
 @dataclass(frozen=True, slots=True)
 class LoggedModelState:
-    """What deciding about a logged model takes.
+    """The state of a logged model that its rules depend on.
 
     Attributes:
-        status: Where it stands; UNSPECIFIED before it was created.
+        status: Its status; UNSPECIFIED before it was created.
         deleted: Whether it was deleted itself; its experiment does not count.
         digest: Its files' digest; empty when none were logged.
         params, tags: Its labels.
-        room: What is shown of it.
+        budget: The size of what is shown of it.
     """
 
     status: v1.LoggedModelStatus.ValueType = v1.LOGGED_MODEL_STATUS_UNSPECIFIED
@@ -66,7 +67,7 @@ class LogFiles:
         request: What is asked for.
         size_bytes: All bytes of the files together.
         file_count: How many files there are.
-        why_not: The refusal of files that are not stored.
+        rejection: The rejection of files that are not stored.
     """
 
     request: v1.LogLoggedModelArtifactRequest
@@ -75,19 +76,50 @@ class LogFiles:
     rejection: Rejected | None = None
 
 
+LoggedModelRequest: TypeAlias = (
+    v1.LogLoggedModelRequest
+    | v1.FinalizeLoggedModelRequest
+    | v1.DeleteLoggedModelRequest
+    | v1.RestoreLoggedModelRequest
+)
+LoggedModelCommand: TypeAlias = LoggedModelRequest | Create | LogFiles
+
+
 def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
-    """What a command makes happen."""
-    rule = _RULES.get(type(command))
-    if rule is None:
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        TypeError: It is not a command of a logged model.
+    """
+    if not isinstance(command, LoggedModelCommand):
         raise TypeError(f"not a command of a logged model: {type(command).__name__}")
-    events = rule(command, state)
-    after = reduce(_shown, events, state.budget)
+    events = _decide(command, state)
+    after = reduce(_budget_after, events, state.budget)
     if after is not state.budget:
-        after.check_growth(state.budget, LARGEST_LOGGED_MODEL, "LOGGED_MODEL_FULL", model_id=events[0].model_id)  # type: ignore[attr-defined]
+        after.check_growth(state.budget, LARGEST_LOGGED_MODEL, "LOGGED_MODEL_FULL", model_id=events[0].model_id)
     return events
 
 
-def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
+def _decide(command: LoggedModelCommand, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
+    match command:
+        case Create():
+            return _create(command, state)
+        case v1.LogLoggedModelRequest():
+            return _log(command, state)
+        case LogFiles():
+            return _log_files(command, state)
+        case v1.FinalizeLoggedModelRequest():
+            return _finalize(command, state)
+        case v1.DeleteLoggedModelRequest():
+            return _delete(command, state)
+        case v1.RestoreLoggedModelRequest():
+            return _restore(command, state)
+        case _:
+            assert_never(command)
+
+
+def _create(command: Create, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     request = command.request
     check_logged_model_id(request.model_id)
     _check_name(request.name)
@@ -97,8 +129,8 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
     check_params(request.params)
     check_tags(request.tags)
     if state.status != v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
-        words = f"logged model {request.model_id} exists"
-        raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", words, model_id=request.model_id)
+        message = f"logged model {request.model_id} exists"
+        raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", message, model_id=request.model_id)
     if command.rejection:
         raise command.rejection
     created = v1.LoggedModelCreated(
@@ -116,16 +148,16 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[Message]:
 def _check_name(name: str) -> None:
     check_text(name, "a logged model's name", LONGEST_NAME, "INVALID_NAME")
     if bad := sorted(set(name) & set("/:.%\"'")):
-        words = f"a logged model's name cannot have {' '.join(bad)}: {name[:300]!r}"
-        raise Rejected(Kind.INVALID, "INVALID_NAME", words, name=name[:300])
+        message = f"a logged model's name cannot have {' '.join(bad)}: {name[:300]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_NAME", message, name=name[:300])
 
 
-def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     check_params(command.params)
     check_tags(command.set_tags)
     check_removed(command.removed_tags, command.set_tags)
     _check_live(command.model_id, state)
-    events: list[Message] = []
+    events: list[LoggedModelEvent] = []
     if new := new_params(command.params, state.params, model_id=command.model_id):
         events.append(v1.LoggedModelParamsLogged(model_id=command.model_id, params=new))
     if changes := tag_changes(state.tags, command.set_tags, command.removed_tags):
@@ -133,7 +165,7 @@ def _log(command: v1.LogLoggedModelRequest, state: LoggedModelState) -> Sequence
     return events
 
 
-def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[Message]:
+def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     request = command.request
     check_digest(request.digest)
     _check_live(request.model_id, state)
@@ -150,63 +182,74 @@ def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[Message]:
     return [logged]
 
 
-def _finalize(command: v1.FinalizeLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+def _finalize(command: v1.FinalizeLoggedModelRequest, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     _check_live(command.model_id, state)
     if command.status not in ENDINGS:
-        words = "a logged model becomes READY or FAILED"
-        raise Rejected(Kind.INVALID, "INVALID_STATUS", words, status=str(command.status))
+        message = "a logged model becomes READY or FAILED"
+        raise Rejected(Kind.INVALID, "INVALID_STATUS", message, status=str(command.status))
     if command.status == state.status:
         return []
     return [v1.LoggedModelFinalized(model_id=command.model_id, status=command.status)]
 
 
-def _delete(command: v1.DeleteLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+def _delete(command: v1.DeleteLoggedModelRequest, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     _check_created(command.model_id, state)
     return [] if state.deleted else [v1.LoggedModelDeleted(model_id=command.model_id)]
 
 
-def _restore(command: v1.RestoreLoggedModelRequest, state: LoggedModelState) -> Sequence[Message]:
+def _restore(command: v1.RestoreLoggedModelRequest, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     _check_created(command.model_id, state)
     return [v1.LoggedModelRestored(model_id=command.model_id)] if state.deleted else []
 
 
 def _check_created(model_id: str, state: LoggedModelState) -> None:
     if state.status == v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
-        words = f"no logged model {model_id[:100]!r}"
-        raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", words, model_id=model_id[:100])
+        message = f"no logged model {model_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", message, model_id=model_id[:100])
 
 
 def _check_live(model_id: str, state: LoggedModelState) -> None:
     _check_created(model_id, state)
     if state.deleted:
-        words = f"logged model {model_id} is deleted"
-        raise Rejected(Kind.PRECONDITION, "LOGGED_MODEL_DELETED", words, model_id=model_id)
-
-
-_RULES: Mapping[type, Callable[[Any, LoggedModelState], Sequence[Message]]] = {
-    Create: _create,
-    v1.LogLoggedModelRequest: _log,
-    LogFiles: _log_files,
-    v1.FinalizeLoggedModelRequest: _finalize,
-    v1.DeleteLoggedModelRequest: _delete,
-    v1.RestoreLoggedModelRequest: _restore,
-}
+        message = f"logged model {model_id} is deleted"
+        raise Rejected(Kind.PRECONDITION, "LOGGED_MODEL_DELETED", message, model_id=model_id)
 
 
 def evolve(state: LoggedModelState, event: RecordedEvent) -> LoggedModelState:
-    """The logged model after an event."""
-    after = _EVOLVE[type(event.data)](state, event.data)
-    budget = _shown(state.budget, event.data)
+    """Return the logged model after an event."""
+    payload = logged_model_event(event.data)
+    after = _evolve(state, payload)
+    budget = _budget_after(state.budget, payload)
     return after if budget is state.budget else replace(after, budget=budget)
 
 
-def _created(_: LoggedModelState, payload: v1.LoggedModelCreated) -> LoggedModelState:
+def _evolve(state: LoggedModelState, payload: LoggedModelEvent) -> LoggedModelState:  # noqa: PLR0911 - a case each
+    match payload:
+        case v1.LoggedModelCreated():
+            return _created(payload)
+        case v1.LoggedModelParamsLogged():
+            return replace(state, params=added(state.params, payload.params))
+        case v1.LoggedModelTagsChanged():
+            return replace(state, tags=changed(state.tags, payload.changes))
+        case v1.LoggedModelArtifactLogged():
+            return replace(state, digest=payload.digest)
+        case v1.LoggedModelFinalized():
+            return replace(state, status=payload.status)
+        case v1.LoggedModelDeleted():
+            return replace(state, deleted=True)
+        case v1.LoggedModelRestored():
+            return replace(state, deleted=False)
+        case _:
+            assert_never(payload)
+
+
+def _created(payload: v1.LoggedModelCreated) -> LoggedModelState:
     params, tags = added(HashTrieMap(), payload.params), added(HashTrieMap(), payload.tags)
     return LoggedModelState(v1.LOGGED_MODEL_STATUS_PENDING, params=params, tags=tags)
 
 
-def _shown(budget: SizeBudget, event: Message) -> SizeBudget:
-    """What is shown of a logged model after an event."""
+def _budget_after(budget: SizeBudget, event: LoggedModelEvent) -> SizeBudget:
+    """Return the size of what a logged model shows after an event."""
     match event:
         case v1.LoggedModelCreated():
             return budget.put_labels("param", event.params).put_labels("tag", event.tags)
@@ -217,15 +260,5 @@ def _shown(budget: SizeBudget, event: Message) -> SizeBudget:
         case _:
             return budget
 
-
-_EVOLVE: Mapping[type[Message], Callable[[LoggedModelState, Any], LoggedModelState]] = {
-    v1.LoggedModelCreated: _created,
-    v1.LoggedModelParamsLogged: lambda state, payload: replace(state, params=added(state.params, payload.params)),
-    v1.LoggedModelTagsChanged: lambda state, payload: replace(state, tags=changed(state.tags, payload.changes)),
-    v1.LoggedModelArtifactLogged: lambda state, payload: replace(state, digest=payload.digest),
-    v1.LoggedModelFinalized: lambda state, payload: replace(state, status=payload.status),
-    v1.LoggedModelDeleted: lambda state, _: replace(state, deleted=True),
-    v1.LoggedModelRestored: lambda state, _: replace(state, deleted=False),
-}
 
 LOGGED_MODELS: Decider[LoggedModelState] = Decider(LoggedModelState(), decide, evolve)

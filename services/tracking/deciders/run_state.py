@@ -1,10 +1,9 @@
-"""What deciding about a run takes: its state, folded from its events."""
+"""The state of a run that its rules depend on, folded from its events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import assert_never
 
 from google.protobuf.message import Message
 from rpds import HashTrieMap
@@ -14,20 +13,21 @@ from rollforward import v1
 from services.tracking import metrics_stream, run_stream
 from services.tracking.deciders.labels import Labels, added
 from services.tracking.deciders.size_limits import SizeBudget
+from services.tracking.events import RunEvent, run_event
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What deciding about a run takes.
+    """The state of a run that its rules depend on.
 
     Attributes:
-        status: Where it stands; UNSPECIFIED before it was started.
-        name, description: What it is called, and what is said of it.
-        heartbeat: Whether its job stays in touch.
+        status: Its status; UNSPECIFIED before it was started.
+        name, description: Its name and its description.
+        heartbeat: Whether its job sends heartbeats.
         deleted: Whether it was deleted itself; its experiment does not count.
         params: Its parameters.
         artifacts: Its artifacts' digests, by path.
-        room: What is shown of it.
+        budget: The size of what is shown of it.
     """
 
     status: v1.RunStatus.ValueType = v1.RUN_STATUS_UNSPECIFIED
@@ -41,49 +41,62 @@ class RunState:
 
     @property
     def watched_over(self) -> bool:
-        """Whether silence means that its job died."""
+        """Whether a missing heartbeat marks the run as lost."""
         return self.heartbeat and self.status == v1.RUN_STATUS_RUNNING and not self.deleted
 
 
 def evolve(state: RunState, event: RecordedEvent) -> RunState:
-    """The run after an event."""
-    after = _EVOLVE[type(event.data)](state, event.data)
-    budget = shown(state.budget, event.data)
+    """Return the run after an event."""
+    payload = run_event(event.data)
+    after = _evolve(state, payload)
+    budget = budget_after(state.budget, payload)
     return after if budget is state.budget else replace(after, budget=budget)
 
 
-def _started(_: RunState, payload: v1.RunStarted) -> RunState:
-    status = v1.RUN_STATUS_SCHEDULED if payload.scheduled else v1.RUN_STATUS_RUNNING
-    return RunState(status, payload.name, payload.description, payload.heartbeat)
+def _evolve(state: RunState, payload: RunEvent) -> RunState:  # noqa: C901, PLR0911, PLR0912 - a case for each event
+    match payload:
+        case v1.MetricsLogged() | v1.RunInputsLogged() | v1.RunOutputsLogged():
+            return state
+        case v1.RunLogged():
+            return replace(state, params=added(state.params, payload.params)) if payload.params else state
+        case v1.RunStarted():
+            status = v1.RUN_STATUS_SCHEDULED if payload.scheduled else v1.RUN_STATUS_RUNNING
+            return RunState(status, payload.name, payload.description, payload.heartbeat)
+        case v1.RunFinished():
+            return replace(state, status=payload.status)
+        case v1.ArtifactLogged():
+            return replace(state, artifacts=state.artifacts.insert(payload.path, payload.digest))
+        case v1.RunRenamed():
+            return replace(state, name=payload.to_name)
+        case v1.RunDescribed():
+            return replace(state, description=payload.description)
+        case v1.RunResumed():
+            return replace(state, status=v1.RUN_STATUS_RUNNING)
+        case v1.RunLost():
+            return replace(state, status=v1.RUN_STATUS_LOST)
+        case v1.RunDeleted():
+            return replace(state, deleted=True)
+        case v1.RunRestored():
+            return replace(state, deleted=False)
+        case _:
+            assert_never(payload)
 
 
-def _logged(state: RunState, payload: v1.RunLogged) -> RunState:
-    return replace(state, params=added(state.params, payload.params)) if payload.params else state
-
-
-_EVOLVE: Mapping[type[Message], Callable[[RunState, Any], RunState]] = {
-    v1.RunStarted: _started,
-    v1.RunRenamed: lambda state, payload: replace(state, name=payload.to_name),
-    v1.RunDescribed: lambda state, payload: replace(state, description=payload.description),
-    v1.RunLogged: _logged,
-    v1.RunInputsLogged: lambda state, _: state,
-    v1.RunOutputsLogged: lambda state, _: state,
-    v1.MetricsLogged: lambda state, _: state,
-    v1.ArtifactLogged: lambda state, payload: replace(
-        state, artifacts=state.artifacts.insert(payload.path, payload.digest)
-    ),
-    v1.RunFinished: lambda state, payload: replace(state, status=payload.status),
-    v1.RunResumed: lambda state, _: replace(state, status=v1.RUN_STATUS_RUNNING),
-    v1.RunLost: lambda state, _: replace(state, status=v1.RUN_STATUS_LOST),
-    v1.RunDeleted: lambda state, _: replace(state, deleted=True),
-    v1.RunRestored: lambda state, _: replace(state, deleted=False),
-}
-
-
-def shown(budget: SizeBudget, event: Message) -> SizeBudget:
-    """What is shown of a run after an event, but its metrics, its name and its description."""
-    show = _SHOWN.get(type(event))
-    return show(budget, event) if show else budget
+def budget_after(budget: SizeBudget, event: RunEvent) -> SizeBudget:
+    """Return the size of what a run shows after an event, without its metrics, its name and its description."""
+    match event:
+        case v1.RunStarted():
+            return budget.put([(("source",), event.source.ByteSize())]).put_labels("tag", event.tags)
+        case v1.RunLogged():
+            return _show_labels(budget, event)
+        case v1.ArtifactLogged():
+            return _show_artifact(budget, event)
+        case v1.RunInputsLogged():
+            return _show_inputs(budget, event)
+        case v1.RunOutputsLogged():
+            return _show_outputs(budget, event)
+        case _:
+            return budget
 
 
 def _show_labels(budget: SizeBudget, payload: v1.RunLogged) -> SizeBudget:
@@ -107,19 +120,9 @@ def _show_outputs(budget: SizeBudget, payload: v1.RunOutputsLogged) -> SizeBudge
     return budget.put((("output", one.model_id), one.ByteSize()) for one in payload.outputs)
 
 
-_SHOWN: Mapping[type[Message], Callable[[SizeBudget, Any], SizeBudget]] = {
-    v1.RunStarted: lambda budget, payload: budget.put([(("source",), payload.source.ByteSize())]).put_labels(
-        "tag", payload.tags
-    ),
-    v1.RunLogged: _show_labels,
-    v1.ArtifactLogged: _show_artifact,
-    v1.RunInputsLogged: _show_inputs,
-    v1.RunOutputsLogged: _show_outputs,
-}
-
-
 def stream_of(event: Message) -> str:
-    """The stream that an event of a run belongs to."""
-    if isinstance(event, v1.MetricsLogged):
-        return metrics_stream(event.run_id)
-    return run_stream(event.run_id)  # type: ignore[attr-defined]
+    """Return the stream that an event of a run belongs to."""
+    payload = run_event(event)
+    if isinstance(payload, v1.MetricsLogged):
+        return metrics_stream(payload.run_id)
+    return run_stream(payload.run_id)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import assert_never
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventstore import Decider, Kind, Rejected
 from rollforward import v1
@@ -17,8 +15,10 @@ from services.series.columns import columns
 from services.timestamps import nanoseconds
 from services.tracking.deciders.labels import check_params, check_removed, check_tags, new_params
 from services.tracking.deciders.lineage import check_dataset_named, check_inputs, check_outputs, check_source
-from services.tracking.deciders.run_state import RunState, evolve, shown, stream_of
+from services.tracking.deciders.run_commands import LogArtifact, Lose, RunCommand, Start
+from services.tracking.deciders.run_state import RunState, budget_after, evolve, stream_of
 from services.tracking.deciders.size_limits import LARGEST_RUN
+from services.tracking.events import RunEvent
 from services.validation import (
     LONGEST_DESCRIPTION,
     check_digest,
@@ -33,52 +33,53 @@ LONGEST_NAME = 500
 ENDINGS = (v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_STATUS_KILLED)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A request to start a run, and why it cannot be done in any case."""
-
-    request: v1.StartRunRequest
-    rejection: Rejected | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogArtifact:
-    """A request to log an artifact, with what its manifest says, or why it cannot be done in any case.
-
-    Attributes:
-        request: What is asked for.
-        size_bytes: All bytes of the artifact's files together.
-        file_count: How many files it has.
-        why_not: The refusal of an artifact that is not stored.
-    """
-
-    request: v1.LogArtifactRequest
-    size_bytes: int = 0
-    file_count: int = 0
-    rejection: Rejected | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lose:
-    """A run's job was silent for too long; it was last heard at a time, if that is known."""
-
-    run_id: str
-    last_heard: Timestamp | None = None
-
-
 def decide(command: object, state: RunState) -> Sequence[Message]:
-    """What a command makes happen."""
-    rule = _RULES.get(type(command))
-    if rule is None:
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        TypeError: It is not a command of a run.
+    """
+    if not isinstance(command, RunCommand):
         raise TypeError(f"not a command of a run: {type(command).__name__}")
-    events = rule(command, state)
-    after = reduce(shown, events, state.budget)
+    events = _decide(command, state)
+    after = reduce(budget_after, events, state.budget)
     if after is not state.budget:
-        after.check_growth(state.budget, LARGEST_RUN, "RUN_FULL", run_id=events[0].run_id)  # type: ignore[attr-defined]
+        after.check_growth(state.budget, LARGEST_RUN, "RUN_FULL", run_id=events[0].run_id)
     return events
 
 
-def _start(command: Start, state: RunState) -> Sequence[Message]:
+def _decide(command: RunCommand, state: RunState) -> Sequence[RunEvent]:  # noqa: C901, PLR0911, PLR0912 - a case each
+    match command:
+        case v1.LogBatchRequest():
+            return _log(command, state)
+        case Start():
+            return _start(command, state)
+        case v1.LogLineageRequest():
+            return _log_lineage(command, state)
+        case LogArtifact():
+            return _log_artifact(command, state)
+        case v1.FinishRunRequest():
+            return _finish(command, state)
+        case v1.ResumeRunRequest():
+            return _resume(command, state)
+        case v1.AttendRunRequest():
+            return _attend(command, state)
+        case Lose():
+            return _lose(command, state)
+        case v1.RenameRunRequest():
+            return _rename(command, state)
+        case v1.DescribeRunRequest():
+            return _describe(command, state)
+        case v1.DeleteRunRequest():
+            return _delete(command, state)
+        case v1.RestoreRunRequest():
+            return _restore(command, state)
+        case _:
+            assert_never(command)
+
+
+def _start(command: Start, state: RunState) -> Sequence[RunEvent]:
     request = command.request
     check_id(request.run_id, "INVALID_RUN_ID")
     _check_name(request.name)
@@ -107,7 +108,7 @@ def _start(command: Start, state: RunState) -> Sequence[Message]:
     return [started]
 
 
-def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
+def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     check_params(command.params)
     check_tags(command.tags)
@@ -118,7 +119,7 @@ def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[Message]:
         _check_not_deleted(command.run_id, state)
     new = new_params(command.params, state.params, run_id=command.run_id)
     removed = sorted(key for key in set(command.removed_tags) if ("tag", key) in state.budget.parts)
-    events: list[Message] = []
+    events: list[RunEvent] = []
     if new or command.tags or removed:
         events.append(v1.RunLogged(run_id=command.run_id, params=new, tags=command.tags, removed_tags=removed))
     if command.series:
@@ -136,16 +137,16 @@ def _check_series(series: v1.Series) -> None:
         check_dataset_named(series.dataset_name, series.dataset_digest)
 
 
-def _resumed(run_id: str, state: RunState) -> list[Message]:
+def _resumed(run_id: str, state: RunState) -> list[RunEvent]:
     return [v1.RunResumed(run_id=run_id)] if state.status == v1.RUN_STATUS_LOST else []
 
 
-def _log_lineage(command: v1.LogLineageRequest, state: RunState) -> Sequence[Message]:
+def _log_lineage(command: v1.LogLineageRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     check_inputs(command.inputs)
     check_outputs(command.outputs)
     _check_not_deleted(command.run_id, state)
-    events: list[Message] = []
+    events: list[RunEvent] = []
     if command.inputs:
         events.append(v1.RunInputsLogged(run_id=command.run_id, inputs=command.inputs))
     if command.outputs:
@@ -153,7 +154,7 @@ def _log_lineage(command: v1.LogLineageRequest, state: RunState) -> Sequence[Mes
     return events
 
 
-def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
+def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[RunEvent]:
     request = command.request
     _check_started(request.run_id, state)
     check_digest(request.digest)
@@ -174,11 +175,11 @@ def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[Message]:
     return [logged]
 
 
-def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[Message]:
+def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     if command.status not in ENDINGS:
-        words = "a run ends as FINISHED, FAILED or KILLED"
-        raise Rejected(Kind.INVALID, "INVALID_STATUS", words, status=str(command.status))
+        message = "a run ends as FINISHED, FAILED or KILLED"
+        raise Rejected(Kind.INVALID, "INVALID_STATUS", message, status=str(command.status))
     nanoseconds(command.end_time)
     if command.status == state.status:
         return []
@@ -186,23 +187,23 @@ def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[Message]:
     return [v1.RunFinished(run_id=command.run_id, status=command.status, end_time=end_time)]
 
 
-def _resume(command: v1.ResumeRunRequest, state: RunState) -> Sequence[Message]:
+def _resume(command: v1.ResumeRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     _check_not_deleted(command.run_id, state)
     return [] if state.status == v1.RUN_STATUS_RUNNING else [v1.RunResumed(run_id=command.run_id)]
 
 
-def _attend(command: v1.AttendRunRequest, state: RunState) -> Sequence[Message]:
+def _attend(command: v1.AttendRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     _check_not_deleted(command.run_id, state)
     return _resumed(command.run_id, state)
 
 
-def _lose(command: Lose, state: RunState) -> Sequence[Message]:
+def _lose(command: Lose, state: RunState) -> Sequence[RunEvent]:
     return [v1.RunLost(run_id=command.run_id, last_heard=command.last_heard)] if state.watched_over else []
 
 
-def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[Message]:
+def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     _check_name(command.new_name)
     _check_not_deleted(command.run_id, state)
@@ -211,7 +212,7 @@ def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[Message]:
     return [v1.RunRenamed(run_id=command.run_id, from_name=state.name, to_name=command.new_name)]
 
 
-def _describe(command: v1.DescribeRunRequest, state: RunState) -> Sequence[Message]:
+def _describe(command: v1.DescribeRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     _check_description(command.description)
     _check_not_deleted(command.run_id, state)
@@ -220,23 +221,23 @@ def _describe(command: v1.DescribeRunRequest, state: RunState) -> Sequence[Messa
     return [v1.RunDescribed(run_id=command.run_id, description=command.description)]
 
 
-def _delete(command: v1.DeleteRunRequest, state: RunState) -> Sequence[Message]:
+def _delete(command: v1.DeleteRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     return [] if state.deleted else [v1.RunDeleted(run_id=command.run_id)]
 
 
-def _restore(command: v1.RestoreRunRequest, state: RunState) -> Sequence[Message]:
+def _restore(command: v1.RestoreRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     return [v1.RunRestored(run_id=command.run_id)] if state.deleted else []
 
 
 def run_not_found(run_id: str) -> Rejected:
-    """The refusal of an id that no run has."""
+    """Return the rejection of an id that no run has."""
     return Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:100]!r}", run_id=run_id[:100])
 
 
 def _check_started(run_id: str, state: RunState) -> None:
-    """Raises `Rejected` RUN_NOT_FOUND unless there is such a run."""
+    """Raise `Rejected` RUN_NOT_FOUND unless the run was started."""
     if state.status == v1.RUN_STATUS_UNSPECIFIED:
         raise run_not_found(run_id)
 
@@ -252,22 +253,6 @@ def _check_name(name: str) -> None:
 
 def _check_description(description: str) -> None:
     check_prose(description, "a description", LONGEST_DESCRIPTION, "INVALID_DESCRIPTION")
-
-
-_RULES: Mapping[type, Callable[[Any, RunState], Sequence[Message]]] = {
-    Start: _start,
-    v1.LogBatchRequest: _log,
-    v1.LogLineageRequest: _log_lineage,
-    LogArtifact: _log_artifact,
-    v1.FinishRunRequest: _finish,
-    v1.ResumeRunRequest: _resume,
-    v1.AttendRunRequest: _attend,
-    Lose: _lose,
-    v1.RenameRunRequest: _rename,
-    v1.DescribeRunRequest: _describe,
-    v1.DeleteRunRequest: _delete,
-    v1.RestoreRunRequest: _restore,
-}
 
 
 RUNS: Decider[RunState] = Decider(RunState(), decide, evolve, stream_of)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import assert_never
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from google.protobuf.message import Message
 
 from eventstore import RecordedEvent
 from rollforward import v1
 from services.timestamps import nanoseconds
+from services.tracking.events import ExperimentChange, LoggedModelChange, RunChange, TrackingEvent, tracking_event
 from services.tracking.projection.batch import Batch, Memory
 from services.tracking.projection.tables import (
     HEAD_CHARACTERS,
@@ -30,9 +30,6 @@ from services.tracking.projection.tables import (
     tags,
 )
 
-Payload = Any
-"""An event of the type that its writer is for."""
-
 
 class TrackingProjection:
     """Computes the rows of tracking."""
@@ -46,11 +43,15 @@ class TrackingProjection:
         self._finding = threading.Lock()
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events mean."""
+        """Write what events mean."""
         memory = self._memory(connection, events[0].position)
         batch = Batch(connection, memory, events)
         for event in events:
-            _WRITERS[type(event.data)](batch, event, event.data)
+            # Most events are points: they need no search for their type.
+            if isinstance(event.data, v1.MetricsLogged):
+                batch.add_points(event.position, event.data)
+            else:
+                _apply(batch, event, tracking_event(event.data))
         batch.write()
         memory.position = events[-1].position
 
@@ -68,6 +69,110 @@ class TrackingProjection:
         return memory
 
 
+def _apply(batch: Batch, event: RecordedEvent, payload: TrackingEvent) -> None:
+    """Write what an event means. Changes of runs come first: after points they are the most frequent."""
+    if isinstance(payload, RunChange):
+        if number := batch.run(payload.run_id):
+            _change_run(batch, event, number, payload)
+    elif isinstance(payload, LoggedModelChange):
+        if number := batch.model(payload.model_id):
+            changed = _change_model(batch, number, payload)
+            batch.pending.change(models, (number,), {"updated_at": event.time, **changed})
+    elif isinstance(payload, ExperimentChange):
+        number = int(payload.experiment_id)
+        changed = _change_experiment(batch, number, payload)
+        batch.pending.change(experiments, (number,), {"updated_at": event.time, **changed})
+    else:
+        _create(batch, event, payload)
+
+
+def _create(
+    batch: Batch,
+    event: RecordedEvent,
+    payload: v1.MetricsLogged | v1.RunStarted | v1.ExperimentCreated | v1.LoggedModelCreated | v1.LogEpochBegan,
+) -> None:
+    match payload:
+        case v1.MetricsLogged():
+            batch.add_points(event.position, payload)
+        case v1.RunStarted():
+            _start(batch, event, payload)
+        case v1.ExperimentCreated():
+            _create_experiment(batch, event, payload)
+        case v1.LoggedModelCreated():
+            _create_model(batch, event, payload)
+        case v1.LogEpochBegan():
+            pass
+        case _:
+            assert_never(payload)
+
+
+def _change_run(batch: Batch, event: RecordedEvent, number: int, payload: RunChange) -> None:  # noqa: C901, PLR0912
+    match payload:
+        case v1.RunLogged():
+            _log(batch, number, payload)
+        case v1.RunFinished():
+            batch.pending.change(runs, (number,), _finished(event, payload))
+        case v1.ArtifactLogged():
+            _log_artifact(batch, number, payload)
+        case v1.RunInputsLogged():
+            _log_inputs(batch, number, payload)
+        case v1.RunOutputsLogged():
+            _log_outputs(batch, number, payload)
+        case v1.RunRenamed():
+            batch.pending.change(runs, (number,), {"name": payload.to_name})
+        case v1.RunDescribed():
+            batch.pending.change(runs, (number,), {"description": payload.description})
+        case v1.RunResumed():
+            row = {"status": v1.RUN_STATUS_RUNNING, "end_time": None, "last_heard": None}
+            batch.pending.change(runs, (number,), row)
+        case v1.RunLost():
+            lost = {"status": v1.RUN_STATUS_LOST, "last_heard": nanoseconds(payload.last_heard)}
+            batch.pending.change(runs, (number,), lost)
+        case v1.RunDeleted():
+            batch.pending.change(runs, (number,), {"deleted": True})
+        case v1.RunRestored():
+            batch.pending.change(runs, (number,), {"deleted": False})
+        case _:
+            assert_never(payload)
+
+
+def _change_model(batch: Batch, number: int, payload: LoggedModelChange) -> Mapping[str, object]:
+    """Write what an event means for a logged model, and return the columns that it changes."""
+    match payload:
+        case v1.LoggedModelParamsLogged():
+            _label(batch, model_params, number, payload.params)
+            return {}
+        case v1.LoggedModelTagsChanged():
+            _change_labels(batch, model_tags, number, payload.changes)
+            return {}
+        case v1.LoggedModelArtifactLogged():
+            return {"digest": payload.digest, "size_bytes": payload.size_bytes, "file_count": payload.file_count}
+        case v1.LoggedModelFinalized():
+            return {"status": payload.status}
+        case v1.LoggedModelDeleted():
+            return {"deleted": True}
+        case v1.LoggedModelRestored():
+            return {"deleted": False}
+        case _:
+            assert_never(payload)
+
+
+def _change_experiment(batch: Batch, number: int, payload: ExperimentChange) -> Mapping[str, object]:
+    """Write what an event means for an experiment, and return the columns that it changes."""
+    match payload:
+        case v1.ExperimentRenamed():
+            return {"name": payload.to_name}
+        case v1.ExperimentTagsChanged():
+            _change_labels(batch, experiment_tags, number, payload.changes)
+            return {}
+        case v1.ExperimentDeleted():
+            return {"deleted": True}
+        case v1.ExperimentRestored():
+            return {"deleted": False}
+        case _:
+            assert_never(payload)
+
+
 def _create_experiment(batch: Batch, event: RecordedEvent, payload: v1.ExperimentCreated) -> None:
     number = int(payload.experiment_id)
     row = {
@@ -79,24 +184,6 @@ def _create_experiment(batch: Batch, event: RecordedEvent, payload: v1.Experimen
     }
     batch.pending.put(experiments, (number,), row)
     _label(batch, experiment_tags, number, payload.tags)
-
-
-def _of_experiment(values: Callable[[Payload], Mapping[str, object]]) -> Writer:
-    """Writes some columns of the event's experiment."""
-
-    def write(batch: Batch, event: RecordedEvent, payload: Payload) -> None:
-        changed = {"updated_at": event.time, **values(payload)}
-        batch.pending.change(experiments, (int(payload.experiment_id),), changed)
-
-    return write
-
-
-_touch_experiment = _of_experiment(lambda _: {})
-
-
-def _change_experiment_tags(batch: Batch, event: RecordedEvent, payload: v1.ExperimentTagsChanged) -> None:
-    _change_labels(batch, experiment_tags, int(payload.experiment_id), payload.changes)
-    _touch_experiment(batch, event, payload)
 
 
 def _start(batch: Batch, event: RecordedEvent, payload: v1.RunStarted) -> None:
@@ -121,54 +208,32 @@ def _start(batch: Batch, event: RecordedEvent, payload: v1.RunStarted) -> None:
     _label(batch, tags, event.position, payload.tags)
 
 
-def _of_run(values: Callable[[RecordedEvent, Payload], Mapping[str, object]]) -> Writer:
-    """Writes some columns of the event's run."""
-
-    def write(batch: Batch, event: RecordedEvent, payload: Payload) -> None:
-        if number := batch.run(payload.run_id):
-            batch.pending.change(runs, (number,), values(event, payload))
-
-    return write
-
-
 def _finished(event: RecordedEvent, payload: v1.RunFinished) -> Mapping[str, object]:
     end_time = nanoseconds(payload.end_time) if payload.HasField("end_time") else event.time
     return {"status": payload.status, "end_time": end_time, "last_heard": None}
 
 
-def _resumed(_event: RecordedEvent, _payload: v1.RunResumed) -> Mapping[str, object]:
-    return {"status": v1.RUN_STATUS_RUNNING, "end_time": None, "last_heard": None}
+def _log(batch: Batch, number: int, payload: v1.RunLogged) -> None:
+    _label(batch, params, number, payload.params)
+    for key in payload.removed_tags:
+        batch.pending.remove(tags, (number, key))
+    _label(batch, tags, number, payload.tags)
 
 
-def _lost(_event: RecordedEvent, payload: v1.RunLost) -> Mapping[str, object]:
-    return {"status": v1.RUN_STATUS_LOST, "last_heard": nanoseconds(payload.last_heard)}
+def _log_inputs(batch: Batch, number: int, payload: v1.RunInputsLogged) -> None:
+    for entry in payload.inputs:
+        row = {"context": entry.tags.get("context", ""), "input": entry.SerializeToString(deterministic=True)}
+        batch.pending.put(inputs, (number, entry.dataset.name, entry.dataset.digest), row)
 
 
-def _log(batch: Batch, _event: RecordedEvent, payload: v1.RunLogged) -> None:
-    if number := batch.run(payload.run_id):
-        _label(batch, params, number, payload.params)
-        for key in payload.removed_tags:
-            batch.pending.remove(tags, (number, key))
-        _label(batch, tags, number, payload.tags)
+def _log_outputs(batch: Batch, number: int, payload: v1.RunOutputsLogged) -> None:
+    for output in payload.outputs:
+        batch.pending.put(outputs, (number, output.model_id), {"step": output.step})
 
 
-def _log_inputs(batch: Batch, _event: RecordedEvent, payload: v1.RunInputsLogged) -> None:
-    if number := batch.run(payload.run_id):
-        for one in payload.inputs:
-            row = {"context": one.tags.get("context", ""), "input": one.SerializeToString(deterministic=True)}
-            batch.pending.put(inputs, (number, one.dataset.name, one.dataset.digest), row)
-
-
-def _log_outputs(batch: Batch, _event: RecordedEvent, payload: v1.RunOutputsLogged) -> None:
-    if number := batch.run(payload.run_id):
-        for one in payload.outputs:
-            batch.pending.put(outputs, (number, one.model_id), {"step": one.step})
-
-
-def _log_artifact(batch: Batch, _event: RecordedEvent, payload: v1.ArtifactLogged) -> None:
-    if number := batch.run(payload.run_id):
-        row = {"digest": payload.digest, "size_bytes": payload.size_bytes, "file_count": payload.file_count}
-        batch.pending.put(artifacts, (number, payload.path), row)
+def _log_artifact(batch: Batch, number: int, payload: v1.ArtifactLogged) -> None:
+    row = {"digest": payload.digest, "size_bytes": payload.size_bytes, "file_count": payload.file_count}
+    batch.pending.put(artifacts, (number, payload.path), row)
 
 
 def _create_model(batch: Batch, event: RecordedEvent, payload: v1.LoggedModelCreated) -> None:
@@ -193,35 +258,6 @@ def _create_model(batch: Batch, event: RecordedEvent, payload: v1.LoggedModelCre
     _label(batch, model_tags, event.position, payload.tags)
 
 
-def _of_model(values: Callable[[Payload], Mapping[str, object]]) -> Writer:
-    """Writes some columns of the event's logged model."""
-
-    def write(batch: Batch, event: RecordedEvent, payload: Payload) -> None:
-        if number := batch.model(payload.model_id):
-            batch.pending.change(models, (number,), {"updated_at": event.time, **values(payload)})
-
-    return write
-
-
-_touch_model = _of_model(lambda _: {})
-
-
-def _stored(payload: v1.LoggedModelArtifactLogged) -> Mapping[str, object]:
-    return {"digest": payload.digest, "size_bytes": payload.size_bytes, "file_count": payload.file_count}
-
-
-def _log_model_params(batch: Batch, event: RecordedEvent, payload: v1.LoggedModelParamsLogged) -> None:
-    if number := batch.model(payload.model_id):
-        _label(batch, model_params, number, payload.params)
-        _touch_model(batch, event, payload)
-
-
-def _change_model_tags(batch: Batch, event: RecordedEvent, payload: v1.LoggedModelTagsChanged) -> None:
-    if number := batch.model(payload.model_id):
-        _change_labels(batch, model_tags, number, payload.changes)
-        _touch_model(batch, event, payload)
-
-
 def _label(batch: Batch, table: sa.Table, owner: int, labels: Mapping[str, str]) -> None:
     for key, value in labels.items():
         batch.pending.put(table, (owner, key), {"value": value, "head": value[:HEAD_CHARACTERS]})
@@ -232,35 +268,3 @@ def _change_labels(batch: Batch, table: sa.Table, owner: int, changes: Iterable[
         batch.pending.remove(table, (owner, change.key))
         if change.HasField("to_value"):
             _label(batch, table, owner, {change.key: change.to_value})
-
-
-Writer = Callable[[Batch, RecordedEvent, Payload], None]
-
-_WRITERS: Mapping[type[Message], Writer] = {
-    v1.ExperimentCreated: _create_experiment,
-    v1.ExperimentRenamed: _of_experiment(lambda payload: {"name": payload.to_name}),
-    v1.ExperimentTagsChanged: _change_experiment_tags,
-    v1.ExperimentDeleted: _of_experiment(lambda _: {"deleted": True}),
-    v1.ExperimentRestored: _of_experiment(lambda _: {"deleted": False}),
-    v1.RunStarted: _start,
-    v1.RunRenamed: _of_run(lambda _, payload: {"name": payload.to_name}),
-    v1.RunDescribed: _of_run(lambda _, payload: {"description": payload.description}),
-    v1.RunLogged: _log,
-    v1.RunInputsLogged: _log_inputs,
-    v1.RunOutputsLogged: _log_outputs,
-    v1.MetricsLogged: lambda batch, event, payload: batch.add_points(event.position, payload),
-    v1.ArtifactLogged: _log_artifact,
-    v1.RunFinished: _of_run(_finished),
-    v1.RunResumed: _of_run(_resumed),
-    v1.RunLost: _of_run(_lost),
-    v1.RunDeleted: _of_run(lambda *_: {"deleted": True}),
-    v1.RunRestored: _of_run(lambda *_: {"deleted": False}),
-    v1.LoggedModelCreated: _create_model,
-    v1.LoggedModelParamsLogged: _log_model_params,
-    v1.LoggedModelTagsChanged: _change_model_tags,
-    v1.LoggedModelArtifactLogged: _of_model(_stored),
-    v1.LoggedModelFinalized: _of_model(lambda payload: {"status": payload.status}),
-    v1.LoggedModelDeleted: _of_model(lambda _: {"deleted": True}),
-    v1.LoggedModelRestored: _of_model(lambda _: {"deleted": False}),
-    v1.LogEpochBegan: lambda *_: None,
-}

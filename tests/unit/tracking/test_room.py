@@ -16,9 +16,11 @@ from eventstore.testing import given
 from rollforward import v1
 from services.tracking.deciders.experiments import EXPERIMENTS
 from services.tracking.deciders.logged_models import LOGGED_MODELS
-from services.tracking.deciders.run_state import shown
-from services.tracking.deciders.runs import RUNS, LogArtifact
+from services.tracking.deciders.run_commands import LogArtifact
+from services.tracking.deciders.run_state import budget_after
+from services.tracking.deciders.runs import RUNS
 from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, LARGEST_RUN, SizeBudget
+from services.tracking.events import run_event
 
 RUN, MODEL = "0" * 31 + "a", "m-" + "0" * 31 + "a"
 DIGEST = f"sha256:{'1' * 64}"
@@ -81,7 +83,7 @@ def view(past: Sequence[Message]) -> v1.Run:
 @for_all(starts, st.lists(payloads, max_size=8))
 def test_never_less_than_an_answer_takes_is_counted(start: v1.RunStarted, later: list[Message]) -> None:
     past = [start, *later]
-    budget, run = reduce(shown, past, SizeBudget()), view(past)
+    budget, run = reduce(budget_after, map(run_event, past), SizeBudget()), view(past)
     assert budget.taken >= run.ByteSize()
     assert budget.taken == sum(budget.parts.values())
     assert {key for kind, key in (part for part in budget.parts if part[0] == "tag")} == set(run.tags)

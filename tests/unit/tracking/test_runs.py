@@ -17,8 +17,9 @@ from eventstore.testing import Given, given
 from rollforward import v1
 from services.series.columns import Points, pack
 from services.tracking import metrics_stream, run_stream
+from services.tracking.deciders.run_commands import LogArtifact, Lose, Start
 from services.tracking.deciders.run_state import RunState
-from services.tracking.deciders.runs import RUNS, LogArtifact, Lose, Start, decide
+from services.tracking.deciders.runs import RUNS, decide
 
 RUN, OTHER = "0" * 31 + "a", "0" * 31 + "b"
 MODEL = f"m-{RUN}"
