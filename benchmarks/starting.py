@@ -60,9 +60,9 @@ def _measure(data: Path, options: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "services", "up", "--data", str(data), "--grpc", address]
     with _started(command) as (seconds, memory):
         print(f"from the log alone: {seconds:.1f} s, {memory:.0f} MB", flush=True)
-        with rf.Connection(address, timeout=600) as connection:
-            for projection in rf.status(connection=connection).projections:
-                list(rf.snapshot(projection.name, connection=connection))
+        with rf.Client(address, timeout=600) as connection:
+            for projection in connection.system.status().projections:
+                list(connection.system.snapshot(projection.name))
     for what, forget in (("with its rows", False), ("from snapshots", True)):
         times = []
         for _ in range(options.rounds):

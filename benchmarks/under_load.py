@@ -231,9 +231,9 @@ async def _register(address: str, digest: str, callers: int, calls: int) -> tupl
 
 
 def _upload(address: str) -> str:
-    with tempfile.TemporaryDirectory() as folder, rf.Connection(address) as connection:
+    with tempfile.TemporaryDirectory() as folder, rf.Client(address) as client:
         (Path(folder) / "weights").write_bytes(b"weights")
-        return rf.upload(folder, connection=connection)[0]
+        return client.artifacts.upload(folder)[0]
 
 
 @contextmanager

@@ -54,8 +54,8 @@ def _move_evenly(client: Client) -> None:
 def _watched_up_to(endpoint: Endpoint) -> int:
     """Where a watcher of ours is when it goes away, having heard of one move."""
     name = f"{_MODEL}@{ALIAS}"
-    with rf.Connection(endpoint.address) as connection, rf.watch(name, connection=connection) as watch:
-        rf.move_alias(name, MOVES + 1, connection=connection)
+    with rf.Client(endpoint.address) as connection, connection.aliases.watch(name) as watch:
+        connection.aliases.move(name, MOVES + 1)
         next(watch)
         return watch.position
 
@@ -64,8 +64,8 @@ def _resumed(system: str, endpoint: Endpoint, position: int) -> Iterator[Figure]
     """What a watcher hears that comes back."""
     begun = time.perf_counter()
     with (
-        rf.Connection(endpoint.address) as connection,
-        rf.watch(f"{_MODEL}@{ALIAS}", from_revision=position, connection=connection) as watch,
+        rf.Client(endpoint.address) as connection,
+        connection.aliases.watch(f"{_MODEL}@{ALIAS}", from_revision=position) as watch,
     ):
         heard = [next(watch).to_version for _ in range(MOVES)]
     yield from verdict("outage", "watch, resumed", system, MOVES, heard)

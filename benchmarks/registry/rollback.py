@@ -32,15 +32,15 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 
 def _by_one_call(endpoint: Endpoint, rounds: int) -> tuple[float, ...]:
     """There and back again, so often; every call changes every alias."""
-    with rf.Connection(endpoint.address, timeout=60.0) as connection:
+    with rf.Client(endpoint.address, timeout=60.0) as connection:
         past = [
-            rf.move_aliases({f"{model}@{alias}": version for model, alias in _TARGETS}, connection=connection).revision
+            connection.aliases.move_many({f"{model}@{alias}": version for model, alias in _TARGETS}).revision
             for version in (1, 2)
         ]
         times = []
         for number in range(rounds):
             begun = time.perf_counter()
-            answer = rf.rollback("bulk-*@stage-*", past[number % 2], connection=connection)
+            answer = connection.aliases.rollback("bulk-*@stage-*", past[number % 2])
             times.append((time.perf_counter() - begun) * 1e3)
             if len(answer.changes) != len(_TARGETS):
                 raise RuntimeError(f"{len(answer.changes)} aliases were rolled back")

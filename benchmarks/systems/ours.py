@@ -39,46 +39,46 @@ class SdkClient:
     """A client by way of the SDK."""
 
     def __init__(self, endpoint: Endpoint, actor: str) -> None:
-        self._connection = rf.Connection(endpoint.address, actor=actor)
+        self._connection = rf.Client(endpoint.address, actor=actor)
         self._run = ""
 
     def prepare(self, model: str, versions: int) -> None:
         """Register versions of one small file."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "weights").write_bytes(os.urandom(8))
-            digest = rf.upload(folder, connection=self._connection)[0]
+            digest = self._connection.artifacts.upload(folder)[0]
         for _ in range(versions):
-            rf.register_model(model, digest=digest, connection=self._connection)
+            self._connection.versions.register(model, digest=digest)
 
     def move(self, model: str, alias: str, version: int) -> None:
         """Move an alias. Raises CallFailed."""
         try:
-            rf.move_alias(f"{model}@{alias}", version, connection=self._connection)
+            self._connection.aliases.move(f"{model}@{alias}", version)
         except rf.RollforwardError as error:
             raise CallFailed(str(error)) from error
 
     def resolve(self, model: str, alias: str) -> None:
         """Ask which version an alias names. Raises CallFailed."""
         try:
-            rf.resolve(f"{model}@{alias}", connection=self._connection)
+            self._connection.aliases.resolve(f"{model}@{alias}")
         except rf.RollforwardError as error:
             raise CallFailed(str(error)) from error
 
     def resolve_at(self, model: str, alias: str, position: int) -> None:
         """Ask which version an alias named at a position."""
-        rf.resolve(f"{model}@{alias}", at=position, connection=self._connection)
+        self._connection.aliases.resolve(f"{model}@{alias}", at=position)
 
     def log(self, points: int) -> None:
         """Log so many points of one metric."""
         if not self._run:
             self._run = self._started_run()
         batch = v1.LogBatchRequest(run_id=self._run, series=[packed(points)], request_id=rf.new_request_id())
-        self._connection.call(self._connection.tracking.LogBatch, batch)
+        self._connection.connection.call(self._connection.connection.tracking.LogBatch, batch)
 
     def job(self, params: int, metrics: int) -> None:
         """A training job. Raises CallFailed when something of it was not delivered."""
         try:
-            with rf.start_run("bench", connection=self._connection) as run:
+            with self._connection.runs.start("bench") as run:
                 for number in range(params):
                     run.log_param(f"param_{number}", number)
                 for step in range(metrics):
@@ -94,16 +94,16 @@ class SdkClient:
             filter=f"metrics.{metric} > {above}",
             order_by=f"metrics.{metric} DESC",
         )
-        return len(self._connection.call(self._connection.tracking.ListRuns, request).runs)
+        return len(self._connection.connection.call(self._connection.connection.tracking.ListRuns, request).runs)
 
     def history(self, run_id: str, metric: str) -> int:
         """All points of a metric."""
-        return len(rf.metric_history(run_id, metric, connection=self._connection).steps)
+        return len(self._connection.metrics.history(run_id, metric).steps)
 
     def chart(self, run_id: str, metric: str, intervals: int) -> None:
         """A metric in intervals."""
         request = v1.GetMetricIntervalsRequest(run_ids=[run_id], keys=[metric], intervals=intervals)
-        for _ in self._connection.stream(self._connection.tracking.GetMetricIntervals, request):
+        for _ in self._connection.connection.stream(self._connection.connection.tracking.GetMetricIntervals, request):
             pass
 
     def lay_runs(self, numbers: range, labels: Labels) -> None:
@@ -113,17 +113,17 @@ class SdkClient:
             metrics, params, tags = labels(number)
             run_id = rf.new_request_id()
             start = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name=f"run {number}", tags=tags)
-            self._connection.call(self._connection.tracking.StartRun, start)
+            self._connection.connection.call(self._connection.connection.tracking.StartRun, start)
             series = [
                 v1.Series(key=key, steps=bytes(8), timestamps=bytes(8), values=struct.pack("<d", value))
                 for key, value in metrics.items()
             ]
             batch = v1.LogBatchRequest(run_id=run_id, params=params, series=series, request_id=rf.new_request_id())
-            self._connection.call(self._connection.tracking.LogBatch, batch)
+            self._connection.connection.call(self._connection.connection.tracking.LogBatch, batch)
 
     def lay_points(self, metric: str, points: int) -> str:
         """A run with so many points; returns its id."""
-        with rf.start_run("bench", connection=self._connection) as run:
+        with self._connection.runs.start("bench") as run:
             for step in range(points):
                 run.log_metric(metric, step / points, step)
         return run.run_id
@@ -134,10 +134,10 @@ class SdkClient:
 
     def _experiment(self) -> str:
         try:
-            return rf.create_experiment("many", connection=self._connection)
+            return self._connection.experiments.create("many")
         except rf.AlreadyExists:
-            return rf.get_experiment("many", connection=self._connection).experiment_id
+            return self._connection.experiments.get("many").experiment_id
 
     def _started_run(self) -> str:
-        with rf.start_run("bench", connection=self._connection) as run:
+        with self._connection.runs.start("bench") as run:
             return run.run_id

@@ -53,18 +53,18 @@ class Line:
 def measure(up_to: int, database: str = "") -> Iterator[Line]:
     """A line for each power of ten from ten thousand on."""
     with tempfile.TemporaryDirectory() as folder, ours.running(Path(folder), database) as endpoint:
-        connection = rf.Connection(endpoint.address, actor="bench", timeout=120.0)
-        experiment = rf.create_experiment("cost", connection=connection)
+        client = rf.Client(endpoint.address, actor="bench", timeout=120.0)
+        experiment = client.experiments.create("cost")
         done, goal, runs = 0, A_CALL, list[str]()
         while goal <= up_to:
             begun = time.perf_counter()
             while done < goal:
                 share = min(goal - done, A_RUN)
                 if done % A_RUN == 0:
-                    runs.append(_start(connection, experiment))
-                _log(connection, runs[-1], done % A_RUN, share)
+                    runs.append(_start(client, experiment))
+                _log(client, runs[-1], done % A_RUN, share)
                 done += share
-            _applied(connection)
+            _applied(client)
             took = time.perf_counter() - begun
             added = goal - goal // 10 if goal > A_CALL else goal
             yield Line(
@@ -73,44 +73,46 @@ def measure(up_to: int, database: str = "") -> Iterator[Line]:
                 _size(Path(folder) / "nats") / goal,
                 (_database_size(database) if database else _size(Path(folder) / "rows")) / goal,
                 memory_bytes(endpoint.pids) / 2**20,
-                _median(lambda run=runs[0]: _read(connection, run)),  # type: ignore[misc]
-                _median(lambda run=runs[0]: _chart(connection, run)),  # type: ignore[misc]
+                _median(lambda run=runs[0]: _read(client, run)),  # type: ignore[misc]
+                _median(lambda run=runs[0]: _chart(client, run)),  # type: ignore[misc]
             )
             goal *= 10
-        connection.close()
+        client.close()
 
 
-def _start(connection: rf.Connection, experiment: str) -> str:
+def _start(client: rf.Client, experiment: str) -> str:
     run_id = rf.new_request_id()
-    connection.call(connection.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment))
+    client.connection.call(
+        client.connection.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment)
+    )
     return run_id
 
 
-def _log(connection: rf.Connection, run_id: str, first: int, count: int) -> None:
+def _log(client: rf.Client, run_id: str, first: int, count: int) -> None:
     def call(step: int) -> None:
         some = min(A_CALL, first + count - step)
         steps = array("q", range(step, step + some))
         values = struct.pack(f"<{some}d", *(1 / (number + 1) for number in steps))
         series = v1.Series(key="loss", steps=steps.tobytes(), timestamps=steps.tobytes(), values=values)
         batch = v1.LogBatchRequest(run_id=run_id, series=[series], request_id=rf.new_request_id())
-        connection.call(connection.tracking.LogBatch, batch)
+        client.connection.call(client.connection.tracking.LogBatch, batch)
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(call, range(first, first + count, A_CALL)))
 
 
-def _applied(connection: rf.Connection) -> None:
+def _applied(client: rf.Client) -> None:
     """Returns once the rows have all that was logged."""
-    rf.get_experiment("cost", connection=connection)
+    client.experiments.get("cost")
 
 
-def _read(connection: rf.Connection, run_id: str) -> None:
-    rf.metric_history(run_id, "loss", from_step=0, to_step=READ - 1, connection=connection)
+def _read(client: rf.Client, run_id: str) -> None:
+    client.metrics.history(run_id, "loss", from_step=0, to_step=READ - 1)
 
 
-def _chart(connection: rf.Connection, run_id: str) -> None:
+def _chart(client: rf.Client, run_id: str) -> None:
     request = v1.GetMetricIntervalsRequest(run_ids=[run_id], keys=["loss"])
-    for _ in connection.stream(connection.tracking.GetMetricIntervals, request):
+    for _ in client.connection.stream(client.connection.tracking.GetMetricIntervals, request):
         pass
 
 
@@ -130,8 +132,8 @@ def _size(folder: Path) -> int:
 def _database_size(url: str) -> int:
     import psycopg  # noqa: PLC0415 - only where it is asked for
 
-    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
-        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as client:
+        row = client.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row  # noqa: S101
         return int(row[0])
 

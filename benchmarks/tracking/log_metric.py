@@ -38,9 +38,9 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 def _logged(address: str, patience: float) -> Sequence[float]:
     """How long each call took, in seconds, while the writer sends what is logged, or tries to."""
     durations: list[float] = []
-    with warnings.catch_warnings(), rf.Connection(address, timeout=patience) as connection:
+    with warnings.catch_warnings(), rf.Client(address, timeout=patience) as client:
         warnings.simplefilter("ignore", RuntimeWarning)  # that the service does not answer is meant
-        with rf.start_run("bench", connection=connection) as run:
+        with client.runs.start("bench") as run:
             for step in range(CALLS):
                 before = time.perf_counter()
                 run.log_metric("loss", 0.5, step)

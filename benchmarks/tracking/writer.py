@@ -39,18 +39,18 @@ def main() -> None:
         os.environ["ROLLFORWARD_JOURNAL"] = str(Path(folder) / "journal")
         _say("append of 43 bytes to a file", _bare(Path(folder) / "bare", asked.calls))
         _say("append of 43 bytes to a file between work", _bare(Path(folder) / "bare", asked.calls // 10, WORK))
-        with rf.Connection(endpoint.address) as up, rf.Connection(NOBODY, timeout=0.5) as away:
-            for name, link in (("service up", up), ("service away", away)):
-                _measure(name, link, asked.calls)
+        with rf.Client(endpoint.address) as up, rf.Client(NOBODY, timeout=0.5) as away:
+            for name, client in (("service up", up), ("service away", away)):
+                _measure(name, client, asked.calls)
             _deliver(up, asked.points)
             _sync(up, asked.points)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory of the loop's process: {peak / (2**20 if os.uname().sysname == 'Darwin' else 2**10):.0f} MiB")
 
 
-def _measure(name: str, link: rf.Connection, calls: int) -> None:
+def _measure(name: str, client: rf.Client, calls: int) -> None:
     many = {f"metric/{number}": 0.5 for number in range(10)}
-    with _run(link) as run:
+    with _run(client) as run:
         _say(f"log_metric, {name}", _timed(lambda step: run.log_metric("loss", 0.5, step), calls))
         _say(f"log_metric between work, {name}", _timed(lambda step: run.log_metric("a", 0.5, step), calls // 10, WORK))
         _say(f"log_metrics of 10, {name}", _timed(lambda step: run.log_metrics(many, step), calls // 4))
@@ -58,8 +58,8 @@ def _measure(name: str, link: rf.Connection, calls: int) -> None:
 
 
 @contextmanager
-def _run(link: rf.Connection, *, offline: bool = False) -> Iterator[rf.Run]:
-    with rf.start_run("bench", offline=offline, connection=link) as run:
+def _run(client: rf.Client, *, offline: bool = False) -> Iterator[rf.Run]:
+    with client.runs.start("bench", offline=offline) as run:
         yield run
 
 
@@ -101,8 +101,8 @@ def _append(descriptor: int) -> None:
     os.write(descriptor, RECORD)
 
 
-def _deliver(link: rf.Connection, points: int) -> None:
-    with _run(link) as run:
+def _deliver(client: rf.Client, points: int) -> None:
+    with _run(client) as run:
         begun = time.perf_counter()
         for step in range(points):
             run.log_metric("loss", 0.5, step)
@@ -113,8 +113,8 @@ def _deliver(link: rf.Connection, points: int) -> None:
     print(f"{points:,} points: {words}, {points / (done - begun):,.0f} points/s")
 
 
-def _sync(link: rf.Connection, points: int) -> None:
-    with _run(link, offline=True) as run:
+def _sync(client: rf.Client, points: int) -> None:
+    with _run(client, offline=True) as run:
         for step in range(points):
             run.log_metric("loss", 0.5, step)
     begun = time.perf_counter()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import rollforward as rf
 from rollforward import v1
 from services.demo.console import check, code, command, payloads, say, step, working
 from services.demo.load_generator import CONNECTIONS, PER_SECOND, ROWS, Answer, Load, turns
@@ -49,10 +48,10 @@ def _settle(stage: Stage, load: Load, version: str) -> None:
 
 def _move(stage: Stage) -> float:
     best = stage.versions[-1]
-    seen = rf.resolve(CHAMPION, connection=stage.link).revision
+    seen = stage.client.aliases.resolve(CHAMPION).revision
     reason = "beats the champion on the held-out rows"
     began = time.perf_counter()
-    rf.move_alias(CHAMPION, best, reason=reason, expected_revision=seen, connection=stage.link)
+    stage.client.aliases.move(CHAMPION, best, reason=reason, expected_revision=seen)
     code(f'rf.move_alias("{CHAMPION}", {best.version}, reason="{reason}", expected_revision={seen})')
     return began
 
@@ -60,7 +59,7 @@ def _move(stage: Stage) -> float:
 def _roll_back(stage: Stage) -> float:
     reason = "a drill: what if it had been worse?"
     began = time.perf_counter()
-    back = rf.rollback(CHAMPION, reason=reason, connection=stage.link)
+    back = stage.client.aliases.rollback(CHAMPION, reason=reason)
     code(f'rf.rollback("{CHAMPION}", reason="{reason}")')
     led_to = [change.to_version for change in back.changes]
     check(led_to == [stage.versions[0].version], f"the rollback led to {led_to}")
@@ -80,13 +79,13 @@ def look_back(stage: Stage) -> str:
     """Step 6: who did what when and why, the past as it was, and the proof that the log is all there is."""
     step(6, "Look back: history, the past, and the proof")
     command("aliases", "history", CHAMPION, "--limit", "3")
-    back, there = rf.alias_history(CHAMPION, limit=2, connection=stage.link)
+    back, there = stage.client.aliases.history(CHAMPION, limit=2)
     check(back.cause == v1.ALIAS_CAUSE_ROLLBACK, "the last change is no rollback")
     check((there.to_version, back.to_version) == (back.from_version, there.from_version), "it did not restore")
     between = datetime.fromtimestamp((_time(there) + _time(back)) / 2, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     say("\nWhich version was live between the two?")
     command("aliases", "get", CHAMPION, "--at", between)
-    then = rf.resolve(CHAMPION, between, connection=stage.link).version
+    then = stage.client.aliases.resolve(CHAMPION, between).version
     check(then == there.to_version, f"in between it was v{there.to_version}, not v{then}")
     return _rebuild(stage)
 
@@ -104,8 +103,8 @@ def _rebuild(stage: Stage) -> str:
 
 
 def _rebuilt(stage: Stage) -> Iterator[tuple[str, ...]]:
-    for projection in rf.status(connection=stage.link).projections:
-        *_, last = rf.rebuild(projection.name, connection=stage.link)
+    for projection in stage.client.system.status().projections:
+        *_, last = stage.client.system.rebuild(projection.name)
         digests = (last.live_digest, last.rebuilt_digest)
         same = last.done and bool(digests[0]) and digests[0] == digests[1]
         yield (projection.name, str(last.position), digests[0][:16], digests[1][:16], "yes" if same else "NO")

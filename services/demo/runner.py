@@ -42,7 +42,7 @@ def play(data: Path | None) -> int:
 
 def _steps(scratch: Path, data: Path | None, children: Children) -> str:
     stage = train_and_serve.start(scratch, (data or scratch / "data").absolute(), children)
-    with rf.Connection(stage.address) as stage.link:
+    with rf.Client(stage.address) as stage.client:
         train_and_serve.train(stage)
         train_and_serve.register(stage)
         train_and_serve.serve(stage)

@@ -34,7 +34,7 @@ class Stage:
     scratch: Path
     children: Children
     address: str
-    link: rf.Connection = field(init=False)
+    client: rf.Client = field(init=False)
     data: Split = field(init=False)
     runs: dict[str, v1.Run] = field(default_factory=dict)
     versions: list[v1.Version] = field(default_factory=list)
@@ -78,7 +78,7 @@ def train(stage: Stage) -> None:
         stage.data = split()
         for name in JOBS:
             stage.children.wait_for(f"training job {name}", lambda job=jobs[name]: _ended(job))  # type: ignore[misc]
-    stage.runs = {name: rf.get_run(ids[name], connection=stage.link) for name in JOBS}
+    stage.runs = {name: stage.client.runs.get(ids[name]) for name in JOBS}
     done = [name for name, run in stage.runs.items() if run.status == v1.RUN_STATUS_FINISHED]
     check(done == list(JOBS), f"only {done} finished")
     points = sum(metric.count for run in stage.runs.values() for metric in run.metrics.values())
@@ -104,7 +104,7 @@ def register(stage: Stage) -> None:
     rows = []
     for run in sorted(stage.runs.values(), key=_accuracy):
         try:
-            version = rf.register_model(MODEL, run, artifact="model", connection=stage.link)
+            version = stage.client.versions.register(MODEL, run, artifact="model")
         except rf.PreconditionFailed as refusal:
             check(refusal.reason == "GATE_FAILED", f"{run.name} was refused for {refusal.reason}")
             rows.append((run.name, f"{_accuracy(run):.3f}", "refused", f"{refusal.reason}: {refusal.message}"))
@@ -123,10 +123,10 @@ def _accuracy(run: v1.Run) -> float:
 
 def _set_gate(stage: Stage) -> None:
     try:
-        rf.create_model(MODEL, description="Is a tumour benign?", gate=GATE, connection=stage.link)
+        stage.client.models.create(MODEL, description="Is a tumour benign?", gate=GATE)
     except rf.AlreadyExists:
         # The directory is one that the demo used before.
-        rf.set_registration_gate(MODEL, GATE, connection=stage.link)
+        stage.client.models.set_registration_gate(MODEL, GATE)
 
 
 def serve(stage: Stage) -> None:
@@ -134,7 +134,7 @@ def serve(stage: Stage) -> None:
     step(4, "Name a champion and a candidate, and serve the champion")
     first, best = stage.versions[0], stage.versions[-1]
     for alias, version in (("champion", first), ("candidate", best)):
-        rf.move_alias(f"{MODEL}@{alias}", version, reason="passed the gate", connection=stage.link)
+        stage.client.aliases.move(f"{MODEL}@{alias}", version, reason="passed the gate")
         code(f'rf.move_alias("{MODEL}@{alias}", {version.version}, reason="passed the gate")')
     began = time.monotonic()
     arguments = ("serve", CHAMPION, "--server", stage.address, "--grpc", "127.0.0.1:0")
@@ -147,6 +147,6 @@ def serve(stage: Stage) -> None:
 
 
 def _serving(stage: Stage, version: v1.Version) -> str | None:
-    pods = [pod for one in rf.deployments(MODEL, connection=stage.link) for pod in one.pods]
+    pods = [pod for one in stage.client.deployments.list(MODEL) for pod in one.pods]
     ready = (pod for pod in pods if pod.state == v1.POD_STATE_CURRENT and pod.version == version.version)
     return next((pod.endpoint for pod in ready), None)

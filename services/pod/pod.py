@@ -21,10 +21,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from eventstore import Rejected
+from rollforward import Client
 from rollforward._artifacts.manifests import build_tree, manifest_digest
 from rollforward._transport.address import is_loopback, parse_address
-from rollforward._transport.connection import Connection
-from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
 from rollforward.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from rollforward.references import parse_alias
@@ -174,21 +173,21 @@ async def _run(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    with Connection(settings.server) as connection:
-        await Pod(settings, connection).run(stopping)
+    with Client(settings.server) as client:
+        await Pod(settings, client).run(stopping)
 
 
 class Pod:
     """The parts of a running pod, put together."""
 
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    def __init__(self, settings: Settings, client: Client) -> None:
         self._settings = settings
-        endpoint = parse_address(connection.address)["serving"]
+        endpoint = parse_address(client.address)["serving"]
         options = [*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if is_loopback(endpoint) else 1)]
         self._channel = aio.insecure_channel(endpoint, options=options)
-        self._connection = connection
-        self._known_good = LastKnownGood(settings.cache, connection.address)
-        fetch = patient(lambda digest, path: _download(connection, digest, path), Unavailable)
+        self._connection = client
+        self._known_good = LastKnownGood(settings.cache, client.address)
+        fetch = patient(lambda digest, path: _download(client, digest, path), Unavailable)
         loader = Loader(ArtifactCache(settings.cache, fetch, _digest_of), settings.options)
         self._runtime = Runtime(settings.targets, loader, self._conclude)
         self._health = health.aio.HealthServicer()
@@ -243,7 +242,7 @@ class Pod:
             request_id=uuid.uuid4().hex,
         )
         stub = ServingServiceStub(self._channel)
-        return Follower(stub, announcement, self._connection.metadata, self._runtime.offer)
+        return Follower(stub, announcement, self._connection.connection.metadata, self._runtime.offer)
 
     async def _boot(self) -> None:
         """Take what was last served when the service does not say in time what to serve."""
@@ -313,8 +312,8 @@ class Pod:
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def _download(connection: Connection, digest: str, path: Path) -> None:
-    download(digest, path, connection=connection)
+def _download(client: Client, digest: str, path: Path) -> None:
+    client.artifacts.download(digest, path)
 
 
 def _digest_of(path: Path) -> str:

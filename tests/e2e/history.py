@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from eventstore.event import RecordedEvent
-from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
+from rollforward import Client, RollforwardError, Unavailable, new_request_id, v1
 from services.app import LOGS
 from services.nats.server import EmbeddedNats
 from tests.servers.nats import open_log
@@ -86,11 +86,11 @@ class History:
             return [answer for answer in self._answers if answer.refusal]
 
 
-class Client:
+class RecordingClient:
     """Sends commands, each with one request id until it is answered, and records the answers."""
 
-    def __init__(self, connection: Connection, history: History) -> None:
-        self.connection = connection
+    def __init__(self, client: Client, history: History) -> None:
+        self.sdk = client
         self._history = history
 
     def send(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
@@ -102,15 +102,15 @@ class Client:
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                response = self.connection.call(method, request, timeout=scaled(5.0))
+                response = self.sdk.connection.call(method, request, timeout=scaled(5.0))
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
             except RollforwardError as error:
-                self._history.add(Answer(self.connection.actor, request, None, error.reason))
+                self._history.add(Answer(self.sdk.actor, request, None, error.reason))
                 raise
             else:
-                self._history.add(Answer(self.connection.actor, request, response))
+                self._history.add(Answer(self.sdk.actor, request, response))
                 return response
 
 

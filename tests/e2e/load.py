@@ -15,12 +15,12 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from rollforward import Conflict, Connection, Watch, upload, v1, watch
+from rollforward import Client, Conflict, Watch, v1
 from rollforward.errors import from_rpc_error
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services.pod.inference import REVISION
-from tests.e2e.history import Client, History
+from tests.e2e.history import History, RecordingClient
 from tests.e2e.program import until
 from tests.timeouts import scaled
 
@@ -53,13 +53,13 @@ class Load:
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="load")
         self._working: list[Future[None]] = []
-        self._connections: list[Connection] = []
+        self._connections: list[Client] = []
 
-    def client(self, actor: str) -> Client:
+    def client(self, actor: str) -> RecordingClient:
         """A client with a connection and a name of its own."""
         self.actors.add(actor)
-        self._connections.append(Connection(self._address, actor=actor))
-        return Client(self._connections[-1], self.history)
+        self._connections.append(Client(self._address, actor=actor))
+        return RecordingClient(self._connections[-1], self.history)
 
     def move(self, actor: str, model: str, alias: str) -> None:
         """Keeps moving an alias between versions 1 and 2, each time with the revision that it stands at."""
@@ -72,7 +72,7 @@ class Load:
     def register(self, actor: str, model: str, digest: str) -> None:
         """Keeps registering versions."""
         client = self.client(actor)
-        method = client.connection.registry.RegisterVersion
+        method = client.sdk.connection.registry.RegisterVersion
         self._again_and_again(lambda: client.send(method, v1.RegisterVersionRequest(model=model, digest=digest)))
 
     def upload(self, actor: str, experiment_id: str, directory: Path) -> None:
@@ -116,7 +116,7 @@ class Load:
         content = np.random.default_rng().bytes(200_000)
         path = directory / hashlib.sha256(content).hexdigest()
         path.write_bytes(content)
-        digest, name = upload(path, connection=logger.client.connection)
+        digest, name = logger.client.sdk.artifacts.upload(path)
         path.unlink()
         logger.log_artifact(name, digest)
         self.uploads[digest] = content
@@ -151,7 +151,7 @@ def _prediction(begun: float, response: ModelInferResponse) -> Prediction:
 
 
 class _Mover:
-    def __init__(self, client: Client, model: str, alias: str) -> None:
+    def __init__(self, client: RecordingClient, model: str, alias: str) -> None:
         self._client = client
         self._held = v1.Alias(model=model, alias=alias)
 
@@ -160,7 +160,7 @@ class _Mover:
         request = v1.MoveAliasRequest(model=held.model, alias=held.alias, version=2 if held.version == 1 else 1)
         request.expected_revision = held.revision
         try:
-            self._held = self._client.send(self._client.connection.registry.MoveAlias, request).alias
+            self._held = self._client.send(self._client.sdk.connection.registry.MoveAlias, request).alias
         except Conflict as conflict:
             if conflict.current is None or conflict.current.revision <= held.revision:
                 raise
@@ -168,12 +168,12 @@ class _Mover:
 
 
 class _Logger:
-    def __init__(self, client: Client, experiment_id: str) -> None:
+    def __init__(self, client: RecordingClient, experiment_id: str) -> None:
         self.client = client
         self._run_id = uuid.uuid4().hex
         self._step = 0
-        request = v1.StartRunRequest(run_id=self._run_id, experiment_id=experiment_id, name=client.connection.actor)
-        client.send(client.connection.tracking.StartRun, request)
+        request = v1.StartRunRequest(run_id=self._run_id, experiment_id=experiment_id, name=client.sdk.actor)
+        client.send(client.sdk.connection.tracking.StartRun, request)
 
     def log(self) -> None:
         steps = np.arange(self._step, self._step + 10, dtype="<i8")
@@ -183,19 +183,19 @@ class _Logger:
         if self._step % 50 == 0:
             request.params[f"at-{self._step}"] = "reached"
         self._step += 10
-        self.client.send(self.client.connection.tracking.LogBatch, request)
+        self.client.send(self.client.sdk.connection.tracking.LogBatch, request)
 
     def log_artifact(self, path: str, digest: str) -> None:
         request = v1.LogArtifactRequest(run_id=self._run_id, path=path, digest=digest)
-        self.client.send(self.client.connection.tracking.LogArtifact, request)
+        self.client.send(self.client.sdk.connection.tracking.LogArtifact, request)
 
 
 class Watcher:
     """Follows aliases on a thread of its own: what stood when it began, and the changes that it was given since."""
 
-    def __init__(self, connection: Connection, reference: str = "", from_revision: int | None = None) -> None:
+    def __init__(self, connection: Client, reference: str = "", from_revision: int | None = None) -> None:
         self.changes: list[v1.AliasChange] = []
-        self._watch: Watch = watch(reference, from_revision=from_revision, connection=connection)
+        self._watch: Watch = connection.aliases.watch(reference, from_revision=from_revision)
         self.began_at = from_revision if from_revision is not None else self._watch.position
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="watcher")
         self._following = self._pool.submit(self._follow)

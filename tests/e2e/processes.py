@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rollforward import Connection
+from rollforward import Client
 from services.nats.server import NatsAddress
 from tests.e2e.program import Program, gone, until
 from tests.servers.ports import free_port
@@ -121,9 +121,9 @@ class Services:
         """Fails when one of the nats-servers that were seen is left."""
         until(lambda: all(gone(pid) for pid in self._nats), "the nats-servers have ended")
 
-    def connect(self, actor: str, timeout: float = scaled(30.0)) -> Connection:
+    def connect(self, actor: str, timeout: float = scaled(30.0)) -> Client:
         """A connection of the SDK, whose calls take at most so many seconds."""
-        return Connection(self.address, actor=actor, timeout=timeout)
+        return Client(self.address, actor=actor, timeout=timeout)
 
 
 class Pod:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from eventstore.event import RecordedEvent
-from rollforward import Connection, RollforwardError, Unavailable, new_request_id, v1
+from rollforward import Client, RollforwardError, Unavailable, new_request_id, v1
 from tests.e2e.program import until
 from tests.histories.checks.rebuilds import rebuild
 from tests.histories.clients.cast import Cast, prepared
@@ -118,20 +118,23 @@ class Recorder:
     def _quiet_at(self, history: History, models: Sequence[str]) -> int:
         """Wait for the scheduled moves to come; return the position of the last event then."""
         clocks_jumped = any(fault.endswith("clock") for fault in history.faults)
-        with Connection(self._system.addresses[0], actor="setup") as link:
-            if not self._wait_for_schedules(link, models, 3.0 if clocks_jumped else SCHEDULE_SECONDS) and clocks_jumped:
+        with Client(self._system.addresses[0], actor="setup") as client:
+            if (
+                not self._wait_for_schedules(client, models, 3.0 if clocks_jumped else SCHEDULE_SECONDS)
+                and clocks_jumped
+            ):
                 # A clock that is set back is noticed after half a minute: these would come then, or in a day.
-                for schedule in _schedules(link, models):
+                for schedule in _schedules(client, models):
                     request = v1.CancelScheduleRequest(schedule_id=schedule.schedule_id, request_id=new_request_id())
                     request.model = schedule.model
                     with suppress(RollforwardError):
-                        link.call(link.registry.CancelSchedule, request)
+                        client.connection.call(client.connection.registry.CancelSchedule, request)
         return asyncio.run(head(self._system.nats.address))
 
-    def _wait_for_schedules(self, link: Connection, models: Sequence[str], seconds: float) -> bool:
+    def _wait_for_schedules(self, client: Client, models: Sequence[str], seconds: float) -> bool:
         def are_over() -> bool:
             try:
-                return not _schedules(link, models)
+                return not _schedules(client, models)
             except Unavailable as error:
                 return error.reason == FAILED  # none will ever come
 
@@ -142,9 +145,13 @@ class Recorder:
         return True
 
 
-def _schedules(link: Connection, models: Sequence[str]) -> list[v1.Schedule]:
+def _schedules(client: Client, models: Sequence[str]) -> list[v1.Schedule]:
     requests = [v1.ListSchedulesRequest(model=model) for model in models]
-    return [one for request in requests for one in link.call(link.registry.ListSchedules, request, timeout=2).schedules]
+    return [
+        one
+        for request in requests
+        for one in client.connection.call(client.connection.registry.ListSchedules, request, timeout=2).schedules
+    ]
 
 
 def _is_change_of(event: RecordedEvent, model: str) -> bool:

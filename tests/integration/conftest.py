@@ -39,16 +39,16 @@ def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
     (files / "labels.json").write_text('["good", "bad"]')
     experiment, model = f"experiment-{new_id()}", f"model-{new_id()}"
-    with rf.Connection(system.address, actor="Zoë") as link:
+    with rf.Client(system.address, actor="Zoë") as client:
         ids = []
         for name, accuracy in (("first", 0.96), ("second", 0.99)):
-            with rf.start_run(experiment, name=name, tags={"team": "é"}, connection=link) as run:
+            with client.runs.start(experiment, name=name, tags={"team": "é"}) as run:
                 run.log_params({"depth": 3, "name": name})
                 for step in range(3):
                     run.log_metric("accuracy", accuracy - 0.01 * (2 - step), step)
                 run.log_metric("loss", float("nan"))
                 run.log_artifacts(files, "model")
-            rf.register_model(model, run, artifact="model", connection=link)
+            client.versions.register(model, run, artifact="model")
             ids.append(run.run_id)
         yield Facts(experiment, (ids[0], ids[1]), model, files)
 

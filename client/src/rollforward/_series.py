@@ -60,7 +60,8 @@ def pack(key: str, steps: array[int], timestamps: array[int], values: array[floa
 def unpack(chunks: Iterable[v1.Series]) -> MetricHistory:
     """The columns of a series that came in chunks.
 
-    Raises InternalError (INVALID_SERIES) when they do not fit together.
+    Raises:
+        InternalError: INVALID_SERIES when they do not fit together.
     """
     history = MetricHistory(array("q"), array("q"), array("d"))
     for chunk in chunks:

@@ -29,7 +29,8 @@ _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
 def checked_key(key: str) -> str:
     """A name of a parameter, tag or metric: 1 to 250 printable characters in normal form C, no blanks at its ends.
 
-    Raises InvalidRequest (INVALID_KEY).
+    Raises:
+        InvalidRequest: INVALID_KEY.
     """
     if not (isinstance(key, str) and 1 <= len(key) <= KEY_CHARACTERS and key.isprintable() and key == key.strip()):
         message = f"a key has 1 to {KEY_CHARACTERS} printable characters, no blanks at its ends: not {repr(key)[:80]}"
@@ -42,7 +43,8 @@ def checked_key(key: str) -> str:
 def checked_run_key(key: str) -> str:
     """A name of a parameter, tag or metric of a run: 1 to 250 letters, digits and "_-. :/", as a path in normal form.
 
-    Raises InvalidRequest (INVALID_KEY).
+    Raises:
+        InvalidRequest: INVALID_KEY.
     """
     if not (isinstance(key, str) and len(key) <= KEY_CHARACTERS and _RUN_KEY.fullmatch(key)):
         message = f'a key has 1 to {KEY_CHARACTERS} letters, digits and "_-. :/": not {repr(key)[:80]}'
@@ -55,7 +57,8 @@ def checked_run_key(key: str) -> str:
 def checked_name(name: str, what: str) -> str:
     """A name: 1 to 500 printable characters in normal form C, no blanks at its ends.
 
-    Raises InvalidRequest (INVALID_NAME).
+    Raises:
+        InvalidRequest: INVALID_NAME.
     """
     if not (
         isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS and name.isprintable() and name == name.strip()
@@ -75,7 +78,11 @@ def is_prose(text: str) -> bool:
 
 
 def checked_description(text: str) -> str:
-    """A description of at most 20,000 characters, of any lines. Raises InvalidRequest (INVALID_DESCRIPTION)."""
+    """A description of at most 20,000 characters, of any lines.
+
+    Raises:
+        InvalidRequest: INVALID_DESCRIPTION.
+    """
     if len(text) > DESCRIPTION_CHARACTERS:
         message = f"a description has at most {DESCRIPTION_CHARACTERS} characters, this one has {len(text)}"
         raise InvalidRequest("INVALID_DESCRIPTION", message)
@@ -85,7 +92,11 @@ def checked_description(text: str) -> str:
 
 
 def checked_model_id(model_id: str) -> str:
-    """A logged model's id: "m-" and 32 hex digits. Raises InvalidRequest (INVALID_MODEL_ID)."""
+    """A logged model's id: "m-" and 32 hex digits.
+
+    Raises:
+        InvalidRequest: INVALID_MODEL_ID.
+    """
     if not _MODEL_ID.fullmatch(model_id):
         raise InvalidRequest(
             "INVALID_MODEL_ID", f'a logged model\'s id is "m-" and 32 hex digits, not {model_id[:80]!r}'
@@ -97,7 +108,9 @@ def checked_value(key: str, value: SupportsFloat) -> float:
     """Return a metric's value as a float.
 
     Any real number is one: NaN and infinities, booleans, numbers of other libraries, arrays and tensors of one number.
-    Raises InvalidRequest (INVALID_VALUE).
+
+    Raises:
+        InvalidRequest: INVALID_VALUE.
     """
     if type(value) is float:
         return value
@@ -111,7 +124,11 @@ def checked_value(key: str, value: SupportsFloat) -> float:
 
 
 def checked_step(step: StepLike, name: str = "step") -> int:
-    """Return a step as a whole number of 64 bits: 5.0 is 5, None is 0. Raises InvalidRequest (INVALID_STEP)."""
+    """Return a step as a whole number of 64 bits: 5.0 is 5, None is 0.
+
+    Raises:
+        InvalidRequest: INVALID_STEP.
+    """
     if type(step) is int and -INT64_MAX <= step <= INT64_MAX:
         return step
     number = 0 if step is None else _whole(step)
@@ -122,7 +139,11 @@ def checked_step(step: StepLike, name: str = "step") -> int:
 
 
 def checked_timestamp(timestamp: SupportsIndex | SupportsFloat) -> int:
-    """Return a time in whole milliseconds; a fraction of one is dropped. Raises InvalidRequest (INVALID_STEP)."""
+    """Return a time in whole milliseconds; a fraction of one is dropped.
+
+    Raises:
+        InvalidRequest: INVALID_STEP.
+    """
     if isinstance(timestamp, float) and math.isfinite(timestamp):
         timestamp = math.floor(timestamp)
     return checked_step(timestamp, "timestamp")
@@ -148,14 +169,19 @@ def _scalar(value: Any) -> Any:
 
 
 def checked_params(params: Mapping[str, object]) -> dict[str, str]:
-    """Parameters as texts of at most 6,000 characters. Raises InvalidRequest (INVALID_KEY, INVALID_VALUE)."""
+    """Parameters as texts of at most 6,000 characters.
+
+    Raises:
+        InvalidRequest: INVALID_KEY, INVALID_VALUE.
+    """
     return {checked_run_key(key): _checked_text(key, str(value), PARAM_CHARACTERS) for key, value in params.items()}
 
 
 def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
     """Tags of a run, an experiment or a logged model as texts of at most 8,000 characters.
 
-    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    Raises:
+        InvalidRequest: INVALID_KEY, INVALID_VALUE.
     """
     return {checked_run_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
 
@@ -163,7 +189,8 @@ def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
 def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[str, str]:
     """Tags of a dataset that a run reads, "context" among them, as texts of at most 500 characters.
 
-    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    Raises:
+        InvalidRequest: INVALID_KEY, INVALID_VALUE.
     """
     labels = {**({"context": context} if context else {}), **(tags or {})}
     return {checked_run_key(key): _checked_text(key, str(value), INPUT_TAG_CHARACTERS) for key, value in labels.items()}
@@ -172,7 +199,8 @@ def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[
 def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
     """Tags of a model or a version as texts of at most 8,000 characters.
 
-    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE).
+    Raises:
+        InvalidRequest: INVALID_KEY, INVALID_VALUE.
     """
     return {checked_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
 

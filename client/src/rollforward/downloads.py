@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, assert_never
 
 from rollforward._artifacts.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
 from rollforward._artifacts.partial_download import gathering, is_part, remove
-from rollforward._artifacts.trees import Progress, download_tree, get_manifest, hash_blob, receive_tree, refuse_occupied
-from rollforward._transport.connection import Connection, current
+from rollforward._artifacts.trees import (
+    ArtifactTrees,
+    Progress,
+    download_tree,
+    hash_blob,
+    receive_tree,
+    refuse_occupied,
+)
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError
 from rollforward.references import (
     AliasReference,
@@ -18,8 +26,8 @@ from rollforward.references import (
     VersionReference,
     parse_artifact,
 )
-from rollforward.registry.aliases import resolve
-from rollforward.registry.versions import get_version
+from rollforward.registry.assignments import Assignments
+from rollforward.registry.versions import Versions
 from rollforward.tracking.run_artifacts import Tree, find_tree
 
 if TYPE_CHECKING:
@@ -28,42 +36,59 @@ if TYPE_CHECKING:
     from rollforward import v1
 
 
-def download(
-    reference: str,
-    dst: str | PathLike[str] | None = None,
-    *,
-    path: str = "",
-    progress: Progress | None = None,
-    connection: Connection | None = None,
-) -> Path:
-    """Download an artifact, verify every byte, and return the directory that holds its files.
+class Artifacts(ArtifactTrees):
+    """Artifacts of a service: upload and download trees of files."""
 
-    With `path` only the file there, or what is below the directory there, under the same paths.
+    def download(
+        self,
+        reference: str,
+        dst: str | PathLike[str] | None = None,
+        *,
+        path: str = "",
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download an artifact, verify every byte, and return the directory that holds its files.
 
-    `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. The path of a run is
-    that of an artifact, a file or directory in one, or a directory that several artifacts are below. `dst` must be
-    missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
-    ~/.cache/rollforward), where it is shared: do not write there. A digest that is in the cache is answered without
-    the service.
+        With `path` only the file there, or what is below the directory there, under the same paths.
 
-    Raises InvalidRequest (INVALID_REFERENCE, DESTINATION_NOT_EMPTY), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND,
-    ALIAS_NOT_FOUND, RUN_NOT_FOUND, ARTIFACT_NOT_FOUND, PATH_NOT_FOUND), InternalError (DIGEST_MISMATCH) for damaged
-    bytes, Unavailable, OSError.
-    """
-    link = current(connection)
-    if dst is not None:
-        refuse_occupied(Path(dst))
-    tree = _resolve(reference, link)
-    if dst is None and not path:
-        return _cached(tree.digest, link, progress, tree.manifest)
-    manifest = _part(tree, path, link)
-    if dst is None:
-        return _cached(manifest_digest(manifest), link, progress, manifest)
-    try:
-        download_tree(manifest, Path(dst), link, progress)
-    except OSError as error:
-        raise _about_target(error, Path(dst)) from error
-    return Path(dst)
+        `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. The path of a run
+        is that of an artifact, a file or directory in one, or a directory that several artifacts are below. `dst` must
+        be missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
+        ~/.cache/rollforward), where it is shared: do not write there. A digest that is in the cache is answered without
+        the service.
+
+        Raises:
+            InvalidRequest: INVALID_REFERENCE, DESTINATION_NOT_EMPTY.
+            NotFound: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, RUN_NOT_FOUND, ARTIFACT_NOT_FOUND,
+                PATH_NOT_FOUND.
+            InternalError: DIGEST_MISMATCH for damaged bytes.
+            Unavailable: No result within the timeout.
+            OSError: See the message.
+        """
+        if dst is not None:
+            refuse_occupied(Path(dst))
+        tree = _resolve(reference, self._connection)
+        if dst is None and not path:
+            return _cached(tree.digest, self._connection, progress, tree.manifest)
+        manifest = _part(tree, path, self._connection)
+        if dst is None:
+            return _cached(manifest_digest(manifest), self._connection, progress, manifest)
+        try:
+            download_tree(manifest, Path(dst), self._connection, progress)
+        except OSError as error:
+            raise _about_target(error, Path(dst)) from error
+        return Path(dst)
+
+    def list_files(self, reference: str, path: str = "") -> list[v1.ManifestFile]:
+        """The files of an artifact, by path, or only the one at `path` or those below it, each with its size and
+        digest.
+
+        Raises:
+            InvalidRequest: INVALID_REFERENCE.
+            NotFound: As download.
+            Unavailable: No result within the timeout.
+        """
+        return list(_part(_resolve(reference, self._connection), path, self._connection).files)
 
 
 def _about_target(error: OSError, target: Path) -> OSError:
@@ -75,60 +100,53 @@ def _about_target(error: OSError, target: Path) -> OSError:
     return type(error)(error.errno, error.strerror, str(target))
 
 
-def list_files(reference: str, path: str = "", *, connection: Connection | None = None) -> list[v1.ManifestFile]:
-    """The files of an artifact, by path, or only the one at `path` or those below it, each with its size and digest.
-
-    Raises InvalidRequest (INVALID_REFERENCE), NotFound (as download), Unavailable.
-    """
-    link = current(connection)
-    return list(_part(_resolve(reference, link), path, link).files)
-
-
-def _part(tree: Tree, path: str, link: Connection) -> v1.Manifest:
-    part = part_of(tree.manifest or get_manifest(tree.digest, connection=link), path)
+def _part(tree: Tree, path: str, connection: Connection) -> v1.Manifest:
+    part = part_of(tree.manifest or ArtifactTrees(connection).get_manifest(tree.digest), path)
     if not part.files:
         message = f"the artifact {tree.digest} has nothing at {path!r}"
         raise NotFound("PATH_NOT_FOUND", message, {"digest": tree.digest, "path": path})
     return part
 
 
-def _resolve(reference: str, link: Connection) -> Tree:
+def _resolve(reference: str, connection: Connection) -> Tree:
     named = parse_artifact(reference)
     match named:
         case AliasReference(model, alias):
-            return Tree(_alias_digest(f"{model}@{alias}", link), None)
+            return Tree(_alias_digest(f"{model}@{alias}", connection), None)
         case VersionReference(model, version):
-            return Tree(get_version(model, version, connection=link).digest, None)
+            return Tree(Versions(connection).get(model, version).digest, None)
         case RunReference(run_id, path):
-            return find_tree(link, run_id, path)
+            return find_tree(connection, run_id, path)
         case DigestReference(digest):
             return Tree(digest, None)
         case _:
             assert_never(named)
 
 
-def _alias_digest(reference: str, link: Connection) -> str:
-    alias = resolve(reference, connection=link)
+def _alias_digest(reference: str, connection: Connection) -> str:
+    alias = Assignments(connection).resolve(reference)
     if not alias.digest:
         raise NotFound("ALIAS_NOT_FOUND", f"{reference} is not set", {"model": alias.model, "alias": alias.alias})
     return alias.digest
 
 
-def _cached(digest: str, link: Connection, progress: Progress | None, manifest: v1.Manifest | None = None) -> Path:
+def _cached(
+    digest: str, connection: Connection, progress: Progress | None, manifest: v1.Manifest | None = None
+) -> Path:
     entry = _cache() / digest.removeprefix("sha256:")
     if entry.is_dir():
         if _is_whole(entry, digest):
             return entry / "files"
         remove(entry)
-    _fill(entry, manifest or get_manifest(digest, connection=link), link, progress)
+    _fill(entry, manifest or ArtifactTrees(connection).get_manifest(digest), connection, progress)
     return entry / "files"
 
 
-def _fill(entry: Path, manifest: v1.Manifest, link: Connection, progress: Progress | None) -> None:
+def _fill(entry: Path, manifest: v1.Manifest, connection: Connection, progress: Progress | None) -> None:
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with gathering(manifest_digest(manifest), entry) as scratch:
         made = scratch / "entry"
-        receive_tree(manifest, made / "files", link, progress)
+        receive_tree(manifest, made / "files", connection, progress)
         (made / "manifest.json").write_bytes(canonical(manifest))
         try:
             made.rename(entry)
@@ -161,3 +179,7 @@ def _cache() -> Path:
         raise InvalidRequest(
             "NO_CACHE", "this user has no home directory: set XDG_CACHE_HOME, or say where to"
         ) from error
+
+
+download = default_client_function("download", Artifacts, Artifacts.download)
+list_files = default_client_function("list_files", Artifacts, Artifacts.list_files)

@@ -65,7 +65,11 @@ ArtifactReference = AliasReference | VersionReference | RunReference | DigestRef
 
 
 def parse_alias(text: str) -> AliasReference:
-    """Read "model@alias", or "models:/model@alias". Raises InvalidRequest (INVALID_REFERENCE)."""
+    """Read "model@alias", or "models:/model@alias".
+
+    Raises:
+        InvalidRequest: INVALID_REFERENCE.
+    """
     reference = parse_aliases(text)
     if not reference.alias:
         raise _invalid(text, "it is not MODEL@ALIAS")
@@ -75,7 +79,8 @@ def parse_alias(text: str) -> AliasReference:
 def parse_aliases(text: str) -> AliasReference:
     """Read "model@alias", or "model" for all of its aliases, with or without "models:/" before it.
 
-    Raises InvalidRequest (INVALID_REFERENCE).
+    Raises:
+        InvalidRequest: INVALID_REFERENCE.
     """
     name = text.removeprefix("models:/")
     model, at, alias = name.partition("@")
@@ -87,7 +92,8 @@ def parse_aliases(text: str) -> AliasReference:
 def parse_filter(text: str) -> AliasReference:
     """Read what parse_aliases reads, or "@alias" for that alias of every model, or "" for all.
 
-    Raises InvalidRequest (INVALID_REFERENCE).
+    Raises:
+        InvalidRequest: INVALID_REFERENCE.
     """
     if not text:
         return AliasReference("", "")
@@ -101,7 +107,8 @@ def parse_scope(text: str) -> AliasReference:
 
     "a[*]" is a pattern for the name "a*" alone.
 
-    Raises InvalidRequest (INVALID_REFERENCE).
+    Raises:
+        InvalidRequest: INVALID_REFERENCE.
     """
     model, alias = parse_aliases(text)
     return AliasReference(_pattern(model), _pattern(alias) if alias else "*")
@@ -110,7 +117,8 @@ def parse_scope(text: str) -> AliasReference:
 def parse_artifact(text: str) -> ArtifactReference:
     """Read what names an artifact: "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or "sha256:...".
 
-    Raises InvalidRequest (INVALID_REFERENCE).
+    Raises:
+        InvalidRequest: INVALID_REFERENCE.
     """
     scheme, _, rest = text.partition(":")
     if scheme == "models" and rest.startswith("/"):
@@ -157,7 +165,11 @@ def version_number(model: str, version: VersionLike) -> int:
 
 
 def revision(value: int | None, name: str = "expected_revision") -> int | None:
-    """A revision that fits the contract, None for none. Raises InvalidRequest (INVALID_REVISION)."""
+    """A revision that fits the contract, None for none.
+
+    Raises:
+        InvalidRequest: INVALID_REVISION.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= UINT64_MAX:
@@ -170,7 +182,8 @@ def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
 
     `epoch` is that of the log when the revision was read, 0 for the first.
 
-    Raises InvalidRequest (INVALID_REVISION, INVALID_TIME).
+    Raises:
+        InvalidRequest: INVALID_REVISION, INVALID_TIME.
     """
     if past is None:
         return None
@@ -185,7 +198,8 @@ def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
 def timestamp(time: datetime | str | None) -> Timestamp | None:
     """A time as the contract has it, from an aware datetime or an RFC 3339 text.
 
-    Raises InvalidRequest (INVALID_TIME).
+    Raises:
+        InvalidRequest: INVALID_TIME.
     """
     if time is None:
         return None
@@ -199,7 +213,11 @@ def just_after(time: Timestamp) -> Timestamp:
 
 
 def parse_time(text: str) -> Timestamp:
-    """Read an RFC 3339 time to the nanosecond; the seconds may be left out. Raises InvalidRequest (INVALID_TIME)."""
+    """Read an RFC 3339 time to the nanosecond; the seconds may be left out.
+
+    Raises:
+        InvalidRequest: INVALID_TIME.
+    """
     found = _TIME.fullmatch(text)
     if found is None:
         raise _invalid_time(text)

@@ -19,9 +19,7 @@ import pytest
 from obstore.store import S3Store
 
 from eventstore.errors import Kind, Rejected
-from rollforward._artifacts.trees import upload
-from rollforward._transport.connection import Connection
-from rollforward.downloads import download
+from rollforward import Client
 from rollforward.errors import InternalError, InvalidRequest
 from services.artifacts.open_store import open_blob_store
 from services.artifacts.store import BlobStore
@@ -46,11 +44,11 @@ class Counting(grpc.aio.ServerInterceptor):
 
 
 @contextmanager
-def serving(store: BlobStore) -> Iterator[tuple[Connection, dict[str, int]]]:
+def serving(store: BlobStore) -> Iterator[tuple[Client, dict[str, int]]]:
     """A client of the service over a store, and how often it called each method."""
     counting = Counting()
-    with serving_artifacts(store, counting) as address, Connection(address, timeout=scaled(20.0)) as link:
-        yield link, counting.calls
+    with serving_artifacts(store, counting) as address, Client(address, timeout=scaled(20.0)) as client:
+        yield client, counting.calls
 
 
 def put(url: str, data: bytes) -> None:
@@ -108,15 +106,15 @@ def test_many_upload_the_same_at_once(
     (tmp_path / "weights").write_bytes(DATA)
     ready = threading.Barrier(6)
 
-    with serving(bucket.store) as (link, calls):
+    with serving(bucket.store) as (client, calls):
 
         def work(_number: int) -> str:
             ready.wait()
-            return upload(tmp_path / "weights", connection=link)[0]
+            return client.artifacts.upload(tmp_path / "weights")[0]
 
         with ThreadPoolExecutor(6) as pool:
             digests = set(pool.map(work, range(6)))
-        target = download(digests.pop(), tmp_path / "back", connection=link)
+        target = client.artifacts.download(digests.pop(), tmp_path / "back")
     assert not digests
     assert (target / "weights").read_bytes() == DATA
     assert ("CommitUpload" in calls) == (direct == "on")
@@ -159,11 +157,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_the_client_passes_by_the_service_with_what_is_large(bucket: Place, source: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    with serving(bucket.store) as (link, calls):
-        digest, _ = upload(source, connection=link, progress=lambda done, total: seen.append((done, total)))
+    with serving(bucket.store) as (client, calls):
+        digest, _ = client.artifacts.upload(source, progress=lambda done, total: seen.append((done, total)))
         assert (calls["CommitUpload"], calls["UploadBlob"]) == (1, 1)
         assert seen[-1] == (len(DATA) + 5, len(DATA) + 5)
-        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+        assert contents(client.artifacts.download(digest, tmp_path / "back")) == contents(source)
         assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 1)
 
 
@@ -171,14 +169,14 @@ def test_the_client_can_be_told_not_to(
     bucket: Place, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_DIRECT", "off")
-    with serving(bucket.store) as (link, calls):
-        digest, _ = upload(source, connection=link)
-        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+    with serving(bucket.store) as (client, calls):
+        digest, _ = client.artifacts.upload(source)
+        assert contents(client.artifacts.download(digest, tmp_path / "back")) == contents(source)
         assert (calls["UploadBlob"], calls["DownloadBlob"]) == (2, 2)
         assert not {"PresignUploads", "PresignDownloads"} & calls.keys()
         monkeypatch.setenv("ROLLFORWARD_DIRECT", "perhaps")
         with pytest.raises(InvalidRequest) as refused:
-            upload(source, connection=link)
+            client.artifacts.upload(source)
         assert refused.value.reason == "INVALID_SETTING"
 
 
@@ -187,12 +185,12 @@ def test_a_download_past_the_service_goes_on_where_an_earlier_one_broke_off(
     bucket: Place, source: Path, tmp_path: Path, spoilt: bool
 ) -> None:
     seen: list[int] = []
-    with serving(bucket.store) as (link, calls):
-        digest, _ = upload(source, connection=link)
+    with serving(bucket.store) as (client, calls):
+        digest, _ = client.artifacts.upload(source)
         left = tmp_path / f".{digest[7:]}.part" / "tree" / "large"
         left.parent.mkdir(parents=True)
         left.write_bytes(bytes(5 * MIB) if spoilt else DATA[: 5 * MIB])
-        target = download(digest, tmp_path / "back", connection=link, progress=lambda done, _: seen.append(done))
+        target = client.artifacts.download(digest, tmp_path / "back", progress=lambda done, _: seen.append(done))
         assert contents(target) == contents(source)
         # What is wrong is got anew from the service.
         assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 2 if spoilt else 1)
@@ -219,18 +217,18 @@ def test_the_client_goes_through_the_service_when_the_store_is_out_of_its_reach(
     bucket: Place, source: Path, tmp_path: Path
 ) -> None:
     seen: list[int] = []
-    with serving(Astray(bucket.store)) as (link, calls):  # type: ignore[arg-type]
-        digest, _ = upload(source, connection=link, progress=lambda done, _: seen.append(done))
+    with serving(Astray(bucket.store)) as (client, calls):  # type: ignore[arg-type]
+        digest, _ = client.artifacts.upload(source, progress=lambda done, _: seen.append(done))
         assert seen[-1] == len(DATA) + 5
-        assert contents(download(digest, tmp_path / "back", connection=link)) == contents(source)
+        assert contents(client.artifacts.download(digest, tmp_path / "back")) == contents(source)
         assert (calls["UploadBlob"], calls["DownloadBlob"]) == (2, 2)
 
 
 def test_damage_in_the_bucket_is_found_by_the_client(bucket: Place, source: Path, tmp_path: Path) -> None:
-    with serving(bucket.store) as (link, _):
-        digest, _ = upload(source, connection=link)
+    with serving(bucket.store) as (client, _):
+        digest, _ = client.artifacts.upload(source)
         damaged = S3Store.from_url(bucket.url, client_options={"allow_http": True})
         obstore.put(damaged, f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}", DATA[:-1] + b"!")
         with pytest.raises(InternalError) as refused:
-            download(digest, tmp_path / "back", connection=link)
+            client.artifacts.download(digest, tmp_path / "back")
         assert refused.value.reason == "DIGEST_MISMATCH"

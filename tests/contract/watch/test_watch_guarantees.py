@@ -323,13 +323,13 @@ def test_the_clients_position_resumes_in_front_of_a_release_set_that_was_not_giv
     here.move_set(dict.fromkeys(models, 1))
     before = here.head()
     revision = here.move_set(dict.fromkeys(models, 2)).revision
-    with rf.Connection(address, actor="a-watcher") as link:
-        with rf.watch(from_revision=before, connection=link) as watch:
+    with rf.Client(address, actor="a-watcher") as client:
+        with client.aliases.watch(from_revision=before) as watch:
             seen = [next(watch).model for _ in range(2)]
             assert before <= watch.position < revision
             between = watch.position
             seen += [next(watch).model for _ in range(2)]
             assert watch.position >= revision
         assert seen == models
-        with rf.watch(from_revision=between, connection=link) as again:
+        with client.aliases.watch(from_revision=between) as again:
             assert [next(again).model for _ in models] == models

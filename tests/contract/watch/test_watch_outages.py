@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-import rollforward as rf
 from eventstore.tail import KEPT_BYTES
 from rollforward import v1
 from tests.contract.watch.registries import Registries, read, reason_at_end, registries, told
@@ -65,10 +64,8 @@ def nats_killed(services: Services) -> None:
 def test_the_client_gives_each_change_once_whatever_breaks(services: Services) -> None:
     outages: dict[int, Outage] = {10: killed, 20: nats_killed, 30: stopped, 40: nats_killed, 50: killed}
     with services.connect("writer") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
-        watch = rf.watch(CHAMPION, connection=watching)
-        moves = pool.submit(
-            lambda: [rf.move_alias(CHAMPION, 1 + turn % 2, connection=writing).revision for turn in range(MOVES)]
-        )
+        watch = watching.aliases.watch(CHAMPION)
+        moves = pool.submit(lambda: [writing.aliases.move(CHAMPION, 1 + turn % 2).revision for turn in range(MOVES)])
         changes = []
         for number in range(MOVES):
             changes.append(next(watch))
@@ -76,14 +73,14 @@ def test_the_client_gives_each_change_once_whatever_breaks(services: Services) -
                 outages[number](services)
         watch.close()
         assert [change.revision for change in changes] == moves.result()
-        assert changes == list(reversed(list(rf.alias_history(CHAMPION, connection=watching))))
+        assert changes == list(reversed(list(watching.aliases.history(CHAMPION))))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("outage", [killed, stopped, nats_killed])
 def test_resumable_after(services: Services, outage: Outage) -> None:
-    with services.connect("writer") as link:
-        first = [rf.move_alias(CHAMPION, version, connection=link).revision for version in (1, 2) * 5]
+    with services.connect("writer") as writer:
+        first = [writer.aliases.move(CHAMPION, version).revision for version in (1, 2) * 5]
         client = Client(services.address)
         watch = client.registry.WatchAliases(v1.WatchAliasesRequest(from_revision=first[0]), timeout=SECONDS)
         steps = read(watch, first[4])
@@ -92,7 +89,7 @@ def test_resumable_after(services: Services, outage: Outage) -> None:
             rest, reason = reason_at_end(watch)
             assert reason == ("SHUTTING_DOWN" if outage is stopped else "UNAVAILABLE")
             steps += rest
-        then = [rf.move_alias(CHAMPION, version, connection=link).revision for version in (1, 2) * 5]
+        then = [writer.aliases.move(CHAMPION, version).revision for version in (1, 2) * 5]
         watch.cancel()
         again = v1.WatchAliasesRequest(from_revision=steps[-1].position)
         resumed = client.registry.WatchAliases(again, wait_for_ready=True, timeout=SECONDS)

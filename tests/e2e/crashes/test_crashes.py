@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from rollforward import download, rebuild, status, upload, v1
+from rollforward import v1
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.history import Logs, changes_in, check_acknowledged, check_nothing_else, read_logs
 from tests.e2e.load import Load, Watcher, ask
@@ -158,8 +158,8 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
 def _begin(scene: Scene, home: Path) -> dict[str, Watcher]:
     load, services = scene.load, scene.services
     client = load.client("setup")
-    registry, tracking = client.connection.registry, client.connection.tracking
-    constants = [upload(write_constant_model(home / f"v{n}", n), connection=client.connection)[0] for n in (1, 2)]
+    registry, tracking = client.sdk.connection.registry, client.sdk.connection.tracking
+    constants = [client.sdk.artifacts.upload(write_constant_model(home / f"v{n}", n))[0] for n in (1, 2)]
     for model in ("served", "fought-over", "quiet"):
         client.send(registry.CreateModel, v1.CreateModelRequest(name=model))
         for digest in constants:
@@ -170,8 +170,8 @@ def _begin(scene: Scene, home: Path) -> dict[str, Watcher]:
     scene.pod.start()
     scene.pod.ready()
     watchers = {
-        "": Watcher(load.client("watcher").connection, from_revision=0),
-        "served": Watcher(load.client("watcher").connection, "served"),
+        "": Watcher(load.client("watcher").sdk, from_revision=0),
+        "served": Watcher(load.client("watcher").sdk, "served"),
     }
     load.move("mover", "served", "champion")
     load.move("mover-of-another", "quiet", "champion")
@@ -200,8 +200,8 @@ def _end(scene: Scene, watchers: dict[str, Watcher]) -> dict[str, tuple[int, lis
 def _rebuild_all(services: Services) -> dict[str, tuple[str, str]]:
     digests = {}
     with services.connect("auditor") as connection:
-        for projection in status(connection=connection).projections:
-            *_, last = rebuild(projection.name, connection=connection)
+        for projection in connection.system.status().projections:
+            *_, last = connection.system.rebuild(projection.name)
             assert last.done
             digests[projection.name] = last.live_digest, last.rebuilt_digest
     return digests
@@ -243,7 +243,7 @@ def test_acknowledged_artifacts_download_unchanged(aftermath: Aftermath, tmp_pat
     assert aftermath.load.uploads
     with aftermath.scene.services.connect("auditor") as connection:
         for number, (digest, content) in enumerate(aftermath.load.uploads.items()):
-            (file,) = download(digest, tmp_path / str(number), connection=connection).iterdir()
+            (file,) = connection.artifacts.download(digest, tmp_path / str(number)).iterdir()
             assert file.read_bytes() == content
 
 

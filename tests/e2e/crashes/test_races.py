@@ -45,18 +45,18 @@ def two_processes(home: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("system", [one_process, two_processes])
 def test_one_writer_wins_and_the_other_receives_current_state(system: System, tmp_path: Path) -> None:
-    with system(tmp_path) as addresses, rf.Connection(addresses[0], actor="starter") as link:
+    with system(tmp_path) as addresses, rf.Client(addresses[0], actor="starter") as client:
         for number in (1, 2):
-            rf.register_model("m", path=write_constant_model(tmp_path / f"v{number}", number), connection=link)
+            client.versions.register("m", path=write_constant_model(tmp_path / f"v{number}", number))
         for alias in (CHAMPION, GO):
-            rf.move_alias(alias, 1, connection=link)
-        wins = hold_races(link, dict(zip(("red", "blue"), addresses, strict=True)), tmp_path)
-        link.note_position("registry", wins[-1][1])
-        history = [change for change in rf.alias_history(CHAMPION, connection=link) if change.reason]
+            client.aliases.move(alias, 1)
+        wins = hold_races(client, dict(zip(("red", "blue"), addresses, strict=True)), tmp_path)
+        client.connection.note_position("registry", wins[-1][1])
+        history = [change for change in client.aliases.history(CHAMPION) if change.reason]
     assert [(change.actor, change.revision) for change in reversed(history)] == wins
 
 
-def hold_races(link: rf.Connection, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
+def hold_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
     """Who won each race, and with which revision."""
     wins = []
     with ExitStack() as stack:
@@ -68,7 +68,7 @@ def hold_races(link: rf.Connection, addresses: dict[str, str], home: Path) -> li
         for racer in racers.values():
             racer.line("^ready")
         for number in range(RACES):
-            rf.move_alias(GO, 2 - number % 2, connection=link)
+            client.aliases.move(GO, 2 - number % 2)
             told = {name: racer.line(f"^race {number}: ")[1].split()[2:] for name, racer in racers.items()}
             wins.append(gate_evaluator(told))
         assert [racer.wait() for racer in racers.values()] == [0, 0]

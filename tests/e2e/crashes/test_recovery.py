@@ -14,7 +14,7 @@ import pytest
 
 import rollforward as rf
 from eventstore.event import Metadata, NewEvent
-from rollforward import Connection, v1
+from rollforward import Client, v1
 from rollforward._transport.channel import open_channel
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry
@@ -38,47 +38,47 @@ def services(tmp_path: Path) -> Iterator[Services]:
         yield running
 
 
-def fill(link: Connection, folder: Path) -> None:
+def fill(client: Client, folder: Path) -> None:
     """A model with two versions that answer 1 and 2, the champion moved to the first, and a run."""
     for number in (1, 2):
-        rf.register_model("m", path=write_constant_model(folder / f"v{number}", number), connection=link)
-    rf.move_alias(CHAMPION, 1, connection=link)
-    with rf.start_run("e", connection=link) as run:
+        client.versions.register("m", path=write_constant_model(folder / f"v{number}", number))
+    client.aliases.move(CHAMPION, 1)
+    with client.runs.start("e") as run:
         run.log_metric("loss", 0.5)
 
 
-def shown(link: Connection) -> list[object]:
+def shown(client: Client) -> list[object]:
     """What read models say."""
     return [
-        *rf.list_models(connection=link),
-        *rf.list_versions("m", connection=link),
-        *rf.alias_history("m", connection=link),
-        *rf.search_runs(connection=link),
-        *rf.list_events(limit=None, connection=link),
+        *client.models.list(),
+        *client.versions.list("m"),
+        *client.aliases.history("m"),
+        *client.runs.search(),
+        *client.audit.list(limit=None),
     ]
 
 
-def expect_equal_to_a_rebuild(link: Connection) -> None:
+def expect_equal_to_a_rebuild(client: Client) -> None:
     """Fails when any read model differs from one computed anew."""
-    for projection in rf.status(connection=link).projections:
-        *_, last = rf.rebuild(projection.name, connection=link)
+    for projection in client.system.status().projections:
+        *_, last = client.system.rebuild(projection.name)
         assert last.done
         assert last.live_digest == last.rebuilt_digest
 
 
-def move_to_and_fro(link: Connection, times: int) -> None:
+def move_to_and_fro(client: Client, times: int) -> None:
     """Moves the champion so often."""
     for _ in range(times):
-        rf.move_alias(CHAMPION, 3 - rf.resolve(CHAMPION, connection=link).version, connection=link)
+        client.aliases.move(CHAMPION, 3 - client.aliases.resolve(CHAMPION).version)
 
 
 def test_killed_system_restarts_with_same_state(services: Services, tmp_path: Path) -> None:
-    with services.connect("user") as link:
-        fill(link, tmp_path)
-        before = shown(link)
+    with services.connect("user") as client:
+        fill(client, tmp_path)
+        before = shown(client)
         services.kill()
         services.start()
-        assert shown(link) == before
+        assert shown(client) == before
 
 
 def test_graceful_stop_exits_0_and_fails_no_call(services: Services, tmp_path: Path) -> None:
@@ -86,19 +86,19 @@ def test_graceful_stop_exits_0_and_fails_no_call(services: Services, tmp_path: P
 
     def write_and_read() -> None:
         while not enough.is_set():
-            move_to_and_fro(link, 1)
+            move_to_and_fro(client, 1)
 
     def read() -> None:
         while not enough.is_set():
-            rf.list_versions("m", connection=link)
+            client.versions.list("m")
 
-    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
-        fill(link, tmp_path)
+    with services.connect("user") as client, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(client, tmp_path)
         pod.start()
         pod.ready()
-        with ThreadPoolExecutor(4) as pool, rf.watch("m", connection=link):
+        with ThreadPoolExecutor(4) as pool, client.aliases.watch("m"):
             busy = [pool.submit(work) for work in [write_and_read, *[read] * 3]]
-            until(lambda: len(rf.alias_history("m", connection=link)) > 10, "some moves")
+            until(lambda: len(client.aliases.history("m")) > 10, "some moves")
             assert services.stop() == 0
             assert pod.program.terminate() == 0
             services.start()
@@ -117,26 +117,26 @@ def test_second_system_on_same_directory_is_rejected_with_owner(services: Servic
 
 
 def test_missing_rows_are_rebuilt_from_log(services: Services, tmp_path: Path) -> None:
-    with services.connect("user") as link:
-        fill(link, tmp_path)
-        before = shown(link)
+    with services.connect("user") as client:
+        fill(client, tmp_path)
+        before = shown(client)
         assert services.stop() == 0
         shutil.rmtree(services.data / "rows")
         services.start()
-        assert shown(link) == before
-        expect_equal_to_a_rebuild(link)
+        assert shown(client) == before
+        expect_equal_to_a_rebuild(client)
 
 
 def lose_tail(services: Services, tmp_path: Path) -> tuple[list[object], list[object]]:
     """Puts an older copy of the log below newer rows; what was shown then, and what was shown last."""
-    with services.connect("user") as link:
-        fill(link, tmp_path)
-        then = shown(link)
+    with services.connect("user") as client:
+        fill(client, tmp_path)
+        then = shown(client)
         assert services.stop() == 0
         shutil.copytree(services.data / "nats", tmp_path / "older")
         services.start()
-        move_to_and_fro(link, 5)
-        last = shown(link)
+        move_to_and_fro(client, 5)
+        last = shown(client)
         assert services.stop() == 0
     shutil.rmtree(services.data / "nats")
     (tmp_path / "older").rename(services.data / "nats")
@@ -161,10 +161,10 @@ def test_rows_ahead_of_truncated_log_are_set_aside_on_acceptance(services: Servi
     then, last = lose_tail(services, tmp_path)
     expect_log_lost(services)
     services.start(*ACCEPTED)
-    with services.connect("user") as link:
-        assert [one for one in shown(link) if "LogEpochBegan" not in str(one)] == then != last
-        move_to_and_fro(link, 3)
-        expect_equal_to_a_rebuild(link)
+    with services.connect("user") as client:
+        assert [one for one in shown(client) if "LogEpochBegan" not in str(one)] == then != last
+        move_to_and_fro(client, 3)
+        expect_equal_to_a_rebuild(client)
 
 
 def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, tmp_path: Path) -> None:
@@ -174,10 +174,10 @@ def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, t
     asyncio.run(append_moves(services.data, count))
     expect_log_lost(services)
     services.start(*ACCEPTED)
-    with services.connect("user") as link:
-        aliases = [change.alias for change in rf.alias_history("m", connection=link)]
+    with services.connect("user") as client:
+        aliases = [change.alias for change in client.aliases.history("m")]
         assert aliases == ["elsewhere"] * count + ["champion"]
-        expect_equal_to_a_rebuild(link)
+        expect_equal_to_a_rebuild(client)
 
 
 async def append_moves(data: Path, count: int) -> None:
@@ -192,12 +192,12 @@ async def append_moves(data: Path, count: int) -> None:
 @pytest.mark.parametrize("quiet", [False, True], ids=["after it has followed events", "before it has"])
 def test_log_truncated_under_running_system_is_rejected(services: Services, tmp_path: Path, quiet: bool) -> None:
     store = services.data / "nats" / "store"
-    with services.connect("user") as link:
-        fill(link, tmp_path)
+    with services.connect("user") as client:
+        fill(client, tmp_path)
         assert services.stop() == 0
         shutil.copytree(store, tmp_path / "older")
         services.start()
-        move_to_and_fro(link, 5)
+        move_to_and_fro(client, 5)
         if quiet:
             assert services.stop() == 0
             services.start()
@@ -213,27 +213,27 @@ def refuses_or_shows_its_log(services: Services) -> bool:
     """Whether a reader is told that there is no answer, or is answered from the log as it is."""
     if not services.running:
         return True
-    with services.connect("reader", timeout=1.0) as link:
+    with services.connect("reader", timeout=1.0) as client:
         try:
-            (head,) = [log.head for log in rf.status(connection=link).logs if log.name == "registry"]
-            return rf.resolve(CHAMPION, connection=link).revision <= head
+            (head,) = [log.head for log in client.system.status().logs if log.name == "registry"]
+            return client.aliases.resolve(CHAMPION).revision <= head
         except rf.Unavailable as refusal:
             return refusal.reason != "DEADLINE_EXCEEDED"
 
 
 def test_pod_persists_assignment_before_acknowledging(services: Services, tmp_path: Path) -> None:
-    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
-        fill(link, tmp_path)
+    with services.connect("user") as client, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(client, tmp_path)
         pod.start()
         pod.ready()
         written = LastKnownGood(tmp_path / "pod" / "cache", services.address)
 
         def acknowledged() -> int:
-            (deployment,) = rf.deployments("m", connection=link)
+            (deployment,) = client.deployments.list("m")
             return deployment.pods[0].revision
 
         for number in range(60):
-            revision = rf.move_alias(CHAMPION, 2 - number % 2, connection=link).revision
+            revision = client.aliases.move(CHAMPION, 2 - number % 2).revision
             until(lambda: acknowledged() >= revision, "the pod says that it serves it")  # noqa: B023 - called at once
             assert [assignment.revision for assignment in written.read()] >= [revision]
 
@@ -252,13 +252,13 @@ def test_pods_sharing_a_cache_keep_each_others_state(tmp_path: Path) -> None:
 
 
 def test_pod_starts_offline_from_last_acknowledged_assignment(services: Services, tmp_path: Path) -> None:
-    with services.connect("user") as link, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
-        fill(link, tmp_path)
+    with services.connect("user") as client, Pod(services.address, tmp_path / "pod", CHAMPION) as pod:
+        fill(client, tmp_path)
         pod.start()
         pod.ready()
-        newest = rf.move_alias(CHAMPION, 2, connection=link)
+        newest = client.aliases.move(CHAMPION, 2)
         pod.program.line(f"revision {newest.revision}")
-        until(lambda: rf.deployments("m", connection=link)[0].pods[0].revision == newest.revision, "acknowledged")
+        until(lambda: client.deployments.list("m")[0].pods[0].revision == newest.revision, "acknowledged")
         pod.kill()
         services.kill()
         pod.start()
@@ -267,7 +267,7 @@ def test_pod_starts_offline_from_last_acknowledged_assignment(services: Services
             answer = ask(GRPCInferenceServiceStub(channel), CHAMPION)
             assert (answer.label, answer.version, answer.revision) == (2, 2, newest.revision)
             services.start()
-            latest = rf.move_alias(CHAMPION, 1, connection=link)
+            latest = client.aliases.move(CHAMPION, 1)
             until(
                 lambda: ask(GRPCInferenceServiceStub(channel), CHAMPION).revision == latest.revision, "it follows again"
             )

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import rollforward as rf
-from rollforward import rebuild, v1
+from rollforward import v1
 from rollforward._series import unpack
 from tests.e2e.history import Logs, read_logs
 from tests.e2e.processes import Services
@@ -178,13 +178,13 @@ def _finish(scene: Scene) -> None:
 
 def _check(scene: Scene) -> None:
     """The log and the rows hold what was journaled, once; the rows equal a rebuild."""
-    with scene.services.connect("auditor") as connection:
-        for log in rf.status(connection=connection).logs:
-            connection.note_position(log.name, log.head)
-        rows = {job.run_id: _points_in_rows(job, connection) for job in scene.jobs}
-        statuses = {job.run_id: rf.get_run(job.run_id, connection=connection).status for job in scene.jobs}
+    with scene.services.connect("auditor") as client:
+        for log in client.system.status().logs:
+            client.connection.note_position(log.name, log.head)
+        rows = {job.run_id: _points_in_rows(job, client) for job in scene.jobs}
+        statuses = {job.run_id: client.runs.get(job.run_id).status for job in scene.jobs}
         for name in ("tracking", "registry-runs", "audit-tracking"):
-            *_, last = rebuild(name, connection=connection)
+            *_, last = client.system.rebuild(name)
             assert last.live_digest == last.rebuilt_digest
     assert scene.services.stop() == 0
     logged = _points_in_log(read_logs(scene.services.data))
@@ -205,10 +205,10 @@ def _check_job(job: Job, found: Mapping[str, list[tuple[int, float]]]) -> None:
         assert points == [(step, float(step)) for step in range(len(points))]
 
 
-def _points_in_rows(job: Job, connection: rf.Connection) -> dict[str, list[tuple[int, float]]]:
+def _points_in_rows(job: Job, client: rf.Client) -> dict[str, list[tuple[int, float]]]:
     found = {}
-    for key in rf.get_run(job.run_id, connection=connection).metrics:
-        history = rf.metric_history(job.run_id, key, connection=connection)
+    for key in client.runs.get(job.run_id).metrics:
+        history = client.metrics.history(job.run_id, key)
         found[key] = list(zip(history.steps, history.values, strict=True))
     return found
 

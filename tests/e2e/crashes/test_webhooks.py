@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import rollforward as rf
-from rollforward import Connection
+from rollforward import Client
 from tests.e2e.models import write_constant_model
 from tests.e2e.processes import Services
 from tests.e2e.program import until
@@ -19,11 +18,11 @@ MODEL = "m"
 CHAMPION = "m@champion"
 
 
-def move_to_and_fro(link: Connection, times: int) -> None:
+def move_to_and_fro(client: Client, times: int) -> None:
     """Moves the champion so often."""
     for _ in range(times):
-        changes = rf.alias_history(MODEL, limit=1, connection=link)
-        rf.move_alias(CHAMPION, 3 - changes[0].to_version if changes else 1, reason="to and fro", connection=link)
+        changes = client.aliases.history(MODEL, limit=1)
+        client.aliases.move(CHAMPION, 3 - changes[0].to_version if changes else 1, reason="to and fro")
 
 
 def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
@@ -43,28 +42,28 @@ def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
 
 
 def test_every_move_is_delivered_in_order_despite_kills(tmp_path: Path) -> None:
-    with Services(tmp_path / "data") as services, Receiver() as receiver, services.connect("user") as link:
+    with Services(tmp_path / "data") as services, Receiver() as receiver, services.connect("user") as client:
         for number in (1, 2):
-            rf.register_model(MODEL, path=write_constant_model(tmp_path / f"v{number}", number), connection=link)
-        made = rf.create_webhook(receiver.url, model=MODEL, connection=link)
-        move_to_and_fro(link, 10)
+            client.versions.register(MODEL, path=write_constant_model(tmp_path / f"v{number}", number))
+        made = client.webhooks.create(receiver.url, model=MODEL)
+        move_to_and_fro(client, 10)
         services.kill_nats()
-        move_to_and_fro(link, 10)
+        move_to_and_fro(client, 10)
         services.kill()
         services.start()
-        move_to_and_fro(link, 10)
+        move_to_and_fro(client, 10)
         receiver.stop()
-        move_to_and_fro(link, 10)
+        move_to_and_fro(client, 10)
         assert services.stop() == 0
         receiver.start()
         services.start()
         moves = [
             (change.revision, change.event_id, change.from_version, change.to_version)
-            for change in rf.alias_history(MODEL, connection=link)[::-1]
+            for change in client.aliases.history(MODEL)[::-1]
         ]
         assert len(moves) == 40
         until(lambda: told(receiver.taken) == moves, "every move is told, in order")
-        until(lambda: rf.get_webhook(made.webhook.webhook_id, connection=link).cursor == moves[-1][0], "all is known")
+        until(lambda: client.webhooks.get(made.webhook.webhook_id).cursor == moves[-1][0], "all is known")
         for request in receiver.taken[-10:]:
             request.verify(made.secret)
         assert services.stop() == 0

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import rollforward as rf
-from rollforward import Connection, v1
+from rollforward import Client, v1
 from rollforward._journal.directory import Journal, journals
 from rollforward._journal.reader import Reader
 from rollforward._journal.records import Count
@@ -42,7 +42,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 
 @pytest.fixture
-def link(services: Services) -> Iterator[Connection]:
+def client(services: Services) -> Iterator[Client]:
     with services.connect("job") as connection:
         yield connection
 
@@ -89,15 +89,15 @@ def kill_family(program: Program) -> None:
     program.kill()
 
 
-def catch_up(link: Connection) -> None:
+def catch_up(client: Client) -> None:
     """Has reads show what is in the log now: they follow what their own connection wrote."""
-    rf.create_experiment(uuid.uuid4().hex, connection=link)
+    client.experiments.create(uuid.uuid4().hex)
 
 
-def values(link: Connection, run_id: str, key: str) -> list[float]:
+def values(client: Client, run_id: str, key: str) -> list[float]:
     """The points of a metric in the log."""
-    catch_up(link)
-    return list(rf.metric_history(run_id, key, connection=link).values)
+    catch_up(client)
+    return list(client.metrics.history(run_id, key).values)
 
 
 def told(program: Program, key: str) -> int:
@@ -106,9 +106,9 @@ def told(program: Program, key: str) -> int:
     return max((int(line[1]) for line in lines if line[0] == key), default=0)
 
 
-def expect_exactly(link: Connection, run_id: str, key: str, at_least: int) -> None:
+def expect_exactly(client: Client, run_id: str, key: str, at_least: int) -> None:
     """Fails unless the points are 0, 1, 2..., each once, as far as the job told and at most what it logged since."""
-    found = values(link, run_id, key)
+    found = values(client, run_id, key)
     assert found == [float(step) for step in range(len(found))]
     assert at_least <= len(found) <= at_least + 50
 
@@ -138,7 +138,7 @@ def await_death(program: Program, place: Path) -> None:
 
 
 def test_each_journaled_point_is_delivered_once_despite_kills(
-    services: Services, jobs: Jobs, link: Connection, place: Path
+    services: Services, jobs: Jobs, client: Client, place: Path
 ) -> None:
     dice = random.Random(SEED)
     runs: dict[str, int] = {}
@@ -160,8 +160,8 @@ def test_each_journaled_point_is_delivered_once_despite_kills(
     assert done.returncode == 0, done.stderr
     assert left(place) == []
     for run_id, count in runs.items():
-        expect_exactly(link, run_id, "loss", count)
-        assert dict(rf.get_run(run_id, connection=link).params) == {"kind": "killed"}
+        expect_exactly(client, run_id, "loss", count)
+        assert dict(client.runs.get(run_id).params) == {"kind": "killed"}
 
 
 def kill_some_syncs(dice: random.Random, place: Path) -> None:
@@ -177,7 +177,7 @@ def kill_some_syncs(dice: random.Random, place: Path) -> None:
 
 
 def test_job_survives_service_outage(
-    services: Services, jobs: Jobs, link: Connection, place: Path, tmp_path: Path
+    services: Services, jobs: Jobs, client: Client, place: Path, tmp_path: Path
 ) -> None:
     services.kill()
     program, run_id = jobs.start("ending", JOB_MAY_END=str(tmp_path / "end"))
@@ -185,23 +185,23 @@ def test_job_survives_service_outage(
     services.start()
     (tmp_path / "end").touch()
     program.line("^finished")
-    assert values(link, run_id, "loss") == [float(step) for step in range(500)]
-    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert values(client, run_id, "loss") == [float(step) for step in range(500)]
+    assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
     assert program.wait() == 0
     assert left(place) == []
 
 
-def test_parent_delivers_points_of_forked_process(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_parent_delivers_points_of_forked_process(jobs: Jobs, client: Client, place: Path) -> None:
     program, run_id = jobs.start("flushing")
     program.line("^child delivered")
     program.line("^finished")
-    assert (values(link, run_id, "loss"), values(link, run_id, "child")) == ([0.0, 1.0], [1.0])
-    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert (values(client, run_id, "loss"), values(client, run_id, "child")) == ([0.0, 1.0], [1.0])
+    assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
     assert program.wait() == 0
     assert left(place) == []
 
 
-def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, client: Client, place: Path) -> None:
     program, run_id = jobs.start("forking")
     for key in ("thread-0", "thread-3", "child-0", "child-1"):
         program.line(f"^{key} 200$")
@@ -209,61 +209,61 @@ def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, link: Conne
     before = told(program, "child-0")
     program.line(f"^child-0 {before + 200}$")
     assert sync(place).returncode == 0
-    assert len(values(link, run_id, "child-0")) >= before
+    assert len(values(client, run_id, "child-0")) >= before
     assert left(place)
     kill_family(program)
     until(lambda: sync(place).returncode == 0 and not left(place), "everything is delivered")
     for key in ("thread-0", "thread-1", "thread-2", "thread-3", "child-0", "child-1"):
-        expect_exactly(link, run_id, key, told(program, key))
+        expect_exactly(client, run_id, key, told(program, key))
 
 
-def test_job_survives_full_disk(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_job_survives_full_disk(jobs: Jobs, client: Client, place: Path) -> None:
     program, run_id = jobs.start("full")
     program.line("^finished")
-    assert values(link, run_id, "loss") == [float(step) for step in range(21_000)]
+    assert values(client, run_id, "loss") == [float(step) for step in range(21_000)]
     assert program.wait() == 0
     assert left(place) == []
 
 
-def test_spawned_workers_log_to_passed_run(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_spawned_workers_log_to_passed_run(jobs: Jobs, client: Client, place: Path) -> None:
     program, run_id = jobs.start("spawning")
     program.line("^finished")
     for number in range(2):
-        assert values(link, run_id, f"worker-{number}") == [float(step) for step in range(100)]
+        assert values(client, run_id, f"worker-{number}") == [float(step) for step in range(100)]
     assert program.wait() == 0
     assert left(place) == []
 
 
-def test_unclosed_run_ends_with_its_program(jobs: Jobs, link: Connection, place: Path) -> None:
+def test_unclosed_run_ends_with_its_program(jobs: Jobs, client: Client, place: Path) -> None:
     program, run_id = jobs.start("forgetful")
     assert program.wait() == 0
-    assert values(link, run_id, "loss") == [1.0]
-    assert rf.get_run(run_id, connection=link).status == v1.RUN_STATUS_FINISHED
+    assert values(client, run_id, "loss") == [1.0]
+    assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
     assert left(place) == []
 
 
 def test_offline_run_is_synced_with_artifacts(
-    services: Services, link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Services, client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
     model = tmp_path / "model"
     (model / "deep").mkdir(parents=True)
     (model / "deep/weights.bin").write_bytes(os.urandom(100_000))
-    with rf.start_run("offline", offline=True, connection=link) as run:
+    with client.runs.start("offline", offline=True) as run:
         run.log_params({"depth": 3})
         run.log_metric("loss", 0.5)
         digest = run.log_artifacts(model, "model")
         run.log_artifact(model / "deep/weights.bin", "raw")
     (model / "deep/weights.bin").write_bytes(b"changed since")
     with pytest.raises(rf.NotFound):
-        rf.get_run(run, connection=link)
+        client.runs.get(run)
     told: list[tuple[int, int]] = []
     (synced,) = rf.sync(place, progress=lambda *both: told.append(both))
     assert (synced.run_id, synced.state, synced.refused.total) == (run.run_id, "delivered", 0)
     assert told[-1][0] == told[-1][1] > 200_000
     assert any(100_000 <= done < 200_000 for done, _ in told)
-    catch_up(link)
-    found = rf.get_run(run, connection=link)
+    catch_up(client)
+    found = client.runs.get(run)
     assert {one.path: one.digest for one in found.artifacts}["model"] == digest
     assert {one.path for one in found.artifacts} == {"model", "raw/weights.bin"}
     assert (dict(found.params), found.status) == ({"depth": "3"}, v1.RUN_STATUS_FINISHED)
@@ -271,10 +271,10 @@ def test_offline_run_is_synced_with_artifacts(
 
 
 def test_batch_truncated_by_machine_crash_is_not_logged_again(
-    link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
-    with rf.start_run("offline", offline=True, connection=link) as run:
+    with client.runs.start("offline", offline=True) as run:
         for step in range(100):
             run.log_metric("loss", step, step)
     shutil.copytree(place, tmp_path / "copy")
@@ -293,7 +293,7 @@ def test_batch_truncated_by_machine_crash_is_not_logged_again(
     assert done.returncode == 0, done.stderr
     (again,) = json.loads(done.stdout)
     assert (again["run_id"], again["state"], again["refused"]["points"]) == (run.run_id, "delivered", 0)
-    assert values(link, run.run_id, "loss") == [float(step) for step in range(100)]
+    assert values(client, run.run_id, "loss") == [float(step) for step in range(100)]
 
 
 def test_artifact_logged_during_outage_is_uploaded_later(
@@ -301,13 +301,13 @@ def test_artifact_logged_during_outage_is_uploaded_later(
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
     (tmp_path / "notes.txt").write_text("all is well")
-    with services.connect("job", timeout=scaled(2.0)) as link:
-        run = rf.start_run("outage", connection=link)
+    with services.connect("job", timeout=scaled(2.0)) as client:
+        run = client.runs.start("outage")
         services.kill()
         digest = run.log_artifact(tmp_path / "notes.txt")
         services.start()
         run.flush(timeout=scaled(20.0))
-        (artifact,) = rf.get_run(run, connection=link).artifacts
+        (artifact,) = client.runs.get(run).artifacts
         assert (artifact.path, artifact.digest) == ("notes.txt", digest)
         run.finish()
     assert left(place) == []

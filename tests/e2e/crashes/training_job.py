@@ -26,8 +26,8 @@ def main(address: str, run_id: str, life: str, ledger: str) -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     noted = os.open(ledger, os.O_RDWR | os.O_CREAT)
-    connection = rf.Connection(address, actor=f"job-{run_id}", timeout=60.0)
-    run = rf.start_run(EXPERIMENT, run_id=run_id, resume=True, connection=connection)
+    client = rf.Client(address, actor=f"job-{run_id}", timeout=60.0)
+    run = client.runs.start(EXPERIMENT, run_id=run_id, resume=True)
     print("trains", flush=True)
     step = 0
     while not stopping.is_set():

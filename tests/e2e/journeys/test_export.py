@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import rollforward as rf
 from rollforward import v1
 from tests.e2e.processes import Services
 from tests.integration.up import SECONDS, Client
@@ -59,15 +58,15 @@ def logged_positions(services: Services) -> list[tuple[str, int]]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("outage", [killed, stopped])
 def test_export_continues_after_outage(services: Services, outage: Callable[[Services], None]) -> None:
-    with services.connect("reader") as link, services.connect("writer") as writer:
+    with services.connect("reader") as reader, services.connect("writer") as writer:
         before = logged_positions(services)
-        export = rf.export_events(connection=link)
+        export = reader.audit.export()
         found = [next(export)]
         for log in ("registry", "tracking"):
             while found[-1].log != log:
                 found.append(next(export))
             outage(services)
-            rf.create_model(f"after-{log}", connection=writer)
+            writer.models.create(f"after-{log}")
         found += export
         assert [(event.log, event.position) for event in found] == before
         assert len(logged_positions(services)) == len(before) + 2

@@ -42,11 +42,11 @@ def say(done, total):
         said = done
         print("at", done, flush=True)
 
-with rf.Connection(address, actor="trainer", timeout=60) as link:
+with rf.Client(address, actor="trainer", timeout=60) as link:
     if verb == "up":
-        print("stored", rf.upload(what, connection=link, progress=say)[0], flush=True)
+        print("stored", link.artifacts.upload(what, progress=say)[0], flush=True)
     else:
-        rf.download(what, where, connection=link, progress=say)
+        link.artifacts.download(what, where, progress=say)
         print("done", flush=True)
 """
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import rollforward as rf
-from rollforward import Connection, v1
+from rollforward import Client, v1
 from rollforward._transport.channel import open_channel
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.load import Load, Prediction, Watcher, ask
@@ -44,7 +44,7 @@ class Lifecycle:
     """What was done, and what came of it."""
 
     services: Services
-    link: Connection
+    client: Client
     pod: Pod
     folders: dict[str, Path] = field(default_factory=dict)
     runs: dict[str, v1.Run] = field(default_factory=dict)
@@ -65,20 +65,20 @@ class Lifecycle:
         folder.mkdir()
         skops.io.dump(estimator, folder / "model.skops")
         (folder / "input_example.json").write_text(json.dumps(data.data[:2].tolist()))
-        with rf.start_run("breast-cancer", name=name, connection=self.link) as run:
+        with self.client.runs.start("breast-cancer", name=name) as run:
             run.log_params({"estimator": type(estimator).__name__, "rows": len(seen)})
             for step in range(10):
                 run.log_metric("accuracy", accuracy * step / 9, step=step)
             run.log_artifacts(folder, "model")
         self.folders[name] = folder
-        self.runs[name] = rf.get_run(run, connection=self.link)
+        self.runs[name] = self.client.runs.get(run)
 
     def register(self) -> None:
         """Registers those that pass the gate."""
-        rf.create_model(MODEL, gate=GATE, reason="only good ones", connection=self.link)
+        self.client.models.create(MODEL, gate=GATE, reason="only good ones")
         for run in self.runs.values():
             try:
-                self.versions.append(rf.register_model(MODEL, run, artifact="model", connection=self.link))
+                self.versions.append(self.client.versions.register(MODEL, run, artifact="model"))
             except rf.PreconditionFailed as refusal:
                 self.refusal = refusal
 
@@ -93,8 +93,8 @@ class Lifecycle:
     def serve_and_move(self) -> None:
         """Moves the champion forward and back under load."""
         load = Load(self.services.address)
-        self.aliases = [rf.move_alias(CHAMPION, self.versions[0], expected_revision=0, connection=self.link)]
-        watcher = Watcher(self.link, CHAMPION)
+        self.aliases = [self.client.aliases.move(CHAMPION, self.versions[0], expected_revision=0)]
+        watcher = Watcher(self.client, CHAMPION)
         self.pod.start()
         self.pod.ready()
         try:
@@ -102,10 +102,10 @@ class Lifecycle:
                 load.predict(self.pod.address, CHAMPION, self.row)
             wait_for_predictions(load, self.aliases[0])
             forward = {"reason": "beats v1", "expected_revision": self.aliases[0].revision}
-            self.aliases.append(rf.move_alias(CHAMPION, 2, **forward, connection=self.link))  # type: ignore[arg-type]
+            self.aliases.append(self.client.aliases.move(CHAMPION, 2, **forward))  # type: ignore[arg-type]
             wait_for_predictions(load, self.aliases[1])
-            rf.rollback(CHAMPION, reason="false alarms", connection=self.link)
-            self.aliases.append(rf.resolve(CHAMPION, connection=self.link))
+            self.client.aliases.rollback(CHAMPION, reason="false alarms")
+            self.aliases.append(self.client.aliases.resolve(CHAMPION))
             wait_for_predictions(load, self.aliases[2])
             watcher.expect(self.aliases[2].revision)
         finally:
@@ -128,10 +128,10 @@ def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lifecycle]:
     home = tmp_path_factory.mktemp("lifecycle")
     with (
         Services(home / "data") as services,
-        Connection(services.address, actor="ada", correlation_id="the-story") as link,
+        Client(services.address, actor="ada", correlation_id="the-story") as client,
         Pod(services.address, home / "pod", CHAMPION) as pod,
     ):
-        lifecycle = Lifecycle(services, link, pod)
+        lifecycle = Lifecycle(services, client, pod)
         for name in ESTIMATORS:
             lifecycle.train(name, home / name)
         lifecycle.register()
@@ -141,12 +141,12 @@ def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lifecycle]:
 
 
 def test_runs_are_tracked(lifecycle: Lifecycle) -> None:
-    runs = rf.search_runs("breast-cancer", connection=lifecycle.link)
+    runs = lifecycle.client.runs.search("breast-cancer")
     assert [run.name for run in reversed(runs)] == list(ESTIMATORS)
     for run in runs:
         assert run.status == v1.RUN_STATUS_FINISHED
         assert (run.actor, run.params["rows"]) == ("ada", "285")
-        points = rf.metric_history(run, "accuracy", connection=lifecycle.link)
+        points = lifecycle.client.metrics.history(run, "accuracy")
         assert list(points.steps) == list(range(10))
         assert points.values[-1] == run.metrics["accuracy"].last == run.metrics["accuracy"].max
 
@@ -176,7 +176,7 @@ def test_predictions_match_reported_version(lifecycle: Lifecycle) -> None:
 
 
 def test_alias_history_records_actor_reason_and_versions(lifecycle: Lifecycle) -> None:
-    changes = rf.alias_history(CHAMPION, connection=lifecycle.link)
+    changes = lifecycle.client.aliases.history(CHAMPION)
     first, second, third = reversed(changes)
     assert [(change.from_version, change.to_version, change.reason) for change in (first, second, third)] == [
         (0, 1, ""),
@@ -191,13 +191,13 @@ def test_alias_history_records_actor_reason_and_versions(lifecycle: Lifecycle) -
 
 def test_past_is_resolved_by_revision_and_time(lifecycle: Lifecycle) -> None:
     first, second, third = lifecycle.aliases
-    link = lifecycle.link
-    assert rf.resolve(CHAMPION, connection=link).revision == third.revision
-    assert rf.resolve(CHAMPION, second.revision, connection=link) == second
-    assert rf.resolve(CHAMPION, third.revision - 1, connection=link) == second
-    assert rf.resolve(CHAMPION, second.moved_at.ToJsonString(), connection=link) == second
+    client = lifecycle.client
+    assert client.aliases.resolve(CHAMPION).revision == third.revision
+    assert client.aliases.resolve(CHAMPION, second.revision) == second
+    assert client.aliases.resolve(CHAMPION, third.revision - 1) == second
+    assert client.aliases.resolve(CHAMPION, second.moved_at.ToJsonString()) == second
     with pytest.raises(rf.NotFound) as unset:
-        rf.resolve(CHAMPION, first.revision - 1, connection=link)
+        client.aliases.resolve(CHAMPION, first.revision - 1)
     assert unset.value.reason == "ALIAS_NOT_FOUND"
 
 
@@ -210,7 +210,7 @@ def test_downloads_equal_trained_artifacts(lifecycle: Lifecycle, tmp_path: Path)
             lifecycle.versions[1].digest: "line",
         }.items()
     ):
-        found = rf.download(reference, tmp_path / str(place), connection=lifecycle.link)
+        found = lifecycle.client.artifacts.download(reference, tmp_path / str(place))
         assert contents(found) == contents(lifecycle.folders[name])
 
 
@@ -221,7 +221,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_deployment_reports_version_served_by_pod(lifecycle: Lifecycle) -> None:
     def pods() -> list[v1.PodStatus]:
-        (deployment,) = rf.deployments(MODEL, connection=lifecycle.link)
+        (deployment,) = lifecycle.client.deployments.list(MODEL)
         assert deployment.desired.revision == lifecycle.aliases[-1].revision
         return list(deployment.pods)
 
@@ -232,7 +232,7 @@ def test_deployment_reports_version_served_by_pod(lifecycle: Lifecycle) -> None:
 
 
 def test_audit_lists_every_event(lifecycle: Lifecycle) -> None:
-    events = rf.list_events(correlation_id="the-story", log="registry", limit=None, connection=lifecycle.link)
+    events = lifecycle.client.audit.list(correlation_id="the-story", log="registry", limit=None)
     assert [event.type.rpartition(".")[2] for event in reversed(events)] == [
         "ModelCreated",
         "RegistrationGateSet",
@@ -242,7 +242,7 @@ def test_audit_lists_every_event(lifecycle: Lifecycle) -> None:
     ]
     assert {(event.actor, event.stream) for event in events} == {("ada", f"model/{MODEL}")}
     assert [event.reason for event in reversed(events)][-2:] == ["beats v1", "false alarms"]
-    applied = rf.list_events(type="AssignmentApplied", connection=lifecycle.link)
+    applied = lifecycle.client.audit.list(type="AssignmentApplied")
     assert len(applied) == len(lifecycle.aliases)
 
 

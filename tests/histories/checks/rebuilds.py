@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from rollforward import Connection, RollforwardError, v1
+from rollforward import Client, RollforwardError, v1
 from tests.histories.checks.rules import Rule, Violation
 from tests.histories.recorded.recording import History
 from tests.histories.recorded.subjects import Rebuild
@@ -15,21 +15,23 @@ SECONDS = 60.0
 
 def rebuild(addresses: Sequence[str], dice: random.Random) -> list[Rebuild]:
     """Rebuild the registry's rows in a process that moves aliases, and those of another projection."""
-    with Connection(dice.choice(addresses), actor="rebuild") as link:
+    with Client(dice.choice(addresses), actor="rebuild") as client:
         names = [
             (system, projection.name)
-            for system in link.systems
-            for projection in link.call(system.GetStatus, v1.GetStatusRequest()).projections
+            for system in client.connection.systems
+            for projection in client.connection.call(system.GetStatus, v1.GetStatusRequest()).projections
         ]
         registry = next(one for one in reversed(names) if one[1] == "registry")
         other = dice.choice([one for one in names if one != registry])
-        return [_rebuilt(link, *registry), _rebuilt(link, *other)]
+        return [_rebuilt(client, *registry), _rebuilt(client, *other)]
 
 
-def _rebuilt(link: Connection, system: v1.SystemServiceStub, name: str) -> Rebuild:
+def _rebuilt(client: Client, system: v1.SystemServiceStub, name: str) -> Rebuild:
     last = v1.RebuildProjectionResponse()
     try:
-        for step in link.stream(system.RebuildProjection, v1.RebuildProjectionRequest(name=name), timeout=SECONDS):
+        for step in client.connection.stream(
+            system.RebuildProjection, v1.RebuildProjectionRequest(name=name), timeout=SECONDS
+        ):
             last = step
     except RollforwardError as error:
         return Rebuild(name, "", "", error.reason)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rollforward import Conflict, Connection, RollforwardError, new_request_id, v1
+from rollforward import Client, Conflict, RollforwardError, new_request_id, v1
 from tests.histories.clients.ledger import Ledger
 from tests.histories.clients.requests import FAILED, send
 from tests.histories.recorded.recording import OK, UNKNOWN, Held, Operation, Target, Wanted
@@ -25,7 +25,7 @@ Asking = tuple[Operation, str, Any]
 """What is asked, the method's name, the request."""
 
 
-class Client:
+class AliasClient:
     """One client. It does one thing after another, at one registry or another, and knows what it has seen.
 
     `began` is a position at which its models were there already; `stuck` is what it was told if nothing can go on.
@@ -44,8 +44,8 @@ class Client:
         self.stuck = ""
         self._name, self._targets, self._dice = name, targets, dice
         self._clock, self._ledger = shared
-        self._links = [Connection(address, actor=name) for address in addresses]
-        self._link = dice.choice(self._links)
+        self._clients = [Client(address, actor=name) for address in addresses]
+        self._client = dice.choice(self._clients)
         self._held: dict[Target, Held] = {}
         self._seen = [began]
         self._times: list[int] = []
@@ -53,14 +53,14 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        for link in self._links:
-            link.close()
+        for client in self._clients:
+            client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Send requests until it is told to stop."""
         while not stopping.wait(self._dice.choice([0.0, 0.0, 0.01])):
             if self._dice.random() < 0.1:
-                self._link = self._dice.choice(self._links)
+                self._client = self._dice.choice(self._clients)
             (kind,) = self._dice.choices(list(KINDS), list(KINDS.values()))
             self._do(*self._draw(kind), stopping)
 
@@ -175,12 +175,18 @@ class Client:
             self._times.append(done.time)
         if done.position:
             self._seen.append(done.position)
-            for link in self._links:
-                link.note_position("registry", done.position)
+            for client in self._clients:
+                client.connection.note_position("registry", done.position)
 
     def _answer(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> Operation:
         """Return the operation with its outcome."""
-        answer = send(lambda: self._link, lambda link: getattr(link.registry, method), request, self._dice, stopping)
+        answer = send(
+            lambda: self._client,
+            lambda client: getattr(client.connection.registry, method),
+            request,
+            self._dice,
+            stopping,
+        )
         if answer.outcome == UNKNOWN:
             self.stuck = str(answer.error) if answer.reason == FAILED else self.stuck
             return operation

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rollforward import Connection, register_model, upload
-from tests.histories.clients.alias_clients import VERSIONS, Client
+from rollforward import Client
+from tests.histories.clients.alias_clients import VERSIONS, AliasClient
 from tests.histories.clients.crew import Worker
 from tests.histories.clients.gaters import Gater
 from tests.histories.clients.hooks import Hook
@@ -44,7 +44,7 @@ class Cast:
     targets: Sequence[Target]
     began: int
     clock: ClientClock
-    clients: Sequence[Client]
+    clients: Sequence[AliasClient]
     namers: Sequence[Namer]
     watchers: Sequence[Watcher | SdkWatcher]
     trackers: tuple[Tracker, SdkTracker]
@@ -66,7 +66,7 @@ def prepared(name: str, system: System, dice: random.Random, stack: ExitStack) -
     clock, ledger = ClientClock(), Ledger()
     dices = [random.Random(dice.random()) for _ in range(CLIENTS + NAMERS + 5)]
     clients = [
-        Client(f"{name}-client-{number}", addresses, targets, began, (clock, ledger), dices.pop())
+        AliasClient(f"{name}-client-{number}", addresses, targets, began, (clock, ledger), dices.pop())
         for number in range(CLIENTS)
     ]
     names = Names(name)
@@ -96,28 +96,29 @@ def _register(address: str, targets: Sequence[Target], stack: ExitStack) -> tupl
     """Register the versions; return the position that the history begins at, and their digest."""
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histories-journal-")))
     os.environ[JOURNAL] = str(home)
-    with Connection(address, actor="setup") as link:
+    with Client(address, actor="setup") as client:
         path = home / "weights"
         path.write_bytes(b"the same for all")
-        digest, _ = upload(path, connection=link)
+        digest, _ = client.artifacts.upload(path)
         for model in dict.fromkeys(target.model for target in targets):
             for _ in range(VERSIONS):
-                register_model(model, digest=digest, connection=link)
-        return link.positions["registry"], digest
+                client.versions.register(model, digest=digest)
+        return client.positions["registry"], digest
 
 
 def _watchers(
     name: str, addresses: Sequence[str], began: int, dice: random.Random, stack: ExitStack
 ) -> Sequence[Watcher | SdkWatcher]:
-    links = [Connection(address, actor=f"{name}-watcher") for address in addresses]
-    for link in links:
-        stack.callback(link.close)
+    sdk_clients = [Client(address, actor=f"{name}-watcher") for address in addresses]
+    for client in sdk_clients:
+        stack.callback(client.close)
     streams = {
         "a": Stream("a", f"{name}-a", "", began),
         "b": Stream("b", f"{name}-b", "champion", began),
         "c": Stream("c", f"{name}-a", "champion", None),
     }
     raw = [
-        Watcher(f"{name}-watcher-{key}", links, stream, random.Random(dice.random())) for key, stream in streams.items()
+        Watcher(f"{name}-watcher-{key}", sdk_clients, stream, random.Random(dice.random()))
+        for key, stream in streams.items()
     ]
-    return [*raw, SdkWatcher(f"{name}-sdk", links[0], Stream("", f"{name}-a", "", began))]
+    return [*raw, SdkWatcher(f"{name}-sdk", sdk_clients[0], Stream("", f"{name}-a", "", began))]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from tests.e2e.program import until
-from tests.histories.clients.alias_clients import Client
+from tests.histories.clients.alias_clients import AliasClient
 from tests.histories.clients.namers import Namer
 from tests.histories.clients.watchers import SdkWatcher, Watcher
 from tests.histories.recorded.subjects import Failure
@@ -33,7 +33,7 @@ class Crew:
 
     def __init__(
         self,
-        clients: Sequence[Client],
+        clients: Sequence[AliasClient],
         namers: Sequence[Namer],
         others: Sequence[Worker],
         watchers: Sequence[Watcher | SdkWatcher],

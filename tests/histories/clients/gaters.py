@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rollforward import Connection, check_evidence, new_request_id, register_model, v1
+from rollforward import Client, new_request_id, v1
 from rollforward._series import Columns
 from tests.histories.clients.requests import send
 from tests.histories.clients.trackers import run_id
@@ -30,32 +30,30 @@ class Gater:
         self.moves: list[GateMove] = []
         self.model, self.policy = f"{name}-model", f"{name}-policy"
         self._name, self._dice = name, dice
-        self._links = [Connection(address, actor=name) for address in addresses]
+        self._clients = [Client(address, actor=name) for address in addresses]
         self._sent: list[tuple[GateMove, v1.MoveAliasRequest]] = []
         self._seen = 0
 
     def prepare(self, digest: str) -> None:
         """Register a version for each score, and set the policy."""
-        link = self._links[0]
-        experiment = link.call(
-            link.tracking.CreateExperiment,
+        client = self._clients[0]
+        experiment = client.connection.call(
+            client.connection.tracking.CreateExperiment,
             v1.CreateExperimentRequest(name=self._name, request_id=new_request_id()),
         ).experiment_id
         for score in SCORES:
-            register_model(
-                self.model, self._scored_run(link, experiment, score, digest), artifact="model", connection=link
-            )
+            client.versions.register(self.model, self._scored_run(client, experiment, score, digest), artifact="model")
         self._set_policy(threading.Event())
 
     def close(self) -> None:
         """Remove the policy and close the connections."""
         try:
-            link = self._links[0]
+            client = self._clients[0]
             request = v1.RemovePolicyRequest(name=self.policy, request_id=new_request_id())
-            link.call(link.policies.RemovePolicy, request)
+            client.connection.call(client.connection.policies.RemovePolicy, request)
         finally:
-            for link in self._links:
-                link.close()
+            for client in self._clients:
+                client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Do one thing after another until it is stopped."""
@@ -70,21 +68,21 @@ class Gater:
 
     def check_evidence(self, since: int) -> EvidenceCheck:
         """Recompute, in the service, the evidence in its log after a position."""
-        link = self._links[0]
-        found = check_evidence(after=since, connection=link)
+        client = self._clients[0]
+        found = client.policies.check_evidence(after=since)
         return EvidenceCheck(found.evidence, tuple(one.position for one in found.unfounded))
 
-    def _scored_run(self, link: Connection, experiment: str, score: float, digest: str) -> str:
+    def _scored_run(self, client: Client, experiment: str, score: float, digest: str) -> str:
         chosen, request_id = run_id(self._dice), new_request_id()
         started = v1.StartRunRequest(run_id=chosen, experiment_id=experiment, name=chosen, request_id=request_id)
         started.start_time.GetCurrentTime()
-        link.call(link.tracking.StartRun, started)
+        client.connection.call(client.connection.tracking.StartRun, started)
         columns = Columns()
         columns.append(0, 0, score)
         logged = v1.LogBatchRequest(run_id=chosen, series=[columns.take("score", 1)], request_id=new_request_id())
-        link.call(link.tracking.LogBatch, logged)
+        client.connection.call(client.connection.tracking.LogBatch, logged)
         artifact = v1.LogArtifactRequest(run_id=chosen, path="model", digest=digest, request_id=new_request_id())
-        link.call(link.tracking.LogArtifact, artifact)
+        client.connection.call(client.connection.tracking.LogArtifact, artifact)
         return chosen
 
     def _draw(self) -> tuple[GateMove, v1.MoveAliasRequest]:
@@ -94,7 +92,7 @@ class Gater:
 
     def _move(self, move: GateMove, request: v1.MoveAliasRequest, stopping: threading.Event) -> None:
         asked = replace(move, seen=self._seen, called=time.monotonic_ns())
-        answer = send(self._link, lambda link: link.registry.MoveAlias, request, self._dice, stopping)
+        answer = send(self._client, lambda client: client.connection.registry.MoveAlias, request, self._dice, stopping)
         done = replace(asked, returned=answer.returned, outcome=answer.outcome, reason=answer.reason)
         if answer.outcome == OK and answer.response.moved:
             done = replace(done, position=answer.response.position)
@@ -106,11 +104,11 @@ class Gater:
         gate = f"candidate.metrics.score >= {self._dice.choice(THRESHOLDS)}"
         policy = v1.Policy(name=self.policy, models=self.model, aliases=ALIAS, gate=gate)
         request = v1.SetPolicyRequest(policy=policy, request_id=new_request_id())
-        answer = send(self._link, lambda link: link.policies.SetPolicy, request, self._dice, stopping)
+        answer = send(self._client, lambda client: client.connection.policies.SetPolicy, request, self._dice, stopping)
         if answer.outcome == OK:
             self._seen = max(self._seen, answer.response.position)
-            for link in self._links:
-                link.note_position("registry", answer.response.position)
+            for client in self._clients:
+                client.connection.note_position("registry", answer.response.position)
 
-    def _link(self) -> Connection:
-        return self._dice.choice(self._links)
+    def _client(self) -> Client:
+        return self._dice.choice(self._clients)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from standardwebhooks.webhooks import Webhook
 
-from rollforward import Connection, create_webhook, delete_webhook
+from rollforward import Client
 from tests.histories.recorded.subjects import Delivery, Endpoint
 from tests.servers.receiver import Receiver, Request
 
@@ -21,7 +21,7 @@ class Hook:
     """An endpoint that is to be sent every change of one model's aliases."""
 
     def __init__(self, name: str, address: str, model: str, since: int, dice: random.Random) -> None:
-        self._link = Connection(address, actor=name)
+        self._client = Client(address, actor=name)
         self._model, self._since, self._dice = model, since, dice
         self._receiver = Receiver(self._answer)
         self._webhook_id = ""
@@ -30,17 +30,17 @@ class Hook:
     def prepare(self) -> None:
         """Start the receiver, and register the endpoint."""
         self._receiver.start()
-        made = create_webhook(self._receiver.url, model=self._model, from_revision=self._since, connection=self._link)
+        made = self._client.webhooks.create(self._receiver.url, model=self._model, from_revision=self._since)
         self._webhook_id, self._secret = made.webhook.webhook_id, made.secret
 
     def close(self) -> None:
         """Remove the endpoint and stop listening."""
         try:
             if self._webhook_id:
-                delete_webhook(self._webhook_id, connection=self._link)
+                self._client.webhooks.delete(self._webhook_id)
         finally:
             self._receiver.stop()
-            self._link.close()
+            self._client.close()
 
     @property
     def endpoint(self) -> Endpoint:

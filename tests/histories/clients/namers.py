@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rollforward import Connection, new_request_id, v1
+from rollforward import Client, new_request_id, v1
 from tests.histories.clients.ledger import Ledger
 from tests.histories.clients.requests import FAILED, send
 from tests.histories.recorded.recording import OK, Naming
@@ -42,13 +42,13 @@ class Namer:
         self.stuck = ""
         self._name, self._names, self._digest, self._dice = name, names, digest, dice
         self._ledger = ledger
-        self._links = [Connection(address, actor=name) for address in addresses]
+        self._clients = [Client(address, actor=name) for address in addresses]
         self._own: list[str] = []
 
     def close(self) -> None:
         """Close the connections."""
-        for link in self._links:
-            link.close()
+        for client in self._clients:
+            client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Send requests until it is told to stop."""
@@ -77,8 +77,8 @@ class Namer:
     def _sent(self, naming: Naming, stopping: threading.Event) -> Naming:
         request, method = self._request(naming), METHODS[naming.kind]
         answer = send(
-            lambda: self._dice.choice(self._links),
-            lambda link: getattr(link.registry, method),
+            lambda: self._dice.choice(self._clients),
+            lambda client: getattr(client.connection.registry, method),
             request,
             self._dice,
             stopping,

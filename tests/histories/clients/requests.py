@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rollforward import Connection, RollforwardError, Unavailable
+from rollforward import Client, RollforwardError, Unavailable
 from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN
 from tests.timeouts import scaled
 
@@ -36,8 +36,8 @@ class Answer:
 
 
 def send(
-    link: Callable[[], Connection],
-    method: Callable[[Connection], Any],
+    client: Callable[[], Client],
+    method: Callable[[Client], Any],
     request: Any,
     dice: random.Random,
     stopping: threading.Event,
@@ -45,9 +45,9 @@ def send(
     """Send a request until it is answered or given up; each attempt is over a connection that `link` names."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
-        connection = link()
+        connection = client()
         try:
-            response = connection.call(method(connection), request, timeout=dice.choice(TIMEOUTS))
+            response = connection.connection.call(method(connection), request, timeout=dice.choice(TIMEOUTS))
         except Unavailable as error:
             if error.reason == FAILED:
                 return Answer(error=error)

@@ -11,13 +11,10 @@ from dataclasses import replace
 import grpc
 
 from rollforward import (
-    Connection,
+    Client,
     RollforwardError,
     Unavailable,
-    get_run,
-    metric_history,
     new_request_id,
-    start_run,
     v1,
 )
 from rollforward._series import pack, unpack
@@ -45,19 +42,21 @@ class Tracker:
         self.batches: list[PointBatch] = []
         self.reads: list[PointRead] = []
         self._name, self._clock, self._ledger, self._dice = name, clock, ledger, dice
-        self._link = Connection(address, actor=name)
+        self._client = Client(address, actor=name)
         self._next = dict.fromkeys(KEYS, 0)
         self._unanswered: list[tuple[PointBatch, v1.LogBatchRequest]] = []
 
     def prepare(self) -> None:
         """Create the experiment and the run."""
         request = v1.CreateExperimentRequest(name=self._name, request_id=new_request_id())
-        self.experiment_id = self._link.call(self._link.tracking.CreateExperiment, request).experiment_id
-        self._link.call(self._link.tracking.StartRun, self._run(self.run_id))
+        self.experiment_id = self._client.connection.call(
+            self._client.connection.tracking.CreateExperiment, request
+        ).experiment_id
+        self._client.connection.call(self._client.connection.tracking.StartRun, self._run(self.run_id))
 
     def close(self) -> None:
         """Close its connection."""
-        self._link.close()
+        self._client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Do one thing after another until it is stopped."""
@@ -78,7 +77,7 @@ class Tracker:
         for key in KEYS:
             called = time.monotonic_ns()
             try:
-                history = metric_history(self.run_id, key, connection=self._link)
+                history = self._client.metrics.history(self.run_id, key)
                 steps, values = tuple(history.steps), tuple(history.values)
             except RollforwardError as error:
                 if error.reason != "METRIC_NOT_FOUND":
@@ -88,7 +87,7 @@ class Tracker:
 
     def run(self) -> Run:
         """Return the run as it ended."""
-        return _run_record(self.run_id, self._link)
+        return _run_record(self.run_id, self._client)
 
     def _run(self, chosen: str) -> v1.StartRunRequest:
         request = v1.StartRunRequest(
@@ -99,7 +98,9 @@ class Tracker:
 
     def _start(self, stopping: threading.Event) -> None:
         request = self._run(run_id(self._dice))
-        answer = send(lambda: self._link, lambda link: link.tracking.StartRun, request, self._dice, stopping)
+        answer = send(
+            lambda: self._client, lambda client: client.connection.tracking.StartRun, request, self._dice, stopping
+        )
         if answer.outcome == OK:
             self._ledger.add("runs", request.run_id, "tracking", answer.response.position)
 
@@ -114,7 +115,9 @@ class Tracker:
 
     def _send(self, batch: PointBatch, request: v1.LogBatchRequest, stopping: threading.Event) -> None:
         called = time.monotonic_ns()
-        answer = send(lambda: self._link, lambda link: link.tracking.LogBatch, request, self._dice, stopping)
+        answer = send(
+            lambda: self._client, lambda client: client.connection.tracking.LogBatch, request, self._dice, stopping
+        )
         done = replace(batch, called=called, returned=answer.returned, outcome=answer.outcome, reason=answer.reason)
         if answer.outcome == OK:
             done = replace(done, position=answer.response.position)
@@ -125,7 +128,9 @@ class Tracker:
     def _read(self, key: str) -> None:
         request = v1.GetMetricHistoryRequest(run_id=self.run_id, key=key)
         called = time.monotonic_ns()
-        call = self._link.tracking.GetMetricHistory(request, timeout=_READ_SECONDS, metadata=self._link.metadata())
+        call = self._client.connection.tracking.GetMetricHistory(
+            request, timeout=_READ_SECONDS, metadata=self._client.connection.metadata()
+        )
         try:
             history = unpack(response.series for response in call)
         except grpc.RpcError:
@@ -142,20 +147,18 @@ class SdkTracker:
         self.batches: list[PointBatch] = []
         self.reads: list[PointRead] = []
         self._name, self._dice = name, dice
-        self._link = Connection(address, actor=name)
+        self._client = Client(address, actor=name)
         self._step = 0
         self._is_delivered = False
 
     def prepare(self) -> None:
         """Start the run."""
-        self._run = start_run(
-            self._name, run_id=self.run_id, heartbeat=True, system_metrics=False, connection=self._link
-        )
+        self._run = self._client.runs.start(self._name, run_id=self.run_id, heartbeat=True, system_metrics=False)
 
     def close(self) -> None:
         """End the run and close the connection."""
         self._run.finish()
-        self._link.close()
+        self._client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Log points until it is stopped, and see to it now and then that they are delivered."""
@@ -169,13 +172,13 @@ class SdkTracker:
         """Flush everything, and read it."""
         self._is_delivered = self._flush(_LAST_FLUSH_SECONDS)
         called = time.monotonic_ns()
-        history = metric_history(self.run_id, KEYS[0], connection=self._link)
+        history = self._client.metrics.history(self.run_id, KEYS[0])
         steps, values = tuple(history.steps), tuple(history.values)
         self.reads.append(PointRead(self.run_id, KEYS[0], steps, values, called, time.monotonic_ns(), is_last=True))
 
     def run(self) -> Run:
         """Return the run as it stands before it is finished."""
-        return replace(_run_record(self.run_id, self._link), by_sdk=True, is_delivered=self._is_delivered)
+        return replace(_run_record(self.run_id, self._client), by_sdk=True, is_delivered=self._is_delivered)
 
     def _flush(self, seconds: float) -> bool:
         called, count = time.monotonic_ns(), self._step
@@ -193,7 +196,7 @@ def run_id(dice: random.Random) -> str:
     return f"{dice.getrandbits(128):032x}"
 
 
-def _run_record(chosen: str, link: Connection) -> Run:
-    run = get_run(chosen, connection=link)
+def _run_record(chosen: str, client: Client) -> Run:
+    run = client.runs.get(chosen)
     counts = {key: summary.count for key, summary in run.metrics.items()}
     return Run(chosen, v1.RunStatus.Name(run.status), counts)

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from rollforward import Connection, RollforwardError, v1
+from rollforward import Client, RollforwardError, v1
 from tests.histories.clients.ledger import Ledger
 from tests.histories.recorded.subjects import IndexScan
 
 PAUSES = (0.05, 0.1, 0.2)  # seconds
 _SECONDS = 5.0  # of a page
 
-Page = Callable[[Connection, str], tuple[Sequence[str], str]]
+Page = Callable[[Client, str], tuple[Sequence[str], str]]
 """The entries of a page and the token of the next one, by a page's token."""
 
 
@@ -25,7 +25,7 @@ class Walker:
         self, name: str, addresses: Sequence[str], ledger: Ledger, model: str, experiment: str, dice: random.Random
     ) -> None:
         self.walks: list[IndexScan] = []
-        self._links = [Connection(address, actor=f"{name}-walker") for address in addresses]
+        self._clients = [Client(address, actor=f"{name}-walker") for address in addresses]
         self._ledger, self._dice = ledger, dice
         self._pages: Mapping[str, Page] = {
             "models": _models(f"{name}-n"),
@@ -35,8 +35,8 @@ class Walker:
 
     def close(self) -> None:
         """Close its connections."""
-        for link in self._links:
-            link.close()
+        for client in self._clients:
+            client.close()
 
     def work(self, stopping: threading.Event) -> None:
         """Read one listing after another until stopped."""
@@ -45,19 +45,19 @@ class Walker:
 
     def walk_all(self) -> None:
         """Read every listing once at every address."""
-        for link in self._links:
+        for client in self._clients:
             for listing in self._pages:
-                self._walk(listing, link)
+                self._walk(listing, client)
 
-    def _walk(self, listing: str, link: Connection | None = None) -> None:
-        link = link or self._dice.choice(self._links)
+    def _walk(self, listing: str, client: Client | None = None) -> None:
+        client = client or self._dice.choice(self._clients)
         known, positions = self._ledger.known(listing)
         for log, position in positions.items():
-            link.note_position(log, position)
+            client.connection.note_position(log, position)
         entries, token, called = list[str](), "", time.monotonic_ns()
         while True:
             try:
-                page, token = self._pages[listing](link, token)
+                page, token = self._pages[listing](client, token)
             except RollforwardError:
                 return  # out of reach: this walk says nothing
             entries += page
@@ -67,27 +67,27 @@ class Walker:
 
 
 def _models(prefix: str) -> Page:
-    def page(link: Connection, token: str) -> tuple[Sequence[str], str]:
+    def page(client: Client, token: str) -> tuple[Sequence[str], str]:
         request = v1.ListModelsRequest(page_size=3, page_token=token, filter=f"name LIKE '{prefix}%'")
-        found = link.call(link.registry.ListModels, request, timeout=_SECONDS)
+        found = client.connection.call(client.connection.registry.ListModels, request, timeout=_SECONDS)
         return [model.name for model in found.models], found.next_page_token
 
     return page
 
 
 def _runs(experiment: str) -> Page:
-    def page(link: Connection, token: str) -> tuple[Sequence[str], str]:
+    def page(client: Client, token: str) -> tuple[Sequence[str], str]:
         request = v1.ListRunsRequest(experiment_id=experiment, page_size=2, page_token=token)
-        found = link.call(link.tracking.ListRuns, request, timeout=_SECONDS)
+        found = client.connection.call(client.connection.tracking.ListRuns, request, timeout=_SECONDS)
         return [run.run_id for run in found.runs], found.next_page_token
 
     return page
 
 
 def _history(model: str) -> Page:
-    def page(link: Connection, token: str) -> tuple[Sequence[str], str]:
+    def page(client: Client, token: str) -> tuple[Sequence[str], str]:
         request = v1.ListAliasHistoryRequest(model=model, page_size=20, page_token=token)
-        found = link.call(link.registry.ListAliasHistory, request, timeout=_SECONDS)
+        found = client.connection.call(client.connection.registry.ListAliasHistory, request, timeout=_SECONDS)
         return [f"{change.revision}@{change.alias}" for change in found.changes], found.next_page_token
 
     return page

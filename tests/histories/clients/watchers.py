@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import grpc
 
-from rollforward import Connection, Watch, v1, watch
+from rollforward import Client, Watch, v1
 from rollforward._transport.channel import AnswerStream, is_out_of_reach
 from rollforward.errors import from_rpc_error
 from tests.histories.recorded.recording import Change, Held, Step, Stream
@@ -17,9 +17,9 @@ from tests.histories.recorded.recording import Change, Held, Step, Stream
 class Watcher:
     """Follows by the raw method and reconnects on its own: after errors, and whenever it likes, from where it was."""
 
-    def __init__(self, name: str, links: Sequence[Connection], follows: Stream, dice: random.Random) -> None:
+    def __init__(self, name: str, clients: Sequence[Client], follows: Stream, dice: random.Random) -> None:
         self.streams: list[Stream] = []
-        self._name, self._links, self._dice = name, links, dice
+        self._name, self._clients, self._dice = name, clients, dice
         self._follows = follows
         self._reached = follows.resumed_at
         self._call: AnswerStream[v1.WatchAliasesResponse] | None = None
@@ -33,14 +33,16 @@ class Watcher:
     def work(self) -> None:
         """Follow until stopped."""
         while not self._ended.is_set():
-            link = self._dice.choice(self._links)
+            client = self._dice.choice(self._clients)
             follows = self._follows
             self.streams.append(Stream(self._name, follows.model, follows.alias, self._reached))
             request = v1.WatchAliasesRequest(model=follows.model, alias=follows.alias, from_revision=self._reached)
             # Never waits for a connection: the next attempt may be at another server. The deadline ends a stream of a
             # server that says nothing any more.
             seconds = self._dice.choice([0.4, 1.5, 6.0])
-            call = link.registry.WatchAliases(request, timeout=seconds, metadata=link.metadata())
+            call = client.connection.registry.WatchAliases(
+                request, timeout=seconds, metadata=client.connection.metadata()
+            )
             self._call = call
             if self._ended.is_set():
                 call.cancel()
@@ -69,11 +71,11 @@ class Watcher:
 class SdkWatcher:
     """Follows by the SDK, which reconnects by itself."""
 
-    def __init__(self, name: str, link: Connection, follows: Stream) -> None:
+    def __init__(self, name: str, client: Client, follows: Stream) -> None:
         self._name, self._follows = name, follows
         self._changes: list[Change] = []
         reference = f"{follows.model}@{follows.alias}" if follows.alias else follows.model
-        self._watch: Watch = watch(reference, from_revision=follows.resumed_at, connection=link)
+        self._watch: Watch = client.aliases.watch(reference, from_revision=follows.resumed_at)
         self._since = self._watch.position
 
     @property

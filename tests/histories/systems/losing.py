@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import grpc
 
-from rollforward import Connection, NotFound, get_version, register_model, v1, watch
+from rollforward import Client, NotFound, v1
 from rollforward.errors import from_rpc_error
 from tests.e2e.program import until
 from tests.histories.recorded.log import head
@@ -43,14 +43,14 @@ class Losing:
         self._log, self._whole = self._data / "nats", self._data.parent / "whole"
         self._copy = self._data.parent / "copy"
         [(self._address, self._process)] = system.registries.items()
-        self._link = Connection(self._address, actor="operator")
+        self._client = Client(self._address, actor="operator")
         self._steps: dict[str, str] = {}
         self._digest = ""
 
     def suffer(self, kind: str) -> Loss:
         """Make the log lose events, start the services, then restore the log or accept the loss."""
         try:
-            with _Follower(self._model, self._link) as follower:
+            with _Follower(self._model, self._client) as follower:
                 last = self._lose(kind)
                 files = self._files()
                 refused, reason = self._start_refused()
@@ -61,11 +61,11 @@ class Losing:
                 (self._accept if accepts else self._put_back)(last, follower)
                 return Loss(kind, last, refused, reason, kept_rows, accepts, self._steps)
         finally:
-            self._link.close()
+            self._client.close()
 
     def _lose(self, kind: str) -> int:
         """Make moves that are known to the rows, then lose them; return the revision of the last."""
-        self._digest = get_version(self._model, 1, connection=self._link).digest
+        self._digest = self._client.versions.get(self._model, 1).digest
         if kind == "restored copy":
             self._process.stop()
             shutil.copytree(self._log, self._copy)
@@ -84,13 +84,13 @@ class Losing:
 
     def _move(self, version: int, **fields: Any) -> int:
         request = v1.MoveAliasRequest(model=self._model, alias="champion", version=version, **fields)
-        return self._link.call(self._link.registry.MoveAlias, request).position
+        return self._client.connection.call(self._client.connection.registry.MoveAlias, request).position
 
     def _wait_for_rows(self) -> None:
         last = asyncio.run(head(self._system.nats.address))
 
         def have_it() -> bool:
-            status = self._link.call(self._link.systems[0].GetStatus, v1.GetStatusRequest())
+            status = self._client.connection.call(self._client.connection.systems[0].GetStatus, v1.GetStatusRequest())
             return all(one.position >= last for one in status.projections if one.log == "registry")
 
         until(have_it, "the rows have all events")
@@ -133,7 +133,7 @@ class Losing:
 
     def _try_old(self, when: str, moving: v1.MoveAliasRequest, resume: v1.WatchAliasesRequest) -> None:
         """Ask as a client does that knows the epoch before."""
-        registry, plain = self._link.registry, (("rollforward-actor", "operator"),)
+        registry, plain = self._client.connection.registry, (("rollforward-actor", "operator"),)
         self._steps[f"old expected revision{when}"] = _reason(
             lambda: registry.MoveAlias(moving, timeout=_SECONDS, metadata=plain)
         )
@@ -147,19 +147,19 @@ class Losing:
             self._version()
         except NotFound:
             for _ in range(2):
-                register_model(self._model, digest=self._digest, connection=self._link)
+                self._client.versions.register(self._model, digest=self._digest)
 
     def _epochs_begun(self) -> int:
         request = v1.ListEventsRequest(log="registry", type="rollforward.v1.LogEpochBegan")
-        return len(self._link.call(self._link.audit.ListEvents, request).events)
+        return len(self._client.connection.call(self._client.connection.audit.ListEvents, request).events)
 
     def _resolved(self) -> int:
         request = v1.ResolveAliasRequest(model=self._model, alias="champion")
-        return self._link.call(self._link.registry.ResolveAlias, request).alias.revision
+        return self._client.connection.call(self._client.connection.registry.ResolveAlias, request).alias.revision
 
     def _version(self) -> int:
         request = v1.ResolveAliasRequest(model=self._model, alias="champion")
-        return self._link.call(self._link.registry.ResolveAlias, request).alias.version
+        return self._client.connection.call(self._client.connection.registry.ResolveAlias, request).alias.version
 
 
 def cut_tail(log: Path) -> None:
@@ -182,8 +182,8 @@ def _reason(call: Callable[[], object]) -> str:
 class _Follower:
     """A watch of the SDK, with the revisions that it gave."""
 
-    def __init__(self, model: str, link: Connection) -> None:
-        self._watch = watch(model, connection=link)
+    def __init__(self, model: str, client: Client) -> None:
+        self._watch = client.aliases.watch(model)
         self._revisions: list[int] = []
         self._thread = threading.Thread(target=self._follow, name="follower")
         self._thread.start()

@@ -26,27 +26,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def link(own: Up) -> Iterator[rf.Connection]:
+def client(own: Up) -> Iterator[rf.Client]:
     """A client of it."""
-    with rf.Connection(own.address) as connection:
+    with rf.Client(own.address) as connection:
         yield connection
 
 
-def collect(link: rf.Connection, *, dry_run: bool = False) -> v1.CollectGarbageResponse:
+def collect(client: rf.Client, *, dry_run: bool = False) -> v1.CollectGarbageResponse:
     """Collect garbage of a second, to the end."""
-    steps = list(rf.collect_garbage(dry_run=dry_run, min_age=1, connection=link))
+    steps = list(client.artifacts.collect_garbage(dry_run=dry_run, min_age=1))
     assert steps[-1].done
     return steps[-1]
 
 
-def is_stored(link: rf.Connection, digest: str) -> bool:
+def is_stored(client: rf.Client, digest: str) -> bool:
     """Whether an artifact is there with all its files."""
     try:
-        manifest = rf.get_manifest(digest, connection=link)
+        manifest = client.artifacts.get_manifest(digest)
     except rf.NotFound:
         return False
     request = v1.FindMissingBlobsRequest(digests=[file.digest for file in manifest.files])
-    return not link.call(link.artifacts.FindMissingBlobs, request).missing
+    return not client.connection.call(client.connection.artifacts.FindMissingBlobs, request).missing
 
 
 def log(own: Up, run_id: str, digest: str, path: str = "model") -> None:
@@ -91,36 +91,36 @@ def of_a_run_that_logged_another(own: Up) -> str:
     return digest
 
 
-def test_garbage_is_what_neither_log_names(own: Up, link: rf.Connection) -> None:
+def test_garbage_is_what_neither_log_names(own: Up, client: rf.Client) -> None:
     kept = [of_a_deleted_version(own), of_a_deleted_run(own), of_a_deleted_logged_model(own)]
     garbage = [own.upload(new_id().encode()), of_a_run_that_logged_another(own)]
-    until(lambda: collect(link, dry_run=True).set_aside >= 6, "all garbage is old enough")
-    assert collect(link, dry_run=True).removed == 0
+    until(lambda: collect(client, dry_run=True).set_aside >= 6, "all garbage is old enough")
+    assert collect(client, dry_run=True).removed == 0
     removed: list[v1.CollectGarbageResponse] = []
 
     def is_removed() -> bool:
-        removed.append(collect(link))
+        removed.append(collect(client))
         return sum(one.removed for one in removed) >= 6
 
     until(is_removed, "all garbage is removed")
-    assert [is_stored(link, digest) for digest in kept] == [True] * 3
-    assert [is_stored(link, digest) for digest in garbage] == [False] * 2
+    assert [is_stored(client, digest) for digest in kept] == [True] * 3
+    assert [is_stored(client, digest) for digest in garbage] == [False] * 2
 
 
-def test_what_is_registered_after_it_was_set_aside_stays(own: Up, link: rf.Connection) -> None:
+def test_what_is_registered_after_it_was_set_aside_stays(own: Up, client: rf.Client) -> None:
     digest = own.upload(new_id().encode())
-    until(lambda: collect(link).set_aside >= 3, "it is set aside")
+    until(lambda: collect(client).set_aside >= 3, "it is set aside")
     own.registry.RegisterVersion(v1.RegisterVersionRequest(model=f"model-{new_id()}", digest=digest), timeout=SECONDS)
-    until(lambda: not collect(link).set_aside and collect(link).kept > 0, "it stays")
-    assert is_stored(link, digest)
+    until(lambda: not collect(client).set_aside and collect(client).kept > 0, "it stays")
+    assert is_stored(client, digest)
     trash = own.data / "artifacts" / "trash"
     assert not list(trash.rglob(digest.removeprefix("sha256:")))
 
 
 @pytest.mark.parametrize("age", [0, -1])
-def test_garbage_has_an_age(link: rf.Connection, age: int) -> None:
+def test_garbage_has_an_age(client: rf.Client, age: int) -> None:
     with pytest.raises(rf.InvalidRequest) as wrong:
-        next(rf.collect_garbage(min_age=age, connection=link))
+        next(client.artifacts.collect_garbage(min_age=age))
     assert wrong.value.reason == "INVALID_AGE"
 
 
@@ -131,8 +131,8 @@ def tree(system: Up, tmp_path: Path) -> str:
     for path in ("weights/a", "weights/deep/b", "weights.txt", "readme"):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_text(path)
-    with rf.Connection(system.address) as link:
-        return rf.upload(source, connection=link)[0]
+    with rf.Client(system.address) as client:
+        return client.artifacts.upload(source)[0]
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -154,19 +154,19 @@ def test_a_part_of_an_artifact_is_downloaded(
     system: Up, tree: str, path: str, found: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with rf.Connection(system.address) as link:
-        rf.download(tree, tmp_path / "part", path=path, connection=link)
+    with rf.Client(system.address) as client:
+        client.artifacts.download(tree, tmp_path / "part", path=path)
         assert files_of(tmp_path / "part") == {one: one for one in found}
-        cached = rf.download(tree, path=path, connection=link)
+        cached = client.artifacts.download(tree, path=path)
         assert files_of(cached) == {one: one for one in found}
-        assert rf.download(tree, path=path, connection=link) == cached
-        assert {file.path for file in rf.list_files(tree, path, connection=link)} == found
+        assert client.artifacts.download(tree, path=path) == cached
+        assert {file.path for file in client.artifacts.list_files(tree, path)} == found
 
 
 @pytest.mark.parametrize("path", ["absent", "weight", "weights/a/b", "../readme", "/readme"])
 def test_a_part_that_is_not_there_is_not_found(system: Up, tree: str, path: str, tmp_path: Path) -> None:
-    with rf.Connection(system.address) as link, pytest.raises(rf.NotFound) as missing:
-        rf.download(tree, tmp_path / "part", path=path, connection=link)
+    with rf.Client(system.address) as client, pytest.raises(rf.NotFound) as missing:
+        client.artifacts.download(tree, tmp_path / "part", path=path)
     assert missing.value.reason == "PATH_NOT_FOUND"
     assert not (tmp_path / "part").exists()
 

@@ -12,19 +12,19 @@ from tests.integration.up import Up, new_id
 
 
 @pytest.fixture(scope="module")
-def link(system: Up) -> Iterator[rf.Connection]:
+def client(system: Up) -> Iterator[rf.Client]:
     """The SDK's connection."""
-    with rf.Connection(system.address) as connection:
+    with rf.Client(system.address) as connection:
         yield connection
 
 
 @pytest.fixture
-def twins(link: rf.Connection) -> tuple[str, str]:
+def twins(client: rf.Client) -> tuple[str, str]:
     """Two runs whose ids begin with the same eight digits, and that have one name."""
     prefix, name = new_id()[:8], f"twin-{new_id()}"
     ids = (prefix + "0" + new_id()[:23], prefix + "1" + new_id()[:23])
     for run_id in ids:
-        with rf.start_run(f"e-{new_id()}", run_id=run_id, name=name, connection=link):
+        with client.runs.start(f"e-{new_id()}", run_id=run_id, name=name):
             pass
     return ids
 
@@ -48,23 +48,23 @@ def test_what_a_table_shows_is_taken(cli: Cli, payloads: Facts) -> None:
 
 @pytest.mark.parametrize("command", ["show", "delete", "watch"])
 def test_an_ambiguous_prefix_or_name_is_refused_with_the_candidates(
-    command: str, cli: Cli, link: rf.Connection, twins: tuple[str, str]
+    command: str, cli: Cli, client: rf.Client, twins: tuple[str, str]
 ) -> None:
-    name = rf.get_run(twins[0], connection=link).name
+    name = client.runs.get(twins[0]).name
     for text in (twins[0][:8], name):
         result = cli("runs", command, text)
         assert refused(result) == "AMBIGUOUS_ID"
         assert all(run_id in result.stderr for run_id in twins)
-    assert not any(rf.get_run(run_id, connection=link).deleted for run_id in twins)
+    assert not any(client.runs.get(run_id).deleted for run_id in twins)
 
 
-def test_a_run_is_named_by_its_name(cli: Cli, link: rf.Connection) -> None:
+def test_a_run_is_named_by_its_name(cli: Cli, client: rf.Client) -> None:
     name = f"it's-{new_id()}"
-    with rf.start_run(f"e-{new_id()}", name=name, connection=link) as run:
+    with client.runs.start(f"e-{new_id()}", name=name) as run:
         run.log_metric("loss", 0.5)
     assert answer(cli("runs", "show", name, "-o", "json"))["run_id"] == run.run_id
-    assert rf.find_run(name, connection=link).run_id == run.run_id
-    assert rf.find_run(run.run_id[:10], connection=link).run_id == run.run_id
+    assert client.runs.find(name).run_id == run.run_id
+    assert client.runs.find(run.run_id[:10]).run_id == run.run_id
 
 
 @pytest.mark.parametrize("text", ["abc", "0123456789abcdef", "%", "no-such-name", "ABCDEF01"])
@@ -81,10 +81,10 @@ def test_a_prefix_names_the_run_of_an_artifact(cli: Cli, payloads: Facts) -> Non
     assert version["run_id"] == payloads.runs[0]
 
 
-def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, link: rf.Connection, alias: str) -> None:
+def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, client: rf.Client, alias: str) -> None:
     experiment = f"e-{new_id()}"
-    rf.create_experiment(experiment, connection=link)
-    model_id = rf.create_logged_model(experiment, "trees", connection=link)
+    client.experiments.create(experiment)
+    model_id = client.logged_models.create(experiment, "trees")
     for text in (model_id[:10], model_id[2:12]):
         assert answer(cli("logged-models", "show", text, "-o", "json"))["model_id"] == model_id
     made = answer(cli("schedules", "create", alias, "1", "--at", "1d", "-o", "json"))

@@ -21,10 +21,10 @@ from tests.integration.up import Up, new_id
 def pair(system: Up) -> tuple[str, str]:
     """The champions of two models of one family, each with two versions."""
     digest, family = system.upload(), f"family-{new_id()[:8]}"
-    with rf.Connection(system.address) as link:
+    with rf.Client(system.address) as client:
         for name in ("a", "b"):
             for _ in range(2):
-                rf.register_model(f"{family}-{name}", digest=digest, connection=link)
+                client.versions.register(f"{family}-{name}", digest=digest)
     return f"{family}-a@champion", f"{family}-b@champion"
 
 

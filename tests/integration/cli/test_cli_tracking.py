@@ -36,31 +36,29 @@ class Training:
 
 
 @pytest.fixture(scope="module")
-def link(system: Up) -> Iterator[rf.Connection]:
+def client(system: Up) -> Iterator[rf.Client]:
     """The SDK's way to the services."""
-    with rf.Connection(system.address, actor="Zoë") as connection:
+    with rf.Client(system.address, actor="Zoë") as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
-def training(link: rf.Connection) -> Training:
+def training(client: rf.Client) -> Training:
     """Logged by the SDK."""
     experiment = f"experiment-{new_id()}"
     ids = []
     for number, name in enumerate(("first", "second", "third")):
-        with rf.start_run(experiment, name=name, connection=link) as run:
+        with client.runs.start(experiment, name=name) as run:
             run.log_params({"depth": number, "seed": 7})
             for step in range(POINTS):
                 run.log_metric("loss", 1 / (1 + step + number), step, timestamp=step * 1_000)
             if number:
                 run.log_metric("auc", 0.9 + number / 100)
         ids.append(run.run_id)
-    rf.log_input(ids[0], v1.Dataset(name="payments", digest="d1"), context="training", connection=link)
-    model_id = rf.create_logged_model(
-        experiment, "trees", model_type="sklearn", run=ids[0], params={"depth": 0}, connection=link
-    )
-    rf.log_output(ids[0], model_id, 3, connection=link)
-    rf.finalize_logged_model(model_id, connection=link)
+    client.runs.log_input(ids[0], v1.Dataset(name="payments", digest="d1"), context="training")
+    model_id = client.logged_models.create(experiment, "trees", model_type="sklearn", run=ids[0], params={"depth": 0})
+    client.runs.log_output(ids[0], model_id, 3)
+    client.logged_models.finalize(model_id)
     return Training(experiment, (ids[0], ids[1], ids[2]), model_id)
 
 
@@ -109,8 +107,8 @@ def test_runs_are_found_by_filter_and_order(cli: Cli, training: Training) -> Non
     assert refused(cli(*of, "--order-by", "whatever.x"), 2) == "INVALID_ORDER"
 
 
-def test_what_is_said_of_a_run(cli: Cli, link: rf.Connection) -> None:
-    with rf.start_run(f"e-{new_id()}", name="before", connection=link) as run:
+def test_what_is_said_of_a_run(cli: Cli, client: rf.Client) -> None:
+    with client.runs.start(f"e-{new_id()}", name="before") as run:
         pass
     change = ("-o", "json")
     assert answer(cli("runs", "rename", run.run_id, "after", *change))["name"] == "after"
@@ -233,9 +231,9 @@ def test_the_logged_models(cli: Cli, training: Training) -> None:
     assert not answer(cli("logged-models", "restore", training.model_id, "-o", "json"))["deleted"]
 
 
-def test_a_run_that_ended_is_watched_no_longer(cli: Cli, training: Training, link: rf.Connection) -> None:
+def test_a_run_that_ended_is_watched_no_longer(cli: Cli, training: Training, client: rf.Client) -> None:
     assert f"{training.runs[0]} first is finished" in done(cli("runs", "watch", training.runs[0]))
-    failing = rf.start_run(training.experiment, name="failing", connection=link)
+    failing = client.runs.start(training.experiment, name="failing")
     failing.finish("FAILED")
     result = cli("runs", "watch", failing.run_id, "-o", "json")
     assert result.returncode == 1
@@ -247,8 +245,8 @@ def test_a_journal_goes_where_its_job_sent_or_where_sync_is_told(
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path))
     with (
-        rf.Connection("127.0.0.1:1", actor="Zoë") as nowhere,
-        rf.start_run(f"e-{new_id()}", offline=True, connection=nowhere) as run,
+        rf.Client("127.0.0.1:1", actor="Zoë") as nowhere,
+        nowhere.runs.start(f"e-{new_id()}", offline=True) as run,
     ):
         pass
     words = ("sync", str(tmp_path), "-o", "json")
@@ -269,8 +267,8 @@ def watching(system: Up, *words: str, **how: Any) -> Iterator[subprocess.Popen[s
             process.kill()
 
 
-def test_a_run_is_watched_until_it_ends(system: Up, link: rf.Connection) -> None:
-    run = rf.start_run(f"e-{new_id()}", name="live", connection=link)
+def test_a_run_is_watched_until_it_ends(system: Up, client: rf.Client) -> None:
+    run = client.runs.start(f"e-{new_id()}", name="live")
     with watching(system, run.run_id, "-o", "json", stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline())["snapshot"]["run_id"] == run.run_id
@@ -312,8 +310,8 @@ def terminal() -> Iterator[Terminal]:
     opened.close()
 
 
-def test_a_terminal_is_drawn_on_again_and_again(system: Up, link: rf.Connection, terminal: Terminal) -> None:
-    run = rf.start_run(f"e-{new_id()}", name="live", connection=link)
+def test_a_terminal_is_drawn_on_again_and_again(system: Up, client: rf.Client, terminal: Terminal) -> None:
+    run = client.runs.start(f"e-{new_id()}", name="live")
     theirs = terminal.theirs
     with watching(system, run.run_id, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         terminal.await_text(b"running")
@@ -325,8 +323,8 @@ def test_a_terminal_is_drawn_on_again_and_again(system: Up, link: rf.Connection,
         assert process.wait(SECONDS) == 0
 
 
-def test_behind_a_position_a_terminal_has_lines(system: Up, link: rf.Connection, terminal: Terminal) -> None:
-    run = rf.start_run(f"e-{new_id()}", name="live", connection=link)
+def test_behind_a_position_a_terminal_has_lines(system: Up, client: rf.Client, terminal: Terminal) -> None:
+    run = client.runs.start(f"e-{new_id()}", name="live")
     words = (run.run_id, "--after", str(system.heads()["tracking"]))
     with watching(system, *words, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs) as process:
         run.log_metric("loss", 0.125)
@@ -337,13 +335,13 @@ def test_behind_a_position_a_terminal_has_lines(system: Up, link: rf.Connection,
         assert process.wait(SECONDS) == 0
 
 
-def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, link: rf.Connection, payloads: Facts) -> None:
+def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, client: rf.Client, payloads: Facts) -> None:
     position = system.heads()["tracking"]
     with watching(
         system, "--experiment", payloads.experiment, "--after", str(position), "--no-metrics", stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
-        with rf.start_run(payloads.experiment, name="another", connection=link) as run:
+        with client.runs.start(payloads.experiment, name="another") as run:
             run.log_metric("loss", 0.5)
             run.log_params({"depth": 3})
         lines = [process.stdout.readline() for _ in range(3)]

@@ -70,15 +70,15 @@ class Mover:
 
 def history(services: Up, model: str) -> list[tuple[int, str, int, int]]:
     """Return every change of the model's aliases, oldest first: revision, event, version and time."""
-    with rf.Connection(services.address) as link:
-        changes = rf.alias_history(f"{model}@champion", limit=None, connection=link)
+    with rf.Client(services.address) as client:
+        changes = client.aliases.history(f"{model}@champion", limit=None)
     return [(one.revision, one.event_id, one.to_version, one.time.ToNanoseconds()) for one in reversed(changes)]
 
 
 def digests(services: Up, model: str) -> list[str]:
     """Return the digests of the model's versions."""
-    with rf.Connection(services.address) as link:
-        return [version.digest for version in rf.list_versions(model, connection=link)]
+    with rf.Client(services.address) as client:
+        return [version.digest for version in client.versions.list(model)]
 
 
 def test_what_was_acknowledged_before_a_backup_is_restored(tmp_path: Path) -> None:
@@ -258,24 +258,24 @@ def test_artifacts_in_a_bucket_are_backed_up_and_restored(tmp_path: Path, monkey
         for name, value in bucket.environment().items():
             monkeypatch.setenv(name, value)
         old, new = (("--artifacts", f"s3://{bucket.bucket}/{name}") for name in ("old", "new"))
-        with up(tmp_path / "data", *old) as services, rf.Connection(services.address) as link:
-            with rf.start_run("experiment", connection=link) as logged:
+        with up(tmp_path / "data", *old) as services, rf.Client(services.address) as client:
+            with client.runs.start("experiment") as logged:
                 logged.log_artifacts(source, "model")
-            version = rf.register_model("fraud", logged, artifact="model", connection=link)
-            rf.move_alias("fraud@champion", version, connection=link)
-            list(rf.snapshot("registry", connection=link))
+            version = client.versions.register("fraud", logged, artifact="model")
+            client.aliases.move("fraud@champion", version)
+            list(client.system.snapshot("registry"))
             run("backup", backup, "--data", str(tmp_path / "data"), *old)
             known = history(services, "fraud")
         run("restore", backup, "--data", str(tmp_path / "restored"), *new)
         place = open_objects(old[1])
         for name in place.sizes():
             place.delete(name)
-        with up(tmp_path / "restored", *new) as services, rf.Connection(services.address) as link:
+        with up(tmp_path / "restored", *new) as services, rf.Client(services.address) as client:
             assert history(services, "fraud") == known
             assert "rows are those of a snapshot" in services.program.errors
-            found = rf.download("models:/fraud@champion", tmp_path / "found", connection=link)
+            found = client.artifacts.download("models:/fraud@champion", tmp_path / "found")
             assert {name: (found / name).read_bytes() for name in contents} == contents
-            assert rf.register_model("fraud", logged, artifact="model", connection=link).version == 2
+            assert client.versions.register("fraud", logged, artifact="model").version == 2
             assert services.upload(b"new weights")
 
 

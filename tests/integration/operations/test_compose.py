@@ -65,8 +65,8 @@ def model() -> str:
 
 
 @pytest.fixture
-def link(stack: Stack) -> Iterator[rf.Connection]:
-    with rf.Connection(stack.address, actor="ann@example.com") as connection:
+def client(stack: Stack) -> Iterator[rf.Client]:
+    with rf.Client(stack.address, actor="ann@example.com") as connection:
         yield connection
 
 
@@ -172,69 +172,67 @@ def test_each_service_runs_in_a_file_system_that_it_may_not_write(stack: Stack) 
         assert list(stack.containers[name].directory.iterdir()) == []
 
 
-def test_what_the_log_stands_on_keeps_its_promises(link: rf.Connection) -> None:
-    status = rf.status(connection=link)
+def test_what_the_log_stands_on_keeps_its_promises(client: rf.Client) -> None:
+    status = client.system.status()
     assert set(status.services) == set(SERVICES)
     logs = ("tracking", "registry", "serving", "webhooks")
     assert {log.name: list(log.warnings) for log in status.logs} == {log: [] for log in logs}
 
 
-def test_a_model_goes_from_a_run_into_production_and_back(link: rf.Connection, model: str, tmp_path: Path) -> None:
+def test_a_model_goes_from_a_run_into_production_and_back(client: rf.Client, model: str, tmp_path: Path) -> None:
     champion = f"{model}@champion"
-    first, second = (train(link, model, tmp_path / str(accuracy), accuracy) for accuracy in (0.96, 0.98))
-    moved = rf.move_alias(champion, first, reason="the first", expected_revision=0, connection=link)
-    rf.move_alias(champion, second, reason="better", expected_revision=moved.revision, connection=link)
-    assert rf.resolve(champion, connection=link).version == second.version
-    back = rf.rollback(champion, reason="too slow", connection=link)
-    now = rf.resolve(champion, connection=link)
+    first, second = (train(client, model, tmp_path / str(accuracy), accuracy) for accuracy in (0.96, 0.98))
+    moved = client.aliases.move(champion, first, reason="the first", expected_revision=0)
+    client.aliases.move(champion, second, reason="better", expected_revision=moved.revision)
+    assert client.aliases.resolve(champion).version == second.version
+    back = client.aliases.rollback(champion, reason="too slow")
+    now = client.aliases.resolve(champion)
     assert (now.version, now.revision) == (first.version, back.revision)
-    assert rf.resolve(champion, at=moved.revision, connection=link).version == first.version
+    assert client.aliases.resolve(champion, at=moved.revision).version == first.version
 
-    changes = rf.alias_history(champion, connection=link)
+    changes = client.aliases.history(champion)
     assert [(change.from_version, change.to_version) for change in changes] == [(2, 1), (1, 2), (0, 1)]
     assert changes[0].cause == v1.ALIAS_CAUSE_ROLLBACK
-    moves = rf.list_events(type="AliasMoved", limit=3, connection=link)
+    moves = client.audit.list(type="AliasMoved", limit=3)
     assert [event.position for event in moves] == [change.revision for change in changes]
     assert {event.actor for event in moves} == {"ann@example.com"}
 
-    found = rf.download(f"models:/{champion}", tmp_path / "downloaded", connection=link)
+    found = client.artifacts.download(f"models:/{champion}", tmp_path / "downloaded")
     assert (found / "weights").read_bytes() == (tmp_path / "0.96" / "weights").read_bytes()
 
 
-def test_the_pod_of_the_example_serves_and_is_seen(
-    stack: Stack, link: rf.Connection, model: str, tmp_path: Path
-) -> None:
+def test_the_pod_of_the_example_serves_and_is_seen(stack: Stack, client: rf.Client, model: str, tmp_path: Path) -> None:
     features, labels = load_iris(return_X_y=True)
     skops.io.dump(RandomForestClassifier(5, random_state=0).fit(features, labels), tmp_path / "model.skops")
     (tmp_path / "input_example.json").write_text(json.dumps(features[:3].tolist()))
-    version = rf.register_model(model, path=tmp_path, connection=link)
-    alias = rf.move_alias(f"{model}@champion", version, connection=link)
+    version = client.versions.register(model, path=tmp_path)
+    alias = client.aliases.move(f"{model}@champion", version)
     with running_pod(stack, f"{model}@champion") as pod:
         # It says what it serves after it serves it.
-        until(lambda: revisions(link, model) == [(alias.revision, [alias.revision])], "the pod is seen to serve")
+        until(lambda: revisions(client, model) == [(alias.revision, [alias.revision])], "the pod is seen to serve")
         assert pod.stop() == 0
-    assert rf.deployments(model, connection=link) == []
+    assert client.deployments.list(model) == []
 
 
 def test_the_other_services_go_on_while_one_is_started_again(
-    stack: Stack, link: rf.Connection, model: str, tmp_path: Path
+    stack: Stack, client: rf.Client, model: str, tmp_path: Path
 ) -> None:
-    before = rf.move_alias(f"{model}@champion", train(link, model, tmp_path / "before", 0.96), connection=link)
+    before = client.aliases.move(f"{model}@champion", train(client, model, tmp_path / "before", 0.96))
     registry = stack.containers["registry"]
     assert registry.stop() == 0
     assert not registry.healthy()
-    with rf.start_run("fraud", name="meanwhile", connection=link) as run:
+    with client.runs.start("fraud", name="meanwhile") as run:
         run.log_metric("accuracy", 0.97)
-    (finished,) = rf.list_events(type="RunFinished", limit=1, connection=link)
+    (finished,) = client.audit.list(type="RunFinished", limit=1)
     assert run.run_id in finished.stream
-    with rf.Connection(stack.address, timeout=0.2) as hasty, pytest.raises(rf.Unavailable):
-        rf.resolve(f"{model}@champion", connection=hasty)
+    with rf.Client(stack.address, timeout=0.2) as hasty, pytest.raises(rf.Unavailable):
+        hasty.aliases.resolve(f"{model}@champion")
 
     registry.start()
     registry.wait_until_healthy()
-    assert rf.resolve(f"{model}@champion", connection=link) == before
-    version = train(link, model, tmp_path / "after", 0.98)
-    assert rf.move_alias(f"{model}@champion", version, connection=link).revision > before.revision
+    assert client.aliases.resolve(f"{model}@champion") == before
+    version = train(client, model, tmp_path / "after", 0.98)
+    assert client.aliases.move(f"{model}@champion", version).revision > before.revision
 
 
 def test_each_service_stops_in_good_order(stack: Stack) -> None:
@@ -242,20 +240,20 @@ def test_each_service_stops_in_good_order(stack: Stack) -> None:
     assert not any(stack.containers[name].healthy() for name in SERVICES)
 
 
-def revisions(link: rf.Connection, model: str) -> list[tuple[int, list[int]]]:
+def revisions(client: rf.Client, model: str) -> list[tuple[int, list[int]]]:
     """Of each deployment of a model: the revision that its pods should serve, and those that they do."""
-    found = rf.deployments(model, connection=link)
+    found = client.deployments.list(model)
     return [(one.desired.revision, [pod.revision for pod in one.pods]) for one in found]
 
 
-def train(link: rf.Connection, model: str, directory: Path, accuracy: float) -> v1.Version:
+def train(client: rf.Client, model: str, directory: Path, accuracy: float) -> v1.Version:
     """A run with what a training job logs, registered as a version."""
     directory.mkdir()
     (directory / "weights").write_bytes(str(accuracy).encode() * 100_000)
-    with rf.start_run("fraud", name=f"rf-{accuracy}", connection=link) as run:
+    with client.runs.start("fraud", name=f"rf-{accuracy}") as run:
         run.log_params({"n_estimators": 100})
         for step in range(10):
             run.log_metric("accuracy", accuracy - 0.01 * (9 - step), step=step)
         run.log_artifacts(directory, "model")
-    assert list(rf.metric_history(run, "accuracy", connection=link).steps) == list(range(10))
-    return rf.register_model(model, run, artifact="model", connection=link)
+    assert list(client.metrics.history(run, "accuracy").steps) == list(range(10))
+    return client.versions.register(model, run, artifact="model")

@@ -15,7 +15,6 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from rollforward.errors import Conflict, RollforwardError, from_rpc_error
-from rollforward.operations import webhooks
 from rollforward.registry.watch_aliases import Watch
 from rollforward.tracking.watch_runs import RunsWatch
 from tests.e2e.program import until
@@ -35,7 +34,7 @@ class Before:
 
     Attributes:
         model: Its champion was moved before and after what is kept.
-        link: A connection that saw all of it.
+        client: A client that saw all of it.
         kept: The registry log's last position that is kept.
         known: The last that callers have seen.
         revision: The champion's revision that they have seen.
@@ -44,7 +43,7 @@ class Before:
     """
 
     model: str
-    link: rf.Connection
+    client: rf.Client
     kept: int
     known: int
     revision: int
@@ -74,29 +73,29 @@ def keep(services: Up) -> tuple[str, str, int]:
     for number in range(KEPT_MOVES):
         services.move(model, 1 + number % 2)
     later = datetime.now(UTC) + timedelta(days=1)
-    with rf.Connection(services.address) as link:
-        schedule = rf.schedule_move(f"{model}@champion", 1, later, connection=link)
+    with rf.Client(services.address) as client:
+        schedule = client.schedules.create(f"{model}@champion", 1, later)
     return model, schedule.schedule_id, services.heads()["registry"]
 
 
 def know(services: Up, model: str, schedule_id: str, kept: int, receiver: Receiver) -> Before:
     """Have callers see what is lost afterwards."""
-    link = rf.Connection(services.address, timeout=20.0)
+    client = rf.Client(services.address, timeout=20.0)
     run = services.new_run()
-    watch, runs = rf.watch(f"{model}@champion", connection=link), rf.watch_runs(run, connection=link)
-    told = webhooks.create_webhook(receiver.url, model=model, connection=link).webhook.webhook_id
+    watch, runs = client.aliases.watch(f"{model}@champion"), client.runs.watch(run)
+    told = client.webhooks.create(receiver.url, model=model).webhook.webhook_id
     alias = v1.Alias()
     for number in range(LOST_MOVES):
-        alias = rf.move_alias(f"{model}@champion", 1 + number % 2, connection=link)
+        alias = client.aliases.move(f"{model}@champion", 1 + number % 2)
         assert next(watch).revision == alias.revision
     receiver.wait_for(LOST_MOVES)
-    until_cursor(link, told, alias.revision)
-    untold = webhooks.create_webhook(receiver.url, model="nothing", from_revision=alias.revision, connection=link)
+    until_cursor(client, told, alias.revision)
+    untold = client.webhooks.create(receiver.url, model="nothing", from_revision=alias.revision)
     known = services.heads()["registry"]
     page = services.registry.ListAliasHistory(history_request(model), timeout=SECONDS)
     exported = next(services.audit.ExportEvents(EXPORT, timeout=SECONDS))
     return Before(
-        *(model, link, kept, known, alias.revision, page.next_page_token, exported.resume_token),
+        *(model, client, kept, known, alias.revision, page.next_page_token, exported.resume_token),
         *(watch, runs, schedule_id, run, told, untold.webhook.webhook_id),
     )
 
@@ -106,9 +105,9 @@ def history_request(model: str, page_token: str = "") -> v1.ListAliasHistoryRequ
     return v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=1, page_token=page_token)
 
 
-def until_cursor(link: rf.Connection, webhook_id: str, position: int) -> None:
+def until_cursor(client: rf.Client, webhook_id: str, position: int) -> None:
     """Return once an endpoint's cursor is at a position."""
-    until(lambda: webhooks.get_webhook(webhook_id, connection=link).cursor == position, "the cursor was written")
+    until(lambda: client.webhooks.get(webhook_id).cursor == position, "the cursor was written")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +134,7 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
             assert epochs["tracking"] > 1
             assert epochs["serving"] == 1
             yield After(services, before, epochs["registry"], receiver)
-        before.link.close()
+        before.client.close()
 
 
 def champion(after: After) -> v1.ResolveAliasResponse:
@@ -153,7 +152,7 @@ def refused(method: grpc.UnaryUnaryMultiCallable, request: object, **headers: st
 
 def test_an_answer_names_its_epoch(after: After) -> None:
     assert champion(after).epoch == after.epoch
-    assert rf.resolve_alias(f"{after.before.model}@champion", connection=after.before.link).epoch == after.epoch
+    assert after.before.client.aliases.resolve_response(f"{after.before.model}@champion").epoch == after.epoch
 
 
 def test_a_conditional_move_of_the_epoch_before_never_wins(after: After) -> None:
@@ -250,34 +249,34 @@ def test_a_moment_that_was_lost_is_not_taken_for_another(after: After) -> None:
     asked = ("aliases", "get", f"{model}@champion", "--at", str(after.before.known))
     assert command_refused(cli(*asked)) == "LOG_EPOCH_CHANGED"
     assert f"of epoch {after.epoch}" in done(cli(*asked, "--epoch", str(after.epoch)))
-    with rf.Connection(after.services.address) as link:
-        revision = rf.resolve(f"{model}@champion", connection=link).revision
-        assert rf.resolve(f"{model}@champion", revision, connection=link).revision == revision
+    with rf.Client(after.services.address) as client:
+        revision = client.aliases.resolve(f"{model}@champion").revision
+        assert client.aliases.resolve(f"{model}@champion", revision).revision == revision
 
 
 def test_a_connection_of_the_epoch_before_goes_on(after: After) -> None:
-    link = rf.Connection(after.services.address, timeout=20.0)
-    with link:
-        link.note_position("registry", after.before.known)
-        link.note_epoch("registry", 0)
-        link.note_position("registry", after.before.known)
-        assert rf.get_model(after.before.model, connection=link).name == after.before.model
+    client = rf.Client(after.services.address, timeout=20.0)
+    with client:
+        client.connection.note_position("registry", after.before.known)
+        client.connection.note_epoch("registry", 0)
+        client.connection.note_position("registry", after.before.known)
+        assert client.models.get(after.before.model).name == after.before.model
         # What its caller has read was of the epoch before: it is told once.
         now = champion(after).alias
         other = 3 - now.version
         with pytest.raises(Conflict) as caught:
-            rf.move_alias(f"{after.before.model}@champion", other, expected_revision=now.revision, connection=link)
+            client.aliases.move(f"{after.before.model}@champion", other, expected_revision=now.revision)
         assert caught.value.reason == "LOG_EPOCH_CHANGED"
         assert champion(after).alias == now
-        moved = rf.move_alias(f"{after.before.model}@champion", other, expected_revision=now.revision, connection=link)
+        moved = client.aliases.move(f"{after.before.model}@champion", other, expected_revision=now.revision)
         assert moved.version == other
 
 
 def test_a_new_connection_reads_and_moves(after: After) -> None:
-    with rf.Connection(after.services.address) as link:
-        alias = rf.resolve(f"{after.before.model}@champion", connection=link)
-        moved = rf.move_alias(
-            f"{after.before.model}@champion", 3 - alias.version, expected_revision=alias.revision, connection=link
+    with rf.Client(after.services.address) as client:
+        alias = client.aliases.resolve(f"{after.before.model}@champion")
+        moved = client.aliases.move(
+            f"{after.before.model}@champion", 3 - alias.version, expected_revision=alias.revision
         )
         assert moved.revision > alias.revision
 
@@ -316,26 +315,24 @@ def test_a_runs_watch_whose_run_was_lost_ends_with_the_reason(after: After) -> N
 
 
 def test_webhooks_whose_cursor_was_lost_are_parked(after: After) -> None:
-    with rf.Connection(after.services.address) as link:
+    with rf.Client(after.services.address) as client:
         for webhook_id in (after.before.webhook_told, after.before.webhook_untold):
             until(
                 lambda webhook_id=webhook_id: (  # type: ignore[misc]
-                    webhooks.get_webhook(webhook_id, connection=link).state == v1.WEBHOOK_STATE_PARKED
+                    client.webhooks.get(webhook_id).state == v1.WEBHOOK_STATE_PARKED
                 ),
                 "the webhook is parked",
             )
         with pytest.raises(Conflict) as caught:
-            webhooks.replay_webhook(after.before.webhook_told, after.before.kept, epoch=1, connection=link)
+            client.webhooks.replay(after.before.webhook_told, after.before.kept, epoch=1)
         assert caught.value.reason == "LOG_EPOCH_CHANGED"
-        replayed = webhooks.replay_webhook(
-            after.before.webhook_told, after.before.kept, epoch=after.epoch, connection=link
-        )
+        replayed = client.webhooks.replay(after.before.webhook_told, after.before.kept, epoch=after.epoch)
         assert replayed.state == v1.WEBHOOK_STATE_ACTIVE
         moved = after.services.move(after.before.model, 3 - champion(after).alias.version)
-        until_cursor(link, after.before.webhook_told, moved.position)
+        until_cursor(client, after.before.webhook_told, moved.position)
 
 
 def test_a_schedule_that_is_kept_stands(after: After) -> None:
-    with rf.Connection(after.services.address) as link:
-        found = [one.schedule_id for one in rf.list_schedules(connection=link)]
+    with rf.Client(after.services.address) as client:
+        found = [one.schedule_id for one in client.schedules.list()]
     assert found == [after.before.schedule_id]

@@ -106,8 +106,8 @@ def test_all_that_a_running_system_decides_can_be_computed_again(system: Up, cli
         system.registry.MoveAlias(moving(model, version), metadata=seen(system), timeout=SECONDS)
     system.refused(system.registry.MoveAlias, moving(model, 3), seen(system), recorded=1)
     system.policies.RemovePolicy(v1.RemovePolicyRequest(name=policy.name), timeout=SECONDS)
-    with rf.Connection(system.address, actor="Ann") as link:
-        found = rf.check_evidence(after=before, connection=link)
+    with rf.Client(system.address, actor="Ann") as client:
+        found = client.policies.check_evidence(after=before)
     assert (found.events, found.evidence, found.done) == (4, 4, True)
     assert list(found.unfounded) == []
     assert answer(cli("audit", "recompute", "--after", str(before), "-o", "json"))["evidence"] == 4

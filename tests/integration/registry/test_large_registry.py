@@ -8,7 +8,6 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
-from rollforward.operations import deployments
 from tests.integration.cli.command_line import answer, program
 from tests.integration.up import SECONDS, Up, new_id, up
 
@@ -24,8 +23,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def link(system: Up) -> Iterator[rf.Connection]:
-    with rf.Connection(system.address) as connection:
+def client(system: Up) -> Iterator[rf.Client]:
+    with rf.Client(system.address) as connection:
         yield connection
 
 
@@ -40,40 +39,42 @@ def model(system: Up) -> str:
     return name
 
 
-def test_a_model_and_a_version_are_read_with_all_aliases(model: str, link: rf.Connection, system: Up) -> None:
+def test_a_model_and_a_version_are_read_with_all_aliases(model: str, client: rf.Client, system: Up) -> None:
     found = system.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS).model
     assert found.more_aliases
     assert 0 < len(found.aliases) < SETS * PER_SET
     version = system.registry.GetVersion(v1.GetVersionRequest(model=model, version=1), timeout=SECONDS).version
     assert version.more_aliases
-    listed = rf.list_models(filter=f"name = '{model}'", connection=link)
-    for whole in (rf.get_model(model, connection=link), *listed):
+    listed = client.models.list(filter=f"name = '{model}'")
+    for whole in (client.models.get(model), *listed):
         assert len({alias.alias for alias in whole.aliases}) == len(whole.aliases) == SETS * PER_SET
         assert not whole.more_aliases
-    for one in (rf.get_version(model, 1, connection=link), *rf.list_versions(model, connection=link)):
+    for one in (client.versions.get(model, 1), *client.versions.list(model)):
         assert len(set(one.aliases)) == len(one.aliases) == SETS * PER_SET
 
 
-def test_a_deployment_of_many_pods_that_refuse_is_listed(link: rf.Connection, system: Up) -> None:
+def test_a_deployment_of_many_pods_that_refuse_is_listed(client: rf.Client, system: Up) -> None:
     name = system.new_model(1)
     system.registry.MoveAlias(v1.MoveAliasRequest(model=name, alias="champion", version=1), timeout=SECONDS)
-    rf.get_model(name, connection=link)
+    client.models.get(name)
     target = v1.Target(model=name, alias="champion")
-    alias = rf.resolve(f"{name}@champion", connection=link)
+    alias = client.aliases.resolve(f"{name}@champion")
     wanted = v1.Assignment(target=target, version=1, digest=alias.digest, revision=alias.revision)
     pods = [new_id() for _ in range(PODS)]
     for pod in pods:
-        deployments.start_pod(pod, host="h", endpoint="e", targets=[target], connection=link)
-        deployments.acknowledge_assignment(pod, wanted, error=ERROR, connection=link)
+        started = v1.StartPodRequest(pod_id=pod, host="h", endpoint="e", targets=[target], request_id=new_id())
+        client.connection.call(client.connection.serving.StartPod, started)
+        refused = v1.AcknowledgeAssignmentRequest(pod_id=pod, assignment=wanted, error=ERROR, request_id=new_id())
+        client.connection.call(client.connection.serving.AcknowledgeAssignment, refused)
     request = v1.ListDeploymentsRequest(model=name)
-    pages = [link.call(link.serving.ListDeployments, request)]
+    pages = [client.connection.call(client.connection.serving.ListDeployments, request)]
     while pages[-1].next_page_token:
         request.page_token = pages[-1].next_page_token
-        pages.append(link.call(link.serving.ListDeployments, request))
+        pages.append(client.connection.call(client.connection.serving.ListDeployments, request))
     assert len(pages) > 1
     listed = [pod.pod_id for page in pages for deployment in page.deployments for pod in deployment.pods]
     assert sorted(listed) == sorted(pods)
-    (deployment,) = rf.deployments(name, connection=link)
+    (deployment,) = client.deployments.list(name)
     assert sorted(pod.pod_id for pod in deployment.pods) == sorted(pods)
     (shown,) = answer(program(system.address)("deployments", "list", name, "-o", "json"))
     assert len(shown["pods"]) == PODS

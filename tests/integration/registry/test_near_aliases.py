@@ -16,9 +16,9 @@ from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
 @pytest.fixture
-def link(system: Up) -> Iterator[rf.Connection]:
+def client(system: Up) -> Iterator[rf.Client]:
     """The SDK's connection."""
-    with rf.Connection(system.address, actor="Ann") as connection:
+    with rf.Client(system.address, actor="Ann") as connection:
         yield connection
 
 
@@ -95,43 +95,43 @@ def test_a_repeated_schedule_is_answered_as_the_first_after_its_time_too(system:
         model=model, alias="champion", version=1, at=seconds_from_now(0.3), request_id=new_id()
     )
     first = system.registry.ScheduleMove(request, metadata=ACTOR, timeout=SECONDS).schedule
-    with rf.watch(model, connection=rf.Connection(system.address)) as watch:
+    with rf.Client(system.address).aliases.watch(model) as watch:
         next(change for change in watch if change.alias == "champion")
     assert system.registry.ScheduleMove(request, metadata=ACTOR, timeout=SECONDS).schedule == first
 
 
-def test_the_sdk_warns_of_near_names_and_of_a_reason_that_is_not_recorded(link: rf.Connection, protected: str) -> None:
+def test_the_sdk_warns_of_near_names_and_of_a_reason_that_is_not_recorded(client: rf.Client, protected: str) -> None:
     with pytest.warns(rf.RollforwardWarning, match=r"Did you mean @champion \(v1, protected by policy"):
-        rf.move_alias(f"{protected}@champoin", 1, connection=link)
+        client.aliases.move(f"{protected}@champoin", 1)
     with pytest.warns(rf.RollforwardWarning, match="unchanged"):
-        rf.move_alias(f"{protected}@champion", 1, reason="again", connection=link)
+        client.aliases.move(f"{protected}@champion", 1, reason="again")
     with pytest.warns(rf.RollforwardWarning, match="unchanged"):
-        rf.move_aliases({f"{protected}@champion": 1}, reason="again", connection=link)
+        client.aliases.move_many({f"{protected}@champion": 1}, reason="again")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rf.move_alias(f"{protected}@chmpion", 1, connection=link)
-        assert rf.move_alias(f"{protected}@challenger", 2, connection=link).version == 2
+        client.aliases.move(f"{protected}@chmpion", 1)
+        assert client.aliases.move(f"{protected}@challenger", 2).version == 2
 
 
-def test_a_status_that_aliases_suffer_from_is_warned_of(system: Up, link: rf.Connection, protected: str) -> None:
+def test_a_status_that_aliases_suffer_from_is_warned_of(system: Up, client: rf.Client, protected: str) -> None:
     system.move(protected, 2, "stage")
     schedule(system, protected, 2, 3600.0)
     with pytest.warns(rf.RollforwardWarning) as caught:
-        response = rf.set_version_status(protected, 2, "failed", connection=link)
+        response = client.versions.set_status(protected, 2, "failed")
     assert (response.changed, list(response.aliases)) == (True, ["challenger", "stage"])
     assert list(response.scheduled_aliases) == ["champion"]
     assert len(caught) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rf.set_version_status(protected, 2, "ready", connection=link).changed
-        assert not rf.set_version_status(protected, 2, "ready", connection=link).changed
+        assert client.versions.set_status(protected, 2, "ready").changed
+        assert not client.versions.set_status(protected, 2, "ready").changed
     for alias in ("challenger", "stage"):
-        rf.remove_alias(f"{protected}@{alias}", connection=link)
+        client.aliases.remove(f"{protected}@{alias}")
     with pytest.warns(rf.RollforwardWarning, match="scheduled"):
-        rf.delete_version(protected, 2, connection=link)
-    rf.remove_alias(f"{protected}@champion", reason="r", connection=link)
+        client.versions.delete(protected, 2)
+    client.aliases.remove(f"{protected}@champion", reason="r")
     with pytest.warns(rf.RollforwardWarning, match="scheduled"):
-        rf.delete_model(protected, connection=link)
+        client.models.delete(protected)
 
 
 def test_the_command_line_says_created_and_unchanged(cli: Cli, protected: str) -> None:

@@ -49,29 +49,29 @@ class TestReadWhatRefusedYou:
     def test_it_is_found_by_whoever_comes_second(self, system: Up) -> None:
         both = Barrier(8)
 
-        def get_or_create(connection: rf.Connection, name: str) -> str:
+        def get_or_create(client: rf.Client, name: str) -> str:
             both.wait(SECONDS)
             try:
-                return rf.create_experiment(name, connection=connection)
+                return client.experiments.create(name)
             except AlreadyExists:
-                return rf.get_experiment(name, connection=connection).experiment_id
+                return client.experiments.get(name).experiment_id
 
-        connections = [rf.Connection(system.address) for _ in range(both.parties)]
+        connections = [rf.Client(system.address) for _ in range(both.parties)]
         with ThreadPoolExecutor(both.parties) as pool:
             for _ in range(10):
                 name = new_id()
-                found = [pool.submit(get_or_create, connection, name) for connection in connections]
+                found = [pool.submit(get_or_create, client, name) for client in connections]
                 assert len({one.result() for one in found}) == 1
-        for connection in connections:
-            connection.close()
+        for client in connections:
+            client.close()
 
     def test_a_refusal_says_where_it_was_judged(self, system: Up, model: str) -> None:
-        with rf.Connection(system.address) as connection:
+        with rf.Client(system.address) as client:
             target = f"{model}@champion"
-            rf.move_alias(target, 1, connection=connection)
-            with rf.Connection(system.address) as other:
-                head = rf.move_alias(target, 2, connection=other).revision
+            client.aliases.move(target, 1)
+            with rf.Client(system.address) as other:
+                head = other.aliases.move(target, 2).revision
             with pytest.raises(Conflict):
-                rf.move_alias(target, 1, expected_revision=1, connection=connection)
-            assert connection.positions["registry"] >= head
-            assert rf.resolve(target, connection=connection).version == 2
+                client.aliases.move(target, 1, expected_revision=1)
+            assert client.positions["registry"] >= head
+            assert client.aliases.resolve(target).version == 2

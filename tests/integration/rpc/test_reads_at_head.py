@@ -72,10 +72,10 @@ def test_a_head_is_written_in_one_way(stranger: grpc.Channel) -> None:
 
 
 def test_a_connection_reads_at_the_head_when_it_is_told_to(system: Up, model: str) -> None:
-    with rf.Connection(system.address, read_at_head=True) as link:
+    with rf.Client(system.address, read_at_head=True) as client:
         for number in range(ROUNDS):
             moved = system.move(model, number % 2 + 1)
-            assert rf.alias_history(model, limit=1, connection=link)[0].revision == moved.alias.revision
+            assert client.aliases.history(model, limit=1)[0].revision == moved.alias.revision
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,7 @@ from eventstore.memory import MemoryStore
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
-from rollforward import v1
-from rollforward._artifacts.trees import upload
-from rollforward._transport.connection import Connection
+from rollforward import Client, v1
 from rollforward.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from rollforward.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from services import registry, serving
@@ -226,8 +224,8 @@ async def digests(services: Services, tmp_path: Path) -> list[str]:
             write_model(tmp_path / f"v{version}", version)
         (tmp_path / "v3").mkdir()
         (tmp_path / "v3" / "model.pkl").write_bytes(pickle.dumps({}))
-        with Connection(services.address) as connection:
-            return ["", *(upload(tmp_path / f"v{version}", connection=connection)[0] for version in (1, 2, 3))]
+        with Client(services.address) as client:
+            return ["", *(client.artifacts.upload(tmp_path / f"v{version}")[0] for version in (1, 2, 3))]
 
     return await asyncio.to_thread(store)
 

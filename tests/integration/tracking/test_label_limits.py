@@ -16,29 +16,29 @@ TOO_LONG = {"t": "é" * 8_001}
 
 
 @pytest.fixture
-def link(system: Up) -> Iterator[rf.Connection]:
-    with rf.Connection(system.address) as connection:
+def client(system: Up) -> Iterator[rf.Client]:
+    with rf.Client(system.address) as connection:
         yield connection
 
 
-def taggers(link: rf.Connection, system: Up) -> dict[str, Callable[[dict[str, str]], object]]:
+def taggers(client: rf.Client, system: Up) -> dict[str, Callable[[dict[str, str]], object]]:
     """What sets tags, by the thing that they are of."""
     experiment, model, run, logged = f"e-{new_id()}", f"m-{new_id()}", new_id(), f"m-{new_id()}"
-    with rf.start_run(experiment, run_id=run, connection=link) as live:
+    with client.runs.start(experiment, run_id=run) as live:
         pass
-    rf.create_logged_model(experiment, "logged", model_id=logged, connection=link)
-    rf.register_model(model, digest=system.upload(), connection=link)
+    client.logged_models.create(experiment, "logged", model_id=logged)
+    client.versions.register(model, digest=system.upload())
     return {
-        "run": lambda tags: rf.set_run_tags(live, tags, connection=link),
-        "experiment": lambda tags: rf.set_experiment_tags(experiment, tags, connection=link),
-        "logged model": lambda tags: rf.set_logged_model_tags(logged, tags, connection=link),
-        "model": lambda tags: rf.set_tags(model, tags, connection=link),
-        "version": lambda tags: rf.set_tags(model, tags, 1, connection=link),
+        "run": lambda tags: client.runs.set_tags(live, tags),
+        "experiment": lambda tags: client.experiments.set_tags(experiment, tags),
+        "logged model": lambda tags: client.logged_models.set_tags(logged, tags),
+        "model": lambda tags: client.models.set_tags(model, tags),
+        "version": lambda tags: client.models.set_tags(model, tags, 1),
     }
 
 
-def test_tags_have_one_limit_in_the_sdk(link: rf.Connection, system: Up) -> None:
-    for put in taggers(link, system).values():
+def test_tags_have_one_limit_in_the_sdk(client: rf.Client, system: Up) -> None:
+    for put in taggers(client, system).values():
         put(TAG)
         with pytest.raises(rf.InvalidRequest) as refused:
             put(TOO_LONG)

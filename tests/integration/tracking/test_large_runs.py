@@ -13,7 +13,6 @@ import rollforward as rf
 from rollforward import v1
 from rollforward._series import pack
 from rollforward.cli.output.truncation import MAX_ROWS
-from rollforward.tracking.watch_runs import watch_runs
 from tests.e2e.program import until
 from tests.integration.cli.command_line import Cli, answer, done
 from tests.integration.up import SECONDS, Up, new_id
@@ -37,36 +36,40 @@ class Large(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def link(system: Up) -> Iterator[rf.Connection]:
-    with rf.Connection(system.address) as connection:
+def client(system: Up) -> Iterator[rf.Client]:
+    with rf.Client(system.address) as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
-def large(link: rf.Connection) -> Large:
+def large(client: rf.Client) -> Large:
     experiment, run, model, small = f"e-{new_id()}", new_id(), f"m-{new_id()}", new_id()
     params = {f"p{number:03}-{'k' * 240}": "v" * 5_700 for number in range(490)}
     for run_id in (small, run):
-        with rf.start_run(experiment, run_id=run_id, connection=link, heartbeat=False) as live:
+        with client.runs.start(experiment, run_id=run_id, heartbeat=False) as live:
             live.log_metric("loss", 0.5)
-    rf.create_logged_model(experiment, "large", model_id=model, connection=link)
+    client.logged_models.create(experiment, "large", model_id=model)
     for start in range(0, 490, 100):
         part = dict(list(params.items())[start : start + 100])
-        link.call(link.tracking.LogBatch, v1.LogBatchRequest(run_id=run, params=part))
-        rf.log_logged_model_params(model, part, connection=link)
+        client.connection.call(client.connection.tracking.LogBatch, v1.LogBatchRequest(run_id=run, params=part))
+        client.logged_models.log_params(model, part)
     for start in range(0, METRICS, PER_BATCH):
         series = [pack(name_of(number), *point(number)) for number in range(start, start + PER_BATCH)]
         for one in series:
             one.model_id = model
-        link.call(link.tracking.LogBatch, v1.LogBatchRequest(run_id=run, series=series))
-    until(lambda: _is_shown(link, run), "rows show all of it")
+        client.connection.call(client.connection.tracking.LogBatch, v1.LogBatchRequest(run_id=run, series=series))
+    until(lambda: _is_shown(client, run), "rows show all of it")
     return Large(experiment, run, model, small)
 
 
-def _is_shown(link: rf.Connection, run: str) -> bool:
+def _is_shown(client: rf.Client, run: str) -> bool:
     # The rows of so many series take a while, in which a query that waits for them may give up.
     try:
-        return bool(link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run, without_metrics=True)))
+        return bool(
+            client.connection.call(
+                client.connection.tracking.GetRun, v1.GetRunRequest(run_id=run, without_metrics=True)
+            )
+        )
     except rf.Unavailable:
         return False
 
@@ -82,20 +85,20 @@ def check_whole(run: v1.Run) -> None:
     assert all(run.metrics[name_of(number)].last == number for number in range(METRICS))
 
 
-def test_a_run_is_read_whole(link: rf.Connection, large: Large) -> None:
-    check_whole(rf.get_run(large.run, connection=link))
-    found = rf.search_runs(large.experiment, connection=link)
+def test_a_run_is_read_whole(client: rf.Client, large: Large) -> None:
+    check_whole(client.runs.get(large.run))
+    found = client.runs.search(large.experiment)
     assert [run.run_id for run in found] == [large.run, large.small]
     check_whole(found[0])
     assert found[1].metrics["loss"].last == 0.5
-    compared = rf.compare_runs([large.small, large.run], connection=link)
+    compared = client.runs.compare([large.small, large.run])
     check_whole(compared.runs[1])
     assert len(compared.metrics) == METRICS + 1
 
 
-def test_listings_of_all_experiments_and_filters_show_the_others(link: rf.Connection, large: Large) -> None:
-    assert large.run in [run.run_id for run in rf.search_runs(limit=3, connection=link)]
-    found = rf.search_runs(filter=f"metrics.`{name_of(5)}` = 5", order_by="metrics.loss", connection=link)
+def test_listings_of_all_experiments_and_filters_show_the_others(client: rf.Client, large: Large) -> None:
+    assert large.run in [run.run_id for run in client.runs.search(limit=3)]
+    found = client.runs.search(filter=f"metrics.`{name_of(5)}` = 5", order_by="metrics.loss")
     assert [run.run_id for run in found] == [large.run]
 
 
@@ -133,24 +136,24 @@ def test_pages_of_metrics_are_refused_as_other_pages_are(system: Up, large: Larg
     assert system.refused(system.logged_models.ListLoggedModelMetrics, of_model).reason == "LOGGED_MODEL_NOT_FOUND"
 
 
-def test_a_logged_model_is_read_whole(link: rf.Connection, large: Large) -> None:
-    (found,) = rf.search_logged_models(large.experiment, connection=link)
-    for model in (found, rf.get_logged_model(large.model, connection=link)):
+def test_a_logged_model_is_read_whole(client: rf.Client, large: Large) -> None:
+    (found,) = client.logged_models.search(large.experiment)
+    for model in (found, client.logged_models.get(large.model)):
         assert model.next_metrics_token == ""
         assert len(model.params) == 490
         assert [metric.key for metric in model.metrics] == [name_of(number) for number in range(METRICS)]
 
 
 @pytest.mark.parametrize("of", ["run", "experiment"])
-def test_a_watch_begins_with_whole_runs(link: rf.Connection, large: Large, of: str) -> None:
+def test_a_watch_begins_with_whole_runs(client: rf.Client, large: Large, of: str) -> None:
     wanted = {"run": large.run} if of == "run" else {"experiment": large.experiment}
-    with watch_runs(**wanted, connection=link) as watched:  # type: ignore[arg-type]
+    with client.runs.watch(**wanted) as watched:  # type: ignore[arg-type]
         assert [run.run_id for run in watched.runs] == ([large.small] if of == "experiment" else []) + [large.run]
         check_whole(watched.runs[-1])
 
 
-def test_a_run_is_resumed_without_its_metrics(link: rf.Connection, large: Large) -> None:
-    with rf.resume_run(large.run, connection=link, heartbeat=False) as resumed:
+def test_a_run_is_resumed_without_its_metrics(client: rf.Client, large: Large) -> None:
+    with client.runs.resume(large.run, heartbeat=False) as resumed:
         assert resumed.experiment_id
         with pytest.raises(rf.PreconditionFailed) as changed:
             resumed.log_param(f"p000-{'k' * 240}", "other")
@@ -177,18 +180,18 @@ def test_a_table_says_what_it_leaves_out(cli: Cli, large: Large) -> None:
     assert len(answer(cli("runs", "show", large.run, "-o", "json"))["metrics"]) == METRICS + 1
 
 
-def test_gates_judge_it(system: Up, link: rf.Connection, large: Large, tmp_path: Path) -> None:
+def test_gates_judge_it(system: Up, client: rf.Client, large: Large, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"weights")
-    with rf.resume_run(large.run, connection=link, heartbeat=False) as run:
+    with client.runs.resume(large.run, heartbeat=False) as run:
         run.log_artifact(tmp_path / "model.bin")
     model = f"m-{new_id()}"
-    rf.create_model(model, gate=f'run.metrics["{name_of(7)}"] > 6.0', connection=link)
-    version = rf.register_model(model, run, artifact="model.bin", connection=link)
+    client.models.create(model, gate=f'run.metrics["{name_of(7)}"] > 6.0')
+    version = client.versions.register(model, run, artifact="model.bin")
     assert version.evidence.ByteSize() < 10_000
-    assert rf.get_version(model, 1, connection=link) == version
-    rf.set_registration_gate(model, "run.metrics.all(name, run.metrics[name] >= 1.0)", connection=link)
+    assert client.versions.get(model, 1) == version
+    client.models.set_registration_gate(model, "run.metrics.all(name, run.metrics[name] >= 1.0)")
     # The evidence would name all of them.
     with pytest.raises(rf.InvalidRequest) as refused:
-        rf.register_model(model, run, artifact="model.bin", connection=link)
+        client.versions.register(model, run, artifact="model.bin")
     assert refused.value.reason == "MESSAGE_TOO_LARGE"
-    assert rf.get_model(model, connection=link).latest_version == 1
+    assert client.models.get(model).latest_version == 1

@@ -10,7 +10,6 @@ import pytest
 
 import rollforward as rf
 from rollforward import v1
-from rollforward.downloads import list_files
 from tests.integration.cli.command_line import Cli, answer
 from tests.integration.registry.scored import seen
 from tests.integration.up import SECONDS, Up, new_id
@@ -19,8 +18,8 @@ NFC, NFD = unicodedata.normalize("NFC", "café.txt"), unicodedata.normalize("NFD
 
 
 @pytest.fixture
-def link(system: Up) -> Iterator[rf.Connection]:
-    with rf.Connection(system.address) as connection:
+def client(system: Up) -> Iterator[rf.Client]:
+    with rf.Client(system.address) as connection:
         yield connection
 
 
@@ -35,9 +34,9 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(link: rf.Connection, files: Path) -> str:
+def run(client: rf.Client, files: Path) -> str:
     """A run that logged files one by one and a directory, as those who come from MLflow do."""
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifact(files / "model.skops", "model")
         live.log_artifact(files / "notes.txt", "model/docs")
         live.log_artifacts(files / "tree", "tree")
@@ -76,95 +75,95 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", TREES)
-def test_what_is_at_a_path_of_a_run(path: str, run: str, link: rf.Connection, tmp_path: Path, cli: Cli) -> None:
+def test_what_is_at_a_path_of_a_run(path: str, run: str, client: rf.Client, tmp_path: Path, cli: Cli) -> None:
     downloaded, registered = TREES[path]
     reference = f"runs:/{run}/{path}"
-    assert contents(rf.download(reference, tmp_path / "there", connection=link)) == downloaded
-    assert {file.path for file in list_files(reference, connection=link)} == set(downloaded)
+    assert contents(client.artifacts.download(reference, tmp_path / "there")) == downloaded
+    assert {file.path for file in client.artifacts.list_files(reference)} == set(downloaded)
     model = f"m-{new_id()}"
-    version = rf.register_model(model, run, artifact=path, connection=link)
+    version = client.versions.register(model, run, artifact=path)
     assert (version.run_id, version.artifact_path) == (run, path)
-    assert contents(rf.download(f"models:/{model}/1", tmp_path / "version", connection=link)) == registered
+    assert contents(client.artifacts.download(f"models:/{model}/1", tmp_path / "version")) == registered
     printed = answer(cli("artifacts", "list", reference, "-o", "json"))
     assert {file["path"] for file in printed} == set(downloaded)
     # A trailing slash changes nothing; registered again, the files are the same artifact.
-    again = rf.register_model(model, run, artifact=f"{path}/", connection=link)
+    again = client.versions.register(model, run, artifact=f"{path}/")
     assert again.digest == version.digest
     for file in downloaded:
-        one = rf.download(f"{reference}/", tmp_path / "one" / file, path=file, connection=link)
+        one = client.artifacts.download(f"{reference}/", tmp_path / "one" / file, path=file)
         assert contents(one) == {file: downloaded[file]}
 
 
 @pytest.mark.parametrize("path", ["nosuch", "mode", "model/nosuch", "tree/sub/nosuch", "tree/sub/file/x", "treetop"])
-def test_nothing_at_a_path_is_refused(path: str, run: str, link: rf.Connection, system: Up) -> None:
+def test_nothing_at_a_path_is_refused(path: str, run: str, client: rf.Client, system: Up) -> None:
     with pytest.raises(rf.NotFound) as refused:
-        rf.download(f"runs:/{run}/{path}", connection=link)
+        client.artifacts.download(f"runs:/{run}/{path}")
     assert refused.value.reason == "ARTIFACT_NOT_FOUND"
     request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path=path)
     assert system.refused(system.registry.RegisterVersion, request, seen(system)).reason == "ARTIFACT_NOT_FOUND"
 
 
-def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, link: rf.Connection, system: Up) -> None:
-    digest = rf.register_model(f"m-{new_id()}", run, artifact="model", connection=link).digest
+def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, client: rf.Client, system: Up) -> None:
+    digest = client.versions.register(f"m-{new_id()}", run, artifact="model").digest
     request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=digest)
     assert system.registry.RegisterVersion(request, timeout=SECONDS, metadata=seen(system)).version.digest == digest
     wrong = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=system.upload())
     assert system.refused(system.registry.RegisterVersion, wrong, seen(system)).reason == "INVALID_DIGEST"
 
 
-def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(link: rf.Connection, files: Path) -> None:
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(client: rf.Client, files: Path) -> None:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         digest = live.log_artifacts(files / "tree", "out")
         live.log_artifact(files / "notes.txt", "out")
-    version = rf.register_model(f"m-{new_id()}", live, artifact="out", connection=link)
+    version = client.versions.register(f"m-{new_id()}", live, artifact="out")
     assert version.digest == digest
-    found = list_files(f"runs:/{live.run_id}/out", connection=link)
+    found = client.artifacts.list_files(f"runs:/{live.run_id}/out")
     assert {file.path for file in found} == {"top", "sub/file", "sub/deep/file"}
 
 
-def test_of_two_artifacts_the_one_logged_nearer_to_a_file_counts(link: rf.Connection, files: Path) -> None:
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+def test_of_two_artifacts_the_one_logged_nearer_to_a_file_counts(client: rf.Client, files: Path) -> None:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifacts(files / "tree" / "sub", "a/b")
         live.log_artifact(files / "notes.txt", "a/b/deep")
         live.log_artifact(files / "tree" / "sub" / "file", "a/b/deep")
-    found = {file.path: file for file in list_files(f"runs:/{live.run_id}/a", connection=link)}
+    found = {file.path: file for file in client.artifacts.list_files(f"runs:/{live.run_id}/a")}
     assert set(found) == {"b/file", "b/deep/file", "b/deep/notes.txt"}
     assert found["b/deep/file"].size_bytes == len("tree/sub/file")
 
 
-def test_a_name_that_was_logged_before_is_replaced(link: rf.Connection, files: Path) -> None:
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+def test_a_name_that_was_logged_before_is_replaced(client: rf.Client, files: Path) -> None:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifacts(files / "tree", "out")
         live.log_artifacts(files / "tree" / "sub", "out")
-    found = list_files(f"runs:/{live.run_id}/out", connection=link)
+    found = client.artifacts.list_files(f"runs:/{live.run_id}/out")
     assert {file.path for file in found} == {"file", "deep/file"}
 
 
-def test_names_of_files_are_the_same_in_either_normal_form(link: rf.Connection, tmp_path: Path) -> None:
+def test_names_of_files_are_the_same_in_either_normal_form(client: rf.Client, tmp_path: Path) -> None:
     folder = tmp_path / NFD.removesuffix(".txt")
     folder.mkdir()
     (folder / NFD).write_text("naïve")
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         one = live.log_artifact(folder / NFD)
         below = live.log_artifact(folder / NFD, unicodedata.normalize("NFD", "crème"))
         live.log_artifacts(folder, unicodedata.normalize("NFD", "brûlée"))
-    paths = [artifact.path for artifact in rf.get_run(live, connection=link).artifacts]
+    paths = [artifact.path for artifact in client.runs.get(live).artifacts]
     assert paths == ["brûlée", NFC, f"crème/{NFC}"]
     assert one == below
     for name in (NFC, NFD):
-        assert contents(rf.download(f"runs:/{live.run_id}/{name}", connection=link)) == {NFC: "naïve"}
-        part = rf.download(f"runs:/{live.run_id}/brûlée", path=name, connection=link)
+        assert contents(client.artifacts.download(f"runs:/{live.run_id}/{name}")) == {NFC: "naïve"}
+        part = client.artifacts.download(f"runs:/{live.run_id}/brûlée", path=name)
         assert contents(part) == {NFC: "naïve"}
-        version = rf.register_model(f"m-{new_id()}", live, artifact=name, connection=link)
+        version = client.versions.register(f"m-{new_id()}", live, artifact=name)
         assert version.digest == one
     for path in (folder, folder / NFD):
-        assert rf.register_model(f"m-{new_id()}", path=path, connection=link).digest == one
+        assert client.versions.register(f"m-{new_id()}", path=path).digest == one
 
 
-def test_a_directory_without_files_is_warned_of(link: rf.Connection, tmp_path: Path) -> None:
+def test_a_directory_without_files_is_warned_of(client: rf.Client, tmp_path: Path) -> None:
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
-    with rf.start_run(f"e-{new_id()}", connection=link, heartbeat=False) as live:
+    with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         with pytest.warns(RuntimeWarning):
             assert live.log_artifacts(tmp_path / "empty", "out") == ""
         live.log_metric("loss", 0.5)
-    assert not rf.get_run(live, connection=link).artifacts
+    assert not client.runs.get(live).artifacts

@@ -103,7 +103,7 @@ def _history(system: Up, request: v1.ListAliasHistoryRequest) -> Iterator[v1.Ali
 def test_the_client_gives_the_same_changes_one_by_one(system: Up, models: list[str]) -> None:
     request = v1.ListAliasHistoryRequest(model=models[3], page_size=1000)
     listed = list(reversed(list(_history(system, request))))
-    with rf.Connection(system.address) as link, rf.watch(models[3], from_revision=0, connection=link) as watch:
+    with rf.Client(system.address) as client, client.aliases.watch(models[3], from_revision=0) as watch:
         assert [next(watch) for _ in listed] == listed
         assert watch.position == listed[-1].revision
 

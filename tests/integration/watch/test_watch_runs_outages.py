@@ -54,16 +54,18 @@ def nats_killed(services: Services) -> None:
     services.kill_nats()
 
 
-def job(link: rf.Connection, experiment_id: str) -> str:
+def job(client: rf.Client, experiment_id: str) -> str:
     """A run that logs step by step, each time again until it is answered; its id."""
     run_id = new_id()
-    link.call(link.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job"))
+    client.connection.call(
+        client.connection.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job")
+    )
     for step in range(STEPS):
         batch = v1.LogBatchRequest(run_id=run_id, series=[points("loss", step / 3, step=step)], request_id=new_id())
-        link.call(link.tracking.LogBatch, batch)
-    rf.set_run_tags(run_id, {"done": "yes"}, connection=link)
+        client.connection.call(client.connection.tracking.LogBatch, batch)
+    client.runs.set_tags(run_id, {"done": "yes"})
     ending = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED, request_id=new_id())
-    link.call(link.tracking.FinishRun, ending)
+    client.connection.call(client.connection.tracking.FinishRun, ending)
     return run_id
 
 
@@ -71,9 +73,9 @@ def job(link: rf.Connection, experiment_id: str) -> str:
 def test_the_client_gives_each_event_of_runs_once_whatever_breaks(services: Services) -> None:
     outages: dict[int, Outage] = {10: killed, 25: nats_killed, 40: stopped}
     with services.connect("job") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
-        experiment_id = rf.create_experiment("watched", connection=writing)
-        watching.note_position("tracking", writing.positions["tracking"])
-        watch = rf.watch_runs(experiment="watched", connection=watching)
+        experiment_id = writing.experiments.create("watched")
+        watching.connection.note_position("tracking", writing.positions["tracking"])
+        watch = watching.runs.watch(experiment="watched")
         assert watch.runs == ()
         running = pool.submit(job, writing, experiment_id)
         runs: dict[str, v1.Run] = {}
@@ -89,8 +91,8 @@ def test_the_client_gives_each_event_of_runs_once_whatever_breaks(services: Serv
         assert [change.position for change in changes] == sorted({change.position for change in changes})
         steps = [step for change in changes for one in rf.points_of(change).values() for step in one.steps]
         assert steps == list(range(STEPS))
-        assert runs == {run_id: rf.get_run(run_id, connection=watching)}
-        again = rf.watch_runs(experiment="watched", from_position=changes[4].position, connection=watching)
+        assert runs == {run_id: watching.runs.get(run_id)}
+        again = watching.runs.watch(experiment="watched", from_position=changes[4].position)
         assert [next(again) for _ in changes[5:]] == changes[5:]
         assert again.position >= changes[-1].position
         again.close()
@@ -102,8 +104,8 @@ def test_a_watch_of_runs_resumes_on_another_process(tmp_path: Path) -> None:
         experiment_id = there.new_experiment()
         watch = doomed.watch(experiment_id=experiment_id)
         _, begun = snapshot(watch)
-        with ThreadPoolExecutor(1) as pool, rf.Connection(f"tracking={there.address}", actor="job") as link:
-            writing = pool.submit(job, link, experiment_id)
+        with ThreadPoolExecutor(1) as pool, rf.Client(f"tracking={there.address}", actor="job") as client:
+            writing = pool.submit(job, client, experiment_id)
             steps = [next(watch) for _ in range(5)]
             doomed.program.kill()
             rest, reason = reason_at_end(watch)
@@ -120,21 +122,21 @@ def test_a_watch_of_runs_resumes_on_another_process(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_lost_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", "2")
-    with up(tmp_path / "data") as system, rf.Connection(system.address, actor="job") as link:
-        experiment_id = rf.create_experiment("watched", connection=link)
+    with up(tmp_path / "data") as system, rf.Client(system.address, actor="job") as client:
+        experiment_id = client.experiments.create("watched")
         run_id = new_id()
         start = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job", heartbeat=True)
-        link.call(link.tracking.StartRun, start)
-        with rf.watch_runs(run_id, connection=link) as watch:
+        client.connection.call(client.connection.tracking.StartRun, start)
+        with client.runs.watch(run_id) as watch:
             runs = {run.run_id: run for run in watch.runs}
             assert runs[run_id].status == v1.RUN_STATUS_RUNNING
             lost = next(watch)
             assert lost.WhichOneof("event") == "lost"
             rf.apply_change(runs, lost)
-            assert runs == {run_id: rf.get_run(run_id, connection=link)}
-            attending = link.tracking.AttendRun(v1.AttendRunRequest(run_id=run_id), timeout=SECONDS)
+            assert runs == {run_id: client.runs.get(run_id)}
+            attending = client.connection.tracking.AttendRun(v1.AttendRunRequest(run_id=run_id), timeout=SECONDS)
             back = next(watch)
             assert back.WhichOneof("event") == "resumed"
             rf.apply_change(runs, back)
-            assert runs == {run_id: rf.get_run(run_id, connection=link)}
+            assert runs == {run_id: client.runs.get(run_id)}
             attending.cancel()

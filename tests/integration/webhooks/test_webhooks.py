@@ -12,7 +12,6 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, RollforwardError
-from rollforward.operations import webhooks
 from services.nats.server import NatsAddress
 from tests.e2e.program import until
 from tests.integration.webhooks.webhook_service import DIGEST, Service, sequences
@@ -62,7 +61,7 @@ class TestOrder:
             assert (last["data"]["actor"], last["data"]["reason"], last["data"]["model"]) == ("ada", "better", model)
             service.wait_for_cursor(webhook_id, moved[-1])
             assert f'attempts_total{{outcome="taken",webhook="{webhook_id}"}} 250.0' in service.metrics()
-            steps = [one.delivered for one in webhooks.webhook_deliveries(webhook_id, connection=service.link)]
+            steps = [one.delivered for one in service.client.webhooks.deliveries(webhook_id)]
             assert sum(step.deliveries for step in steps) == 250
             assert len(steps) <= 250 / 4
 
@@ -85,7 +84,7 @@ class TestOrder:
             wanted = service.move(model) + service.append([removed])
             assert sequences(receiver.wait_for(2)) == wanted
             assert [request.json["type"] for request in receiver.taken] == ["alias.moved", "alias.removed"]
-            webhooks.update_webhook(webhook_id, alias="cand*", changes=["removed"], connection=service.link)
+            service.client.webhooks.update(webhook_id, alias="cand*", changes=["removed"])
             later = v1.AliasRemoved(model=model, alias="candidate", from_version=1, from_digest=DIGEST)
             service.append([other, removed])
             wanted += service.append([later])
@@ -117,9 +116,9 @@ class TestOrder:
             assert sequences(receiver.wait_for(3)) == moved
             assert sequences(receiver.requests) == [position for position in moved for _ in range(3)]
             service.wait_for_cursor(webhook_id, moved[-1])
-            steps = webhooks.webhook_deliveries(webhook_id, connection=service.link)
+            steps = service.client.webhooks.deliveries(webhook_id)
             assert sum(one.delivered.attempts for one in steps) == 9
-            attempts = webhooks.webhook_attempts(webhook_id, connection=service.link)
+            attempts = service.client.webhooks.attempts(webhook_id)
             assert [one.status_code for one in attempts] == [200, 500, 500] * 3
             assert [one.number for one in attempts] == [3, 2, 1] * 3
             first, second = (receiver.requests[at].time - receiver.requests[at - 1].time for at in (1, 2))
@@ -165,7 +164,7 @@ class TestReplay:
             moved = service.move(model, 5)
             receiver.wait_for(5)
             service.wait_for_cursor(webhook_id, moved[-1])
-            webhooks.replay_webhook(webhook_id, moved[1], connection=service.link)
+            service.client.webhooks.replay(webhook_id, moved[1])
             again = receiver.wait_for(8)[5:]
             assert sequences(again) == moved[2:]
             assert [one.id for one in again] == [one.id for one in receiver.taken[2:5]]
@@ -178,7 +177,7 @@ class TestReplay:
             start = service.get(webhook_id).cursor
             moved = service.move(model, 300)
             receiver.wait_for(100)
-            webhooks.replay_webhook(webhook_id, start, connection=service.link)
+            service.client.webhooks.replay(webhook_id, start)
             until(lambda: sequences(receiver.taken)[-300:] == moved, "all is told again")
             service.wait_for_cursor(webhook_id, moved[-1])
 
@@ -202,7 +201,7 @@ class TestSettings:
             webhook_id, _ = service.hook(Receiver().url, model)
             moved = service.move(model, 2)
             service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING)
-            webhooks.update_webhook(webhook_id, url=new.url, connection=service.link)
+            service.client.webhooks.update(webhook_id, url=new.url)
             assert sequences(new.wait_for(2)) == moved
 
     def test_a_deleted_endpoint_hears_nothing(self, service: Service, model: str) -> None:
@@ -211,7 +210,7 @@ class TestSettings:
             service.hook(other.url, model)
             moved = service.move(model)
             deleted.wait_for(1)
-            webhooks.delete_webhook(webhook_id, connection=service.link)
+            service.client.webhooks.delete(webhook_id)
             moved += service.move(model, 1, first=2)
             assert sequences(other.wait_for(2)) == moved
             assert sequences(deleted.requests) == moved[:1]
@@ -221,12 +220,12 @@ class TestSettings:
     def test_after_a_rotation_both_secrets_hold_and_then_one(self, service: Service, model: str) -> None:
         with Receiver() as receiver:
             webhook_id, old = service.hook(receiver.url, model)
-            rotated = webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
+            rotated = service.client.webhooks.rotate_secret(webhook_id)
             assert rotated.secret != old
             until(lambda: _is_signed_with(service, webhook_id, receiver, 2), "both secrets are signed with")
             for secret in (old, rotated.secret):
                 receiver.taken[-1].verify(secret)
-            newest = webhooks.rotate_webhook_secret(webhook_id, overlap_seconds=0, connection=service.link).secret
+            newest = service.client.webhooks.rotate_secret(webhook_id, overlap_seconds=0).secret
             moved = service.move(model)
             until(lambda: receiver.taken[-1].json["type"] == "alias.moved", f"{moved} is told")
             receiver.taken[-1].verify(newest)
@@ -236,26 +235,28 @@ class TestSettings:
         webhook_id, _ = service.hook("http://127.0.0.1:9/", model)
         request = v1.GetWebhookSecretRequest(webhook_id=webhook_id)
         with pytest.raises(PreconditionFailed) as refusal:
-            service.link.call(service.link.webhooks.GetWebhookSecret, request)
+            service.client.connection.call(service.client.connection.webhooks.GetWebhookSecret, request)
         assert refusal.value.reason == "SECRET_NOT_SHOWN"
 
     def test_a_repeated_creation_does_not_show_the_secret_of_a_rotation(self, service: Service, model: str) -> None:
         request = v1.CreateWebhookRequest(url="http://127.0.0.1:9/", model=model, request_id=uuid.uuid4().hex)
-        made = service.link.call(service.link.webhooks.CreateWebhook, request)
-        rotated = webhooks.rotate_webhook_secret(made.webhook.webhook_id, connection=service.link)
-        again = service.link.call(service.link.webhooks.CreateWebhook, request)
+        made = service.client.connection.call(service.client.connection.webhooks.CreateWebhook, request)
+        rotated = service.client.webhooks.rotate_secret(made.webhook.webhook_id)
+        again = service.client.connection.call(service.client.connection.webhooks.CreateWebhook, request)
         assert again.secret == made.secret != rotated.secret
 
     def test_a_repeated_request_is_done_once(self, service: Service, model: str) -> None:
         request = v1.CreateWebhookRequest(url="http://127.0.0.1:9/", model=model, request_id=uuid.uuid4().hex)
-        first, second = (service.link.call(service.link.webhooks.CreateWebhook, request) for _ in range(2))
+        first, second = (
+            service.client.connection.call(service.client.connection.webhooks.CreateWebhook, request) for _ in range(2)
+        )
         assert first.webhook.webhook_id == second.webhook.webhook_id
         assert (first.secret, first.position) == (second.secret, second.position)
         request.model = "another"
         with pytest.raises(InvalidRequest) as refusal:
-            service.link.call(service.link.webhooks.CreateWebhook, request)
+            service.client.connection.call(service.client.connection.webhooks.CreateWebhook, request)
         assert refusal.value.reason == "REQUEST_ID_REUSED"
-        (listed,) = [one for one in webhooks.list_webhooks(connection=service.link) if one.settings.model == model]
+        (listed,) = [one for one in service.client.webhooks.list() if one.settings.model == model]
         assert (listed.webhook_id, listed.actor) == (first.webhook.webhook_id, "Zoë")
 
     def test_pages(self, service: Service, model: str) -> None:
@@ -263,7 +264,7 @@ class TestSettings:
         page, found = v1.ListWebhooksResponse(next_page_token=""), list[str]()
         while not found or page.next_page_token:
             request = v1.ListWebhooksRequest(page_size=2, page_token=page.next_page_token)
-            page = service.link.call(service.link.webhooks.ListWebhooks, request)
+            page = service.client.connection.call(service.client.connection.webhooks.ListWebhooks, request)
             assert len(page.webhooks) <= 2
             found += [one.webhook_id for one in page.webhooks]
         assert found[-3:] == ids
@@ -281,9 +282,9 @@ class TestPrivateAddresses:
                     assert refusal.value.reason == "PRIVATE_ADDRESS"
                 public, _ = strict.hook("https://8.8.8.8/", model)
                 with pytest.raises(PreconditionFailed) as refusal:
-                    webhooks.update_webhook(public, url=receiver.url, connection=strict.link)
+                    strict.client.webhooks.update(public, url=receiver.url)
                 assert refusal.value.reason == "PRIVATE_ADDRESS"
-                kept = webhooks.update_webhook(public, description="kept", connection=strict.link)
+                kept = strict.client.webhooks.update(public, description="kept")
                 assert kept.settings.url == "https://8.8.8.8/"
             assert not receiver.requests
 
@@ -292,13 +293,15 @@ class TestPrivateAddresses:
             allowed = Service(tmp_path, nats)
             allowed.start()
             request = v1.CreateWebhookRequest(url=receiver.url, model=model, request_id=uuid.uuid4().hex)
-            webhook_id = allowed.link.call(allowed.link.webhooks.CreateWebhook, request).webhook.webhook_id
+            webhook_id = allowed.client.connection.call(
+                allowed.client.connection.webhooks.CreateWebhook, request
+            ).webhook.webhook_id
             allowed.program.terminate()
-            allowed.link.close()
+            allowed.client.close()
             with Service(tmp_path, nats, private=False) as strict:
-                again = strict.link.call(strict.link.webhooks.CreateWebhook, request)
+                again = strict.client.connection.call(strict.client.connection.webhooks.CreateWebhook, request)
                 assert again.webhook.webhook_id == webhook_id
-                answer = webhooks.try_webhook(webhook_id, connection=strict.link)
+                answer = strict.client.webhooks.test(webhook_id)
                 assert (answer.delivered, answer.status_code) == (False, 0)
                 strict.move(model)
                 strict.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING)
@@ -328,27 +331,27 @@ class TestRefusals:
         ids=lambda value: value if isinstance(value, str) else type(value).__name__,
     )
     def test_each_has_its_reason(self, service: Service, request_: Message, reason: str) -> None:
-        method = getattr(service.link.webhooks, type(request_).__name__.removesuffix("Request"))
+        method = getattr(service.client.connection.webhooks, type(request_).__name__.removesuffix("Request"))
         with pytest.raises(RollforwardError) as refusal:
-            service.link.call(method, request_)
+            service.client.connection.call(method, request_)
         assert refusal.value.reason == reason
 
     def test_a_skip_goes_forward_and_a_replay_back(self, service: Service, model: str) -> None:
         webhook_id, _ = service.hook("http://127.0.0.1:9/", model)
         (position,) = service.move(model)
         with pytest.raises(PreconditionFailed) as refusal:
-            webhooks.replay_webhook(webhook_id, position, connection=service.link)
+            service.client.webhooks.replay(webhook_id, position)
         assert refusal.value.reason == "REPLAY_AHEAD"
         with pytest.raises(PreconditionFailed) as refusal:
-            webhooks.resume_webhook(webhook_id, skip_revision=position - 1, connection=service.link)
+            service.client.webhooks.resume(webhook_id, skip_revision=position - 1)
         assert refusal.value.reason == "SKIP_BEHIND"
 
     def test_the_kinds_of_change_are_two(self, service: Service) -> None:
         with pytest.raises(InvalidRequest) as refusal:
-            webhooks.create_webhook("http://127.0.0.1:9/", changes=["renamed"], connection=service.link)
+            service.client.webhooks.create("http://127.0.0.1:9/", changes=["renamed"])
         assert refusal.value.reason == "INVALID_CHANGE_KIND"
 
 
 def _is_signed_with(service: Service, webhook_id: str, receiver: Receiver, secrets: int) -> bool:
-    assert webhooks.try_webhook(webhook_id, connection=service.link).delivered
+    assert service.client.webhooks.test(webhook_id).delivered
     return len(receiver.taken[-1].headers["webhook-signature"].split()) == secrets

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import rollforward as rf
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import connect
 from eventstore.tail import replay
 from rollforward import v1
-from rollforward.operations import webhooks
 from services.nats.server import NatsAddress
 from services.webhooks import EVENTS
 from tests.e2e.program import until
@@ -123,7 +121,7 @@ class TestCrashes:
             service.start("--accept-log-loss", "registry")
             assert service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble.attempts == 0
             assert len(receiver.requests) == 3
-            webhooks.replay_webhook(webhook_id, 0, connection=service.link)
+            service.client.webhooks.replay(webhook_id, 0)
             assert sequences(receiver.wait_for(3 + again)[3:]) == moved
 
     def test_secrets_outlive_the_process_and_are_not_in_the_log(
@@ -133,9 +131,9 @@ class TestCrashes:
             webhook_id, secret = service.hook(receiver.url, model)
             service.program.kill()
             service.start()
-            assert webhooks.try_webhook(webhook_id, connection=service.link).delivered
+            assert service.client.webhooks.test(webhook_id).delivered
             receiver.taken[-1].verify(secret)
-        webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
+        service.client.webhooks.rotate_secret(webhook_id)
         events = asyncio.run(all_events(nats))
         assert [event for event in events if webhook_id in str(event)]
         assert not [event for event in events if "whsec_" in str(event) or secret[6:] in str(event)]
@@ -153,17 +151,17 @@ def test_rows_are_what_the_log_says(
         receiver.answer = lambda _, __: 410
         moved += service.move(model, 1, first=4)
         service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED)
-        webhooks.rotate_webhook_secret(webhook_id, connection=service.link)
-        webhooks.update_webhook(webhook_id, description="größer", connection=service.link)
+        service.client.webhooks.rotate_secret(webhook_id)
+        service.client.webhooks.update(webhook_id, description="größer")
         receiver.answer = well
-        webhooks.resume_webhook(webhook_id, connection=service.link)
+        service.client.webhooks.resume(webhook_id)
         service.wait_for_cursor(webhook_id, moved[-1])
-        *_, rebuilt = rf.rebuild("webhooks", connection=service.link)
+        *_, rebuilt = service.client.system.rebuild("webhooks")
         assert rebuilt.done
         assert rebuilt.live_digest == rebuilt.rebuilt_digest
         webhook = service.get(webhook_id)
         assert (webhook.rotation, webhook.settings.description, webhook.actor) == (1, "größer", "Zoë")
-        steps = webhooks.webhook_deliveries(webhook_id, connection=service.link)
+        steps = service.client.webhooks.deliveries(webhook_id)
         assert [one.WhichOneof("step") for one in steps] == ["delivered", "resumed", "parked", "delivered"]
         assert [one.revision for one in steps] == sorted((one.revision for one in steps), reverse=True)
 
@@ -181,9 +179,9 @@ class TestParking:
             assert not trouble.HasField("next_attempt_at")
             assert service.get(webhook_id).cursor == moved[1]
             receiver.answer = well
-            answer = webhooks.try_webhook(webhook_id, connection=service.link)
+            answer = service.client.webhooks.test(webhook_id)
             assert (answer.delivered, answer.status_code) == (True, 204)
-            resumed = webhooks.resume_webhook(webhook_id, reason="back", connection=service.link)
+            resumed = service.client.webhooks.resume(webhook_id, reason="back")
             assert resumed.state == v1.WEBHOOK_STATE_ACTIVE
             receiver.wait_for(6)
             told = [request for request in receiver.taken if request.json["type"] != "webhook.test"]
@@ -201,12 +199,12 @@ class TestParking:
             receiver.wait_for(3)
             assert service.get(webhook_id).state == v1.WEBHOOK_STATE_PARKED
             assert sequences(receiver.taken) == [moved[0], *moved[2:]]
-            webhooks.delete_webhook(other, connection=service.link)
-            skipped = webhooks.resume_webhook(webhook_id, skip_revision=moved[1], connection=service.link)
+            service.client.webhooks.delete(other)
+            skipped = service.client.webhooks.resume(webhook_id, skip_revision=moved[1])
             assert skipped.cursor == moved[1]
             assert sequences(receiver.wait_for(5)[3:]) == moved[2:]
             service.wait_for_cursor(webhook_id, moved[-1])
-            kinds = [one.WhichOneof("step") for one in webhooks.webhook_deliveries(webhook_id, connection=service.link)]
+            kinds = [one.WhichOneof("step") for one in service.client.webhooks.deliveries(webhook_id)]
             assert kinds == ["delivered", "resumed", "parked", "delivered"]
 
     def test_what_is_not_taken_for_too_long_is_parked(self, tmp_path: Path, nats: NatsAddress, model: str) -> None:
@@ -226,6 +224,6 @@ class TestParking:
             webhook_id, _ = service.hook(receiver.url, model)
             moved = service.move(model)
             service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING)
-            webhooks.resume_webhook(webhook_id, connection=service.link)
+            service.client.webhooks.resume(webhook_id)
             assert sequences(receiver.wait_for(1, 10.0)) == moved
             service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_ACTIVE)

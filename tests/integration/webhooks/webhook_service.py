@@ -13,8 +13,7 @@ import httpx
 from google.protobuf.message import Message
 
 from eventstore.event import Metadata, NewEvent
-from rollforward import Connection, v1
-from rollforward.operations import webhooks
+from rollforward import Client, v1
 from services import registry
 from services.nats.server import NatsAddress
 from tests.e2e.processes import ROLLFORWARD
@@ -33,7 +32,7 @@ class Service:
     def __init__(self, home: Path, nats: NatsAddress, *, private: bool = True, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
-        self.link = Connection(self.address, actor="Zoë", timeout=scaled(20.0))
+        self.client = Client(self.address, actor="Zoë", timeout=scaled(20.0))
         self._nats = nats
         self._log = home / "webhooks.log"
         self._command = [ROLLFORWARD, "start", "webhooks", "--data", str(home / "data"), "--nats", nats.url]
@@ -49,9 +48,9 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for webhook in webhooks.list_webhooks(connection=self.link) if self.program.running else []:
-            webhooks.delete_webhook(webhook.webhook_id, connection=self.link)
-        self.link.close()
+        for webhook in self.client.webhooks.list() if self.program.running else []:
+            self.client.webhooks.delete(webhook.webhook_id)
+        self.client.close()
         self.program.kill()
 
     @property
@@ -71,12 +70,12 @@ class Service:
 
     def hook(self, url: str, model: str, alias: str = "*", after: int | None = None) -> tuple[str, str]:
         """An endpoint that hears of one model; its id and secret."""
-        made = webhooks.create_webhook(url, model=model, alias=alias, from_revision=after, connection=self.link)
+        made = self.client.webhooks.create(url, model=model, alias=alias, from_revision=after)
         return made.webhook.webhook_id, made.secret
 
     def get(self, webhook_id: str) -> v1.Webhook:
         """The endpoint as it is."""
-        return webhooks.get_webhook(webhook_id, connection=self.link)
+        return self.client.webhooks.get(webhook_id)
 
     def wait_for_state(
         self, webhook_id: str, state: v1.WebhookState.ValueType, seconds: float = scaled(30.0)

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import pytest
 
-from rollforward._transport.connection import Connection
+from rollforward import Client
 from services.artifacts.directory_store import LocalBlobs
 from services.artifacts.open_store import open_directory
 from tests.servers.artifacts import serving_artifacts
 from tests.timeouts import scaled
 
-Serve = Callable[..., Connection]
+Serve = Callable[..., Client]
 
 
 class Service:
@@ -33,20 +33,20 @@ class Service:
 def serve() -> Iterator[Serve]:
     """Serve a servicer on a free port: serve(servicer, add, timeout=...) is a connection to it."""
     servers: list[grpc.Server] = []
-    connections: list[Connection] = []
+    connections: list[Client] = []
 
-    def start(servicer: object, add: Callable[[Any, grpc.Server], None], timeout: float = scaled(20.0)) -> Connection:
+    def start(servicer: object, add: Callable[[Any, grpc.Server], None], timeout: float = scaled(20.0)) -> Client:
         server = grpc.server(ThreadPoolExecutor(4))
         add(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
-        connections.append(Connection(f"127.0.0.1:{port}", actor="Zoë", timeout=timeout))
+        connections.append(Client(f"127.0.0.1:{port}", actor="Zoë", timeout=timeout))
         return connections[-1]
 
     yield start
-    for connection in connections:
-        connection.close()
+    for client in connections:
+        client.close()
     for server in servers:
         server.stop(None).wait()
 
@@ -57,7 +57,7 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 
 
 @pytest.fixture
-def artifacts(blobs: LocalBlobs) -> Iterator[Connection]:
+def artifacts(blobs: LocalBlobs) -> Iterator[Client]:
     """A connection to the real artifact service over a directory."""
-    with serving_artifacts(blobs) as address, Connection(address, timeout=scaled(20.0)) as connection:
-        yield connection
+    with serving_artifacts(blobs) as address, Client(address, timeout=scaled(20.0)) as client:
+        yield client

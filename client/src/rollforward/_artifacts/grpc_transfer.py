@@ -44,8 +44,12 @@ class BlobUpload:
         self._upload_id = hashlib.sha256(f"{digest}\0{self._link.actor}".encode()).hexdigest()[:32]
 
     def run(self) -> None:
-        """Send the blob. Raises InvalidRequest (DIGEST_MISMATCH) when the file changed meanwhile, OSError,
-        Unavailable.
+        """Send the blob.
+
+        Raises:
+            InvalidRequest: DIGEST_MISMATCH when the file changed meanwhile.
+            OSError: See the message.
+            Unavailable: No result within the timeout.
         """
         self._transfer.insist(self._attempt, self._size, lambda: self._arrived)
 

@@ -29,7 +29,10 @@ _FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 def upload(transfer: Transfer, digest: str, source: Path, size: int) -> bool:
     """Put a blob past the service and have it committed; False when that cannot be done, and no byte counts as done.
 
-    Raises InvalidRequest (DIGEST_MISMATCH) when the file changed meanwhile, OSError, Unavailable.
+    Raises:
+        InvalidRequest: DIGEST_MISMATCH when the file changed meanwhile.
+        OSError: See the message.
+        Unavailable: No result within the timeout.
     """
     if not transfer.direct or size > _LARGEST_PUT:
         return False

@@ -60,7 +60,8 @@ def manifest_digest(manifest: v1.Manifest) -> str:
 def check_manifest(manifest: v1.Manifest) -> None:
     """Refuse a manifest that does not describe a tree below one directory.
 
-    Raises InvalidRequest (INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY).
+    Raises:
+        InvalidRequest: INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY.
     """
     _check_paths([file.path for file in manifest.files])
     for file in manifest.files:
@@ -83,7 +84,8 @@ def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
 def check_path(path: str) -> None:
     """Refuse what is not a relative path of plain names in normal form C, or too long for a file system.
 
-    Raises InvalidRequest (INVALID_PATH).
+    Raises:
+        InvalidRequest: INVALID_PATH.
     """
     names = path.split("/")
     if any(name in {"", ".", ".."} for name in names):
@@ -99,9 +101,12 @@ def check_path(path: str) -> None:
 def build_tree(path: Path) -> Tree:
     """The manifest of a directory, or of a single file under its own name. Empty directories are left out.
 
-    Symbolic links are followed as long as they stay within the directory. Raises InvalidRequest (NOT_A_FILE for what is
-    neither file nor directory, SYMLINK_ESCAPES, SYMLINK_LOOP, INVALID_PATH, also for names that only case or
-    Unicode form tell apart, MANIFEST_EMPTY, MANIFEST_TOO_LARGE), OSError for what cannot be read.
+    Symbolic links are followed as long as they stay within the directory.
+
+    Raises:
+        InvalidRequest: NOT_A_FILE for what is neither file nor directory, SYMLINK_ESCAPES, SYMLINK_LOOP, INVALID_PATH,
+            also for names that only case or Unicode form tell apart, MANIFEST_EMPTY, MANIFEST_TOO_LARGE.
+        OSError: For what cannot be read.
     """
     files = dict(_walk(path, _resolve(path), ())) if path.is_dir() else {path.name: _plain_file(path)}
     names = {normal_path(name): source for name, source in files.items()}

@@ -25,7 +25,8 @@ def check_writable(paths: Iterable[str], *, windows: bool = os.name == "nt") -> 
 
     Elsewhere than on Windows every path of an artifact is a plain name below the destination.
 
-    Raises InvalidRequest (INVALID_PATH).
+    Raises:
+        InvalidRequest: INVALID_PATH.
     """
     for path in paths if windows else ():
         if fault := next(filter(None, map(windows_fault, path.split("/"))), ""):

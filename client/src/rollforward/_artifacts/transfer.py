@@ -32,7 +32,9 @@ class Transfer:
     """The transfer of one artifact over a connection: many blobs, by several threads.
 
     `direct` holds as long as the store takes and gives blobs past the service.
-    Raises InvalidRequest (INVALID_SETTING) when ROLLFORWARD_DIRECT is neither "on" nor "off".
+
+    Raises:
+        InvalidRequest: INVALID_SETTING when ROLLFORWARD_DIRECT is neither "on" nor "off".
     """
 
     def __init__(self, link: Connection, total: int, progress: Progress | None) -> None:

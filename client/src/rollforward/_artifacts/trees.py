@@ -18,7 +18,9 @@ from rollforward._artifacts.manifests import CHUNK_BYTES, Tree, build_tree, chec
 from rollforward._artifacts.partial_download import gathering, is_part
 from rollforward._artifacts.portable_names import check_writable
 from rollforward._artifacts.transfer import RESUMED, Transfer, mismatch
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.references import is_digest
 
@@ -34,59 +36,64 @@ _DIGESTS_PER_CALL: Final = 1_000
 _SLOWEST: Final = 250  # blobs a second
 
 
-def upload(
-    path: str | PathLike[str],
-    *,
-    only_file: bool = False,
-    progress: Progress | None = None,
-    connection: Connection | None = None,
-) -> tuple[str, str]:
-    """Store a directory, or one file, as an artifact; blobs that are stored already are not sent again.
+class ArtifactTrees(Resource):
+    """Stored trees of files."""
 
-    Returns the manifest's digest, and the last name of the path. With `only_file` a directory is refused.
-    Raises InvalidRequest (see manifests.build_tree; DIGEST_MISMATCH when a file changed meanwhile), OSError,
-    Unavailable.
-    """
-    source = Path(path)
-    if only_file and not source.is_file():
-        raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
-    link = current(connection)
-    return _store(link, build_tree(source), progress), source.name
+    def upload(
+        self,
+        path: str | PathLike[str],
+        *,
+        only_file: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[str, str]:
+        """Store a directory, or one file, as an artifact; blobs that are stored already are not sent again.
+
+        Returns the manifest's digest, and the last name of the path. With `only_file` a directory is refused.
+
+        Raises:
+            InvalidRequest: See manifests.build_tree; DIGEST_MISMATCH when a file changed meanwhile.
+            OSError: See the message.
+            Unavailable: No result within the timeout.
+        """
+        source = Path(path)
+        if only_file and not source.is_file():
+            raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
+        return _store(self._connection, build_tree(source), progress), source.name
+
+    def get_manifest(self, digest: str) -> v1.Manifest:
+        """The manifest of an artifact, verified against its digest.
+
+        Raises:
+            InvalidRequest: INVALID_DIGEST.
+            NotFound: ARTIFACT_NOT_FOUND.
+            InternalError: DIGEST_MISMATCH when it is damaged.
+        """
+        if not is_digest(digest):
+            raise InvalidRequest("INVALID_DIGEST", f"{digest!r} is not a digest", {"digest": digest})
+        manifest = self._connection.call(
+            self._connection.artifacts.GetManifest, v1.GetManifestRequest(digest=digest)
+        ).manifest
+        if manifest_digest(manifest) != digest:
+            raise mismatch(digest)
+        check_manifest(manifest)
+        return manifest
+
+    def collect_garbage(
+        self, *, dry_run: bool = False, min_age: int | None = None
+    ) -> Iterator[v1.CollectGarbageResponse]:
+        """Set aside the blobs that nothing names, and remove those set aside long enough ago; yields how far it is.
+
+        What is younger than `min_age` seconds stays, a day unless it is given: no upload may take longer. With
+        `dry_run` it only says what would be done. Raises, while it is iterated, InvalidRequest (INVALID_AGE),
+        PreconditionFailed (COLLECTION_RUNNING, ARTIFACT_LOST), Unavailable.
+        """
+        if min_age is not None and min_age < 1:
+            raise InvalidRequest("INVALID_AGE", f"an age is at least a second, not {min_age}")
+        request = v1.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age or 0)
+        yield from self._connection.stream(self._connection.artifacts.CollectGarbage, request)
 
 
-def get_manifest(digest: str, *, connection: Connection | None = None) -> v1.Manifest:
-    """The manifest of an artifact, verified against its digest.
-
-    Raises InvalidRequest (INVALID_DIGEST), NotFound (ARTIFACT_NOT_FOUND), InternalError (DIGEST_MISMATCH) when it is
-    damaged.
-    """
-    if not is_digest(digest):
-        raise InvalidRequest("INVALID_DIGEST", f"{digest!r} is not a digest", {"digest": digest})
-    link = current(connection)
-    manifest = link.call(link.artifacts.GetManifest, v1.GetManifestRequest(digest=digest)).manifest
-    if manifest_digest(manifest) != digest:
-        raise mismatch(digest)
-    check_manifest(manifest)
-    return manifest
-
-
-def collect_garbage(
-    *, dry_run: bool = False, min_age: int | None = None, connection: Connection | None = None
-) -> Iterator[v1.CollectGarbageResponse]:
-    """Set aside the blobs that nothing names, and remove those set aside long enough ago; yields how far it is.
-
-    What is younger than `min_age` seconds stays, a day unless it is given: no upload may take longer. With `dry_run` it
-    only says what would be done. Raises, while it is iterated, InvalidRequest (INVALID_AGE), PreconditionFailed
-    (COLLECTION_RUNNING, ARTIFACT_LOST), Unavailable.
-    """
-    if min_age is not None and min_age < 1:
-        raise InvalidRequest("INVALID_AGE", f"an age is at least a second, not {min_age}")
-    link = current(connection)
-    request = v1.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age or 0)
-    yield from link.stream(link.artifacts.CollectGarbage, request)
-
-
-def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progress: Progress | None) -> None:
+def download_tree(manifest: v1.Manifest, target: Path, connection: Connection, progress: Progress | None) -> None:
     """Write a manifest's files below `target`, a path at which there is nothing or an empty directory.
 
     The tree appears there complete and verified, or not at all. What an earlier call that broke off left is gone on
@@ -97,7 +104,7 @@ def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progres
     stays = _stays(target)
     with gathering(manifest_digest(manifest), target / "tree" if stays else target) as scratch:
         tree = scratch / "tree"
-        receive_tree(manifest, tree, link, progress)
+        receive_tree(manifest, tree, connection, progress)
         if not stays:
             # Renaming replaces an empty directory, and fails if somebody filled it meanwhile.
             tree.replace(target)
@@ -107,11 +114,15 @@ def download_tree(manifest: v1.Manifest, target: Path, link: Connection, progres
             entry.rename(target / entry.name)
 
 
-def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: Progress | None) -> None:
+def receive_tree(manifest: v1.Manifest, tree: Path, connection: Connection, progress: Progress | None) -> None:
     """Complete the files of a checked manifest below `tree`, where nothing else is, and verify them all.
 
-    Raises InvalidRequest (INVALID_PATH, on Windows, for names that mean something else there), NotFound
-    (BLOB_NOT_FOUND), InternalError (DIGEST_MISMATCH), OSError, Unavailable.
+    Raises:
+        InvalidRequest: INVALID_PATH, on Windows, for names that mean something else there.
+        NotFound: BLOB_NOT_FOUND.
+        InternalError: DIGEST_MISMATCH.
+        OSError: See the message.
+        Unavailable: No result within the timeout.
     """
     check_writable([file.path for file in manifest.files])
     paths: dict[str, list[Path]] = defaultdict(list)
@@ -120,7 +131,7 @@ def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: 
         paths[file.digest].append(tree.joinpath(*file.path.split("/")))
         sizes[file.digest] = file.size_bytes
     _make([path for places in paths.values() for path in places])
-    transfer = Transfer(link, sum(sizes.values()), progress)
+    transfer = Transfer(connection, sum(sizes.values()), progress)
 
     def receive(digest: str) -> None:
         first, *others = paths[digest]
@@ -133,7 +144,11 @@ def receive_tree(manifest: v1.Manifest, tree: Path, link: Connection, progress: 
 
 
 def refuse_occupied(target: Path) -> None:
-    """Refuse a destination that holds something. Raises InvalidRequest (DESTINATION_NOT_EMPTY)."""
+    """Refuse a destination that holds something.
+
+    Raises:
+        InvalidRequest: DESTINATION_NOT_EMPTY.
+    """
     if target.is_symlink() or target.is_file() or (target.is_dir() and not _is_empty(target)):
         message = f"{str(target)!r} is not an empty directory"
         raise InvalidRequest("DESTINATION_NOT_EMPTY", message, {"path": str(target)})
@@ -155,38 +170,38 @@ def hash_blob(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _store(link: Connection, tree: Tree, progress: Progress | None) -> str:
+def _store(connection: Connection, tree: Tree, progress: Progress | None) -> str:
     """Send what is missing, and the manifest; its digest."""
-    _upload_blobs(link, tree, progress)
+    _upload_blobs(connection, tree, progress)
     try:
-        return _create_manifest(link, tree.manifest)
+        return _create_manifest(connection, tree.manifest)
     except PreconditionFailed as error:
         if error.reason != "BLOB_MISSING":
             raise
     # What was there when a very long upload began was collected as garbage before it ended.
-    _upload_blobs(link, tree, progress)
-    return _create_manifest(link, tree.manifest)
+    _upload_blobs(connection, tree, progress)
+    return _create_manifest(connection, tree.manifest)
 
 
-def _create_manifest(link: Connection, manifest: v1.Manifest) -> str:
+def _create_manifest(connection: Connection, manifest: v1.Manifest) -> str:
     request = v1.CreateManifestRequest(manifest=manifest)
-    timeout = link.timeout + len(manifest.files) / _SLOWEST
-    return link.call(link.artifacts.CreateManifest, request, timeout=timeout).digest
+    timeout = connection.timeout + len(manifest.files) / _SLOWEST
+    return connection.call(connection.artifacts.CreateManifest, request, timeout=timeout).digest
 
 
-def _upload_blobs(link: Connection, tree: Tree, progress: Progress | None) -> None:
+def _upload_blobs(connection: Connection, tree: Tree, progress: Progress | None) -> None:
     sizes = {file.digest: file.size_bytes for file in tree.manifest.files}
-    missing = _find_missing(link, list(sizes))
-    transfer = Transfer(link, sum(sizes.values()), progress)
+    missing = _find_missing(connection, list(sizes))
+    transfer = Transfer(connection, sum(sizes.values()), progress)
     transfer.add(sum(size for digest, size in sizes.items() if digest not in missing))
     transfer.run(lambda digest: _upload_blob(transfer, digest, tree.sources[digest], sizes[digest]), missing)
 
 
-def _find_missing(link: Connection, digests: Sequence[str]) -> dict[str, None]:
+def _find_missing(connection: Connection, digests: Sequence[str]) -> dict[str, None]:
     missing: dict[str, None] = {}
     for start in range(0, len(digests), _DIGESTS_PER_CALL):
         request = v1.FindMissingBlobsRequest(digests=digests[start : start + _DIGESTS_PER_CALL])
-        missing.update(dict.fromkeys(link.call(link.artifacts.FindMissingBlobs, request).missing))
+        missing.update(dict.fromkeys(connection.call(connection.artifacts.FindMissingBlobs, request).missing))
     return missing
 
 
@@ -265,3 +280,8 @@ class _BlobDownload:
         self._file.seek(0)
         self._file.truncate()
         self._sha256 = hashlib.sha256()
+
+
+upload = default_client_function("upload", ArtifactTrees, ArtifactTrees.upload)
+get_manifest = default_client_function("get_manifest", ArtifactTrees, ArtifactTrees.get_manifest)
+collect_garbage = default_client_function("collect_garbage", ArtifactTrees, ArtifactTrees.collect_garbage)

@@ -53,7 +53,11 @@ class Cursor:
 
 
 def read_cursor(path: Path) -> Cursor:
-    """The last cursor that was written whole, or one at the beginning. Raises OSError."""
+    """The last cursor that was written whole, or one at the beginning.
+
+    Raises:
+        OSError: See the message.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -65,7 +69,8 @@ def read_cursor(path: Path) -> Cursor:
 def write_cursor(path: Path, cursor: Cursor) -> None:
     """Write a cursor in place, beside the one before: a full disk cannot refuse it, a crash leaves one of them.
 
-    Raises OSError.
+    Raises:
+        OSError: See the message.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

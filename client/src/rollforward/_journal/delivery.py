@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from rollforward import v1
-from rollforward._artifacts.trees import upload
+from rollforward._artifacts.trees import ArtifactTrees
 from rollforward._journal.batches import apart
 from rollforward._journal.cursor import Place
 from rollforward._journal.directory import FIRST_STRAND
@@ -95,7 +95,11 @@ class Delivery:
         return any(self._deliver(source) for source in sources)
 
     def sweep(self) -> bool:
-        """Remove the strands that are delivered and nobody writes any more; whether none is left. Raises OSError."""
+        """Remove the strands that are delivered and nobody writes any more; whether none is left.
+
+        Raises:
+            OSError: See the message.
+        """
         for segment_log, reader in list(self.readers.items()):
             if self._journal and self._journal.remove_strand(segment_log, reader.is_through):
                 del self.readers[segment_log]
@@ -178,7 +182,7 @@ class Delivery:
         request.CopyFrom(waiting.request)
         try:
             folder = self._journal.artifact(request.request_id)
-            request.digest, _ = upload(folder, progress=self._uploaded, connection=self._connection)
+            request.digest, _ = ArtifactTrees(self._connection).upload(folder, progress=self._uploaded)
         except OSError as error:
             raise InternalError("WRITER_FAILED", str(error)) from error
         self._call("LogArtifact", request)

@@ -44,7 +44,10 @@ def home() -> Path:
 def take_lock(path: Path) -> int | None:
     """An exclusively locked file, as its descriptor; None while another process, or another part of this one, has it.
 
-    The lock ends with the process, however it ends. Raises OSError.
+    The lock ends with the process, however it ends.
+
+    Raises:
+        OSError: See the message.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,7 +94,11 @@ class Journal:
 
     @classmethod
     def create(cls, head: Head, directory: Path | None = None) -> Self:
-        """A new, locked journal below `directory`, by default home(). Raises OSError."""
+        """A new, locked journal below `directory`, by default home().
+
+        Raises:
+            OSError: See the message.
+        """
         run = (directory or home()) / head.run_id
         while True:
             journal = cls(run / uuid.uuid4().hex[:16], head)
@@ -105,14 +112,23 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """A journal that exists. Raises OSError, ValueError when it does not say whose it is."""
+        """A journal that exists.
+
+        Raises:
+            OSError: See the message.
+            ValueError: When it does not say whose it is.
+        """
         try:
             return cls(folder, Head(**json.loads((folder / _HEAD).read_text())))
         except TypeError as error:
             raise ValueError(f"{folder / _HEAD} cannot be read") from error
 
     def ensure(self) -> None:
-        """Make the directory, if it is not there. Raises OSError."""
+        """Make the directory, if it is not there.
+
+        Raises:
+            OSError: See the message.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         head = self.folder / _HEAD
         if not head.exists():
@@ -121,7 +137,11 @@ class Journal:
             scratch.replace(head)
 
     def lock(self) -> bool:
-        """Become the one who delivers it; False when somebody is. Raises OSError."""
+        """Become the one who delivers it; False when somebody is.
+
+        Raises:
+            OSError: See the message.
+        """
         if self._lock is None:
             self._lock = take_lock(self.folder / _LOCK)
         return self._lock is not None
@@ -214,7 +234,11 @@ def artifact_folder(folder: Path, request_id: str) -> Path:
 
 
 def bytes_below(place: Path, *, without: str = "") -> int:
-    """How many bytes all files below a place have, but for those in folders of the name `without`. Raises OSError."""
+    """How many bytes all files below a place have, but for those in folders of the name `without`.
+
+    Raises:
+        OSError: See the message.
+    """
     total = 0
     for folder, names, files in os.walk(place):
         if without in names:

@@ -50,7 +50,10 @@ class Source(Protocol):
     @abstractmethod
     def take_apart(self) -> None:
         """From now on the batch under way is sent piece by piece: whoever goes on with it may not send it whole, of
-        which some is delivered then. Raises OSError.
+        which some is delivered then.
+
+        Raises:
+            OSError: See the message.
         """
 
     @abstractmethod
@@ -62,7 +65,9 @@ class Reader(Source):
     """A strand's files, from its cursor on. Only one at a time, by whoever has the journal locked."""
 
     def __init__(self, journal: Journal, segment_log: str) -> None:
-        """Raises OSError."""
+        """Raises:
+        OSError: See the message.
+        """
         self.segment_log = segment_log
         self.done = self.tries = 0
         self._journal = journal
@@ -80,7 +85,9 @@ class Reader(Source):
     def next(self) -> Batch | None:
         """See Source. The batch's range is written down before it is returned.
 
-        Raises OSError, InvalidRequest (INVALID_JOURNAL) for what a later version of this library wrote.
+        Raises:
+            OSError: See the message.
+            InvalidRequest: INVALID_JOURNAL for what a later version of this library wrote.
         """
         while self._batch is None:
             # Looked up first: a segment that has a successor grows no more.

@@ -52,7 +52,9 @@ def experiment_id(
 ) -> str:
     """The id of the experiment with a name, which is created under `request_id` when it is missing.
 
-    Raises InvalidRequest (INVALID_NAME), Unavailable.
+    Raises:
+        InvalidRequest: INVALID_NAME.
+        Unavailable: No result within the timeout.
     """
     by_name = v1.GetExperimentRequest(name=name)
     try:

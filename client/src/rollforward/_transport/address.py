@@ -21,7 +21,9 @@ def parse_address(address: str) -> Mapping[str, str]:
     """The endpoint "host:port" of each service that the address names.
 
     "host:port" stands for all services; "tracking=host:port,registry=host:port" names them one by one.
-    Raises InvalidRequest (INVALID_ADDRESS).
+
+    Raises:
+        InvalidRequest: INVALID_ADDRESS.
     """
     if "=" not in address:
         endpoint = _endpoint(address, address)

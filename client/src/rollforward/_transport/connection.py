@@ -1,4 +1,4 @@
-"""The way to the services: channels, metadata, deadlines, retries, and the process's default connection."""
+"""Connections to the services: channels, metadata, deadlines and retries."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ class Connection:
         `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then
         localhost:50051. `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system.
         `timeout` is in seconds, for each call with all its retries. `correlation_id` marks every event that this
-        connection causes. With `read_at_head` a read also sees what others wrote before it was sent, at the price of
-        a round trip from the service to its log; without it such events may be missing for up to 0.2 s.
-        Raises InvalidRequest (INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID).
+        connection causes. With `read_at_head` a read also sees what others wrote before it was sent, at the price of a
+        round trip from the service to its log; without it such events may be missing for up to 0.2 s.
+
+        Raises:
+            InvalidRequest: INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID.
         """
         self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
         self.actor = actor or os.environ.get("ROLLFORWARD_ACTOR") or _os_user()
@@ -367,48 +369,6 @@ class Connection:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise InvalidRequest("CONNECTION_CLOSED", "the connection was closed")
-
-
-def connect(
-    address: str | None = None,
-    *,
-    actor: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    correlation_id: str = "",
-    read_at_head: bool = False,
-) -> Connection:
-    """Make a connection, and make it the one that every function uses unless told otherwise.
-
-    See Connection for the arguments.
-    """
-    connection = Connection(
-        address, actor=actor, timeout=timeout, correlation_id=correlation_id, read_at_head=read_at_head
-    )
-    with _default_lock:
-        _default["connection"] = connection
-    return connection
-
-
-def current(connection: Connection | None = None) -> Connection:
-    """The given connection, else the process's default one, made from the environment when there is none yet."""
-    if connection is not None:
-        return connection
-    with _default_lock:
-        if "connection" not in _default:
-            _default["connection"] = Connection()
-        return _default["connection"]
-
-
-def close() -> None:
-    """Close the process's default connection, if there is one, and forget it."""
-    with _default_lock:
-        connection = _default.pop("connection", None)
-    if connection is not None:
-        connection.close()
-
-
-_default: Final[dict[str, Connection]] = {}
-_default_lock: Final = threading.Lock()
 
 
 def _fixed_metadata(actor: str, correlation_id: str) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,8 @@ def collect(fetch: Callable[[int, str], tuple[Iterable[_T], str]], limit: int | 
 
     `fetch(page size, page token)` answers the items of a page and the next page's token.
 
-    Raises InvalidRequest (INVALID_LIMIT).
+    Raises:
+        InvalidRequest: INVALID_LIMIT.
     """
     if limit is not None and limit < 0:
         raise InvalidRequest("INVALID_LIMIT", f"a limit is a whole number from 0 on, not {limit}")

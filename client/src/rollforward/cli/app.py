@@ -201,8 +201,8 @@ def _wants_json(tokens: Sequence[str]) -> bool:
 
 def _close() -> None:
     # A command that never connected has no gRPC loaded, and shall not load it now.
-    if "rollforward._transport.connection" in sys.modules:
-        sys.modules["rollforward._transport.connection"].close()
+    if "rollforward._transport.default" in sys.modules:
+        sys.modules["rollforward._transport.default"].close()
 
 
 def _drop_output() -> None:

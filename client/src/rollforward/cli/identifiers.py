@@ -23,7 +23,9 @@ _T = TypeVar("_T")
 def run_id(text: str) -> str:
     """Return the id of the run that an id, a unique prefix of four digits or more, or a unique name stands for.
 
-    Raises NotFound (RUN_NOT_FOUND), InvalidRequest (AMBIGUOUS_ID).
+    Raises:
+        NotFound: RUN_NOT_FOUND.
+        InvalidRequest: AMBIGUOUS_ID.
     """
     return text if _ID.fullmatch(text) else rf.find_run(text).run_id
 
@@ -36,7 +38,9 @@ def run_ids(texts: Sequence[str]) -> list[str]:
 def logged_model_id(text: str) -> str:
     """Return the id of the logged model that an id or a unique prefix of it stands for.
 
-    Raises NotFound (LOGGED_MODEL_NOT_FOUND), InvalidRequest (AMBIGUOUS_ID).
+    Raises:
+        NotFound: LOGGED_MODEL_NOT_FOUND.
+        InvalidRequest: AMBIGUOUS_ID.
     """
     bare = text.removeprefix("m-")
     if not _PREFIX.fullmatch(bare):
@@ -64,7 +68,8 @@ def schedule_id(model: str, text: str) -> str:
 def experiment_named(text: str) -> v1.Experiment:
     """Return the experiment of a name, of "id:NUMBER", or of a number that is no experiment's name.
 
-    Raises NotFound (EXPERIMENT_NOT_FOUND).
+    Raises:
+        NotFound: EXPERIMENT_NOT_FOUND.
     """
     if text.startswith("id:"):
         return rf.get_experiment(experiment_id=text.removeprefix("id:"))

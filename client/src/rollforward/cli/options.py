@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import RenderableType
 
-    from rollforward._transport.connection import Connection
+    from rollforward.client import Client
 
 EVERYWHERE: Final = Group("Options of every command", sort_key=9)
 
@@ -62,9 +62,9 @@ class Reading:
         ),
     ] = False
 
-    def connect(self) -> Connection:
-        """Make the connection that the SDK's functions use from now on."""
-        from rollforward._transport.connection import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
+    def connect(self) -> Client:
+        """Create the client that the SDK's functions use from now on."""
+        from rollforward.client import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
 
         return connect(self.server, actor=self._actor, timeout=self.timeout, read_at_head=not self.stale)
 
@@ -111,12 +111,12 @@ class Options(Reading):
         ),
     ] = None
 
-    def connect(self) -> Connection:
-        """Make the connection that the SDK's functions use from now on."""
-        link = Reading.connect(self)
+    def connect(self) -> Client:
+        """Create the client that the SDK's functions use from now on."""
+        client = Reading.connect(self)
         if self.epoch:
-            link.assume_epoch(self.epoch)
-        return link
+            client.assume_epoch(self.epoch)
+        return client
 
     @property
     def _actor(self) -> str | None:
@@ -142,7 +142,11 @@ _VERSION: Final = re.compile(r"v?([1-9][0-9]{0,9})", re.ASCII)
 
 
 def read_version(text: str) -> int:
-    """Return the number of a version written "3" or "v3". Raises ValueError."""
+    """Return the number of a version written "3" or "v3".
+
+    Raises:
+        ValueError: See the message.
+    """
     found = _VERSION.fullmatch(text)
     if found is None:
         raise ValueError(f"invalid version {text!r}: expected a number such as 3 or v3")
@@ -236,7 +240,11 @@ def flag(help: str, *, name: str | None = None) -> Parameter:  # noqa: A002 - th
 
 
 def read_pairs(texts: Sequence[str]) -> dict[str, str]:
-    """Return the tags that KEY=VALUE texts name. Raises UsageError."""
+    """Return the tags that KEY=VALUE texts name.
+
+    Raises:
+        UsageError: See the message.
+    """
     parts = [text.partition("=") for text in texts]
     for text, (key, equals, _) in zip(texts, parts, strict=True):
         if not (key and equals):

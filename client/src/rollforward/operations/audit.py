@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, TypedDict
 
 from rollforward import v1
 from rollforward._transport.backoff import Backoff
-from rollforward._transport.connection import CONNECT_SECONDS, Connection, current
+from rollforward._transport.connection import CONNECT_SECONDS, Connection
+from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
+from rollforward._transport.resource import Resource
 from rollforward.errors import Unavailable
 from rollforward.references import timestamp
 from rollforward.registry.history import alias_cause
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterable, Iterator
     from datetime import datetime
     from typing import Unpack
@@ -45,52 +48,51 @@ class Conditions(TypedDict, total=False):
     """Recorded before then."""
 
 
-def list_events(
-    *, limit: int | None = 100, connection: Connection | None = None, **conditions: Unpack[Conditions]
-) -> list[v1.RecordedEvent]:
-    """Events that meet all conditions given, newest first; `limit` None for all.
+class Audit(Resource):
+    """Recorded events of all logs."""
 
-    Raises InvalidRequest (UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME), NotFound (MODEL_NOT_FOUND), Unavailable.
-    """
-    link = current(connection)
-    query = _query(conditions)
+    def list(self, *, limit: int | None = 100, **conditions: Unpack[Conditions]) -> builtins.list[v1.RecordedEvent]:
+        """Events that meet all conditions given, newest first; `limit` None for all.
 
-    def fetch(size: int, token: str) -> tuple[Iterable[v1.RecordedEvent], str]:
-        query.page_size, query.page_token = size, token
-        page = link.call(link.audit.ListEvents, query)
-        return page.events, page.next_page_token
+        Raises:
+            InvalidRequest: UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME.
+            NotFound: MODEL_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        query = _query(conditions)
 
-    return collect(fetch, limit, page=_EVENTS_PER_PAGE)
+        def fetch(size: int, token: str) -> tuple[Iterable[v1.RecordedEvent], str]:
+            query.page_size, query.page_token = size, token
+            page = self._connection.call(self._connection.audit.ListEvents, query)
+            return page.events, page.next_page_token
+
+        return collect(fetch, limit, page=_EVENTS_PER_PAGE)
+
+    def export(self, **conditions: Unpack[Conditions]) -> Iterator[v1.RecordedEvent]:
+        """All events that meet all conditions given, log by log, oldest first, as they are read: never all in memory.
+
+        Of each log, what it held when the export began. A lost connection is made again, with pauses that grow, and the
+        export goes on behind the last event received, as a watch does: each is given once, however long the service is
+        away. To end it meanwhile, close the connection.
+
+        Raises, as it is read, as list_events; Unavailable when there is no answer at all.
+        """
+        return _exported(self._connection, v1.ExportEventsRequest(filter=_query(conditions)))
 
 
-def export_events(
-    *, connection: Connection | None = None, **conditions: Unpack[Conditions]
-) -> Iterator[v1.RecordedEvent]:
-    """All events that meet all conditions given, log by log, oldest first, as they are read: never all in memory.
-
-    Of each log, what it held when the export began. A lost connection is made again, with pauses that grow, and the
-    export goes on behind the last event received, as a watch does: each is given once, however long the service is
-    away. To end it meanwhile, close the connection.
-
-    Raises, as it is read, as list_events; Unavailable when there is no answer at all.
-    """
-    link = current(connection)
-    return _exported(link, v1.ExportEventsRequest(filter=_query(conditions)))
-
-
-def _exported(link: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
+def _exported(connection: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
     # The first answer must come in time; after that the export lasts, whatever happens to the service.
-    backoff, connecting = Backoff(link.timeout), Backoff(CONNECT_SECONDS)
+    backoff, connecting = Backoff(connection.timeout), Backoff(CONNECT_SECONDS)
     whole = False
     while not whole:
         try:
-            for part in link.stream(link.audit.ExportEvents, request):
+            for part in connection.stream(connection.audit.ExportEvents, request):
                 backoff = Backoff()
                 request.resume_token = part.resume_token
                 yield from part.events
             whole = True
         except Unavailable:
-            if not (connecting if link.refused else backoff).pause():
+            if not (connecting if connection.refused else backoff).pause():
                 raise
 
 
@@ -108,3 +110,7 @@ def _query(conditions: Conditions) -> v1.ListEventsRequest:
         since=timestamp(conditions.get("since")),
         until=timestamp(conditions.get("until")),
     )
+
+
+list_events = default_client_function("list_events", Audit, Audit.list)
+export_events = default_client_function("export_events", Audit, Audit.export)

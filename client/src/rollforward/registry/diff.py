@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rollforward import v1
-from rollforward._artifacts.trees import get_manifest
-from rollforward._transport.connection import Connection, current
+from rollforward._artifacts.trees import ArtifactTrees
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward.errors import PreconditionFailed
-from rollforward.registry.aliases import resolve_all
-from rollforward.registry.history import changes_at
-from rollforward.registry.models import get_model
-from rollforward.registry.versions import get_version
-from rollforward.tracking.runs import get_run
+from rollforward.registry.assignments import Assignments
+from rollforward.registry.history import AliasHistory
+from rollforward.registry.models import Models
+from rollforward.registry.versions import Versions
+from rollforward.tracking.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,57 +72,56 @@ class MoveDifference(NamedTuple):
     versions: VersionsDifference
 
 
-def diff_aliases(
-    model: str = "", before: Past | None = None, after: Past | None = None, *, connection: Connection | None = None
-) -> AliasesDifference:
-    """The assignments of a model's aliases, or with "" of all, that differ between two points in the past.
+class Differences(Resource):
+    """Comparisons of aliases at two points in time, of versions, and of moves."""
 
-    A point is a revision, an aware datetime or an RFC 3339 time, None for now. An alias that was moved away and back
-    does not differ. Raises as resolve_all.
-    """
-    link = current(connection)
-    first, second = (resolve_all(model, point, connection=link) for point in (before, after))
-    held_before, held_after = _by_name(first), _by_name(second)
-    found = tuple(
-        AssignmentDifference(*name, held_before.get(name), held_after.get(name))
-        for name in sorted(held_before.keys() | held_after.keys())
-        if _version_of(held_before.get(name)) != _version_of(held_after.get(name))
-    )
-    return AliasesDifference(first, second, found)
+    def aliases(self, model: str = "", before: Past | None = None, after: Past | None = None) -> AliasesDifference:
+        """The assignments of a model's aliases, or with "" of all, that differ between two points in the past.
+
+        A point is a revision, an aware datetime or an RFC 3339 time, None for now. An alias that was moved away and
+        back does not differ. Raises as resolve_all.
+        """
+        first, second = (Assignments(self._connection).resolve_all(model, point) for point in (before, after))
+        held_before, held_after = _by_name(first), _by_name(second)
+        found = tuple(
+            AssignmentDifference(*name, held_before.get(name), held_after.get(name))
+            for name in sorted(held_before.keys() | held_after.keys())
+            if _version_of(held_before.get(name)) != _version_of(held_after.get(name))
+        )
+        return AliasesDifference(first, second, found)
+
+    def versions(self, model: str, before: int, after: int) -> VersionsDifference:
+        """What differs between two versions of a model: files, size, and their runs' parameters and metrics, and tags.
+
+        Raises as get_version, get_run and get_manifest.
+        """
+        return _diff(self._connection, model, before, after)
+
+    def move(self, revision: int) -> list[MoveDifference]:
+        """What the moves at one revision changed, a difference between two versions for each alias that they moved.
+
+        Raises as changes_at and diff_versions.
+        """
+        return [
+            MoveDifference(
+                one, _diff(self._connection, _name_now(self._connection, one.model), one.from_version, one.to_version)
+            )
+            for one in AliasHistory(self._connection).changes_at(revision)
+        ]
 
 
-def diff_versions(model: str, before: int, after: int, *, connection: Connection | None = None) -> VersionsDifference:
-    """What differs between two versions of a model: files, size, and their runs' parameters and metrics, and tags.
-
-    Raises as get_version, get_run and get_manifest.
-    """
-    return _diff(current(connection), model, before, after)
-
-
-def diff_move(revision: int, *, connection: Connection | None = None) -> list[MoveDifference]:
-    """What the moves at one revision changed, a difference between two versions for each alias that they moved.
-
-    Raises as changes_at and diff_versions.
-    """
-    link = current(connection)
-    return [
-        MoveDifference(one, _diff(link, _name_now(link, one.model), one.from_version, one.to_version))
-        for one in changes_at(revision, connection=link)
-    ]
-
-
-def _name_now(link: Connection, name_then: str) -> str:
+def _name_now(connection: Connection, name_then: str) -> str:
     try:
-        return get_model(name_then, connection=link).name
+        return Models(connection).get(name_then).name
     except PreconditionFailed as error:
         if error.reason != "MODEL_RENAMED":
             raise
         return error.metadata["renamed_to"]
 
 
-def _diff(link: Connection, model: str, before: int, after: int) -> VersionsDifference:
-    versions = [get_version(model, number, connection=link) if number else None for number in (before, after)]
-    payloads = [{} if version is None else dict(_payloads(link, version)) for version in versions]
+def _diff(connection: Connection, model: str, before: int, after: int) -> VersionsDifference:
+    versions = [Versions(connection).get(model, number) if number else None for number in (before, after)]
+    payloads = [{} if version is None else dict(_payloads(connection, version)) for version in versions]
     keys = sorted(payloads[0].keys() | payloads[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
     found = tuple(
         Difference(*key, payloads[0].get(key), payloads[1].get(key))
@@ -134,15 +135,15 @@ def _diff(link: Connection, model: str, before: int, after: int) -> VersionsDiff
 _KINDS = ("digest", "size", "run", "param", "metric", "tag", "file")
 
 
-def _payloads(link: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
+def _payloads(connection: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
     yield ("digest", ""), version.digest
-    manifest = get_manifest(version.digest, connection=link)
+    manifest = ArtifactTrees(connection).get_manifest(version.digest)
     yield ("size", ""), sum(file.size_bytes for file in manifest.files)
     yield from _of("file", {file.path: file.digest for file in manifest.files})
     yield from _of("tag", version.tags)
     if version.run_id:
         yield ("run", ""), version.run_id
-        run = get_run(version.run_id, connection=link)
+        run = StoredRuns(connection).get(version.run_id)
         yield from _of("param", run.params)
         yield from _of("metric", {key: summary.last for key, summary in run.metrics.items()})
 
@@ -158,3 +159,8 @@ def _by_name(resolved: v1.ResolveAliasesResponse) -> dict[tuple[str, str], v1.Al
 
 def _version_of(alias: v1.Alias | None) -> int:
     return 0 if alias is None else alias.version
+
+
+diff_aliases = default_client_function("diff_aliases", Differences, Differences.aliases)
+diff_versions = default_client_function("diff_versions", Differences, Differences.versions)
+diff_move = default_client_function("diff_move", Differences, Differences.move)

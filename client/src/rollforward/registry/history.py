@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rollforward import v1
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
 from rollforward.errors import InvalidRequest, NotFound
 from rollforward.references import Past, as_of, just_after, parse_alias, parse_filter, timestamp
-from rollforward.registry.aliases import resolve
-from rollforward.registry.versions import get_version
-from rollforward.tracking.runs import get_run
+from rollforward.registry.assignments import Assignments
+from rollforward.registry.versions import Versions
+from rollforward.tracking.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,95 +37,107 @@ class Blame(NamedTuple):
     """The run that produced the version, if one did."""
 
 
-def alias_history(
-    reference: str = "",
-    *,
-    actor: str = "",
-    moved: bool | None = None,
-    cause: str = "",
-    since: datetime | str | None = None,
-    until: datetime | str | None = None,
-    limit: int | None = None,
-    connection: Connection | None = None,
-) -> list[v1.AliasChange]:
-    """The changes of aliases that meet all conditions given, newest first; `limit` None for all.
+class AliasHistory(Assignments):
+    """The recorded changes of aliases."""
 
-    `reference` is "model@alias", "model" for all of its aliases, "@alias" for that alias of every model, "" for all.
-    `moved` is True for moves, False for removals; `cause` is "request", "rollback", "schedule" or "expiry"; recorded
-    at `since` or later and before `until`, aware datetimes or RFC 3339 times.
+    def history(
+        self,
+        reference: str = "",
+        *,
+        actor: str = "",
+        moved: bool | None = None,
+        cause: str = "",
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        limit: int | None = None,
+    ) -> list[v1.AliasChange]:
+        """The changes of aliases that meet all conditions given, newest first; `limit` None for all.
 
-    Raises InvalidRequest (INVALID_REFERENCE, INVALID_CAUSE, INVALID_TIME), NotFound (MODEL_NOT_FOUND),
-    PreconditionFailed (MODEL_RENAMED), Unavailable.
-    """
-    model, alias = parse_filter(reference)
-    request = v1.ListAliasHistoryRequest(
-        model=model,
-        alias=alias,
-        actor=actor,
-        moved=moved,
-        cause=alias_cause(cause),
-        since=timestamp(since),
-        until=timestamp(until),
-    )
-    return _changes(current(connection), request, limit)
+        `reference` is "model@alias", "model" for all of its aliases, "@alias" for that alias of every model, "" for
+        all. `moved` is True for moves, False for removals; `cause` is "request", "rollback", "schedule" or "expiry";
+        recorded at `since` or later and before `until`, aware datetimes or RFC 3339 times.
 
+        Raises:
+            InvalidRequest: INVALID_REFERENCE, INVALID_CAUSE, INVALID_TIME.
+            NotFound: MODEL_NOT_FOUND.
+            PreconditionFailed: MODEL_RENAMED.
+            Unavailable: No result within the timeout.
+        """
+        model, alias = parse_filter(reference)
+        request = v1.ListAliasHistoryRequest(
+            model=model,
+            alias=alias,
+            actor=actor,
+            moved=moved,
+            cause=alias_cause(cause),
+            since=timestamp(since),
+            until=timestamp(until),
+        )
+        return _changes(self._connection, request, limit)
 
-def alias_intervals(
-    reference: str,
-    *,
-    since: datetime | str | None = None,
-    until: datetime | str | None = None,
-    limit: int | None = None,
-    connection: Connection | None = None,
-) -> list[v1.AliasInterval]:
-    """Which versions held "model@alias", from when to when and for how long, newest first; `limit` None for all.
+    def intervals(
+        self,
+        reference: str,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        limit: int | None = None,
+    ) -> list[v1.AliasInterval]:
+        """Which versions held "model@alias", from when to when and for how long, newest first; `limit` None for all.
 
-    Only what ended at `since` or later and began before `until`, aware datetimes or RFC 3339 times.
-    Raises InvalidRequest (INVALID_REFERENCE, INVALID_TIME), NotFound (MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it was never
-    set), PreconditionFailed (MODEL_RENAMED), Unavailable.
-    """
-    link = current(connection)
-    model, alias = parse_alias(reference)
-    query = v1.ListAliasIntervalsRequest(model=model, alias=alias, since=timestamp(since), until=timestamp(until))
+        Only what ended at `since` or later and began before `until`, aware datetimes or RFC 3339 times.
 
-    def fetch(size: int, token: str) -> tuple[Iterable[v1.AliasInterval], str]:
-        query.page_size, query.page_token = size, token
-        page = link.call(link.registry.ListAliasIntervals, query)
-        return page.intervals, page.next_page_token
+        Raises:
+            InvalidRequest: INVALID_REFERENCE, INVALID_TIME.
+            NotFound: MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it was never set.
+            PreconditionFailed: MODEL_RENAMED.
+            Unavailable: No result within the timeout.
+        """
+        model, alias = parse_alias(reference)
+        query = v1.ListAliasIntervalsRequest(model=model, alias=alias, since=timestamp(since), until=timestamp(until))
 
-    return collect(fetch, limit, page=_CHANGES_PER_PAGE)
+        def fetch(size: int, token: str) -> tuple[Iterable[v1.AliasInterval], str]:
+            query.page_size, query.page_token = size, token
+            page = self._connection.call(self._connection.registry.ListAliasIntervals, query)
+            return page.intervals, page.next_page_token
 
+        return collect(fetch, limit, page=_CHANGES_PER_PAGE)
 
-def blame(reference: str, at: Past | None = None, *, connection: Connection | None = None) -> Blame:
-    """Why "model@alias" names the version that it names, now or as of a point in the past.
+    def blame(self, reference: str, at: Past | None = None) -> Blame:
+        """Why "model@alias" names the version that it names, now or as of a point in the past.
 
-    Raises as resolve.
-    """
-    link = current(connection)
-    alias = resolve(reference, at, connection=link)
-    change = _change_of(link, alias)
-    version = get_version(alias.model, alias.version, connection=link)
-    run = get_run(version.run_id, connection=link) if version.run_id else None
-    return Blame(alias, change, version, run)
+        Raises as resolve.
+        """
+        alias = self.resolve(reference, at)
+        change = _change_of(self._connection, alias)
+        version = Versions(self._connection).get(alias.model, alias.version)
+        run = StoredRuns(self._connection).get(version.run_id) if version.run_id else None
+        return Blame(alias, change, version, run)
 
+    def changes_at(self, revision: int) -> list[v1.AliasChange]:
+        """The changes of aliases that one append made, in the order of the log.
 
-def changes_at(revision: int, *, connection: Connection | None = None) -> list[v1.AliasChange]:
-    """The changes of aliases that one append made, in the order of the log.
-
-    Raises InvalidRequest (INVALID_REVISION, POSITION_AHEAD), NotFound (CHANGE_NOT_FOUND: no alias was changed at that
-    revision), Unavailable.
-    """
-    link = current(connection)
-    request = v1.ListAliasHistoryRequest(since=_time_of(link, revision - 1), until=_time_after(link, revision))
-    found = [change for change in _changes(link, request, None) if change.revision == revision]
-    if not found:
-        message = f"no alias was changed at revision {revision}"
-        raise NotFound("CHANGE_NOT_FOUND", message, {"revision": str(revision)})
-    return found[::-1]
+        Raises:
+            InvalidRequest: INVALID_REVISION, POSITION_AHEAD.
+            NotFound: CHANGE_NOT_FOUND: no alias was changed at that revision.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.ListAliasHistoryRequest(
+            since=_time_of(self._connection, revision - 1), until=_time_after(self._connection, revision)
+        )
+        found = [change for change in _changes(self._connection, request, None) if change.revision == revision]
+        if not found:
+            message = f"no alias was changed at revision {revision}"
+            raise NotFound("CHANGE_NOT_FOUND", message, {"revision": str(revision)})
+        return found[::-1]
 
 
 def alias_cause(word: str) -> v1.AliasCause.ValueType:
-    """The cause that a word stands for, ALIAS_CAUSE_UNSPECIFIED for "". Raises InvalidRequest (INVALID_CAUSE)."""
+    """The cause that a word stands for, ALIAS_CAUSE_UNSPECIFIED for "".
+
+    Raises:
+        InvalidRequest: INVALID_CAUSE.
+    """
     if not word:
         return v1.ALIAS_CAUSE_UNSPECIFIED
     try:
@@ -134,32 +147,38 @@ def alias_cause(word: str) -> v1.AliasCause.ValueType:
         raise InvalidRequest("INVALID_CAUSE", message, {"cause": word}) from error
 
 
-def _change_of(link: Connection, alias: v1.Alias) -> v1.AliasChange:
+def _change_of(connection: Connection, alias: v1.Alias) -> v1.AliasChange:
     request = v1.ListAliasHistoryRequest(
         model=alias.model, alias=alias.alias, since=alias.moved_at, until=just_after(alias.moved_at)
     )
-    return next(change for change in _changes(link, request, None) if change.revision == alias.revision)
+    return next(change for change in _changes(connection, request, None) if change.revision == alias.revision)
 
 
-def _time_of(link: Connection, position: int) -> Timestamp:
-    request = v1.ResolveAliasesRequest(at=as_of(position, link.epoch("registry")), page_size=1)
-    return link.call(link.registry.ResolveAliases, request).time
+def _time_of(connection: Connection, position: int) -> Timestamp:
+    request = v1.ResolveAliasesRequest(at=as_of(position, connection.epoch("registry")), page_size=1)
+    return connection.call(connection.registry.ResolveAliases, request).time
 
 
-def _time_after(link: Connection, position: int) -> Timestamp | None:
+def _time_after(connection: Connection, position: int) -> Timestamp | None:
     # The events of an append have times of their own; none is later than what comes after the append.
     try:
-        return just_after(_time_of(link, position + 1))
+        return just_after(_time_of(connection, position + 1))
     except InvalidRequest as error:
         if error.reason != "POSITION_AHEAD":
             raise
         return None
 
 
-def _changes(link: Connection, query: v1.ListAliasHistoryRequest, limit: int | None) -> list[v1.AliasChange]:
+def _changes(connection: Connection, query: v1.ListAliasHistoryRequest, limit: int | None) -> list[v1.AliasChange]:
     def fetch(size: int, token: str) -> tuple[Iterable[v1.AliasChange], str]:
         query.page_size, query.page_token = size, token
-        page = link.call(link.registry.ListAliasHistory, query)
+        page = connection.call(connection.registry.ListAliasHistory, query)
         return page.changes, page.next_page_token
 
     return collect(fetch, limit, page=_CHANGES_PER_PAGE)
+
+
+alias_history = default_client_function("alias_history", AliasHistory, AliasHistory.history)
+alias_intervals = default_client_function("alias_intervals", AliasHistory, AliasHistory.intervals)
+blame = default_client_function("blame", AliasHistory, AliasHistory.blame)
+changes_at = default_client_function("changes_at", AliasHistory, AliasHistory.changes_at)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rollforward import v1
-from rollforward._transport.connection import Connection, current, new_request_id
+from rollforward._transport.connection import new_request_id
+from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
+from rollforward._transport.resource import Resource
 from rollforward.errors import InvalidRequest
 from rollforward.references import UINT32_MAX, VersionLike, revision, timestamp, version_number
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterable
     from datetime import datetime
 
@@ -18,115 +21,139 @@ if TYPE_CHECKING:
 _MOVES_PER_PAGE = 100
 
 
-def set_policy(
-    name: str,
-    *,
-    models: str = "*",
-    aliases: str = "",
-    reason_required: bool = False,
-    gate: str = "",
-    recent_days: int = 0,
-    reason: str = "",
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Declare a policy, or change the one of that name; it binds every later command.
+class Policies(Resource):
+    """Policies, and the gates that they contain."""
 
-    It binds the models and the moves of the aliases that match its patterns ("*", "?" and "[...]"); without `aliases`
-    it binds registration. `gate` is a CEL expression: over `run` at a registration, over `candidate`, `current` and
-    `champion` at a move. A rollback to a version that held the alias within `recent_days` skips the gate; 0 means 30.
+    def set(
+        self,
+        name: str,
+        *,
+        models: str = "*",
+        aliases: str = "",
+        reason_required: bool = False,
+        gate: str = "",
+        recent_days: int = 0,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Declare a policy, or change the one of that name; it binds every later command.
 
-    Raises InvalidRequest (INVALID_POLICY, INVALID_GATE, REQUEST_ID_REUSED), Unavailable.
-    """
-    link = current(connection)
-    if not 0 <= recent_days <= UINT32_MAX:
-        raise InvalidRequest("INVALID_POLICY", f"recent_days is a whole number from 0 on, not {recent_days}")
-    policy = v1.Policy(
-        name=name,
-        models=models,
-        aliases=aliases,
-        reason_required=reason_required,
-        gate=gate,
-        recent_days=recent_days,
-    )
-    request = v1.SetPolicyRequest(policy=policy, reason=reason, request_id=request_id or new_request_id())
-    link.call(link.policies.SetPolicy, request)
+        It binds the models and the moves of the aliases that match its patterns ("*", "?" and "[...]"); without
+        `aliases` it binds registration. `gate` is a CEL expression: over `run` at a registration, over `candidate`,
+        `current` and `champion` at a move. A rollback to a version that held the alias within `recent_days` skips the
+        gate; 0 means 30.
+
+        Raises:
+            InvalidRequest: INVALID_POLICY, INVALID_GATE, REQUEST_ID_REUSED.
+            Unavailable: No result within the timeout.
+        """
+        if not 0 <= recent_days <= UINT32_MAX:
+            raise InvalidRequest("INVALID_POLICY", f"recent_days is a whole number from 0 on, not {recent_days}")
+        policy = v1.Policy(
+            name=name,
+            models=models,
+            aliases=aliases,
+            reason_required=reason_required,
+            gate=gate,
+            recent_days=recent_days,
+        )
+        request = v1.SetPolicyRequest(policy=policy, reason=reason, request_id=request_id or new_request_id())
+        self._connection.call(self._connection.policies.SetPolicy, request)
+
+    def remove(self, name: str, *, reason: str = "", request_id: str | None = None) -> None:
+        """Remove a policy.
+
+        Raises:
+            NotFound: POLICY_NOT_FOUND.
+            InvalidRequest: REQUEST_ID_REUSED.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.RemovePolicyRequest(name=name, reason=reason, request_id=request_id or new_request_id())
+        self._connection.call(self._connection.policies.RemovePolicy, request)
+
+    def list(self) -> builtins.list[v1.Policy]:
+        """All policies, by name.
+
+        Raises:
+            Unavailable: No result within the timeout.
+        """
+        return list(self._connection.call(self._connection.policies.ListPolicies, v1.ListPoliciesRequest()).policies)
+
+    def try_gate(
+        self,
+        expression: str,
+        model: str,
+        versions: Iterable[VersionLike] = (),
+        *,
+        alias: str = "",
+    ) -> builtins.list[v1.GateEvidence]:
+        """What a gate says of versions that exist, in their order; nothing is written.
+
+        Without `versions`, of all that are not deleted, newest first, at most 1,000. With `alias` it is a gate of moves
+        to that alias, whose holder is `current`; without, a gate of registration.
+
+        Raises:
+            InvalidRequest: INVALID_GATE, INVALID_VERSION.
+            NotFound: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+            PreconditionFailed: MODEL_RENAMED.
+            Unavailable: No result within the timeout.
+        """
+        numbers = [version_number(model, version) for version in versions]
+        request = v1.TestGateRequest(expression=expression, model=model, versions=numbers, alias=alias)
+        return list(self._connection.call(self._connection.policies.TestGate, request).evidence)
+
+    def check_evidence(self, *, after: int = 0) -> v1.CheckEvidenceResponse:
+        """Have every recorded gate decision computed again from the evidence in its event; nothing is written.
+
+        Only of events behind position `after` of the registry log. The answer counts events and evidence up to its
+        `position`, the log's end, and lists under `unfounded` what does not follow: empty in an honest log.
+
+        Raises:
+            InvalidRequest: INVALID_REVISION, POSITION_AHEAD.
+            Unavailable: No result within the timeout.
+        """
+        total = v1.CheckEvidenceResponse(position=revision(after) or 0)
+        while not total.done:
+            part = self._connection.call(
+                self._connection.policies.CheckEvidence, v1.CheckEvidenceRequest(after=total.position)
+            )
+            total.events += part.events
+            total.evidence += part.evidence
+            total.unfounded.extend(part.unfounded)
+            total.position, total.done = part.position, part.done
+        return total
+
+    def replay_gate(
+        self,
+        expression: str,
+        *,
+        models: str = "",
+        aliases: str = "",
+        since: datetime | str | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[v1.ReplayedMove]:
+        """What a gate of moves would have said of past moves, oldest first; nothing is written. `limit` None for all.
+
+        Of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or an RFC
+        3339 time.
+
+        Raises:
+            InvalidRequest: INVALID_GATE, INVALID_TIME.
+            Unavailable: No result within the timeout.
+        """
+        query = v1.ReplayGateRequest(expression=expression, models=models, aliases=aliases, since=timestamp(since))
+
+        def fetch(size: int, token: str) -> tuple[Iterable[v1.ReplayedMove], str]:
+            query.page_size, query.page_token = size, token
+            page = self._connection.call(self._connection.policies.ReplayGate, query)
+            return page.moves, page.next_page_token
+
+        return collect(fetch, limit, page=_MOVES_PER_PAGE)
 
 
-def remove_policy(
-    name: str, *, reason: str = "", request_id: str | None = None, connection: Connection | None = None
-) -> None:
-    """Remove a policy. Raises NotFound (POLICY_NOT_FOUND), InvalidRequest (REQUEST_ID_REUSED), Unavailable."""
-    link = current(connection)
-    request = v1.RemovePolicyRequest(name=name, reason=reason, request_id=request_id or new_request_id())
-    link.call(link.policies.RemovePolicy, request)
-
-
-def list_policies(*, connection: Connection | None = None) -> list[v1.Policy]:
-    """All policies, by name. Raises Unavailable."""
-    link = current(connection)
-    return list(link.call(link.policies.ListPolicies, v1.ListPoliciesRequest()).policies)
-
-
-def try_gate(
-    expression: str,
-    model: str,
-    versions: Iterable[VersionLike] = (),
-    *,
-    alias: str = "",
-    connection: Connection | None = None,
-) -> list[v1.GateEvidence]:
-    """What a gate says of versions that exist, in their order; nothing is written.
-
-    Without `versions`, of all that are not deleted, newest first, at most 1,000. With `alias` it is a gate of moves to
-    that alias, whose holder is `current`; without, a gate of registration.
-    Raises InvalidRequest (INVALID_GATE, INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
-    PreconditionFailed (MODEL_RENAMED), Unavailable.
-    """
-    link = current(connection)
-    numbers = [version_number(model, version) for version in versions]
-    request = v1.TestGateRequest(expression=expression, model=model, versions=numbers, alias=alias)
-    return list(link.call(link.policies.TestGate, request).evidence)
-
-
-def check_evidence(*, after: int = 0, connection: Connection | None = None) -> v1.CheckEvidenceResponse:
-    """Have every recorded gate decision computed again from the evidence in its event; nothing is written.
-
-    Only of events behind position `after` of the registry log. The answer counts events and evidence up to its
-    `position`, the log's end, and lists under `unfounded` what does not follow: empty in an honest log.
-    Raises InvalidRequest (INVALID_REVISION, POSITION_AHEAD), Unavailable.
-    """
-    link = current(connection)
-    total = v1.CheckEvidenceResponse(position=revision(after) or 0)
-    while not total.done:
-        part = link.call(link.policies.CheckEvidence, v1.CheckEvidenceRequest(after=total.position))
-        total.events += part.events
-        total.evidence += part.evidence
-        total.unfounded.extend(part.unfounded)
-        total.position, total.done = part.position, part.done
-    return total
-
-
-def replay_gate(
-    expression: str,
-    *,
-    models: str = "",
-    aliases: str = "",
-    since: datetime | str | None = None,
-    limit: int | None = None,
-    connection: Connection | None = None,
-) -> list[v1.ReplayedMove]:
-    """What a gate of moves would have said of past moves, oldest first; nothing is written. `limit` None for all.
-
-    Of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or an RFC 3339
-    time. Raises InvalidRequest (INVALID_GATE, INVALID_TIME), Unavailable.
-    """
-    link = current(connection)
-    query = v1.ReplayGateRequest(expression=expression, models=models, aliases=aliases, since=timestamp(since))
-
-    def fetch(size: int, token: str) -> tuple[Iterable[v1.ReplayedMove], str]:
-        query.page_size, query.page_token = size, token
-        page = link.call(link.policies.ReplayGate, query)
-        return page.moves, page.next_page_token
-
-    return collect(fetch, limit, page=_MOVES_PER_PAGE)
+set_policy = default_client_function("set_policy", Policies, Policies.set)
+remove_policy = default_client_function("remove_policy", Policies, Policies.remove)
+list_policies = default_client_function("list_policies", Policies, Policies.list)
+try_gate = default_client_function("try_gate", Policies, Policies.try_gate)
+check_evidence = default_client_function("check_evidence", Policies, Policies.check_evidence)
+replay_gate = default_client_function("replay_gate", Policies, Policies.replay_gate)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rollforward import v1
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward._transport.resumable_stream import Following
 from rollforward.references import AliasReference, parse_filter, revision
 
@@ -15,25 +17,31 @@ if TYPE_CHECKING:
     from rollforward._transport.channel import AnswerStream
 
 
-def watch(
-    reference: str = "",
-    *,
-    from_revision: int | None = None,
-    epoch: int | None = None,
-    tags: Mapping[str, str] | None = None,
-    connection: Connection | None = None,
-) -> Watch:
-    """Follow "model@alias", all aliases of "model", "@alias" of every model, or with "" every alias.
+class AliasWatcher(Resource):
+    """Watches of aliases."""
 
-    `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
-    returns, and `aliases` shows what stands now; with it, after that revision, which was read in an `epoch` of the log
-    (that of this connection, unless it is given). With `tags`, only of models that have
-    all of them at the revision of the change.
-    Raises InvalidRequest (INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD), Conflict (LOG_EPOCH_CHANGED),
-    Unavailable when there is no answer at all.
-    """
-    named = parse_filter(reference)
-    return Watch(current(connection), named, revision(from_revision, "from_revision"), tags, epoch)
+    def watch(
+        self,
+        reference: str = "",
+        *,
+        from_revision: int | None = None,
+        epoch: int | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Watch:
+        """Follow "model@alias", all aliases of "model", "@alias" of every model, or with "" every alias.
+
+        `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
+        returns, and `aliases` shows what stands now; with it, after that revision, which was read in an `epoch` of the
+        log (that of this connection, unless it is given). With `tags`, only of models that have all of them at the
+        revision of the change.
+
+        Raises:
+            InvalidRequest: INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD.
+            Conflict: LOG_EPOCH_CHANGED.
+            Unavailable: When there is no answer at all.
+        """
+        named = parse_filter(reference)
+        return Watch(self._connection, named, revision(from_revision, "from_revision"), tags, epoch)
 
 
 class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
@@ -74,3 +82,6 @@ class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
     def _changes_of(self, step: v1.WatchAliasesResponse) -> Iterator[tuple[int, v1.AliasChange]]:
         appends = step.appends.appends if step.HasField("appends") else (step.changes,)
         return ((change.revision, change) for append in appends for change in append.changes)
+
+
+watch = default_client_function("watch", AliasWatcher, AliasWatcher.watch)

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rollforward import v1
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
 from rollforward.errors import InvalidRequest, NotFound
 from rollforward.references import RunLike, run_id_of
-from rollforward.tracking.runs import search_runs
+from rollforward.tracking.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,18 +49,23 @@ class RunsComparison(NamedTuple):
     metrics: tuple[ComparedMetric, ...]
 
 
-def compare_runs(
-    runs: Iterable[RunLike], *, with_equal: bool = False, connection: Connection | None = None
-) -> RunsComparison:
-    """Compare runs: the parameters that differ, `with_equal` those too that do not, and all metrics' summaries.
+class RunComparer(StoredRuns):
+    """Comparisons of runs."""
 
-    Attributes are name, status, start and duration, and those that differ of experiment, actor, parent, entry point and
-    git commit. Times are RFC 3339 in UTC, durations seconds.
-    Raises InvalidRequest (INVALID_RUN_ID), NotFound (RUN_NOT_FOUND), Unavailable.
-    """
-    ids = [run_id_of(run) for run in runs]
-    known = _fetch(current(connection), list(dict.fromkeys(ids)))
-    return side_by_side([known[run_id] for run_id in ids], with_equal=with_equal)
+    def compare(self, runs: Iterable[RunLike], *, with_equal: bool = False) -> RunsComparison:
+        """Compare runs: the parameters that differ, `with_equal` those too that do not, and all metrics' summaries.
+
+        Attributes are name, status, start and duration, and those that differ of experiment, actor, parent, entry point
+        and git commit. Times are RFC 3339 in UTC, durations seconds.
+
+        Raises:
+            InvalidRequest: INVALID_RUN_ID.
+            NotFound: RUN_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        ids = [run_id_of(run) for run in runs]
+        known = _fetch(self._connection, list(dict.fromkeys(ids)))
+        return side_by_side([known[run_id] for run_id in ids], with_equal=with_equal)
 
 
 def side_by_side(runs: Sequence[v1.Run], *, with_equal: bool = False) -> RunsComparison:
@@ -104,16 +110,19 @@ def _compared(sides: Sequence[Mapping[str, str]]) -> list[Compared]:
     return [Compared(key, tuple(side.get(key) for side in sides)) for key in keys]
 
 
-def _fetch(link: Connection, ids: Sequence[str]) -> dict[str, v1.Run]:
+def _fetch(connection: Connection, ids: Sequence[str]) -> dict[str, v1.Run]:
     for run_id in ids:
         if not _RUN_ID.fullmatch(run_id):
             raise InvalidRequest("INVALID_RUN_ID", f"a run's id has 32 lower-case hex digits, not {run_id[:80]!r}")
     known: dict[str, v1.Run] = {}
     for start in range(0, len(ids), _IDS_PER_QUESTION):
         named = ", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_PER_QUESTION])
-        found = search_runs(filter=f"attributes.run_id IN ({named})", lifecycle="all", connection=link)
+        found = StoredRuns(connection).search(filter=f"attributes.run_id IN ({named})", lifecycle="all")
         known.update((run.run_id, run) for run in found)
     for run_id in ids:
         if run_id not in known:
             raise NotFound("RUN_NOT_FOUND", f"no run {run_id!r}", {"run_id": run_id})
     return known
+
+
+compare_runs = default_client_function("compare_runs", RunComparer, RunComparer.compare)

@@ -6,9 +6,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 from rollforward import v1
-from rollforward._artifacts.trees import upload
-from rollforward._transport.connection import Connection, current, new_request_id
+from rollforward._artifacts.trees import ArtifactTrees
+from rollforward._transport.connection import Connection, new_request_id
+from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
+from rollforward._transport.resource import Resource
 from rollforward._validation import checked_params, checked_run_tags
 from rollforward.references import RunLike, run_id_of
 from rollforward.tracking.experiments import ExperimentLike, Lifecycle, experiment_id_of, lifecycle_of
@@ -23,226 +25,249 @@ LoggedModelLike = str | v1.LoggedModel
 """A logged model's id, or a logged model as the server shows it."""
 
 
-def create_logged_model(
-    experiment: ExperimentLike,
-    name: str,
-    *,
-    model_type: str = "",
-    run: RunLike | None = None,
-    params: Mapping[str, object] | None = None,
-    tags: Mapping[str, object] | None = None,
-    model_id: str | None = None,
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> str:
-    """Create a logged model in an experiment and return its id; it is PENDING until finalize_logged_model.
+class LoggedModels(Resource):
+    """Logged models of a service: create, find, change and delete them."""
 
-    `run` is the run that makes it. Names need not be unique. Metrics are logged by runs: log_metric takes a `model_id`.
-    Raises InvalidRequest (INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound
-    (EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND), AlreadyExists (LOGGED_MODEL_EXISTS), PreconditionFailed (EXPERIMENT_DELETED,
-    LOGGED_MODEL_FULL), Unavailable.
-    """
-    link = current(connection)
-    request = v1.CreateLoggedModelRequest(
-        params=checked_params(params or {}),
-        tags=checked_run_tags(tags),
-        model_id=model_id or f"m-{uuid.uuid4().hex}",
-        experiment_id=experiment_id_of(link, experiment),
-        name=name,
-        model_type=model_type,
-        source_run_id="" if run is None else run_id_of(run),
-        request_id=request_id or new_request_id(),
-    )
-    link.call(link.logged_models.CreateLoggedModel, request)
-    return request.model_id
+    def create(
+        self,
+        experiment: ExperimentLike,
+        name: str,
+        *,
+        model_type: str = "",
+        run: RunLike | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        model_id: str | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Create a logged model in an experiment and return its id; it is PENDING until finalize_logged_model.
+
+        `run` is the run that makes it. Names need not be unique. Metrics are logged by runs: log_metric takes a
+        `model_id`.
+
+        Raises:
+            InvalidRequest: INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
+            NotFound: EXPERIMENT_NOT_FOUND, RUN_NOT_FOUND.
+            AlreadyExists: LOGGED_MODEL_EXISTS.
+            PreconditionFailed: EXPERIMENT_DELETED, LOGGED_MODEL_FULL.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.CreateLoggedModelRequest(
+            params=checked_params(params or {}),
+            tags=checked_run_tags(tags),
+            model_id=model_id or f"m-{uuid.uuid4().hex}",
+            experiment_id=experiment_id_of(self._connection, experiment),
+            name=name,
+            model_type=model_type,
+            source_run_id="" if run is None else run_id_of(run),
+            request_id=request_id or new_request_id(),
+        )
+        self._connection.call(self._connection.logged_models.CreateLoggedModel, request)
+        return request.model_id
+
+    def get(self, model: LoggedModelLike) -> v1.LoggedModel:
+        """Return one logged model with its parameters, tags and metrics, however many.
+
+        Raises:
+            NotFound: LOGGED_MODEL_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.GetLoggedModelRequest(model_id=_id_of(model))
+        return _complete(
+            self._connection, self._connection.call(self._connection.logged_models.GetLoggedModel, request).model
+        )
+
+    def search(
+        self,
+        experiments: ExperimentLike | Iterable[ExperimentLike] = (),
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        order_by: str = "",
+        datasets: Iterable[v1.Dataset] = (),
+        lifecycle: Lifecycle = "active",
+        limit: int | None = None,
+    ) -> list[v1.LoggedModel]:
+        """Logged models of some experiments, by name, or of all; newest first or in the order asked for.
+
+        `filter` such as "metrics.auc > 0.9 AND model_type = 'sklearn'", `order_by` such as "metrics.auc DESC": see
+        docs/search.md. With `datasets` only metrics measured on one of them are looked at, by name and, if given,
+        digest. `limit` None for all.
+
+        Raises:
+            InvalidRequest: INVALID_FILTER, INVALID_ORDER, INVALID_LIFECYCLE, INVALID_LIMIT.
+            NotFound: EXPERIMENT_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        some = [experiments] if isinstance(experiments, str | v1.Experiment) else experiments
+        query = v1.ListLoggedModelsRequest(
+            experiment_ids=[experiment_id_of(self._connection, one) for one in some],
+            filter=filter,
+            order_by=order_by,
+            datasets=datasets,
+            lifecycle=lifecycle_of(lifecycle),
+        )
+
+        def fetch(size: int, token: str) -> tuple[Iterable[v1.LoggedModel], str]:
+            query.page_size, query.page_token = size, token
+            page = self._connection.call(self._connection.logged_models.ListLoggedModels, query)
+            return (_complete(self._connection, model) for model in page.models), page.next_page_token
+
+        return collect(fetch, limit)
+
+    def log_params(
+        self,
+        model: LoggedModelLike,
+        params: Mapping[str, object],
+        *,
+        request_id: str | None = None,
+    ) -> None:
+        """Log parameters of a logged model, as texts; each is written once and never changes.
+
+        Raises:
+            InvalidRequest: INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
+            NotFound: LOGGED_MODEL_NOT_FOUND.
+            PreconditionFailed: PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.LogLoggedModelRequest(
+            model_id=_id_of(model), params=checked_params(params), request_id=request_id or new_request_id()
+        )
+        self._connection.call(self._connection.logged_models.LogLoggedModel, request)
+
+    def set_tags(
+        self,
+        model: LoggedModelLike,
+        tags: Mapping[str, object],
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Set tags of a logged model; its other tags stay. Raises as log_logged_model_params, without PARAM_CHANGED."""
+        request = v1.LogLoggedModelRequest(
+            model_id=_id_of(model),
+            set_tags=checked_run_tags(tags),
+            reason=reason,
+            request_id=request_id or new_request_id(),
+        )
+        self._connection.call(self._connection.logged_models.LogLoggedModel, request)
+
+    def remove_tags(
+        self,
+        model: LoggedModelLike,
+        keys: Iterable[str],
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Remove tags of a logged model; keys that are not there are passed over. Raises as set_logged_model_tags."""
+        removed = [keys] if isinstance(keys, str) else keys
+        request = v1.LogLoggedModelRequest(
+            model_id=_id_of(model), removed_tags=removed, reason=reason, request_id=request_id or new_request_id()
+        )
+        self._connection.call(self._connection.logged_models.LogLoggedModel, request)
+
+    def log_artifact(
+        self,
+        model: LoggedModelLike,
+        path: str | PathLike[str],
+        *,
+        progress: Progress | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Upload a directory, or one file, as the files of a logged model, and return the digest.
+
+        Raises:
+            InvalidRequest: INVALID_PATH, SYMLINK_ESCAPES, MANIFEST_EMPTY, REQUEST_ID_REUSED.
+            NotFound: LOGGED_MODEL_NOT_FOUND.
+            PreconditionFailed: LOGGED_MODEL_DELETED.
+            OSError: See the message.
+            Unavailable: No result within the timeout.
+        """
+        digest, _ = ArtifactTrees(self._connection).upload(path, progress=progress)
+        request = v1.LogLoggedModelArtifactRequest(
+            model_id=_id_of(model), digest=digest, request_id=request_id or new_request_id()
+        )
+        self._connection.call(self._connection.logged_models.LogLoggedModelArtifact, request)
+        return digest
+
+    def finalize(
+        self,
+        model: LoggedModelLike,
+        *,
+        failed: bool = False,
+        request_id: str | None = None,
+    ) -> None:
+        """Say that a logged model is complete, or that it `failed` and will not be.
+
+        Raises:
+            InvalidRequest: REQUEST_ID_REUSED.
+            NotFound: LOGGED_MODEL_NOT_FOUND.
+            PreconditionFailed: LOGGED_MODEL_DELETED.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.FinalizeLoggedModelRequest(
+            model_id=_id_of(model),
+            status=v1.LOGGED_MODEL_STATUS_FAILED if failed else v1.LOGGED_MODEL_STATUS_READY,
+            request_id=request_id or new_request_id(),
+        )
+        self._connection.call(self._connection.logged_models.FinalizeLoggedModel, request)
+
+    def delete(
+        self,
+        model: LoggedModelLike,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Delete a logged model; its history stays, and it can be restored.
+
+        Raises:
+            InvalidRequest: REQUEST_ID_REUSED.
+            NotFound: LOGGED_MODEL_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.DeleteLoggedModelRequest(
+            model_id=_id_of(model), reason=reason, request_id=request_id or new_request_id()
+        )
+        self._connection.call(self._connection.logged_models.DeleteLoggedModel, request)
+
+    def restore(
+        self,
+        model: LoggedModelLike,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Restore a deleted logged model. Raises as delete_logged_model."""
+        request = v1.RestoreLoggedModelRequest(
+            model_id=_id_of(model), reason=reason, request_id=request_id or new_request_id()
+        )
+        self._connection.call(self._connection.logged_models.RestoreLoggedModel, request)
 
 
-def get_logged_model(model: LoggedModelLike, *, connection: Connection | None = None) -> v1.LoggedModel:
-    """Return one logged model with its parameters, tags and metrics, however many.
-
-    Raises NotFound (LOGGED_MODEL_NOT_FOUND), Unavailable.
-    """
-    link = current(connection)
-    request = v1.GetLoggedModelRequest(model_id=_id_of(model))
-    return _complete(link, link.call(link.logged_models.GetLoggedModel, request).model)
-
-
-def _complete(link: Connection, model: v1.LoggedModel) -> v1.LoggedModel:
+def _complete(connection: Connection, model: v1.LoggedModel) -> v1.LoggedModel:
     """Add the metrics that did not fit an answer."""
     while model.next_metrics_token:
         request = v1.ListLoggedModelMetricsRequest(model_id=model.model_id, page_token=model.next_metrics_token)
-        page = link.call(link.logged_models.ListLoggedModelMetrics, request)
+        page = connection.call(connection.logged_models.ListLoggedModelMetrics, request)
         model.metrics.extend(page.metrics)
         model.next_metrics_token = page.next_page_token
     return model
 
 
-def search_logged_models(
-    experiments: ExperimentLike | Iterable[ExperimentLike] = (),
-    filter: str = "",  # noqa: A002 - the contract's word
-    *,
-    order_by: str = "",
-    datasets: Iterable[v1.Dataset] = (),
-    lifecycle: Lifecycle = "active",
-    limit: int | None = None,
-    connection: Connection | None = None,
-) -> list[v1.LoggedModel]:
-    """Logged models of some experiments, by name, or of all; newest first or in the order asked for.
-
-    `filter` such as "metrics.auc > 0.9 AND model_type = 'sklearn'", `order_by` such as "metrics.auc DESC": see
-    docs/search.md. With `datasets` only metrics measured on one of them are looked at, by name and, if given, digest.
-    `limit` None for all.
-    Raises InvalidRequest (INVALID_FILTER, INVALID_ORDER, INVALID_LIFECYCLE, INVALID_LIMIT), NotFound
-    (EXPERIMENT_NOT_FOUND), Unavailable.
-    """
-    link = current(connection)
-    some = [experiments] if isinstance(experiments, str | v1.Experiment) else experiments
-    query = v1.ListLoggedModelsRequest(
-        experiment_ids=[experiment_id_of(link, one) for one in some],
-        filter=filter,
-        order_by=order_by,
-        datasets=datasets,
-        lifecycle=lifecycle_of(lifecycle),
-    )
-
-    def fetch(size: int, token: str) -> tuple[Iterable[v1.LoggedModel], str]:
-        query.page_size, query.page_token = size, token
-        page = link.call(link.logged_models.ListLoggedModels, query)
-        return (_complete(link, model) for model in page.models), page.next_page_token
-
-    return collect(fetch, limit)
-
-
-def log_logged_model_params(
-    model: LoggedModelLike,
-    params: Mapping[str, object],
-    *,
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Log parameters of a logged model, as texts; each is written once and never changes.
-
-    Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND),
-    PreconditionFailed (PARAM_CHANGED, LOGGED_MODEL_DELETED, LOGGED_MODEL_FULL), Unavailable.
-    """
-    link = current(connection)
-    request = v1.LogLoggedModelRequest(
-        model_id=_id_of(model), params=checked_params(params), request_id=request_id or new_request_id()
-    )
-    link.call(link.logged_models.LogLoggedModel, request)
-
-
-def set_logged_model_tags(
-    model: LoggedModelLike,
-    tags: Mapping[str, object],
-    *,
-    reason: str = "",
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Set tags of a logged model; its other tags stay. Raises as log_logged_model_params, without PARAM_CHANGED."""
-    link = current(connection)
-    request = v1.LogLoggedModelRequest(
-        model_id=_id_of(model),
-        set_tags=checked_run_tags(tags),
-        reason=reason,
-        request_id=request_id or new_request_id(),
-    )
-    link.call(link.logged_models.LogLoggedModel, request)
-
-
-def remove_logged_model_tags(
-    model: LoggedModelLike,
-    keys: Iterable[str],
-    *,
-    reason: str = "",
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Remove tags of a logged model; keys that are not there are passed over. Raises as set_logged_model_tags."""
-    link = current(connection)
-    removed = [keys] if isinstance(keys, str) else keys
-    request = v1.LogLoggedModelRequest(
-        model_id=_id_of(model), removed_tags=removed, reason=reason, request_id=request_id or new_request_id()
-    )
-    link.call(link.logged_models.LogLoggedModel, request)
-
-
-def log_logged_model_artifact(
-    model: LoggedModelLike,
-    path: str | PathLike[str],
-    *,
-    progress: Progress | None = None,
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> str:
-    """Upload a directory, or one file, as the files of a logged model, and return the digest.
-
-    Raises InvalidRequest (INVALID_PATH, SYMLINK_ESCAPES, MANIFEST_EMPTY, REQUEST_ID_REUSED), NotFound
-    (LOGGED_MODEL_NOT_FOUND), PreconditionFailed (LOGGED_MODEL_DELETED), OSError, Unavailable.
-    """
-    link = current(connection)
-    digest, _ = upload(path, progress=progress, connection=link)
-    request = v1.LogLoggedModelArtifactRequest(
-        model_id=_id_of(model), digest=digest, request_id=request_id or new_request_id()
-    )
-    link.call(link.logged_models.LogLoggedModelArtifact, request)
-    return digest
-
-
-def finalize_logged_model(
-    model: LoggedModelLike,
-    *,
-    failed: bool = False,
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Say that a logged model is complete, or that it `failed` and will not be.
-
-    Raises InvalidRequest (REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND), PreconditionFailed
-    (LOGGED_MODEL_DELETED), Unavailable.
-    """
-    link = current(connection)
-    request = v1.FinalizeLoggedModelRequest(
-        model_id=_id_of(model),
-        status=v1.LOGGED_MODEL_STATUS_FAILED if failed else v1.LOGGED_MODEL_STATUS_READY,
-        request_id=request_id or new_request_id(),
-    )
-    link.call(link.logged_models.FinalizeLoggedModel, request)
-
-
-def delete_logged_model(
-    model: LoggedModelLike,
-    *,
-    reason: str = "",
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Delete a logged model; its history stays, and it can be restored.
-
-    Raises InvalidRequest (REQUEST_ID_REUSED), NotFound (LOGGED_MODEL_NOT_FOUND), Unavailable.
-    """
-    link = current(connection)
-    request = v1.DeleteLoggedModelRequest(
-        model_id=_id_of(model), reason=reason, request_id=request_id or new_request_id()
-    )
-    link.call(link.logged_models.DeleteLoggedModel, request)
-
-
-def restore_logged_model(
-    model: LoggedModelLike,
-    *,
-    reason: str = "",
-    request_id: str | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Restore a deleted logged model. Raises as delete_logged_model."""
-    link = current(connection)
-    request = v1.RestoreLoggedModelRequest(
-        model_id=_id_of(model), reason=reason, request_id=request_id or new_request_id()
-    )
-    link.call(link.logged_models.RestoreLoggedModel, request)
-
-
 def _id_of(model: LoggedModelLike) -> str:
     return model if isinstance(model, str) else model.model_id
+
+
+create_logged_model = default_client_function("create_logged_model", LoggedModels, LoggedModels.create)
+get_logged_model = default_client_function("get_logged_model", LoggedModels, LoggedModels.get)
+search_logged_models = default_client_function("search_logged_models", LoggedModels, LoggedModels.search)
+log_logged_model_params = default_client_function("log_logged_model_params", LoggedModels, LoggedModels.log_params)
+set_logged_model_tags = default_client_function("set_logged_model_tags", LoggedModels, LoggedModels.set_tags)
+remove_logged_model_tags = default_client_function("remove_logged_model_tags", LoggedModels, LoggedModels.remove_tags)
+log_logged_model_artifact = default_client_function(
+    "log_logged_model_artifact", LoggedModels, LoggedModels.log_artifact
+)
+finalize_logged_model = default_client_function("finalize_logged_model", LoggedModels, LoggedModels.finalize)
+delete_logged_model = default_client_function("delete_logged_model", LoggedModels, LoggedModels.delete)
+restore_logged_model = default_client_function("restore_logged_model", LoggedModels, LoggedModels.restore)

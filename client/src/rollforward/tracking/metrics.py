@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from rollforward import v1
 from rollforward._series import MetricHistory, unpack
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward._validation import INT32_MAX, checked_step
 from rollforward.errors import InternalError, InvalidRequest
 from rollforward.references import RunLike, run_id_of
@@ -46,92 +47,100 @@ class MetricIntervals(NamedTuple):
     """The mean of the values that are numbers."""
 
 
-def metric_history(
-    run: RunLike,
-    key: str,
-    *,
-    from_step: SupportsIndex | None = None,
-    to_step: SupportsIndex | None = None,
-    connection: Connection | None = None,
-) -> MetricHistory:
-    """All points of one metric of one run as arrays: steps, timestamps (milliseconds since 1970-01-01 UTC), values.
+class Metrics(Resource):
+    """Metric points of runs: all, in pages, or aggregated for charts."""
 
-    With `from_step` and `to_step` only those at these steps and between. Of many million points metric_points has a
-    page at a time in memory.
-    Raises InvalidRequest (INVALID_STEP), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
-    """
-    link = current(connection)
-    request = v1.GetMetricHistoryRequest(
-        run_id=run_id_of(run),
-        key=key,
-        from_step=None if from_step is None else checked_step(from_step, "from_step"),
-        to_step=None if to_step is None else checked_step(to_step, "to_step"),
-    )
+    def history(
+        self,
+        run: RunLike,
+        key: str,
+        *,
+        from_step: SupportsIndex | None = None,
+        to_step: SupportsIndex | None = None,
+    ) -> MetricHistory:
+        """All points of one metric of one run as arrays: steps, timestamps (milliseconds since 1970-01-01 UTC), values.
 
-    def attempt(seconds: float | None) -> MetricHistory:
-        call = link.tracking.GetMetricHistory(request, timeout=seconds, metadata=link.metadata())
-        return unpack(response.series for response in call)
+        With `from_step` and `to_step` only those at these steps and between. Of many million points metric_points has a
+        page at a time in memory.
 
-    return link.retry(attempt)
+        Raises:
+            InvalidRequest: INVALID_STEP.
+            NotFound: RUN_NOT_FOUND, METRIC_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        request = v1.GetMetricHistoryRequest(
+            run_id=run_id_of(run),
+            key=key,
+            from_step=None if from_step is None else checked_step(from_step, "from_step"),
+            to_step=None if to_step is None else checked_step(to_step, "to_step"),
+        )
 
+        def attempt(seconds: float | None) -> MetricHistory:
+            call = self._connection.tracking.GetMetricHistory(
+                request, timeout=seconds, metadata=self._connection.metadata()
+            )
+            return unpack(response.series for response in call)
 
-def metric_points(
-    run: RunLike, key: str, *, page_size: int = 25_000, connection: Connection | None = None
-) -> Iterator[MetricHistory]:
-    """The same points as metric_history, a page at a time, read as they are asked for.
+        return self._connection.retry(attempt)
 
-    Pages stay right while the run goes on at later steps.
-    Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
-    """
-    if not 1 <= page_size <= INT32_MAX:
-        raise InvalidRequest("INVALID_LIMIT", f"a page has at least one point, not {page_size}")
-    link = current(connection)
-    request = v1.ListMetricPointsRequest(run_id=run_id_of(run), key=key, page_size=page_size)
-    while True:
-        page = link.call(link.tracking.ListMetricPoints, request)
-        yield unpack([page.series])
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return
+    def points(self, run: RunLike, key: str, *, page_size: int = 25_000) -> Iterator[MetricHistory]:
+        """The same points as metric_history, a page at a time, read as they are asked for.
 
+        Pages stay right while the run goes on at later steps.
+        Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
+        """
+        if not 1 <= page_size <= INT32_MAX:
+            raise InvalidRequest("INVALID_LIMIT", f"a page has at least one point, not {page_size}")
+        request = v1.ListMetricPointsRequest(run_id=run_id_of(run), key=key, page_size=page_size)
+        while True:
+            page = self._connection.call(self._connection.tracking.ListMetricPoints, request)
+            yield unpack([page.series])
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
-def metric_intervals(
-    runs: RunLike | Iterable[RunLike],
-    keys: str | Iterable[str],
-    intervals: int = 320,
-    *,
-    axis: Axis = "step",
-    start: SupportsIndex | None = None,
-    end: SupportsIndex | None = None,
-    connection: Connection | None = None,
-) -> list[MetricIntervals]:
-    """Metrics of up to 1,000 runs, each in so many intervals with their least, greatest and mean value.
+    def intervals(
+        self,
+        runs: RunLike | Iterable[RunLike],
+        keys: str | Iterable[str],
+        intervals: int = 320,
+        *,
+        axis: Axis = "step",
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+    ) -> list[MetricIntervals]:
+        """Metrics of up to 1,000 runs, each in so many intervals with their least, greatest and mean value.
 
-    The intervals of a metric are the same for all runs: from `start`, else its first point in any of them, to `end`,
-    else its last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is left out.
-    Raises InvalidRequest (INVALID_AXIS, INVALID_STEP, INVALID_INTERVALS, TOO_MANY_SERIES), NotFound (RUN_NOT_FOUND),
-    Unavailable.
-    """
-    if axis not in _AXES:
-        raise InvalidRequest("INVALID_AXIS", f"metrics are drawn over step or time, not {axis!r}")
-    if not 1 <= intervals <= INT32_MAX:
-        raise InvalidRequest("INVALID_INTERVALS", f"a chart has at least one interval, not {intervals}")
-    link = current(connection)
-    some = cast("Iterable[RunLike]", [runs] if isinstance(runs, str) or hasattr(runs, "run_id") else runs)
-    request = v1.GetMetricIntervalsRequest(
-        run_ids=[run_id_of(run) for run in some],
-        keys=[keys] if isinstance(keys, str) else keys,
-        intervals=intervals,
-        axis=_AXES[axis],
-        to=None if end is None else checked_step(end, "end"),
-        **({} if start is None else {"from": checked_step(start, "start")}),
-    )
+        The intervals of a metric are the same for all runs: from `start`, else its first point in any of them, to
+        `end`, else its last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is left
+        out.
 
-    def attempt(seconds: float | None) -> list[MetricIntervals]:
-        call = link.tracking.GetMetricIntervals(request, timeout=seconds, metadata=link.metadata())
-        return [_columns(response) for response in call]
+        Raises:
+            InvalidRequest: INVALID_AXIS, INVALID_STEP, INVALID_INTERVALS, TOO_MANY_SERIES.
+            NotFound: RUN_NOT_FOUND.
+            Unavailable: No result within the timeout.
+        """
+        if axis not in _AXES:
+            raise InvalidRequest("INVALID_AXIS", f"metrics are drawn over step or time, not {axis!r}")
+        if not 1 <= intervals <= INT32_MAX:
+            raise InvalidRequest("INVALID_INTERVALS", f"a chart has at least one interval, not {intervals}")
+        some = cast("Iterable[RunLike]", [runs] if isinstance(runs, str) or hasattr(runs, "run_id") else runs)
+        request = v1.GetMetricIntervalsRequest(
+            run_ids=[run_id_of(run) for run in some],
+            keys=[keys] if isinstance(keys, str) else keys,
+            intervals=intervals,
+            axis=_AXES[axis],
+            to=None if end is None else checked_step(end, "end"),
+            **({} if start is None else {"from": checked_step(start, "start")}),
+        )
 
-    return link.retry(attempt)
+        def attempt(seconds: float | None) -> list[MetricIntervals]:
+            call = self._connection.tracking.GetMetricIntervals(
+                request, timeout=seconds, metadata=self._connection.metadata()
+            )
+            return [_columns(response) for response in call]
+
+        return self._connection.retry(attempt)
 
 
 def _columns(one: v1.GetMetricIntervalsResponse) -> MetricIntervals:
@@ -150,3 +159,8 @@ def _column(code: str, packed: bytes) -> array[Any]:
     if sys.byteorder == "big":
         column.byteswap()
     return column
+
+
+metric_history = default_client_function("metric_history", Metrics, Metrics.history)
+metric_points = default_client_function("metric_points", Metrics, Metrics.points)
+metric_intervals = default_client_function("metric_intervals", Metrics, Metrics.intervals)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rollforward import v1
 from rollforward._artifacts.manifests import manifest_digest, part_of
-from rollforward._artifacts.trees import get_manifest
+from rollforward._artifacts.trees import ArtifactTrees
 from rollforward.errors import NotFound
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def find_tree(link: Connection, run_id: str, path: str) -> Tree:
 
     They are the artifact that was logged there; else that part of the artifact with the longest path above it, under
     the paths that its files have there; else all artifacts below it, as one tree.
-    Raises NotFound (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND), Unavailable.
+
+    Raises:
+        NotFound: RUN_NOT_FOUND, ARTIFACT_NOT_FOUND.
+        Unavailable: No result within the timeout.
     """
     request = v1.GetRunRequest(run_id=run_id, without_metrics=True)
     run = link.call(link.tracking.GetRun, request).run
@@ -47,7 +50,7 @@ def find_tree(link: Connection, run_id: str, path: str) -> Tree:
 def _part_of_one(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest | None:
     above = (name for name in artifacts if not name or path.startswith(f"{name}/"))
     for name in sorted(above, key=len, reverse=True):
-        part = part_of(get_manifest(artifacts[name], connection=link), path.removeprefix(name).removeprefix("/"))
+        part = part_of(ArtifactTrees(link).get_manifest(artifacts[name]), path.removeprefix(name).removeprefix("/"))
         if part.files:
             return part
     return None
@@ -58,7 +61,7 @@ def _all_below(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.
     for name in sorted(name for name in artifacts if not path or name.startswith(f"{path}/")):
         place = name.removeprefix(path).removeprefix("/")
         # Of two artifacts with a file at one path the one that was logged nearer to it counts.
-        tree |= _placed(get_manifest(artifacts[name], connection=link), place)
+        tree |= _placed(ArtifactTrees(link).get_manifest(artifacts[name]), place)
     manifest = v1.Manifest()
     for place, file in sorted(tree.items()):
         manifest.files.add(path=place, size_bytes=file.size_bytes, digest=file.digest)

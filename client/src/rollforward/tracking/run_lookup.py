@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
 from rollforward.errors import InvalidRequest, NotFound
-from rollforward.tracking.runs import get_run, search_runs
+from rollforward.tracking.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from rollforward import v1
@@ -19,31 +20,36 @@ _PREFIX: Final = re.compile(r"[0-9a-f]{4,31}")
 _CANDIDATES: Final = 5
 
 
-def find_run(text: str, *, connection: Connection | None = None) -> v1.Run:
-    """Return the run that an id, a unique prefix of it of four digits or more, or a unique name stands for.
+class RunLookup(StoredRuns):
+    """Runs by a prefix of their id, or by name."""
 
-    A name counts only where no id begins so. Deleted runs are found by their ids.
+    def find(self, text: str) -> v1.Run:
+        """Return the run that an id, a unique prefix of it of four digits or more, or a unique name stands for.
 
-    Raises:
-        InvalidRequest: AMBIGUOUS_ID when several runs fit; `candidates` in the metadata are the ids of some.
-        NotFound: RUN_NOT_FOUND.
-        Unavailable: No answer within the timeout.
-    """
-    link = current(connection)
-    if _ID.fullmatch(text):
-        return get_run(text, connection=link)
-    found = _matching(f"run_id LIKE '{text}%'", "all", link) if _PREFIX.fullmatch(text) else []
-    if not found and text:
-        quoted = text.replace("'", "''")
-        found = _matching(f"run_name = '{quoted}'", "active", link)
-    if not found:
-        raise NotFound("RUN_NOT_FOUND", f"no run {text!r}", {"run_id": text})
-    if len(found) > 1:
-        ids = ", ".join(run.run_id for run in found[:_CANDIDATES])
-        message = f"{text!r} stands for several runs: {ids}; use a longer prefix of an id"
-        raise InvalidRequest("AMBIGUOUS_ID", message, {"candidates": ids})
-    return get_run(found[0].run_id, connection=link)
+        A name counts only where no id begins so. Deleted runs are found by their ids.
+
+        Raises:
+            InvalidRequest: AMBIGUOUS_ID when several runs fit; `candidates` in the metadata are the ids of some.
+            NotFound: RUN_NOT_FOUND.
+            Unavailable: No answer within the timeout.
+        """
+        if _ID.fullmatch(text):
+            return self.get(text)
+        found = _matching(f"run_id LIKE '{text}%'", "all", self._connection) if _PREFIX.fullmatch(text) else []
+        if not found and text:
+            quoted = text.replace("'", "''")
+            found = _matching(f"run_name = '{quoted}'", "active", self._connection)
+        if not found:
+            raise NotFound("RUN_NOT_FOUND", f"no run {text!r}", {"run_id": text})
+        if len(found) > 1:
+            ids = ", ".join(run.run_id for run in found[:_CANDIDATES])
+            message = f"{text!r} stands for several runs: {ids}; use a longer prefix of an id"
+            raise InvalidRequest("AMBIGUOUS_ID", message, {"candidates": ids})
+        return self.get(found[0].run_id)
 
 
-def _matching(condition: str, lifecycle: Lifecycle, link: Connection) -> list[v1.Run]:
-    return search_runs(filter=condition, lifecycle=lifecycle, limit=_CANDIDATES + 1, brief=True, connection=link)
+def _matching(condition: str, lifecycle: Lifecycle, connection: Connection) -> list[v1.Run]:
+    return StoredRuns(connection).search(filter=condition, lifecycle=lifecycle, limit=_CANDIDATES + 1, brief=True)
+
+
+find_run = default_client_function("find_run", RunLookup, RunLookup.find)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rollforward import v1
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.connection import Connection
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward._transport.resumable_stream import Following
 from rollforward.errors import InvalidRequest
 from rollforward.references import RunLike, revision, run_id_of
@@ -17,33 +19,40 @@ if TYPE_CHECKING:
     from rollforward._transport.channel import AnswerStream
 
 
-def watch_runs(
-    run: RunLike | None = None,
-    *,
-    experiment: ExperimentLike | None = None,
-    from_position: int | None = None,
-    epoch: int | None = None,
-    metrics: bool = True,
-    connection: Connection | None = None,
-) -> RunsWatch:
-    """Follow one run, or all runs of an experiment: `for change in watch_runs(...)` gives each event once, in order.
+class RunWatcher(Resource):
+    """Watches of runs."""
 
-    Without `from_position` it begins now, before it returns, and `runs` shows what stands now; with it, after that
-    position of the tracking log, which was read in an `epoch` (that of this connection, unless it is given). Without
-    `metrics` no points are sent. `apply_change` works a change into a run, and `points_of` unpacks the metric points of
-    one.
-    Raises InvalidRequest (INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD), NotFound (RUN_NOT_FOUND,
-    EXPERIMENT_NOT_FOUND), Conflict (LOG_EPOCH_CHANGED), Unavailable when there is no answer at all.
-    """
-    if (run is None) == (experiment is None):
-        raise InvalidRequest("INVALID_ARGUMENTS", "a watch follows one run, or the runs of one experiment")
-    link = current(connection)
-    wanted = v1.WatchRunsRequest(
-        run_id="" if run is None else run_id_of(run),
-        experiment_id="" if experiment is None else experiment_id_of(link, experiment),
-        without_metrics=not metrics,
-    )
-    return RunsWatch(link, wanted, revision(from_position, "from_position"), epoch)
+    def watch(
+        self,
+        run: RunLike | None = None,
+        *,
+        experiment: ExperimentLike | None = None,
+        from_position: int | None = None,
+        epoch: int | None = None,
+        metrics: bool = True,
+    ) -> RunsWatch:
+        """Follow one run, or all runs of an experiment: `for change in watch_runs(...)` gives each event once, in
+        order.
+
+        Without `from_position` it begins now, before it returns, and `runs` shows what stands now; with it, after that
+        position of the tracking log, which was read in an `epoch` (that of this connection, unless it is given).
+        Without `metrics` no points are sent. `apply_change` works a change into a run, and `points_of` unpacks the
+        metric points of one.
+
+        Raises:
+            InvalidRequest: INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD.
+            NotFound: RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND.
+            Conflict: LOG_EPOCH_CHANGED.
+            Unavailable: When there is no answer at all.
+        """
+        if (run is None) == (experiment is None):
+            raise InvalidRequest("INVALID_ARGUMENTS", "a watch follows one run, or the runs of one experiment")
+        wanted = v1.WatchRunsRequest(
+            run_id="" if run is None else run_id_of(run),
+            experiment_id="" if experiment is None else experiment_id_of(self._connection, experiment),
+            without_metrics=not metrics,
+        )
+        return RunsWatch(self._connection, wanted, revision(from_position, "from_position"), epoch)
 
 
 class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
@@ -76,3 +85,6 @@ class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
 
     def _changes_of(self, step: v1.WatchRunsResponse) -> Iterator[tuple[int, v1.RunChange]]:
         return ((step.position, change) for change in step.changes.changes)
+
+
+watch_runs = default_client_function("watch_runs", RunWatcher, RunWatcher.watch)

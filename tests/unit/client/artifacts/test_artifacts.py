@@ -8,11 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._artifacts.manifests import build_tree, manifest_digest
-from rollforward._artifacts.trees import download_tree, get_manifest, upload
-from rollforward._transport.connection import Connection
-from rollforward.downloads import download
+from rollforward._artifacts.trees import download_tree
 from rollforward.errors import InternalError, InvalidRequest, NotFound, RollforwardError, Unavailable
 from services.artifacts.directory_store import LocalBlobs
 from tests.unit.client.conftest import Serve, Service
@@ -47,87 +45,89 @@ def blob_file(blobs: LocalBlobs, tmp_path: Path, data: bytes) -> Path:
     return next(path for path in (tmp_path / "blobs").rglob(name) if path.is_file())
 
 
-def test_what_was_uploaded_comes_back(artifacts: Connection, model: Path, tmp_path: Path) -> None:
+def test_what_was_uploaded_comes_back(artifacts: Client, model: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    digest, name = upload(model, connection=artifacts, progress=lambda done, total: seen.append((done, total)))
+    digest, name = artifacts.artifacts.upload(model, progress=lambda done, total: seen.append((done, total)))
     assert name == "model"
     assert digest == manifest_digest(build_tree(model).manifest)
     unique = len(BIG) + sum(len(str(number)) for number in range(20))
     assert seen[-1] == (unique, unique)
     assert seen == sorted(seen)
     target = tmp_path / "new" / "place"
-    assert download(digest, target, connection=artifacts) == target
+    assert artifacts.artifacts.download(digest, target) == target
     assert contents(target) == contents(model)
     assert [path.name for path in target.parent.iterdir()] == ["place"]
 
 
-def test_a_second_upload_sends_no_blob(artifacts: Connection, model: Path) -> None:
-    upload(model, connection=artifacts)
+def test_a_second_upload_sends_no_blob(artifacts: Client, model: Path) -> None:
+    artifacts.artifacts.upload(model)
     seen: list[tuple[int, int]] = []
-    upload(model, connection=artifacts, progress=lambda done, total: seen.append((done, total)))
+    artifacts.artifacts.upload(model, progress=lambda done, total: seen.append((done, total)))
     assert len(seen) == 1
     assert seen[0][0] == seen[0][1]
 
 
-def test_a_destination_that_holds_something_is_left_alone(artifacts: Connection, model: Path, tmp_path: Path) -> None:
-    digest, _ = upload(model, connection=artifacts)
-    full, link = tmp_path / "full", tmp_path / "link"
+def test_a_destination_that_holds_something_is_left_alone(artifacts: Client, model: Path, tmp_path: Path) -> None:
+    digest, _ = artifacts.artifacts.upload(model)
+    full, symlink = tmp_path / "full", tmp_path / "link"
     full.mkdir()
     (full / "mine").write_text("mine")
-    link.symlink_to(tmp_path / "nowhere")
-    for target in (full, full / "mine", link):
+    symlink.symlink_to(tmp_path / "nowhere")
+    for target in (full, full / "mine", symlink):
         with pytest.raises(InvalidRequest) as refused:
-            download(digest, target, connection=artifacts)
+            artifacts.artifacts.download(digest, target)
         assert refused.value.reason == "DESTINATION_NOT_EMPTY"
     assert contents(full) == {"mine": b"mine"}
 
 
 def test_damaged_bytes_are_refused_and_leave_nothing(
-    artifacts: Connection, blobs: LocalBlobs, model: Path, tmp_path: Path, cache: Path
+    artifacts: Client, blobs: LocalBlobs, model: Path, tmp_path: Path, cache: Path
 ) -> None:
-    digest, _ = upload(model, connection=artifacts)
+    digest, _ = artifacts.artifacts.upload(model)
     stored = blob_file(blobs, tmp_path, BIG)
     for damaged in (BIG[:-1] + b"!", BIG[:-1], BIG + b"!"):
         stored.write_bytes(damaged)
         with pytest.raises(InternalError) as refused:
-            download(digest, tmp_path / "target", connection=artifacts)
+            artifacts.artifacts.download(digest, tmp_path / "target")
         assert refused.value.reason == "DIGEST_MISMATCH"
         with pytest.raises(InternalError):
-            download(digest, connection=artifacts)
+            artifacts.artifacts.download(digest)
     assert not (tmp_path / "target").exists()
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert list(cache.iterdir()) == []
 
 
-def test_an_artifact_that_is_not_there_is_not_found(artifacts: Connection, tmp_path: Path) -> None:
+def test_an_artifact_that_is_not_there_is_not_found(artifacts: Client, tmp_path: Path) -> None:
     with pytest.raises(NotFound) as refused:
-        download(f"sha256:{'0' * 64}", tmp_path / "target", connection=artifacts)
+        artifacts.artifacts.download(f"sha256:{'0' * 64}", tmp_path / "target")
     assert refused.value.reason == "ARTIFACT_NOT_FOUND"
 
 
-def test_the_cache_answers_without_the_service(artifacts: Connection, model: Path, cache: Path) -> None:
-    digest, _ = upload(model, connection=artifacts)
-    first = download(digest, connection=artifacts)
+def test_the_cache_answers_without_the_service(artifacts: Client, model: Path, cache: Path) -> None:
+    digest, _ = artifacts.artifacts.upload(model)
+    first = artifacts.artifacts.download(digest)
     assert first.is_relative_to(cache)
     assert contents(first) == contents(model)
-    with Connection("127.0.0.1:1", timeout=0.2) as nobody:
-        assert download(digest, connection=nobody) == first
+    with Client("127.0.0.1:1", timeout=0.2) as nobody:
+        assert nobody.artifacts.download(digest) == first
         (first / "0.txt").write_text("changed")
         with pytest.raises(Unavailable):
-            download(digest, connection=nobody)
-    assert contents(download(digest, connection=artifacts)) == contents(model)
+            nobody.artifacts.download(digest)
+    assert contents(artifacts.artifacts.download(digest)) == contents(model)
     assert [path.name for path in cache.iterdir()] == [digest.removeprefix("sha256:")]
 
 
 @pytest.mark.parametrize("path", ["../escaped", "/escaped", "a/../../escaped"])
-def test_a_manifest_that_climbs_out_writes_nothing(path: str, artifacts: Connection, tmp_path: Path) -> None:
+def test_a_manifest_that_climbs_out_writes_nothing(path: str, artifacts: Client, tmp_path: Path) -> None:
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
     manifest = v1.Manifest(files=[v1.ManifestFile(path=path, digest=digest)])
     with pytest.raises(InvalidRequest) as refused:
-        download_tree(manifest, tmp_path / "a" / "target", artifacts, None)
+        download_tree(manifest, tmp_path / "a" / "target", artifacts.connection, None)
     assert refused.value.reason == "INVALID_PATH"
     with pytest.raises(RollforwardError) as from_service:
-        artifacts.call(artifacts.artifacts.CreateManifest, v1.CreateManifestRequest(manifest=manifest))
+        artifacts.connection.call(
+            artifacts.connection.artifacts.CreateManifest, v1.CreateManifestRequest(manifest=manifest)
+        )
     assert from_service.value.reason == "INVALID_PATH"
     assert list(tmp_path.rglob("*escaped*")) == []
     assert not (tmp_path / "a").exists()
@@ -142,13 +142,13 @@ def test_a_manifest_that_is_not_what_its_digest_names_is_refused(serve: Serve) -
                 manifest=v1.Manifest(files=[v1.ManifestFile(path="x", digest=request.digest)])
             )
 
-    link = serve(Lying(), v1.add_ArtifactServiceServicer_to_server)
+    client = serve(Lying(), v1.add_ArtifactServiceServicer_to_server)
     with pytest.raises(InternalError) as refused:
-        get_manifest(f"sha256:{'0' * 64}", connection=link)
+        client.artifacts.get_manifest(f"sha256:{'0' * 64}")
     assert refused.value.reason == "DIGEST_MISMATCH"
 
 
-def test_a_directory_where_one_file_is_wanted_is_refused(artifacts: Connection, model: Path) -> None:
+def test_a_directory_where_one_file_is_wanted_is_refused(artifacts: Client, model: Path) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        upload(model, only_file=True, connection=artifacts)
+        artifacts.artifacts.upload(model, only_file=True)
     assert refused.value.reason == "NOT_A_FILE"

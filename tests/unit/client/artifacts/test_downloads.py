@@ -13,13 +13,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._artifacts.manifests import CHUNK_BYTES, build_tree, manifest_digest
 from rollforward._artifacts.partial_download import gathering
 from rollforward._artifacts.transfer import RESUMED
-from rollforward._artifacts.trees import upload
-from rollforward._transport.connection import Connection
-from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
 from tests.unit.client.conftest import Serve, Service
 
@@ -86,18 +83,18 @@ class BreakingOff(Service):
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_download_goes_on_where_an_earlier_one_broke_off(
-    artifacts: Connection, serve: Serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+    artifacts: Client, serve: Serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    digest, _ = upload(source, connection=artifacts)
+    digest, _ = artifacts.artifacts.upload(source)
     target = None if cached else tmp_path / "new" / "place"
     folder = tmp_path / "cache" / "rollforward" if cached else tmp_path / "new"
     dying = serve(BreakingOff(source), v1.add_ArtifactServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable):
-        download(digest, target, connection=dying)
+        dying.artifacts.download(digest, target)
     assert list(folder.iterdir()) == [part_of(digest, folder)]
     seen: list[int] = []
-    found = download(digest, target, connection=artifacts, progress=lambda done, _: seen.append(done))
+    found = artifacts.artifacts.download(digest, target, progress=lambda done, _: seen.append(done))
     assert SENT + len(b"small") in seen
     assert not [done for done in seen if len(b"small") < done < SENT]
     assert contents(found) == contents(source)
@@ -107,28 +104,26 @@ def test_a_download_goes_on_where_an_earlier_one_broke_off(
 @pytest.mark.parametrize(
     "held", [b"", b"not what was sent", bytes(LARGE), bytes(LARGE * 2), hashlib.sha256(b"").digest()], ids=len
 )
-def test_what_a_killed_program_left_is_verified(
-    artifacts: Connection, source: Path, tmp_path: Path, held: bytes
-) -> None:
-    digest, _ = upload(source, connection=artifacts)
+def test_what_a_killed_program_left_is_verified(artifacts: Client, source: Path, tmp_path: Path, held: bytes) -> None:
+    digest, _ = artifacts.artifacts.upload(source)
     left_over(digest, tmp_path, held)
     seen: list[tuple[int, int]] = []
-    target = download(
-        digest, tmp_path / "back", connection=artifacts, progress=lambda done, total: seen.append((done, total))
+    target = artifacts.artifacts.download(
+        digest, tmp_path / "back", progress=lambda done, total: seen.append((done, total))
     )
     assert contents(target) == contents(source)
     assert seen[-1] == (LARGE + 5, LARGE + 5)
     assert not part_of(digest, tmp_path).exists()
 
 
-def test_two_downloads_at_once_do_not_meet(artifacts: Connection, source: Path, tmp_path: Path) -> None:
-    digest, _ = upload(source, connection=artifacts)
+def test_two_downloads_at_once_do_not_meet(artifacts: Client, source: Path, tmp_path: Path) -> None:
+    digest, _ = artifacts.artifacts.upload(source)
     left_over(digest, tmp_path, bytes(LARGE))
     ready = threading.Barrier(4)
 
     def work(number: int) -> Path:
         ready.wait()
-        return download(digest, tmp_path / f"back-{number}", connection=artifacts)
+        return artifacts.artifacts.download(digest, tmp_path / f"back-{number}")
 
     with ThreadPoolExecutor(4) as pool:
         for target in pool.map(work, range(4)):
@@ -136,22 +131,20 @@ def test_two_downloads_at_once_do_not_meet(artifacts: Connection, source: Path, 
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_what_is_another_users_or_a_link_is_not_gone_on_with(
-    artifacts: Connection, source: Path, tmp_path: Path
-) -> None:
-    digest, _ = upload(source, connection=artifacts)
+def test_what_is_another_users_or_a_link_is_not_gone_on_with(artifacts: Client, source: Path, tmp_path: Path) -> None:
+    digest, _ = artifacts.artifacts.upload(source)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     part_of(digest, tmp_path).symlink_to(elsewhere)
-    assert contents(download(digest, tmp_path / "back", connection=artifacts)) == contents(source)
+    assert contents(artifacts.artifacts.download(digest, tmp_path / "back")) == contents(source)
     assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["mount point", "working directory"])
 def test_a_directory_that_cannot_be_replaced_is_filled(
-    artifacts: Connection, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    artifacts: Client, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    digest, _ = upload(source, connection=artifacts)
+    digest, _ = artifacts.artifacts.upload(source)
     target = tmp_path / "here"
     target.mkdir()
     if kind == "mount point":
@@ -160,21 +153,21 @@ def test_a_directory_that_cannot_be_replaced_is_filled(
         monkeypatch.chdir(target)
     left_over(digest, target, b"what a program that was killed left")
     before = target.stat().st_ino
-    found = download(digest, target if kind == "mount point" else ".", connection=artifacts)
+    found = artifacts.artifacts.download(digest, target if kind == "mount point" else ".")
     assert contents(found) == contents(source)
     assert target.stat().st_ino == before
     with pytest.raises(InvalidRequest) as refused:
-        download(digest, target, connection=artifacts)
+        artifacts.artifacts.download(digest, target)
     assert refused.value.reason == "DESTINATION_NOT_EMPTY"
 
 
-def test_two_names_for_one_file_are_refused(artifacts: Connection, source: Path, tmp_path: Path) -> None:
-    digest, _ = upload(source, connection=artifacts)
+def test_two_names_for_one_file_are_refused(artifacts: Client, source: Path, tmp_path: Path) -> None:
+    digest, _ = artifacts.artifacts.upload(source)
     tree = left_over(digest, tmp_path, b"")
     os.link(tree / "weights", tree / "small")  # as where "weights" and "small" were told apart by nothing
     with pytest.raises(FileExistsError):
-        download(digest, tmp_path / "back", connection=artifacts)
-    assert contents(download(digest, tmp_path / "back", connection=artifacts)) == contents(source)
+        artifacts.artifacts.download(digest, tmp_path / "back")
+    assert contents(artifacts.artifacts.download(digest, tmp_path / "back")) == contents(source)
 
 
 def test_what_nobody_went_on_with_for_a_week_is_removed(tmp_path: Path) -> None:

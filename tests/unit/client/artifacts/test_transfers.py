@@ -14,12 +14,9 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._artifacts.manifests import CHUNK_BYTES
 from rollforward._artifacts.transfer import RESUMED
-from rollforward._artifacts.trees import upload
-from rollforward._transport.connection import Connection
-from rollforward.downloads import download
 from rollforward.errors import InvalidRequest, Unavailable
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
@@ -34,13 +31,13 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def upload_id_of(link: Connection, path: Path) -> str:
+def upload_id_of(client: Client, path: Path) -> str:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return hashlib.sha256(f"sha256:{digest}\0{link.actor}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"sha256:{digest}\0{client.actor}".encode()).hexdigest()[:32]
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Connection, tmp_path: Path, size: int) -> None:
+def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Client, tmp_path: Path, size: int) -> None:
     source = tmp_path / "changing"
     source.write_bytes(bytes(size))
 
@@ -48,19 +45,19 @@ def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Connecti
         source.write_bytes(b"!" + bytes(size - 1))
 
     with pytest.raises(InvalidRequest) as refused:
-        upload(source, connection=artifacts, progress=change)
+        artifacts.artifacts.upload(source, progress=change)
     assert refused.value.reason == "DIGEST_MISMATCH"
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("held", [1, RESUMED, LARGE])
 def test_an_upload_goes_on_with_what_an_earlier_program_sent(
-    artifacts: Connection, source: Path, tmp_path: Path, held: int
+    artifacts: Client, source: Path, tmp_path: Path, held: int
 ) -> None:
     left = tmp_path / "blobs" / "tmp" / upload_id_of(artifacts, source)
     left.write_bytes(source.read_bytes()[:held])
     seen: list[int] = []
-    upload(source, connection=artifacts, progress=lambda done, _: seen.append(done))
+    artifacts.artifacts.upload(source, progress=lambda done, _: seen.append(done))
     assert held in seen
     assert not [done for done in seen if 0 < done < held]
     assert not left.exists()
@@ -69,16 +66,16 @@ def test_an_upload_goes_on_with_what_an_earlier_program_sent(
 # Without ids of their own, the bytes would be the tests' names.
 @pytest.mark.parametrize("held", [b"not what was sent", bytes(LARGE * 2)], ids=["other", "longer"])
 def test_an_upload_begins_anew_when_what_is_left_is_wrong(
-    artifacts: Connection, source: Path, tmp_path: Path, held: bytes
+    artifacts: Client, source: Path, tmp_path: Path, held: bytes
 ) -> None:
     (tmp_path / "blobs" / "tmp" / upload_id_of(artifacts, source)).write_bytes(held)
-    digest, _ = upload(source, connection=artifacts)
-    assert (download(digest, tmp_path / "back", connection=artifacts) / "weights").read_bytes() == source.read_bytes()
+    digest, _ = artifacts.artifacts.upload(source)
+    assert (artifacts.artifacts.download(digest, tmp_path / "back") / "weights").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.busy
 @pytest.mark.parametrize("dying", [0, 3], ids=["all live", "some die"])
-def test_many_upload_the_same_at_once(artifacts: Connection, source: Path, tmp_path: Path, dying: int) -> None:
+def test_many_upload_the_same_at_once(artifacts: Client, source: Path, tmp_path: Path, dying: int) -> None:
     ready = threading.Barrier(6)
 
     def work(number: int) -> str:
@@ -88,7 +85,7 @@ def test_many_upload_the_same_at_once(artifacts: Connection, source: Path, tmp_p
 
         ready.wait()
         try:
-            return upload(source, connection=artifacts, progress=progress)[0]
+            return artifacts.artifacts.upload(source, progress=progress)[0]
         except LookupError:
             return ""
 
@@ -97,19 +94,19 @@ def test_many_upload_the_same_at_once(artifacts: Connection, source: Path, tmp_p
     digest = digests[-1]
     assert digests[dying:] == [digest] * (6 - dying)
     assert set(digests) <= {"", digest}
-    target = download(digest, tmp_path / "back", connection=artifacts)
+    target = artifacts.artifacts.download(digest, tmp_path / "back")
     assert (target / "weights").read_bytes() == source.read_bytes()
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
-def test_what_another_has_sent_counts_as_done(artifacts: Connection, source: Path) -> None:
+def test_what_another_has_sent_counts_as_done(artifacts: Client, source: Path) -> None:
     seen: list[tuple[int, int]] = []
     ready = threading.Barrier(2)
 
     def work(_number: int) -> None:
         done: list[tuple[int, int]] = []
         ready.wait()
-        upload(source, connection=artifacts, progress=lambda *progress: done.append(progress))
+        artifacts.artifacts.upload(source, progress=lambda *progress: done.append(progress))
         seen.append(done[-1])
 
     with ThreadPoolExecutor(2) as pool:
@@ -144,9 +141,9 @@ def test_an_upload_of_which_nothing_more_arrives_is_given_up(serve: Serve, sourc
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
             raise AssertionError
 
-    link = serve(Dying(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.3))
+    client = serve(Dying(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.3))
     with pytest.raises(Unavailable):
-        upload(source, connection=link)
+        client.artifacts.upload(source)
     assert 1 < len(attempts) < 60  # a file of this size may take a minute, with an attempt a second
 
 
@@ -173,8 +170,8 @@ def test_an_upload_that_breaks_off_again_and_again_goes_on_as_long_as_more_arriv
         def CreateManifest(self, _request: object, _context: grpc.ServicerContext) -> v1.CreateManifestResponse:  # noqa: N802
             return v1.CreateManifestResponse(digest="stored")
 
-    link = serve(Shaky(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.3))
-    assert upload(source, connection=link) == ("stored", "weights")
+    client = serve(Shaky(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.3))
+    assert client.artifacts.upload(source) == ("stored", "weights")
     assert offsets == [part * 4 * CHUNK_BYTES for part in range(5)]
 
 
@@ -197,9 +194,9 @@ def test_what_is_refused_ends_the_transfers_beside_it(serve: Serve, source: Path
             context.abort(grpc.StatusCode.INVALID_ARGUMENT if refused else grpc.StatusCode.UNAVAILABLE, "no")
             raise AssertionError
 
-    link = serve(Refusing(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(60.0))
+    client = serve(Refusing(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(60.0))
     with pytest.raises(InvalidRequest):
-        upload(source.parent / "tree", connection=link)
+        client.artifacts.upload(source.parent / "tree")
     assert len(attempts) < 60  # the other would be tried for a minute, once a second
 
 
@@ -226,7 +223,7 @@ def test_a_transfer_that_is_stopped_ends_without_a_word(
     source.rename(tmp_path / "tree" / "weights")
     (tmp_path / "tree" / "small").write_bytes(b"small")
     with pytest.raises(InvalidRequest):
-        upload(tmp_path / "tree", connection=serve(Refusing(), v1.add_ArtifactServiceServicer_to_server))
+        serve(Refusing(), v1.add_ArtifactServiceServicer_to_server).artifacts.upload(tmp_path / "tree")
     assert caplog.records == []
 
 
@@ -248,18 +245,18 @@ def test_a_manifest_of_many_files_may_take_longer(serve: Serve, tmp_path: Path) 
 
     for number in range(2_001):
         (tmp_path / str(number)).write_text(str(number))
-    link = serve(Far(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.7))
-    assert upload(tmp_path, connection=link)[0] == "stored"
+    client = serve(Far(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.7))
+    assert client.artifacts.upload(tmp_path)[0] == "stored"
     assert asked == [1_000, 1_000, 1]
 
 
-def test_a_failure_of_the_callers_own_is_raised_as_it_is(artifacts: Connection, source: Path) -> None:
+def test_a_failure_of_the_callers_own_is_raised_as_it_is(artifacts: Client, source: Path) -> None:
     def fail(done: int, _total: int) -> None:
         if done:
             raise LookupError("the bar is gone")
 
     with pytest.raises(LookupError):
-        upload(source, connection=artifacts, progress=fail)
+        artifacts.artifacts.upload(source, progress=fail)
 
 
 def test_a_full_store_is_said_at_once(serve: Serve, source: Path) -> None:
@@ -276,8 +273,8 @@ def test_a_full_store_is_said_at_once(serve: Serve, source: Path) -> None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "full")
             raise AssertionError
 
-    link = serve(Full(), v1.add_ArtifactServiceServicer_to_server)
+    client = serve(Full(), v1.add_ArtifactServiceServicer_to_server)
     with pytest.raises(Unavailable) as refused:
-        upload(source, connection=link)
+        client.artifacts.upload(source)
     assert refused.value.reason == "BLOB_STORE_FULL"
     assert calls == ["upload"]

@@ -11,7 +11,6 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
-from rollforward.operations.audit import export_events
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
@@ -56,8 +55,8 @@ def test_a_broken_stream_is_resumed_behind_the_last_part_received(serve: Serve) 
         failing(grpc.StatusCode.CANCELLED, part(5)),
         whole(part(8, 9)),
     )
-    link = serve(service, v1.add_AuditServiceServicer_to_server)
-    found = [event.position for event in export_events(actor="Zoë", connection=link)]
+    client = serve(service, v1.add_AuditServiceServicer_to_server)
+    found = [event.position for event in client.audit.export(actor="Zoë")]
     assert found == [1, 2, 3, 5, 8, 9]
     assert [request.resume_token for request in service.requests] == ["", "", "3", "3", "5"]
     assert {request.filter.actor for request in service.requests} == {"Zoë"}
@@ -73,22 +72,22 @@ def test_once_answered_it_outlasts_the_timeout(serve: Serve) -> None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, part(1)), away)
-    link = serve(service, v1.add_AuditServiceServicer_to_server, timeout=0.3)
+    client = serve(service, v1.add_AuditServiceServicer_to_server, timeout=0.3)
     returns = threading.Timer(1.5, back.set)
     returns.start()
-    assert [event.position for event in export_events(connection=link)] == [1, 2]
+    assert [event.position for event in client.audit.export()] == [1, 2]
     returns.join()
 
 
 def test_an_export_that_was_never_answered_gives_up(serve: Serve) -> None:
-    link = serve(Scripted(failing(grpc.StatusCode.UNAVAILABLE)), v1.add_AuditServiceServicer_to_server, timeout=0.3)
+    client = serve(Scripted(failing(grpc.StatusCode.UNAVAILABLE)), v1.add_AuditServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable):
-        list(export_events(connection=link))
+        list(client.audit.export())
 
 
 def test_a_refusal_is_raised_after_what_was_received(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT, part(1)))
-    export = export_events(connection=serve(service, v1.add_AuditServiceServicer_to_server))
+    export = serve(service, v1.add_AuditServiceServicer_to_server).audit.export()
     assert next(export).position == 1
     with pytest.raises(InvalidRequest):
         next(export)
@@ -97,13 +96,13 @@ def test_a_refusal_is_raised_after_what_was_received(serve: Serve) -> None:
 
 def test_closing_the_connection_ends_an_export_that_waits(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, part(1)), failing(grpc.StatusCode.UNAVAILABLE))
-    link = serve(service, v1.add_AuditServiceServicer_to_server)
+    client = serve(service, v1.add_AuditServiceServicer_to_server)
     refusals: list[str] = []
     begun = threading.Event()
 
     def read() -> None:
         try:
-            for _ in export_events(connection=link):
+            for _ in client.audit.export():
                 begun.set()
         except RollforwardError as error:
             refusals.append(error.reason)
@@ -111,6 +110,6 @@ def test_closing_the_connection_ends_an_export_that_waits(serve: Serve) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     assert begun.wait(scaled(10))
-    link.close()
+    client.close()
     reader.join(scaled(10))
     assert refusals == ["CONNECTION_CLOSED"]

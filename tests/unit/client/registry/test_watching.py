@@ -11,7 +11,6 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, Unavailable
-from rollforward.registry.watch_aliases import watch
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
@@ -80,8 +79,8 @@ def test_a_snapshot_in_parts_is_whole_before_the_watch_begins_and_begun_anew_whe
         failing(grpc.StatusCode.UNAVAILABLE, snapshot(0, "gone"), snapshot(0, "b")),
         lasting(snapshot(0, "a"), snapshot(0, "b"), snapshot(5, "c"), step(7)),
     )
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    with watch("", connection=link) as changes:
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with client.aliases.watch("") as changes:
         assert [alias.alias for alias in changes.aliases] == ["a", "b", "c"]
         assert changes.position == 5
         assert next(changes).revision == 7
@@ -95,8 +94,8 @@ def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:
         lambda _context: iter([step(11, 12)]),  # it repeats 11, then ends in good order
         lasting(step(13)),
     )
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    with watch("m@a", connection=link) as changes:
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with client.aliases.watch("m@a") as changes:
         assert [alias.revision for alias in changes.aliases] == [5]
         assert changes.position == 5
         assert next(changes).revision == 7
@@ -105,21 +104,21 @@ def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:
         assert changes.position == 13
     assert [request.from_revision for request in service.requests] == [0, 11, 11, 12]
     assert [request.HasField("from_revision") for request in service.requests] == [False, True, True, True]
-    assert link.positions == {"registry": 13}
+    assert client.positions == {"registry": 13}
 
 
 def test_a_watch_from_a_revision_has_no_snapshot(serve: Serve) -> None:
     service = Scripted(lasting(step(3)))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    with watch("m", from_revision=0, connection=link) as changes:
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with client.aliases.watch("m", from_revision=0) as changes:
         assert next(changes).revision == 3
     assert service.requests[0].HasField("from_revision")
 
 
 def test_the_position_waits_for_the_last_change_of_an_append(serve: Serve) -> None:
     service = Scripted(lasting(snapshot(5), step(9, 9, 9), step(10)))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    with watch("m", connection=link) as changes:
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with client.aliases.watch("m") as changes:
         seen = [(next(changes).revision, changes.position) for _ in range(4)]
     # Whoever resumes at 5 in the middle of the append gets all of it again, and misses nothing.
     assert seen == [(9, 5), (9, 5), (9, 9), (10, 10)]
@@ -127,8 +126,8 @@ def test_the_position_waits_for_the_last_change_of_an_append(serve: Serve) -> No
 
 def test_a_watch_may_be_of_one_alias_of_every_model_and_of_tagged_models(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, snapshot(1)), lasting(step(2)))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    with watch("@champion", tags={"team": "risk"}, connection=link) as changes:
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    with client.aliases.watch("@champion", tags={"team": "risk"}) as changes:
         assert next(changes).revision == 2
     assert len(service.requests) == 2
     for request in service.requests:
@@ -137,8 +136,8 @@ def test_a_watch_may_be_of_one_alias_of_every_model_and_of_tagged_models(serve: 
 
 def test_leaving_the_loop_ends_the_stream(serve: Serve) -> None:
     service = Scripted(lasting(snapshot(1), step(2)))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    for change in watch("m@a", connection=link):
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    for change in client.aliases.watch("m@a"):
         assert change.revision == 2
         break
     assert service.ended.wait(scaled(10))
@@ -146,8 +145,8 @@ def test_leaving_the_loop_ends_the_stream(serve: Serve) -> None:
 
 def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
     service = Scripted(lasting(snapshot(1)))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
-    changes = watch("m@a", connection=link)
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
+    changes = client.aliases.watch("m@a")
     reader = threading.Thread(target=list, args=(changes,))
     reader.start()
     changes.close()
@@ -158,13 +157,13 @@ def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
 
 def test_a_refusal_is_raised(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server)
+    client = serve(service, v1.add_RegistryServiceServicer_to_server)
     with pytest.raises(InvalidRequest):
-        next(watch("m@a", from_revision=99, connection=link))
+        next(client.aliases.watch("m@a", from_revision=99))
 
 
 def test_a_watch_that_was_never_answered_gives_up(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE))
-    link = serve(service, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    client = serve(service, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable):
-        watch("m@a", connection=link)
+        client.aliases.watch("m@a")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rollforward import v1
-from rollforward._transport.connection import Connection
+from rollforward import Client, v1
 from rollforward.tracking.live_run.run import Run
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import Tracking, open_run
@@ -27,12 +26,12 @@ def tracking() -> Tracking:
 
 
 @pytest.fixture
-def link(serve: Serve, tracking: Tracking) -> Connection:
+def client(serve: Serve, tracking: Tracking) -> Client:
     return serve(tracking, v1.add_TrackingServiceServicer_to_server)
 
 
 @pytest.fixture
-def run(link: Connection) -> Iterator[Run]:
-    live = open_run(link)
+def run(client: Client) -> Iterator[Run]:
+    live = open_run(client)
     yield live
     live.finish()

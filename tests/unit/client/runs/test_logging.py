@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import rollforward as rf
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._series import unpack
-from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.tracking.live_run.run import Run
 from tests.unit.client.runs.tracking_service import MODEL, RUN, Tracking
@@ -246,8 +244,8 @@ def test_datasets_are_checked_where_they_are_logged(
     assert wrong.value.reason == reason
 
 
-def test_a_path_that_climbs_out_is_refused_offline_too(link: Connection, tmp_path: Path) -> None:
+def test_a_path_that_climbs_out_is_refused_offline_too(client: Client, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("all is well")
-    with rf.start_run("fraud", offline=True, connection=link) as run, pytest.raises(InvalidRequest) as wrong:
+    with client.runs.start("fraud", offline=True) as run, pytest.raises(InvalidRequest) as wrong:
         run.log_artifact(tmp_path / "notes", "../elsewhere")
     assert wrong.value.reason == "INVALID_PATH"

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 import rollforward as rf
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._journal.directory import journals
-from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from rollforward.tracking.live_run.run import Run
 from tests.servers.ports import free_port
@@ -39,9 +38,9 @@ def train(run: Run, error: BaseException | None) -> None:
     ],
 )
 def test_a_run_ends_as_its_block_does(
-    error: BaseException | None, status: v1.RunStatus.ValueType, link: Connection, tracking: Tracking
+    error: BaseException | None, status: v1.RunStatus.ValueType, client: Client, tracking: Tracking
 ) -> None:
-    run = rf.start_run("fraud", name="rf-100", tags={"n": 1}, description="why", connection=link)
+    run = client.runs.start("fraud", name="rf-100", tags={"n": 1}, description="why")
     with nullcontext() if error is None else pytest.raises(type(error)), run:
         train(run, error)
     assert [ending.status for ending in tracking.endings] == [status]
@@ -61,8 +60,8 @@ def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
     serve: Serve, tracking: Tracking, place: Path
 ) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
-    run = rf.start_run("fraud", connection=link)
+    client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
+    run = client.runs.start("fraud")
     run.log_params({"p": 1})
     run.log_metric("loss", 0.5)
     with pytest.warns(RuntimeWarning):
@@ -77,12 +76,12 @@ def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
     assert left(place) == []
 
 
-def test_the_job_is_in_touch_as_long_as_it_runs(link: Connection, tracking: Tracking) -> None:
-    with rf.start_run("fraud", connection=link) as run:
+def test_the_job_is_in_touch_as_long_as_it_runs(client: Client, tracking: Tracking) -> None:
+    with client.runs.start("fraud") as run:
         until(lambda: tracking.attended == [run.run_id])
         assert tracking.started[0].heartbeat
     until(lambda: not tracking.attended)
-    with rf.start_run("fraud", heartbeat=False, connection=link):
+    with client.runs.start("fraud", heartbeat=False):
         assert not tracking.started[1].heartbeat
 
 
@@ -102,32 +101,32 @@ def test_the_job_is_in_touch_as_long_as_it_runs(link: Connection, tracking: Trac
     ],
 )
 def test_a_start_that_could_never_be_delivered_is_refused_offline_too(
-    options: dict[str, Any], reason: str, link: Connection, place: Path
+    options: dict[str, Any], reason: str, client: Client, place: Path
 ) -> None:
     with pytest.raises(InvalidRequest) as wrong:
-        rf.start_run(**options, offline=True, connection=link)
+        client.runs.start(**options, offline=True)
     assert wrong.value.reason == reason
     assert left(place) == []
 
 
-def test_a_nested_run_names_its_parent(link: Connection, tracking: Tracking) -> None:
-    with rf.start_run("fraud", connection=link) as outer, rf.start_run("fraud", nested=True, connection=link) as inner:
+def test_a_nested_run_names_its_parent(client: Client, tracking: Tracking) -> None:
+    with client.runs.start("fraud") as outer, client.runs.start("fraud", nested=True) as inner:
         assert rf.current_run() is inner
         assert tracking.started[1].parent_run_id == outer.run_id
     assert rf.current_run() is None
     with pytest.raises(InvalidRequest) as alone:
-        rf.start_run("fraud", nested=True, connection=link)
+        client.runs.start("fraud", nested=True)
     assert alone.value.reason == "INVALID_ARGUMENTS"
 
 
 def test_what_a_live_run_starts_does_not_wait_for_the_runs_own_start(
-    run: Run, link: Connection, tracking: Tracking
+    run: Run, client: Client, tracking: Tracking
 ) -> None:
     # As just after an outage, in which the run began.
     tracking.unknown = {RUN}
     with pytest.raises(NotFound):
-        rf.start_run("fraud", parent=RUN, connection=link)
-    part = rf.start_run("fraud", parent=run, connection=link)
+        client.runs.start("fraud", parent=RUN)
+    part = client.runs.start("fraud", parent=run)
     other = pickle.loads(pickle.dumps(run))  # noqa: S301 - its own
     part.log_metric("part", 1.0)
     other.log_metric("other", 1.0)
@@ -139,8 +138,8 @@ def test_what_a_live_run_starts_does_not_wait_for_the_runs_own_start(
     other.connection.close()
 
 
-def test_a_worker_delivers_and_lets_the_run_go_on(link: Connection, tracking: Tracking) -> None:
-    with rf.resume_run(RUN, worker=True, connection=link) as run:
+def test_a_worker_delivers_and_lets_the_run_go_on(client: Client, tracking: Tracking) -> None:
+    with client.runs.resume(RUN, worker=True) as run:
         run.log_metric("loss", 1.0)
         assert (run.name, run.experiment_id) == ("known", "7")
         with pytest.raises(PreconditionFailed) as changed:
@@ -148,7 +147,7 @@ def test_a_worker_delivers_and_lets_the_run_go_on(link: Connection, tracking: Tr
         assert changed.value.reason == "PARAM_CHANGED"
     assert tracking.values("loss") == [1.0]
     assert tracking.endings == []
-    with rf.resume_run(RUN, connection=link):
+    with client.runs.resume(RUN):
         pass
     assert len(tracking.endings) == 1
 
@@ -173,22 +172,20 @@ def test_a_run_that_is_handed_to_another_process_is_a_workers_there(
         ("ROLLFORWARD_JOURNAL_BYTES", "1 GiB"),
     ],
 )
-def test_settings_are_read_strictly(
-    variable: str, value: str, link: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_are_read_strictly(variable: str, value: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidRequest) as wrong:
-        rf.start_run("fraud", connection=link)
+        client.runs.start("fraud")
     assert wrong.value.reason == "INVALID_SETTING"
 
 
 def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
-    link: Connection, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "file"))
     with pytest.warns(RuntimeWarning):
-        run = rf.start_run("fraud", connection=link)
+        run = client.runs.start("fraud")
     run.log_metric("loss", 1.0)
     run.log_params({"p": 1})
     run.finish()
@@ -199,8 +196,8 @@ def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
 
 def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, place: Path) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
-    run = open_run(link)
+    client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
+    run = open_run(client)
     with pytest.raises(ZeroDivisionError), pytest.warns(RuntimeWarning), run:
         train(run, ZeroDivisionError())
     tracking.away = False
@@ -210,12 +207,12 @@ def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, pl
 
 
 def test_without_a_place_for_journals_there_is_no_offline_run(
-    link: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r".+"):
-        rf.start_run("fraud", offline=True, connection=link)
+        client.runs.start("fraud", offline=True)
 
 
 def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
@@ -230,9 +227,9 @@ def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
 def test_runs_without_a_server_start_and_end_without_waiting_for_it(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Connection(f"127.0.0.1:{free_port()}", timeout=36_000.0) as nobody:
+    with Client(f"127.0.0.1:{free_port()}", timeout=36_000.0) as nobody:
         for number in range(3):
-            run = rf.start_run("exp", connection=nobody)
+            run = nobody.runs.start("exp")
             run.log_metric("loss", number)
             run.log_artifact(__file__)
             with pytest.raises(Unavailable):

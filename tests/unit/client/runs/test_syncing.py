@@ -8,13 +8,12 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._journal.directory import Head, Journal
 from rollforward._journal.records import Count, framed_point
 from rollforward._journal.segment_writer import SegmentLog
 from rollforward._journal.sync import waiting
 from rollforward._journal.writer import Writer
-from rollforward._transport.connection import Connection
 from rollforward.tracking.live_run.run import Run
 from tests.unit.client.conftest import Serve
 from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_run, open_writer
@@ -22,8 +21,8 @@ from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_ru
 pytestmark = pytest.mark.busy
 
 
-def test_an_offline_run_sends_nothing_until_it_is_synced(link: Connection, tracking: Tracking, place: Path) -> None:
-    with rf.start_run("fraud", offline=True, connection=link) as run:
+def test_an_offline_run_sends_nothing_until_it_is_synced(client: Client, tracking: Tracking, place: Path) -> None:
+    with client.runs.start("fraud", offline=True) as run:
         run.log_params({"p": 1})
         run.log_metric("loss", 0.5)
         run.flush()
@@ -37,10 +36,8 @@ def test_an_offline_run_sends_nothing_until_it_is_synced(link: Connection, track
     assert left(place) == []
 
 
-def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
-    link: Connection, tracking: Tracking, place: Path
-) -> None:
-    with rf.start_run("fraud", offline=True, connection=link) as run:
+def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(client: Client, tracking: Tracking, place: Path) -> None:
+    with client.runs.start("fraud", offline=True) as run:
         run.log_metric("loss", 0.5)
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
     (broken,) = rf.sync(place)
@@ -53,9 +50,9 @@ def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
 
 
 def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, place: Path) -> None:
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server)
+    client = serve(tracking, v1.add_TrackingServiceServicer_to_server)
     for _ in range(20):
-        with rf.start_run("fraud", offline=True, connection=link):
+        with client.runs.start("fraud", offline=True):
             pass
     tracking.away = True
     found = rf.sync(place, timeout=0.5)
@@ -79,8 +76,8 @@ def test_what_lives_is_left_alone_by_sync(run: Run, place: Path) -> None:
     assert (synced.run_id, synced.state) == (RUN, "alive")
 
 
-def test_sync_ends_while_forked_processes_go_on(link: Connection, place: Path) -> None:
-    writer = open_writer(link, offline=True)
+def test_sync_ends_while_forked_processes_go_on(client: Client, place: Path) -> None:
+    writer = open_writer(client, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     assert writer.folder
     forked = SegmentLog(Journal.open(writer.folder), name="7-forked")
@@ -116,12 +113,12 @@ def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
     worker: bool,
     status: v1.RunStatus.ValueType,
     ends: int,
-    link: Connection,
+    client: Client,
     tracking: Tracking,
     place: Path,
 ) -> None:
     tracking.status = status
-    writer = Writer(link, Head(RUN, link.address, link.actor, worker, heartbeat), offline=True)
+    writer = Writer(client.connection, Head(RUN, client.address, client.actor, worker, heartbeat), offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     writer.close()
     (synced,) = rf.sync(place)
@@ -130,22 +127,22 @@ def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
 
 
 def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
-    link: Connection, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, place: Path
 ) -> None:
-    dead = open_writer(link, offline=True)
+    dead = open_writer(client, offline=True)
     dead.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     dead.close()
-    again = open_run(link)
+    again = open_run(client)
     assert sorted(one.state for one in rf.sync(place)) == ["alive", "delivered"]
     assert tracking.endings == []
     again.finish()
 
 
 def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
-    link: Connection, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, place: Path
 ) -> None:
-    writer = open_writer(link)
-    link.close()
+    writer = open_writer(client)
+    client.close()
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     outcome = writer.close(0.3)
     assert outcome.missing == Count(1, 0)
@@ -156,10 +153,8 @@ def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
     assert left(place) == []
 
 
-def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
-    link: Connection, tracking: Tracking, place: Path
-) -> None:
-    writer = open_writer(link, offline=True)
+def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(client: Client, tracking: Tracking, place: Path) -> None:
+    writer = open_writer(client, offline=True)
     for name in (b"accuracy", b"loss"):
         writer.add_points(framed_point(0, 0, 1.0, name), 1)
     writer.close()
@@ -174,31 +169,31 @@ def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
     assert sorted(once.values()) == ["accuracy", "loss"]
 
 
-def test_a_part_of_a_run_follows_the_whole(link: Connection, tracking: Tracking, place: Path) -> None:
+def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, place: Path) -> None:
     whole, part = "f" * 32, "0" * 32
     tracking.unknown = {whole}
     with (
-        rf.start_run("fraud", run_id=whole, offline=True, connection=link),
-        rf.start_run("fraud", run_id=part, nested=True, connection=link) as inner,
+        client.runs.start("fraud", run_id=whole, offline=True),
+        client.runs.start("fraud", run_id=part, nested=True) as inner,
     ):
         assert inner.offline
     assert {one.state for one in rf.sync(place)} == {"delivered"}
     assert [one.run_id for one in tracking.started] == [whole, part]
 
 
-def test_a_run_whose_whole_is_nowhere_waits(link: Connection, tracking: Tracking, place: Path) -> None:
+def test_a_run_whose_whole_is_nowhere_waits(client: Client, tracking: Tracking, place: Path) -> None:
     tracking.unknown = {RUN}
-    with rf.start_run("fraud", parent=RUN, offline=True, connection=link):
+    with client.runs.start("fraud", parent=RUN, offline=True):
         pass
     (synced,) = rf.sync(place)
     assert (synced.state, synced.reason) == ("undelivered", "RUN_NOT_FOUND")
 
 
 def test_artifacts_count_as_what_waits(
-    link: Connection, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model").write_bytes(bytes(300_000))
-    with rf.start_run("fraud", offline=True, connection=link) as run:
+    with client.runs.start("fraud", offline=True) as run:
         run.log_artifact(tmp_path / "model")
     (synced,) = rf.sync(place, address="127.0.0.1:1", timeout=0.2)
     assert (synced.state, synced.waiting_bytes > 300_000) == ("undelivered", True)
@@ -210,12 +205,12 @@ def test_a_directory_that_is_not_there_is_refused(place: Path) -> None:
     assert rf.sync() == []
 
 
-def test_a_journal_that_is_just_begun_or_removed_does_not_wait(link: Connection, place: Path) -> None:
-    journal = Journal(place / RUN / "one", Head(RUN, link.address, link.actor))
+def test_a_journal_that_is_just_begun_or_removed_does_not_wait(client: Client, place: Path) -> None:
+    journal = Journal(place / RUN / "one", Head(RUN, client.address, client.actor))
     journal.ensure()
     before = list(journal.folder.iterdir())
     assert waiting(place) == 0
     assert list(journal.folder.iterdir()) == before
-    with rf.start_run("fraud", offline=True, connection=link):
+    with client.runs.start("fraud", offline=True):
         assert waiting(place) == 0
     assert waiting(place) == 1

@@ -10,14 +10,13 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._journal import delivery
 from rollforward._journal.delivery import Delivery
 from rollforward._journal.directory import Head, Journal
 from rollforward._journal.reader import MemoryReader
 from rollforward._journal.records import Count, framed_point
 from rollforward._journal.segment_writer import SegmentLog
-from rollforward._transport.connection import Connection
 from rollforward.errors import InvalidRequest, PreconditionFailed, Unauthenticated, Unavailable
 from rollforward.tracking.live_run.run import Run
 from rollforward.tracking.live_run.run_records import label_records
@@ -72,10 +71,10 @@ def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Trackin
 
 
 def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
-    link: Connection, tracking: Tracking
+    client: Client, tracking: Tracking
 ) -> None:
     tracking.away = True
-    run = open_run(link)
+    run = open_run(client)
     run.log_metrics({"loss": 1.0, "accuracy": 2.0})
     run.log_params({"p": 1})
     with pytest.raises(Unavailable) as late:
@@ -106,9 +105,9 @@ def test_what_is_refused_is_raised_by_flush_and_takes_nothing_else_with_it(run: 
     run.flush()
 
 
-def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(link: Connection, tracking: Tracking) -> None:
+def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(client: Client, tracking: Tracking) -> None:
     tracking.refused = {"loss", "accuracy"}
-    with pytest.warns(RuntimeWarning), open_run(link) as run:
+    with pytest.warns(RuntimeWarning), open_run(client) as run:
         run.log_metrics({"loss": 1.0, "accuracy": 2.0})
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
     assert [dict(batch.tags) for batch in tracking.batches] == [
@@ -116,9 +115,9 @@ def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(link: Con
     ]
 
 
-def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking: Tracking) -> None:
+def test_a_refused_parameter_takes_no_points_with_it(client: Client, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION]
-    run = open_run(link)
+    run = open_run(client)
     run.log_params({"p": 1})
     run.log_metric("loss", 1.0)
     with pytest.raises(PreconditionFailed):
@@ -129,11 +128,11 @@ def test_a_refused_parameter_takes_no_points_with_it(link: Connection, tracking:
 
 
 def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(
-    link: Connection, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+    client: Client, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "_TRIES", 3)
     tracking.failures = [grpc.StatusCode.INTERNAL] * 3
-    writer = open_writer(link, interval=0.01)
+    writer = open_writer(client, interval=0.01)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     until(lambda: not tracking.failures)
     writer.add_points(framed_point(0, 0, 2.0, b"loss"), 1)
@@ -150,9 +149,9 @@ def test_what_answers_in_the_services_place_costs_nothing(run: Run, tracking: Tr
     assert tracking.values("loss") == [1.0]
 
 
-def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(link: Connection, tracking: Tracking) -> None:
+def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(client: Client, tracking: Tracking) -> None:
     tracking.refused = {"loss"}
-    run = open_run(link)
+    run = open_run(client)
     for _ in range(2):
         run.log_metric("loss", 1.0)
         with pytest.raises(PreconditionFailed):
@@ -164,16 +163,16 @@ def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(link: 
 
 
 def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
-    link: Connection, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, place: Path
 ) -> None:
-    journal = Journal.create(Head(RUN, link.address, link.actor), place)
+    journal = Journal.create(Head(RUN, client.address, client.actor), place)
     segment_log = SegmentLog(journal)
 
     def tag(value: int) -> None:
         for payload, count in label_records({}, {"t": str(value)}, []):
             segment_log.append(payload, Count(0, count))
 
-    sending = Delivery(journal, link, memory=MemoryReader(segment_log, RUN), refused=lambda *_: None)
+    sending = Delivery(journal, client.connection, memory=MemoryReader(segment_log, RUN), refused=lambda *_: None)
     tag(1)
     break_file(segment_log)
     tag(2)
@@ -191,9 +190,9 @@ def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
 
 @pytest.mark.parametrize(("mended", "lost", "reason"), [(True, 0, None), (False, 1, "JOURNAL_FULL")])
 def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
-    mended: bool, lost: int, reason: str | None, link: Connection, place: Path
+    mended: bool, lost: int, reason: str | None, client: Client, place: Path
 ) -> None:
-    writer = open_writer(link, offline=True)
+    writer = open_writer(client, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     break_file(writer._segment_log)
     with pytest.warns(RuntimeWarning):
@@ -218,9 +217,9 @@ def test_a_connection_may_wait_for_ever(serve: Serve, tracking: Tracking) -> Non
         assert wrong.value.reason == "INVALID_TIMEOUT"
 
 
-def test_who_may_not_write_keeps_what_he_has(link: Connection, tracking: Tracking, place: Path) -> None:
+def test_who_may_not_write_keeps_what_he_has(client: Client, tracking: Tracking, place: Path) -> None:
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED]
-    run = open_run(link)
+    run = open_run(client)
     run.log_metric("loss", 1.0)
     run.finish()
     assert tracking.values("loss") == [1.0]
@@ -236,8 +235,8 @@ def log_steps(run: Run, count: int) -> None:
 
 def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
     tracking.away = True
-    link = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
-    run = open_run(link, disk_bytes=100_000)
+    client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
+    run = open_run(client, disk_bytes=100_000)
     with pytest.warns(RuntimeWarning):
         log_steps(run, 10_000)
     with pytest.raises(Unavailable) as full:
@@ -264,9 +263,9 @@ def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
     assert all(tracking.values(f"m{number}") == list(range(500)) for number in range(4))
 
 
-def test_an_outage_during_the_job_is_bridged(link: Connection, tracking: Tracking, place: Path) -> None:
+def test_an_outage_during_the_job_is_bridged(client: Client, tracking: Tracking, place: Path) -> None:
     tracking.away = True
-    run = open_run(link)
+    run = open_run(client)
     for step in range(100):
         run.log_metric("loss", step, step)
     until(lambda: tracking.failed)

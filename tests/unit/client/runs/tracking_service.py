@@ -13,12 +13,11 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._journal.directory import Head
 from rollforward._journal.segment_writer import SegmentLog
 from rollforward._journal.writer import Writer
 from rollforward._series import unpack
-from rollforward._transport.connection import Connection
 from rollforward.errors import DETAILS_KEY, DOMAIN
 from rollforward.tracking.live_run.run import Run
 from tests.timeouts import scaled
@@ -122,13 +121,13 @@ def refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
     context.abort(code, "no")
 
 
-def open_run(link: Connection, **options: Any) -> Run:
+def open_run(client: Client, **options: Any) -> Run:
     """A run that the service is taken to know."""
-    return Run(open_writer(link, **options), link, RUN, experiment_id="1", name="rf-1")
+    return Run(open_writer(client, **options), client.connection, RUN, experiment_id="1", name="rf-1")
 
 
-def open_writer(link: Connection, **options: Any) -> Writer:
-    return Writer(link, Head(RUN, link.address, link.actor), **options)
+def open_writer(client: Client, **options: Any) -> Writer:
+    return Writer(client.connection, Head(RUN, client.address, client.actor), **options)
 
 
 def break_file(segment_log: SegmentLog) -> None:

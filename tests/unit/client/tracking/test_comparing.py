@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, NotFound
-from rollforward.tracking.compare import compare_runs, side_by_side
+from rollforward.tracking.compare import side_by_side
 from tests.unit.client.conftest import Serve, Service
 
 
@@ -57,20 +57,20 @@ def test_what_does_not_differ_is_there_when_it_is_asked_for() -> None:
 
 def test_the_runs_come_in_the_order_they_are_named_in_deleted_ones_too(serve: Serve) -> None:
     service = Runs(*(a_run(letter) for letter in "abc"))
-    link = serve(service, v1.add_TrackingServiceServicer_to_server)
-    compared = compare_runs(["c" * 32, a_run("a"), "c" * 32], connection=link)
+    client = serve(service, v1.add_TrackingServiceServicer_to_server)
+    compared = client.runs.compare(["c" * 32, a_run("a"), "c" * 32])
     assert [run.name for run in compared.runs] == ["c", "a", "c"]
     assert {request.lifecycle for request in service.requests} == {v1.LIFECYCLE_ALL}
 
 
 def test_a_run_that_is_not_there_is_refused_and_so_is_what_is_no_id(serve: Serve) -> None:
     service = Runs(a_run("a"))
-    link = serve(service, v1.add_TrackingServiceServicer_to_server)
+    client = serve(service, v1.add_TrackingServiceServicer_to_server)
     with pytest.raises(NotFound) as refused:
-        compare_runs(["a" * 32, "d" * 32], connection=link)
+        client.runs.compare(["a" * 32, "d" * 32])
     assert (refused.value.reason, refused.value.metadata["run_id"]) == ("RUN_NOT_FOUND", "d" * 32)
     asked = len(service.requests)
     with pytest.raises(InvalidRequest) as wrong:
-        compare_runs(["a' OR name = 'b"], connection=link)
+        client.runs.compare(["a' OR name = 'b"])
     assert wrong.value.reason == "INVALID_RUN_ID"
     assert len(service.requests) == asked

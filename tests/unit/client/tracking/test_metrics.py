@@ -17,7 +17,7 @@ from rollforward import v1
 from rollforward._series import pack
 from rollforward.cli.tracking.metric_chart import chart
 from rollforward.errors import InternalError, InvalidRequest, NotFound
-from rollforward.tracking.metrics import MetricIntervals, metric_intervals, metric_points
+from rollforward.tracking.metrics import MetricIntervals
 from tests.unit.client.conftest import Serve, Service
 
 RUN = "a" * 32
@@ -61,23 +61,23 @@ class Points(Service):
 
 def test_pages_are_read_as_they_are_asked_for(serve: Serve) -> None:
     service = Points()
-    link = serve(service, v1.add_TrackingServiceServicer_to_server)
-    pages = metric_points(RUN, "loss", page_size=1, connection=link)
+    client = serve(service, v1.add_TrackingServiceServicer_to_server)
+    pages = client.metrics.points(RUN, "loss", page_size=1)
     assert list(next(pages).steps) == [0]
     assert len(service.pages) == 1
     assert [list(page.steps) for page in pages] == [[1], [2]]
     assert [request.page_size for request in service.pages] == [1, 1, 1]
     with pytest.raises(NotFound):
-        next(metric_points(RUN, "nothing", connection=link))
+        next(client.metrics.points(RUN, "nothing"))
     with pytest.raises(InvalidRequest) as refused:
-        next(metric_points(RUN, "loss", page_size=0, connection=link))
+        next(client.metrics.points(RUN, "loss", page_size=0))
     assert refused.value.reason == "INVALID_LIMIT"
 
 
 def test_intervals_are_columns_and_come_once_though_the_stream_broke(serve: Serve) -> None:
     service = Points()
-    link = serve(service, v1.add_TrackingServiceServicer_to_server)
-    (found,) = metric_intervals(v1.Run(run_id=RUN), "loss", 5, axis="time", start=-7, connection=link)
+    client = serve(service, v1.add_TrackingServiceServicer_to_server)
+    (found,) = client.metrics.intervals(v1.Run(run_id=RUN), "loss", 5, axis="time", start=-7)
     assert found[:5] == (RUN, "loss", -7, 9, 5)
     assert (list(found.numbers), list(found.counts)) == ([1, 4], [3, 2**40])
     assert (found.min[0], found.max[0], found.mean[0]) == (-1.0, 2.0, 0.5)
@@ -90,16 +90,16 @@ def test_intervals_are_columns_and_come_once_though_the_stream_broke(serve: Serv
 def test_intervals_whose_columns_do_not_fit_together_are_refused(serve: Serve) -> None:
     service = Points()
     service.answer.mean = b""
-    link = serve(service, v1.add_TrackingServiceServicer_to_server)
+    client = serve(service, v1.add_TrackingServiceServicer_to_server)
     with pytest.raises(InternalError) as refused:
-        metric_intervals([RUN], ["loss"], connection=link)
+        client.metrics.intervals([RUN], ["loss"])
     assert refused.value.reason == "INVALID_SERIES"
 
 
 def test_an_axis_is_step_or_time(serve: Serve) -> None:
-    link = serve(Points(), v1.add_TrackingServiceServicer_to_server)
+    client = serve(Points(), v1.add_TrackingServiceServicer_to_server)
     with pytest.raises(InvalidRequest) as refused:
-        metric_intervals(RUN, "loss", axis="epoch", connection=link)  # type: ignore[arg-type]
+        client.metrics.intervals(RUN, "loss", axis="epoch")  # type: ignore[arg-type]
     assert refused.value.reason == "INVALID_AXIS"
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from rollforward import v1
-from rollforward._transport.connection import Connection
+from rollforward import Client, v1
 from rollforward.errors import InvalidRequest
-from rollforward.tracking.watch_runs import watch_runs
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
@@ -77,14 +75,14 @@ def lasting(*steps: v1.WatchRunsResponse) -> Script:
     return play
 
 
-def to(serve: Serve, service: Scripted) -> Connection:
+def to(serve: Serve, service: Scripted) -> Client:
     """A connection to the service."""
     return serve(service, v1.add_TrackingServiceServicer_to_server)
 
 
 def test_a_snapshot_in_parts_is_begun_anew_when_it_broke(serve: Serve) -> None:
     service = Scripted(broken(snapshot(0, "gone")), lasting(snapshot(0, "a", "b"), snapshot(5, "c"), step(7)))
-    with watch_runs(experiment="e", connection=to(serve, service)) as watch:
+    with to(serve, service).runs.watch(experiment="e") as watch:
         assert [run.run_id for run in watch.runs] == ["a", "b", "c"]
         assert watch.position == 5
         assert next(watch).position == 7
@@ -99,29 +97,29 @@ def test_an_append_is_given_whole_before_the_position_moves(serve: Serve) -> Non
         broken(step(10, 11)),  # again what was given already
         lasting(step(12, 13)),
     )
-    link = to(serve, service)
-    with watch_runs(RUN, metrics=False, connection=link) as watch:
+    client = to(serve, service)
+    with client.runs.watch(RUN, metrics=False) as watch:
         seen = [(next(watch).position, watch.position) for _ in range(4)]
     assert seen == [(7, 5), (8, 8), (12, 11), (13, 13)]
     assert [request.from_position for request in service.requests] == [0, 11, 11]
     assert {(request.run_id, request.without_metrics) for request in service.requests} == {(RUN, True)}
-    assert link.positions == {"tracking": 13}
+    assert client.positions == {"tracking": 13}
 
 
 def test_from_a_position_there_is_no_snapshot(serve: Serve) -> None:
     service = Scripted(lasting(step(3)))
-    with watch_runs(RUN, from_position=0, connection=to(serve, service)) as watch:
+    with to(serve, service).runs.watch(RUN, from_position=0) as watch:
         assert watch.runs == ()
         assert next(watch).position == 3
     assert service.requests[0].HasField("from_position")
 
 
 def test_one_run_or_one_experiment(serve: Serve) -> None:
-    link = to(serve, Scripted(lasting()))
+    client = to(serve, Scripted(lasting()))
     for chosen in ({}, {"run": RUN, "experiment": "e"}):
         with pytest.raises(InvalidRequest) as refused:
-            watch_runs(**chosen, connection=link)  # type: ignore[arg-type]
+            client.runs.watch(**chosen)  # type: ignore[arg-type]
         assert refused.value.reason == "INVALID_ARGUMENTS"
     with pytest.raises(InvalidRequest) as refused:
-        watch_runs(RUN, from_position=-1, connection=link)
+        client.runs.watch(RUN, from_position=-1)
     assert refused.value.reason == "INVALID_REVISION"

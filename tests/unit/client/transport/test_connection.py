@@ -12,12 +12,11 @@ import grpc
 import pytest
 
 import rollforward as rf
-from rollforward import v1
+from rollforward import Client, v1
 from rollforward._transport.address import is_loopback
 from rollforward._transport.backoff import Backoff
-from rollforward._transport.connection import Connection, current
+from rollforward._transport.default import default_connection
 from rollforward.errors import InvalidRequest, Unavailable
-from rollforward.registry import aliases, models
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
@@ -46,8 +45,8 @@ class Shaky(Service):
 
 def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
     shaky = Shaky(failures=2)
-    link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
-    assert aliases.move_alias("m@champion", 1, expected_revision=0, connection=link).version == 1
+    client = serve(shaky, v1.add_RegistryServiceServicer_to_server)
+    assert client.aliases.move("m@champion", 1, expected_revision=0).version == 1
     assert len(shaky.requests) == 3
     assert {request.SerializeToString() for request in shaky.requests} == {shaky.requests[0].SerializeToString()}
     assert len(shaky.requests[0].request_id) == 32
@@ -56,11 +55,11 @@ def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
 
 def test_reads_ask_for_what_was_seen(serve: Serve) -> None:
     shaky = Shaky()
-    link = serve(shaky, v1.add_RegistryServiceServicer_to_server)
+    client = serve(shaky, v1.add_RegistryServiceServicer_to_server)
     for version in (2, 1):
-        aliases.move_alias("m@champion", version, connection=link)
-    link.note_position("tracking", 7)
-    aliases.move_alias("m@champion", 1, connection=link)
+        client.aliases.move("m@champion", version)
+    client.connection.note_position("tracking", 7)
+    client.aliases.move("m@champion", 1)
     positions = [sent.get("rollforward-min-position") for sent in shaky.metadata]
     assert positions == [None, "registry=43", "registry=43,tracking=7"]
     assert {unquote(sent["rollforward-actor"]) for sent in shaky.metadata} == {"Zoë"}
@@ -68,9 +67,9 @@ def test_reads_ask_for_what_was_seen(serve: Serve) -> None:
 
 def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
     shaky = Shaky()
-    link = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    client = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable) as late:
-        models.get_model("m", connection=link)
+        client.models.get("m")
     shaky.hold.set()
     assert late.value.reason == "DEADLINE_EXCEEDED"
 
@@ -81,10 +80,10 @@ def test_giving_up_takes_no_longer_than_the_deadline() -> None:
     def ask(remaining: float | None) -> v1.GetModelResponse:
         assert remaining is not None
         seconds.append(remaining)
-        return nobody.registry.GetModel(v1.GetModelRequest(name="m"), timeout=remaining)
+        return nobody.connection.registry.GetModel(v1.GetModelRequest(name="m"), timeout=remaining)
 
-    with Connection("127.0.0.1:1", timeout=0.5) as nobody, pytest.raises(Unavailable):
-        nobody.retry(ask)
+    with Client("127.0.0.1:1", timeout=0.5) as nobody, pytest.raises(Unavailable):
+        nobody.connection.retry(ask)
     assert 0 < seconds[0] <= 0.5
     assert seconds == sorted(seconds, reverse=True)  # each attempt has what is left
 
@@ -101,11 +100,10 @@ def test_the_default_connection_comes_from_the_environment(monkeypatch: pytest.M
     monkeypatch.setenv("ROLLFORWARD_URI", "example.invalid:1234")
     monkeypatch.setenv("ROLLFORWARD_ACTOR", "ci")
     rf.close()
-    made = current()
+    made = default_connection()
     assert (made.address, made.actor) == ("example.invalid:1234", "ci")
     chosen = rf.connect("127.0.0.1:5", actor="ada")
-    assert current() is chosen
-    assert current(made) is made
+    assert default_connection() is chosen.connection
     rf.close()
     rf.close()
     made.close()
@@ -121,13 +119,13 @@ def test_the_default_connection_comes_from_the_environment(monkeypatch: pytest.M
 )
 def test_wrong_options_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        Connection(**options)
+        Client(**options)
     assert refused.value.reason == reason
 
 
 def test_a_service_without_an_address_is_refused() -> None:
-    with Connection("registry=127.0.0.1:1") as link, pytest.raises(InvalidRequest) as refused:
-        rf.list_experiments(connection=link)
+    with Client("registry=127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
+        client.experiments.list()
     assert refused.value.reason == "SERVICE_UNKNOWN"
 
 
@@ -138,7 +136,7 @@ def test_every_name_of_the_package_is_there() -> None:
     assert rf.__version__ == metadata.version("rollforward")
     assert names.isdisjoint({"import_module", "TYPE_CHECKING", "Any", "Final", "annotations", "aliases"})
     with pytest.raises(AttributeError):
-        rf.nonsense  # noqa: B018
+        rf.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
 FOR_EVER = 36_000.0
@@ -147,29 +145,29 @@ FOR_EVER = 36_000.0
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "localhost:{}", "tracking=127.0.0.1:{0},registry=127.0.0.1:{0}"])
 def test_a_command_does_not_wait_for_an_address_where_nothing_listens(address: str) -> None:
     port = free_port()
-    with Connection(address.format(port), timeout=FOR_EVER) as nobody:
+    with Client(address.format(port), timeout=FOR_EVER) as nobody:
         for _ in range(2):
             with pytest.raises(Unavailable) as refused:
-                models.get_model("m", connection=nobody)
+                nobody.models.get("m")
             assert refused.value.reason == "UNAVAILABLE"
             assert f":{port}" in refused.value.message
-            assert nobody.refused
+            assert nobody.connection.refused
         with pytest.raises(Unavailable):
-            rf.watch_runs("0" * 32, connection=nobody)
+            nobody.runs.watch("0" * 32)
         with pytest.raises(Unavailable):
-            list(nobody.stream(nobody.tracking.GetMetricHistory, v1.GetMetricHistoryRequest()))
+            list(nobody.connection.stream(nobody.connection.tracking.GetMetricHistory, v1.GetMetricHistoryRequest()))
 
 
 def test_a_command_does_not_wait_for_a_host_that_is_not_known() -> None:
-    with Connection("no-such-host.invalid:50051", timeout=FOR_EVER) as nobody, pytest.raises(Unavailable):
-        models.get_model("m", connection=nobody)
+    with Client("no-such-host.invalid:50051", timeout=FOR_EVER) as nobody, pytest.raises(Unavailable):
+        nobody.models.get("m")
 
 
 def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) -> None:
-    link = serve(Shaky(), v1.add_RegistryServiceServicer_to_server)
-    aliases.move_alias("m@champion", 1, connection=link)
-    with Connection(f"127.0.0.1:{free_port()}", timeout=FOR_EVER) as restarting:
-        restarting.note_answer()
+    client = serve(Shaky(), v1.add_RegistryServiceServicer_to_server)
+    client.aliases.move("m@champion", 1)
+    with Client(f"127.0.0.1:{free_port()}", timeout=FOR_EVER) as restarting:
+        restarting.connection.note_answer()
         attempts: list[float | None] = []
 
         def attempt(seconds: float | None) -> v1.Model:
@@ -177,10 +175,10 @@ def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) ->
             if len(attempts) == 12:
                 # It is back; a pause of up to a second was made before each attempt.
                 return v1.Model(name="m")
-            return restarting.registry.GetModel(v1.GetModelRequest(name="m"), timeout=seconds).model
+            return restarting.connection.registry.GetModel(v1.GetModelRequest(name="m"), timeout=seconds).model
 
-        assert restarting.retry(attempt, connect_timeout=0).name == "m"
-        assert not restarting.refused
+        assert restarting.connection.retry(attempt, connect_timeout=0).name == "m"
+        assert not restarting.connection.refused
 
 
 @pytest.mark.parametrize(
@@ -199,18 +197,18 @@ def test_addresses_of_this_machine_are_known_however_they_are_written(host: str,
 
 def test_who_does_not_know_whether_a_command_was_done_has_its_request_id(serve: Serve) -> None:
     shaky = Shaky(failures=1_000)
-    link = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
+    client = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable) as unknown:
-        aliases.move_alias("m@champion", 3, connection=link)
+        client.aliases.move("m@champion", 3)
     assert {request.request_id for request in shaky.requests} == {unknown.value.request_id}
     assert pickle.loads(pickle.dumps(unknown.value)).request_id == unknown.value.request_id  # noqa: S301
     shaky.failures = 0
-    aliases.move_alias("m@champion", 3, request_id=unknown.value.request_id, connection=link)
+    client.aliases.move("m@champion", 3, request_id=unknown.value.request_id)
     assert shaky.requests[-1] == shaky.requests[0]
 
 
 def test_what_changes_nothing_has_no_request_id(serve: Serve) -> None:
-    link = serve(Shaky(), v1.add_RegistryServiceServicer_to_server, timeout=0.2)
+    client = serve(Shaky(), v1.add_RegistryServiceServicer_to_server, timeout=0.2)
     with pytest.raises(Unavailable) as late:
-        models.get_model("m", connection=link)
+        client.models.get("m")
     assert (late.value.reason, late.value.request_id) == ("DEADLINE_EXCEEDED", "")

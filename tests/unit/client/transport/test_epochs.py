@@ -12,7 +12,6 @@ from google.rpc.status_pb2 import Status
 from rollforward import v1
 from rollforward._transport.epochs import Epochs
 from rollforward.errors import Conflict, epochs_in
-from rollforward.registry import aliases
 from tests.unit.client.conftest import Serve, Service
 
 
@@ -46,38 +45,38 @@ class Log(Service):
 
 def test_positions_of_an_ended_epoch_are_forgotten_and_the_call_repeated(serve: Serve) -> None:
     log = Log()
-    link = serve(log, v1.add_RegistryServiceServicer_to_server)
-    aliases.move_alias("m@a", 1, connection=link)
+    client = serve(log, v1.add_RegistryServiceServicer_to_server)
+    client.aliases.move("m@a", 1)
     log.epoch, log.position = 7, 20
-    assert aliases.move_alias("m@a", 2, connection=link).version == 2
-    assert link.positions == {"registry": 21}
-    aliases.move_alias("m@a", 1, connection=link)
+    assert client.aliases.move("m@a", 2).version == 2
+    assert client.positions == {"registry": 21}
+    client.aliases.move("m@a", 1)
     assert [header for header, _ in log.sent] == ["", "registry=41", "", "registry=21@7"]
 
 
 def test_a_revision_of_an_ended_epoch_is_refused_once_and_its_caller_knows(serve: Serve) -> None:
     log = Log()
-    link = serve(log, v1.add_RegistryServiceServicer_to_server)
-    aliases.move_alias("m@a", 1, connection=link)
+    client = serve(log, v1.add_RegistryServiceServicer_to_server)
+    client.aliases.move("m@a", 1)
     log.epoch = 7
-    aliases.move_alias("m@a", 2, connection=link)  # the connection notices, its caller may not have
+    client.aliases.move("m@a", 2)  # the connection notices, its caller may not have
     with pytest.raises(Conflict) as caught:
-        aliases.move_alias("m@a", 1, expected_revision=41, connection=link)
+        client.aliases.move("m@a", 1, expected_revision=41)
     assert caught.value.reason == "LOG_EPOCH_CHANGED"
-    aliases.move_alias("m@a", 1, expected_revision=42, connection=link)
+    client.aliases.move("m@a", 1, expected_revision=42)
     assert log.sent[-1][1] == 7
 
 
 def test_a_connection_that_began_in_an_epoch_sends_it(serve: Serve) -> None:
     log = Log()
     log.epoch = 7
-    link = serve(log, v1.add_RegistryServiceServicer_to_server)
+    client = serve(log, v1.add_RegistryServiceServicer_to_server)
     with pytest.raises(Conflict):  # it has read nothing: nobody knows which epoch this is of
-        aliases.move_alias("m@a", 1, expected_revision=41, connection=link)
-    aliases.move_alias("m@a", 1, expected_revision=41, epoch=7, connection=link)
+        client.aliases.move("m@a", 1, expected_revision=41)
+    client.aliases.move("m@a", 1, expected_revision=41, epoch=7)
     fresh = serve(log, v1.add_RegistryServiceServicer_to_server)
-    aliases.move_alias("m@a", 2, connection=fresh)
-    aliases.move_alias("m@a", 1, expected_revision=42, connection=fresh)
+    fresh.aliases.move("m@a", 2)
+    fresh.aliases.move("m@a", 1, expected_revision=42)
 
 
 def test_what_the_callers_revisions_are_of_stays_until_it_is_told() -> None:

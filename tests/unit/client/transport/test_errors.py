@@ -11,8 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from rollforward import errors, v1
-from rollforward._transport.connection import Connection
+from rollforward import Client, errors, v1
 from rollforward.errors import CLASS_OF, Conflict, InternalError, InvalidRequest, PreconditionFailed, Unavailable
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
@@ -41,9 +40,9 @@ class Refusing(Service):
         raise AssertionError
 
 
-def ask(connection: Connection) -> errors.RollforwardError:
+def ask(client: Client) -> errors.RollforwardError:
     with pytest.raises(errors.RollforwardError) as refused:
-        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"), timeout=scaled(5))
+        client.connection.call(client.connection.registry.GetModel, v1.GetModelRequest(name="m"), timeout=scaled(5))
     return refused.value
 
 
@@ -53,16 +52,16 @@ def refusing() -> Refusing:
 
 
 @pytest.fixture
-def connection(serve: Serve, refusing: Refusing) -> Connection:
+def client(serve: Serve, refusing: Refusing) -> Client:
     return serve(refusing, v1.add_RegistryServiceServicer_to_server)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_has_its_class(code: grpc.StatusCode, connection: Connection, refusing: Refusing) -> None:
-    connection.timeout = 0.2
+def test_every_status_has_its_class(code: grpc.StatusCode, client: Client, refusing: Refusing) -> None:
+    client.connection.timeout = 0.2
     refusing.told(code, ErrorInfo(reason="SOME_REASON", domain="rollforward", metadata={"model": "m"}))
     with pytest.raises(errors.RollforwardError) as refused:
-        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m"))
+        client.connection.call(client.connection.registry.GetModel, v1.GetModelRequest(name="m"))
     error = refused.value
     assert type(error) is CLASS_OF.get(code, InternalError)
     assert (error.reason, error.metadata) == ("SOME_REASON", {"model": "m"})
@@ -75,57 +74,55 @@ def test_every_class_is_the_answer_to_some_status() -> None:
     assert classes == {*CLASS_OF.values(), InternalError}
 
 
-def test_a_conflict_brings_the_current_alias(connection: Connection, refusing: Refusing) -> None:
+def test_a_conflict_brings_the_current_alias(client: Client, refusing: Refusing) -> None:
     alias = v1.Alias(model="m", alias="champion", version=2, revision=17)
     refusing.told(grpc.StatusCode.ABORTED, ErrorInfo(reason="WRONG_REVISION", domain="rollforward"), alias)
-    error = ask(connection)
+    error = ask(client)
     assert isinstance(error, Conflict)
     assert (error.reason, error.current) == ("WRONG_REVISION", alias)
     assert pickle.loads(pickle.dumps(error)).current == alias  # noqa: S301
 
 
-def test_a_gate_brings_its_evidence(connection: Connection, refusing: Refusing) -> None:
+def test_a_gate_brings_its_evidence(client: Client, refusing: Refusing) -> None:
     evidence = v1.GateEvidence(expression="run.metrics.a > 1", detail="it is 0.5")
     refusing.told(grpc.StatusCode.FAILED_PRECONDITION, ErrorInfo(reason="GATE_FAILED", domain="rollforward"), evidence)
-    error = ask(connection)
+    error = ask(client)
     assert isinstance(error, PreconditionFailed)
     assert (error.reason, error.evidence) == ("GATE_FAILED", evidence)
 
 
-def test_what_grpc_itself_refuses_has_a_reason_too(connection: Connection, refusing: Refusing) -> None:
+def test_what_grpc_itself_refuses_has_a_reason_too(client: Client, refusing: Refusing) -> None:
     refusing.code, refusing.trailer = grpc.StatusCode.RESOURCE_EXHAUSTED, None
-    error = ask(connection)
+    error = ask(client)
     assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
 
 
-def test_a_message_that_is_too_large_is_not_sent(connection: Connection) -> None:
+def test_a_message_that_is_too_large_is_not_sent(client: Client) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        connection.call(connection.registry.GetModel, v1.GetModelRequest(name="m" * 5_000_000))
+        client.connection.call(client.connection.registry.GetModel, v1.GetModelRequest(name="m" * 5_000_000))
     assert refused.value.reason == "MESSAGE_TOO_LARGE"
 
 
-def test_an_answer_that_is_too_large_is_not_the_callers_fault(connection: Connection, refusing: Refusing) -> None:
+def test_an_answer_that_is_too_large_is_not_the_callers_fault(client: Client, refusing: Refusing) -> None:
     refusing.answer = v1.GetModelResponse(model=v1.Model(description="x" * 5_000_000))
-    error = ask(connection)
+    error = ask(client)
     assert (type(error), error.reason) == (errors.InternalError, "ANSWER_TOO_LARGE")
 
 
 @pytest.mark.parametrize("trailer", [b"\xff\xff", b"", Status(code=5).SerializeToString()])
-def test_somebody_elses_details_do_not_hide_the_status(
-    trailer: bytes, connection: Connection, refusing: Refusing
-) -> None:
+def test_somebody_elses_details_do_not_hide_the_status(trailer: bytes, client: Client, refusing: Refusing) -> None:
     refusing.code, refusing.trailer = grpc.StatusCode.NOT_FOUND, trailer
-    error = ask(connection)
+    error = ask(client)
     assert (type(error), error.reason) == (errors.NotFound, "NOT_FOUND")
 
 
 def test_no_service_there_is_unavailable() -> None:
-    with Connection("127.0.0.1:1", timeout=0.5) as nobody:
+    with Client("127.0.0.1:1", timeout=0.5) as nobody:
         error = ask(nobody)
     assert (type(error), error.reason) == (Unavailable, "UNAVAILABLE")
 
 
-def test_a_closed_connection_refuses(connection: Connection) -> None:
-    connection.close()
-    error = ask(connection)
+def test_a_closed_connection_refuses(client: Client) -> None:
+    client.close()
+    error = ask(client)
     assert (type(error), error.reason) == (InvalidRequest, "CONNECTION_CLOSED")

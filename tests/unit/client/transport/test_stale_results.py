@@ -34,35 +34,35 @@ class Rows(Service):
             context.send_initial_metadata((("rollforward-stale", WHY.replace(" ", "%20").replace(":", "%3A")),))
 
 
-def warned(link: rf.Connection, reads: int = 1) -> list[str]:
+def warned(client: rf.Client, reads: int = 1) -> list[str]:
     """List models so many times, and return the warnings about it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(reads):
-            link.call(link.registry.ListModels, v1.ListModelsRequest())
+            client.connection.call(client.connection.registry.ListModels, v1.ListModelsRequest())
     assert {one.category for one in caught} <= {rf.RollforwardWarning}
     return [str(one.message) for one in caught]
 
 
 def test_reads_from_stuck_rows_warn_once_until_the_rows_follow_again(serve: Serve) -> None:
     rows = Rows()
-    link = serve(rows, v1.add_RegistryServiceServicer_to_server)
-    assert warned(link, 3) == [f"results may be old: {WHY}"]
+    client = serve(rows, v1.add_RegistryServiceServicer_to_server)
+    assert warned(client, 3) == [f"results may be old: {WHY}"]
     rows.stuck = False
-    assert warned(link) == []
+    assert warned(client) == []
     rows.stuck = True
-    assert warned(link, 3) == [f"results may be old: {WHY}"]
+    assert warned(client, 3) == [f"results may be old: {WHY}"]
 
 
 def test_a_stream_from_stuck_rows_warns(serve: Serve) -> None:
-    link = serve(Rows(), v1.add_AuditServiceServicer_to_server)
+    client = serve(Rows(), v1.add_AuditServiceServicer_to_server)
     with pytest.warns(rf.RollforwardWarning, match=f"results may be old: {WHY}") as caught:
-        assert len(list(link.stream(link.audit.ExportEvents, v1.ExportEventsRequest()))) == 2
+        assert len(list(client.connection.stream(client.connection.audit.ExportEvents, v1.ExportEventsRequest()))) == 2
     assert len(caught) == 1
 
 
 def test_a_warning_that_is_an_error_does_not_fail_the_call(serve: Serve) -> None:
-    link = serve(Rows(), v1.add_RegistryServiceServicer_to_server)
+    client = serve(Rows(), v1.add_RegistryServiceServicer_to_server)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        link.call(link.registry.ListModels, v1.ListModelsRequest())
+        client.connection.call(client.connection.registry.ListModels, v1.ListModelsRequest())

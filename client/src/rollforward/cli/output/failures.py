@@ -84,7 +84,7 @@ def _report(reason: str | None, message: str, metadata: Mapping[str, str], *, as
 
 
 def _message(error: RollforwardError) -> str:
-    from rollforward._transport.connection import current  # noqa: PLC0415
+    from rollforward._transport.default import default_connection  # noqa: PLC0415
     from rollforward.cli.suggestions import near_names  # noqa: PLC0415 - as above
     from rollforward.errors import Conflict, PreconditionFailed, Unavailable  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def _message(error: RollforwardError) -> str:
         parts.append(f"did you mean {' or '.join(names)}?")
     if error.request_id:
         parts.append(f"whether it was done is not known: repeat it with --request-id {error.request_id}")
-    address = current().address
+    address = default_connection().address
     where = f" (server {address})" if isinstance(error, Unavailable) and address not in error.message else ""
     return "; ".join(parts) + where
 

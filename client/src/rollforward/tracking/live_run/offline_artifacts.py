@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rollforward import v1
 from rollforward._artifacts.manifests import build_tree, manifest_digest
-from rollforward._artifacts.trees import upload
+from rollforward._artifacts.trees import ArtifactTrees
 from rollforward._journal import records
 from rollforward._journal.directory import artifact_folder
 from rollforward._journal.records import Count
@@ -41,7 +41,7 @@ def log_artifact(
     request.request_id = new_request_id()
     if not writer.obstructed:
         try:
-            request.digest, _ = upload(path, only_file=only_file, progress=progress, connection=link)
+            request.digest, _ = ArtifactTrees(link).upload(path, only_file=only_file, progress=progress)
             link.call(link.tracking.LogArtifact, request)
         except (Unavailable, NotFound) as error:
             # The run's start may not be delivered yet.

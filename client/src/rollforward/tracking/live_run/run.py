@@ -97,8 +97,11 @@ class Run(RunLog):
     def finish(self, status: str = "FINISHED") -> None:
         """End the run, and deliver everything, for at most the connection's timeout; ending it again does nothing.
 
-        What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so.
-        `status` is finished, failed or killed, in any case. Raises InvalidRequest (INVALID_STATUS) for another one.
+        What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so. `status` is
+        finished, failed or killed, in any case.
+
+        Raises:
+            InvalidRequest: INVALID_STATUS for another one.
         """
         ending = _ENDINGS.get(str(status).upper())
         if ending is None:

@@ -66,8 +66,11 @@ class RunLog:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters, as texts; each is written once and never changes.
 
-        Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, RUN_ENDED), PreconditionFailed (PARAM_CHANGED) for another
-        value than this handle logged before. What the service refuses is told by flush and finish.
+        What the service refuses is told by flush and finish.
+
+        Raises:
+            InvalidRequest: INVALID_KEY, INVALID_VALUE, RUN_ENDED.
+            PreconditionFailed: PARAM_CHANGED for another value than this handle logged before.
         """
         texts = checked_params(params)
         with self._lock:
@@ -84,7 +87,11 @@ class RunLog:
         self._add_labels(tags=texts)
 
     def remove_tag(self, key: str) -> None:
-        """Remove a tag, if it is there. Raises InvalidRequest (INVALID_KEY, RUN_ENDED)."""
+        """Remove a tag, if it is there.
+
+        Raises:
+            InvalidRequest: INVALID_KEY, RUN_ENDED.
+        """
         self._refuse_ended()
         self._add_labels(removed=[checked_run_key(key)])
 
@@ -142,7 +149,8 @@ class RunLog:
     def log_input(self, dataset: v1.Dataset, *, context: str = "", tags: Mapping[str, object] | None = None) -> None:
         """Log a dataset that the run reads; `context` says what for, such as "training".
 
-        Raises InvalidRequest (INVALID_KEY, INVALID_VALUE, INVALID_DATASET, MESSAGE_TOO_LARGE, RUN_ENDED).
+        Raises:
+            InvalidRequest: INVALID_KEY, INVALID_VALUE, INVALID_DATASET, MESSAGE_TOO_LARGE, RUN_ENDED.
         """
         labels = checked_input_tags(context, tags)
         used = v1.DatasetInput(dataset=checked_dataset(dataset), tags=labels)
@@ -151,13 +159,18 @@ class RunLog:
     def log_output(self, model_id: str, step: StepLike = 0) -> None:
         """Log a logged model that the run produced.
 
-        Raises InvalidRequest (INVALID_MODEL_ID, INVALID_STEP, RUN_ENDED).
+        Raises:
+            InvalidRequest: INVALID_MODEL_ID, INVALID_STEP, RUN_ENDED.
         """
         output = v1.ModelOutput(model_id=checked_model_id(model_id), step=checked_step(step))
         self._add_call("LogLineage", v1.LogLineageRequest(outputs=[output]))
 
     def describe(self, description: str) -> None:
-        """Say what the run is for. Raises InvalidRequest (INVALID_DESCRIPTION, RUN_ENDED)."""
+        """Say what the run is for.
+
+        Raises:
+            InvalidRequest: INVALID_DESCRIPTION, RUN_ENDED.
+        """
         self._add_call("DescribeRun", v1.DescribeRunRequest(description=checked_description(description)))
 
     def log_artifact(self, path: str | PathLike[str], directory: str = "", *, progress: Progress | None = None) -> str:
@@ -174,8 +187,11 @@ class RunLog:
         An artifact that was logged under this name before is replaced, with all of its files. While the service is out
         of reach the files are copied into the journal. Returns their digest; for a directory without files it warns,
         logs nothing and returns an empty text.
-        Raises InvalidRequest (INVALID_PATH, SYMLINK_ESCAPES, NOT_A_FILE, RUN_ENDED), OSError, Unavailable when there is
-        no journal.
+
+        Raises:
+            InvalidRequest: INVALID_PATH, SYMLINK_ESCAPES, NOT_A_FILE, RUN_ENDED.
+            OSError: See the message.
+            Unavailable: When there is no journal.
         """
         return self._log_artifact(path, name, only_file=False, progress=progress)
 

@@ -65,7 +65,11 @@ def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[byte
 
 
 def checked_size(payload: bytes) -> bytes:
-    """A record that fits into an event. Raises InvalidRequest (MESSAGE_TOO_LARGE)."""
+    """A record that fits into an event.
+
+    Raises:
+        InvalidRequest: MESSAGE_TOO_LARGE.
+    """
     if len(payload) > _EVENT_BYTES:
         words = f"{len(payload)} bytes are more than the {_EVENT_BYTES} that can be logged at once"
         raise InvalidRequest("MESSAGE_TOO_LARGE", words, {"size": str(len(payload)), "limit": str(_EVENT_BYTES)})
@@ -74,7 +78,10 @@ def checked_size(payload: bytes) -> bytes:
 
 def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
     """A dataset with a name of at most 500 characters and 1,500 bytes and a digest of at most 36; where it comes from,
-    if that is said, has at most 65,535. Raises InvalidRequest (INVALID_DATASET).
+    if that is said, has at most 65,535.
+
+    Raises:
+        InvalidRequest: INVALID_DATASET.
     """
     texts = {name: getattr(dataset, name) for name in _DATASET}
     too_long = len(dataset.name.encode()) > _DATASET_NAME_BYTES or any(
@@ -93,7 +100,11 @@ def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
 
 
 def about(model_id: str, dataset: v1.Dataset | None) -> About:
-    """What points are about. Raises InvalidRequest (INVALID_MODEL_ID, INVALID_DATASET)."""
+    """What points are about.
+
+    Raises:
+        InvalidRequest: INVALID_MODEL_ID, INVALID_DATASET.
+    """
     named = checked_model_id(model_id) if model_id else ""
     return About(named, "", "") if dataset is None else About(named, *_named(checked_dataset(dataset)))
 

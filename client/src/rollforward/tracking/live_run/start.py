@@ -16,7 +16,9 @@ from rollforward._journal.segment_writer import DISK_BYTES
 from rollforward._journal.start_run_call import begin
 from rollforward._journal.sync import waiting
 from rollforward._journal.writer import Writer
-from rollforward._transport.connection import Connection, current, new_request_id
+from rollforward._transport.connection import Connection, new_request_id
+from rollforward._transport.default import default_client_function
+from rollforward._transport.resource import Resource
 from rollforward._validation import checked_description, checked_name, checked_run_tags
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError, Unavailable
 from rollforward.references import run_id_of
@@ -39,102 +41,119 @@ _refusing: Final[set[str]] = set()
 _log: Final = logging.getLogger("rollforward")
 
 
-def start_run(
-    experiment: str,
-    *,
-    name: str = "",
-    tags: Mapping[str, object] | None = None,
-    run_id: str | None = None,
-    resume: bool = False,
-    description: str = "",
-    parent: RunLike | None = None,
-    nested: bool = False,
-    heartbeat: bool = True,
-    system_metrics: bool | None = None,
-    offline: bool | None = None,
-    connection: Connection | None = None,
-) -> Run:
-    """Start a run in an experiment, which is created when it is missing. Without a name the run is called after its id.
+class RunStarter(Resource):
+    """Live runs: start and resume them."""
 
-    With `resume` a run of that `run_id` which exists is resumed. `parent` is the run that this one is a part of, with
-    `nested` the one whose block this is. With `heartbeat` the service notices when the job dies. With `system_metrics`
-    (else ROLLFORWARD_SYSTEM_METRICS) the machine is measured every ten seconds. An `offline` run (else
-    ROLLFORWARD_OFFLINE; or a part of one) sends nothing: `rollforward sync` does later. A service out of reach makes it
-    go on likewise, with a warning, and it is tried again in the background.
+    def start(
+        self,
+        experiment: str,
+        *,
+        name: str = "",
+        tags: Mapping[str, object] | None = None,
+        run_id: str | None = None,
+        resume: bool = False,
+        description: str = "",
+        parent: RunLike | None = None,
+        nested: bool = False,
+        heartbeat: bool = True,
+        system_metrics: bool | None = None,
+        offline: bool | None = None,
+    ) -> Run:
+        """Start a run in an experiment, which is created when it is missing. Without a name the run is called after its
+        id.
 
-    Raises InvalidRequest (INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
-    INVALID_ARGUMENTS, INVALID_SETTING, MESSAGE_TOO_LARGE, NOT_INSTALLED), AlreadyExists (RUN_EXISTS), NotFound
-    (RUN_NOT_FOUND: the parent), PreconditionFailed (EXPERIMENT_DELETED), OSError when there can be no journal of an
-    `offline` run.
-    """
-    if resume and run_id is None:
-        raise InvalidRequest("INVALID_ARGUMENTS", "to resume a run takes its run_id")
-    chosen, whole = run_id or uuid.uuid4().hex, _parent(parent, nested=nested)
-    if offline is None and isinstance(whole, Run) and whole.offline:
-        offline = True
-    link, settings = current(connection), _settings(offline, system_metrics)
-    request = v1.StartRunRequest(
-        run_id=_checked_run_id(chosen),
-        name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
-        start_time=now(),
-        tags=checked_run_tags(tags),
-        description=checked_description(description),
-        parent_run_id=_checked_run_id(run_id_of(whole)) if whole else "",
-        source=source(),
-        heartbeat=heartbeat and not settings.offline,
-        request_id=new_request_id(),
-    )
-    start = Start(checked_name(experiment, "an experiment's name"), resume, request)
-    payload = checked_size(records.start(experiment, request, resume=resume))
-    experiment_id = None if settings.offline else _try_to_begin(link, start, known_parent=isinstance(whole, Run))
-    run = Run(
-        _writer(link, Head(chosen, link.address, link.actor, heartbeat=request.heartbeat), settings),
-        link,
-        chosen,
-        experiment_id=experiment_id or "",
-        name=request.name,
-        begin=None if experiment_id else payload,
-    )
-    return _set_going(run, settings, heartbeat=request.heartbeat)
+        With `resume` a run of that `run_id` which exists is resumed. `parent` is the run that this one is a part of,
+        with `nested` the one whose block this is. With `heartbeat` the service notices when the job dies. With
+        `system_metrics` (else ROLLFORWARD_SYSTEM_METRICS) the machine is measured every ten seconds. An `offline` run
+        (else ROLLFORWARD_OFFLINE; or a part of one) sends nothing: `rollforward sync` does later. A service out of
+        reach makes it go on likewise, with a warning, and it is tried again in the background.
 
+        Raises:
+            InvalidRequest: INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
+                INVALID_ARGUMENTS, INVALID_SETTING, MESSAGE_TOO_LARGE, NOT_INSTALLED.
+            AlreadyExists: RUN_EXISTS.
+            NotFound: RUN_NOT_FOUND: the parent.
+            PreconditionFailed: EXPERIMENT_DELETED.
+            OSError: When there can be no journal of an `offline` run.
+        """
+        if resume and run_id is None:
+            raise InvalidRequest("INVALID_ARGUMENTS", "to resume a run takes its run_id")
+        chosen, whole = run_id or uuid.uuid4().hex, _parent(parent, nested=nested)
+        if offline is None and isinstance(whole, Run) and whole.offline:
+            offline = True
+        self._connection, settings = self._connection, _settings(offline, system_metrics)
+        request = v1.StartRunRequest(
+            run_id=_checked_run_id(chosen),
+            name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
+            start_time=now(),
+            tags=checked_run_tags(tags),
+            description=checked_description(description),
+            parent_run_id=_checked_run_id(run_id_of(whole)) if whole else "",
+            source=source(),
+            heartbeat=heartbeat and not settings.offline,
+            request_id=new_request_id(),
+        )
+        start = Start(checked_name(experiment, "an experiment's name"), resume, request)
+        payload = checked_size(records.start(experiment, request, resume=resume))
+        experiment_id = (
+            None if settings.offline else _try_to_begin(self._connection, start, known_parent=isinstance(whole, Run))
+        )
+        run = Run(
+            _writer(
+                self._connection,
+                Head(chosen, self._connection.address, self._connection.actor, heartbeat=request.heartbeat),
+                settings,
+            ),
+            self._connection,
+            chosen,
+            experiment_id=experiment_id or "",
+            name=request.name,
+            begin=None if experiment_id else payload,
+        )
+        return _set_going(run, settings, heartbeat=request.heartbeat)
 
-def resume_run(
-    run: RunLike,
-    *,
-    worker: bool = False,
-    heartbeat: bool = True,
-    system_metrics: bool | None = None,
-    offline: bool | None = None,
-    connection: Connection | None = None,
-) -> Run:
-    """Go on with a run: one that ended, was lost or was only scheduled stands as RUNNING again.
+    def resume(
+        self,
+        run: RunLike,
+        *,
+        worker: bool = False,
+        heartbeat: bool = True,
+        system_metrics: bool | None = None,
+        offline: bool | None = None,
+    ) -> Run:
+        """Go on with a run: one that ended, was lost or was only scheduled stands as RUNNING again.
 
-    Several processes may write one run, on one machine or on many: each resumes it as a `worker`, whose finish()
-    delivers and lets the run go on. The other arguments are start_run's.
+        Several processes may write one run, on one machine or on many: each resumes it as a `worker`, whose finish()
+        delivers and lets the run go on. The other arguments are start_run's.
 
-    Raises InvalidRequest (INVALID_RUN_ID, INVALID_SETTING, NOT_INSTALLED), NotFound (RUN_NOT_FOUND), PreconditionFailed
-    (RUN_DELETED), OSError when there can be no journal of an `offline` run.
-    """
-    link, settings = current(connection), _settings(offline, system_metrics)
-    return _resume(link, _checked_run_id(run_id_of(run)), settings, worker=worker, heartbeat=heartbeat)
+        Raises:
+            InvalidRequest: INVALID_RUN_ID, INVALID_SETTING, NOT_INSTALLED.
+            NotFound: RUN_NOT_FOUND.
+            PreconditionFailed: RUN_DELETED.
+            OSError: When there can be no journal of an `offline` run.
+        """
+        self._connection, settings = self._connection, _settings(offline, system_metrics)
+        return _resume(self._connection, _checked_run_id(run_id_of(run)), settings, worker=worker, heartbeat=heartbeat)
 
 
 def rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
     """A run that was handed to another process: there it is a worker's."""
-    link = Connection(address, actor=actor, timeout=timeout)
+    connection = Connection(address, actor=actor, timeout=timeout)
     # Whoever handed it over measures this machine, if anybody shall.
-    return _resume(link, run_id, _settings(offline, False), worker=True, heartbeat=True, known=True)
+    return _resume(connection, run_id, _settings(offline, False), worker=True, heartbeat=True, known=True)
 
 
 def _resume(
-    link: Connection, run_id: str, settings: _Settings, *, worker: bool, heartbeat: bool, known: bool = False
+    connection: Connection, run_id: str, settings: _Settings, *, worker: bool, heartbeat: bool, known: bool = False
 ) -> Run:
     request = v1.ResumeRunRequest(run_id=run_id, request_id=new_request_id())
-    found = None if settings.offline else _try_to_resume(link, request, known=known)
+    found = None if settings.offline else _try_to_resume(connection, request, known=known)
     beats = heartbeat and not settings.offline
     resumed = Run(
-        _writer(link, Head(run_id, link.address, link.actor, worker=worker, heartbeat=beats), settings),
-        link,
+        _writer(
+            connection, Head(run_id, connection.address, connection.actor, worker=worker, heartbeat=beats), settings
+        ),
+        connection,
         run_id,
         experiment_id=found.experiment_id if found else "",
         name=found.name if found else "",
@@ -165,32 +184,32 @@ def _set_going(run: Run, settings: _Settings, *, heartbeat: bool) -> Run:
     return run
 
 
-def _try_to_begin(link: Connection, start: Start, *, known_parent: bool) -> str | None:
+def _try_to_begin(connection: Connection, start: Start, *, known_parent: bool) -> str | None:
     try:
-        return begin(link, start, timeout=min(_PATIENCE, link.timeout), connect_timeout=0)
+        return begin(connection, start, timeout=min(_PATIENCE, connection.timeout), connect_timeout=0)
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known_parent)
-        _warn(link, f"run {start.request.run_id} starts without the service", error)
+        _warn(connection, f"run {start.request.run_id} starts without the service", error)
         return None
 
 
-def _try_to_resume(link: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
-    patience = min(_PATIENCE, link.timeout)
+def _try_to_resume(connection: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
+    patience = min(_PATIENCE, connection.timeout)
     known_as = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
     try:
-        link.call(link.tracking.ResumeRun, request, timeout=patience, connect_timeout=0)
-        return link.call(link.tracking.GetRun, known_as, timeout=patience).run
+        connection.call(connection.tracking.ResumeRun, request, timeout=patience, connect_timeout=0)
+        return connection.call(connection.tracking.GetRun, known_as, timeout=patience).run
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known)
-        _warn(link, f"run {request.run_id} continues without the service", error)
+        _warn(connection, f"run {request.run_id} continues without the service", error)
         return None
 
 
-def _warn(link: Connection, fact: str, error: RollforwardError) -> None:
+def _warn(connection: Connection, fact: str, error: RollforwardError) -> None:
     """Warn once of a service to which nothing connects, for all runs of this process."""
-    level = logging.INFO if link.refused and link.address in _refusing else logging.WARNING
-    if link.refused:
-        _refusing.add(link.address)
+    level = logging.INFO if connection.refused and connection.address in _refusing else logging.WARNING
+    if connection.refused:
+        _refusing.add(connection.address)
     _log.log(level, "%s: %s", fact, error)
 
 
@@ -200,9 +219,9 @@ def _raise_unless_it_may_pass(error: RollforwardError, *, known: bool) -> None:
         raise error
 
 
-def _writer(link: Connection, head: Head, settings: _Settings) -> Writer:
+def _writer(connection: Connection, head: Head, settings: _Settings) -> Writer:
     _hint()
-    return Writer(link, head, offline=settings.offline, disk_bytes=settings.disk_bytes)
+    return Writer(connection, head, offline=settings.offline, disk_bytes=settings.disk_bytes)
 
 
 @cache
@@ -244,3 +263,7 @@ def _disk_bytes() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise InvalidRequest("INVALID_SETTING", "ROLLFORWARD_JOURNAL_BYTES is a number of bytes")
     return int(text)
+
+
+start_run = default_client_function("start_run", RunStarter, RunStarter.start)
+resume_run = default_client_function("resume_run", RunStarter, RunStarter.resume)
