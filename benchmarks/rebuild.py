@@ -149,7 +149,7 @@ async def fill_points(log: JetStreamStore, options: argparse.Namespace) -> None:
 
 
 def _points(run_ids: list[str], number: int, options: argparse.Namespace) -> NewEvent:
-    """Runs log in turn, each its metrics in turn: neighbours in the log are of different series."""
+    """Return points of runs and metrics in turn, so that neighbours in the log are of different series."""
     run_id, turn = run_ids[number % len(run_ids)], number // len(run_ids)
     first = turn // options.metrics * options.points_each
     steps = np.arange(first, first + options.points_each)

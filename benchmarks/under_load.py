@@ -49,7 +49,7 @@ class Moves:
     failed: int = 0
 
     def line(self) -> str:
-        """In words."""
+        """Return the result as text."""
         if not self.durations:
             return f"no move was made, {self.failed} failed"
         p50, p99 = (1000 * percentile(self.durations, part) for part in (0.5, 0.99))
@@ -139,7 +139,7 @@ class Beside:
     cpu: float
 
     def line(self) -> str:
-        """In words."""
+        """Return the result as text."""
         there = sorted(second for second in self.seconds if second is not None)
         last = f", the last after {there[-1]:.1f} s" if there else ""
         took = f"{self.memory:.0f} MB at most, {self.cpu:.1f} s of CPU"

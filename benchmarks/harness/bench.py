@@ -28,7 +28,7 @@ class Bench:
         self.failures: list[str] = []
 
     def run(self, system: str, scenes: Sequence[Scene]) -> None:
-        """The scenes that need no data share one running system; each of the others has one of its own."""
+        """Run the scenes: those without data share one running system, each other has its own."""
         groups = [[scene for scene in scenes if scene.lay is None], *[[scene] for scene in scenes if scene.lay]]
         for group in filter(None, groups):
             with self._whatever_happens(f"{system}: start"):
@@ -46,7 +46,7 @@ class Bench:
 
     @contextmanager
     def _whatever_happens(self, name: str) -> Iterator[None]:
-        """A failure is printed and counted; it does not take what else there is to measure with it."""
+        """Print and count a failure, so that the other measurements continue."""
         try:
             yield
         except Exception:  # noqa: BLE001
@@ -59,7 +59,7 @@ class Bench:
 
 @contextmanager
 def _running(system: str, scene: Scene) -> Iterator[Endpoint]:
-    """A system over the data that a scene needs."""
+    """Run a system over the data that a scene needs."""
     with tempfile.TemporaryDirectory() as folder:
         if scene.lay is not None:
             scene.lay(Path(folder))

@@ -8,7 +8,7 @@ from benchmarks.harness.contract import Client, Endpoint
 
 
 def connect(endpoint: Endpoint, actor: str = "bench") -> Client:
-    """A new connection."""
+    """Return a new connection."""
     # A client process loads what its own system needs and no more.
     match endpoint.kind:
         case "rollforward":

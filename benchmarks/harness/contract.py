@@ -32,22 +32,22 @@ class Client(Protocol):
         """Log so many points of one metric of one run, in one call. Raises CallFailed."""
 
     def job(self, params: int, metrics: int) -> None:
-        """A training job: a run with so many parameters and so many calls that log a metric. Raises CallFailed."""
+        """Run a training job: a run with some parameters and calls that log a metric each. Raises CallFailed."""
 
     def search(self, metric: str, above: float, count: int) -> int:
-        """How many runs come back of those with a metric above a value, the best first. Raises CallFailed."""
+        """Return the number of runs found with a metric above a value, best first. Raises CallFailed."""
 
     def history(self, run_id: str, metric: str) -> int:
-        """How many points come back of all of a metric. Raises CallFailed."""
+        """Return the number of points read of a whole metric. Raises CallFailed."""
 
     def chart(self, run_id: str, metric: str, intervals: int) -> None:
-        """A metric in so many intervals. Raises CallFailed."""
+        """Read a metric in a number of intervals. Raises CallFailed."""
 
     def lay_runs(self, numbers: range, labels: Labels) -> None:
-        """Runs with what `labels` says of each number."""
+        """Write runs with the labels that `labels` returns for each number."""
 
     def lay_points(self, metric: str, points: int) -> str:
-        """A run with so many points of a metric; returns its id."""
+        """Write a run with a number of points of a metric; return its id."""
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -72,5 +72,5 @@ class Endpoint:
     database: str = ""
 
     def quickened(self) -> Endpoint:
-        """The same, for clients that have TCP acknowledge at once."""
+        """Return the same endpoint for clients that have TCP acknowledge at once."""
         return replace(self, quick=True)

@@ -30,7 +30,7 @@ class Crew:
         self._pipes = pipes
 
     def round(self, task: Task, seconds: float) -> Round:
-        """All clients begin at the same time and call one call after the other."""
+        """Run one round: all clients begin at the same time and make one call after the other."""
         begin = time.perf_counter() + _HEAD_START
         for pipe in self._pipes:
             pipe.send((task, begin, seconds))
@@ -46,14 +46,14 @@ class Crew:
         return Round(ended - begin, durations, failures)
 
     def rounds(self, task: Task, seconds: float, count: int) -> list[Round]:
-        """So many rounds, after one that does not count: it opens connections and fills caches."""
+        """Run a number of rounds after a warm-up round, which opens connections and fills caches."""
         self.round(task, _WARM_UP)
         return [self.round(task, seconds) for _ in range(count)]
 
 
 @contextmanager
 def crew(endpoint: Endpoint, clients: int, threads: int = THREADS) -> Iterator[Crew]:
-    """Clients of a running system, numbered from 0, so many in a process; their processes are gone at the end."""
+    """Start clients of a running system, numbered from 0, some in each process; stop their processes at the end."""
     context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
     pipes: list[Connection] = []
     processes = []
@@ -77,7 +77,7 @@ def crew(endpoint: Endpoint, clients: int, threads: int = THREADS) -> Iterator[C
 
 
 def _work(pipe: Connection, endpoint: Endpoint, numbers: range) -> None:
-    """What a process does: rounds, until its pipe is closed."""
+    """Run rounds in a process until its pipe is closed."""
     seats = [_Seat(connect(endpoint, f"bench-{number}"), number) for number in numbers]
     pipe.send("ready")
     with ThreadPoolExecutor(len(seats)) as pool:
@@ -93,7 +93,7 @@ def _work(pipe: Connection, endpoint: Endpoint, numbers: range) -> None:
 def _round(
     pool: ThreadPoolExecutor, seats: Sequence[_Seat], task: Task, begin: float, seconds: float
 ) -> tuple[array[float], int, float] | Exception:
-    """What its clients did, or the error that one of them met."""
+    """Run a round of this process's clients; return their results, or the error of one of them."""
     done = [pool.submit(seat.call_again_and_again, task, begin, begin + seconds) for seat in seats]
     durations: array[float] = array("d")
     try:
@@ -113,7 +113,7 @@ class _Seat:
     calls: int = 0
 
     def call_again_and_again(self, task: Task, begin: float, until: float) -> tuple[array[float], int, float]:
-        """How long each call took that was fine, how many were not, and when the last one ended."""
+        """Repeat a call; return durations of successful calls, number of failures, and when the last call ended."""
         durations: array[float] = array("d")
         failures = 0
         time.sleep(max(0.0, begin - time.perf_counter()))

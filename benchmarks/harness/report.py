@@ -19,7 +19,7 @@ _COMPARED = (*_MORE_IS_BETTER, "ms", "p50 ms", "p99 ms", "p50 us", "p99 us", "se
 
 
 def table(figures: Sequence[Figure]) -> Table:
-    """A scene's figures for a terminal: a row for each line and unit, a column for each system and each comparison."""
+    """Return a scene's figures for a terminal: a row for each line and unit, a column for each system or ratio."""
     headings, rows = _cells(figures)
     view = Table(*headings[:2])
     for heading in headings[2:]:
@@ -32,7 +32,7 @@ def table(figures: Sequence[Figure]) -> Table:
 def write_readme(
     path: Path, suite: str, payloads: Mapping[str, Any], scenes: Sequence[Scene], figures: Sequence[Figure]
 ) -> None:
-    """Puts the figures of a suite between its two marks in a Markdown file, in place of what is there."""
+    """Write the figures of a suite between its two marks in a Markdown file, replacing the old ones."""
     before, mark, rest = path.read_text().partition(_BEGIN.format(suite))
     _, end, after = rest.partition(_END)
     if not mark or not end:
@@ -50,7 +50,7 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
-    """The headings and the rows of a table of one scene's figures."""
+    """Return the headings and the rows of a table of one scene's figures."""
     systems = [system for system in ALL if any(one.system == system for one in figures)]
     compared = {key: ratios(figures, *key) for key in _rows(figures)}
     others = [other for other in (*PEERS, TRACKIO, *LIMITS) if any(other in found for found in compared.values())]
@@ -63,7 +63,7 @@ def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
 
 
 def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
-    """How many times better ours is than a peer on the same kind of database, and than a limit, by the other's name.
+    """Return how many times better ours is than a peer on the same kind of database, and than a limit, by name.
 
     A line of a peer alone, such as one with another kind of client, is compared with ours without: "a, b" with "a".
     """
@@ -80,7 +80,7 @@ def ratios(figures: Sequence[Figure], line: str, unit: str) -> dict[str, float]:
 
 
 def as_json(path: Path, payloads: Mapping[str, Any], figures: Sequence[Figure]) -> None:
-    """Everything in a file."""
+    """Write everything to a file."""
     keys = dict.fromkeys((one.scene, one.line, one.unit) for one in figures)
     compared = []
     for scene, line, unit in keys:

@@ -24,7 +24,7 @@ def _job(client: MlflowClient) -> None:
 
 
 def main(address: str, what: str, seconds: float) -> None:
-    """Calls again and again for so long, at least once."""
+    """Repeat a call for some seconds, at least once."""
     mlflow.set_tracking_uri(f"http://{address}")
     client = MlflowClient()
     run = client.create_run("0").info.run_id

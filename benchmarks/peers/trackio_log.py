@@ -13,7 +13,7 @@ import trackio
 
 
 def main(calls: int) -> None:
-    """Logs one metric a call."""
+    """Log one metric in each call."""
     durations: list[float] = []
     with contextlib.redirect_stdout(io.StringIO()):
         trackio.init(project="bench", name="run")

@@ -39,7 +39,7 @@ class Flaky:
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """Moves to version 1, 2 and so on, and the order in which they were taken."""
+    """Measure the delivery order of moves to version 1, 2 and so on."""
     del options
     client = connect(endpoint.quickened())
     client.prepare(_MODEL, MOVES)

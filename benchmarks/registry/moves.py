@@ -15,12 +15,12 @@ CROWD = 16
 
 
 def move(client: Client, number: int, call: int) -> None:
-    """Every call changes the alias."""
+    """Move the alias, to another version in every call."""
     client.move(f"moved-{number}", ALIAS, 1 + call % 2)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client, then sixteen; one client of a peer also with acknowledgements at once."""
+    """Measure one client, then sixteen; one client of a peer also with immediate acknowledgements."""
     client = connect(endpoint)
     for number in range(CROWD):
         client.prepare(f"moved-{number}", 2)

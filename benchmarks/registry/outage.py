@@ -23,7 +23,7 @@ _PATIENCE = {"rollforward": 90.0, "mlflow": 30.0}
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One outage; what came by webhook, and with ours what came by a watch that was resumed."""
+    """Measure one outage: deliveries by webhook, and with ours also by a resumed watch."""
     del options
     client = connect(endpoint.quickened())
     client.prepare(_MODEL, MOVES + 1)
@@ -44,7 +44,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 
 
 def _move_evenly(client: Client) -> None:
-    """Moves to version 1, 2 and so on, over the whole time."""
+    """Move to version 1, 2 and so on, evenly over the whole time."""
     begun = time.perf_counter()
     for number in range(1, MOVES + 1):
         client.move(_MODEL, ALIAS, number)
@@ -52,7 +52,7 @@ def _move_evenly(client: Client) -> None:
 
 
 def _watched_up_to(endpoint: Endpoint) -> int:
-    """Where a watcher of ours is when it goes away, having heard of one move."""
+    """Return the position of a watcher of ours that leaves after one move."""
     name = f"{_MODEL}@{ALIAS}"
     with rf.Client(endpoint.address) as connection, connection.aliases.watch(name) as watch:
         connection.aliases.move(name, MOVES + 1)
@@ -61,7 +61,7 @@ def _watched_up_to(endpoint: Endpoint) -> int:
 
 
 def _resumed(system: str, endpoint: Endpoint, position: int) -> Iterator[Figure]:
-    """What a watcher hears that comes back."""
+    """Measure what a watcher receives when it resumes."""
     begun = time.perf_counter()
     with (
         rf.Client(endpoint.address) as connection,

@@ -33,12 +33,12 @@ def then(client: Client, number: int, call: int) -> None:
 
 
 def lay(data: Path) -> None:
-    """The log."""
+    """Write the log."""
     history.write(data, MOVES)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client that asks about the present, and one that asks about the past, by turns."""
+    """Measure one client that reads the present and one that reads the past, by turns."""
     rounds: dict[Task, list[Round]] = {now: [], then: []}
     with crew(endpoint, 1) as one:
         for _ in range(options.rounds):

@@ -21,7 +21,7 @@ def resolve(client: Client, number: int, call: int) -> None:
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client, then sixteen; one client of a peer also with acknowledgements at once."""
+    """Measure one client, then sixteen; one client of a peer also with immediate acknowledgements."""
     client = connect(endpoint)
     for number in range(CROWD):
         client.prepare(f"resolved-{number}", 1)

@@ -19,7 +19,7 @@ _TARGETS = [(f"bulk-{model}", f"stage-{alias}") for model in range(MODELS) for a
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """The time that it takes, in milliseconds."""
+    """Measure the duration in milliseconds."""
     client = connect(endpoint.quickened())
     for model in range(MODELS):
         client.prepare(f"bulk-{model}", 2)
@@ -31,7 +31,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 
 
 def _by_one_call(endpoint: Endpoint, rounds: int) -> tuple[float, ...]:
-    """There and back again, so often; every call changes every alias."""
+    """Roll all aliases forth and back a number of times; every call changes every alias."""
     with rf.Client(endpoint.address, timeout=60.0) as connection:
         past = [
             connection.aliases.move_many({f"{model}@{alias}": version for model, alias in _TARGETS}).revision
@@ -48,7 +48,7 @@ def _by_one_call(endpoint: Endpoint, rounds: int) -> tuple[float, ...]:
 
 
 def _by_many_calls(endpoint: Endpoint) -> tuple[float, ...]:
-    """One that remembers where the aliases were sets them, one by one."""
+    """Set the aliases to remembered versions, one by one."""
     clients = [connect(endpoint) for _ in range(CLIENTS)]
     shares = [_TARGETS[number::CLIENTS] for number in range(CLIENTS)]
     times = []

@@ -30,7 +30,7 @@ class Followers(Protocol):
     """Who hears of a move."""
 
     def heard(self, seconds: float) -> list[float]:
-        """When each had the next change (time.perf_counter). Raises TimeoutError."""
+        """Return when each watcher received the next change (time.perf_counter). Raises TimeoutError."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def _followers(endpoint: Endpoint, count: int) -> Iterator[Followers]:
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One watcher, then many."""
+    """Measure one watcher, then many."""
     connect(endpoint).prepare(_MODEL, 2)
     versions = itertools.cycle((1, 2))
     for count in (1, MANY):
@@ -65,7 +65,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 def _rounds(
     endpoint: Endpoint, followers: Followers, versions: Iterator[int], options: Options
 ) -> list[list[tuple[float, float]]]:
-    """For each move of each round, after how many seconds the watcher in the middle and the last one had it."""
+    """Return, for each move of each round, the seconds until the median and the last watcher received it."""
     client = connect(endpoint.quickened())
 
     def move() -> tuple[float, float]:

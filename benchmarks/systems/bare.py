@@ -35,14 +35,14 @@ class BareServiceClient:
         self._run = uuid.uuid4().hex
 
     def prepare(self, model: str, versions: int) -> None:
-        """Nothing is needed."""
+        """Do nothing."""
 
     def move(self, model: str, alias: str, version: int) -> None:
-        """Have one event appended."""
+        """Append one event."""
         self._registry.MoveAlias(v1.MoveAliasRequest(model=model, alias=alias, version=version))
 
     def log(self, points: int) -> None:
-        """Have one event appended that has so many points."""
+        """Append one event with the points."""
         self._tracking.LogBatch(v1.LogBatchRequest(run_id=self._run, series=[packed(points)]))
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class BareServiceClient:
 
 @contextmanager
 def running(data: Path | None = None) -> Iterator[Endpoint]:
-    """The service, always over nothing."""
+    """Run the service without data."""
     del data
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.systems.bare", folder]
@@ -65,7 +65,7 @@ class _Service:
         self._log = log
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What it answers, under the names that rollforward's services have."""
+        """Return the service's methods, under the names that rollforward's services have."""
         log = grpc.unary_unary_rpc_method_handler(
             self._log_batch, v1.LogBatchRequest.FromString, v1.LogBatchResponse.SerializeToString
         )

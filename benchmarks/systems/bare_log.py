@@ -27,18 +27,18 @@ class BareLog:
         self._numbers = itertools.count()
 
     async def append(self, stream: str, event: Message) -> int:
-        """Its position."""
+        """Append an event; return its position."""
         name = f"{self._name}-{next(self._numbers)}"
         (position,) = await self._store.append([NewEvent(stream, event, Metadata("bench"), name, name)])
         return position
 
     async def close(self) -> None:
-        """Lets go of its connection."""
+        """Close the connection."""
         await self._client.close()
 
 
 async def opened(url: str, user: str, password: str) -> BareLog:
-    """The log of a NATS server, on a connection of its own."""
+    """Open the log of a NATS server on its own connection."""
     client = await connect(url, user, password)
     store = JetStreamStore(client, "bench", _TYPES)
     await store.open()
@@ -46,5 +46,5 @@ async def opened(url: str, user: str, password: str) -> BareLog:
 
 
 def moved(model: str, alias: str, version: int) -> v1.AliasMoved:
-    """A move of an alias."""
+    """Return a move of an alias."""
     return v1.AliasMoved(model=model, alias=alias, to_version=version, to_digest=_DIGEST)

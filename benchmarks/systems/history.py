@@ -24,17 +24,17 @@ _DIGEST = "sha256:" + "0" * 64
 
 
 def write(data: Path, moves: int) -> None:
-    """Models with versions, then so many moves of their aliases in turn; the last one's position is `head(moves)`."""
+    """Write models with versions, then moves of their aliases in turn; the last one's position is `head(moves)`."""
     asyncio.run(_write(data / "nats", moves))
 
 
 def first() -> int:
-    """A position at which every alias is set."""
+    """Return a position at which every alias is set."""
     return len(MODELS) * (1 + VERSIONS) + 10 * _WRITERS
 
 
 def head(moves: int) -> int:
-    """The position of the last move."""
+    """Return the position of the last move."""
     return len(MODELS) * (1 + VERSIONS) + moves
 
 
@@ -53,7 +53,7 @@ async def _write(folder: Path, moves: int) -> None:
 
 
 async def _append_each(store: JetStreamStore, payloads: Iterator[tuple[str, Message]]) -> None:
-    """Every move is an append of its own, as it is when somebody makes it."""
+    """Append every move on its own, as separate commands would."""
     for model, payload in payloads:
         await store.append([_event(model, payload)])
 

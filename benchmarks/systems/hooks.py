@@ -23,7 +23,7 @@ class HookFollowers:
         self._count = count
 
     def heard(self, seconds: float) -> list[float]:
-        """When each webhook had brought the next change (time.perf_counter). Raises TimeoutError."""
+        """Return when each webhook delivered the next change (time.perf_counter). Raises TimeoutError."""
         if not self._receiver.wait_for(self._count, seconds):
             raise TimeoutError
         times = [one.time for one in self._receiver.accepted()]
@@ -32,14 +32,14 @@ class HookFollowers:
 
 
 def moved_to(body: Any) -> int:
-    """The version that an alias was moved to, as the body of a request of either system says it."""
+    """Return the version that an alias was moved to, from the request body of either system."""
     data = body["data"]
     return int(data["to"]["version"] if "to" in data else data["version"])
 
 
 @contextmanager
 def webhooks(endpoint: Endpoint, model: str, receiver: Receiver, count: int = 1) -> Iterator[None]:
-    """So many webhooks for the moves of a model's aliases, in force when this is entered; deleted at the end."""
+    """Create webhooks for the moves of a model's aliases, wait until they are active, and delete them at the end."""
     kinds = {"rollforward": _ours, "mlflow": _mlflow}
     with kinds[endpoint.kind](endpoint, model, [f"{receiver.url}/{number}" for number in range(count)]):
         yield

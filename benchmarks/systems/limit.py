@@ -44,7 +44,7 @@ class BareClient:
         self._rows.execute("CREATE TABLE chunks (steps BLOB, timestamps BLOB, points BLOB)")
 
     def prepare(self, model: str, versions: int) -> None:
-        """Nothing is needed."""
+        """Do nothing."""
 
     def move(self, model: str, alias: str, version: int) -> None:
         """Append one event."""
@@ -84,7 +84,7 @@ class BareClient:
 
 @contextmanager
 def running(data: Path | None = None) -> Iterator[Endpoint]:
-    """The two servers, always over nothing."""
+    """Run the two servers without data."""
     del data
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.systems.limit", folder]

@@ -42,7 +42,7 @@ _POINTS_A_BATCH = 1_000  # the most that it takes
 
 @contextmanager
 def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
-    """A server with its default settings, on SQLite unless it is given another database; always over nothing."""
+    """Run a server with its default settings and no data, on SQLite unless given another database."""
     del data
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -90,7 +90,7 @@ class HttpClient:
         self.post("runs/log-batch", {"run_id": self._run, "metrics": [{**metric, "step": n} for n in range(points)]})
 
     def job(self, params: int, metrics: int) -> None:
-        """A training job, one call after the other, as MLflow's client makes them. Raises CallFailed."""
+        """Run a training job, one call after the other, as MLflow's client makes them. Raises CallFailed."""
         run = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
         for number in range(params):
             self.post("runs/log-parameter", {"run_id": run, "key": f"param_{number}", "value": str(number)})
@@ -100,7 +100,7 @@ class HttpClient:
         self.post("runs/update", {"run_id": run, "status": "FINISHED", "end_time": 1})
 
     def search(self, metric: str, above: float, count: int) -> int:
-        """A page of runs. Raises CallFailed."""
+        """Read a page of runs. Raises CallFailed."""
         statement = {
             "experiment_ids": [mlflow_rows.EXPERIMENT],
             "filter": f"metrics.{metric} > {above}",
@@ -110,7 +110,7 @@ class HttpClient:
         return len(self.post("runs/search", statement)["runs"])
 
     def history(self, run_id: str, metric: str) -> int:
-        """All points of a metric, as many at once as the server gives. Raises CallFailed."""
+        """Read all points of a metric, as many at once as the server allows. Raises CallFailed."""
         count, token = 0, ""
         while True:
             asked = {"run_id": run_id, "metric_key": metric, "max_results": str(_POINTS_A_PAGE), "page_token": token}
@@ -121,16 +121,16 @@ class HttpClient:
                 return count
 
     def chart(self, run_id: str, metric: str, intervals: int) -> None:
-        """A metric in about so many points, as MLflow's own pages ask for it. Raises CallFailed."""
+        """Read a metric in about so many points, as MLflow's own pages do. Raises CallFailed."""
         asked = {"run_ids": run_id, "metric_key": metric, "max_results": str(intervals)}
         self.get("metrics/get-history-bulk-interval", asked)
 
     def lay_runs(self, numbers: range, labels: Labels) -> None:
-        """Runs, written straight into the database: through the server it would take an hour."""
+        """Write runs straight to the database: through the server it would take an hour."""
         mlflow_rows.lay_runs(self._database, numbers, labels)
 
     def lay_points(self, metric: str, points: int) -> str:
-        """A run with so many points; returns its id. Raises CallFailed."""
+        """Write a run with a number of points; return its id. Raises CallFailed."""
         run = str(self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"])
         for start in range(0, points, _POINTS_A_BATCH):
             steps = range(start, min(start + _POINTS_A_BATCH, points))
@@ -147,7 +147,7 @@ class HttpClient:
         return self._call("GET", f"{_PREFIX}{path}?{urlencode(query)}", None)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Command. Raises CallFailed."""
+        """Send a command. Raises CallFailed."""
         return self._call("POST", _PREFIX + path, json.dumps(body).encode())
 
     def delete(self, path: str) -> None:

@@ -14,7 +14,7 @@ _AT_ONCE = 500
 
 
 def lay_runs(database: str, numbers: range, labels: Labels) -> None:
-    """Runs with what `labels` says of each number, as the server itself would have written them."""
+    """Write runs with the labels that `labels` returns for each number, as the server itself would."""
     engine = sa.create_engine(database.replace("postgresql+psycopg2:", "postgresql+psycopg:"))
     found = sa.MetaData()
     found.reflect(engine, only=["runs", "metrics", "latest_metrics", "params", "tags"])

@@ -23,7 +23,7 @@ READY = " listens on "
 
 @contextmanager
 def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
-    """All services in one process, with NATS built in; in `data`, or in a directory that is gone at the end."""
+    """Run all services in one process, with NATS built in, in `data` or a temporary directory."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "services", "up", "--data", str(data or folder), "--grpc", "127.0.0.1:0"]
         if database:
@@ -76,7 +76,7 @@ class SdkClient:
         self._connection.connection.call(self._connection.connection.tracking.LogBatch, batch)
 
     def job(self, params: int, metrics: int) -> None:
-        """A training job. Raises CallFailed when something of it was not delivered."""
+        """Run a training job. Raises CallFailed when part of it was not delivered."""
         try:
             with self._connection.runs.start("bench") as run:
                 for number in range(params):
@@ -87,7 +87,7 @@ class SdkClient:
             raise CallFailed(str(error)) from error
 
     def search(self, metric: str, above: float, count: int) -> int:
-        """A page of runs. Raises CallFailed."""
+        """Read a page of runs."""
         request = v1.ListRunsRequest(
             page_size=count,
             experiment_id=self._experiment(),
@@ -97,17 +97,17 @@ class SdkClient:
         return len(self._connection.connection.call(self._connection.connection.tracking.ListRuns, request).runs)
 
     def history(self, run_id: str, metric: str) -> int:
-        """All points of a metric."""
+        """Read all points of a metric."""
         return len(self._connection.metrics.history(run_id, metric).steps)
 
     def chart(self, run_id: str, metric: str, intervals: int) -> None:
-        """A metric in intervals."""
+        """Read a metric in intervals."""
         request = v1.GetMetricIntervalsRequest(run_ids=[run_id], keys=[metric], intervals=intervals)
         for _ in self._connection.connection.stream(self._connection.connection.tracking.GetMetricIntervals, request):
             pass
 
     def lay_runs(self, numbers: range, labels: Labels) -> None:
-        """Runs with what `labels` says of each number."""
+        """Write runs with the labels that `labels` returns for each number."""
         experiment_id = self._experiment()
         for number in numbers:
             metrics, params, tags = labels(number)
@@ -122,7 +122,7 @@ class SdkClient:
             self._connection.connection.call(self._connection.connection.tracking.LogBatch, batch)
 
     def lay_points(self, metric: str, points: int) -> str:
-        """A run with so many points; returns its id."""
+        """Write a run with a number of points; return its id."""
         with self._connection.runs.start("bench") as run:
             for step in range(points):
                 run.log_metric(metric, step / points, step)

@@ -16,12 +16,12 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SU
 
 
 def own_client(endpoint: Endpoint, what: str, seconds: float) -> Round:
-    """What MLflow's client does in so many seconds, at least once: "job" or "metric"."""
+    """Run MLflow's client for some seconds, at least one call: "job" or "metric"."""
     return _round("mlflow", "mlflow_client.py", endpoint.address, what, str(seconds))
 
 
 def trackio_log(calls: int, home: Path) -> Round:
-    """So many calls of Trackio's log, which keeps what it is told in `home`."""
+    """Call Trackio's log a number of times; it keeps its data in `home`."""
     return _round("trackio", "trackio_log.py", str(calls), TRACKIO_DIR=str(home))
 
 

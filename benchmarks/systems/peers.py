@@ -16,18 +16,18 @@ _PINS = _ROOT / "benchmarks" / "peers"
 
 
 def peers_program(peer: str, name: str) -> Path:
-    """A program of a peer's environment."""
+    """Return the path of a program in a peer's environment."""
     return _HOME / peer / "bin" / name
 
 
 def version_of(peer: str) -> str:
-    """What the pins of a peer say of itself."""
+    """Return the version that a peer is pinned to."""
     pins = dict(line.split(" ")[0].split("==") for line in _pins(peer).read_text().splitlines() if "==" in line)
     return pins[peer]
 
 
 def make_environment(peer: str) -> None:
-    """Makes an environment unless it is as the pins say; the first time it may take a minute and a gigabyte."""
+    """Create a peer's environment unless it is as pinned; the first time takes up to a minute and a gigabyte."""
     home = _HOME / peer
     stamp = home / ".made-from"
     if stamp.exists() and stamp.read_text() == _identity(peer):

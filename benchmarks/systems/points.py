@@ -10,6 +10,6 @@ VALUE = 0.5
 
 
 def packed(points: int) -> v1.Series:
-    """So many, in columns."""
+    """Return a number of points, in columns."""
     steps, values = array("q", range(points)), array("d", [VALUE]) * points
     return v1.Series(key="loss", steps=steps.tobytes(), timestamps=bytes(8 * points), values=values.tobytes())

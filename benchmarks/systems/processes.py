@@ -50,7 +50,7 @@ def program(
 
 @contextmanager
 def silent_program(command: list[str], home: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program in a directory, where what it says is kept in the file `log`."""
+    """Run a program in a directory, with its output in the file `log`."""
     with (
         (home / "log").open("wb") as log,
         subprocess.Popen(
@@ -70,7 +70,7 @@ def silent_program(command: list[str], home: Path, environment: Mapping[str, str
 
 
 def wait_until_quiet(pid: int) -> None:
-    """Returns once a program, with all that it started, does next to nothing: its start is over then.
+    """Wait until a program and its children are almost idle, which ends their start.
 
     Raises DidNotStart.
     """
@@ -85,7 +85,7 @@ def wait_until_quiet(pid: int) -> None:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """What programs, with all that they started, have used of the processors."""
+    """Return the CPU time that programs and their children have used."""
     total = 0.0
     for pid in pids:
         root = psutil.Process(pid)
@@ -97,7 +97,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """What programs, with all that they started, hold in memory."""
+    """Return the memory that programs and their children use."""
     total = 0
     for pid in pids:
         root = psutil.Process(pid)
@@ -108,7 +108,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """Ends a program with all that it started: first asked, then killed."""
+    """Stop a program and its children: first with SIGTERM, then with SIGKILL."""
     family: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)

@@ -26,7 +26,7 @@ class Streams:
         self._pipes = pipes
 
     def heard(self, seconds: float) -> list[float]:
-        """When each watcher had the next change (time.perf_counter). Raises TimeoutError."""
+        """Return when each watcher received the next change (time.perf_counter). Raises TimeoutError."""
         times: list[float] = []
         for pipe in self._pipes:
             if not pipe.poll(seconds):
@@ -37,7 +37,7 @@ class Streams:
 
 @contextmanager
 def streams(address: str, model: str, alias: str, count: int) -> Iterator[Streams]:
-    """Watches that have their snapshots; their processes are gone at the end."""
+    """Start watches, wait for their snapshots, and stop their processes at the end."""
     context = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes = []
@@ -75,7 +75,7 @@ class _Watchers:
         self._times: list[float] = []
 
     async def run(self, address: str, request: v1.WatchAliasesRequest) -> None:
-        """Watches until it is cancelled."""
+        """Watch until cancelled."""
         channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(min(_CHANNELS, self._count))]
         stubs = [v1.RegistryServiceStub(channel) for channel in channels]
         async with asyncio.TaskGroup() as watchers:

@@ -11,6 +11,6 @@ from benchmarks.harness.contract import Endpoint
 
 @contextmanager
 def running(data: Path | None = None) -> Iterator[Endpoint]:
-    """Nothing runs."""
+    """Run nothing."""
     del data
     yield Endpoint("trackio", "")

@@ -16,13 +16,13 @@ CROWD = 8
 
 
 def log_many(points: int, client: Client, number: int, call: int) -> None:
-    """So many points of one metric."""
+    """Log a number of points of one metric."""
     del number, call
     client.log(points)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """Points a second; those of a peer with acknowledgements at once, which is the faster way."""
+    """Measure points a second; a peer's with immediate acknowledgements, which is its faster way."""
     endpoint = endpoint.quickened() if system in PEERS else endpoint
     # MLflow takes no more than a thousand a call.
     for points in (POINTS,) if system in PEERS else (POINTS, MORE_POINTS):

@@ -17,13 +17,13 @@ CROWD = 16
 
 
 def log_one(client: Client, number: int, call: int) -> None:
-    """One point of one metric."""
+    """Log one point of one metric."""
     del number, call
     client.log(1)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client, then sixteen; of a peer also its own client, and one that has TCP acknowledge at once."""
+    """Measure one client, then sixteen; of a peer also its own client, and one with immediate acknowledgements."""
     for clients in (1, CROWD):
         line = f"{clients} client{'s' * (clients > 1)}"
         with crew(endpoint, clients) as several:

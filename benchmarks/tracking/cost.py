@@ -51,7 +51,7 @@ class Line:
 
 
 def measure(up_to: int, database: str = "") -> Iterator[Line]:
-    """A line for each power of ten from ten thousand on."""
+    """Yield a line for each power of ten, from ten thousand."""
     with tempfile.TemporaryDirectory() as folder, ours.running(Path(folder), database) as endpoint:
         client = rf.Client(endpoint.address, actor="bench", timeout=120.0)
         experiment = client.experiments.create("cost")
@@ -102,7 +102,7 @@ def _log(client: rf.Client, run_id: str, first: int, count: int) -> None:
 
 
 def _applied(client: rf.Client) -> None:
-    """Returns once the rows have all that was logged."""
+    """Wait until the rows have all logged points."""
     client.experiments.get("cost")
 
 
@@ -139,7 +139,7 @@ def _database_size(url: str) -> int:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--up-to", type=int, default=10_000_000, help="so many points; default 10,000,000")
     parser.add_argument("--on", choices=("sqlite", "postgresql"), default="sqlite", help="where rows are")

@@ -17,20 +17,20 @@ INTERVALS = 320
 
 
 def read(run_id: str, client: Client, number: int, call: int) -> None:
-    """All points."""
+    """Read all points."""
     del number, call
     if (found := client.history(run_id, "loss")) != POINTS:
         raise AssertionError(found)
 
 
 def draw(run_id: str, client: Client, number: int, call: int) -> None:
-    """What a chart shows."""
+    """Read what a chart shows."""
     del number, call
     client.chart(run_id, "loss", INTERVALS)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client, a peer's with acknowledgements at once."""
+    """Measure one client, a peer's with immediate acknowledgements."""
     client = connect(endpoint.quickened())
     run_id = client.lay_points("loss", POINTS)
     client.close()

@@ -18,13 +18,13 @@ MANY = 200
 
 
 def train(client: Client, number: int, call: int) -> None:
-    """One job."""
+    """Run one job."""
     del number, call
     client.job(PARAMS, METRICS)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client and eight; of a peer also its own client; of ours two hundred at once."""
+    """Measure one client and eight; of a peer also its own client; of ours two hundred at once."""
     for clients in (1, 8):
         with crew(endpoint, clients) as several:
             line = f"{clients} client{'s' * (clients > 1)}"

@@ -11,7 +11,7 @@ from tests.servers.postgres import running_postgres
 
 @contextmanager
 def location(on: str) -> Iterator[str]:
-    """A new directory for `sqlite`, else a new database of a PostgreSQL server of its own."""
+    """Yield a new directory for `sqlite`, else a new database of its own PostgreSQL server."""
     if on == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
             yield folder

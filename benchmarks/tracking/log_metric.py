@@ -21,7 +21,7 @@ _NOBODY = "127.0.0.1:9"
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """Microseconds a call: ours in this process, a peer's client in its own."""
+    """Measure microseconds a call: ours in this process, a peer's client in its own."""
     with tempfile.TemporaryDirectory() as folder:
         if system == TRACKIO:
             rounds = [trackio_log(CALLS, Path(folder) / str(number)).durations for number in range(options.rounds)]
@@ -36,7 +36,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
 
 
 def _logged(address: str, patience: float) -> Sequence[float]:
-    """How long each call took, in seconds, while the writer sends what is logged, or tries to."""
+    """Return the seconds that each call took while the writer sends the points, or tries to."""
     durations: list[float] = []
     with warnings.catch_warnings(), rf.Client(address, timeout=patience) as client:
         warnings.simplefilter("ignore", RuntimeWarning)  # that the service does not answer is meant

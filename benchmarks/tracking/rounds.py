@@ -14,7 +14,7 @@ _WARM_UP = 1.0  # seconds
 def measured(
     several: Crew, task: Task, options: Options, count: Callable[[], float]
 ) -> tuple[list[Round], list[float]]:
-    """Rounds after one that does not count, and by how much `count` grew in each, for each call."""
+    """Run rounds after a warm-up round; return them, and by how much `count` grew in each, per call."""
     several.round(task, _WARM_UP)
     rounds, costs = [], []
     for _ in range(options.rounds):

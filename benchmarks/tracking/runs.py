@@ -18,7 +18,7 @@ ABOVE = 0.9
 
 
 def labels(number: int) -> tuple[Mapping[str, float], Mapping[str, str], Mapping[str, str]]:
-    """Five metrics, ten parameters and four tags, the same for the same number."""
+    """Return five metrics, ten parameters and four tags, the same for the same number."""
     spread = (number * 7919 % RUNS) / RUNS
     metrics = {"acc": spread, **{f"metric_{n}": spread * n for n in range(4)}}
     params = {f"param_{n}": str(number % (n + 2)) for n in range(10)}
@@ -26,21 +26,21 @@ def labels(number: int) -> tuple[Mapping[str, float], Mapping[str, str], Mapping
 
 
 def ask(client: Client, number: int, call: int) -> None:
-    """The best page of those above."""
+    """Read the best page of the runs above a value."""
     del number, call
     if (found := client.search("acc", ABOVE, PAGE)) != PAGE:
         raise AssertionError(found)
 
 
 def lay(count: int, client: Client, number: int, call: int) -> None:
-    """A client's share of the runs, in its first call."""
+    """Write a client's share of the runs in its first call."""
     if not call:
         share = RUNS // count
         client.lay_runs(range(number * share, (number + 1) * share), labels)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
-    """One client."""
+    """Measure one client."""
     if system in PEERS:
         connect(endpoint).lay_runs(range(RUNS), labels)
     else:

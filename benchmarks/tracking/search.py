@@ -70,7 +70,7 @@ QUESTIONS = (
 
 
 def lay(rows: Generation, many: int) -> None:
-    """Writes so many runs straight into the rows."""
+    """Write runs straight to the rows."""
     indexes = [index for table in t.tables.sorted_tables for index in table.indexes]
     with rows.writing() as connection:
         for index in indexes:
@@ -125,7 +125,7 @@ def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, .
 
 
 def ask(rows: Generation, statement: Question, token: str) -> v1.ListRunsResponse:
-    """A page of 100."""
+    """Read a page of 100 runs."""
     request = v1.ListRunsRequest(
         experiment_id="" if statement.every else "1",
         filter=statement.filter,
@@ -137,7 +137,7 @@ def ask(rows: Generation, statement: Question, token: str) -> v1.ListRunsRespons
 
 
 def measure(rows: Generation, statement: Question, times: int) -> tuple[int, float, float]:
-    """How many runs the page has, and p50 and p95 in milliseconds."""
+    """Return the number of runs on the page, and p50 and p95 in milliseconds."""
     token = ""
     for _ in range(statement.page - 1):
         token = ask(rows, statement, token).next_page_token
@@ -151,7 +151,7 @@ def measure(rows: Generation, statement: Question, times: int) -> tuple[int, flo
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--on", choices=("sqlite", "postgresql"), default="sqlite")

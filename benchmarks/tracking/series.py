@@ -73,7 +73,7 @@ KINDS = (Kind("even steps", _even), Kind("uneven steps", _uneven), Kind("out of 
 
 @asynccontextmanager
 async def running(where: str) -> AsyncIterator[tuple[MemoryStore, Projector]]:
-    """The rows of tracking behind a log in memory."""
+    """Run the tracking projection over a log in memory."""
     log = MemoryStore("tracking", tracking.EVENTS)
     tail = Tail(log)
     rows = Projector(tail, TrackingProjection(), Database(where))
@@ -85,7 +85,7 @@ async def running(where: str) -> AsyncIterator[tuple[MemoryStore, Projector]]:
 
 
 async def lay(log: MemoryStore, rows: Projector, kind: Kind, count: int) -> list[str]:
-    """Logs a series of a kind in each of some new runs, a batch at a time; their ids."""
+    """Log a series of a kind in each of some new runs, a batch at a time; return their ids."""
     run_ids, position = [uuid.uuid4().hex for _ in range(RUNS)], 0
     for number, run_id in enumerate(run_ids):
         luck = np.random.default_rng(number)
@@ -130,7 +130,7 @@ QUESTIONS: dict[str, Callable[[Projector, Sequence[str]], Answers]] = {
 
 
 async def measure(ask: Callable[[], Answers], times: int) -> tuple[float, float, float]:
-    """P50 and p95 in milliseconds, and the CPU time of one at the median."""
+    """Return p50 and p95 in milliseconds, and the CPU time of the median call."""
     wall, cpu = [], []
     for _ in range(_BEFORE + times):
         began, spent = time.perf_counter(), time.process_time()
@@ -143,7 +143,7 @@ async def measure(ask: Callable[[], Answers], times: int) -> tuple[float, float,
 
 
 async def tabled(where: str, count: int, times: int) -> Table:
-    """A line for each kind of series and question."""
+    """Return a table with a line for each kind of series and query."""
     table = Table("series", "question", "p50 ms", "p95 ms", "CPU ms")
     async with running(where) as (log, rows):
         for kind in KINDS:
@@ -155,7 +155,7 @@ async def tabled(where: str, count: int, times: int) -> Table:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=100_000, help="of each series; default 100,000")
     parser.add_argument("--on", choices=("sqlite", "postgresql"), default="sqlite")

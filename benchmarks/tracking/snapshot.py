@@ -47,7 +47,7 @@ _ROWS = sa.select(metrics).where(metrics.c.run == sa.bindparam("run"))
 
 
 def main() -> None:
-    """Measures on one database and prints."""
+    """Measure on one database and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--on", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--points", type=int, default=10_000_000)
@@ -76,7 +76,7 @@ async def _measure(folder: Path, location: str, points: int) -> None:
 
 
 async def _take(log: JetStreamStore, projector: Projector) -> None:
-    """Takes a snapshot beside one who writes and asks; prints what both took."""
+    """Take a snapshot while events are appended and read; print the durations of both."""
     quiet = await _beside(log, projector, asyncio.create_task(asyncio.sleep(QUIET_SECONDS)))
     begun = time.perf_counter()
     job = asyncio.create_task(_taken(projector))
@@ -94,7 +94,7 @@ async def _taken(projector: Projector) -> int:
 
 
 async def _beside(log: JetStreamStore, projector: Projector, job: asyncio.Task[object]) -> list[float]:
-    """How long it took, each time until the job was done, to append an event and to read what it changed."""
+    """Return how long each append and read of its change took while the job ran."""
     durations: list[float] = []
     while not job.done():
         begun = time.perf_counter()
@@ -117,7 +117,7 @@ async def _fill(log: JetStreamStore, points: int) -> None:
 
 
 def _points(run: int, number: int, count: int = POINTS) -> NewEvent:
-    """What a job logs about ten times a second: steps one by one, values that wander."""
+    """Return what a job logs about ten times a second: consecutive steps, values that wander."""
     noise = np.random.default_rng([run, number])
     steps = np.arange(number * POINTS, number * POINTS + count, dtype="<i8")
     times = 1_700_000_000_000 + steps * 100 + noise.integers(0, 10, count)

@@ -31,7 +31,7 @@ RECORD = bytes(43)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     asked = _arguments()
     logging.getLogger("rollforward").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -64,7 +64,7 @@ def _run(client: rf.Client, *, offline: bool = False) -> Iterator[rf.Run]:
 
 
 def _timed(call: Callable[[int], None], calls: int, work: bytes = b"") -> Sequence[float]:
-    """How long each call took, in seconds."""
+    """Return the seconds that each call took."""
     durations: list[float] = []
     for step in range(calls):
         before = time.perf_counter()

@@ -49,12 +49,12 @@ class Answer:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes the command one and the same however often it is sent."""
+        """Return what identifies the command across retries."""
         return self.actor, self.request.request_id
 
     @property
     def log(self) -> str:
-        """The log that it writes to."""
+        """Return the log that the command writes to."""
         return _LOG_OF[type(self.request)]
 
 
@@ -66,7 +66,7 @@ class History:
         self._answers: list[Answer] = []
 
     def add(self, answer: Answer) -> None:
-        """Records an answer."""
+        """Record a result."""
         with self._lock:
             self._answers.append(answer)
 
@@ -75,13 +75,13 @@ class History:
 
     @property
     def acknowledged(self) -> list[Answer]:
-        """The commands that were done."""
+        """Return the commands that succeeded."""
         with self._lock:
             return [answer for answer in self._answers if not answer.refusal]
 
     @property
     def refused(self) -> list[Answer]:
-        """The commands that were refused."""
+        """Return the commands that were rejected."""
         with self._lock:
             return [answer for answer in self._answers if answer.refusal]
 
@@ -94,7 +94,7 @@ class RecordingClient:
         self._history = history
 
     def send(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """The response to a command that is given a request id here, however often it must be sent.
+        """Send a request with a new request id, and retry it until it is answered; return the response.
 
         Raises the error of a refusal, which is recorded too; Unavailable only after `ANSWER_SECONDS`.
         """
@@ -115,7 +115,7 @@ class RecordingClient:
 
 
 def read_logs(data: Path) -> Logs:
-    """All events of all logs, straight from the store of a stopped system."""
+    """Return all events of all logs, from the store of a stopped system."""
     return asyncio.run(_read_logs(data))
 
 
@@ -131,7 +131,7 @@ async def _read_logs(data: Path) -> Logs:
 
 
 def check_acknowledged(history: History, logs: Logs) -> None:
-    """Each acknowledged command is in its log once, whole, where the client was told, and says what it asked."""
+    """Check that each acknowledged command is in its log once, complete, at the returned position, as requested."""
     made = _by_request(logs)
     for answer in history.acknowledged:
         events = made[answer.log].get(answer.key, [])
@@ -145,7 +145,7 @@ def check_acknowledged(history: History, logs: Logs) -> None:
 
 
 def check_nothing_else(history: History, logs: Logs, actors: frozenset[str]) -> None:
-    """The logs hold nothing of these actors that was refused, or that they never learned of."""
+    """Check that the logs have no other events of these actors."""
     known = {answer.key for answer in history.acknowledged}
     for log, requests in _by_request(logs).items():
         strangers = {key for key in requests if key[0] in actors} - known
@@ -196,7 +196,7 @@ def _agrees(answer: Answer, event: RecordedEvent) -> bool:
 
 
 def changes_in(logs: Logs, wanted: Callable[[v1.AliasMoved], bool] = lambda _: True) -> list[tuple[int, int]]:
-    """The alias changes of the registry log as (revision, version), in order."""
+    """Return the alias changes of the registry log as (revision, version), in order."""
     payloads = [(event.position, event.data) for event in logs["registry"]]
     return [
         (at, payload.to_version) for at, payload in payloads if isinstance(payload, v1.AliasMoved) and wanted(payload)

@@ -17,12 +17,12 @@ STEPS = 1_000_000
 
 
 def tell(text: str) -> None:
-    """One line, at once, whole."""
+    """Print one line, flushed and whole."""
     os.write(1, f"{text}\n".encode())
 
 
 def log_forever(run: rf.Run, key: str, pause: float = 0.0) -> None:
-    """Logs points, and tells of every fiftieth, until it is killed."""
+    """Log points, and report every fiftieth, until killed."""
     for step in range(STEPS):
         run.log_metric(key, step, step)
         if step % 50 == 49:
@@ -31,13 +31,13 @@ def log_forever(run: rf.Run, key: str, pause: float = 0.0) -> None:
 
 
 def killed(run: rf.Run) -> None:
-    """Logs until it is killed."""
+    """Log until killed."""
     run.log_params({"kind": "killed"})
     log_forever(run, "loss", 0.0002)
 
 
 def ending(run: rf.Run) -> None:
-    """Logs a while and ends when it is told to."""
+    """Log until told to end."""
     for step in range(500):
         run.log_metric("loss", step, step)
     tell("logged")
@@ -48,7 +48,7 @@ def ending(run: rf.Run) -> None:
 
 
 def forking(run: rf.Run) -> None:
-    """Four threads log, and two forked processes that go on after their parent is killed."""
+    """Log from four threads, and from two forked processes that outlive their parent."""
     # While threads log: what they hold at that moment is held for ever in the child.
     threads = [threading.Thread(target=log_forever, args=(run, f"thread-{n}", 0.001), daemon=True) for n in range(4)]
     for thread in threads:
@@ -60,7 +60,7 @@ def forking(run: rf.Run) -> None:
 
 
 def flushing(run: rf.Run) -> None:
-    """A forked process logs, waits for the delivery, and leaves the block; then the parent does."""
+    """Log from a forked process, which flushes and leaves the block; then the parent leaves it."""
     run.log_metric("loss", 0, 0)
     child = os.fork()
     run.log_metric("loss" if child else "child", 1, 1)
@@ -75,14 +75,14 @@ def flushing(run: rf.Run) -> None:
 
 
 def work(run: rf.Run, number: int) -> None:
-    """What a spawned worker does with the run that it was handed."""
+    """Log to the run passed to a spawned worker."""
     with run:
         for step in range(100):
             run.log_metric(f"worker-{number}", step, step)
 
 
 def spawning(run: rf.Run) -> None:
-    """Hands the run to two processes that are spawned."""
+    """Pass the run to two spawned processes."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=work, args=(run, number)) for number in range(2)]
     for worker in workers:
@@ -94,12 +94,12 @@ def spawning(run: rf.Run) -> None:
 
 
 def forgetful(run: rf.Run) -> None:
-    """Logs, and just ends."""
+    """Log, and exit without ending the run."""
     run.log_metric("loss", 1.0)
 
 
 def full(run: rf.Run) -> None:
-    """Logs while its journal's file cannot grow, as on a full disk, and when it can again."""
+    """Log while the journal's file cannot grow, as on a full disk, and when it can again."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     for step in range(20_000):
@@ -117,7 +117,7 @@ KINDS: dict[str, Callable[[rf.Run], None]] = {
 
 
 def main(kind: str, address: str) -> None:
-    """Starts a run and does what this kind of job does."""
+    """Start a run and do what this kind of job does."""
     rf.connect(address, actor="job", timeout=20.0)
     run = rf.start_run("jobs", name=kind)
     tell(f"run {run.run_id}")

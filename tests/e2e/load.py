@@ -56,47 +56,47 @@ class Load:
         self._connections: list[Client] = []
 
     def client(self, actor: str) -> RecordingClient:
-        """A client with a connection and a name of its own."""
+        """Return a client with its own connection and actor."""
         self.actors.add(actor)
         self._connections.append(Client(self._address, actor=actor))
         return RecordingClient(self._connections[-1], self.history)
 
     def move(self, actor: str, model: str, alias: str) -> None:
-        """Keeps moving an alias between versions 1 and 2, each time with the revision that it stands at."""
+        """Move an alias between versions 1 and 2 repeatedly, each time with its current revision."""
         self._again_and_again(_Mover(self.client(actor), model, alias).move)
 
     def log(self, actor: str, experiment_id: str) -> None:
-        """Keeps logging to a run of its own: metrics, now and then parameters with them."""
+        """Log metrics, and sometimes parameters, to one run repeatedly."""
         self._again_and_again(_Logger(self.client(actor), experiment_id).log)
 
     def register(self, actor: str, model: str, digest: str) -> None:
-        """Keeps registering versions."""
+        """Register versions repeatedly."""
         client = self.client(actor)
         method = client.sdk.connection.registry.RegisterVersion
         self._again_and_again(lambda: client.send(method, v1.RegisterVersionRequest(model=model, digest=digest)))
 
     def upload(self, actor: str, experiment_id: str, directory: Path) -> None:
-        """Keeps uploading files of random bytes and logging them to a run of its own."""
+        """Upload files of random bytes and log them to one run repeatedly."""
         self._again_and_again(partial(self._upload, _Logger(self.client(actor), experiment_id), directory))
 
     def predict(self, address: str, model: str, row: Sequence[float] = ROW) -> None:
-        """Keeps asking a pod for the answer to one row."""
+        """Ask a pod for a prediction repeatedly."""
         self._work(partial(self._predict, address, model, row))
 
     def finish(self) -> None:
-        """Ends it all, but for what uses the clients' connections."""
+        """Stop all load, and keep the clients' connections."""
         self._stopping.set()
         self._pool.shutdown()
         for working in self._working:
             working.result()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         for connection in self._connections:
             connection.close()
 
     def is_well(self) -> bool:
-        """True; raises what went wrong in any client so far."""
+        """Return True; raise the error of any client so far."""
         for working in self._working:
             if working.done():
                 working.result()
@@ -132,7 +132,7 @@ class Load:
 def ask(
     stub: GRPCInferenceServiceStub, model: str, row: Sequence[float] = ROW, seconds: float = scaled(30.0)
 ) -> Prediction:
-    """Asks a pod once for the answer to one row; for as long as nobody listens it waits."""
+    """Ask a pod once for a prediction; wait while nobody listens."""
     request = ModelInferRequest(model_name=model)
     request.inputs.add(name="input", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)
     begun = time.monotonic()
@@ -205,11 +205,11 @@ class Watcher:
             self.changes.append(change)
 
     def expect(self, revision: int) -> None:
-        """Waits until it was given the change of a revision, or a later one."""
+        """Wait until the watcher received the change of a revision, or a later one."""
         until(lambda: bool(self.changes) and self.changes[-1].revision >= revision, f"a change {revision}")
 
     def close(self) -> Sequence[v1.AliasChange]:
-        """Ends it; all changes that it was given."""
+        """Stop the watch; return all changes received."""
         self._watch.close()
         self._pool.shutdown()
         self._following.result()

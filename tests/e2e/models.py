@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 
 
 def write_constant_model(folder: Path, answer: int) -> Path:
-    """A model of two features that always answers the same, with an example; returns its folder."""
+    """Write a model of two features that always predicts the same, with an example; return its folder."""
     folder.mkdir()
     estimator = DummyClassifier(strategy="constant", constant=answer).fit(np.zeros((1, 2)), [answer])
     estimator.n_features_in_ = 2

@@ -20,7 +20,7 @@ ROLLFORWARD = str(Path(sysconfig.get_path("scripts"), "rollforward"))
 
 
 def start_service(service: str, home: Path, nats: NatsAddress, number: int = 0) -> tuple[Program, str]:
-    """One service alone, with rows of its own, over the artifacts that all in `home` share; where it listens."""
+    """Start one service with its own rows, over the artifacts that all in `home` share; return where it listens."""
     command = [ROLLFORWARD, "start", service, "--nats", nats.url, "--grpc", "127.0.0.1:0"]
     command += ["--data", str(home / f"{service}-{number}"), "--artifacts", str(home / "artifacts")]
     environment = {"ROLLFORWARD_NATS_USER": nats.user, "ROLLFORWARD_NATS_PASSWORD": nats.password}
@@ -57,17 +57,17 @@ class Services:
 
     @property
     def program(self) -> Program:
-        """The process of now, or the last one."""
+        """Return the current process, or the last one."""
         assert self._program is not None
         return self._program
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the process was started and has not ended."""
         return self._program is not None and self._program.running
 
     def spawn(self, *options: str) -> Program:
-        """Starts it; it is not ready yet."""
+        """Start the services; they are not ready yet."""
         self.data.mkdir(exist_ok=True)
         command = [ROLLFORWARD, "up", "--data", str(self.data)]
         command += ["--grpc", self.address, "--http", "127.0.0.1:0", "--webhooks-allow-private"]
@@ -77,21 +77,21 @@ class Services:
         return self._program
 
     def start(self, *options: str) -> float:
-        """Starts it and waits until it is ready; the seconds that this took."""
+        """Start the services and wait until they are ready; return the seconds that this took."""
         started = time.monotonic()
         self.spawn(*options).line(" listens on ")
         assert self.nats()
         return time.monotonic() - started
 
     def nats(self) -> int:
-        """The process id of its nats-server; 0 while there is none."""
+        """Return the process id of the nats-server; 0 while there is none."""
         found = [child.pid for child in self.program.children("nats-server")]
         assert len(found) <= 1
         self._nats.update(found)
         return found[0] if found else 0
 
     def kill_nats(self) -> int:
-        """Kills nats-server, which the services bring back by themselves; the process id that it had."""
+        """Kill nats-server, which the services restart; return its process id."""
         pid = 0
 
         def is_there() -> bool:
@@ -104,25 +104,25 @@ class Services:
         return pid
 
     def kill(self) -> None:
-        """Kills the services' process, and sees that its nats-server dies with it."""
+        """Kill the services' process, and check that its nats-server dies with it."""
         if self._program is not None:
             self.nats()
             self._program.kill()
             self.expect_no_nats()
 
     def stop(self) -> int:
-        """Stops everything in good order; the exit status."""
+        """Stop everything gracefully; return the exit status."""
         self.nats()
         status = self.program.terminate()
         self.expect_no_nats()
         return status
 
     def expect_no_nats(self) -> None:
-        """Fails when one of the nats-servers that were seen is left."""
+        """Fail when one of the nats-servers that were seen is left."""
         until(lambda: all(gone(pid) for pid in self._nats), "the nats-servers have ended")
 
     def connect(self, actor: str, timeout: float = scaled(30.0)) -> Client:
-        """A connection of the SDK, whose calls take at most so many seconds."""
+        """Return an SDK connection with a timeout for its calls."""
         return Client(self.address, actor=actor, timeout=timeout)
 
 
@@ -154,17 +154,17 @@ class Pod:
 
     @property
     def program(self) -> Program:
-        """The process of now, or the last one."""
+        """Return the current process, or the last one."""
         assert self._program is not None
         return self._program
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the process was started and has not ended."""
         return self._program is not None and self._program.running
 
     def start(self) -> None:
-        """Starts it; it is not ready yet."""
+        """Start the pod; it is not ready yet."""
         self._directory.mkdir(exist_ok=True)
         cache = str(self._directory / "cache")
         command = [
@@ -182,15 +182,15 @@ class Pod:
         self._program = Program(command, self._directory / "pod.log")
 
     def ready(self) -> None:
-        """Waits until it serves something; what it did not answer until now counts as an outage."""
+        """Wait until the pod serves something; count the time until now as an outage."""
         since, _ = self.program.line("^serving ")
         self.outages.append((self._down_since, since))
 
     def kill(self) -> None:
-        """Kills it, whatever it is doing."""
+        """Kill the pod."""
         self._down_since = time.monotonic()
         self.program.kill()
 
     def was_down(self, begun: float, ended: float) -> bool:
-        """Whether it was down at some moment of a span of time, in seconds of the monotonic clock."""
+        """Return whether the pod was down at some moment of a span of time, in seconds of the monotonic clock."""
         return any(begun <= up and ended >= down for down, up in self.outages)

@@ -22,7 +22,7 @@ STOP_SECONDS = scaled(30.0)
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = scaled(30.0)) -> None:
-    """Returns once a condition holds that no event tells of; fails the test when it does not."""
+    """Wait until a condition without an event becomes true; fail the test when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -30,7 +30,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = scaled(30.0
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked yet how."""
+    """Return whether a process has ended, even if nobody has waited for it yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -61,21 +61,21 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the process has not ended."""
         return self._process.poll() is None
 
     @property
     def errors(self) -> str:
-        """What it and its predecessors with the same log wrote to standard error."""
+        """Return the standard error of this process and its predecessors with the same log."""
         return self._log.read_text()
 
     def line(self, pattern: str, seconds: float = READY_SECONDS) -> tuple[float, str]:
-        """The first line that matches, once it was printed, and when (monotonic seconds) it came."""
+        """Return the first matching line, once it was printed, and when (monotonic seconds)."""
 
         def found() -> tuple[float, str] | None:
             return next((entry for entry in self._lines if re.search(pattern, entry[1])), None)
@@ -87,22 +87,22 @@ class Program:
         return entry
 
     def lines(self) -> list[tuple[float, str]]:
-        """All lines so far, each with when (monotonic seconds) it came."""
+        """Return all lines so far, each with when (monotonic seconds) it was printed."""
         with self._changed:
             return list(self._lines)
 
     def kill(self) -> None:
-        """Ends it as a crash would, whatever it is doing; harmless when it has ended."""
+        """Kill the process with SIGKILL; do nothing when it has ended."""
         self._process.kill()
         self._finish()
 
     def terminate(self) -> int:
-        """Asks it to stop; its exit status."""
+        """Stop the process with SIGTERM; return its exit status."""
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Wait until the process ends by itself; return its exit status."""
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -112,7 +112,7 @@ class Program:
         return self._process.returncode
 
     def children(self, name: str) -> list[psutil.Process]:
-        """Its child processes of a name."""
+        """Return its child processes with a name."""
         try:
             return [child for child in psutil.Process(self.pid).children() if child.name() == name]
         except psutil.NoSuchProcess:

@@ -9,7 +9,7 @@ CHAMPION = "m@champion"
 
 
 def race(address: str, name: str, rounds: int) -> None:
-    """Races so many times, and prints how each race ended for it."""
+    """Run a number of races, and print how each ended for this racer."""
     with rf.connect(address, actor=name), rf.watch(GO) as starts:
         alias = rf.resolve(CHAMPION)
         print("ready", flush=True)

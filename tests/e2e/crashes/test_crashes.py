@@ -45,28 +45,28 @@ class Scene:
     nats_kills: int = 0
 
     def progress(self) -> None:
-        """Waits until some more commands were answered."""
+        """Wait until some more commands were answered."""
         goal = len(self.load.history) + self.dice.randrange(5, 80)
         until(lambda: self.load.is_well() and len(self.load.history) >= goal, "more commands answered")
 
     def answers(self) -> None:
-        """Waits until the pod has answered some more requests."""
+        """Wait until the pod has answered some more requests."""
         goal = len(self.load.predictions) + self.dice.randrange(10, 50)
         until(lambda: self.load.is_well() and len(self.load.predictions) >= goal, "more predictions")
 
     def restart_services(self) -> None:
-        """Starts the services."""
+        """Start the services."""
         self.restarts.append(self.services.start())
         self.nats_kills = 0
 
     def crash_services(self) -> None:
-        """Kills the services."""
+        """Kill the services."""
         self.services.kill()
         self.answers()
         self.restart_services()
 
     def crash_services_as_they_start(self) -> None:
-        """Kills the services, and again before they are up."""
+        """Kill the services, and again while they start."""
         self.services.kill()
         program = self.services.spawn()
         moment = self.dice.uniform(0.0, 1.0)
@@ -76,7 +76,7 @@ class Scene:
         self.restart_services()
 
     def crash_nats(self) -> None:
-        """Kills nats-server. Its supervisor gives a server up that dies often, so that is not done too often."""
+        """Kill nats-server; not too often, because its supervisor gives up on repeated deaths."""
         if self.nats_kills == 4:
             self.services.kill()
             self.restart_services()
@@ -84,20 +84,20 @@ class Scene:
         self.services.kill_nats()
 
     def crash_nats_and_services(self) -> None:
-        """Kills nats-server, and the services while they are without it."""
+        """Kill nats-server, and the services while it is down."""
         self.services.kill_nats()
         self.answers()
         self.services.kill()
         self.restart_services()
 
     def crash_pod(self) -> None:
-        """Kills the pod."""
+        """Kill the pod."""
         self.pod.kill()
         self.pod.start()
         self.pod.ready()
 
     def crash_pod_and_services(self) -> None:
-        """Kills both, and lets the pod come back alone."""
+        """Kill both, and start the pod alone."""
         self.services.kill()
         self.crash_pod()
         self.answers()
@@ -105,7 +105,7 @@ class Scene:
 
     @property
     def crashes(self) -> list[Callable[[], None]]:
-        """All ways to crash."""
+        """Return all ways to crash."""
         return [
             self.crash_services,
             self.crash_services_as_they_start,
@@ -127,13 +127,13 @@ class Aftermath:
 
     @property
     def load(self) -> Load:
-        """The clients."""
+        """Return the clients."""
         return self.scene.load
 
 
 @pytest.fixture(scope="module")
 def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
-    """Crashes everything again and again, each time in another order."""
+    """Crash everything again and again, in another order each time."""
     home = tmp_path_factory.mktemp("crashes")
     with Services(home / "data") as services, Pod(services.address, home / "pod", TARGET) as pod:
         scene = Scene(services, pod, Load(services.address), random.Random(SEED))

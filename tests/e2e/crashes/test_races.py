@@ -25,14 +25,14 @@ System = Callable[[Path], AbstractContextManager[list[str]]]
 
 @contextmanager
 def one_process(home: Path) -> Iterator[list[str]]:
-    """Both talk to the same process; the addresses of the two."""
+    """Yield the same process for both clients, as two addresses."""
     with Services(home / "data") as services:
         yield [services.address] * 2
 
 
 @contextmanager
 def two_processes(home: Path) -> Iterator[list[str]]:
-    """Each talks to a registry process of its own, over one log."""
+    """Yield two registry processes over one log, one for each client."""
     with running_nats() as nats, ExitStack() as stack:
         addresses = []
         for number, service in enumerate(["tracking", "registry", "registry"]):
@@ -57,7 +57,7 @@ def test_one_writer_wins_and_the_other_receives_current_state(system: System, tm
 
 
 def hold_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
-    """Who won each race, and with which revision."""
+    """Return who won each race, and with which revision."""
     wins = []
     with ExitStack() as stack:
         racers = {}
@@ -76,7 +76,7 @@ def hold_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list
 
 
 def gate_evaluator(told: dict[str, list[str]]) -> tuple[str, int]:
-    """The winner and its revision, of what both were told: [won or a reason, the alias's revision, its version]."""
+    """Return the winner and its revision from both results: ["won" or a reason, alias revision, version]."""
     (winner,) = [name for name, words in told.items() if words[0] == "won"]
     (loser,) = told.keys() - {winner}
     assert told[loser][0] == "WRONG_REVISION"

@@ -43,20 +43,20 @@ class Filled:
     position: int
 
     def rows(self) -> Generation:
-        """The live rows of the registry."""
+        """Return the live rows of the registry."""
         database = Database(self.location)
         mark, number = database.generations("registry")[-1]
         return database.open("registry", mark, number, tables)
 
     def generations(self) -> dict[str, int]:
-        """Which generation of rows is live, by read model."""
+        """Return the live generation of rows by read model."""
         status = self.services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
         return {one.name: one.generation for one in status.projections if one.name in READ_MODELS}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    """The system, over each database."""
+    """Yield the system over each database."""
     data = tmp_path_factory.mktemp("rebuild") / "data"
     if request.param == "sqlite":
         with up(data) as services:
@@ -67,7 +67,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def fill(services: Up) -> int:
-    """Two versions of every model, and every alias moved three times, all at once; the position after it."""
+    """Create two versions of every model, and move every alias three times, all at once; return the position."""
     digest = services.upload()
     for model in MODELS:
         for _ in range(2):
@@ -126,7 +126,7 @@ class Readers:
             statement.result()
 
     def wait_for_answers(self) -> None:
-        """Returns once every question was answered twice more."""
+        """Wait until every query was answered twice more."""
         before = dict(self.answers)
         until(
             lambda: (
@@ -138,7 +138,7 @@ class Readers:
         )
 
     def _ask(self, statement: Callable[[], Any]) -> None:
-        """What a question returns must never be less than it was."""
+        """Repeat a query, whose results must never decrease."""
         last = None
         while not self._enough.is_set():
             now = statement()

@@ -33,13 +33,13 @@ CHAMPION = "m@champion"
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """A running system."""
+    """Yield a running system."""
     with Services(tmp_path / "data") as running:
         yield running
 
 
 def fill(client: Client, folder: Path) -> None:
-    """A model with two versions that answer 1 and 2, the champion moved to the first, and a run."""
+    """Create a model with two versions that predict 1 and 2, move the champion to the first, and start a run."""
     for number in (1, 2):
         client.versions.register("m", path=write_constant_model(folder / f"v{number}", number))
     client.aliases.move(CHAMPION, 1)
@@ -48,7 +48,7 @@ def fill(client: Client, folder: Path) -> None:
 
 
 def shown(client: Client) -> list[object]:
-    """What read models say."""
+    """Return the contents of the read models."""
     return [
         *client.models.list(),
         *client.versions.list("m"),
@@ -59,7 +59,7 @@ def shown(client: Client) -> list[object]:
 
 
 def expect_equal_to_a_rebuild(client: Client) -> None:
-    """Fails when any read model differs from one computed anew."""
+    """Fail when a read model differs from its rebuild."""
     for projection in client.system.status().projections:
         *_, last = client.system.rebuild(projection.name)
         assert last.done
@@ -67,7 +67,7 @@ def expect_equal_to_a_rebuild(client: Client) -> None:
 
 
 def move_to_and_fro(client: Client, times: int) -> None:
-    """Moves the champion so often."""
+    """Move the champion a number of times."""
     for _ in range(times):
         client.aliases.move(CHAMPION, 3 - client.aliases.resolve(CHAMPION).version)
 
@@ -128,7 +128,7 @@ def test_missing_rows_are_rebuilt_from_log(services: Services, tmp_path: Path) -
 
 
 def lose_tail(services: Services, tmp_path: Path) -> tuple[list[object], list[object]]:
-    """Puts an older copy of the log below newer rows; what was shown then, and what was shown last."""
+    """Put an older copy of the log below newer rows; return what was shown then, and what was shown last."""
     with services.connect("user") as client:
         fill(client, tmp_path)
         then = shown(client)
@@ -168,7 +168,7 @@ def test_rows_ahead_of_truncated_log_are_set_aside_on_acceptance(services: Servi
 
 
 def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, tmp_path: Path) -> None:
-    """The log has grown again to just where the rows are, but with other events."""
+    """Replace the lost events, up to the position of the rows, with other ones."""
     lose_tail(services, tmp_path)
     count = 5
     asyncio.run(append_moves(services.data, count))
@@ -181,7 +181,7 @@ def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, t
 
 
 async def append_moves(data: Path, count: int) -> None:
-    """Moves an alias in the log itself."""
+    """Append moves of an alias to the log itself."""
     async with EmbeddedNats(data / "nats") as nats, open_log(nats.address, registry.EVENTS, "registry") as log:
         for _ in range(count):
             moved = v1.AliasMoved(model="m", alias="elsewhere", to_version=1, to_digest=f"sha256:{'0' * 64}")
@@ -210,7 +210,7 @@ def test_log_truncated_under_running_system_is_rejected(services: Services, tmp_
 
 
 def refuses_or_shows_its_log(services: Services) -> bool:
-    """Whether a reader is told that there is no answer, or is answered from the log as it is."""
+    """Return whether a read fails, or shows the state of the log as it is."""
     if not services.running:
         return True
     with services.connect("reader", timeout=1.0) as client:

@@ -52,7 +52,7 @@ class Job:
     lives: list[Path] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Begins its next life."""
+        """Start the job's next life."""
         self.life += 1
         ledger = self.home / f"{self.run_id}-{self.life}"
         self.lives.append(ledger)
@@ -69,20 +69,20 @@ class Job:
         self.program = Program(command, self.home / f"{self.run_id}.log", environment)
 
     def trains(self) -> None:
-        """Waits until it logs."""
+        """Wait until the job logs."""
         until(lambda: self.logged() > 0, "the job logs", 60.0)
 
     def logged(self) -> int:
-        """How many calls have returned in this life."""
+        """Return how many calls have returned in this life."""
         return _noted(self.lives[-1])
 
     def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kill the job with SIGKILL."""
         assert self.program
         self.program.kill()
 
     def end(self) -> None:
-        """Lets it end its run."""
+        """Let the job end its run."""
         assert self.program
         assert self.program.terminate() == 0, self.program.errors[-3000:]
 
@@ -104,36 +104,36 @@ class Scene:
     postgres: PostgresServer | None
 
     def progress(self) -> None:
-        """Waits until every job has logged some more."""
+        """Wait until every job has logged some more."""
         goals = {job.run_id: job.logged() + self.dice.randrange(20, 200) for job in self.jobs}
         until(lambda: all(job.logged() >= goals[job.run_id] for job in self.jobs), "all jobs log", 60.0)
 
     def crash_a_job(self) -> None:
-        """Kills a job, which then begins its next life."""
+        """Kill a job, and start its next life."""
         job = self.dice.choice(self.jobs)
         job.kill()
         job.begin()
         job.trains()
 
     def crash_services(self) -> None:
-        """Kills the services, and brings them back some time later."""
+        """Kill the services, and start them some time later."""
         self.services.kill()
         self.progress()
         self.services.start()
 
     def crash_nats(self) -> None:
-        """Kills nats-server, which the services bring back."""
+        """Kill nats-server, which the services restart."""
         self.services.kill_nats()
 
     def crash_database(self) -> None:
-        """Has the database crash, and brings it back some time later."""
+        """Crash the database, and start it some time later."""
         assert self.postgres
         self.postgres.end(signal.SIGQUIT)
         self.progress()
         self.postgres.start()
 
     def crash_all(self) -> None:
-        """Kills all there is, and brings the jobs back first."""
+        """Kill everything, and start the jobs first."""
         self.services.kill()
         for job in self.jobs[:3]:
             job.kill()
@@ -143,14 +143,14 @@ class Scene:
 
     @property
     def crashes(self) -> list[Callable[[], None]]:
-        """All ways to crash."""
+        """Return all ways to crash."""
         ways = [self.crash_a_job, self.crash_services, self.crash_nats, self.crash_all]
         return [*ways, self.crash_database] if self.postgres else ways
 
 
 @contextmanager
 def training(home: Path, data: Path, postgres: PostgresServer | None, database: str = "") -> Iterator[Scene]:
-    """Jobs that train."""
+    """Yield jobs that train."""
     with Services(data, database) as services:
         jobs = [Job(uuid.uuid4().hex, home, services.address) for _ in range(JOBS)]
         try:
@@ -166,7 +166,7 @@ def training(home: Path, data: Path, postgres: PostgresServer | None, database: 
 
 
 def _finish(scene: Scene) -> None:
-    """Half of the jobs end, the others are killed for good; what those left behind is delivered by `sync`."""
+    """End half of the jobs, kill the others for good, and deliver their journals with `sync`."""
     for job in scene.jobs[::2]:
         job.end()
     for job in scene.jobs[1::2]:
@@ -177,7 +177,7 @@ def _finish(scene: Scene) -> None:
 
 
 def _check(scene: Scene) -> None:
-    """The log and the rows hold what was journaled, once; the rows equal a rebuild."""
+    """Check that the log and the rows have what was journaled, once, and that the rows equal a rebuild."""
     with scene.services.connect("auditor") as client:
         for log in client.system.status().logs:
             client.connection.note_position(log.name, log.head)
@@ -255,7 +255,7 @@ def test_crashes_lose_or_repeat_no_points_on_postgresql(tmp_path: Path) -> None:
 
 @contextmanager
 def _small_disk(place: Path) -> Iterator[Path]:
-    """A disk that is soon full; skips the test where none can be made."""
+    """Yield a small disk; skip the test where none can be mounted."""
     place.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if not mount or not umount:

@@ -19,14 +19,14 @@ CHAMPION = "m@champion"
 
 
 def move_to_and_fro(client: Client, times: int) -> None:
-    """Moves the champion so often."""
+    """Move the champion a number of times."""
     for _ in range(times):
         changes = client.aliases.history(MODEL, limit=1)
         client.aliases.move(CHAMPION, 3 - changes[0].to_version if changes else 1, reason="to and fro")
 
 
 def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
-    """What the requests say, each change once: revision, id, version before and after."""
+    """Return each delivered change once: revision, id, version before and after."""
     payloads = [request.json["data"] for request in requests]
     return [
         *dict.fromkeys(

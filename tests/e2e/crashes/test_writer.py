@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.timeout(100 + 40 * ROUNDS), pytest.mark.xdist_group("w
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """A running system."""
+    """Yield a running system."""
     with Services(tmp_path_factory.mktemp("services") / "data") as running:
         yield running
 
@@ -49,7 +49,7 @@ def client(services: Services) -> Iterator[Client]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where the jobs' journals are."""
+    """Return the directory of the jobs' journals."""
     return tmp_path / "journal"
 
 
@@ -70,7 +70,7 @@ class Jobs:
         self._programs: list[Program] = []
 
     def start(self, kind: str, **environment: str) -> tuple[Program, str]:
-        """A job of a kind, and its run's id."""
+        """Start a job of a kind; return it with its run's id."""
         command = [sys.executable, "-m", "tests.e2e.job", kind, self._address]
         log = self._folder / f"{kind}-{len(self._programs)}.log"
         program = Program(command, log, {"ROLLFORWARD_JOURNAL": str(self._place), **environment})
@@ -83,49 +83,49 @@ class Jobs:
 
 
 def kill_family(program: Program) -> None:
-    """Kills a job with the processes that it forked, whose group it leads."""
+    """Kill a job and the processes that it forked, whose group it leads."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(program.pid, signal.SIGKILL)
     program.kill()
 
 
 def catch_up(client: Client) -> None:
-    """Has reads show what is in the log now: they follow what their own connection wrote."""
+    """Write, so that reads show what is in the log now: they follow what their own connection wrote."""
     client.experiments.create(uuid.uuid4().hex)
 
 
 def values(client: Client, run_id: str, key: str) -> list[float]:
-    """The points of a metric in the log."""
+    """Return the points of a metric in the log."""
     catch_up(client)
     return list(client.metrics.history(run_id, key).values)
 
 
 def told(program: Program, key: str) -> int:
-    """How many points of a metric the job said that it had logged."""
+    """Return the number of points of a metric that the job reported as logged."""
     lines = [line.split() for _, line in program.lines()]
     return max((int(line[1]) for line in lines if line[0] == key), default=0)
 
 
 def expect_exactly(client: Client, run_id: str, key: str, at_least: int) -> None:
-    """Fails unless the points are 0, 1, 2..., each once, as far as the job told and at most what it logged since."""
+    """Fail unless the points are 0, 1, 2..., each once, with all reported ones and no more than were logged."""
     found = values(client, run_id, key)
     assert found == [float(step) for step in range(len(found))]
     assert at_least <= len(found) <= at_least + 50
 
 
 def sync(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs `rollforward sync` on the journals."""
+    """Run `rollforward sync` on the journals."""
     command = [ROLLFORWARD, "sync", str(place), "-o", "json", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def left(place: Path) -> list[Path]:
-    """What is left of the journals."""
+    """Return what is left of the journals."""
     return [path for path in place.rglob("*") if path.is_file()]
 
 
 def await_death(program: Program, place: Path) -> None:
-    """Kills a job, and waits until the system has let go of its locks."""
+    """Kill a job, and wait until the system has released its locks."""
     program.kill()
 
     def is_free(folder: Path) -> bool:
@@ -165,7 +165,7 @@ def test_each_journaled_point_is_delivered_once_despite_kills(
 
 
 def kill_some_syncs(dice: random.Random, place: Path) -> None:
-    """Starts to sync and kills that, here and there."""
+    """Start `sync` and kill it at random moments."""
     for _ in range(3):
         command = [sys.executable, "-c", "import sys, rollforward as rf; rf.sync(sys.argv[1])", str(place)]
         process = subprocess.Popen(command)

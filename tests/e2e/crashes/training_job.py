@@ -22,7 +22,7 @@ WIDTH = 20
 
 
 def main(address: str, run_id: str, life: str, ledger: str) -> None:
-    """Logs until it is told to end."""
+    """Log until told to end."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     noted = os.open(ledger, os.O_RDWR | os.O_CREAT)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
 def start(home: Path, *options: str) -> subprocess.Popen[str]:
-    """The demo, with its temporary files in `home`."""
+    """Start the demo, with its temporary files in `home`."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("ROLLFORWARD_")}
     return subprocess.Popen(
         [SCRIPT, "demo", *options],
@@ -38,7 +38,7 @@ def start(home: Path, *options: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts demos; ends those that a failed test left."""
+    """Yield a function that starts demos; end those that a failed test left."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*options: str) -> subprocess.Popen[str]:
@@ -52,12 +52,12 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def descendants(program: subprocess.Popen[str]) -> dict[int, psutil.Process]:
-    """The processes that a program started, and theirs."""
+    """Return the descendants of a program."""
     return {child.pid: child for child in psutil.Process(program.pid).children(recursive=True)}
 
 
 def read_output(program: subprocess.Popen[str], seen: dict[int, psutil.Process]) -> str:
-    """All that a demo prints until it ends; meanwhile notes every process that it starts."""
+    """Return all output of a demo, and note every process that it starts."""
     lines: list[str] = []
     assert program.stdout is not None
     for line in program.stdout:
@@ -75,7 +75,7 @@ def wait_for_step(program: subprocess.Popen[str], step: int) -> None:
 
 
 def check_nothing_left(home: Path, seen: dict[int, psutil.Process]) -> None:
-    """No process that was seen runs on, and no temporary file is left."""
+    """Check that no noted process runs, and that no temporary file is left."""
     assert seen
     assert [process for process in seen.values() if not gone(process.pid)] == []
     assert list(home.glob("rollforward-demo-*")) == []
@@ -95,7 +95,7 @@ def test_demo_passes_twice_and_stops_its_processes(demo: Callable[..., subproces
 
 
 def check_summary(text: str, version: int) -> None:
-    """The facts that the demo closes with, when its first new version is `version`."""
+    """Check the demo's summary when its first new version is `version`."""
     old, new = f"v{version}", f"v{version + 1}"
     closing = re.search(
         rf"All six steps passed: (\d+) requests, 0 failed; {old} -> {new} in (\d+) ms, back in (\d+) ms;"

@@ -17,13 +17,13 @@ EVENT_BYTES = 400_000
 
 
 def large(turn: int) -> dict[str, str]:
-    """Tags that fill an event, others each time."""
+    """Return tags that fill an event, other ones for each turn."""
     return {str(key): f"{turn}.{key}".ljust(5_000, "x") for key in range(EVENT_BYTES // 10_000)}
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """All services; the logs of the registry and of tracking have many large events."""
+    """Yield all services; the logs of the registry and of tracking have many large events."""
     with Services(tmp_path / "data") as running:
         client = Client(running.address)
         client.registry.CreateModel(v1.CreateModelRequest(name="m"), timeout=SECONDS)
@@ -36,19 +36,19 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 
 def killed(services: Services) -> None:
-    """The services end as in a crash, and come back."""
+    """Kill the services and start them again."""
     services.kill()
     services.start()
 
 
 def stopped(services: Services) -> None:
-    """They are stopped in good order, and come back."""
+    """Stop the services gracefully and start them again."""
     assert services.stop() == 0
     services.start()
 
 
 def logged_positions(services: Services) -> list[tuple[str, int]]:
-    """The log and the position of each event that the logs hold, in the order of an export."""
+    """Return the log and position of each event, in the order of an export."""
     client = Client(services.address)
     heads = client.heads()
     client.channel.close()

@@ -53,7 +53,7 @@ with rf.Client(address, actor="trainer", timeout=60) as link:
 
 @pytest.fixture(params=["local", "s3"])
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the services keep artifacts."""
+    """Yield where the services keep artifacts."""
     if request.param == "local":
         yield str(tmp_path / "artifacts")
         return
@@ -64,13 +64,13 @@ def artifacts(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 def client(log: Path, verb: str, address: str, what: str, where: str = "") -> Program:
-    """A program that uploads or downloads."""
+    """Start a program that uploads or downloads."""
     return Program([sys.executable, "-c", CLIENT, verb, address, what, where], log)
 
 
 @contextmanager
 def peak_memory(*pids: int) -> Iterator[list[int]]:
-    """The most memory, in bytes, that each process has taken."""
+    """Yield the peak memory of each process, in bytes."""
     peaks = [0] * len(pids)
     ending = threading.Event()
 
@@ -93,7 +93,7 @@ def peak_memory(*pids: int) -> Iterator[list[int]]:
 
 
 def write(path: Path, size: int) -> None:
-    """A file of which no two blocks are equal."""
+    """Write a file of which no two blocks are equal."""
     block = random.Random(size).randbytes(MIB)
     with path.open("wb") as file:
         for number in range(-(-size // MIB)):
@@ -101,7 +101,7 @@ def write(path: Path, size: int) -> None:
 
 
 def equal_bytes(left: Path, right: Path) -> bool:
-    """Whether two files have the same bytes."""
+    """Return whether two files have the same bytes."""
     with left.open("rb") as one, right.open("rb") as other:
         while chunk := one.read(MIB):
             if chunk != other.read(MIB):
@@ -110,7 +110,7 @@ def equal_bytes(left: Path, right: Path) -> bool:
 
 
 def first_offset(program: Program) -> int:
-    """Where a transfer began, in bytes."""
+    """Return where a transfer began, in bytes."""
     return int(program.line(r"^at ")[1].split()[1])
 
 
@@ -170,7 +170,7 @@ def test_transfers_resume_after_client_is_killed(tmp_path: Path) -> None:
 
 
 def reported_offsets(program: Program) -> list[int]:
-    """All that a transfer said of how far it was."""
+    """Return the offsets that a transfer has reported."""
     return [int(found[1]) for _, line in program._lines if (found := re.match(r"at (\d+)", line))]
 
 

@@ -57,7 +57,7 @@ class Lifecycle:
     watched: Sequence[v1.AliasChange] = ()
 
     def train(self, name: str, folder: Path) -> None:
-        """One training job."""
+        """Run one training job."""
         data = load_breast_cancer()
         seen, held_out = np.arange(0, 569, 2), np.arange(1, 569, 2)
         estimator = ESTIMATORS[name].fit(data.data[seen], data.target[seen])
@@ -74,7 +74,7 @@ class Lifecycle:
         self.runs[name] = self.client.runs.get(run)
 
     def register(self) -> None:
-        """Registers those that pass the gate."""
+        """Register the runs that pass the gate."""
         self.client.models.create(MODEL, gate=GATE, reason="only good ones")
         for run in self.runs.values():
             try:
@@ -83,7 +83,7 @@ class Lifecycle:
                 self.refusal = refusal
 
     def choose_row(self) -> None:
-        """A row of real data that the two versions answer differently, and the answers."""
+        """Choose a row of real data that the two versions predict differently, and note both predictions."""
         rows = load_breast_cancer().data
         stump, line = (ESTIMATORS[name].predict(rows) for name in ("stump", "line"))
         chosen = int(np.flatnonzero(stump != line)[0])
@@ -91,7 +91,7 @@ class Lifecycle:
         self.answers = {1: int(stump[chosen]), 2: int(line[chosen])}
 
     def serve_and_move(self) -> None:
-        """Moves the champion forward and back under load."""
+        """Move the champion forward and back under load."""
         load = Load(self.services.address)
         self.aliases = [self.client.aliases.move(CHAMPION, self.versions[0], expected_revision=0)]
         watcher = Watcher(self.client, CHAMPION)
@@ -115,7 +115,7 @@ class Lifecycle:
 
 
 def wait_for_predictions(load: Load, alias: v1.Alias) -> None:
-    """Waits until an assignment has answered many requests."""
+    """Wait until an assignment has answered many requests."""
     until(
         lambda: load.is_well() and sum(one.revision == alias.revision for one in load.predictions) > 100,
         f"v{alias.version} answers",
@@ -124,7 +124,7 @@ def wait_for_predictions(load: Load, alias: v1.Alias) -> None:
 
 @pytest.fixture(scope="module")
 def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lifecycle]:
-    """The whole of it, once."""
+    """Run the whole lifecycle once."""
     home = tmp_path_factory.mktemp("lifecycle")
     with (
         Services(home / "data") as services,
@@ -215,7 +215,7 @@ def test_downloads_equal_trained_artifacts(lifecycle: Lifecycle, tmp_path: Path)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder."""
+    """Return the files of a folder."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -255,7 +255,7 @@ def test_pod_rejects_invalid_requests_and_keeps_serving(lifecycle: Lifecycle) ->
 
 
 def command(lifecycle: Lifecycle, *arguments: str, expected: int = 0) -> Any:
-    """What the command line prints, as JSON; for a failure the line that it says about it."""
+    """Run the command line; return its JSON, or the error message of a failure."""
     environment = {**os.environ, "ROLLFORWARD_URI": lifecycle.services.address, "ROLLFORWARD_ACTOR": "grace"}
     done = subprocess.run(
         [ROLLFORWARD, "-o", "json", *arguments],
