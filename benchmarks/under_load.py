@@ -53,8 +53,8 @@ class Moves:
         if not self.durations:
             return f"no move was made, {self.failed} failed"
         p50, p99 = (1000 * percentile(self.durations, part) for part in (0.5, 0.99))
-        longest = 1000 * max(self.durations)
-        return f"{len(self.durations)} moves, p50 {p50:.1f} p99 {p99:.1f} max {longest:.0f} ms, {self.failed} failed"
+        max_ms = 1000 * max(self.durations)
+        return f"{len(self.durations)} moves, p50 {p50:.1f} p99 {p99:.1f} max {max_ms:.0f} ms, {self.failed} failed"
 
 
 class Service:
@@ -103,13 +103,13 @@ def measure_watchers(name: str, tree: Path, options: argparse.Namespace) -> dict
             idle = service.memory()
             print(f"{name}: no watcher: {alone.line()}; {idle:.0f} MB", flush=True)
             head = service.move(0, Moves())
-            catching_up = _beside_watchers(service, options.watchers, 0, head, options.limit)
+            catching_up = _move_with_watchers(service, options.watchers, 0, head, options.limit)
             print(f"{name}: {options.watchers} watchers from 0: {catching_up.line()}", flush=True)
         finally:
             service.stop()
         service = Service(tree, data, port)
         try:
-            back = _beside_watchers(service, options.back, head - options.behind, head, options.limit)
+            back = _move_with_watchers(service, options.back, head - options.behind, head, options.limit)
             print(
                 f"{name}: {options.back} watchers, {options.behind} behind, after a restart: {back.line()}", flush=True
             )
@@ -118,7 +118,7 @@ def measure_watchers(name: str, tree: Path, options: argparse.Namespace) -> dict
     return _ratios(alone, idle, catching_up, back)
 
 
-def _ratios(alone: Moves, idle: float, catching_up: Beside, back: Beside) -> dict[str, float]:
+def _ratios(alone: Moves, idle: float, catching_up: WatchedMoves, back: WatchedMoves) -> dict[str, float]:
     def p99(moves: Moves) -> float:
         return percentile(moves.durations, 0.99) if moves.durations else float("inf")
 
@@ -130,7 +130,7 @@ def _ratios(alone: Moves, idle: float, catching_up: Beside, back: Beside) -> dic
 
 
 @dataclass
-class Beside:
+class WatchedMoves:
     """Moves beside watchers, when these were there, and what the service and NATS took: MB at most, s of CPU."""
 
     moves: Moves
@@ -157,7 +157,7 @@ def _moves_for(service: Service, seconds: float) -> Moves:
     return moves
 
 
-def _beside_watchers(service: Service, count: int, start: int, until: int, limit: float) -> Beside:
+def _move_with_watchers(service: Service, count: int, start: int, until: int, limit: float) -> WatchedMoves:
     with ExitStack() as stack:
         crews = [stack.enter_context(_watchers(service.address, count // 2, start, until, limit)) for _ in range(2)]
         moves, memory, number, used = Moves(), 0.0, 0, cpu_seconds([service.pid])
@@ -169,7 +169,7 @@ def _beside_watchers(service: Service, count: int, start: int, until: int, limit
             time.sleep(PAUSE_SECONDS)
         reached = [json.loads(crew.stdout.readlines()[-1])["seconds"] for crew in crews if crew.stdout]
         used = cpu_seconds([service.pid]) - used
-    return Beside(moves, [second for seconds in reached for second in seconds], memory, used)
+    return WatchedMoves(moves, [second for seconds in reached for second in seconds], memory, used)
 
 
 @contextmanager
@@ -195,8 +195,8 @@ def measure_writers(name: str, tree: Path, options: argparse.Namespace) -> dict[
                     _register(service.address, digest, callers, options.each * callers)
                 )
                 p99 = 1000 * percentile(durations, 0.99)
-                words = f"{rate:.0f} models/s, p99 {p99:.0f} ms, {failed} of {len(durations)} failed"
-                print(f"{name}: {callers} callers: {words}", flush=True)
+                text = f"{rate:.0f} models/s, p99 {p99:.0f} ms, {failed} of {len(durations)} failed"
+                print(f"{name}: {callers} callers: {text}", flush=True)
                 rates[f"models/s, {callers} callers"] = rate
         finally:
             service.stop()
@@ -267,8 +267,8 @@ def _trees(beside: str) -> Iterator[dict[str, Path]]:
             _git("worktree", "remove", "--force", str(tree))
 
 
-def _git(*words: str) -> None:
-    subprocess.run(["git", *words], check=True)  # noqa: S607 - the git of whoever measures
+def _git(*text: str) -> None:
+    subprocess.run(["git", *text], check=True)  # noqa: S607 - the git of whoever measures
 
 
 def main() -> None:

@@ -29,9 +29,12 @@ class Bench:
 
     def run(self, system: str, scenes: Sequence[Scene]) -> None:
         """Run the scenes: those without data share one running system, each other has its own."""
-        groups = [[scene for scene in scenes if scene.lay is None], *[[scene] for scene in scenes if scene.lay]]
+        groups = [
+            [scene for scene in scenes if scene.write_data is None],
+            *[[scene] for scene in scenes if scene.write_data],
+        ]
         for group in filter(None, groups):
-            with self._whatever_happens(f"{system}: start"):
+            with self._reporting_failures(f"{system}: start"):
                 self._say(f"{system}: starting")
                 with _running(system, group[0]) as endpoint:
                     for scene in group:
@@ -40,12 +43,12 @@ class Bench:
     def _play(self, system: str, endpoint: Endpoint, scene: Scene) -> None:
         name = f"{system}: {scene.name}"
         self._say(name)
-        with self._whatever_happens(name):
+        with self._reporting_failures(name):
             self.figures += scene.measure(system, endpoint, self._options)
         self._progress(self.figures)
 
     @contextmanager
-    def _whatever_happens(self, name: str) -> Iterator[None]:
+    def _reporting_failures(self, name: str) -> Iterator[None]:
         """Print and count a failure, so that the other measurements continue."""
         try:
             yield
@@ -61,7 +64,7 @@ class Bench:
 def _running(system: str, scene: Scene) -> Iterator[Endpoint]:
     """Run a system over the data that a scene needs."""
     with tempfile.TemporaryDirectory() as folder:
-        if scene.lay is not None:
-            scene.lay(Path(folder))
-        with SYSTEMS[system](Path(folder) if scene.lay else None) as endpoint:
+        if scene.write_data is not None:
+            scene.write_data(Path(folder))
+        with SYSTEMS[system](Path(folder) if scene.write_data else None) as endpoint:
             yield endpoint

@@ -43,10 +43,10 @@ class Client(Protocol):
     def chart(self, run_id: str, metric: str, intervals: int) -> None:
         """Read a metric in a number of intervals. Raises CallFailed."""
 
-    def lay_runs(self, numbers: range, labels: Labels) -> None:
+    def write_runs(self, numbers: range, labels: Labels) -> None:
         """Write runs with the labels that `labels` returns for each number."""
 
-    def lay_points(self, metric: str, points: int) -> str:
+    def write_points(self, metric: str, points: int) -> str:
         """Write a run with a number of points of a metric; return its id."""
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def _round(
     pool: ThreadPoolExecutor, seats: Sequence[_Seat], task: Task, begin: float, seconds: float
 ) -> tuple[array[float], int, float] | Exception:
     """Run a round of this process's clients; return their results, or the error of one of them."""
-    done = [pool.submit(seat.call_again_and_again, task, begin, begin + seconds) for seat in seats]
+    done = [pool.submit(seat.repeat_call, task, begin, begin + seconds) for seat in seats]
     durations: array[float] = array("d")
     try:
         for one in done:
@@ -112,7 +112,7 @@ class _Seat:
     number: int
     calls: int = 0
 
-    def call_again_and_again(self, task: Task, begin: float, until: float) -> tuple[array[float], int, float]:
+    def repeat_call(self, task: Task, begin: float, until: float) -> tuple[array[float], int, float]:
         """Repeat a call; return durations of successful calls, number of failures, and when the last call ended."""
         durations: array[float] = array("d")
         failures = 0

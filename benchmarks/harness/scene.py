@@ -29,4 +29,4 @@ class Scene:
     about: str
     systems: tuple[str, ...]
     measure: Callable[[str, Endpoint, Options], Iterator[Figure]]
-    lay: Callable[[Path], None] | None = None
+    write_data: Callable[[Path], None] | None = None

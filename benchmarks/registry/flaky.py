@@ -21,7 +21,7 @@ MOVES = 40
 FAILS_EVERY, FAILED_TRIES = 4, 2
 _MODEL = "flaky"
 _PAUSE = 0.25  # seconds between two moves
-_PATIENCE = 60.0  # seconds
+_TIMEOUT_SECONDS = 60.0  # seconds
 
 
 class Flaky:
@@ -48,7 +48,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             client.move(_MODEL, ALIAS, number)
             time.sleep(_PAUSE)
         moved = time.perf_counter()
-        receiver.wait_for(MOVES, _PATIENCE)
+        receiver.wait_for(MOVES, _TIMEOUT_SECONDS)
         taken = receiver.accepted()
     client.close()
     yield from verdict("flaky", "webhook", system, MOVES, [moved_to(one.body) for one in taken])

@@ -18,7 +18,7 @@ from benchmarks.systems.names import OURS, PEERS
 MOVES = 40
 DOWN_SECONDS = 30.0
 _MODEL = "outage"
-_PATIENCE = {"rollforward": 90.0, "mlflow": 30.0}
+_TIMEOUT_SECONDS = {"rollforward": 90.0, "mlflow": 30.0}
 """Seconds after which nothing more is to be expected: a retry pauses for at most 60 s, or for 5 s."""
 
 
@@ -33,7 +33,7 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
         _move_evenly(client)
         receiver.up()
         back = time.perf_counter()
-        receiver.wait_for(MOVES, _PATIENCE[endpoint.kind])
+        receiver.wait_for(MOVES, _TIMEOUT_SECONDS[endpoint.kind])
         taken = receiver.accepted()
     client.close()
     yield from verdict("outage", "webhook", system, MOVES, [moved_to(one.body) for one in taken])
@@ -67,8 +67,8 @@ def _resumed(system: str, endpoint: Endpoint, position: int) -> Iterator[Figure]
         rf.Client(endpoint.address) as connection,
         connection.aliases.watch(f"{_MODEL}@{ALIAS}", from_revision=position) as watch,
     ):
-        heard = [next(watch).to_version for _ in range(MOVES)]
-    yield from verdict("outage", "watch, resumed", system, MOVES, heard)
+        received_at = [next(watch).to_version for _ in range(MOVES)]
+    yield from verdict("outage", "watch, resumed", system, MOVES, received_at)
     yield Figure("outage", "watch, resumed", system, "s until all were there", (time.perf_counter() - begun,))
 
 

@@ -32,7 +32,7 @@ def then(client: Client, number: int, call: int) -> None:
     cast("SdkClient", client).resolve_at(history.MODELS[call % 2], history.ALIASES[call // 2 % 2], position)
 
 
-def lay(data: Path) -> None:
+def write_data(data: Path) -> None:
     """Write the log."""
     history.write(data, MOVES)
 
@@ -51,4 +51,6 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
     yield Figure("past", "as of / now", system, "x at p50", ratios)
 
 
-SCENE = Scene("past", f"a resolve as of a position among {MOVES:,} moves, beside a present one", OURS[:1], measure, lay)
+SCENE = Scene(
+    "past", f"a resolve as of a position among {MOVES:,} moves, beside a present one", OURS[:1], measure, write_data
+)

@@ -29,7 +29,7 @@ _LIMIT = 60.0  # seconds for a change to arrive
 class Followers(Protocol):
     """Who hears of a move."""
 
-    def heard(self, seconds: float) -> list[float]:
+    def received_at(self, seconds: float) -> list[float]:
         """Return when each watcher received the next change (time.perf_counter). Raises TimeoutError."""
 
 
@@ -72,7 +72,7 @@ def _rounds(
         time.sleep(_PAUSE)
         begun = time.perf_counter()
         client.move(_MODEL, ALIAS, next(versions))
-        times = sorted(followers.heard(_LIMIT))
+        times = sorted(followers.received_at(_LIMIT))
         return times[len(times) // 2] - begun, times[-1] - begun
 
     rounds = []

@@ -22,7 +22,7 @@ class HookFollowers:
         self._receiver = receiver
         self._count = count
 
-    def heard(self, seconds: float) -> list[float]:
+    def received_at(self, seconds: float) -> list[float]:
         """Return when each webhook delivered the next change (time.perf_counter). Raises TimeoutError."""
         if not self._receiver.wait_for(self._count, seconds):
             raise TimeoutError

@@ -125,11 +125,11 @@ class HttpClient:
         asked = {"run_ids": run_id, "metric_key": metric, "max_results": str(intervals)}
         self.get("metrics/get-history-bulk-interval", asked)
 
-    def lay_runs(self, numbers: range, labels: Labels) -> None:
+    def write_runs(self, numbers: range, labels: Labels) -> None:
         """Write runs straight to the database: through the server it would take an hour."""
-        mlflow_rows.lay_runs(self._database, numbers, labels)
+        mlflow_rows.write_runs(self._database, numbers, labels)
 
-    def lay_points(self, metric: str, points: int) -> str:
+    def write_points(self, metric: str, points: int) -> str:
         """Write a run with a number of points; return its id. Raises CallFailed."""
         run = str(self.post("runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"])
         for start in range(0, points, _POINTS_A_BATCH):

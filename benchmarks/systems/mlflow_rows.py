@@ -13,7 +13,7 @@ EXPERIMENT = "0"
 _AT_ONCE = 500
 
 
-def lay_runs(database: str, numbers: range, labels: Labels) -> None:
+def write_runs(database: str, numbers: range, labels: Labels) -> None:
     """Write runs with the labels that `labels` returns for each number, as the server itself would."""
     engine = sa.create_engine(database.replace("postgresql+psycopg2:", "postgresql+psycopg:"))
     found = sa.MetaData()

@@ -106,7 +106,7 @@ class SdkClient:
         for _ in self._connection.connection.stream(self._connection.connection.tracking.GetMetricIntervals, request):
             pass
 
-    def lay_runs(self, numbers: range, labels: Labels) -> None:
+    def write_runs(self, numbers: range, labels: Labels) -> None:
         """Write runs with the labels that `labels` returns for each number."""
         experiment_id = self._experiment()
         for number in numbers:
@@ -121,7 +121,7 @@ class SdkClient:
             batch = v1.LogBatchRequest(run_id=run_id, params=params, series=series, request_id=rf.new_request_id())
             self._connection.connection.call(self._connection.connection.tracking.LogBatch, batch)
 
-    def lay_points(self, metric: str, points: int) -> str:
+    def write_points(self, metric: str, points: int) -> str:
         """Write a run with a number of points; return its id."""
         with self._connection.runs.start("bench") as run:
             for step in range(points):

@@ -13,7 +13,7 @@ import psutil
 
 from services.nats.process import leashed
 
-_PATIENCE = 20.0  # seconds, for a program to end in good order
+_TIMEOUT_SECONDS = 20.0  # seconds, for a program to end in good order
 _SETTLING_LIMIT = 90.0  # seconds
 _QUIET = 0.1  # of one core
 
@@ -114,10 +114,10 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE)
+        process.wait(_TIMEOUT_SECONDS)
     process.kill()
     process.wait()
     for one in family:
         with suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(family, timeout=_PATIENCE)
+    psutil.wait_procs(family, timeout=_TIMEOUT_SECONDS)

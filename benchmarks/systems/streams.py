@@ -25,7 +25,7 @@ class Streams:
     def __init__(self, pipes: list[Connection]) -> None:
         self._pipes = pipes
 
-    def heard(self, seconds: float) -> list[float]:
+    def received_at(self, seconds: float) -> list[float]:
         """Return when each watcher received the next change (time.perf_counter). Raises TimeoutError."""
         times: list[float] = []
         for pipe in self._pipes:

@@ -32,7 +32,7 @@ def draw(run_id: str, client: Client, number: int, call: int) -> None:
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
     """Measure one client, a peer's with immediate acknowledgements."""
     client = connect(endpoint.quickened())
-    run_id = client.lay_points("loss", POINTS)
+    run_id = client.write_points("loss", POINTS)
     client.close()
     with crew(endpoint.quickened(), 1) as one:
         for line, task in (("all points", read), (f"in {INTERVALS} intervals", draw)):

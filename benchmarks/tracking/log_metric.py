@@ -35,10 +35,10 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             yield from _microseconds("service down", system, [_logged(_NOBODY, 0.5) for _ in range(options.rounds)])
 
 
-def _logged(address: str, patience: float) -> Sequence[float]:
+def _logged(address: str, timeout: float) -> Sequence[float]:
     """Return the seconds that each call took while the writer sends the points, or tries to."""
     durations: list[float] = []
-    with warnings.catch_warnings(), rf.Client(address, timeout=patience) as client:
+    with warnings.catch_warnings(), rf.Client(address, timeout=timeout) as client:
         warnings.simplefilter("ignore", RuntimeWarning)  # that the service does not answer is meant
         with client.runs.start("bench") as run:
             for step in range(CALLS):

@@ -32,20 +32,20 @@ def ask(client: Client, number: int, call: int) -> None:
         raise AssertionError(found)
 
 
-def lay(count: int, client: Client, number: int, call: int) -> None:
+def write_data(count: int, client: Client, number: int, call: int) -> None:
     """Write a client's share of the runs in its first call."""
     if not call:
         share = RUNS // count
-        client.lay_runs(range(number * share, (number + 1) * share), labels)
+        client.write_runs(range(number * share, (number + 1) * share), labels)
 
 
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
     """Measure one client."""
     if system in PEERS:
-        connect(endpoint).lay_runs(range(RUNS), labels)
+        connect(endpoint).write_runs(range(RUNS), labels)
     else:
         with crew(endpoint, 8) as several:
-            several.round(partial(lay, 8), 0.001)
+            several.round(partial(write_data, 8), 0.001)
     with crew(endpoint.quickened(), 1) as one:
         yield from calls("runs", "1 client", system, one.rounds(ask, options.seconds, options.rounds))
 

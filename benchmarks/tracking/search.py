@@ -69,7 +69,7 @@ QUESTIONS = (
 )
 
 
-def lay(rows: Generation, many: int) -> None:
+def write_data(rows: Generation, many: int) -> None:
     """Write runs straight to the rows."""
     indexes = [index for table in t.tables.sorted_tables for index in table.indexes]
     with rows.writing() as connection:
@@ -78,7 +78,7 @@ def lay(rows: Generation, many: int) -> None:
         experiments = [(number, f"experiment {number}", _BEGAN, _BEGAN, "Zoë", False) for number in range(1, 11)]
         _put(connection, t.experiments, experiments)
         for start in range(1, many + 1, _AT_ONCE):
-            _lay_some(connection, range(start, min(many + 1, start + _AT_ONCE)))
+            _write_some(connection, range(start, min(many + 1, start + _AT_ONCE)))
         for index in indexes:
             index.create(connection)
     with rows.writing() as connection:
@@ -86,7 +86,7 @@ def lay(rows: Generation, many: int) -> None:
             connection.exec_driver_sql("ANALYZE")
 
 
-def _lay_some(connection: sa.Connection, numbers: range) -> None:
+def _write_some(connection: sa.Connection, numbers: range) -> None:
     luck = random.Random(numbers.start)
     experiments = {number: 1 if luck.random() < 0.9 else luck.randint(2, EXPERIMENTS) for number in numbers}
     _put(connection, t.runs, [_run(number, experiments[number]) for number in numbers])
@@ -164,7 +164,7 @@ def main() -> None:
         rows = Database(str(options.keep or where)).open("tracking", "0" * 10, 1, t.tables)
         began = time.perf_counter()
         if not kept:
-            lay(rows, options.runs)
+            write_data(rows, options.runs)
         console.print(f"{options.runs:,} runs on {options.on}, laid in {time.perf_counter() - began:.0f} s")
         table = Table("a page of 100", "runs", "p50 ms", "p95 ms")
         for statement in QUESTIONS:

@@ -84,7 +84,7 @@ async def running(where: str) -> AsyncIterator[tuple[MemoryStore, Projector]]:
         yield log, rows
 
 
-async def lay(log: MemoryStore, rows: Projector, kind: Kind, count: int) -> list[str]:
+async def write_data(log: MemoryStore, rows: Projector, kind: Kind, count: int) -> list[str]:
     """Log a series of a kind in each of some new runs, a batch at a time; return their ids."""
     run_ids, position = [uuid.uuid4().hex for _ in range(RUNS)], 0
     for number, run_id in enumerate(run_ids):
@@ -147,7 +147,7 @@ async def tabled(where: str, count: int, times: int) -> Table:
     table = Table("series", "question", "p50 ms", "p95 ms", "CPU ms")
     async with running(where) as (log, rows):
         for kind in KINDS:
-            run_ids = await lay(log, rows, kind, count)
+            run_ids = await write_data(log, rows, kind, count)
             for name, statement in QUESTIONS.items():
                 took = await measure(partial(statement, rows, run_ids), times)
                 table.add_row(kind.name, name, *(f"{figure:.1f}" for figure in took))

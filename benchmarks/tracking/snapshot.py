@@ -77,10 +77,10 @@ async def _measure(folder: Path, location: str, points: int) -> None:
 
 async def _take(log: JetStreamStore, projector: Projector) -> None:
     """Take a snapshot while events are appended and read; print the durations of both."""
-    quiet = await _beside(log, projector, asyncio.create_task(asyncio.sleep(QUIET_SECONDS)))
+    quiet = await _measure_during(log, projector, asyncio.create_task(asyncio.sleep(QUIET_SECONDS)))
     begun = time.perf_counter()
     job = asyncio.create_task(_taken(projector))
-    busy = await _beside(log, projector, job)
+    busy = await _measure_during(log, projector, job)
     size = await job
     print(f"taken: {time.perf_counter() - begun:.2f} s, {size / 1e6:.0f} MB")
     for when, durations in (("quiet", quiet), ("taking", busy)):
@@ -93,7 +93,7 @@ async def _taken(projector: Projector) -> int:
     return steps[-1].size
 
 
-async def _beside(log: JetStreamStore, projector: Projector, job: asyncio.Task[object]) -> list[float]:
+async def _measure_during(log: JetStreamStore, projector: Projector, job: asyncio.Task[object]) -> list[float]:
     """Return how long each append and read of its change took while the job ran."""
     durations: list[float] = []
     while not job.done():

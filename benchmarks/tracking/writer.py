@@ -109,8 +109,8 @@ def _deliver(client: rf.Client, points: int) -> None:
         logged = time.perf_counter()
         run.flush(600.0)
         done = time.perf_counter()
-    words = f"logged in {logged - begun:.2f} s, delivered {done - logged:.2f} s later"
-    print(f"{points:,} points: {words}, {points / (done - begun):,.0f} points/s")
+    text = f"logged in {logged - begun:.2f} s, delivered {done - logged:.2f} s later"
+    print(f"{points:,} points: {text}, {points / (done - begun):,.0f} points/s")
 
 
 def _sync(client: rf.Client, points: int) -> None:

@@ -16,7 +16,7 @@ import rollforward as rf
 STEPS = 1_000_000
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """Print one line, flushed and whole."""
     os.write(1, f"{text}\n".encode())
 
@@ -26,7 +26,7 @@ def log_forever(run: rf.Run, key: str, pause: float = 0.0) -> None:
     for step in range(STEPS):
         run.log_metric(key, step, step)
         if step % 50 == 49:
-            tell(f"{key} {step + 1}")
+            report(f"{key} {step + 1}")
         time.sleep(pause)
 
 
@@ -40,11 +40,11 @@ def ending(run: rf.Run) -> None:
     """Log until told to end."""
     for step in range(500):
         run.log_metric("loss", step, step)
-    tell("logged")
+    report("logged")
     while not Path(os.environ["JOB_MAY_END"]).exists():
         time.sleep(0.01)
     run.finish()
-    tell("finished")
+    report("finished")
 
 
 def forking(run: rf.Run) -> None:
@@ -66,12 +66,12 @@ def flushing(run: rf.Run) -> None:
     run.log_metric("loss" if child else "child", 1, 1)
     if child == 0:
         run.flush()
-        tell("child delivered")
+        report("child delivered")
         run.finish()
         os._exit(0)
     os.waitpid(child, 0)
     run.finish()
-    tell("finished")
+    report("finished")
 
 
 def work(run: rf.Run, number: int) -> None:
@@ -90,7 +90,7 @@ def spawning(run: rf.Run) -> None:
     for worker in workers:
         worker.join()
     run.finish()
-    tell("finished")
+    report("finished")
 
 
 def forgetful(run: rf.Run) -> None:
@@ -100,15 +100,15 @@ def forgetful(run: rf.Run) -> None:
 
 def full(run: rf.Run) -> None:
     """Log while the journal's file cannot grow, as on a full disk, and when it can again."""
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard_limit))
     for step in range(20_000):
         run.log_metric("loss", step, step)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard_limit, hard_limit))
     for step in range(20_000, 21_000):
         run.log_metric("loss", step, step)
     run.finish()
-    tell("finished")
+    report("finished")
 
 
 KINDS: dict[str, Callable[[rf.Run], None]] = {
@@ -120,7 +120,7 @@ def main(kind: str, address: str) -> None:
     """Start a run and do what this kind of job does."""
     rf.connect(address, actor="job", timeout=20.0)
     run = rf.start_run("jobs", name=kind)
-    tell(f"run {run.run_id}")
+    report(f"run {run.run_id}")
     KINDS[kind](run)
 
 

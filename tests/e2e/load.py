@@ -63,21 +63,21 @@ class Load:
 
     def move(self, actor: str, model: str, alias: str) -> None:
         """Move an alias between versions 1 and 2 repeatedly, each time with its current revision."""
-        self._again_and_again(_Mover(self.client(actor), model, alias).move)
+        self._repeat(_Mover(self.client(actor), model, alias).move)
 
     def log(self, actor: str, experiment_id: str) -> None:
         """Log metrics, and sometimes parameters, to one run repeatedly."""
-        self._again_and_again(_Logger(self.client(actor), experiment_id).log)
+        self._repeat(_Logger(self.client(actor), experiment_id).log)
 
     def register(self, actor: str, model: str, digest: str) -> None:
         """Register versions repeatedly."""
         client = self.client(actor)
         method = client.sdk.connection.registry.RegisterVersion
-        self._again_and_again(lambda: client.send(method, v1.RegisterVersionRequest(model=model, digest=digest)))
+        self._repeat(lambda: client.send(method, v1.RegisterVersionRequest(model=model, digest=digest)))
 
     def upload(self, actor: str, experiment_id: str, directory: Path) -> None:
         """Upload files of random bytes and log them to one run repeatedly."""
-        self._again_and_again(partial(self._upload, _Logger(self.client(actor), experiment_id), directory))
+        self._repeat(partial(self._upload, _Logger(self.client(actor), experiment_id), directory))
 
     def predict(self, address: str, model: str, row: Sequence[float] = ROW) -> None:
         """Ask a pod for a prediction repeatedly."""
@@ -105,7 +105,7 @@ class Load:
     def _work(self, job: Callable[[], None]) -> None:
         self._working.append(self._pool.submit(job))
 
-    def _again_and_again(self, act: Callable[[], object]) -> None:
+    def _repeat(self, act: Callable[[], object]) -> None:
         def job() -> None:
             while not self._stopping.wait(PAUSE_SECONDS):
                 act()
@@ -153,18 +153,20 @@ def _prediction(begun: float, response: ModelInferResponse) -> Prediction:
 class _Mover:
     def __init__(self, client: RecordingClient, model: str, alias: str) -> None:
         self._client = client
-        self._held = v1.Alias(model=model, alias=alias)
+        self._assignment = v1.Alias(model=model, alias=alias)
 
     def move(self) -> None:
-        held = self._held
-        request = v1.MoveAliasRequest(model=held.model, alias=held.alias, version=2 if held.version == 1 else 1)
-        request.expected_revision = held.revision
+        assigned = self._assignment
+        request = v1.MoveAliasRequest(
+            model=assigned.model, alias=assigned.alias, version=2 if assigned.version == 1 else 1
+        )
+        request.expected_revision = assigned.revision
         try:
-            self._held = self._client.send(self._client.sdk.connection.registry.MoveAlias, request).alias
+            self._assignment = self._client.send(self._client.sdk.connection.registry.MoveAlias, request).alias
         except Conflict as conflict:
-            if conflict.current is None or conflict.current.revision <= held.revision:
+            if conflict.current is None or conflict.current.revision <= assigned.revision:
                 raise
-            self._held = conflict.current
+            self._assignment = conflict.current
 
 
 class _Logger:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.histories.recorded.story import Story, eventful
+from tests.histories.recorded.scenario import Scenario, full_scenario
 
 
 @pytest.fixture
-def story() -> Story:
+def scenario() -> Scenario:
     """Return a valid history with every kind of operation."""
-    return eventful()
+    return full_scenario()

@@ -62,7 +62,7 @@ class Recorder:
             cast = prepared(history.name, self._system, dice, stack)
             with Crew(cast.clients, cast.namers, cast.others, cast.watchers) as crew:
                 with self._noting(history):
-                    self._harm(history, crew, cast, dice)
+                    self._inject_faults(history, crew, cast, dice)
                     crew.rest()
                     self._system.check_running()
                     history.goal = self._quiet_at(history, list(dict.fromkeys(one.model for one in cast.targets)))
@@ -80,7 +80,7 @@ class Recorder:
             self.is_spent = True
             history.losses.append(Losing(self._system, cast.targets[0].model, dice).suffer(loss))
 
-    def _harm(self, history: History, crew: Crew, cast: Cast, dice: random.Random) -> None:
+    def _inject_faults(self, history: History, crew: Crew, cast: Cast, dice: random.Random) -> None:
         nemesis = Nemesis(self._system, dice, crew.progress, cast.clock)
         with nemesis.restore:
             for fault in history.faults:
@@ -132,14 +132,14 @@ class Recorder:
         return asyncio.run(head(self._system.nats.address))
 
     def _wait_for_schedules(self, client: Client, models: Sequence[str], seconds: float) -> bool:
-        def are_over() -> bool:
+        def have_ended() -> bool:
             try:
                 return not _schedules(client, models)
             except Unavailable as error:
                 return error.reason == FAILED  # none will ever come
 
         try:
-            until(are_over, "no move is scheduled", seconds)
+            until(have_ended, "no move is scheduled", seconds)
         except AssertionError:
             return False  # the checker tells of one that never came
         return True

@@ -11,8 +11,8 @@ from tests.histories.__main__ import main
 from tests.histories.campaign import Campaign, Plan, Verdict, summary
 from tests.histories.checks.checker import check
 from tests.histories.checks.rules import Rule
+from tests.histories.recorded.scenario import full_scenario
 from tests.histories.recorded.storage import write
-from tests.histories.recorded.story import eventful
 from tests.histories.run import Recorder
 from tests.histories.systems.faults import FAULTS, Fault, draw
 from tests.histories.systems.processes import Process
@@ -89,11 +89,11 @@ def test_failed_fault_breaks_history(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_saved_history_is_replayed(tmp_path: Path) -> None:
-    story = eventful()
-    write(story.history, tmp_path / "good.jsonl")
+    scenario = full_scenario()
+    write(scenario.history, tmp_path / "good.jsonl")
     assert main(["--replay", str(tmp_path / "good.jsonl")]) == 0
-    story.history.events.pop()
-    write(story.history, tmp_path / "broken.jsonl")
+    scenario.history.events.pop()
+    write(scenario.history, tmp_path / "broken.jsonl")
     assert main(["--replay", str(tmp_path / "good.jsonl"), str(tmp_path / "broken.jsonl")]) == 1
 
 

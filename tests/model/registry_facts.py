@@ -77,7 +77,7 @@ def restored(
     return found
 
 
-def held(states: States, names: States) -> set[tuple[str, str, int, int, str]]:
+def assigned(states: States, names: States) -> set[tuple[str, str, int, int, str]]:
     """Return the aliases set in some states, by what their models are called in others."""
     return {
         (names[stream].name, alias, one.version, one.revision, state.digest(one.version))
@@ -87,7 +87,7 @@ def held(states: States, names: States) -> set[tuple[str, str, int, int, str]]:
     }
 
 
-def held_in(aliases: Iterable[v1.Alias]) -> set[tuple[str, str, int, int, str]]:
+def assigned_in(aliases: Iterable[v1.Alias]) -> set[tuple[str, str, int, int, str]]:
     """Return the same of a response."""
     return {(one.model, one.alias, one.version, one.revision, one.digest) for one in aliases}
 

@@ -23,8 +23,8 @@ FIRST, SECOND = "the first model that is not deleted", "the second"
 MODELS = st.sampled_from([FIRST, FIRST, FIRST, FIRST, SECOND, SECOND, "fraud", "new"])
 ALIAS = st.sampled_from([ALIASES[0], *ALIASES])
 NUMBERS = st.sampled_from([1, 2, 3, 1, 2, 3, 4, 5])  # 5 for a version that is not there
-HELD, STALE = "the revision that it has", "one that it had"
-EXPECTED = st.sampled_from([None, None, None, HELD, HELD, STALE])
+CURRENT, STALE = "the revision that it has", "one that it had"
+EXPECTED = st.sampled_from([None, None, None, CURRENT, CURRENT, STALE])
 DIGESTS = [f"sha256:{digit * 64}" for digit in "123"]
 TAGS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2"]), max_size=2)
 # Version 0 stands for a removal.
@@ -323,7 +323,7 @@ class Registry(RuleBasedStateMachine):
 
     def _revision(self, model: str, alias: str, expected: str | None) -> int | None:
         revision = self.system.state_of(model).alias(alias).revision
-        return None if expected is None else revision if expected == HELD else max(0, revision - 1)
+        return None if expected is None else revision if expected == CURRENT else max(0, revision - 1)
 
     def _on(self, model: str, command: object) -> None:
         self.system.do(lambda metadata: self.system.commands.handle(model, command, metadata))

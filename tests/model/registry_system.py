@@ -172,7 +172,7 @@ class System:
         assert payloads.versions_in(listed) == payloads.versions(now)
         waiting = aliases.list_schedules(connection, v1.ListSchedulesRequest()).schedules
         assert payloads.schedules_in(waiting) == payloads.schedules(now)
-        said = self._said()
+        said = self._logged_policies()
         assert {one.name: one for one in current_policies(connection).policies} == dict(said.policies.items())
 
     def _check_memory(self) -> None:
@@ -181,11 +181,11 @@ class System:
                 found = self.live.assignment(state.name, alias)
                 digest = state.digest(one.version)
                 assert (found.version, found.revision, found.digest) == (one.version, one.revision, digest)
-        said = self._said()
+        said = self._logged_policies()
         assert dict(self.live.policies.policies.items()) == dict(said.policies.items())
         assert self.live.policies.revision == said.revision
 
-    def _said(self) -> policies.State:
+    def _logged_policies(self) -> policies.State:
         """Return the policies in the log."""
         said = policies.State()
         for event in self.events:
@@ -200,13 +200,13 @@ class System:
             past = self._past[self._whole(at)]
             if at:
                 shown = aliases.resolve_aliases(connection, v1.ResolveAliasesRequest(), at).aliases
-                assert payloads.held_in(shown) == payloads.held(past, now)
+                assert payloads.assigned_in(shown) == payloads.assigned(past, now)
             for stream, state in now.items():
                 for alias in ALIASES if state.name else ():
                     one, said = aliases.assignment(connection, state.name, alias, at), past.get(stream, State())
-                    held = said.alias(alias)
+                    assigned = said.alias(alias)
                     shown_one = (one.version, one.revision, one.digest)
-                    assert shown_one == (held.version, held.revision, said.digest(held.version))
+                    assert shown_one == (assigned.version, assigned.revision, said.digest(assigned.version))
 
     def _check_history(self, connection: sa.Connection) -> None:
         """Check that every change is listed, and every interval in which a version had an alias."""

@@ -173,16 +173,16 @@ def _log_metrics(fold: Fold, _: v1.Run, __: RecordedEvent, payload: v1.MetricsLo
 
 
 def _log_inputs(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunInputsLogged) -> None:
-    held = {(one.dataset.name, one.dataset.digest): one for one in (*run.inputs, *payload.inputs)}
-    kept = [v1.DatasetInput.FromString(one.SerializeToString()) for one in held.values()]
+    merged = {(one.dataset.name, one.dataset.digest): one for one in (*run.inputs, *payload.inputs)}
+    kept = [v1.DatasetInput.FromString(one.SerializeToString()) for one in merged.values()]
     del run.inputs[:]
     run.inputs.extend(kept)
 
 
 def _log_outputs(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.RunOutputsLogged) -> None:
-    held = {one.model_id: one.step for one in (*run.outputs, *payload.outputs)}
+    merged = {one.model_id: one.step for one in (*run.outputs, *payload.outputs)}
     del run.outputs[:]
-    run.outputs.extend(v1.ModelOutput(model_id=model_id, step=step) for model_id, step in held.items())
+    run.outputs.extend(v1.ModelOutput(model_id=model_id, step=step) for model_id, step in merged.items())
 
 
 def _log_artifact(_: Fold, run: v1.Run, __: RecordedEvent, payload: v1.ArtifactLogged) -> None:

@@ -68,7 +68,7 @@ datasets = st.builds(v1.Dataset, name=st.sampled_from("uv"), digest=st.sampled_f
 used = st.builds(v1.DatasetInput, dataset=datasets, tags=st.dictionaries(st.just("context"), st.sampled_from("ab")))
 made = st.builds(v1.ModelOutput, model_id=model_ids, step=st.integers(0, 5))
 endings = st.sampled_from([v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_STATUS_KILLED])
-words = st.sampled_from(["one", "two"])
+texts = st.sampled_from(["one", "two"])
 digests = st.sampled_from(["sha256:1", "sha256:2"])
 
 payloads = st.one_of(
@@ -83,13 +83,13 @@ payloads = st.one_of(
     ),
     st.builds(v1.RunInputsLogged, run_id=run_ids, inputs=st.lists(used, min_size=1, max_size=2)),
     st.builds(v1.RunOutputsLogged, run_id=run_ids, outputs=st.lists(made, min_size=1, max_size=2)),
-    st.builds(v1.ArtifactLogged, run_id=run_ids, path=words, digest=digests, size_bytes=st.just(2**40)),
+    st.builds(v1.ArtifactLogged, run_id=run_ids, path=texts, digest=digests, size_bytes=st.just(2**40)),
     st.builds(v1.RunFinished, run_id=run_ids, status=endings, end_time=st.none() | times),
     st.builds(v1.RunLost, run_id=run_ids, last_heard=times),
     *(st.builds(payload, run_id=run_ids) for payload in (v1.RunResumed, v1.RunDeleted, v1.RunRestored)),
-    st.builds(v1.RunRenamed, run_id=run_ids, to_name=words),
-    st.builds(v1.RunDescribed, run_id=run_ids, description=words),
-    st.builds(v1.ExperimentRenamed, experiment_id=experiment_ids, to_name=words),
+    st.builds(v1.RunRenamed, run_id=run_ids, to_name=texts),
+    st.builds(v1.RunDescribed, run_id=run_ids, description=texts),
+    st.builds(v1.ExperimentRenamed, experiment_id=experiment_ids, to_name=texts),
     st.builds(v1.ExperimentTagsChanged, experiment_id=experiment_ids, changes=changes),
     *(st.builds(payload, experiment_id=experiment_ids) for payload in (v1.ExperimentDeleted, v1.ExperimentRestored)),
     st.builds(v1.LoggedModelParamsLogged, model_id=model_ids, params=labels),
@@ -239,11 +239,11 @@ class Tracking(RuleBasedStateMachine):
         assert self._rows.position == len(happened)
         digest = self._rows.generation.digest()
         chance = random.Random(len(happened))
-        for most in (1, 3, 40):
+        for max_size in (1, 3, 40):
             generations = Generations(TrackingProjection(), Database(self._location))
             rows, at = generations.beside(), 0
             while at < len(happened):
-                call = happened[at : at + chance.randint(1, most)]
+                call = happened[at : at + chance.randint(1, max_size)]
                 generations.apply(rows, at, call, live=False)
                 at += len(call)
             found = rows.digest()

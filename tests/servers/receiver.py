@@ -53,7 +53,7 @@ Answer = Callable[[Request, int], "int | tuple[int, Mapping[str, str]]"]
 """The status for a request, and further headers; the number says how often its id has come, 1 for the first time."""
 
 
-def well(_request: Request, _times: int) -> int:
+def accept_all(_request: Request, _times: int) -> int:
     """Return 200 for every request."""
     return 204
 
@@ -61,7 +61,7 @@ def well(_request: Request, _times: int) -> int:
 class Receiver:
     """An endpoint at an address that stays the same while it is stopped and started."""
 
-    def __init__(self, answer: Answer = well) -> None:
+    def __init__(self, answer: Answer = accept_all) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.connections = 0

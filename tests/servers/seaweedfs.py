@@ -116,18 +116,18 @@ def _child(program: Path, home: Path, bucket: str) -> Iterator[tuple[subprocess.
 def _free_ports() -> dict[str, int]:
     """Return a free port for each of the server's listeners, by the name of its flag."""
     names = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume") for kind in ("", ".grpc")]
-    with ExitStack() as held:
-        ports = {name: _bound(held, 0) for name in names}
+    with ExitStack() as listeners:
+        ports = {name: _bound(listeners, 0) for name in names}
         while "admin.port.grpc" not in ports:
-            admin = _bound(held, 0)
+            admin = _bound(listeners, 0)
             with suppress(OSError, OverflowError):
-                ports["admin.port.grpc"] = _bound(held, admin + _SHIFT)
+                ports["admin.port.grpc"] = _bound(listeners, admin + _SHIFT)
                 ports["admin.port"] = admin
     return ports
 
 
-def _bound(held: ExitStack, port: int) -> int:
-    listener = held.enter_context(socket.socket())
+def _bound(listeners: ExitStack, port: int) -> int:
+    listener = listeners.enter_context(socket.socket())
     listener.bind((_HOST, port))
     return int(listener.getsockname()[1])
 

@@ -50,13 +50,13 @@ def test_one_writer_wins_and_the_other_receives_current_state(system: System, tm
             client.versions.register("m", path=write_constant_model(tmp_path / f"v{number}", number))
         for alias in (CHAMPION, GO):
             client.aliases.move(alias, 1)
-        wins = hold_races(client, dict(zip(("red", "blue"), addresses, strict=True)), tmp_path)
+        wins = run_races(client, dict(zip(("red", "blue"), addresses, strict=True)), tmp_path)
         client.connection.note_position("registry", wins[-1][1])
         history = [change for change in client.aliases.history(CHAMPION) if change.reason]
     assert [(change.actor, change.revision) for change in reversed(history)] == wins
 
 
-def hold_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
+def run_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list[tuple[str, int]]:
     """Return who won each race, and with which revision."""
     wins = []
     with ExitStack() as stack:
@@ -69,16 +69,16 @@ def hold_races(client: rf.Client, addresses: dict[str, str], home: Path) -> list
             racer.line("^ready")
         for number in range(RACES):
             client.aliases.move(GO, 2 - number % 2)
-            told = {name: racer.line(f"^race {number}: ")[1].split()[2:] for name, racer in racers.items()}
-            wins.append(gate_evaluator(told))
+            results = {name: racer.line(f"^race {number}: ")[1].split()[2:] for name, racer in racers.items()}
+            wins.append(find_winner(results))
         assert [racer.wait() for racer in racers.values()] == [0, 0]
     return wins
 
 
-def gate_evaluator(told: dict[str, list[str]]) -> tuple[str, int]:
+def find_winner(results: dict[str, list[str]]) -> tuple[str, int]:
     """Return the winner and its revision from both results: ["won" or a reason, alias revision, version]."""
-    (winner,) = [name for name, words in told.items() if words[0] == "won"]
-    (loser,) = told.keys() - {winner}
-    assert told[loser][0] == "WRONG_REVISION"
-    assert told[loser][1:] == told[winner][1:]
-    return winner, int(told[winner][1])
+    (winner,) = [name for name, result in results.items() if result[0] == "won"]
+    (loser,) = results.keys() - {winner}
+    assert results[loser][0] == "WRONG_REVISION"
+    assert results[loser][1:] == results[winner][1:]
+    return winner, int(results[winner][1])

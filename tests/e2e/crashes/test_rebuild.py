@@ -312,7 +312,7 @@ def test_queries_neither_fail_nor_regress_during_rebuild(filled: Filled) -> None
 def test_tampered_rows_are_reported_and_kept(filled: Filled) -> None:
     rollforward = program(filled.services.address)
     request = v1.GetModelRequest(name=HOT)
-    told = filled.services.registry.GetModel(request, timeout=SECONDS).model.description
+    description = filled.services.registry.GetModel(request, timeout=SECONDS).model.description
     live = filled.rows()
     change = sa.update(models).where(models.c.name == HOT)
     with live.writing() as rows:
@@ -322,7 +322,7 @@ def test_tampered_rows_are_reported_and_kept(filled: Filled) -> None:
     assert filled.generations() == before
     assert filled.services.registry.GetModel(request, timeout=SECONDS).model.description == "tampered with"
     with live.writing() as rows:
-        rows.execute(change.values(description=told))
+        rows.execute(change.values(description=description))
     live.close()
     assert "rebuilt_digest" in answer(rollforward("rebuild", "registry", "-o", "json"))
     assert filled.generations()["registry"] > before["registry"]

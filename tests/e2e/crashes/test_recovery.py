@@ -47,7 +47,7 @@ def fill(client: Client, folder: Path) -> None:
         run.log_metric("loss", 0.5)
 
 
-def shown(client: Client) -> list[object]:
+def read_state(client: Client) -> list[object]:
     """Return the contents of the read models."""
     return [
         *client.models.list(),
@@ -58,7 +58,7 @@ def shown(client: Client) -> list[object]:
     ]
 
 
-def expect_equal_to_a_rebuild(client: Client) -> None:
+def expect_equal_rebuild(client: Client) -> None:
     """Fail when a read model differs from its rebuild."""
     for projection in client.system.status().projections:
         *_, last = client.system.rebuild(projection.name)
@@ -66,7 +66,7 @@ def expect_equal_to_a_rebuild(client: Client) -> None:
         assert last.live_digest == last.rebuilt_digest
 
 
-def move_to_and_fro(client: Client, times: int) -> None:
+def move_back_and_forth(client: Client, times: int) -> None:
     """Move the champion a number of times."""
     for _ in range(times):
         client.aliases.move(CHAMPION, 3 - client.aliases.resolve(CHAMPION).version)
@@ -75,10 +75,10 @@ def move_to_and_fro(client: Client, times: int) -> None:
 def test_killed_system_restarts_with_same_state(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as client:
         fill(client, tmp_path)
-        before = shown(client)
+        before = read_state(client)
         services.kill()
         services.start()
-        assert shown(client) == before
+        assert read_state(client) == before
 
 
 def test_graceful_stop_exits_0_and_fails_no_call(services: Services, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_graceful_stop_exits_0_and_fails_no_call(services: Services, tmp_path: P
 
     def write_and_read() -> None:
         while not enough.is_set():
-            move_to_and_fro(client, 1)
+            move_back_and_forth(client, 1)
 
     def read() -> None:
         while not enough.is_set():
@@ -119,24 +119,24 @@ def test_second_system_on_same_directory_is_rejected_with_owner(services: Servic
 def test_missing_rows_are_rebuilt_from_log(services: Services, tmp_path: Path) -> None:
     with services.connect("user") as client:
         fill(client, tmp_path)
-        before = shown(client)
+        before = read_state(client)
         assert services.stop() == 0
         shutil.rmtree(services.data / "rows")
         services.start()
-        assert shown(client) == before
-        expect_equal_to_a_rebuild(client)
+        assert read_state(client) == before
+        expect_equal_rebuild(client)
 
 
 def lose_tail(services: Services, tmp_path: Path) -> tuple[list[object], list[object]]:
     """Put an older copy of the log below newer rows; return what was shown then, and what was shown last."""
     with services.connect("user") as client:
         fill(client, tmp_path)
-        then = shown(client)
+        then = read_state(client)
         assert services.stop() == 0
         shutil.copytree(services.data / "nats", tmp_path / "older")
         services.start()
-        move_to_and_fro(client, 5)
-        last = shown(client)
+        move_back_and_forth(client, 5)
+        last = read_state(client)
         assert services.stop() == 0
     shutil.rmtree(services.data / "nats")
     (tmp_path / "older").rename(services.data / "nats")
@@ -162,9 +162,9 @@ def test_rows_ahead_of_truncated_log_are_set_aside_on_acceptance(services: Servi
     expect_log_lost(services)
     services.start(*ACCEPTED)
     with services.connect("user") as client:
-        assert [one for one in shown(client) if "LogEpochBegan" not in str(one)] == then != last
-        move_to_and_fro(client, 3)
-        expect_equal_to_a_rebuild(client)
+        assert [one for one in read_state(client) if "LogEpochBegan" not in str(one)] == then != last
+        move_back_and_forth(client, 3)
+        expect_equal_rebuild(client)
 
 
 def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_rows_of_other_history_are_set_aside_on_acceptance(services: Services, t
     with services.connect("user") as client:
         aliases = [change.alias for change in client.aliases.history("m")]
         assert aliases == ["elsewhere"] * count + ["champion"]
-        expect_equal_to_a_rebuild(client)
+        expect_equal_rebuild(client)
 
 
 async def append_moves(data: Path, count: int) -> None:
@@ -197,19 +197,19 @@ def test_log_truncated_under_running_system_is_rejected(services: Services, tmp_
         assert services.stop() == 0
         shutil.copytree(store, tmp_path / "older")
         services.start()
-        move_to_and_fro(client, 5)
+        move_back_and_forth(client, 5)
         if quiet:
             assert services.stop() == 0
             services.start()
     services.kill_nats()
     store.rename(tmp_path / "newer")
     (tmp_path / "older").rename(store)
-    until(lambda: refuses_or_shows_its_log(services), "nobody is shown what the log does not hold", 4.0)
+    until(lambda: fails_or_reads_log(services), "nobody is shown what the log does not hold", 4.0)
     services.kill()
     expect_log_lost(services)
 
 
-def refuses_or_shows_its_log(services: Services) -> bool:
+def fails_or_reads_log(services: Services) -> bool:
     """Return whether a read fails, or shows the state of the log as it is."""
     if not services.running:
         return True

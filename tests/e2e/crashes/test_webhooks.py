@@ -18,14 +18,14 @@ MODEL = "m"
 CHAMPION = "m@champion"
 
 
-def move_to_and_fro(client: Client, times: int) -> None:
+def move_back_and_forth(client: Client, times: int) -> None:
     """Move the champion a number of times."""
     for _ in range(times):
         changes = client.aliases.history(MODEL, limit=1)
         client.aliases.move(CHAMPION, 3 - changes[0].to_version if changes else 1, reason="to and fro")
 
 
-def told(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
+def delivered_changes(requests: list[Request]) -> list[tuple[int, str, int | None, int]]:
     """Return each delivered change once: revision, id, version before and after."""
     payloads = [request.json["data"] for request in requests]
     return [
@@ -46,14 +46,14 @@ def test_every_move_is_delivered_in_order_despite_kills(tmp_path: Path) -> None:
         for number in (1, 2):
             client.versions.register(MODEL, path=write_constant_model(tmp_path / f"v{number}", number))
         made = client.webhooks.create(receiver.url, model=MODEL)
-        move_to_and_fro(client, 10)
+        move_back_and_forth(client, 10)
         services.kill_nats()
-        move_to_and_fro(client, 10)
+        move_back_and_forth(client, 10)
         services.kill()
         services.start()
-        move_to_and_fro(client, 10)
+        move_back_and_forth(client, 10)
         receiver.stop()
-        move_to_and_fro(client, 10)
+        move_back_and_forth(client, 10)
         assert services.stop() == 0
         receiver.start()
         services.start()
@@ -62,7 +62,7 @@ def test_every_move_is_delivered_in_order_despite_kills(tmp_path: Path) -> None:
             for change in client.aliases.history(MODEL)[::-1]
         ]
         assert len(moves) == 40
-        until(lambda: told(receiver.taken) == moves, "every move is told, in order")
+        until(lambda: delivered_changes(receiver.taken) == moves, "every move is told, in order")
         until(lambda: client.webhooks.get(made.webhook.webhook_id).cursor == moves[-1][0], "all is known")
         for request in receiver.taken[-10:]:
             request.verify(made.secret)

@@ -48,14 +48,14 @@ def client(services: Services) -> Iterator[Client]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Return the directory of the jobs' journals."""
     return tmp_path / "journal"
 
 
 @pytest.fixture
-def jobs(services: Services, tmp_path: Path, place: Path) -> Iterator[Jobs]:
-    started = Jobs(services.address, tmp_path, place)
+def jobs(services: Services, tmp_path: Path, directory: Path) -> Iterator[Jobs]:
+    started = Jobs(services.address, tmp_path, directory)
     yield started
     started.kill()
 
@@ -63,10 +63,10 @@ def jobs(services: Services, tmp_path: Path, place: Path) -> Iterator[Jobs]:
 class Jobs:
     """Training jobs as processes of their own."""
 
-    def __init__(self, address: str, folder: Path, place: Path) -> None:
+    def __init__(self, address: str, folder: Path, directory: Path) -> None:
         self._address = address
         self._folder = folder
-        self._place = place
+        self._place = directory
         self._programs: list[Program] = []
 
     def start(self, kind: str, **environment: str) -> tuple[Program, str]:
@@ -100,31 +100,31 @@ def values(client: Client, run_id: str, key: str) -> list[float]:
     return list(client.metrics.history(run_id, key).values)
 
 
-def told(program: Program, key: str) -> int:
+def reported_count(program: Program, key: str) -> int:
     """Return the number of points of a metric that the job reported as logged."""
     lines = [line.split() for _, line in program.lines()]
     return max((int(line[1]) for line in lines if line[0] == key), default=0)
 
 
-def expect_exactly(client: Client, run_id: str, key: str, at_least: int) -> None:
+def expect_exactly(client: Client, run_id: str, key: str, min_count: int) -> None:
     """Fail unless the points are 0, 1, 2..., each once, with all reported ones and no more than were logged."""
     found = values(client, run_id, key)
     assert found == [float(step) for step in range(len(found))]
-    assert at_least <= len(found) <= at_least + 50
+    assert min_count <= len(found) <= min_count + 50
 
 
-def sync(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def sync(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `rollforward sync` on the journals."""
-    command = [ROLLFORWARD, "sync", str(place), "-o", "json", *options]
+    command = [ROLLFORWARD, "sync", str(directory), "-o", "json", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
-def left(place: Path) -> list[Path]:
+def remaining_journals(directory: Path) -> list[Path]:
     """Return what is left of the journals."""
-    return [path for path in place.rglob("*") if path.is_file()]
+    return [path for path in directory.rglob("*") if path.is_file()]
 
 
-def await_death(program: Program, place: Path) -> None:
+def kill_and_wait(program: Program, directory: Path) -> None:
     """Kill a job, and wait until the system has released its locks."""
     program.kill()
 
@@ -134,11 +134,11 @@ def await_death(program: Program, place: Path) -> None:
         journal.unlock()
         return free
 
-    until(lambda: all(map(is_free, journals(place))), "the journals are free")
+    until(lambda: all(map(is_free, journals(directory))), "the journals are free")
 
 
 def test_each_journaled_point_is_delivered_once_despite_kills(
-    services: Services, jobs: Jobs, client: Client, place: Path
+    services: Services, jobs: Jobs, client: Client, directory: Path
 ) -> None:
     dice = random.Random(SEED)
     runs: dict[str, int] = {}
@@ -148,26 +148,26 @@ def test_each_journaled_point_is_delivered_once_despite_kills(
         program.line(f"^loss {goal // 50 * 50}$")
         if number % 2:
             services.kill()
-            goal = told(program, "loss") + dice.randrange(100, 2_000)
+            goal = reported_count(program, "loss") + dice.randrange(100, 2_000)
             program.line(f"^loss {goal // 50 * 50}$")
-        await_death(program, place)
-        runs[run_id] = told(program, "loss")
+        kill_and_wait(program, directory)
+        runs[run_id] = reported_count(program, "loss")
         if number % 2:
-            assert sync(place, "--timeout", "1").returncode == 1
+            assert sync(directory, "--timeout", "1").returncode == 1
             services.start()
-        kill_some_syncs(dice, place)
-    done = sync(place)
+        kill_some_syncs(dice, directory)
+    done = sync(directory)
     assert done.returncode == 0, done.stderr
-    assert left(place) == []
+    assert remaining_journals(directory) == []
     for run_id, count in runs.items():
         expect_exactly(client, run_id, "loss", count)
         assert dict(client.runs.get(run_id).params) == {"kind": "killed"}
 
 
-def kill_some_syncs(dice: random.Random, place: Path) -> None:
+def kill_some_syncs(dice: random.Random, directory: Path) -> None:
     """Start `sync` and kill it at random moments."""
     for _ in range(3):
-        command = [sys.executable, "-c", "import sys, rollforward as rf; rf.sync(sys.argv[1])", str(place)]
+        command = [sys.executable, "-c", "import sys, rollforward as rf; rf.sync(sys.argv[1])", str(directory)]
         process = subprocess.Popen(command)
         try:
             process.wait(dice.uniform(0.2, 0.8))
@@ -177,7 +177,7 @@ def kill_some_syncs(dice: random.Random, place: Path) -> None:
 
 
 def test_job_survives_service_outage(
-    services: Services, jobs: Jobs, client: Client, place: Path, tmp_path: Path
+    services: Services, jobs: Jobs, client: Client, directory: Path, tmp_path: Path
 ) -> None:
     services.kill()
     program, run_id = jobs.start("ending", JOB_MAY_END=str(tmp_path / "end"))
@@ -188,64 +188,64 @@ def test_job_survives_service_outage(
     assert values(client, run_id, "loss") == [float(step) for step in range(500)]
     assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
     assert program.wait() == 0
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
-def test_parent_delivers_points_of_forked_process(jobs: Jobs, client: Client, place: Path) -> None:
+def test_parent_delivers_points_of_forked_process(jobs: Jobs, client: Client, directory: Path) -> None:
     program, run_id = jobs.start("flushing")
     program.line("^child delivered")
     program.line("^finished")
     assert (values(client, run_id, "loss"), values(client, run_id, "child")) == ([0.0, 1.0], [1.0])
     assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
     assert program.wait() == 0
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
-def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, client: Client, place: Path) -> None:
+def test_killed_job_loses_no_points_of_threads_and_forks(jobs: Jobs, client: Client, directory: Path) -> None:
     program, run_id = jobs.start("forking")
     for key in ("thread-0", "thread-3", "child-0", "child-1"):
         program.line(f"^{key} 200$")
     os.kill(program.pid, signal.SIGKILL)
-    before = told(program, "child-0")
+    before = reported_count(program, "child-0")
     program.line(f"^child-0 {before + 200}$")
-    assert sync(place).returncode == 0
+    assert sync(directory).returncode == 0
     assert len(values(client, run_id, "child-0")) >= before
-    assert left(place)
+    assert remaining_journals(directory)
     kill_family(program)
-    until(lambda: sync(place).returncode == 0 and not left(place), "everything is delivered")
+    until(lambda: sync(directory).returncode == 0 and not remaining_journals(directory), "everything is delivered")
     for key in ("thread-0", "thread-1", "thread-2", "thread-3", "child-0", "child-1"):
-        expect_exactly(client, run_id, key, told(program, key))
+        expect_exactly(client, run_id, key, reported_count(program, key))
 
 
-def test_job_survives_full_disk(jobs: Jobs, client: Client, place: Path) -> None:
+def test_job_survives_full_disk(jobs: Jobs, client: Client, directory: Path) -> None:
     program, run_id = jobs.start("full")
     program.line("^finished")
     assert values(client, run_id, "loss") == [float(step) for step in range(21_000)]
     assert program.wait() == 0
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
-def test_spawned_workers_log_to_passed_run(jobs: Jobs, client: Client, place: Path) -> None:
+def test_spawned_workers_log_to_passed_run(jobs: Jobs, client: Client, directory: Path) -> None:
     program, run_id = jobs.start("spawning")
     program.line("^finished")
     for number in range(2):
         assert values(client, run_id, f"worker-{number}") == [float(step) for step in range(100)]
     assert program.wait() == 0
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
-def test_unclosed_run_ends_with_its_program(jobs: Jobs, client: Client, place: Path) -> None:
+def test_unclosed_run_ends_with_its_program(jobs: Jobs, client: Client, directory: Path) -> None:
     program, run_id = jobs.start("forgetful")
     assert program.wait() == 0
     assert values(client, run_id, "loss") == [1.0]
     assert client.runs.get(run_id).status == v1.RUN_STATUS_FINISHED
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
 def test_offline_run_is_synced_with_artifacts(
-    services: Services, client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Services, client: Client, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(directory))
     model = tmp_path / "model"
     (model / "deep").mkdir(parents=True)
     (model / "deep/weights.bin").write_bytes(os.urandom(100_000))
@@ -257,28 +257,28 @@ def test_offline_run_is_synced_with_artifacts(
     (model / "deep/weights.bin").write_bytes(b"changed since")
     with pytest.raises(rf.NotFound):
         client.runs.get(run)
-    told: list[tuple[int, int]] = []
-    (synced,) = rf.sync(place, progress=lambda *both: told.append(both))
+    reported_count: list[tuple[int, int]] = []
+    (synced,) = rf.sync(directory, progress=lambda *both: reported_count.append(both))
     assert (synced.run_id, synced.state, synced.refused.total) == (run.run_id, "delivered", 0)
-    assert told[-1][0] == told[-1][1] > 200_000
-    assert any(100_000 <= done < 200_000 for done, _ in told)
+    assert reported_count[-1][0] == reported_count[-1][1] > 200_000
+    assert any(100_000 <= done < 200_000 for done, _ in reported_count)
     catch_up(client)
     found = client.runs.get(run)
     assert {one.path: one.digest for one in found.artifacts}["model"] == digest
     assert {one.path for one in found.artifacts} == {"model", "raw/weights.bin"}
     assert (dict(found.params), found.status) == ({"depth": "3"}, v1.RUN_STATUS_FINISHED)
-    assert left(place) == []
+    assert remaining_journals(directory) == []
 
 
 def test_batch_truncated_by_machine_crash_is_not_logged_again(
-    client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(directory))
     with client.runs.start("offline", offline=True) as run:
         for step in range(100):
             run.log_metric("loss", step, step)
-    shutil.copytree(place, tmp_path / "copy")
-    (synced,) = rf.sync(place)
+    shutil.copytree(directory, tmp_path / "copy")
+    (synced,) = rf.sync(directory)
     assert (synced.state, synced.delivered.points) == ("delivered", 100)
     # As it stood when the batch was sent, without what had not come to the disk.
     (folder,) = journals(tmp_path / "copy")
@@ -297,9 +297,9 @@ def test_batch_truncated_by_machine_crash_is_not_logged_again(
 
 
 def test_artifact_logged_during_outage_is_uploaded_later(
-    services: Services, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Services, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(place))
+    monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(directory))
     (tmp_path / "notes.txt").write_text("all is well")
     with services.connect("job", timeout=scaled(2.0)) as client:
         run = client.runs.start("outage")
@@ -310,4 +310,4 @@ def test_artifact_logged_during_outage_is_uploaded_later(
         (artifact,) = client.runs.get(run).artifacts
         assert (artifact.path, artifact.digest) == ("notes.txt", digest)
         run.finish()
-    assert left(place) == []
+    assert remaining_journals(directory) == []

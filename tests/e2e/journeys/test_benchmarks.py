@@ -23,8 +23,8 @@ def test_load_benchmarks_run(what: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(120), check=False)
     assert done.returncode == 0, done.stderr
     expected = {"watchers": ("4 of 4 caught up", 2), "writers": ("0 of 8 failed", 1)}
-    words, times = expected[what]
-    assert done.stdout.count(words) == times, done.stdout
+    text, times = expected[what]
+    assert done.stdout.count(text) == times, done.stdout
     assert "no move was made" not in done.stdout
 
 

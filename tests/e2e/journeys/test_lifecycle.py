@@ -59,14 +59,14 @@ class Lifecycle:
     def train(self, name: str, folder: Path) -> None:
         """Run one training job."""
         data = load_breast_cancer()
-        seen, held_out = np.arange(0, 569, 2), np.arange(1, 569, 2)
-        estimator = ESTIMATORS[name].fit(data.data[seen], data.target[seen])
-        accuracy = float(estimator.score(data.data[held_out], data.target[held_out]))
+        train_rows, test_rows = np.arange(0, 569, 2), np.arange(1, 569, 2)
+        estimator = ESTIMATORS[name].fit(data.data[train_rows], data.target[train_rows])
+        accuracy = float(estimator.score(data.data[test_rows], data.target[test_rows]))
         folder.mkdir()
         skops.io.dump(estimator, folder / "model.skops")
         (folder / "input_example.json").write_text(json.dumps(data.data[:2].tolist()))
         with self.client.runs.start("breast-cancer", name=name) as run:
-            run.log_params({"estimator": type(estimator).__name__, "rows": len(seen)})
+            run.log_params({"estimator": type(estimator).__name__, "rows": len(train_rows)})
             for step in range(10):
                 run.log_metric("accuracy", accuracy * step / 9, step=step)
             run.log_artifacts(folder, "model")

@@ -104,7 +104,7 @@ def request_id_is_ignored() -> None:
     replace_attribute(JetStreamStore, "append", as_asked)
 
 
-def names_are_taken_twice() -> None:
+def duplicate_names_are_accepted() -> None:
     """Create a model in the stream of a name that another model was given meanwhile."""
 
     def anyway(model: str, state: Any) -> None:
@@ -149,7 +149,7 @@ def rollback_is_one_too_early() -> None:
     replace_attribute(rolling.Rollbacks, "do", earlier)
 
 
-def refused_after_it_was_written() -> None:
+def rejected_after_append() -> None:
     """Reject some moves after they were appended."""
     move, is_due = registry.RegistryServicer.MoveAlias, every(10)
 
@@ -206,7 +206,7 @@ def _shortened(name: str, entries: str) -> Any:
     return short
 
 
-def gates_are_not_asked() -> None:
+def gates_are_skipped() -> None:
     """Let every fourth gated move pass without evaluating its gate."""
     moves, is_due = evaluator.GateEvaluator.moves, every(4)
 
@@ -217,7 +217,7 @@ def gates_are_not_asked() -> None:
     replace_attribute(evaluator.GateEvaluator, "moves", lenient)
 
 
-def evidence_is_not_what_was_seen() -> None:
+def evidence_differs() -> None:
     """Record evidence with another measurement than the gate evaluated."""
     moves = evaluator.GateEvaluator.moves
 
@@ -232,7 +232,7 @@ def evidence_is_not_what_was_seen() -> None:
     replace_attribute(evaluator.GateEvaluator, "moves", embellished)
 
 
-def refused_moves_are_asked_again() -> None:
+def rejected_moves_are_decided_again() -> None:
     """Decide a rejected move again when it is retried."""
     move, refused = registry.RegistryServicer.MoveAlias, set[str]()
 

@@ -38,7 +38,7 @@ def batches_are_forgotten() -> None:
     replace_attribute(tracking.TrackingServicer, "LogBatch", forgetful)
 
 
-def batches_are_written_twice() -> None:
+def batches_are_duplicated() -> None:
     """Write every fourth batch of points again, as another request."""
     log, is_due = tracking.TrackingServicer.LogBatch, every(4)
 
@@ -62,7 +62,7 @@ def webhook_skips_a_change() -> None:
     replace_attribute(delivery.Sending, "_deliver", careless)
 
 
-def webhook_goes_on_after_a_refusal() -> None:
+def webhook_ignores_rejections() -> None:
     """Treat rejected deliveries as accepted."""
     replace_attribute(http_client.Answer, "taken", property(lambda answer: answer.status_code > 0))
 

@@ -20,7 +20,7 @@ SOME = (
     "rows_miss_changes",
     "batches_are_forgotten",
     "webhook_skips_a_change",
-    "gates_are_not_asked",
+    "gates_are_skipped",
 )
 
 

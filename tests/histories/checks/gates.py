@@ -31,14 +31,14 @@ def _check_event(event: GateEvent, moves: Sequence[GateMove], thresholds: Sequen
     if not moves:
         yield Violation(Rule.ASKED_FOR, f"{event}")
         return
-    standing = [one for one in thresholds if one.revision <= event.policy_revision]
-    least = standing[-1].score if standing else None
-    passes = least is None or moves[0].score >= least
+    in_force = [one for one in thresholds if one.revision <= event.policy_revision]
+    min_score = in_force[-1].score if in_force else None
+    passes = min_score is None or moves[0].score >= min_score
     if passes == event.is_refused:
-        yield Violation(Rule.GATE_DECIDES, f"{event} of {moves[0]}, where {least} was due")
-    expected = () if least is None else (moves[0].score,)
+        yield Violation(Rule.GATE_DECIDES, f"{event} of {moves[0]}, where {min_score} was due")
+    expected = () if min_score is None else (moves[0].score,)
     if event.seen != expected or any(passed != passes for passed in event.passed):
-        yield Violation(Rule.EVIDENCE_IS_TRUE, f"{event} of {moves[0]}, where {least} was due")
+        yield Violation(Rule.EVIDENCE_IS_TRUE, f"{event} of {moves[0]}, where {min_score} was due")
     if event.policy_revision < min(move.seen for move in moves):
         yield Violation(Rule.GATE_DECIDES, f"{event} by a client that knew of the policy of {moves[0].seen}")
 

@@ -15,15 +15,15 @@ from typing import NamedTuple
 from tests.histories.checks.moves import fits, observed
 from tests.histories.checks.rules import Rule, Violation
 from tests.histories.checks.truth import Command, Truth
-from tests.histories.recorded.recording import OK, UNKNOWN, Event, Held, Operation, Target
+from tests.histories.recorded.recording import OK, UNKNOWN, Assignment, Event, Operation, Target
 
-MOST_CONFIGURATIONS = 500_000
+MAX_CONFIGURATIONS = 500_000
 
 
 class State(NamedTuple):
     """All aliases, and how far the log is at least."""
 
-    aliases: tuple[Held, ...]
+    aliases: tuple[Assignment, ...]
     log: int = 0
 
 
@@ -50,7 +50,7 @@ def check_linearizable(truth: Truth) -> Iterator[Violation]:
         for request_id, command in truth.commands.items()
         for call in _calls(command, truth.events_of.get(request_id, []), numbers)
     ]
-    stuck = unexplained(calls, State(tuple(Held(*target, 0, 0) for target in targets)))
+    stuck = unexplained(calls, State(tuple(Assignment(*target, 0, 0) for target in targets)))
     if stuck:
         yield Violation(
             Rule.LINEARIZABLE, "no order goes on with one of these: " + "; ".join(call.about for call in stuck)
@@ -64,14 +64,14 @@ def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
     """
     ordered = sorted(calls, key=lambda call: call.called)
     tried, pending = {(0, initial)}, [(0, initial)]
-    longest, stuck = -1, list[Call]()
-    while pending and len(tried) < MOST_CONFIGURATIONS:
+    max_length, stuck = -1, list[Call]()
+    while pending and len(tried) < MAX_CONFIGURATIONS:
         done, state = pending.pop()
         if (length := done.bit_count()) == len(ordered):
             return []
         candidates = _candidates(ordered, done)
-        if length > longest:
-            longest, stuck = length, [ordered[number] for number in candidates]
+        if length > max_length:
+            max_length, stuck = length, [ordered[number] for number in candidates]
         # What is pushed last is tried first: that which returned first.
         for number in sorted(candidates, key=lambda one: -ordered[one].returned):
             after = ordered[number].step(state)
@@ -100,7 +100,7 @@ def _calls(command: Command, events: Sequence[Event], numbers: Mapping[Target, i
     operations = command.operations
     done = next((one for one in operations if one.outcome == OK and one.moved), None)
     if done is None and events and any(one.outcome == UNKNOWN for one in operations):
-        told = tuple(Held(*event.target, event.to_version, event.revision) for event in events)
+        told = tuple(Assignment(*event.target, event.to_version, event.revision) for event in events)
         done = replace(operations[0], told=told, position=events[-1].revision, moved=True)
     if done is not None:
         yield Call(f"{done}", command.called, command.returned, _step_of(done, numbers))
@@ -111,7 +111,9 @@ def _calls(command: Command, events: Sequence[Event], numbers: Mapping[Target, i
 
 
 def _step_of(operation: Operation, numbers: Mapping[Target, int]) -> Step:
-    made = {numbers[held.target]: held for held in operation.told if held.revision == operation.position}
+    made = {
+        numbers[assigned.target]: assigned for assigned in operation.told if assigned.revision == operation.position
+    }
     seen = _seen(observed(operation), numbers)
     expected = {numbers[wanted.target]: wanted.expected for wanted in operation.wanted}
 
@@ -122,17 +124,17 @@ def _step_of(operation: Operation, numbers: Mapping[Target, int]) -> Step:
         aliases = list(after.aliases)
         if not all(fits(revision, aliases[number]) for number, revision in expected.items()):
             return None
-        for number, held in made.items():
-            if aliases[number].version == held.version:
+        for number, assigned in made.items():
+            if aliases[number].version == assigned.version:
                 return None
-            aliases[number] = held
+            aliases[number] = assigned
         return State(tuple(aliases), operation.position)
 
     return step
 
 
-def _seen(shown: Sequence[Held], numbers: Mapping[Target, int]) -> Step:
+def _seen(shown: Sequence[Assignment], numbers: Mapping[Target, int]) -> Step:
     def step(state: State) -> State | None:
-        return state if all(state.aliases[numbers[held.target]] == held for held in shown) else None
+        return state if all(state.aliases[numbers[assigned.target]] == assigned for assigned in shown) else None
 
     return step

@@ -20,8 +20,8 @@ def check_listings(history: History) -> Iterator[Violation]:
         due = [entry for entry in walk.known if gone.get(entry, math.inf) > walk.returned]
         if missing := set(due) - set(walk.entries):
             yield Violation(Rule.LISTING_COMPLETE, f"{_about(walk)} is without {sorted(missing)[:5]}")
-        if twice := [entry for entry, count in Counter(walk.entries).items() if count > 1]:
-            yield Violation(Rule.LISTING_UNIQUE, f"{_about(walk)} has {twice[:5]} more than once")
+        if duplicates := [entry for entry, count in Counter(walk.entries).items() if count > 1]:
+            yield Violation(Rule.LISTING_UNIQUE, f"{_about(walk)} has {duplicates[:5]} more than once")
         known = {"models": models, "history": changes}.get(walk.listing)
         if known is not None and (foreign := set(walk.entries) - known):
             yield Violation(Rule.LISTING_TRUE, f"{_about(walk)} has {sorted(foreign)[:5]}, which never were")

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from tests.histories.checks.rules import Rule, Violation
 from tests.histories.checks.truth import Command, Truth
-from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Event, Held, Operation, Target, Wanted
+from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Assignment, Event, Intent, Operation, Target
 
 REASONS = {
     "move": {"WRONG_REVISION", "STREAM_BUSY"},
@@ -27,7 +27,7 @@ def check_moves(truth: Truth) -> Iterator[Violation]:
     for operation in truth.history.operations:
         if operation.outcome == REFUSED and operation.reason not in REASONS[operation.kind]:
             yield Violation(Rule.REASON_FITS, f"{operation}")
-        if operation.outcome == OK and any(held.revision > operation.position for held in operation.told):
+        if operation.outcome == OK and any(assigned.revision > operation.position for assigned in operation.told):
             yield Violation(Rule.POSITION_COVERS, f"{operation}")
     for request_id, command in truth.commands.items():
         events = truth.events_of.get(request_id, [])
@@ -74,17 +74,17 @@ def _check_whole(operation: Operation, events: list[Event], truth: Truth) -> Ite
 
 def _differs(operation: Operation, events: list[Event]) -> str:
     """Return how a response differs from its events; empty when it does not."""
-    told = {held.target: held for held in operation.told}
+    told = {assigned.target: assigned for assigned in operation.told}
     asked = {wanted.target: wanted.version for wanted in operation.wanted}
     for event in events:
-        if told.get(event.target) != Held(*event.target, event.to_version, event.revision):
+        if told.get(event.target) != Assignment(*event.target, event.to_version, event.revision):
             return f"told {told.get(event.target)}"
         if event.revision != operation.position:
             return f"told position {operation.position}"
         if asked.get(event.target, -1) not in (None, event.to_version):
             return f"asked for {asked.get(event.target)}"
     changed = {event.target for event in events}
-    if any(held.revision == operation.position and held.target not in changed for held in operation.told):
+    if any(assigned.revision == operation.position and assigned.target not in changed for assigned in operation.told):
         return "told of a change that is not there"
     return ""
 
@@ -102,14 +102,14 @@ def _check_chains(truth: Truth) -> Iterator[Violation]:
             yield from _check_restored(command.operations[0], event, truth)
 
 
-def _links(truth: Truth, target: Target) -> Iterator[tuple[Held, Event, Held]]:
-    states = [(held, made_by) for held, made_by, _ in truth.timeline(target).states()]
+def _links(truth: Truth, target: Target) -> Iterator[tuple[Assignment, Event, Assignment]]:
+    states = [(assigned, made_by) for assigned, made_by, _ in truth.timeline(target).states()]
     for (before, _), (after, event) in pairwise(states):
         assert event is not None
         yield before, event, after
 
 
-def _check_expected(operation: Operation, event: Event, before: Held) -> Iterator[Violation]:
+def _check_expected(operation: Operation, event: Event, before: Assignment) -> Iterator[Violation]:
     if not fits(_expected(operation).get(event.target), before):
         yield Violation(Rule.EXPECTED_REVISION, f"{operation} made {event} when {before} stood")
     if operation.since is not None and before.revision > operation.since:
@@ -120,9 +120,9 @@ def _expected(operation: Operation) -> dict[Target, int | None]:
     return {wanted.target: wanted.expected for wanted in operation.wanted}
 
 
-def fits(expected: int | None, held: Held) -> bool:
+def fits(expected: int | None, assigned: Assignment) -> bool:
     """Return whether a state has the expected revision; 0 stands for any unset state, None for every state."""
-    return expected in (None, held.revision) or (expected == 0 and held.version == 0)
+    return expected in (None, assigned.revision) or (expected == 0 and assigned.version == 0)
 
 
 def _check_restored(operation: Operation, event: Event, truth: Truth) -> Iterator[Violation]:
@@ -158,42 +158,46 @@ def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iter
     """Check that a state returned without an event was current during the call."""
     ended = math.inf if operation.returned is None else operation.returned
     expected = _expected(operation)
-    for held in observed(operation):
-        if not truth.could_be_seen(held, begun, ended):
-            yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {held}, {_rejection(held, truth)}")
-    for wanted, held in _unmoved(operation):
-        if wanted.version != held.version:
-            yield Violation(Rule.WHOLE, f"{operation}: nothing was to be done for {wanted}, and {held} stood")
-        if not fits(wanted.expected, held):
+    for assigned in observed(operation):
+        if not truth.could_be_seen(assigned, begun, ended):
+            yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {assigned}, {_rejection(assigned, truth)}")
+    for wanted, assigned in _unmoved(operation):
+        if wanted.version != assigned.version:
+            yield Violation(Rule.WHOLE, f"{operation}: nothing was to be done for {wanted}, and {assigned} stood")
+        if not fits(wanted.expected, assigned):
             yield Violation(
-                Rule.EXPECTED_REVISION, f"{operation}: nothing was to be done for {wanted}, and {held} stood"
+                Rule.EXPECTED_REVISION, f"{operation}: nothing was to be done for {wanted}, and {assigned} stood"
             )
     if operation.kind == "remove" and operation.reason == "ALIAS_NOT_FOUND":
         yield from _check_unset(operation, truth, ended)
-    if operation.reason == "WRONG_REVISION" and all(fits(expected.get(held.target), held) for held in operation.told):
+    if operation.reason == "WRONG_REVISION" and all(
+        fits(expected.get(assigned.target), assigned) for assigned in operation.told
+    ):
         yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} was refused though it had what it expected")
 
 
-def _unmoved(operation: Operation) -> Iterator[tuple[Wanted, Held]]:
+def _unmoved(operation: Operation) -> Iterator[tuple[Intent, Assignment]]:
     """Yield the targets of a request that changed nothing."""
     if operation.outcome == OK and not operation.moved and operation.kind in {"move", "release set"}:
-        told = {held.target: held for held in operation.told}
+        told = {assigned.target: assigned for assigned in operation.told}
         yield from ((wanted, told[wanted.target]) for wanted in operation.wanted)
 
 
 def _check_unset(operation: Operation, truth: Truth, ended: float) -> Iterator[Violation]:
-    states = [held for held, _, _ in truth.timeline(operation.wanted[0].target).states()]
-    if not any(truth.could_be_seen(held, operation.called, ended) for held in states if not held.version):
+    states = [assigned for assigned, _, _ in truth.timeline(operation.wanted[0].target).states()]
+    if not any(truth.could_be_seen(assigned, operation.called, ended) for assigned in states if not assigned.version):
         yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} when it was set")
 
 
-def observed(operation: Operation) -> tuple[Held, ...]:
+def observed(operation: Operation) -> tuple[Assignment, ...]:
     """Return the states that a command's response shows without having made them."""
     if operation.outcome == OK:
-        return tuple(held for held in operation.told if not operation.moved or held.revision != operation.position)
+        return tuple(
+            assigned for assigned in operation.told if not operation.moved or assigned.revision != operation.position
+        )
     return operation.told if operation.reason == "WRONG_REVISION" else ()
 
 
-def _rejection(held: Held, truth: Truth) -> str:
-    states = [(state.version, state.revision) for state, _, _ in truth.timeline(held.target).states()]
+def _rejection(assigned: Assignment, truth: Truth) -> str:
+    states = [(state.version, state.revision) for state, _, _ in truth.timeline(assigned.target).states()]
     return f"of these states: {states}"

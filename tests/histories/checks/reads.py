@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.histories.checks.rules import Rule, Violation
 from tests.histories.checks.truth import Truth
-from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Held, Operation, Target
+from tests.histories.recorded.recording import OK, REFUSED, UNKNOWN, Assignment, Operation, Target
 
 
 def check_reads(truth: Truth) -> Iterator[Violation]:
@@ -34,42 +34,42 @@ def _check_resolve(operation: Operation, truth: Truth, seen: int) -> Iterator[Vi
     if operation.outcome == REFUSED:
         yield from _check_unset(operation, truth, seen)
         return
-    (held,) = operation.told
+    (assigned,) = operation.told
     if operation.position < seen:
         yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
-    if held != truth.timeline(held.target).at(operation.position):
-        stood = truth.timeline(held.target).at(operation.position)
+    if assigned != truth.timeline(assigned.target).at(operation.position):
+        stood = truth.timeline(assigned.target).at(operation.position)
         yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
-        if held.revision < truth.timeline(held.target).at(seen).revision:
+        if assigned.revision < truth.timeline(assigned.target).at(seen).revision:
             yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
-    yield from _check_no_future(operation, held, truth)
+    yield from _check_no_future(operation, assigned, truth)
 
 
 def _check_unset(operation: Operation, truth: Truth, seen: int) -> Iterator[Violation]:
     """Check a "not set", which names no position: some unset state was not older than the client's last position."""
     assert operation.returned is not None
     target = operation.wanted[0].target
-    states = [held for held, _, _ in _states_since(truth, target, seen) if not held.version]
+    states = [assigned for assigned, _, _ in _states_since(truth, target, seen) if not assigned.version]
     if not states:
         yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
-    elif all(_made_after(truth, held, operation.returned) for held in states):
+    elif all(_made_after(truth, assigned, operation.returned) for assigned in states):
         yield Violation(Rule.READ_NO_FUTURE, f"{operation}")
 
 
-def _states_since(truth: Truth, target: Target, position: int) -> list[tuple[Held, object, object]]:
+def _states_since(truth: Truth, target: Target, position: int) -> list[tuple[Assignment, object, object]]:
     timeline = truth.timeline(target)
     return [state for state in timeline.states() if state[0].revision >= timeline.at(position).revision]
 
 
-def _check_no_future(operation: Operation, held: Held, truth: Truth) -> Iterator[Violation]:
+def _check_no_future(operation: Operation, assigned: Assignment, truth: Truth) -> Iterator[Violation]:
     assert operation.returned is not None
-    if _made_after(truth, held, operation.returned):
+    if _made_after(truth, assigned, operation.returned):
         yield Violation(Rule.READ_NO_FUTURE, f"{operation}")
 
 
-def _made_after(truth: Truth, held: Held, moment: float) -> bool:
-    states = truth.timeline(held.target).states()
-    return any(truth.asked(made_by) > moment for state, made_by, _ in states if state == held)
+def _made_after(truth: Truth, assigned: Assignment, moment: float) -> bool:
+    states = truth.timeline(assigned.target).states()
+    return any(truth.asked(made_by) > moment for state, made_by, _ in states if state == assigned)
 
 
 def _check_as_of(operation: Operation, truth: Truth) -> Iterator[Violation]:

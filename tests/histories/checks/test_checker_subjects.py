@@ -14,13 +14,13 @@ from tests.histories.recorded.recording import (
     OK,
     REFUSED,
     UNKNOWN,
+    Assignment,
     Event,
-    Held,
     History,
+    Intent,
     Named,
     Naming,
     Operation,
-    Wanted,
 )
 from tests.histories.recorded.subjects import (
     Delivery,
@@ -44,7 +44,7 @@ EPOCH = {"epochs begun": "1", "old position": "LOG_EPOCH_CHANGED", "watched": "T
 WHOLE = {"revision before": "9", "revision after it was put back": "9", "watched": "True"}
 
 
-def good() -> History:
+def valid_history() -> History:
     """Return a history in which each subject did something right."""
     history = History("h", clock=CLOCK)
     _add_moves(history)
@@ -62,17 +62,19 @@ def good() -> History:
 
 def _add_moves(history: History) -> None:
     for number, version in enumerate((1, 2, 3), 1):
-        called, held = number * 10 * SECOND, Held("h-a", "champion", version, number)
-        wanted, time = (Wanted("h-a", "champion", version),), CLOCK + called + 1
-        answer: dict[str, Any] = {"moved": True, "told": (held,), "position": number, "time": time}
+        called, assigned = number * 10 * SECOND, Assignment("h-a", "champion", version, number)
+        wanted, time = (Intent("h-a", "champion", version),), CLOCK + called + 1
+        answer: dict[str, Any] = {"moved": True, "told": (assigned,), "position": number, "time": time}
         move = Operation("ann", "move", wanted, called, called + 2, OK, f"r{number}", **answer)
         history.operations.append(move)
         before = version - 1
         event = Event(number, number, f"e{number}", "h-a", "champion", before, version, "ann", f"r{number}")
         history.events.append(replace(event, time=time, append_time=time))
     second = history.events[1]
-    resolve = Operation("bob", "resolve at time", (Wanted("h-a", "champion"),), 50 * SECOND, 51 * SECOND, OK)
-    seen = replace(resolve, told=(Held("h-a", "champion", 2, 2),), position=2, at_time=second.time, time=second.time)
+    resolve = Operation("bob", "resolve at time", (Intent("h-a", "champion"),), 50 * SECOND, 51 * SECOND, OK)
+    seen = replace(
+        resolve, told=(Assignment("h-a", "champion", 2, 2),), position=2, at_time=second.time, time=second.time
+    )
     history.operations.append(seen)
 
 
@@ -143,7 +145,7 @@ def broken(history: History) -> set[Rule]:
 
 
 def test_checker_accepts_valid_records() -> None:
-    assert check(good()) == []
+    assert check(valid_history()) == []
 
 
 def _edit(name: str, number: int, **fields: Any) -> Callable[[History], None]:
@@ -228,13 +230,13 @@ BREAKS: Mapping[str, tuple[Callable[[History], object], Rule]] = {
 @pytest.mark.parametrize("name", BREAKS)
 def test_checker_reports_broken_rule(name: str) -> None:
     edit, rule = BREAKS[name]
-    history = good()
+    history = valid_history()
     edit(history)
     assert rule in broken(history)
 
 
 def test_checker_reports_only_failures_of_incomplete_history() -> None:
-    history = good()
+    history = valid_history()
     history.is_whole = False
     history.failures.append(Failure("recorder", "AssertionError"))
     history.deliveries = []

@@ -36,6 +36,6 @@ def _check_answers(history: History) -> Iterator[Violation]:
     for operation in history.operations:
         if operation.outcome != OK or not operation.time or not operation.told:
             continue
-        held = operation.told[0]
-        if operation.time != times.get((held.target, held.revision), operation.time):
+        assigned = operation.told[0]
+        if operation.time != times.get((assigned.target, assigned.revision), operation.time):
             yield Violation(Rule.TIME_IS_SERVERS, f"{operation} names another time than its event")

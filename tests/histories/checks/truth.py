@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.histories.recorded.recording import UNKNOWN, Event, Held, History, Operation, Target, by_target
+from tests.histories.recorded.recording import UNKNOWN, Assignment, Event, History, Operation, Target, by_target
 
 
 class Timeline:
@@ -18,20 +18,20 @@ class Timeline:
         self.events = events
         self._revisions = [event.revision for event in events]
 
-    def at(self, position: int) -> Held:
+    def at(self, position: int) -> Assignment:
         """Return the assignment at a position."""
         return self._after(bisect.bisect_right(self._revisions, position))
 
-    def states(self) -> Iterator[tuple[Held, Event | None, Event | None]]:
+    def states(self) -> Iterator[tuple[Assignment, Event | None, Event | None]]:
         """Yield each state, the event that made it and the one that ended it."""
         for number in range(len(self.events) + 1):
             made_by = self.events[number - 1] if number else None
             ended_by = self.events[number] if number < len(self.events) else None
             yield self._after(number), made_by, ended_by
 
-    def _after(self, number: int) -> Held:
+    def _after(self, number: int) -> Assignment:
         last = self.events[number - 1] if number else None
-        return Held(*self.target, last.to_version, last.revision) if last else Held(*self.target, 0, 0)
+        return Assignment(*self.target, last.to_version, last.revision) if last else Assignment(*self.target, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class Truth:
         """Return every alias that ever changed."""
         return list(self._timelines)
 
-    def could_be_seen(self, state: Held, begun: float, ended: float) -> bool:
+    def could_be_seen(self, state: Assignment, begun: float, ended: float) -> bool:
         """Return whether a state can have been current at some moment of a span of time."""
-        for held, made_by, ended_by in self.timeline(state.target).states():
-            if held == state:
+        for assigned, made_by, ended_by in self.timeline(state.target).states():
+            if assigned == state:
                 return self.asked(made_by) < ended and self.done(ended_by) > begun
         return False
 

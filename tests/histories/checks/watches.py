@@ -58,7 +58,7 @@ class _Life:
     def _check_snapshot(self, stream: Stream, step: Step) -> Iterator[tuple[Rule, str]]:
         followed = {event.target for event in self._truth.history.events if stream.follows(event)}
         stood = {self._truth.timeline(target).at(step.position) for target in followed}
-        expected = {held for held in stood if held.version}
+        expected = {assigned for assigned in stood if assigned.version}
         if set(step.aliases) != expected or len(step.aliases) != len(expected):
             yield Rule.WATCH_SNAPSHOT, f"{step}, where these stood: {expected}"
 

@@ -12,7 +12,7 @@ from typing import Any
 from rollforward import Client, Conflict, RollforwardError, new_request_id, v1
 from tests.histories.clients.ledger import Ledger
 from tests.histories.clients.requests import FAILED, send
-from tests.histories.recorded.recording import OK, UNKNOWN, Held, Operation, Target, Wanted
+from tests.histories.recorded.recording import OK, UNKNOWN, Assignment, Intent, Operation, Target
 from tests.histories.systems.clocks import ClientClock
 
 VERSIONS = 3
@@ -46,7 +46,7 @@ class AliasClient:
         self._clock, self._ledger = shared
         self._clients = [Client(address, actor=name) for address in addresses]
         self._client = dice.choice(self._clients)
-        self._held: dict[Target, Held] = {}
+        self._known: dict[Target, Assignment] = {}
         self._seen = [began]
         self._times: list[int] = []
         self._asked: list[Asking] = []
@@ -82,9 +82,9 @@ class AliasClient:
 
     def _remove(self, target: Target) -> Asking:
         request = v1.RemoveAliasRequest(model=target.model, alias=target.alias)
-        return self._command("remove", (Wanted(*target, 0),)), "RemoveAlias", request
+        return self._command("remove", (Intent(*target, 0),)), "RemoveAlias", request
 
-    def _command(self, kind: str, wanted: tuple[Wanted, ...]) -> Operation:
+    def _command(self, kind: str, wanted: tuple[Intent, ...]) -> Operation:
         return Operation(self._name, kind, wanted, 0, None, UNKNOWN)
 
     def _move(self, target: Target, expected: int | None) -> Asking:
@@ -92,7 +92,7 @@ class AliasClient:
         request = v1.MoveAliasRequest(
             model=target.model, alias=target.alias, version=version, expected_revision=expected
         )
-        return self._command("move", (Wanted(*target, version, expected),)), "MoveAlias", request
+        return self._command("move", (Intent(*target, version, expected),)), "MoveAlias", request
 
     def _schedule(self, target: Target) -> Asking:
         """Schedule a move for later; its client does not learn here how it ends."""
@@ -102,12 +102,12 @@ class AliasClient:
             model=target.model, alias=target.alias, version=version, expected_revision=expected
         )
         request.at.FromNanoseconds(self._clock.time_ns() + self._dice.randint(0, 800_000_000))
-        return self._command("schedule", (Wanted(*target, version, expected),)), "ScheduleMove", request
+        return self._command("schedule", (Intent(*target, version, expected),)), "ScheduleMove", request
 
     def _release_set(self) -> Asking:
         chosen = self._dice.sample(self._targets, self._dice.randint(2, len(self._targets)))
         wanted = tuple(
-            Wanted(
+            Intent(
                 *target, self._dice.randint(1, VERSIONS), self._expected(target) if self._dice.random() < 0.2 else None
             )
             for target in chosen
@@ -127,7 +127,7 @@ class AliasClient:
         since = max(self._seen[-20:]) if self._dice.random() < 0.3 else None
         if since is not None:
             request.expected_position = since
-        operation = self._command("rollback", tuple(Wanted(*one) for one in scope))
+        operation = self._command("rollback", tuple(Intent(*one) for one in scope))
         return replace(operation, at=at, since=since), "Rollback", request
 
     def _resolve(self, target: Target, at: int | None) -> Asking:
@@ -135,7 +135,7 @@ class AliasClient:
         if at is not None:
             request.at.position = at
         kind = "resolve" if at is None else "resolve as of"
-        return replace(self._command(kind, (Wanted(*target),)), at=at), "ResolveAlias", request
+        return replace(self._command(kind, (Intent(*target),)), at=at), "ResolveAlias", request
 
     def _resolve_at_time(self, target: Target) -> Asking:
         """Resolve the time at which an assignment was made, as the log has it, or a moment before."""
@@ -145,14 +145,14 @@ class AliasClient:
         request = v1.ResolveAliasRequest(model=target.model, alias=target.alias)
         request.at.time.FromNanoseconds(time_ns)
         return (
-            replace(self._command("resolve at time", (Wanted(*target),)), at_time=time_ns),
+            replace(self._command("resolve at time", (Intent(*target),)), at_time=time_ns),
             "ResolveAlias",
             request,
         )
 
     def _expected(self, target: Target) -> int:
         """Return the revision of an alias that this client saw last, sometimes an older one."""
-        return self._held[target].revision if target in self._held else 0
+        return self._known[target].revision if target in self._known else 0
 
     def _do(self, operation: Operation, method: str, request: Any, stopping: threading.Event) -> None:
         if not operation.kind.startswith("resolve") and not request.request_id:
@@ -166,11 +166,11 @@ class AliasClient:
 
     def _learn(self, done: Operation) -> None:
         """Remember what an answer says."""
-        for held in done.told:
+        for assigned in done.told:
             if done.kind not in {"resolve as of", "resolve at time"}:
-                self._held[held.target] = held
-            if done.moved and held.revision == done.position and held.model == self._targets[0].model:
-                self._ledger.add("history", f"{held.revision}@{held.alias}", "registry", held.revision)
+                self._known[assigned.target] = assigned
+            if done.moved and assigned.revision == done.position and assigned.model == self._targets[0].model:
+                self._ledger.add("history", f"{assigned.revision}@{assigned.alias}", "registry", assigned.revision)
         if done.time:
             self._times.append(done.time)
         if done.position:
@@ -199,7 +199,7 @@ class AliasClient:
             operation,
             returned=answer.returned,
             outcome=OK,
-            told=_TOLD[method](operation, answer.response),
+            told=_RESULTS[method](operation, answer.response),
             position=answer.response.position,
             moved=bool(operation.request_id) and _moved(answer.response),
             time=_moved_at(answer.response),
@@ -224,23 +224,23 @@ def _moved(response: Any) -> bool:
             return True
 
 
-def _current(error: RollforwardError) -> tuple[Held, ...]:
+def _current(error: RollforwardError) -> tuple[Assignment, ...]:
     current = error.current if isinstance(error, Conflict) else None
-    return (_held(current),) if current is not None else ()
+    return (_assignment(current),) if current is not None else ()
 
 
-def _held(alias: v1.Alias) -> Held:
-    return Held(alias.model, alias.alias, alias.version, alias.revision)
+def _assignment(alias: v1.Alias) -> Assignment:
+    return Assignment(alias.model, alias.alias, alias.version, alias.revision)
 
 
-_TOLD: dict[str, Callable[[Operation, Any], tuple[Held, ...]]] = {
-    "MoveAlias": lambda _, response: (_held(response.alias),),
+_RESULTS: dict[str, Callable[[Operation, Any], tuple[Assignment, ...]]] = {
+    "MoveAlias": lambda _, response: (_assignment(response.alias),),
     "ScheduleMove": lambda *_: (),
-    "ResolveAlias": lambda _, response: (_held(response.alias),),
-    "MoveAliases": lambda _, response: tuple(_held(alias) for alias in response.aliases),
-    "RemoveAlias": lambda asked, response: (Held(*asked.wanted[0].target, 0, response.position),),
+    "ResolveAlias": lambda _, response: (_assignment(response.alias),),
+    "MoveAliases": lambda _, response: tuple(_assignment(alias) for alias in response.aliases),
+    "RemoveAlias": lambda asked, response: (Assignment(*asked.wanted[0].target, 0, response.position),),
     "Rollback": lambda _, response: tuple(
-        Held(change.model, change.alias, change.to_version, response.revision)
+        Assignment(change.model, change.alias, change.to_version, response.revision)
         for change in response.changes
         if not change.skipped and response.revision
     ),

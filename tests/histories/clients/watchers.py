@@ -11,7 +11,7 @@ import grpc
 from rollforward import Client, Watch, v1
 from rollforward._transport.channel import AnswerStream, is_out_of_reach
 from rollforward.errors import from_rpc_error
-from tests.histories.recorded.recording import Change, Held, Step, Stream
+from tests.histories.recorded.recording import Assignment, Change, Step, Stream
 
 
 class Watcher:
@@ -104,7 +104,7 @@ def _step(response: v1.WatchAliasesResponse) -> Step:
     kind = str(response.WhichOneof("step"))
     changes = tuple(_change(change) for change in response.changes.changes)
     stood = response.snapshot.aliases
-    aliases = tuple(Held(alias.model, alias.alias, alias.version, alias.revision) for alias in stood)
+    aliases = tuple(Assignment(alias.model, alias.alias, alias.version, alias.revision) for alias in stood)
     return Step(kind, response.position, changes, aliases)
 
 

@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Assignment:
     """An assignment as someone was told of it: version 0 is none, revision 0 never."""
 
     model: str
@@ -48,7 +48,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Intent:
     """A change as it was asked for: the version (0: removed; None: what a rollback finds), the revision expected."""
 
     model: str
@@ -74,7 +74,7 @@ class Operation:
 
     client: str
     kind: str
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[Intent, ...]
     called: int
     returned: int | None
     outcome: str
@@ -83,7 +83,7 @@ class Operation:
     since: int | None = None
     reason: str = ""
     moved: bool = False
-    told: tuple[Held, ...] = ()
+    told: tuple[Assignment, ...] = ()
     position: int = 0
     at_time: int | None = None
     time: int = 0
@@ -179,7 +179,7 @@ class Step:
     kind: str
     position: int
     changes: tuple[Change, ...] = ()
-    aliases: tuple[Held, ...] = ()
+    aliases: tuple[Assignment, ...] = ()
 
 
 @dataclass

@@ -10,16 +10,16 @@ from typing import Any
 
 from tests.histories.recorded import subjects
 from tests.histories.recorded.recording import (
+    Assignment,
     Change,
     Event,
-    Held,
     History,
+    Intent,
     Named,
     Naming,
     Operation,
     Step,
     Stream,
-    Wanted,
 )
 
 RECORDS: Mapping[str, type] = {
@@ -45,7 +45,7 @@ RECORDS: Mapping[str, type] = {
 """The records of a history, by the attribute that lists them."""
 
 _ABOUT = ("name", "goal", "faults", "schedules", "stuck", "shape", "clock", "is_whole")
-_NESTED: Mapping[str, type] = {"wanted": Wanted, "told": Held, "changes": Change, "aliases": Held}
+_NESTED: Mapping[str, type] = {"wanted": Intent, "told": Assignment, "changes": Change, "aliases": Assignment}
 
 
 def write(history: History, path: Path) -> None:

@@ -89,11 +89,11 @@ class Losing:
     def _wait_for_rows(self) -> None:
         last = asyncio.run(head(self._system.nats.address))
 
-        def have_it() -> bool:
+        def received() -> bool:
             status = self._client.connection.call(self._client.connection.systems[0].GetStatus, v1.GetStatusRequest())
             return all(one.position >= last for one in status.projections if one.log == "registry")
 
-        until(have_it, "the rows have all events")
+        until(received, "the rows have all events")
 
     def _files(self) -> Mapping[str, str]:
         """Return the digests of the rows' files."""
@@ -197,18 +197,18 @@ class _Follower:
 
     def begins_again(self) -> bool:
         """Return whether it comes to another epoch before long."""
-        return _before_long(lambda: self._watch.epoch > 0)
+        return _wait_until(lambda: self._watch.epoch > 0)
 
     def comes_to(self, revision: int) -> bool:
         """Return whether it gives a revision before long."""
-        return _before_long(lambda: revision in self._revisions)
+        return _wait_until(lambda: revision in self._revisions)
 
     def _follow(self) -> None:
         for change in self._watch:
             self._revisions.append(change.revision)
 
 
-def _before_long(condition: Callable[[], bool]) -> bool:
+def _wait_until(condition: Callable[[], bool]) -> bool:
     try:
         until(condition, "the watch", _SECONDS)
     except AssertionError:

@@ -76,10 +76,10 @@ class Process:
         """Return the process id of its child program of a name, once there is one that runs."""
         pids: list[int] = []
 
-        def is_there() -> bool:
+        def move_unchanged() -> bool:
             assert self._program is not None
             pids[:] = [child.pid for child in self._program.children(name)]
             return bool(pids)
 
-        until(is_there, f"a {name}")
+        until(move_unchanged, f"a {name}")
         return pids[0]

@@ -19,7 +19,7 @@ from services.webhooks import EVENTS
 from tests.e2e.program import until
 from tests.integration.webhooks.webhook_service import Service, in_order_of_first, sequences
 from tests.servers.nats import open_log, running_nats
-from tests.servers.receiver import Receiver, Request, well
+from tests.servers.receiver import Receiver, Request, accept_all
 from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy
@@ -153,7 +153,7 @@ def test_rows_are_what_the_log_says(
         service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED)
         service.client.webhooks.rotate_secret(webhook_id)
         service.client.webhooks.update(webhook_id, description="größer")
-        receiver.answer = well
+        receiver.answer = accept_all
         service.client.webhooks.resume(webhook_id)
         service.wait_for_cursor(webhook_id, moved[-1])
         *_, rebuilt = service.client.system.rebuild("webhooks")
@@ -178,7 +178,7 @@ class TestParking:
             assert (trouble.position, trouble.status_code, trouble.attempts) == (moved[2], 410, 1)
             assert not trouble.HasField("next_attempt_at")
             assert service.get(webhook_id).cursor == moved[1]
-            receiver.answer = well
+            receiver.answer = accept_all
             answer = service.client.webhooks.test(webhook_id)
             assert (answer.delivered, answer.status_code) == (True, 204)
             resumed = service.client.webhooks.resume(webhook_id, reason="back")

@@ -12,22 +12,22 @@ from tests.histories.recorded.recording import (
     OK,
     REFUSED,
     UNKNOWN,
+    Assignment,
     Change,
     Event,
-    Held,
     History,
+    Intent,
     Operation,
     Step,
     Stream,
     Target,
-    Wanted,
 )
 
 CHAMPION, CANARY, OTHER = Target("m", "champion"), Target("m", "canary"), Target("n", "champion")
 START = 10
 
 
-class Story:
+class Scenario:
     """Operations that follow each other, each with its event; time goes on by ten with each."""
 
     def __init__(self) -> None:
@@ -53,39 +53,41 @@ class Story:
 
     def roll_back(self, restored: int) -> int:
         """Add a successful rollback of the champion to a position; return its revision."""
-        version = self.held(CHAMPION, restored).version
+        version = self.assigned(CHAMPION, restored).version
         done = self._do("rollback", {CHAMPION: (version, None)}, "ann", restored=restored)
-        self.change_last(wanted=(Wanted(*CHAMPION),), at=restored)
+        self.change_last(wanted=(Intent(*CHAMPION),), at=restored)
         return done
 
-    def is_there(self, client: str = "ann") -> None:
+    def move_unchanged(self, client: str = "ann") -> None:
         """Add a move of the champion to its current version."""
-        held = self.held(CHAMPION)
-        self._tell("move", (Wanted(*CHAMPION, held.version),), client, OK, told=(held,), position=held.revision)
+        assigned = self.assigned(CHAMPION)
+        self._tell(
+            "move", (Intent(*CHAMPION, assigned.version),), client, OK, told=(assigned,), position=assigned.revision
+        )
 
-    def refuse(self, expected: int, client: str = "bob") -> None:
+    def move_rejected(self, expected: int, client: str = "bob") -> None:
         """Add a rejected conditional move, with the current state."""
-        told = (self.held(CHAMPION),)
-        wanted = (Wanted(*CHAMPION, 3, expected),)
+        told = (self.assigned(CHAMPION),)
+        wanted = (Intent(*CHAMPION, 3, expected),)
         self._tell("move", wanted, client, REFUSED, reason="WRONG_REVISION", told=told)
 
-    def lose(self, version: int, *, written: bool) -> None:
+    def move_unanswered(self, version: int, *, written: bool) -> None:
         """Add a move that got no response."""
         if written:
             self._do("move", {CHAMPION: (version, None)}, "cyd")
             self.change_last(outcome=UNKNOWN, returned=None, told=(), position=0, moved=False)
         else:
-            self._tell("move", (Wanted(*CHAMPION, version),), "cyd", UNKNOWN)
+            self._tell("move", (Intent(*CHAMPION, version),), "cyd", UNKNOWN)
 
     def resolve(self, client: str = "bob", at: int | None = None) -> None:
         """Add a resolve of the champion; "not set" where it is not."""
         position = self._position if at is None else at
-        held = self.held(CHAMPION, position)
+        assigned = self.assigned(CHAMPION, position)
         kind = "resolve" if at is None else "resolve as of"
-        if held.version:
-            self._tell(kind, (Wanted(*CHAMPION),), client, OK, told=(held,), position=position, at=at)
+        if assigned.version:
+            self._tell(kind, (Intent(*CHAMPION),), client, OK, told=(assigned,), position=position, at=at)
         else:
-            self._tell(kind, (Wanted(*CHAMPION),), client, REFUSED, reason="ALIAS_NOT_FOUND", at=at)
+            self._tell(kind, (Intent(*CHAMPION),), client, REFUSED, reason="ALIAS_NOT_FOUND", at=at)
 
     def repeat_last(self) -> None:
         """Retry the last request."""
@@ -93,7 +95,7 @@ class Story:
         self._time += 10
         self.history.operations.append(replace(last, called=self._time, returned=self._time + 5))
 
-    def held(self, target: Target, position: int | None = None) -> Held:
+    def assigned(self, target: Target, position: int | None = None) -> Assignment:
         """Return the assignment now, or at a position."""
         events = [event for event in self.history.events if event.target == target]
         return Timeline(target, events).at(self._position if position is None else position)
@@ -129,8 +131,8 @@ class Story:
     def snapshot(self) -> None:
         """Add a watcher that begins with a snapshot."""
         self.history.goal = self._position
-        held = tuple(held for target in (CHAMPION, CANARY) if (held := self.held(target)).version)
-        self.history.streams.append(Stream("v", "m", steps=[Step("snapshot", self._position, aliases=held)]))
+        assigned = tuple(assigned for target in (CHAMPION, CANARY) if (assigned := self.assigned(target)).version)
+        self.history.streams.append(Stream("v", "m", steps=[Step("snapshot", self._position, aliases=assigned)]))
 
     def edit_steps(self, number: int, edit: Callable[[list[Step]], None]) -> None:
         """Edit the steps of a stream."""
@@ -139,7 +141,7 @@ class Story:
     def _do(self, kind: str, asked: dict[Target, tuple[int, int | None]], client: str, restored: int = 0) -> int:
         request_id, revision = f"r{len(self.history.operations)}", self._position + len(asked)
         for target, (version, _) in asked.items():
-            before = self.held(target).version
+            before = self.assigned(target).version
             self._position += 1
             self.history.events.append(
                 Event(
@@ -154,12 +156,12 @@ class Story:
                     restored,
                 )
             )
-        wanted = tuple(Wanted(*target, version, expected) for target, (version, expected) in asked.items())
-        told = tuple(Held(*target, version, revision) for target, (version, _) in asked.items())
+        wanted = tuple(Intent(*target, version, expected) for target, (version, expected) in asked.items())
+        told = tuple(Assignment(*target, version, revision) for target, (version, _) in asked.items())
         self._tell(kind, wanted, client, OK, told=told, position=revision, moved=True)
         return revision
 
-    def _tell(self, kind: str, wanted: tuple[Wanted, ...], client: str, outcome: str, **fields: object) -> None:
+    def _tell(self, kind: str, wanted: tuple[Intent, ...], client: str, outcome: str, **fields: object) -> None:
         request_id = "" if kind.startswith("resolve") else f"r{len(self.history.operations)}"
         self._time += 10
         returned = None if outcome == UNKNOWN else self._time + 5
@@ -167,28 +169,28 @@ class Story:
         self.history.operations.append(replace(operation, **fields))  # type: ignore[arg-type]
 
 
-def eventful() -> Story:
+def full_scenario() -> Scenario:
     """Return a story with every kind of operation."""
-    story = Story()
-    first = story.move(1)
-    second = story.move(2, expected=first, client="bob")
-    story.refuse(expected=first)
-    story.is_there()
-    story.release(champion=3, canary=1)
-    story.resolve()
-    story.remove()
-    story.resolve()
-    story.resolve(at=second)
-    story.roll_back(second)
-    story.repeat_last()
-    story.watch(second, second + 2)
-    story.snapshot()
-    return story
+    scenario = Scenario()
+    first = scenario.move(1)
+    second = scenario.move(2, expected=first, client="bob")
+    scenario.move_rejected(expected=first)
+    scenario.move_unchanged()
+    scenario.release(champion=3, canary=1)
+    scenario.resolve()
+    scenario.remove()
+    scenario.resolve()
+    scenario.resolve(at=second)
+    scenario.roll_back(second)
+    scenario.repeat_last()
+    scenario.watch(second, second + 2)
+    scenario.snapshot()
+    return scenario
 
 
-def broken(story: Story) -> set[Rule]:
+def broken(scenario: Scenario) -> set[Rule]:
     """Return the rules that a story breaks."""
-    return {violation.rule for violation in check(story.history)}
+    return {violation.rule for violation in check(scenario.history)}
 
 
 def altered(change: Change, **fields: object) -> Change:
