@@ -6,6 +6,7 @@ SDK. Links that lead out of docs/ lead to a page that shows the file, so the pag
 
 from __future__ import annotations
 
+import inspect
 import os
 import posixpath
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import rollforward as rf
 from tools.cli_reference import options_of_every_command, reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +26,21 @@ BUILD = ROOT / "build"
 CLIENT = ROOT / "client" / "src"
 # `](../x)` of an inline link, `]: ../x` of a link definition.
 LINK = re.compile(r"(?<=\]\()(?:\.\./)+[^)#\s]+|(?<=\]: )(?:\.\./)+[^#\s]+")
+
+
+def functions() -> str:
+    """Return a table of the SDK's functions, with the first sentence of each docstring."""
+    rows = ["| function | effect |", "|---|---|"]
+    for name in sorted(dir(rf)):
+        value = getattr(rf, name)
+        if inspect.isroutine(value):
+            summary = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ").replace("|", r"\|")
+            rows.append(f"| `rf.{name}` | {summary} |")
+    return "\n".join(rows)
+
+
 GENERATED = {
+    "<!-- functions -->": functions,
     "<!-- commands -->": reference,
     "<!-- options of every command -->": options_of_every_command,
 }
