@@ -5,7 +5,9 @@ After an error of its disk it refuses every event, without an answer, until it i
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import nats.errors
@@ -41,3 +43,29 @@ async def ask_write_error(url: str, user: str, password: str) -> str:
     """
     said = str((await ask_server(url, user, password, "HEALTHZ")).get("error", ""))
     return said if "write error" in said else ""
+
+
+async def ask_ready(host: str, port: int, user: str, password: str) -> bool:
+    """Return whether JetStream answers a request made with these credentials.
+
+    The request is written in NATS's own protocol, without the client: a server that starts is asked every few
+    milliseconds, and the client's connections wait and retry for longer than that.
+    """
+    options = {"user": user, "pass": password, "verbose": False, "headers": True, "no_responders": True}
+    request = f"CONNECT {json.dumps(options)}\r\nSUB ready 1\r\nPUB $JS.API.INFO ready 0\r\n\r\n"
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except ConnectionError:
+        return False
+    try:
+        writer.write(request.encode())
+        async for line in reader:
+            if line.startswith((b"MSG ", b"HMSG ", b"-ERR ")):
+                return line.startswith(b"MSG ") and "error" not in json.loads(await reader.readline())
+    except ConnectionError:
+        return False
+    finally:
+        writer.close()
+        with suppress(ConnectionError):  # the server may have closed it first
+            await writer.wait_closed()
+    return False

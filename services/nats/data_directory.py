@@ -33,7 +33,7 @@ class DataDirectoryUnusable(DataDirectoryError):
 
     @classmethod
     def because(cls, path: Path, error: OSError) -> Self:
-        """The error for what the operating system said."""
+        """Return the error for what the operating system said."""
         return cls(path, error.strerror or str(error))
 
 
@@ -93,7 +93,7 @@ class DirectoryLock:
         return True
 
     def _holder(self) -> int | None:
-        """The owner's pid, or its child's if only that still lives."""
+        """Return the owner's pid, or its child's if only that still lives."""
         pids = map(int, os.pread(self.fd, 64, 0).split())
         return next(filter(_alive, pids), None)
 

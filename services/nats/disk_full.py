@@ -31,7 +31,7 @@ def explain(nats: EmbeddedNats) -> str:
 
 
 async def keep_writable(nats: EmbeddedNats) -> None:
-    """Looks after a server for as long as it runs."""
+    """Look after a server for as long as it runs."""
     told = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)

@@ -22,9 +22,10 @@ from typing import Self
 
 import structlog
 
+from eventstore.jetstream import ask_ready
 from services.nats.data_directory import DirectoryLock
+from services.nats.errors import HOST, NatsServerFailed, NatsServerMissing, NoSpace, PortInUse
 
-HOST = "127.0.0.1"
 MAX_PAYLOAD = 4 * 1024 * 1024
 """Bytes of one message: an event of at most 1 MB and its headers, with room to spare."""
 
@@ -56,46 +57,6 @@ exec "$@" 3<&-
 """
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class NatsServerError(Exception):
-    """The embedded server cannot be started or kept running."""
-
-
-class NatsServerMissing(NatsServerError):
-    """No `nats-server` program was found at `path` (None: neither beside Python nor on PATH)."""
-
-    def __init__(self, path: Path | None) -> None:
-        super().__init__(f"no nats-server program at {path}" if path else "no nats-server program found")
-        self.path = path
-
-
-class PortInUse(NatsServerError):
-    """Another program has `port` of 127.0.0.1."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(f"port {port} of {HOST} is in use")
-        self.port = port
-
-
-class NatsServerFailed(NatsServerError):
-    """The server ended by itself or was not ready in time (`exit_code` None); `last_words` is its last log line."""
-
-    def __init__(self, exit_code: int | None, last_words: str, log: Path) -> None:
-        what = "was not ready in time" if exit_code is None else f"ended with exit code {exit_code}"
-        super().__init__(f"nats-server {what}, see {log}: {last_words}")
-        self.exit_code = exit_code
-        self.last_words = last_words
-        self.log = log
-
-
-class NoSpace(NatsServerError):
-    """There is no room on the disk of the data directory `path`: a server could not write there."""
-
-    def __init__(self, path: Path) -> None:
-        free = shutil.disk_usage(path).free
-        super().__init__(f"no space left on device: {path} has {free} bytes free. Make room, then start again")
-        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +190,7 @@ class NatsChild:
         while self._process.returncode is None:
             # The ports file names this very child: the password never goes to another program on the port.
             port = _bound_port(self._data, self._process.pid)
-            if port is not None and await _jetstream_answers(port, config):
+            if port is not None and await ask_ready(HOST, port, config.user, config.password):
                 return port
             self._check_space()
             await asyncio.sleep(_POLL)
@@ -253,7 +214,7 @@ class NatsChild:
 
 
 def find_nats_server() -> Path:
-    """The program to run: ROLLFORWARD_NATS_SERVER, else the wheel's beside Python, else the one on PATH.
+    """Return the program to run: ROLLFORWARD_NATS_SERVER, else the wheel's beside Python, else the one on PATH.
 
     Raises `NatsServerMissing`.
     """
@@ -266,7 +227,7 @@ def find_nats_server() -> Path:
 
 
 def leashed(command: list[str], platform: str = sys.platform) -> list[str]:
-    """The command line that turns into `command`, same pid, such that it cannot outlive this process.
+    """Return the command line that turns into `command`, same pid, such that it cannot outlive this process.
 
     Off Linux, its standard input must be a pipe of which this process alone has the writing end.
     """
@@ -302,33 +263,11 @@ def _drop_ports_files(data: Path) -> None:
 
 
 def _bound_port(data: Path, pid: int) -> int | None:
-    """The port that server `pid` says it listens on, None as long as it has not said so."""
+    """Return the port that server `pid` says it listens on, None as long as it has not said so."""
     text = "".join(path.read_text() for path in data.glob(f"*_{pid}.ports"))
     if not text.endswith("}"):  # absent, or still being written
         return None
     return int(json.loads(text)["nats"][0].rpartition(":")[2])
-
-
-async def _jetstream_answers(port: int, config: NatsConfig) -> bool:
-    """Whether JetStream answers a request made with these credentials, spoken in NATS's own protocol."""
-    options = {"user": config.user, "pass": config.password, "verbose": False, "headers": True, "no_responders": True}
-    request = f"CONNECT {json.dumps(options)}\r\nSUB ready 1\r\nPUB $JS.API.INFO ready 0\r\n\r\n"
-    try:
-        reader, writer = await asyncio.open_connection(HOST, port)
-    except ConnectionError:
-        return False
-    try:
-        writer.write(request.encode())
-        async for line in reader:
-            if line.startswith((b"MSG ", b"HMSG ", b"-ERR ")):
-                return line.startswith(b"MSG ") and "error" not in json.loads(await reader.readline())
-    except ConnectionError:
-        return False
-    finally:
-        writer.close()
-        with suppress(ConnectionError):  # the server may have closed it first
-            await writer.wait_closed()
-    return False
 
 
 def _written_since(path: Path, size: int) -> bytes:
@@ -340,7 +279,7 @@ def _written_since(path: Path, size: int) -> bytes:
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a log, "" if it has none."""
+    """Return the last line of a log, "" if it has none."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").strip().splitlines()

@@ -17,17 +17,8 @@ from typing import Self
 import structlog
 
 from services.nats.data_directory import DataDirectoryError, DataDirectoryInUse, DataDirectoryUnusable, DirectoryLock
-from services.nats.process import (
-    HOST,
-    NatsChild,
-    NatsConfig,
-    NatsServerError,
-    NatsServerFailed,
-    NatsServerMissing,
-    NoSpace,
-    PortInUse,
-    find_nats_server,
-)
+from services.nats.errors import HOST, NatsServerError, NatsServerFailed, NatsServerMissing, NoSpace, PortInUse
+from services.nats.process import NatsChild, NatsConfig, find_nats_server
 
 __all__ = [
     "DataDirectoryError",

@@ -19,7 +19,8 @@ from nats.aio.client import Client
 
 from eventstore.codec import EventTypes
 from eventstore.jetstream import JetStreamStore, connect
-from services.nats.process import HOST, find_nats_server, leashed
+from services.nats.errors import HOST
+from services.nats.process import find_nats_server, leashed
 from services.nats.server import EmbeddedNats, NatsAddress
 from tests.servers.ports import free_port
 from tests.timeouts import scaled

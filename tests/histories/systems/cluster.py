@@ -12,7 +12,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from eventstore.jetstream import connect
-from services.nats.process import HOST, find_nats_server
+from services.nats.errors import HOST
+from services.nats.process import find_nats_server
 from tests.histories.systems.processes import Process
 from tests.servers.ports import free_port
 

@@ -1,0 +1,48 @@
+"""The ways in which the embedded NATS server fails."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+class NatsServerError(Exception):
+    """The embedded server cannot be started or kept running."""
+
+
+class NatsServerMissing(NatsServerError):
+    """No `nats-server` program was found at `path` (None: neither with Python nor on PATH)."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(f"no nats-server program at {path}" if path else "no nats-server program found")
+        self.path = path
+
+
+class PortInUse(NatsServerError):
+    """Another program has `port` of 127.0.0.1."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} of {HOST} is in use")
+        self.port = port
+
+
+class NatsServerFailed(NatsServerError):
+    """The server ended by itself or was not ready in time (`exit_code` None); `last_words` is its last log line."""
+
+    def __init__(self, exit_code: int | None, last_words: str, log: Path) -> None:
+        what = "was not ready in time" if exit_code is None else f"ended with exit code {exit_code}"
+        super().__init__(f"nats-server {what}, see {log}: {last_words}")
+        self.exit_code = exit_code
+        self.last_words = last_words
+        self.log = log
+
+
+class NoSpace(NatsServerError):
+    """There is no room on the disk of the data directory `path`: a server could not write there."""
+
+    def __init__(self, path: Path) -> None:
+        free = shutil.disk_usage(path).free
+        super().__init__(f"no space left on device: {path} has {free} bytes free. Make room, then start again")
+        self.path = path
