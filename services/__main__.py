@@ -287,7 +287,7 @@ def _configure_logging() -> None:
 
 
 def _shown_whole(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape what could command a terminal: names and reasons are others' texts."""
+    """Escape control sequences of terminals: names and reasons are written by callers."""
     for key, value in fields.items():
         if isinstance(value, str) and not value.isprintable() and key != "exception":
             kept = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)

@@ -199,7 +199,7 @@ class PositionNotes:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to write."""
+        """Start to write."""
         self._task = asyncio.create_task(self._run(), name="position notes")
 
     async def stop(self) -> None:

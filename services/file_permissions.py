@@ -18,7 +18,7 @@ _logger = structlog.get_logger(__name__)
 
 
 def keep_files_private() -> None:
-    """Have this process and its children make files and directories that only their owner may read."""
+    """Make new files and directories of this process and its children readable by their owner only."""
     os.umask(_OTHERS)
 
 

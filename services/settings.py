@@ -105,7 +105,7 @@ class Settings:
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings that ``ROLLFORWARD_*`` variables name; all others have their defaults.
+    """Return the settings of ``ROLLFORWARD_*`` variables; all others have their defaults.
 
     Raises:
         Rejected: INVALID_SETTING.

@@ -19,14 +19,14 @@ _TIME = re.compile(
 
 
 def timestamp(time_ns: int) -> Timestamp:
-    """Nanoseconds since 1970 as a protobuf timestamp."""
+    """Return nanoseconds since 1970 as a protobuf timestamp."""
     result = Timestamp()
     result.FromNanoseconds(time_ns)
     return result
 
 
 def nanoseconds(time: Timestamp) -> int:
-    """A protobuf timestamp as nanoseconds since 1970.
+    """Return a protobuf timestamp as nanoseconds since 1970.
 
     Raises:
         Rejected: INVALID_TIME when they are more than 64 bits hold (the years 1677 to 2262), or it is no timestamp.

@@ -30,14 +30,14 @@ LONGEST_DESCRIPTION = 20_000
 
 
 def check_model_name(name: str) -> None:
-    """Raises `Rejected` INVALID_NAME unless the name is 1 to 255 characters that fit a reference and a path."""
+    """Raise `Rejected` INVALID_NAME unless the name is 1 to 255 characters that fit a reference and a path."""
     check_text(name, "the model's name", 255, "INVALID_NAME")
     if bad := sorted(set(name) & set("/:@")):
         raise Rejected(Kind.INVALID, "INVALID_NAME", f"a model's name cannot have {' '.join(bad)}: {name!r}", name=name)
 
 
 def check_alias(alias: str) -> None:
-    """Raises `Rejected` INVALID_ALIAS unless the alias is a word that cannot be taken for a version."""
+    """Raise `Rejected` INVALID_ALIAS unless the alias is a word that cannot be taken for a version."""
     if not _ALIAS.fullmatch(alias):
         words = f"an alias has 1 to 255 letters, digits, '-' and '_': {alias[:300]!r}"
         raise Rejected(Kind.INVALID, "INVALID_ALIAS", words, alias=alias[:300])
@@ -46,26 +46,26 @@ def check_alias(alias: str) -> None:
 
 
 def check_digest(digest: str) -> None:
-    """Raises `Rejected` INVALID_DIGEST unless it is written ``sha256:<64 lower-case hex digits>``."""
+    """Raise `Rejected` INVALID_DIGEST unless it is written ``sha256:<64 lower-case hex digits>``."""
     if not _DIGEST.fullmatch(digest):
         raise Rejected(Kind.INVALID, "INVALID_DIGEST", f"not a digest: {digest[:100]!r}", digest=digest[:100])
 
 
 def check_id(value: str, reason: str) -> None:
-    """Raises `Rejected` with this reason unless the id is 32 lower-case hex digits."""
+    """Raise `Rejected` with this reason unless the id is 32 lower-case hex digits."""
     if not _ID.fullmatch(value):
         raise Rejected(Kind.INVALID, reason, f"an id has 32 lower-case hex digits: {value[:100]!r}", id=value[:100])
 
 
 def check_logged_model_id(value: str) -> None:
-    """Raises `Rejected` INVALID_MODEL_ID unless the id is "m-" and 32 lower-case hex digits."""
+    """Raise `Rejected` INVALID_MODEL_ID unless the id is "m-" and 32 lower-case hex digits."""
     if not _LOGGED_MODEL_ID.fullmatch(value):
         words = f"a logged model's id is 'm-' and 32 lower-case hex digits: {value[:100]!r}"
         raise Rejected(Kind.INVALID, "INVALID_MODEL_ID", words, id=value[:100])
 
 
 def check_key(key: str, what: str) -> None:
-    """Raises `Rejected` INVALID_KEY unless the key of a parameter, metric or tag is what MLflow allows, too.
+    """Raise `Rejected` INVALID_KEY unless the key of a parameter, metric or tag is what MLflow allows, too.
 
     That is 1 to 250 letters and digits of any script, blanks and ``/ . - _ :``, which as a path is relative and in its
     shortest form.
@@ -87,7 +87,7 @@ def _is_key(key: str) -> bool:
 
 
 def check_text(value: str, what: str, longest: int, reason: str, *, shortest: int = 1) -> None:
-    """Raises `Rejected` with this reason unless a text is that long, trimmed, printable and in normal form C."""
+    """Raise `Rejected` with this reason unless a text is that long, trimmed, printable and in normal form C."""
     if not shortest <= len(value) <= longest:
         words = f"{what} has {shortest} to {longest} characters, not {len(value)}"
     elif value != value.strip() or not value.isprintable():
@@ -100,7 +100,7 @@ def check_text(value: str, what: str, longest: int, reason: str, *, shortest: in
 
 
 def check_prose(value: str, what: str, longest: int, reason: str) -> None:
-    """Raises `Rejected` with this reason unless a text, of any lines, is that long and free of control characters."""
+    """Raise `Rejected` with this reason unless a text, of any lines, is that long and free of control characters."""
     if len(value) > longest:
         words = f"{what} has at most {longest} characters, not {len(value)}"
     elif any(unicodedata.category(char) == "Cc" and char not in "\n\r\t" for char in value):
@@ -111,7 +111,7 @@ def check_prose(value: str, what: str, longest: int, reason: str) -> None:
 
 
 def check_texts(request: Message) -> None:
-    """Raises `Rejected` INVALID_TEXT when a text has the character NUL, which PostgreSQL cannot hold."""
+    """Raise `Rejected` INVALID_TEXT when a text has the character NUL, which PostgreSQL cannot hold."""
     for name, text in _texts(request):
         if "\0" in text:
             raise Rejected(Kind.INVALID, "INVALID_TEXT", f"{name} has the character NUL", field=name)

@@ -19,7 +19,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def hex_of(digest: str) -> str:
-    """The hex digits of a digest. Raises `Rejected` INVALID_DIGEST."""
+    """Return the hex digits of a digest. Raises `Rejected` INVALID_DIGEST."""
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise Rejected(
@@ -29,25 +29,25 @@ def hex_of(digest: str) -> str:
 
 
 def key_of(digest: str) -> str:
-    """Where a blob is kept below its store's root. Raises `Rejected` INVALID_DIGEST."""
+    """Return where a blob is kept below its store's root. Raises `Rejected` INVALID_DIGEST."""
     name = hex_of(digest)
     return f"sha256/{name[:2]}/{name}"
 
 
 def digest_at(key: str) -> str | None:
-    """The digest of the blob that is kept at a key; None when no blob is kept there."""
+    """Return the digest of the blob that is kept at a key; None when no blob is kept there."""
     digest = f"sha256:{key.rpartition('/')[2]}"
     return digest if _DIGEST.fullmatch(digest) and key == key_of(digest) else None
 
 
 def check_upload_id(upload_id: str) -> None:
-    """Raises `Rejected` INVALID_UPLOAD_ID."""
+    """Raise `Rejected` INVALID_UPLOAD_ID."""
     if not _UPLOAD_ID.fullmatch(upload_id):
         raise Rejected(Kind.INVALID, "INVALID_UPLOAD_ID", "an upload's id is 32 lower-case hex digits")
 
 
 def check_digest_is(digest: str, actual: str, size: int) -> None:
-    """Raises `Rejected` DIGEST_MISMATCH."""
+    """Raise `Rejected` DIGEST_MISMATCH."""
     if actual != digest:
         raise Rejected(
             Kind.INVALID, "DIGEST_MISMATCH", f"these {size} bytes are another blob", digest=digest, actual=actual
@@ -55,7 +55,7 @@ def check_digest_is(digest: str, actual: str, size: int) -> None:
 
 
 def end_of(digest: str, offset: int, length: int, size: int) -> int:
-    """Where a range of a blob ends; a length of 0 is all. Raises `Rejected` INVALID_OFFSET."""
+    """Return where a range of a blob ends; a length of 0 is all. Raises `Rejected` INVALID_OFFSET."""
     if not 0 <= offset <= size:
         message = f"offset {offset} is outside the blob's {size} bytes"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, digest=digest, size_bytes=str(size))
@@ -63,23 +63,23 @@ def end_of(digest: str, offset: int, length: int, size: int) -> int:
 
 
 def not_found(digest: str) -> Rejected:
-    """The error for a blob that is not stored."""
+    """Return the error for a blob that is not stored."""
     return Rejected(Kind.NOT_FOUND, "BLOB_NOT_FOUND", f"there is no blob {digest}", digest=digest)
 
 
 def upload_not_found(upload_id: str) -> Rejected:
-    """The error for a commit of what was never put."""
+    """Return the error for the commit of an upload that was never put."""
     return Rejected(Kind.NOT_FOUND, "UPLOAD_NOT_FOUND", "nothing was put for this upload", upload_id=upload_id)
 
 
 def collection_running() -> Rejected:
-    """The error for a second collection of garbage."""
+    """Return the error for a second collection of garbage."""
     return Rejected(Kind.PRECONDITION, "COLLECTION_RUNNING", "garbage is being collected already")
 
 
 @contextmanager
 def budget() -> Iterator[None]:
-    """Says what a full disk, or a file system's limit, means to a caller. Raises `StoreUnavailable` BLOB_STORE_FULL."""
+    """Turn the error of a full disk, or of a file system's limit, into `StoreUnavailable` BLOB_STORE_FULL."""
     try:
         yield
     except OSError as error:
@@ -89,7 +89,7 @@ def budget() -> Iterator[None]:
 
 
 def check_room(fd: int, size: int) -> None:
-    """Raises `StoreUnavailable` BLOB_STORE_FULL when so many bytes more have no room where a file is.
+    """Raise `StoreUnavailable` BLOB_STORE_FULL when a file's disk has less free space than this.
 
     Who tried all the same would leave the log, which may be on that disk, without room too.
     """

@@ -44,6 +44,7 @@ class Locked:
         self.began = os.fstat(fd).st_mtime  # by the clock of the file system, which may be another machine's
 
     def lasts(self) -> bool:
+        """Implement `Turn.lasts`."""
         return True
 
 
@@ -56,12 +57,15 @@ class LocalBlobs:
         self._folder = folder
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
+        """Implement `BlobStore.sizes`."""
         return await asyncio.to_thread(self._sizes, digests, self._find)
 
     async def keep(self, digests: Collection[str]) -> dict[str, int]:
+        """Implement `BlobStore.keep`."""
         return await asyncio.to_thread(self._sizes, digests, self._put_back)
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
+        """Implement `BlobStore.put`."""
         path = self._path(digest)
 
         def publish(received: Received) -> Awaitable[None]:
@@ -73,9 +77,11 @@ class LocalBlobs:
         return (await self.keep([digest])).get(digest)
 
     async def received(self, upload_id: str) -> int:
+        """Implement `BlobStore.received`."""
         return await self._spool.received(upload_id)
 
     async def open(self, digest: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """Implement `BlobStore.open`."""
         with self._open(digest) as file:  # at once: a thread's would be lost with a cancelled call
             left = end_of(digest, offset, length, os.fstat(file.fileno()).st_size) - offset
             file.seek(offset)
@@ -84,17 +90,21 @@ class LocalBlobs:
                 yield chunk
 
     def within(self, name: str) -> LocalBlobs:
+        """Implement `BlobStore.within`."""
         return LocalBlobs(self._root, self._spool, f"{self._folder}{name}/")
 
     async def sign_uploads(self, upload_ids: Sequence[str]) -> list[str]:  # noqa: ARG002 - files have no URLs
+        """Implement `BlobStore.sign_uploads`."""
         return []
 
     async def commit(self, digest: str, upload_id: str) -> int:
+        """Implement `BlobStore.commit`."""
         hex_of(digest)
         check_upload_id(upload_id)
         raise upload_not_found(upload_id)
 
     async def sign_downloads(self, digests: Sequence[str]) -> list[str]:
+        """Implement `BlobStore.sign_downloads`."""
         stored = await self.sizes(digests)
         for digest in digests:
             if digest not in stored:
@@ -103,6 +113,7 @@ class LocalBlobs:
 
     @asynccontextmanager
     async def collecting(self) -> AsyncGenerator[Locked]:
+        """Implement `BlobStore.collecting`."""
         fd = os.open(self._root / "collection.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(fd)
@@ -111,17 +122,21 @@ class LocalBlobs:
             os.close(fd)
 
     async def entries(self, *, aside: bool) -> AsyncGenerator[list[Entry], None]:
+        """Implement `BlobStore.entries`."""
         found = _walk((self._trash if aside else self._root) / self._folder)
         while page := await asyncio.to_thread(lambda: list(islice(found, _LISTED))):
             yield page
 
     async def set_aside(self, digest: str, still: Callable[[], bool]) -> bool:
+        """Implement `BlobStore.set_aside`."""
         return await asyncio.to_thread(self._set_aside, digest, still)
 
     async def remove(self, digest: str) -> None:
+        """Implement `BlobStore.remove`."""
         await asyncio.to_thread(self._aside(digest).unlink, missing_ok=True)
 
     async def discard_abandoned(self) -> None:
+        """Implement `BlobStore.discard_abandoned`."""
         await asyncio.to_thread(self._spool.prepare)
 
     @property
@@ -150,11 +165,11 @@ class LocalBlobs:
         raise not_found(digest)
 
     def _places(self, digest: str) -> tuple[Path, Path, Path]:
-        """Where a blob may be. The first place twice: it may be put back there after one has looked."""
+        """Return where a blob may be, the first place again at the end: it may be put back there meanwhile."""
         return self._path(digest), self._aside(digest), self._path(digest)
 
     def _put_back(self, digest: str) -> int | None:
-        """The size of a blob that is in its place now; only of such a one can be said that it stays."""
+        """Return the size of a blob that is in its place now; only such a blob is certain to stay."""
         path, aside = self._path(digest), self._aside(digest)
         for _ in range(2):  # another may set it aside, or put it back, while one looks
             with suppress(FileNotFoundError):

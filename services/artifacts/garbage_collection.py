@@ -77,7 +77,7 @@ class Collector:
             yield sweep.report(done=True)
 
     async def _mark(self, young: float) -> Marks:
-        """What is named, with what is too young to be garbage; and what else manifests mention."""
+        """Return the digests that are in use or too young to be garbage, and those that other manifests mention."""
         named = set(await self._named())
         marks = Marks(set(named))
         marks.live |= await self._files(named, must_be=True)
@@ -99,7 +99,7 @@ class Collector:
                     marks.live |= files
 
     async def _files(self, digests: Iterable[str], *, must_be: bool) -> set[str]:
-        """The blobs of artifacts. Raises `Rejected` ARTIFACT_LOST."""
+        """Return the blobs of artifacts. Raises `Rejected` ARTIFACT_LOST."""
         found: set[str] = set()
         for some in _at_once(digests):
             for manifest in await asyncio.gather(*(self._load(digest, must_be=must_be) for digest in some)):
@@ -130,7 +130,7 @@ class _Sweep:
         self._fresh = turn.began - min_age - self._step - turn.resolution
 
     def report(self, *, done: bool = False) -> v1.CollectGarbageResponse:
-        """How far it is, in a message of its own."""
+        """Return a copy of the progress so far."""
         report = v1.CollectGarbageResponse(done=done)
         report.MergeFrom(self.done)
         return report

@@ -42,7 +42,7 @@ async def save(store: BlobStore, manifest: v1.Manifest) -> str:
 
 
 async def load(store: BlobStore, digest: str) -> v1.Manifest:
-    """The manifest of this digest. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
+    """Return the manifest of this digest. Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND."""
     try:
         async with aclosing(within(store).open(digest)) as chunks:
             data = b"".join([chunk async for chunk in chunks])
@@ -62,7 +62,7 @@ async def exists(store: BlobStore, digest: str) -> bool:
 
 
 async def describe(store: BlobStore, digest: str) -> tuple[int, int]:
-    """The bytes and the number of an artifact's files, which stay for whoever names it now.
+    """Return the size and the number of an artifact's files; these stay stored for a command that names it now.
 
     Raises `Rejected` INVALID_DIGEST or ARTIFACT_NOT_FOUND.
     """
@@ -73,12 +73,12 @@ async def describe(store: BlobStore, digest: str) -> tuple[int, int]:
 
 
 def within(store: BlobStore) -> BlobStore:
-    """Where the manifests that `save` has checked are kept."""
+    """Return the store of the manifests that `save` has checked."""
     return store.within("manifests")
 
 
 def canonical_bytes(manifest: v1.Manifest) -> bytes:
-    """The form that is hashed and stored, as the contract defines it; a `"` in a path is written `\\"`.
+    """Return the form that is hashed and stored, as the contract defines it; a `"` in a path is written `\\"`.
 
     Raises `Rejected` MANIFEST_EMPTY, INVALID_PATH, INVALID_DIGEST or MANIFEST_TOO_LARGE.
     """

@@ -48,7 +48,7 @@ class ObjectPlace:
         return LocalStore(self._place)
 
     def names(self, under: str) -> list[str]:
-        """The names below a folder."""
+        """Return the names below a folder."""
         if self._is_empty:
             return []
         with _in_reach():
@@ -63,12 +63,12 @@ class ObjectPlace:
             return {found["path"]: found["size"] for batch in batches for found in batch}
 
     def put(self, name: str, pieces: Iterator[bytes]) -> None:
-        """Keeps an object, whole or not at all, in parts that go up as they come."""
+        """Keep an object, whole or not at all, in parts that go up as they come."""
         with _in_reach():
             obstore.put(self._store, name, pieces, use_multipart=True, chunk_size=PART, max_concurrency=2)
 
     def get(self, name: str) -> Iterator[bytes]:
-        """The bytes of an object, a request for each part: a slow reader runs into no request's timeout."""
+        """Yield the bytes of an object, a request for each part: a slow reader runs into no request's timeout."""
         with _in_reach():
             try:
                 size = obstore.head(self._store, name)["size"]
@@ -80,18 +80,18 @@ class ObjectPlace:
             yield bytes(part)
 
     def delete(self, name: str) -> None:
-        """Drops an object, if it is there."""
+        """Drop an object, if it is there."""
         with _in_reach(), suppress(FileNotFoundError):
             obstore.delete(self._store, name)
 
 
 def open_objects(url: str) -> ObjectPlace:
-    """The objects at a place; see `place_of`. Raises `ValueError` for another scheme."""
+    """Return the objects at a place; see `place_of`. Raises `ValueError` for another scheme."""
     return ObjectPlace(place_of(url))
 
 
 def place_of(url: str) -> S3Store | Path:
-    """A directory's path or `file:` URL, or `s3://BUCKET/PREFIX`.
+    """Return the place that a directory's path, a `file:` URL or `s3://BUCKET/PREFIX` names.
 
     S3 reads its endpoint and credentials from the usual AWS_* variables; plain HTTP is for an AWS_ENDPOINT_URL of this
     machine, or if AWS_ALLOW_HTTP says so. Raises `ValueError` for another scheme.
@@ -119,7 +119,7 @@ def _endpoint_is_here() -> bool:
 
 
 def _tidy(folder: Path) -> None:
-    """Rids a directory of the unfinished files of processes that were killed: those that have a "#" in their names."""
+    """Remove the unfinished files of killed processes from a directory: those with a "#" in their names."""
     for path in folder.glob("**/*#*"):
         with suppress(FileNotFoundError):  # another process was faster
             if time.time() - path.stat().st_mtime > _ABANDONED:

@@ -13,7 +13,7 @@ from services.artifacts.uploads import Spool
 
 
 def open_blob_store(url: str, spool: Path, *, direct: bool = True) -> BlobStore:
-    """The store at a directory (made if missing) or in a bucket; see `place_of`.
+    """Return the store at a directory (made if missing) or in a bucket; see `place_of`.
 
     What is uploaded to a bucket waits in `spool` until it is verified; a directory has a place of its own for that.
     Raises `ValueError` for another scheme, `OSError` for an unusable directory.
@@ -23,7 +23,7 @@ def open_blob_store(url: str, spool: Path, *, direct: bool = True) -> BlobStore:
 
 
 def open_directory(root: Path) -> LocalBlobs:
-    """The store in a directory, which is made if it is missing. Raises `OSError` if it cannot be used."""
+    """Return the store in a directory, which is made if it is missing. Raises `OSError` if it cannot be used."""
     uploads = Spool(root / "tmp")
     uploads.prepare()
     return LocalBlobs(root, uploads)

@@ -59,7 +59,7 @@ def _folders(path: str) -> Iterable[str]:
 
 
 def _caseless(path: str) -> str:
-    """Unicode's canonical caseless form: equal for two names that macOS takes for the same."""
+    """Return Unicode's canonical caseless form: equal for two names that are one file on macOS."""
     return (
         path.lower() if path.isascii() else unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
     )
@@ -70,5 +70,5 @@ def _invalid(path: str, why: str) -> Rejected:
 
 
 def shortened(path: str) -> str:
-    """A path as an error shows it: the whole would not fit gRPC's trailers."""
+    """Return a path as an error shows it: the whole would not fit gRPC's trailers."""
     return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."

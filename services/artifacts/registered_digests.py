@@ -22,7 +22,7 @@ class NamedArtifactsProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events of the registry log name."""
+        """Write the digests that events of the registry log name."""
         named = {event.data.digest for event in events if isinstance(event.data, v1.VersionRegistered)}
         if named:
             known = set(connection.scalars(sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(named))))

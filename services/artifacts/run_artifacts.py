@@ -37,7 +37,7 @@ async def compose(store: BlobStore, artifacts: Mapping[str, str], path: str) -> 
 
 
 def _part(manifest: v1.Manifest, path: str) -> Iterator[tuple[str, v1.ManifestFile]]:
-    """The file at a path by its name, or the files below a directory by their paths in it."""
+    """Yield the file at a path by its name, or the files below a directory by their paths in it."""
     for file in manifest.files:
         if file.path == path:
             yield PurePosixPath(path).name, file
@@ -46,7 +46,7 @@ def _part(manifest: v1.Manifest, path: str) -> Iterator[tuple[str, v1.ManifestFi
 
 
 def _placed(manifest: v1.Manifest, place: str) -> dict[str, v1.ManifestFile]:
-    """The files of an artifact by their paths in a tree that has it at a place."""
+    """Return the files of an artifact by their paths in a tree that has it at a place."""
     if [file.path for file in manifest.files] == [PurePosixPath(place).name]:
         # A file that was logged by itself: the artifact has its name.
         return {place: manifest.files[0]}

@@ -1,7 +1,7 @@
-"""What a store of blobs can do, whatever it keeps them in: each under the sha256 of its bytes.
+"""The interface of a store of blobs: each is kept under the sha256 of its bytes.
 
-A key is `sha256/<first two hex digits>/<hex>` below the store's root or prefix. A blob is there whole or not at all.
-What a collection of garbage has set aside is kept below `trash/` by the same keys, and is read from there.
+A key is `sha256/<first two hex digits>/<hex>` below the store's root or prefix. A blob is stored whole or not at all.
+What garbage collection has set aside is kept below `trash/` by the same keys, and is read from there.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ class Turn(Protocol):
     """
 
     @property
-    def began(self) -> float: ...
+    def began(self) -> float:
+        """When it began."""
+
     @property
-    def resolution(self) -> float: ...
+    def resolution(self) -> float:
+        """The resolution of the times."""
 
     def lasts(self) -> bool:
-        """Whether no other collection can have begun."""
+        """Return whether no other collection can have begun."""
 
 
 class BlobStore(Protocol):
@@ -45,56 +48,56 @@ class BlobStore(Protocol):
     """
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
-        """The size in bytes of each of these blobs that is stored, set aside or not."""
+        """Return the size in bytes of each of these blobs that is stored, set aside or not."""
 
     async def keep(self, digests: Collection[str]) -> dict[str, int]:
-        """As `sizes`, after what was set aside was put back: what is answered stays for a while, named or not."""
+        """Put back blobs that were set aside, and return sizes as `sizes` does; all stay for a while."""
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
         """Store a blob durably and return its size in bytes; storing it again changes nothing.
 
         Raises `Rejected` DIGEST_MISMATCH, `StoreUnavailable` BLOB_STORE_FULL, and then nothing is stored; with an
-        upload to go on with, also as `Spool.receive`.
+        upload to continue, also as `Spool.receive`.
         """
 
     async def received(self, upload_id: str) -> int:
-        """How many bytes of an upload were received. Raises `Rejected` INVALID_UPLOAD_ID."""
+        """Return how many bytes of an upload were received. Raises `Rejected` INVALID_UPLOAD_ID."""
 
     def open(self, digest: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
-        """The blob's bytes from `offset` on, at most `CHUNK` at once, `length` in all or to the end.
+        """Yield a blob's bytes from `offset`, at most `CHUNK` at once, `length` in all or to the end.
 
         Raises `Rejected` BLOB_NOT_FOUND, or INVALID_OFFSET if the blob ends before `offset`.
         """
 
     def within(self, name: str) -> BlobStore:
-        """The store of other blobs, kept under `name` in this store's place."""
+        """Return the store of other blobs, kept under `name` in this store's place."""
 
     async def sign_uploads(self, upload_ids: Sequence[str]) -> list[str]:
-        """A URL for each upload, to put its bytes past the service; none when the store takes none."""
+        """Return a URL for each upload that goes straight to the store; none when the store takes no direct uploads."""
 
     async def commit(self, digest: str, upload_id: str) -> int:
-        """Verify and store what was put past the service, and return its size in bytes.
+        """Verify and store a direct upload, and return its size in bytes.
 
         Raises `Rejected` INVALID_UPLOAD_ID, UPLOAD_NOT_FOUND, or DIGEST_MISMATCH, and then nothing is stored.
         """
 
     async def sign_downloads(self, digests: Sequence[str]) -> list[str]:
-        """A URL for each blob, to get it past the service; none when the store gives none.
+        """Return a URL for each blob that comes straight from the store; none without direct downloads.
 
         Raises `Rejected` BLOB_NOT_FOUND.
         """
 
     def collecting(self) -> AbstractAsyncContextManager[Turn]:
-        """The turn of a collection. Raises `Rejected` COLLECTION_RUNNING when another one has it."""
+        """Hold the lease of a collection. Raises `Rejected` COLLECTION_RUNNING when another collection holds it."""
 
     def entries(self, *, aside: bool) -> AsyncGenerator[list[Entry], None]:
-        """All blobs that are kept, or all that were set aside, many at a time."""
+        """Yield all blobs that are kept, or all that were set aside, in batches."""
 
     async def set_aside(self, digest: str, still: Callable[[], bool]) -> bool:
-        """Set a blob aside, if `still` it may be once all is ready: whether it was."""
+        """Set a blob aside if `still` allows it at the last moment; return whether it was set aside."""
 
     async def remove(self, digest: str) -> None:
         """Remove a blob from those that were set aside, for good."""
 
     async def discard_abandoned(self) -> None:
-        """Remove what is left of uploads that nobody went on with for a day."""
+        """Remove uploads that were abandoned for a day."""

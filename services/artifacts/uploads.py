@@ -67,7 +67,7 @@ class _Stall:
         self._since = time.monotonic()
 
     def left(self, size: int) -> float:
-        """For how many seconds it may stay at this size; 0 or less when that was too long."""
+        """Return for how many more seconds it may stay at this size; 0 or less when it has stalled too long."""
         if size != self._size:
             self._size, self._since = size, time.monotonic()
         return self._since + STALLED_SECONDS - time.monotonic()
@@ -107,7 +107,7 @@ class _Receiving:
 
     @asynccontextmanager
     async def wanted(self) -> AsyncGenerator[None]:
-        """Raises `StoreUnavailable` UPLOAD_TAKEN inside, at once, when it has to give way."""
+        """Raise `StoreUnavailable` UPLOAD_TAKEN inside, at once, when another call takes over the upload."""
         if self._unwanted:
             raise _taken_over()
         try:
@@ -137,7 +137,7 @@ class Spool:
                     _remove_unless_held(path)
 
     async def received(self, upload_id: str) -> int:
-        """How many bytes of an upload were received. Raises `Rejected` INVALID_UPLOAD_ID."""
+        """Return how many bytes of an upload were received. Raises `Rejected` INVALID_UPLOAD_ID."""
         check_upload_id(upload_id)
         try:
             return (await asyncio.to_thread((self._folder / upload_id).stat)).st_size
@@ -193,7 +193,7 @@ class Spool:
 
     @asynccontextmanager
     async def _taken(self, upload_id: str) -> AsyncGenerator[_Receiving]:
-        """This call as the one that an upload is received from, once those before it are over."""
+        """Make this call the one that receives an upload, once earlier calls have ended."""
         mine = _Receiving()
         while before := self._receiving.get(upload_id):
             await before.outlast()
@@ -207,7 +207,7 @@ class Spool:
 
 @asynccontextmanager
 async def _held(path: Path, call: _Receiving) -> AsyncGenerator[int]:
-    """The file of an upload, locked, once no other process receives it.
+    """Open the file of an upload, locked, once no other process receives it.
 
     Raises `StoreUnavailable` UPLOAD_TAKEN when nothing more arrives there.
     """

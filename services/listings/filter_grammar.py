@@ -85,7 +85,7 @@ class Order:
 
 
 def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
-    """The comparisons of a filter, none of an empty one. Raises `Rejected` INVALID_FILTER."""
+    """Return the comparisons of a filter, none of an empty one. Raises `Rejected` INVALID_FILTER."""
     reader = _Reader(text, "INVALID_FILTER")
     if reader.at_end():
         return ()
@@ -99,7 +99,7 @@ def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
 
 
 def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
-    """The fields to sort by, none of an empty text: ``created DESC, name``. Raises `Rejected` INVALID_ORDER."""
+    """Return the fields to sort by, none of an empty text: ``created DESC, name``. Raises `Rejected` INVALID_ORDER."""
     reader = _Reader(text, "INVALID_ORDER")
     found: list[Order] = []
     while not reader.at_end():
@@ -147,12 +147,12 @@ class _Reader:
             self.refuse("no NUL", at=text.index("\0"))
 
     def at_end(self) -> bool:
-        """Whether nothing is left but blanks."""
+        """Return whether nothing is left but blanks."""
         self._skip()
         return self._at == len(self._text)
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """The next piece, if it is of this form."""
+        """Return the next token if it has this form, else None."""
         self._skip()
         found = pattern.match(self._text, self._at)
         if found:
@@ -160,15 +160,15 @@ class _Reader:
         return found
 
     def need(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
-        """The next piece, which must be of this form."""
+        """Return the next token, which must have this form."""
         return self.take(pattern) or self.refuse(what)
 
     def word(self, word: str) -> None:
-        """Reads a word."""
+        """Read a word."""
         self.need(re.compile(rf"{word}(?!\w)", re.IGNORECASE), word)
 
     def refuse(self, expected: str, *, at: int | None = None) -> NoReturn:
-        """Raises the refusal: something else is expected at a place, which is that of the next piece unless given."""
+        """Raise `Rejected`: another token is expected at a place, by default the place of the next token."""
         place = self._at if at is None else at
         found = self._text[place : place + 30]
         what = repr(found) if found else "the end"
@@ -205,7 +205,7 @@ def _field(reader: _Reader, fields: Fields) -> tuple[Field, str]:
 
 
 def _expected(fields: Fields) -> str:
-    """Every field by the first of its names."""
+    """Return the fields by the first of their names."""
     first: dict[Field, str] = {}
     for name, field in fields.items():
         first.setdefault(field, f"{name}.KEY" if field.holds.keyed else name)
@@ -288,7 +288,7 @@ ANY, ONE = "%", "_"
 
 
 def translate(pattern: str, literal: Callable[[str], str], *, any_text: str, any_char: str) -> str:
-    """A pattern written otherwise: `literal` writes a character that stands for itself."""
+    """Return a pattern translated to another syntax; `literal` writes a character without a special meaning."""
     written: list[str] = []
     chars = iter(pattern)
     for char in chars:

@@ -26,7 +26,7 @@ _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def compared(connection: sa.Connection, column: sa.ColumnElement[Any], how: Comparison) -> sa.ColumnElement[bool]:
-    """A comparison of a column that holds a text or a number."""
+    """Return a comparison of a column that holds a text or a number."""
     match how.operator:
         case "IN":
             return column.in_(_listed(how))
@@ -45,7 +45,7 @@ def compared(connection: sa.Connection, column: sa.ColumnElement[Any], how: Comp
 def compared_tag(
     connection: sa.Connection, tags: sa.Table, owner: Sequence[sa.ColumnElement[bool]], how: Comparison
 ) -> sa.ColumnElement[bool]:
-    """A comparison of one tag; a tag that is not there is only IS NULL.
+    """Return a comparison of one tag; a tag that is not there is only IS NULL.
 
     Args:
         rows: Where it is asked.
@@ -62,13 +62,13 @@ def compared_tag(
 
 
 def compared_metric(value: sa.ColumnElement[float], how: Comparison) -> sa.ColumnElement[bool]:
-    """A comparison of a metric's value, in which NULL is NaN: different from every number."""
+    """Return a comparison of a metric's value, in which NULL is NaN: different from every number."""
     condition: sa.ColumnElement[bool] = _SIGNS[how.operator](value, sa.literal(float(_number(how)), sa.Double()))
     return sa.or_(condition, value.is_(None)) if how.operator == "!=" else condition
 
 
 def compared_time(column: sa.ColumnElement[int], how: Comparison) -> sa.ColumnElement[bool]:
-    """A comparison of a column of nanoseconds, by its whole milliseconds, such that an index of it can be used."""
+    """Return a comparison of a column of nanoseconds by its whole milliseconds, in a form that can use an index."""
     # More than any time has, and not infinite.
     number = max(-_FAR, min(_number(how), _FAR))
     up, down = math.ceil(number) * MILLISECOND, (math.floor(number) + 1) * MILLISECOND
@@ -103,7 +103,7 @@ def _since(column: sa.ColumnElement[int], bound: int) -> sa.ColumnElement[bool]:
 
 
 def milliseconds(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """A column of nanoseconds as the whole milliseconds that filters speak of."""
+    """Return a column of nanoseconds as the whole milliseconds that filters speak of."""
     return column // sa.literal(MILLISECOND, sa.BigInteger)
 
 

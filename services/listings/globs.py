@@ -10,7 +10,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1024)
 def matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Tells whether a whole name fits a pattern, case and all.
+    """Return whether a whole name matches a pattern; case matters.
 
     ``*`` stands for any text, also for none, ``?`` for one character, ``[ab]`` and ``[a-c]`` for one of some,
     ``[!ab]`` for one of all others; every other character stands for itself, and so does a ``[`` that nothing closes.
@@ -25,5 +25,5 @@ def is_literal(pattern: str) -> bool:
 
 
 def literal_start(pattern: str) -> str:
-    """What every name that fits begins with: all up to the first wildcard; the very name when there is none."""
+    """Return the prefix of all matching names: the pattern up to its first wildcard."""
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]

@@ -23,9 +23,12 @@ class Listing(Protocol):
     """A request for a page."""
 
     @property
-    def page_size(self) -> int: ...
+    def page_size(self) -> int:
+        """The number of rows; 0 means the default."""
+
     @property
-    def page_token(self) -> str: ...
+    def page_token(self) -> str:
+        """The token of the page; empty for the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Sort:
 
 
 def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
-    """The key in a request's page token, None for the first page.
+    """Return the key in a request's page token, None for the first page.
 
     Raises:
         Rejected: INVALID_PAGE when the token is not from this listing, asked for in this very way.
@@ -59,7 +62,7 @@ def listing_page(
     show: Callable[[Row], M],
     *before: object,
 ) -> tuple[Sequence[M], str]:
-    """A page and the token of the next one, from one row more than the page has; `key` are the columns of its key."""
+    """Return a page and the token of the next page, from one row more than the page has; `key` are its key columns."""
     asked = asked_by(request)
     return cut(
         found,
@@ -70,7 +73,7 @@ def listing_page(
 
 
 def asked_by(request: Any) -> str:
-    """A hash of everything that is asked for but which page."""
+    """Return a hash of a request without its page token and page size."""
     same: Message = type(request)()
     same.CopyFrom(request)
     same.ClearField("page_token")
@@ -79,7 +82,7 @@ def asked_by(request: Any) -> str:
 
 
 def behind(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Whether a row comes after the one with this key."""
+    """Return whether a row comes after the one with this key."""
     ways = []
     for number, sort in enumerate(sorts):
         same = [before.column == value for before, value in zip(sorts[:number], key, strict=False)]
@@ -89,7 +92,7 @@ def behind(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
 
 
 def ordered(statement: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
-    """A question with its rows in order."""
+    """Return a statement with its rows in order."""
     return statement.order_by(*(sort.column.desc() if sort.descending else sort.column for sort in sorts))
 
 
@@ -101,7 +104,7 @@ def walk(
     show: Callable[[Sequence[Row]], Iterable[M]],
     changed: sa.ColumnElement[int] | None = None,
 ) -> tuple[Sequence[M], str]:
-    """A page in the order asked for, and the token of the next one.
+    """Return a page in the requested order, and the token of the next page.
 
     Args:
         rows: Where it is asked.

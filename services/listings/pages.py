@@ -19,9 +19,10 @@ from eventstore import Kind, Rejected, check_epoch, on_wire
 
 
 class Sized(Protocol):
-    """What knows how many bytes it takes in an answer: a protobuf message."""
+    """A protobuf message, as far as its size matters."""
 
-    def ByteSize(self) -> int: ...  # noqa: N802 (protobuf's name)
+    def ByteSize(self) -> int:  # noqa: N802 (protobuf's name)
+        """Return the size of the serialized message in bytes."""
 
 
 T = TypeVar("T")
@@ -44,12 +45,12 @@ _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
 def page_size(asked: int) -> int:
-    """How many rows a page has; 0 asks for the default."""
+    """Return the number of rows of a page; 0 means the default."""
     return min(asked or DEFAULT_SIZE, LARGEST_SIZE)
 
 
 def key_of(token: str, *types: type) -> tuple[object, ...] | None:
-    """The key in a token, None for the first page.
+    """Return the key in a token, None for the first page.
 
     Raises:
         Rejected: INVALID_PAGE when the token is not one of ours for this listing.
@@ -71,14 +72,14 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
 
 
 def _fits(part: object) -> bool:
-    """Whether a database can compare its columns with it."""
+    """Return whether a database can compare its columns with it."""
     return -(2**63) <= part < 2**63 if isinstance(part, int) else not _UNFIT.search(str(part))
 
 
 def cut(
     rows: Sequence[T], size: int, key: Callable[[T], Sequence[object]], show: Callable[[Sequence[T]], Iterable[M]]
 ) -> tuple[Sequence[M], str]:
-    """A page and the token of the next one, from `size` + 1 rows or fewer.
+    """Return a page and the token of the next page, from `size` + 1 rows or fewer.
 
     Args:
         rows: What the page is of, and one more row when there is one.
@@ -91,7 +92,7 @@ def cut(
 
 
 def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Iterable[M]]) -> list[M]:
-    """The first rows, as many as a page has room for, at least one of them."""
+    """Return the first rows, as many as fit a page, at least one."""
     page: list[M] = []
     budget = LARGEST_BYTES
     for start in range(0, len(rows), _SHOWN_AT_ONCE):
@@ -104,7 +105,7 @@ def fitting(rows: Sequence[T], show: Callable[[Sequence[T]], Iterable[M]]) -> li
 
 
 def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
-    """Rows up to the one that a page has no more room for, which tells that there is another page.
+    """Return the rows up to the first that does not fit the page, which shows that there is another page.
 
     Args:
         rows: What a page is of, read as it is asked for.
@@ -128,6 +129,6 @@ def leading(items: Iterable[T], budget: int, size: Callable[[T], int]) -> Iterat
 
 
 def token_of(key: Sequence[object]) -> str:
-    """The token of the page that begins behind a key."""
+    """Return the token of the page that begins after a key."""
     epochs = {log: epoch for log, epoch in EPOCHS.get().items() if on_wire(epoch)}
     return base64.urlsafe_b64encode(json.dumps([*([epochs] if epochs else []), *key]).encode()).decode()

@@ -70,12 +70,12 @@ class DirectoryLock:
         os.pwrite(self.fd, " ".join(map(str, pids)).encode(), 0)
 
     def release(self) -> None:
-        """Unlock, whoever else has the open file."""
+        """Unlock it, even if a child process still has the file open."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
 
     def leave(self) -> None:
-        """Let go of this process's part: the directory stays locked until the child is gone too."""
+        """Close this process's file: the directory stays locked until the child has ended too."""
         os.close(self.fd)
 
     async def _take(self, data: Path) -> None:

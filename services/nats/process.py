@@ -237,7 +237,7 @@ def leashed(command: list[str], platform: str = sys.platform) -> list[str]:
 
 
 def _budget(store: Path) -> int:
-    """Bytes the store may grow to: what it has and nine tenths of what is free.
+    """Return how many bytes the store may grow to: its size and nine tenths of the free space.
 
     The server's own default leaves out what the store has already, so after a restart it can refuse events
     although the disk has room.

@@ -182,7 +182,7 @@ class EmbeddedNats:
     async def _life(
         self, binary: Path, lock: DirectoryLock, config: NatsConfig
     ) -> NatsServerError | DataDirectoryError:
-        """See a server through to its end, a new one if there is none; return why it ended or did not start."""
+        """Run a server until it ends, and return why it ended or did not start."""
         try:
             child = self._child or await self._relaunch(binary, lock, config)
         except (NatsServerError, DataDirectoryError) as error:

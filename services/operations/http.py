@@ -24,7 +24,7 @@ from services.rpc.interceptor import METRICS
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leaves the signals to the process that it is a part of."""
+        """Leave signals to the process."""
         yield
 
 
@@ -60,7 +60,7 @@ class _State(Collector):
 async def serving_http(
     address: str, readiness: Readiness, is_ready: Callable[[], bool], metrics: Iterable[Collector] = ()
 ) -> AsyncIterator[str]:
-    """Listens on ``host:port`` (port 0: a free one) and gives the URL; `metrics` are shown beside its own.
+    """Listen on ``host:port`` (port 0: a free one) and yield the URL; `metrics` are shown with its own.
 
     Raises:
         AddressInUse: Another program listens there.

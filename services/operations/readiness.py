@@ -31,12 +31,15 @@ class Log(Protocol):
     """A log that can be asked whether it takes writes."""
 
     @property
-    def log(self) -> str: ...
-    async def check_writable(self) -> None: ...
+    def log(self) -> str:
+        """Its name."""
+
+    async def check_writable(self) -> None:
+        """Raise `StoreUnavailable` when it takes no writes."""
 
 
 class Readiness:
-    """Looks at the logs and projections of a process again and again.
+    """The periodic checks of the logs and projections of a process.
 
     Args:
         logs: The logs.

@@ -44,7 +44,7 @@ class SystemServicer(v1.SystemServiceServicer):
         self._keepers = keepers
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
-        """The state of the logs and projections of this process."""
+        """Return the state of the logs and projections of this process."""
         found = await asyncio.gather(*(_log(tail) for tail in self._tails.values()))
         problems = list(self._readiness.problems.values())
         return v1.GetStatusResponse(
@@ -60,7 +60,7 @@ class SystemServicer(v1.SystemServiceServicer):
     async def RebuildProjection(
         self, request: v1.RebuildProjectionRequest, context: Context
     ) -> AsyncIterator[v1.RebuildProjectionResponse]:
-        """Rebuilds a projection beside the live one, compares, and switches."""
+        """Rebuild a projection next to the live one, compare them, and switch."""
         async with aclosing(_named(self._projectors, request.name).rebuild()) as rebuild:
             async for step in rebuild:
                 yield v1.RebuildProjectionResponse(
@@ -74,7 +74,7 @@ class SystemServicer(v1.SystemServiceServicer):
     async def CreateSnapshot(
         self, request: v1.CreateSnapshotRequest, context: Context
     ) -> AsyncIterator[v1.CreateSnapshotResponse]:
-        """Keeps a snapshot of a projection's rows."""
+        """Store a snapshot of a projection's rows."""
         async with aclosing(_named(self._keepers, request.name).take()) as steps:
             async for step in steps:
                 yield v1.CreateSnapshotResponse(size_bytes=step.size, done=step.done, position=step.position)

@@ -15,7 +15,7 @@ class AddressInUse(Exception):
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The parts of ``host:port``.
+    """Return the parts of ``host:port``.
 
     Raises:
         Rejected: INVALID_ADDRESS.
@@ -90,7 +90,7 @@ def check_free(addresses: Sequence[str]) -> None:
 
 @contextmanager
 def bound_socket(address: str) -> Iterator[socket.socket]:
-    """A socket bound to an address.
+    """Return a socket bound to an address.
 
     Raises:
         AddressInUse, Rejected.

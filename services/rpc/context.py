@@ -17,13 +17,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Command(Protocol):
-    """What every command request has; most also have a request id, many a reason."""
+    """A command's request; most have a request id, many a reason."""
 
-    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes:  # noqa: N802
+        """Return the serialized request."""
 
 
 def metadata(request: Command, context: Context) -> Metadata:
-    """What is known about a command besides what it asks for.
+    """Return the metadata of a command: actor, reason, request id and tracing.
 
     Raises:
         Rejected: INVALID_ACTOR, ACTOR_RESERVED, INVALID_REASON or INVALID_REQUEST_ID.
@@ -51,4 +52,5 @@ def _digest(request: Command) -> str:
 
 
 def headers_of(context: Context) -> dict[str, str]:
+    """Return the text metadata of a call, by key."""
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

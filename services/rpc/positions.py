@@ -21,17 +21,26 @@ _POSITION = re.compile(r"\s*([^=]+)=([0-9]{1,20})(?:@([0-9]{1,20}))?\s*")
 
 
 class Follows(Protocol):
-    """What comes to a log's positions one after the other, and can be waited for."""
+    """State that follows a log and can be waited for: a projector, or a view in memory."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name in messages."""
+
     @property
-    def position(self) -> int: ...
+    def position(self) -> int:
+        """The last position that it has reached."""
+
     @property
-    def store(self) -> EventStore: ...
+    def store(self) -> EventStore:
+        """The log that it follows."""
+
     @property
-    def failure(self) -> BaseException | None: ...
-    async def wait_for(self, position: int) -> None: ...
+    def failure(self) -> BaseException | None:
+        """Why it stopped to follow; None while it follows."""
+
+    async def wait_for(self, position: int) -> None:
+        """Wait until it has reached a position."""
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:
@@ -94,7 +103,7 @@ def _timeout(context: Context) -> float:
 
 
 def positions_in(header: str) -> dict[str, tuple[int, int]]:
-    """Return the position of each log in a header, and the epoch that it was read in; 0 when none is given."""
+    """Return the position of each log in a header, and the epoch of the position; 0 when none is given."""
     wanted: dict[str, tuple[int, int]] = {}
     for part in header.split(",") if header else ():
         if part.strip() == HEAD:

@@ -29,9 +29,9 @@ def bounds() -> list[tuple[str, int]]:
     ]
 
 
-def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Server:
-    """A server, which notices within `patience` seconds that a client's host is gone."""
-    ping_ms = patience * 500
+def open_server(interceptor: grpc.aio.ServerInterceptor, dead_after: int) -> grpc.aio.Server:
+    """Create a server that detects within `dead_after` seconds that a client's host is gone."""
+    ping_ms = dead_after * 500
     options = [
         *bounds(),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -49,11 +49,11 @@ def open_server(edge: grpc.aio.ServerInterceptor, patience: int) -> grpc.aio.Ser
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
     ]
-    return grpc.aio.server(interceptors=[edge], options=options, maximum_concurrent_rpcs=MAX_CALLS)
+    return grpc.aio.server(interceptors=[interceptor], options=options, maximum_concurrent_rpcs=MAX_CALLS)
 
 
 def listen(server: grpc.aio.Server, address: str) -> str:
-    """Has a server listen at ``host:port``; where it does. Raises `AddressInUse`."""
+    """Make a server listen on ``host:port``, and return the address. Raises `AddressInUse`."""
     host, port = host_and_port(address)
     with bound_socket(address):  # gRPC would say why this fails in a line of its own
         pass
@@ -74,7 +74,7 @@ async def set_serving(checks: HealthServicer, name: str, *, serving: bool) -> No
 
 
 async def add_health_and_reflection(server: grpc.aio.Server, names: Sequence[str]) -> health.aio.HealthServicer:
-    """Tells of the services of these names that they are there and well."""
+    """Add health checks and reflection for these services."""
     full = [f"rollforward.v1.{name}" for name in names]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

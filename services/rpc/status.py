@@ -36,7 +36,7 @@ _logger = structlog.get_logger(__name__)
 
 
 def status_of(error: BaseException) -> Status:
-    """The one table from errors to statuses."""
+    """Return the status of an error: the one table from errors to statuses."""
     match error:
         case Rejected():
             return _status(_STATUS[error.kind], error.message, error.reason, error.metadata, error.detail)
@@ -76,12 +76,13 @@ def _status(
 
 
 def _cut(text: str, longest: int) -> str:
-    """A text of at most so many bytes in UTF-8."""
+    """Return a text cut to at most so many bytes in UTF-8."""
     whole = text.encode()
     return text if len(whole) <= longest else whole[: longest - 3].decode(errors="ignore") + "..."
 
 
 def code_of(status: Status) -> grpc.StatusCode:
+    """Return the gRPC code of a status."""
     return next(code for code in grpc.StatusCode if code.value[0] == status.code)
 
 

@@ -16,7 +16,7 @@ Heard = AsyncGenerator[tuple[Batch, int]]
 
 
 async def between_appends(store: EventStore, position: int) -> int:
-    """A position that is in the middle of an append: the one before it, so that it comes whole."""
+    """Return the last position at or before `position` at which an append ends, so that appends are read whole."""
     while (event := await store.event_at(position)) and not event.closes_append:
         position -= 1
     return position
@@ -28,7 +28,7 @@ async def with_bookmarks(
     steps: Callable[[Batch, int], Awaitable[Iterable[Step]]],
     bookmark: Callable[[int], Step],
 ) -> AsyncGenerator[Step]:
-    """The steps of a watch, and a bookmark whenever none was sent for so many seconds.
+    """Yield the steps of a watch, and a bookmark whenever none was sent for so many seconds.
 
     Args:
         heard: The log, with a step without events after so many quiet seconds.

@@ -28,12 +28,12 @@ class Points:
     values: NDArray[np.float64]
 
     def latest(self) -> Point:
-        """The point with the highest step, then time, then value; NaN is the lowest value."""
+        """Return the point with the highest step, then time, then value; NaN is the lowest value."""
         return latest_of(self, [0])[0]
 
 
 def latest_of(points: Points, starts: Sequence[int]) -> list[Point]:
-    """The latest point of each part; parts begin at `starts`, and none is empty. A value of -0.0 is given as 0.0."""
+    """Return the latest point of each part; parts begin at `starts`, and none is empty. -0.0 becomes 0.0."""
     ends = np.array([*starts[1:], len(points.steps)])
     at = ends - 1 if _climb(points.steps, ends) else _latest(points, starts)
     values = points.values[at] + 0.0
@@ -41,14 +41,14 @@ def latest_of(points: Points, starts: Sequence[int]) -> list[Point]:
 
 
 def _climb(steps: NDArray[np.int64], ends: NDArray[np.int64]) -> bool:
-    """Whether steps become more from point to point in every part, as almost always: the last ones are the latest."""
+    """Return whether steps grow within every part, as they almost always do: then the last is the latest."""
     climbs = steps[1:] > steps[:-1]
     climbs[ends[:-1] - 1] = True
     return bool(climbs.all())
 
 
 def _latest(points: Points, starts: Sequence[int]) -> NDArray[np.intp]:
-    """Where the latest point of each part is."""
+    """Return where the latest point of each part is."""
     owners = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(points.steps)))
     places = np.arange(len(points.steps))
     # Few points are left to sort once those with a lower step or time are out.
@@ -64,7 +64,7 @@ def _latest(points: Points, starts: Sequence[int]) -> NDArray[np.intp]:
 
 
 def columns(series: v1.Series) -> Columns:
-    """The columns of a chunk.
+    """Return the columns of a chunk.
 
     Raises:
         Rejected: INVALID_SERIES when it is empty, or they are not of one length of whole 8-byte numbers.
@@ -79,23 +79,23 @@ def columns(series: v1.Series) -> Columns:
 
 
 def unpack(series: v1.Series) -> Points:
-    """The points of a chunk. Raises `Rejected` INVALID_SERIES as `columns`."""
+    """Return the points of a chunk. Raises `Rejected` INVALID_SERIES as `columns`."""
     return columns_of(*columns(series))
 
 
 def columns_of(steps: bytes, timestamps: bytes, values: bytes) -> Points:
-    """Columns of 8-byte little-endian numbers as points."""
+    """Return columns of 8-byte little-endian numbers as points."""
     return Points(np.frombuffer(steps, "<i8"), np.frombuffer(timestamps, "<i8"), np.frombuffer(values, "<f8"))
 
 
 def pack(key: str, points: Points) -> v1.Series:
-    """The chunk of some points."""
+    """Return points as a chunk."""
     steps, timestamps, values = packed(points)
     return v1.Series(key=key, steps=steps, timestamps=timestamps, values=values)
 
 
 def packed(points: Points) -> Columns:
-    """The columns of some points."""
+    """Return points as columns of bytes."""
     return (
         points.steps.astype("<i8", copy=False).tobytes(),
         points.timestamps.astype("<i8", copy=False).tobytes(),
@@ -104,7 +104,7 @@ def packed(points: Points) -> Columns:
 
 
 def is_later(one: Point, other: Point) -> bool:
-    """Whether a point is later than another: by step, then time, then value; NaN is the lowest value."""
+    """Return whether a point is later than another: by step, then time, then value; NaN is the lowest value."""
     if one[:2] != other[:2]:
         return one[:2] > other[:2]
     return one[2] > other[2] or (math.isnan(other[2]) and not math.isnan(one[2]))

@@ -25,11 +25,11 @@ class Latest:
         self._series: dict[Key, list[Columns]] = defaultdict(list)
 
     def add(self, key: Key, series: v1.Series) -> None:
-        """Adds the points of a series. Raises `Rejected` INVALID_SERIES."""
+        """Add the points of a series. Raises `Rejected` INVALID_SERIES."""
         self._series[key].append(columns(series))
 
     def write(self, connection: sa.Connection, table: sa.Table) -> None:
-        """Writes those that are later than what the table has."""
+        """Write the points that are later than those in the table."""
         if self._series:
             names = table.primary_key.columns.keys()
             points = zip(self._series, self._latest(), strict=True)
@@ -49,12 +49,12 @@ def _row(point: Point) -> dict[str, Any]:
 
 
 def cell(value: float) -> float | None:
-    """A value as rows hold it: SQLite has no NaN."""
+    """Return a value as rows hold it: SQLite has no NaN."""
     return None if math.isnan(value) else value
 
 
 def number(value: float | None) -> float:
-    """A value as rows held it."""
+    """Return a value as it was before it was stored."""
     return math.nan if value is None else value
 
 

@@ -14,7 +14,7 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 def among(
     dialect: str, column: sa.ColumnElement[int], numbers: Sequence[int] | None = None, *, named: str = "numbers"
 ) -> sa.ColumnElement[bool]:
-    """Whether a column has one of some numbers, however many: they are one parameter.
+    """Return the condition that a column has one of these numbers; they take one parameter, however many they are.
 
     Without `numbers` it is left open, under a name, for what `in_one` makes of them.
     """
@@ -25,6 +25,6 @@ def among(
 
 
 def in_one(dialect: str, numbers: Sequence[int]) -> str:
-    """Numbers as one parameter, a text."""
+    """Return numbers as one text parameter."""
     begin, end = "{}" if dialect == "postgresql" else "[]"
     return f"{begin}{','.join(map(str, numbers))}{end}"

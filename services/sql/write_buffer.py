@@ -18,13 +18,13 @@ Row = dict[str, Any]
 
 
 def put_all(connection: sa.Connection, table: sa.Table, many: Sequence[tuple[Any, ...]]) -> None:
-    """Writes whole rows, in place of those with the same primary keys; columns in the order of the table's."""
+    """Write whole rows over those with the same primary keys; values are in the order of the table's columns."""
     if many:
         connection.exec_driver_sql(_upsert(table, connection.dialect.name), list(many))
 
 
 def remove_all(connection: sa.Connection, table: sa.Table, keys: Sequence[Key]) -> None:
-    """Removes rows, which need not be there, by their primary keys."""
+    """Remove rows, which may be missing, by their primary keys."""
     if keys:
         connection.exec_driver_sql(_delete(table, connection.dialect.name), list(keys))
 
@@ -37,12 +37,12 @@ class Pending:
         self._changes: dict[sa.Table, dict[Key, Row]] = defaultdict(dict)
 
     def put(self, table: sa.Table, key: Key, row: Row) -> None:
-        """A whole row, in place of what there is; `row` has the other columns."""
+        """Replace a whole row; `row` has the columns that are not in the key."""
         self._rows[table][key] = row
         self._changes[table].pop(key, None)
 
     def change(self, table: sa.Table, key: Key, values: Mapping[str, Any]) -> None:
-        """Some columns of a row; one that is not there stays away."""
+        """Change some columns of a row; a missing row stays missing."""
         held = self._rows[table].get(key, ...)
         if held is ...:
             self._changes[table].setdefault(key, {}).update(values)
@@ -50,12 +50,12 @@ class Pending:
             held.update(values)
 
     def remove(self, table: sa.Table, key: Key) -> None:
-        """A row, which need not be there."""
+        """Remove a row, which may be missing."""
         self._rows[table][key] = None
         self._changes[table].pop(key, None)
 
     def write(self, connection: sa.Connection) -> None:
-        """Writes all of it."""
+        """Write all pending changes."""
         for table, pending in self._rows.items():
             others = table.columns.keys()[len(table.primary_key) :]
             remove_all(connection, table, [key for key, row in pending.items() if row is None])
@@ -100,12 +100,12 @@ def _is_row(table: sa.Table) -> list[sa.ColumnElement[bool]]:
 
 
 def _key(table: sa.Table) -> list[str]:
-    """The names of the parameters that say which row."""
+    """Return the names of the parameters of the primary key."""
     return [f"key_{column.name}" for column in table.primary_key]
 
 
 def _text(statement: Any, dialect: str, order: Iterable[str]) -> str:
-    """A statement for the driver, with a placeholder for each parameter in the order given."""
+    """Return a statement for the driver, with a placeholder for each parameter in the order given."""
     engine = postgresql.psycopg.dialect(paramstyle="format") if dialect == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
     compiled = statement.compile(dialect=engine)
     if compiled.positiontup != list(order):

@@ -40,24 +40,24 @@ class Commands:
         self._heard = heard
 
     async def on_experiments(self, command: ExperimentCommand, metadata: Metadata) -> Outcome[Experiments]:
-        """Does a command on experiments."""
+        """Handle a command on experiments."""
         return await self._experiments.handle(EXPERIMENTS_STREAM, command, metadata)
 
     async def start_run(self, request: v1.StartRunRequest, metadata: Metadata) -> Outcome[RunState]:
-        """Starts a run."""
+        """Start a run."""
         if request.parent_run_id:
             check_id(request.parent_run_id, "INVALID_RUN_ID")
         rejection = await self._rejection(request.experiment_id, request.parent_run_id)
         return await self.on_run(request.run_id, Start(request, rejection), metadata)
 
     async def on_run(self, run_id: str, command: RunCommand, metadata: Metadata) -> Outcome[RunState]:
-        """Does a command on a run."""
+        """Handle a command on a run."""
         check_id(run_id, "INVALID_RUN_ID")
         self._heard(run_id)
         return await self._runs.handle(run_stream(run_id), command, metadata)
 
     async def log(self, request: v1.LogBatchRequest, metadata: Metadata) -> Outcome[RunState]:
-        """Logs a batch; points alone, of a run that is not lost, do not depend on what others do meanwhile."""
+        """Log a batch. Points alone, of a run that is not lost, commute with other writers' commands."""
         check_id(request.run_id, "INVALID_RUN_ID")
         self._heard(request.run_id)
         stream = run_stream(request.run_id)
@@ -67,7 +67,7 @@ class Commands:
         return await self._runs.handle_concurrently(stream, request, metadata)
 
     async def create_model(self, request: v1.CreateLoggedModelRequest, metadata: Metadata) -> Outcome[LoggedModelState]:
-        """Creates a logged model."""
+        """Create a logged model."""
         if request.source_run_id:
             check_id(request.source_run_id, "INVALID_RUN_ID")
         rejection = await self._rejection(request.experiment_id, request.source_run_id)
@@ -76,12 +76,12 @@ class Commands:
     async def on_model(
         self, model_id: str, command: LoggedModelCommand, metadata: Metadata
     ) -> Outcome[LoggedModelState]:
-        """Does a command on a logged model."""
+        """Handle a command on a logged model."""
         check_logged_model_id(model_id)
         return await self._models.handle(logged_model_stream(model_id), command, metadata)
 
     async def _rejection(self, experiment_id: str, run_id: str) -> Rejected | None:
-        """Why nothing can be added to an experiment, as a part or the work of a run, if it is of one."""
+        """Return why nothing can be added to an experiment, or to its run if one is given; None when it can."""
         experiments, _ = await self._experiments.state(EXPERIMENTS_STREAM)
         if refusal := not_open(experiments, experiment_id):
             return refusal

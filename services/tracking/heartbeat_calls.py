@@ -19,7 +19,7 @@ class Call:
         self._news = asyncio.Event()
 
     async def ended(self) -> None:
-        """Returns once the run has ended behind the call's position.
+        """Wait until the run ends after the call's position.
 
         Raises:
             StoreUnavailable: Nothing more will be heard of the run.
@@ -31,12 +31,12 @@ class Call:
             await self._news.wait()
 
     def end(self, position: int) -> None:
-        """The run ended there."""
+        """End the call: its run ended at a position."""
         self._end = position
         self._news.set()
 
     def refuse(self, error: StoreUnavailable) -> None:
-        """Nothing more will be heard of the run."""
+        """Fail the call: no more events of the run will be received."""
         self._error = error
         self._news.set()
 
@@ -53,7 +53,7 @@ class Calls:
 
     @contextmanager
     def opened(self, run_id: str) -> Iterator[Call]:
-        """A call that is open for as long as this lasts."""
+        """Keep a call open while the context lasts."""
         call = Call()
         if self._error:
             call.refuse(self._error)
@@ -66,12 +66,12 @@ class Calls:
                 del self._open[run_id]
 
     def end(self, run_id: str, position: int) -> None:
-        """A run ended."""
+        """End the calls of a run that ended."""
         for call in self._open.get(run_id, ()):
             call.end(position)
 
     def refuse(self, error: StoreUnavailable) -> None:
-        """Nothing more will be heard of any run."""
+        """Fail all calls: no more events will be received."""
         self._error = error
         for calls in self._open.values():
             for call in calls:

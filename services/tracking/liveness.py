@@ -101,7 +101,7 @@ class Liveness:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begins, with the runs that the rows name; the projection must be started."""
+        """Start, with the runs that the rows list; the projection must be started."""
         found, position = await self._projector.query(_watched_over)
         for run_id in found:
             self._watch(run_id)
@@ -112,17 +112,17 @@ class Liveness:
         ]
 
     async def stop(self) -> None:
-        """Stops."""
+        """Stop."""
         for task in self._tasks:
             await end(task)
 
     def heard(self, run_id: str) -> None:
-        """Notes that a run's job is in touch now."""
+        """Note a heartbeat of a run, now."""
         self._note(run_id, time.time_ns())
 
     @asynccontextmanager
     async def attended(self, run_id: str, because: Metadata) -> AsyncIterator[Call]:
-        """A run's job is in touch for as long as this lasts; a lost run is resumed by it.
+        """Count a run as alive while the context lasts; a lost run is resumed.
 
         Raises:
             Rejected: RUN_NOT_FOUND or RUN_DELETED.
@@ -238,7 +238,7 @@ class Liveness:
         self._hurry.clear()
 
     async def _hear_all(self) -> None:
-        """Nothing that the log holds now may be overlooked; this also finds out whether it answers."""
+        """Receive everything that the log has now; this also finds out whether it answers."""
         head = await self._tail.store.head()
         async with asyncio.timeout(LONGEST_ROUND):
             await self._reached.wait_for(head)
@@ -248,7 +248,7 @@ class Liveness:
             watched.since = self._clock()
 
     async def _revive(self) -> None:
-        """Resumes runs that were lost while their jobs live."""
+        """Resume lost runs whose jobs are alive."""
         for run_id in list(self._alive):
             self._alive.discard(run_id)  # first: it may be lost again meanwhile
             command = v1.AttendRunRequest(run_id=run_id)
@@ -263,7 +263,7 @@ class Liveness:
                 raise
 
     async def _look(self) -> None:
-        """Finds out about runs of which an event alone does not tell whether they are watched over."""
+        """Read the state of runs whose events alone do not say whether they must send heartbeats."""
         while self._to_look_at:
             run_id, patience = self._to_look_at.popitem()
             try:

@@ -30,18 +30,18 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
     async def CreateLoggedModel(
         self, request: v1.CreateLoggedModelRequest, context: Context
     ) -> v1.CreateLoggedModelResponse:
-        """Creates a logged model."""
+        """Create a logged model."""
         done = await self._commands.create_model(request, metadata(request, context))
         return v1.CreateLoggedModelResponse(position=done.position)
 
     async def LogLoggedModel(self, request: v1.LogLoggedModelRequest, context: Context) -> v1.LogLoggedModelResponse:
-        """Logs parameters, and sets and removes tags."""
+        """Log parameters, and set and remove tags."""
         return v1.LogLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def LogLoggedModelArtifact(
         self, request: v1.LogLoggedModelArtifactRequest, context: Context
     ) -> v1.LogLoggedModelArtifactResponse:
-        """Logs the files of a logged model."""
+        """Log the files of a logged model."""
         check_logged_model_id(request.model_id)
         check_digest(request.digest)
         try:
@@ -54,37 +54,37 @@ class LoggedModelServicer(v1.LoggedModelServiceServicer):
     async def FinalizeLoggedModel(
         self, request: v1.FinalizeLoggedModelRequest, context: Context
     ) -> v1.FinalizeLoggedModelResponse:
-        """Says that a logged model is READY, or FAILED."""
+        """Set a logged model to READY or FAILED."""
         return v1.FinalizeLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def DeleteLoggedModel(
         self, request: v1.DeleteLoggedModelRequest, context: Context
     ) -> v1.DeleteLoggedModelResponse:
-        """Deletes a logged model."""
+        """Delete a logged model."""
         return v1.DeleteLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def RestoreLoggedModel(
         self, request: v1.RestoreLoggedModelRequest, context: Context
     ) -> v1.RestoreLoggedModelResponse:
-        """Restores a deleted logged model."""
+        """Restore a deleted logged model."""
         return v1.RestoreLoggedModelResponse(position=await self._on_model(request.model_id, request, context))
 
     async def _on_model(self, model_id: str, request: LoggedModelRequest, context: Context) -> int:
         return (await self._commands.on_model(model_id, request, metadata(request, context))).position
 
     async def GetLoggedModel(self, request: v1.GetLoggedModelRequest, context: Context) -> v1.GetLoggedModelResponse:
-        """One logged model."""
+        """Return one logged model."""
         model = await self._projector.query(lambda connection: runs.logged_model(connection, request.model_id))
         return v1.GetLoggedModelResponse(model=model)
 
     async def ListLoggedModelMetrics(
         self, request: v1.ListLoggedModelMetricsRequest, context: Context
     ) -> v1.ListLoggedModelMetricsResponse:
-        """The metrics of one logged model, a page at a time."""
+        """Return the metrics of one logged model, a page at a time."""
         return await self._projector.query(lambda connection: runs.logged_model_metrics(connection, request))
 
     async def ListLoggedModels(
         self, request: v1.ListLoggedModelsRequest, context: Context
     ) -> v1.ListLoggedModelsResponse:
-        """Logged models by filter."""
+        """Return logged models by filter."""
         return await self._projector.query(lambda connection: runs.list_logged_models(connection, request))

@@ -38,74 +38,74 @@ class TrackingServicer(v1.TrackingServiceServicer):
     async def CreateExperiment(
         self, request: v1.CreateExperimentRequest, context: Context
     ) -> v1.CreateExperimentResponse:
-        """Creates an experiment."""
+        """Create an experiment."""
         done = await self._commands.on_experiments(request, metadata(request, context))
         created = done.events[0].data
         assert isinstance(created, v1.ExperimentCreated)  # noqa: S101
         return v1.CreateExperimentResponse(experiment_id=created.experiment_id, position=done.position)
 
     async def GetExperiment(self, request: v1.GetExperimentRequest, context: Context) -> v1.GetExperimentResponse:
-        """One experiment, by id or name."""
+        """Return one experiment, by id or name."""
         found = await self._projector.query(lambda connection: runs.experiment(connection, request))
         return v1.GetExperimentResponse(experiment=found)
 
     async def ListExperiments(self, request: v1.ListExperimentsRequest, context: Context) -> v1.ListExperimentsResponse:
-        """Experiments by filter."""
+        """Return experiments by filter."""
         return await self._projector.query(lambda connection: runs.list_experiments(connection, request))
 
     async def RenameExperiment(
         self, request: v1.RenameExperimentRequest, context: Context
     ) -> v1.RenameExperimentResponse:
-        """Gives an experiment another name."""
+        """Rename an experiment."""
         return v1.RenameExperimentResponse(position=await self._on_experiments(request, context))
 
     async def ChangeExperimentTags(
         self, request: v1.ChangeExperimentTagsRequest, context: Context
     ) -> v1.ChangeExperimentTagsResponse:
-        """Sets and removes tags of an experiment."""
+        """Set and remove tags of an experiment."""
         return v1.ChangeExperimentTagsResponse(position=await self._on_experiments(request, context))
 
     async def DeleteExperiment(
         self, request: v1.DeleteExperimentRequest, context: Context
     ) -> v1.DeleteExperimentResponse:
-        """Deletes an experiment."""
+        """Delete an experiment."""
         return v1.DeleteExperimentResponse(position=await self._on_experiments(request, context))
 
     async def RestoreExperiment(
         self, request: v1.RestoreExperimentRequest, context: Context
     ) -> v1.RestoreExperimentResponse:
-        """Restores a deleted experiment."""
+        """Restore a deleted experiment."""
         return v1.RestoreExperimentResponse(position=await self._on_experiments(request, context))
 
     async def _on_experiments(self, request: ExperimentCommand, context: Context) -> int:
         return (await self._commands.on_experiments(request, metadata(request, context))).position
 
     async def StartRun(self, request: v1.StartRunRequest, context: Context) -> v1.StartRunResponse:
-        """Starts a run."""
+        """Start a run."""
         done = await self._commands.start_run(request, metadata(request, context))
         return v1.StartRunResponse(position=done.position)
 
     async def ResumeRun(self, request: v1.ResumeRunRequest, context: Context) -> v1.ResumeRunResponse:
-        """Has a run stand as RUNNING."""
+        """Set a run to RUNNING."""
         return v1.ResumeRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def AttendRun(self, request: v1.AttendRunRequest, context: Context) -> AsyncIterator[v1.AttendRunResponse]:
-        """Stays in touch, until the run ends."""
+        """Send heartbeats for as long as the call lasts, until the run ends."""
         async with self._attendance.attended(request.run_id, metadata(request, context)) as call:
             yield v1.AttendRunResponse(patience_seconds=round(self._attendance.patience))
             await call.ended()
 
     async def LogBatch(self, request: v1.LogBatchRequest, context: Context) -> v1.LogBatchResponse:
-        """Logs parameters, tags and metric points, all or nothing."""
+        """Log parameters, tags and metric points, all or nothing."""
         done = await self._commands.log(request, metadata(request, context))
         return v1.LogBatchResponse(position=done.position)
 
     async def LogLineage(self, request: v1.LogLineageRequest, context: Context) -> v1.LogLineageResponse:
-        """Logs the datasets that a run reads and the logged models that it produces."""
+        """Log the datasets that a run reads and the logged models that it produces."""
         return v1.LogLineageResponse(position=await self._on_run(request.run_id, request, context))
 
     async def LogArtifact(self, request: v1.LogArtifactRequest, context: Context) -> v1.LogArtifactResponse:
-        """Logs an artifact whose manifest was uploaded."""
+        """Log an artifact whose manifest was uploaded."""
         check_id(request.run_id, "INVALID_RUN_ID")
         check_digest(request.digest)
         try:
@@ -116,30 +116,30 @@ class TrackingServicer(v1.TrackingServiceServicer):
         return v1.LogArtifactResponse(position=done.position)
 
     async def FinishRun(self, request: v1.FinishRunRequest, context: Context) -> v1.FinishRunResponse:
-        """Ends a run."""
+        """End a run."""
         return v1.FinishRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def RenameRun(self, request: v1.RenameRunRequest, context: Context) -> v1.RenameRunResponse:
-        """Gives a run another name."""
+        """Rename a run."""
         return v1.RenameRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def DescribeRun(self, request: v1.DescribeRunRequest, context: Context) -> v1.DescribeRunResponse:
-        """Describes a run."""
+        """Change a run's description."""
         return v1.DescribeRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def DeleteRun(self, request: v1.DeleteRunRequest, context: Context) -> v1.DeleteRunResponse:
-        """Deletes a run."""
+        """Delete a run."""
         return v1.DeleteRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def RestoreRun(self, request: v1.RestoreRunRequest, context: Context) -> v1.RestoreRunResponse:
-        """Restores a deleted run."""
+        """Restore a deleted run."""
         return v1.RestoreRunResponse(position=await self._on_run(request.run_id, request, context))
 
     async def _on_run(self, run_id: str, request: RunRequest, context: Context) -> int:
         return (await self._commands.on_run(run_id, request, metadata(request, context))).position
 
     async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
-        """One run."""
+        """Return one run."""
         with_metrics = not request.without_metrics
         run = await self._projector.query(
             lambda connection: runs.run(connection, request.run_id, with_metrics=with_metrics)
@@ -147,17 +147,17 @@ class TrackingServicer(v1.TrackingServiceServicer):
         return v1.GetRunResponse(run=run)
 
     async def ListRunMetrics(self, request: v1.ListRunMetricsRequest, context: Context) -> v1.ListRunMetricsResponse:
-        """The metrics of one run, a page at a time."""
+        """Return the metrics of one run, a page at a time."""
         return await self._projector.query(lambda connection: runs.run_metrics(connection, request))
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
-        """Runs by filter."""
+        """Return runs by filter."""
         return await self._projector.query(lambda connection: runs.list_runs(connection, request))
 
     async def GetMetricHistory(
         self, request: v1.GetMetricHistoryRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricHistoryResponse]:
-        """All points of one metric, in chunks."""
+        """Yield all points of one metric, in chunks."""
         async with aclosing(metric_history.history(self._projector, request)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -165,19 +165,19 @@ class TrackingServicer(v1.TrackingServiceServicer):
     async def ListMetricPoints(
         self, request: v1.ListMetricPointsRequest, context: Context
     ) -> v1.ListMetricPointsResponse:
-        """All points of one metric, a page at a time."""
+        """Return all points of one metric, a page at a time."""
         return await self._projector.query(lambda connection: metric_history.page(connection, request))
 
     async def GetMetricIntervals(
         self, request: v1.GetMetricIntervalsRequest, context: Context
     ) -> AsyncIterator[v1.GetMetricIntervalsResponse]:
-        """Metrics of many runs in intervals."""
+        """Yield metrics of many runs in intervals."""
         async with aclosing(metric_intervals.intervals(self._projector, request)) as charts:
             async for chart in charts:
                 yield chart
 
     async def WatchRuns(self, request: v1.WatchRunsRequest, context: Context) -> AsyncIterator[v1.WatchRunsResponse]:
-        """Follows a run, or all runs of an experiment."""
+        """Follow a run, or all runs of an experiment."""
         async with aclosing(watch.steps(self._projector, request)) as steps:
             async for step in steps:
                 yield step

@@ -49,7 +49,7 @@ _FIELDS: Mapping[type[Message], str] = {
 
 
 async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGenerator[v1.WatchRunsResponse]:
-    """The steps of a watch; every step's position is where to resume.
+    """Yield the steps of a watch; every step's position is where to resume.
 
     Raises:
         Conflict: LOG_EPOCH_CHANGED when `from_position` was read in another epoch.
@@ -94,7 +94,7 @@ class _Parts:
         self.close = self._file.close
 
     def write(self, part: v1.RunSnapshot) -> None:
-        """Adds a part. Raises `StoreUnavailable` SNAPSHOT_TOO_LARGE when there is no room for it."""
+        """Add a part. Raises `StoreUnavailable` SNAPSHOT_TOO_LARGE when there is no room for it."""
         encoded = part.SerializeToString()
         try:
             self._file.write(encoded)
@@ -103,14 +103,14 @@ class _Parts:
         self._sizes.append(len(encoded))
 
     def read(self) -> Iterator[v1.RunSnapshot]:
-        """The parts as they were added, once."""
+        """Yield the parts as they were added, once."""
         self._file.seek(0)
         while self._sizes:
             yield v1.RunSnapshot.FromString(self._file.read(self._sizes.popleft()))
 
 
 async def _begin(projector: Projector, request: v1.WatchRunsRequest) -> tuple[_Parts, int]:
-    """The snapshot, without parts when it is not asked for, and the position that it holds at."""
+    """Return the snapshot, without parts when none is requested, and its position."""
     left = threading.Event()
     try:
         return await projector.query(lambda connection: _snapshot(connection, request, left))
@@ -119,7 +119,7 @@ async def _begin(projector: Projector, request: v1.WatchRunsRequest) -> tuple[_P
 
 
 def _snapshot(connection: sa.Connection, request: v1.WatchRunsRequest, left: threading.Event) -> tuple[_Parts, int]:
-    """As `_begin`, in one transaction: of one position. It ends early once the watcher has `left`."""
+    """Read the snapshot in one transaction, so at one position; end early once the watcher has `left`."""
     if request.run_id:
         numbers: Sequence[int] = [run_number(connection, request.run_id)]
     else:
@@ -168,7 +168,7 @@ class _Followed:
         self._known: OrderedDict[str, bool] = OrderedDict()
 
     async def among(self, events: Sequence[RecordedEvent], position: int) -> Collection[str]:
-        """The ids of those that events are of; the events are those up to a position."""
+        """Return the ids of the runs that events are about; the events reach up to a position."""
         if self._run_id:
             return (self._run_id,)
         found: dict[str, bool] = {}
@@ -201,7 +201,7 @@ class _Followed:
 
 
 def _run_of(event: RecordedEvent) -> str:
-    """The run that an event is of; none for one of an experiment or a logged model."""
+    """Return the id of the run that an event is about; empty for an event of an experiment or a logged model."""
     return event.data.run_id if type(event.data) in _FIELDS else ""  # type: ignore[attr-defined]
 
 

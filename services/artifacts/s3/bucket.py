@@ -43,7 +43,7 @@ class Bucket:
         self._whole, self._in_parts = asyncio.Semaphore(_WHOLE), asyncio.Semaphore(_IN_PARTS)
 
     async def size(self, key: str) -> int | None:
-        """An object's size in bytes; None when there is none."""
+        """Return an object's size in bytes; None when there is none."""
         with in_reach():
             try:
                 return (await obstore.head_async(self.store, key))["size"]
@@ -60,7 +60,7 @@ class Bucket:
                 await self._put_in_parts(key, _chunks(file), size)
 
     async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """An object's bytes between two offsets, at most `CHUNK` at once. Raises `FileNotFoundError`."""
+        """Yield an object's bytes between two offsets, at most `CHUNK` at once. Raises `FileNotFoundError`."""
         # A request per part, not one for all: a slow reader would run into the request's timeout.
         for at in range(start, end, _PART):
             with in_reach():
@@ -85,7 +85,7 @@ class Bucket:
         return True
 
     async def copy_soon(self, source: str, target: str) -> bool:
-        """As `copy`; False also when that takes long: it goes on, whatever becomes of this call."""
+        """Copy as `copy` does, within a time limit; False also when it takes longer: the copy then continues."""
         copying = self._copying.get(target)
         if copying is None:
             copying = self._copying[target] = asyncio.create_task(self.copy(source, target))
@@ -99,7 +99,7 @@ class Bucket:
             await obstore.delete_async(self.store, key)
 
     async def below(self, prefix: str) -> AsyncGenerator[Sequence[ObjectMeta], None]:
-        """All objects whose keys begin with a prefix, many at a time."""
+        """Yield all objects whose keys begin with a prefix, in batches."""
         pages = obstore.list(self.store, prefix, chunk_size=_LISTED)
         while True:
             with in_reach():
@@ -109,7 +109,7 @@ class Bucket:
             yield page
 
     async def sign(self, method: Literal["GET", "PUT"], keys: Sequence[str]) -> list[str]:
-        """A URL for each object that lets whoever has it do this for an hour."""
+        """Return a presigned URL for each object, valid for an hour."""
         with in_reach():
             return list(await obstore.sign_async(self.store, method, list(keys), URL_LIFE)) if keys else []
 
@@ -129,7 +129,7 @@ class Bucket:
 
 @contextmanager
 def in_reach() -> Iterator[None]:
-    """Raises `StoreUnavailable` for what the bucket does not answer, or not to this service."""
+    """Turn an error of the bucket into `StoreUnavailable`."""
     try:
         yield
     except BaseError as error:

@@ -38,10 +38,11 @@ class Lease:
         self._until = time.monotonic() + seconds / 2
 
     def lasts(self) -> bool:
+        """Implement `Turn.lasts`."""
         return time.monotonic() < self._until
 
     async def renew(self) -> None:
-        """Renew it again and again, until that fails because another turn has begun."""
+        """Renew the lease periodically, until another collection holds it."""
         while True:
             await asyncio.sleep(self._seconds / 10)
             sent = time.monotonic()
@@ -55,14 +56,14 @@ class Lease:
             self._until = sent + self._seconds / 2
 
     async def give_back(self) -> None:
-        """Let others begin at once."""
+        """Release the lease, so that others can start at once."""
         if self.lasts():
             await obstore.delete_async(self._store, _KEY)
 
 
 @asynccontextmanager
 async def leased(store: S3Store, seconds: float = LEASE_SECONDS) -> AsyncGenerator[Lease]:
-    """The turn of a collection; one that was not renewed for so many seconds has ended.
+    """Hold the lease of a collection; a lease that was not renewed in time has ended.
 
     Raises `Rejected` COLLECTION_RUNNING when another one has it.
     """
@@ -104,7 +105,7 @@ async def _held(store: S3Store) -> ObjectMeta | None:
 
 
 async def _now(store: S3Store) -> float:
-    """The time by the store's clock."""
+    """Return the time by the store's clock."""
     key = f"{_KEY}.clock"
     await obstore.put_async(store, key, b"")
     return _seconds(await obstore.head_async(store, key))

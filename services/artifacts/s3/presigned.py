@@ -19,12 +19,12 @@ _STAGED, _PRIVATE = "staging/", "commit/"
 
 
 async def sign_uploads(bucket: Bucket, upload_ids: Sequence[str]) -> list[str]:
-    """A URL for each upload, to put its bytes."""
+    """Return a presigned URL for each upload."""
     return await bucket.sign("PUT", [_STAGED + upload_id for upload_id in upload_ids])
 
 
 async def commit(bucket: Bucket, digest: str, upload_id: str, key: str) -> int | None:
-    """Verify what was put, keep it under `key`, and return its size; None when nothing was put.
+    """Verify an upload, store it under `key`, and return its size; None when nothing was put.
 
     Raises `Rejected` DIGEST_MISMATCH, and then nothing is kept.
     """

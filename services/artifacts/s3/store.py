@@ -38,12 +38,15 @@ class S3Blobs:
         self._direct = direct
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
+        """Implement `BlobStore.sizes`."""
         return await self._each(digests, self._find)
 
     async def keep(self, digests: Collection[str]) -> dict[str, int]:
+        """Implement `BlobStore.keep`."""
         return await self._each(digests, self._put_back)
 
     async def put(self, digest: str, chunks: AsyncIterator[bytes], upload: Upload | None = None) -> int:
+        """Implement `BlobStore.put`."""
         key = self._key(digest)
 
         async def publish(received: Received) -> None:
@@ -57,9 +60,11 @@ class S3Blobs:
         return (await self.keep([digest])).get(digest)
 
     async def received(self, upload_id: str) -> int:
+        """Implement `BlobStore.received`."""
         return await self._spool.received(upload_id)
 
     async def open(self, digest: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """Implement `BlobStore.open`."""
         key, size = await self._locate(digest)
         end = end_of(digest, offset, length, size)
         while offset < end:
@@ -71,12 +76,15 @@ class S3Blobs:
                 key, _ = await self._locate(digest)
 
     def within(self, name: str) -> S3Blobs:
+        """Implement `BlobStore.within`."""
         return S3Blobs(self._bucket, self._spool, f"{self._folder}{name}/", direct=self._direct)
 
     async def sign_uploads(self, upload_ids: Sequence[str]) -> list[str]:
+        """Implement `BlobStore.sign_uploads`."""
         return await presigned.sign_uploads(self._bucket, upload_ids) if self._direct else []
 
     async def commit(self, digest: str, upload_id: str) -> int:
+        """Implement `BlobStore.commit`."""
         check_upload_id(upload_id)
         size = await presigned.commit(self._bucket, digest, upload_id, self._key(digest))
         if size is None:  # perhaps a repetition of one that was committed
@@ -86,6 +94,7 @@ class S3Blobs:
         return size
 
     async def sign_downloads(self, digests: Sequence[str]) -> list[str]:
+        """Implement `BlobStore.sign_downloads`."""
         places = await self._each(digests, self._find_place)
         for digest in digests:
             if digest not in places:
@@ -94,26 +103,31 @@ class S3Blobs:
 
     @asynccontextmanager
     async def collecting(self) -> AsyncGenerator[Lease]:
+        """Implement `BlobStore.collecting`."""
         with in_reach():
             async with leased(self._bucket.store) as lease:
                 yield lease
 
     async def entries(self, *, aside: bool) -> AsyncGenerator[list[Entry], None]:
+        """Implement `BlobStore.entries`."""
         place = f"trash/{self._folder}" if aside else self._folder
         async for page in self._bucket.below(f"{place}sha256/"):
             named = [(digest_at(meta["path"].removeprefix(place)), meta) for meta in page]
             yield [Entry(digest, meta["size"], meta["last_modified"].timestamp()) for digest, meta in named if digest]
 
     async def set_aside(self, digest: str, still: Callable[[], bool]) -> bool:
+        """Implement `BlobStore.set_aside`."""
         if not await self._bucket.copy(self._key(digest), self._aside(digest)) or not still():
             return False
         await self._bucket.delete(self._key(digest))
         return True
 
     async def remove(self, digest: str) -> None:
+        """Implement `BlobStore.remove`."""
         await self._bucket.delete(self._aside(digest))
 
     async def discard_abandoned(self) -> None:
+        """Implement `BlobStore.discard_abandoned`."""
         await asyncio.to_thread(self._spool.prepare)
         await presigned.discard_abandoned(self._bucket)
 
@@ -142,7 +156,7 @@ class S3Blobs:
         return place
 
     async def _put_back(self, digest: str) -> int | None:
-        """The size of a blob that is in its place now; only of such a one can be said that it stays."""
+        """Return the size of a blob that is in its place now; only such a blob is certain to stay."""
         size = await self._bucket.size(self._key(digest))
         if size is None:
             await self._bucket.copy_soon(self._aside(digest), self._key(digest))

@@ -17,14 +17,14 @@ Labels: TypeAlias = "HashTrieMap[str, str]"
 
 
 def check_params(params: Mapping[str, str]) -> None:
-    """Raises `Rejected` INVALID_KEY or INVALID_VALUE."""
+    """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in params.items():
         check_key(key, "a parameter's key")
         _check_length(key, value, "parameter", LONGEST_PARAM)
 
 
 def check_tags(tags: Mapping[str, str], longest: int = LONGEST_TAG) -> None:
-    """Raises `Rejected` INVALID_KEY or INVALID_VALUE."""
+    """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in tags.items():
         check_key(key, "a tag's key")
         _check_length(key, value, "tag", longest)
@@ -37,7 +37,7 @@ def _check_length(key: str, value: str, what: str, longest: int) -> None:
 
 
 def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
-    """Raises `Rejected` INVALID_KEY when tags to be removed can be none, or are to be set at once."""
+    """Raise `Rejected` INVALID_KEY when a tag to remove is no valid key, or is set by the same request."""
     for key in removed:
         # Logs may hold tags whose keys could not be set today.
         if not 1 <= len(key) <= LONGEST_KEY:
@@ -48,7 +48,7 @@ def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
 
 
 def new_params(params: Mapping[str, str], held: Labels, **about: Any) -> dict[str, str]:
-    """The parameters that are not there yet. Raises `Rejected` PARAM_CHANGED when one is there with another value."""
+    """Return the parameters that are new. Raises `Rejected` PARAM_CHANGED when one exists with another value."""
     for key, value in params.items():
         was = held.get(key)
         if was is not None and was != value:
@@ -58,7 +58,7 @@ def new_params(params: Mapping[str, str], held: Labels, **about: Any) -> dict[st
 
 
 def tag_changes(tags: Labels, wanted: Mapping[str, str], removed: Sequence[str]) -> list[v1.TagChange]:
-    """What setting and removing tags changes, by key."""
+    """Return what setting and removing tags changes, by key."""
     changes = [
         v1.TagChange(key=key, from_value=tags.get(key), to_value=value)
         for key, value in wanted.items()
@@ -69,14 +69,14 @@ def tag_changes(tags: Labels, wanted: Mapping[str, str], removed: Sequence[str])
 
 
 def changed(tags: Labels, changes: Iterable[v1.TagChange]) -> Labels:
-    """Tags after changes."""
+    """Return the tags after changes."""
     for change in changes:
         tags = tags.insert(change.key, change.to_value) if change.HasField("to_value") else tags.discard(change.key)
     return tags
 
 
 def added(labels: Labels, more: Mapping[str, str]) -> Labels:
-    """Labels and more of them."""
+    """Return labels with more labels added."""
     for key, value in more.items():
         labels = labels.insert(key, value)
     return labels

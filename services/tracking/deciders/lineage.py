@@ -25,7 +25,7 @@ _SOURCE_TEXTS = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runti
 
 
 def check_source(source: v1.RunSource) -> None:
-    """Raises `Rejected` INVALID_SOURCE."""
+    """Raise `Rejected` INVALID_SOURCE."""
     for name, longest in _SOURCE_TEXTS.items():
         check_prose(getattr(source, name), f"a source's {name}", longest, "INVALID_SOURCE")
     if not _COMMIT.fullmatch(source.git_commit):
@@ -52,7 +52,7 @@ def _invalid_source(words: str) -> Rejected:
 
 
 def check_inputs(inputs: Iterable[v1.DatasetInput]) -> None:
-    """Raises `Rejected` INVALID_DATASET, INVALID_KEY or INVALID_VALUE."""
+    """Raise `Rejected` INVALID_DATASET, INVALID_KEY or INVALID_VALUE."""
     for one in inputs:
         check_dataset_named(one.dataset.name, one.dataset.digest)
         check_prose(one.dataset.source_type, "a dataset's source type", LONGEST_SOURCE_TYPE, "INVALID_DATASET")
@@ -61,7 +61,7 @@ def check_inputs(inputs: Iterable[v1.DatasetInput]) -> None:
 
 
 def check_dataset_named(name: str, digest: str) -> None:
-    """Raises `Rejected` INVALID_DATASET unless both are there and not too long."""
+    """Raise `Rejected` INVALID_DATASET unless both are there and not too long."""
     if not (name and digest):
         raise Rejected(Kind.INVALID, "INVALID_DATASET", "a dataset has a name and a digest", dataset=name[:300])
     check_prose(name, "a dataset's name", LONGEST_DATASET_NAME, "INVALID_DATASET")
@@ -72,6 +72,6 @@ def check_dataset_named(name: str, digest: str) -> None:
 
 
 def check_outputs(outputs: Iterable[v1.ModelOutput]) -> None:
-    """Raises `Rejected` INVALID_MODEL_ID."""
+    """Raise `Rejected` INVALID_MODEL_ID."""
     for one in outputs:
         check_logged_model_id(one.model_id)

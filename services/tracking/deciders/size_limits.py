@@ -31,7 +31,7 @@ class SizeBudget:
     taken: int = 0
 
     def put(self, new: Iterable[tuple[Part, int]]) -> SizeBudget:
-        """With parts of so many bytes, in place of what was there."""
+        """Return the budget with parts of these sizes set."""
         parts, taken = self.parts, self.taken
         for part, size in new:
             taken += size + _FRAME - parts.get(part, 0)
@@ -39,15 +39,15 @@ class SizeBudget:
         return SizeBudget(parts, taken)
 
     def drop(self, part: Part) -> SizeBudget:
-        """Without a part."""
+        """Return the budget without a part."""
         return SizeBudget(self.parts.discard(part), self.taken - self.parts.get(part, 0))
 
     def put_labels(self, kind: str, labels: Mapping[str, str]) -> SizeBudget:
-        """With parameters or tags."""
+        """Return the budget with parameters or tags set."""
         return self.put(((kind, key), len(key.encode()) + len(value.encode())) for key, value in labels.items())
 
     def change_tags(self, changes: Iterable[v1.TagChange]) -> SizeBudget:
-        """With tags as they are after changes."""
+        """Return the budget after changes of tags."""
         budget = self
         for change in changes:
             put = change.HasField("to_value")
@@ -57,7 +57,7 @@ class SizeBudget:
         return budget
 
     def check_growth(self, before: SizeBudget, most: int, reason: str, **about: Any) -> None:
-        """Raises `Rejected` with this reason when more is shown than before, and more than there may be."""
+        """Raise `Rejected` with this reason when more is shown than before, and more than there may be."""
         if self.taken > max(most, before.taken):
             words = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"
             raise Rejected(Kind.PRECONDITION, reason, words, size=str(self.taken), limit=str(most), **about)

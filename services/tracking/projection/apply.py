@@ -56,7 +56,7 @@ class TrackingProjection:
         memory.position = events[-1].position
 
     def _memory(self, connection: sa.Connection, position: int) -> Memory:
-        """What is known of these rows without asking them, if they stand where the event before `position` left them.
+        """Return the cache of these rows, if they are at the position before `position`; else an empty one.
 
         Each generation has an engine of its own. What a transaction did that was rolled back, or another process, is
         found by the position: the rows at a position are always the same.

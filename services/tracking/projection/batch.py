@@ -39,11 +39,11 @@ class Memory:
     series: OpenSeries = field(default_factory=OpenSeries)
 
     def leave(self) -> None:
-        """Makes it unfit for use, until it is known to be of another position."""
+        """Invalidate it until its position is known again."""
         self.position = _UNKNOWN
 
     def trim(self) -> None:
-        """Forgets the ids that were not asked for for longest."""
+        """Forget the least recently used ids."""
         while len(self.runs) > KNOWN_IDS:
             self.runs.popitem(last=False)
         while len(self.models) > KNOWN_IDS:
@@ -65,24 +65,24 @@ class Batch:
         self._find_models({data.model_id for data in _data(events, _OF_MODELS)})
 
     def run(self, run_id: str) -> int | None:
-        """A run's number; None if rows know of no such run."""
+        """Return a run's number; None if rows know of no such run."""
         known = self._memory.runs.get(run_id)
         return known[0] if known else None
 
     def model(self, model_id: str) -> int | None:
-        """A logged model's number; None if rows know of no such model."""
+        """Return a logged model's number; None if rows know of no such model."""
         return self._memory.models.get(model_id)
 
     def add_run(self, run_id: str, number: int, experiment: int) -> None:
-        """A run that began."""
+        """Add a run that started."""
         self._memory.runs[run_id] = (number, experiment)
 
     def add_model(self, model_id: str, number: int) -> None:
-        """A logged model that began."""
+        """Add a logged model that was created."""
         self._memory.models[model_id] = number
 
     def add_points(self, position: int, payload: v1.MetricsLogged) -> None:
-        """Points of a run; those that are about a logged model count for it too, if it had begun."""
+        """Add points of a run; points about a logged model count for the model too, if it was created."""
         known = self._memory.runs.get(payload.run_id)
         if known is None:
             return
@@ -98,7 +98,7 @@ class Batch:
             self._write_points()
 
     def write(self) -> None:
-        """Writes it."""
+        """Write the batch."""
         self._write_points()
         self.pending.write(self._rows)
         self._memory.trim()

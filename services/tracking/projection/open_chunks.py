@@ -64,7 +64,7 @@ class OpenSeries:
     weight: int = 0
 
     def take(self, connection: sa.Connection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, Open]:
-        """These series, in this order, out of memory or rows; they are kept only once they are given back."""
+        """Return these series, in this order, from memory or rows; they stay cached only once they are put back."""
         found: dict[SeriesKey, Open] = {}
         missing = []
         for key in keys:
@@ -80,7 +80,7 @@ class OpenSeries:
         return found
 
     def give_back(self, grown: Mapping[SeriesKey, Open]) -> None:
-        """Keeps them, and drops those that have not grown for longest."""
+        """Cache them, and drop the least recently used."""
         self.kept.update(grown)
         self.weight += sum(series.weight for series in grown.values())
         while self.weight > OPEN_POINTS:
@@ -89,7 +89,7 @@ class OpenSeries:
 
 
 def alike(keys: Iterable[tuple[int, T]]) -> Iterable[tuple[frozenset[T], list[int]]]:
-    """Runs of which the same is wanted, together."""
+    """Group runs that need the same."""
     wanted: dict[int, list[T]] = defaultdict(list)
     for run, one in keys:
         wanted[run].append(one)

@@ -33,7 +33,7 @@ class _Written:
         self.size = 0
 
     def add(self, key: SeriesKey, first: int, columns: Columns) -> None:
-        """Adds the points of a series from the number `first` on, where a chunk begins."""
+        """Add the points of a series from the number `first` on, where a chunk begins."""
         count = len(columns[0]) // _BYTES
         self.series.append(self.size)
         for place, column in zip(self.columns, columns, strict=True):
@@ -45,7 +45,7 @@ class _Written:
 
 
 def _cuts(first: int, end: int) -> Sequence[int]:
-    """Where chunks begin between two points: whole ones, then pieces of what is not yet a whole one."""
+    """Return where chunks begin between two points: sealed chunks, then parts of the open chunk."""
     whole = end - end % CHUNK_POINTS
     if first >= whole:
         return range(first, end, PIECE_POINTS)
@@ -58,7 +58,7 @@ def grow(
     added: Mapping[SeriesKey, Sequence[Columns]],
     experiments: Mapping[int, int],
 ) -> None:
-    """Adds points to the ends of series; `experiments` are those of the runs."""
+    """Add points to the ends of series; `experiments` are those of the runs."""
     held = memory.take(connection, added)
     written = _Written()
     for key, news in added.items():
@@ -73,7 +73,7 @@ def grow(
 
 
 def _extend(written: _Written, key: SeriesKey, series: Open, news: Sequence[Columns]) -> None:
-    """Adds points to a series; what was there and stands behind the last whole piece is written again."""
+    """Add points to a series; the part after its last sealed chunk is written again."""
     joined = [b"".join(columns) for columns in zip(series.columns, *news, strict=True)]
     held = series.points % CHUNK_POINTS
     begin, total = series.points - held, len(joined[0]) // _BYTES
@@ -92,7 +92,7 @@ def _extend(written: _Written, key: SeriesKey, series: Open, news: Sequence[Colu
 
 
 def _summarize(held: Mapping[SeriesKey, Open], points: Points, starts: Sequence[int]) -> None:
-    """Brings summaries up to date. That old points are among the new ones does no harm."""
+    """Update summaries. Old points among the new ones do no harm."""
     latest = latest_of(points, starts)
     least = (np.fmin.reduceat(points.values, starts) + 0.0).tolist()
     greatest = (np.fmax.reduceat(points.values, starts) + 0.0).tolist()
@@ -113,7 +113,7 @@ def _summary(key: SeriesKey, series: Open, experiment: int) -> tuple[Any, ...]:
 
 
 def _chunks(written: _Written, points: Points, columns: Sequence[bytes]) -> Sequence[tuple[Any, ...]]:
-    """The rows of all chunks."""
+    """Return the rows of all chunks."""
     starts = written.chunks
     ends = [*starts[1:], written.size]
     spans = [slice(start * _BYTES, end * _BYTES) for start, end in zip(starts, ends, strict=True)]
@@ -125,7 +125,7 @@ def _chunks(written: _Written, points: Points, columns: Sequence[bytes]) -> Sequ
 
 
 def _figures(points: Points, starts: Sequence[int]) -> Sequence[Sequence[Any]]:
-    """What rows say of chunks between their size and their points, in the order of the table's columns."""
+    """Return the statistics of chunks, in the order of the table's columns between size and points."""
     steps, timestamps, values = points.steps, points.timestamps, points.values
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -32,14 +32,14 @@ class Scope:
     where: sa.ColumnElement[bool] = field(default_factory=sa.true)
 
     def holds(self, experiment: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-        """Whether a column has the number of one of them."""
+        """Return the condition that a column has the number of one of them."""
         if self.few is not None:
             return experiment.in_(self.few)
         return experiment.in_(sa.select(experiments.c.number).where(self.where))
 
 
 def scope_of(connection: sa.Connection, experiment_ids: Collection[str], lifecycle: v1.Lifecycle.ValueType) -> Scope:
-    """The experiments of these ids, or all without any, as far as they can have something that is asked for.
+    """Return the experiments of these ids, or all if none are given, that can have a result.
 
     Raises:
         Rejected: EXPERIMENT_NOT_FOUND.
@@ -56,12 +56,12 @@ def scope_of(connection: sa.Connection, experiment_ids: Collection[str], lifecyc
 
 
 def experiment_number(connection: sa.Connection, experiment_id: str) -> int:
-    """The number that rows know an experiment by. Raises `Rejected` EXPERIMENT_NOT_FOUND."""
+    """Return the number that rows know an experiment by. Raises `Rejected` EXPERIMENT_NOT_FOUND."""
     return _known(connection, [experiment_id])[0][0]
 
 
 def _known(connection: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
-    """The numbers of experiments, and whether they are deleted."""
+    """Return the numbers of experiments, and whether they are deleted."""
     # Written otherwise, as "007", it is another id.
     wanted = {one: int(one) if _ID.fullmatch(one) else 0 for one in experiment_ids}
     dialect = connection.dialect.name
@@ -79,6 +79,6 @@ def _these(dialect: str) -> sa.Select[Any]:
 
 
 def no_experiment(wanted: str) -> Rejected:
-    """The refusal of an experiment that is not there, by its id or name."""
+    """Return the rejection of an unknown experiment, by its id or name."""
     words = f"no experiment {wanted[:500]!r}"
     return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", words, experiment=wanted[:500])

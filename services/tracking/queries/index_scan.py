@@ -59,7 +59,7 @@ class ScanPlan:
 
 
 def leads(order: Order, how: Comparison) -> bool:
-    """Whether a comparison is of the numbers that a way in this order leads along: it need not be checked there."""
+    """Return whether the scan in this order already satisfies a comparison, so that it need not be checked."""
     return (how.field, how.key) == (order.field, order.key) and order.field in {"metrics", *_TIMES}
 
 
@@ -67,7 +67,7 @@ _TIMES = {"start_time": _RUN.c.start_time, "end_time": _RUN.c.end_time}
 
 
 def way_of(order: Order, comparisons: Sequence[Comparison]) -> ScanPlan | None:
-    """The way to walk in an order, as far as the comparisons let it lead; None when no index has the order."""
+    """Return the scan plan for an order, within the bounds of the comparisons; None when no index has the order."""
     about = [how for how in comparisons if leads(order, how)]
     phases = _phases(order, about)
     return ScanPlan(phases, order.descending, ranked=len(phases) > 1) if phases else None
@@ -118,7 +118,7 @@ class IndexScan:
         self._front, self._end = _NO_RUN[::-1] if way.descending else _NO_RUN
 
     def keys(self, after: Key | None, wanted: int, go_on: Callable[[int], bool]) -> list[Key] | None:
-        """The next keys, as many as are wanted if there are.
+        """Return the next keys, at most as many as wanted.
 
         Args:
             after: The key that they come behind.
@@ -146,11 +146,11 @@ class IndexScan:
         return found
 
     def behind_all(self, rank: int, value: Value) -> Key:
-        """Where all are behind that have this value."""
+        """Return the key after all rows with this value."""
         return rank, value, self._end
 
     def between(self, numbers: Sequence[int], first: Key | None, last: Key | None) -> sa.CompoundSelect[Any]:
-        """The runs of some experiments with values from that of one key to that of another, and some more."""
+        """Return the runs of some experiments with values from that of one key to that of another, and some more."""
         parts: list[sa.Select[Any]] = []
         for phase in self._way.phases:
             if (first and phase.rank < first[0]) or (last and phase.rank > last[0]):
@@ -162,7 +162,7 @@ class IndexScan:
         return sa.union(*parts)
 
     def _step(self, phase: Segment, after: Place | None, size: int, wanted: int) -> tuple[list[Place], Place | None]:
-        """What is found among the next rows, and the last one of them; None when that was the end of the phase."""
+        """Return the matches among the next rows, and the last row read; None at the end of the segment."""
         numbers, last = self._ahead(phase, after)
         if not numbers:
             return [], None
@@ -182,7 +182,7 @@ class IndexScan:
         return [(value, run) for value, run in self._rows.execute(statement).all()]
 
     def _ahead(self, phase: Segment, after: Place | None) -> tuple[Sequence[int], Place | None]:
-        """The experiments that the next rows are of, and where rows of others come in."""
+        """Return the experiments of the next rows, and where rows of other experiments begin."""
         if self._scope.few is not None:
             return self._scope.few, None
         run = phase.source.c.run
@@ -203,7 +203,7 @@ class IndexScan:
     def _merged(
         self, phase: Segment, numbers: Sequence[int], after: Place | None, last: Place | None, many: int, *where: Any
     ) -> sa.Select[Any]:
-        """The first places of some experiments, in order."""
+        """Return the first places of some experiments, in order."""
         parts = [self._part(phase, number, after, last).where(*where) for number in numbers]
         if len(parts) == 1:
             return self._in_order(phase, parts[0], *parts[0].selected_columns).limit(many)

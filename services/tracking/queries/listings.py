@@ -71,7 +71,7 @@ _MODEL_LABELS = {"params": model_params, "tags": model_tags}
 def page_of_experiments(
     connection: sa.Connection, request: v1.ListExperimentsRequest
 ) -> tuple[Sequence[v1.Experiment], str]:
-    """A page of experiments, and the token of the next one.
+    """Return a page of experiments, and the token of the next page.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
@@ -90,7 +90,7 @@ def page_of_experiments(
 def page_of_models(
     connection: sa.Connection, request: v1.ListLoggedModelsRequest
 ) -> tuple[Sequence[v1.LoggedModel], str]:
-    """A page of logged models, and the token of the next one.
+    """Return a page of logged models, and the token of the next page.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
@@ -167,7 +167,7 @@ def _model(connection: sa.Connection, how: Comparison, datasets: Sequence[v1.Dat
 
 
 def _measured(datasets: Sequence[v1.Dataset]) -> sa.Select[Any]:
-    """The metrics of a logged model that were measured on some datasets; all without any."""
+    """Return the metrics of a logged model that were measured on these datasets; all metrics if none are given."""
     statement = sa.select(model_metrics.c.value).where(model_metrics.c.model == models.c.model)
     ways = []
     for dataset in datasets:

@@ -23,7 +23,7 @@ class LiveDigests:
         self._registry = registry
 
     async def digests(self) -> set[str]:
-        """The digest of every artifact that was named before this was asked.
+        """Return the digest of every artifact that was in use when this was called.
 
         Raises `StoreUnavailable` if a log or its rows are out of reach.
         """
@@ -36,6 +36,7 @@ class LiveDigests:
 
 
 def of_runs_and_models(connection: sa.Connection) -> set[str]:
+    """Return the digests of the artifacts of runs and logged models."""
     of_runs = connection.scalars(sa.select(run_artifacts.c.digest).distinct())
     of_models = connection.scalars(sa.select(logged_models.c.digest).where(logged_models.c.digest != "").distinct())
     return {*of_runs, *of_models}

@@ -41,7 +41,7 @@ class Axis:
     count: int
 
     def intervals(self, places: Ints) -> Ints:
-        """The interval of each place that is within; of others, any."""
+        """Return the interval of each place within bounds; any interval for others."""
         span = self.high - self.low
         if not span:
             return np.zeros(len(places), np.int64)
@@ -67,7 +67,7 @@ class Tally:
         self.total = np.zeros(count)
 
     def add_points(self, intervals: Ints, values: Floats) -> None:
-        """Adds points, each in its interval."""
+        """Add points, each in its interval."""
         starts = _changes(intervals)
         known = ~np.isnan(values)
         if len(starts) > len(values) // 4:
@@ -84,7 +84,7 @@ class Tally:
         self.add_chunks(intervals[starts], points, numbers, figures)
 
     def add_chunks(self, intervals: Ints, points: Ints, numbers: Ints, figures: Sequence[Floats]) -> None:
-        """Adds whole chunks, each in its interval; `figures` are their least and greatest values and their sums."""
+        """Add whole chunks, each in its interval; `figures` are their minima, maxima and sums."""
         np.add.at(self.points, intervals, points)
         np.add.at(self.numbers, intervals, numbers)
         known = numbers > 0
@@ -112,12 +112,12 @@ class Outline:
     total: Floats
 
     def extent(self) -> tuple[int, int] | None:
-        """The first and the last place; None if there are no chunks."""
+        """Return the first and the last place; None without chunks."""
         return (int(self.first.min()), int(self.last.max())) if len(self.first) else None
 
 
 def outline(connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
-    """The outline of a metric in some runs."""
+    """Return the outline of a metric in these runs."""
     dialect = connection.dialect.name
     found = answer(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
     columns: Sequence[Sequence[Any]] = list(zip(*found, strict=True)) or [()] * 9
@@ -129,14 +129,14 @@ def outline(connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequ
 def extent(
     connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str
 ) -> tuple[int, int] | None:
-    """The first and the last place of a metric in any of some runs; None if none has it."""
+    """Return the first and the last place of a metric in any of these runs; None if none has it."""
     dialect = connection.dialect.name
     ((low, high),) = answer(connection, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
     return None if low is None else (low, high)
 
 
 def tally(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Tally:
-    """A metric of some runs in intervals: those of the first run, then those of the second, and so on."""
+    """Return a metric of these runs in intervals: those of the first run, then those of the second, and so on."""
     result = Tally(len(runs) * axis.count)
     order = np.argsort(runs)
     offset = order[np.searchsorted(runs, series.run, sorter=order)] * axis.count
@@ -154,7 +154,7 @@ def tally(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, 
 
 
 def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequence[Row]) -> None:
-    """Adds chunks point by point; `offsets` says where the intervals of a run begin."""
+    """Add chunks point by point; `offsets` says where the intervals of a run begin."""
     held, columns, values = (list(column) for column in zip(*some, strict=True))
     places = np.frombuffer(b"".join(columns), "<i8")
     intervals = axis.intervals(places)
@@ -167,7 +167,7 @@ def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequen
 def _read(
     connection: sa.Connection, kind: v1.MetricAxis.ValueType, key: str, wanted: Sequence[tuple[int, int]]
 ) -> Iterator[Sequence[Row]]:
-    """Runs, places and values of some chunks, given by run and number."""
+    """Yield the runs, places and values of chunks, given by run and number."""
     dialect = connection.dialect.name
     for numbers, runs in alike(wanted):
         those = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
@@ -176,7 +176,7 @@ def _read(
 
 
 def _changes(column: Ints) -> Ints:
-    """Where a column has another element than before; its beginning is such a place."""
+    """Return where a column changes; its beginning is such a place."""
     return np.concatenate([np.zeros(min(1, len(column)), np.int64), np.flatnonzero(column[1:] != column[:-1]) + 1])
 
 

@@ -29,7 +29,7 @@ _EARLIEST, _LATEST = -(2**63), 2**63 - 1
 async def history(
     projector: Projector, request: v1.GetMetricHistoryRequest
 ) -> AsyncGenerator[v1.GetMetricHistoryResponse]:
-    """All points of a metric that were there when it was asked for, by step, time and arrival, in chunks.
+    """Yield all points that a metric had at the call, by step, time and arrival, in chunks.
 
     Raises:
         Rejected: RUN_NOT_FOUND or METRIC_NOT_FOUND.
@@ -52,7 +52,7 @@ async def history(
 
 
 def page(connection: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.ListMetricPointsResponse:
-    """A page of a metric's points, by step, time and arrival.
+    """Return a page of a metric's points, by step, time and arrival.
 
     Raises:
         Rejected: INVALID_PAGE, RUN_NOT_FOUND or METRIC_NOT_FOUND.

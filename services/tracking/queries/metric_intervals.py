@@ -28,7 +28,7 @@ _NUMBERS = sa.select(runs.c.run_id, runs.c.run).where(runs.c.run_id.in_(sa.bindp
 async def intervals(
     projector: Projector, request: v1.GetMetricIntervalsRequest
 ) -> AsyncGenerator[v1.GetMetricIntervalsResponse]:
-    """Metrics of runs in intervals, metric by metric; where bounds are left out, a metric's own in any of the runs.
+    """Yield metrics of runs in intervals, metric by metric; missing bounds are those of the metric in all runs.
 
     Raises:
         Rejected: TOO_MANY_SERIES, INVALID_INTERVALS or RUN_NOT_FOUND.
@@ -65,7 +65,7 @@ class _Asked:
         self._axes: dict[str, Axis | None] = {}
 
     def parts(self) -> Iterator[tuple[Sequence[str], slice]]:
-        """Metrics and runs, so many as are counted at once; of no metric it is asked whether the runs are there."""
+        """Yield metrics and groups of runs that are counted at once; without metrics only the runs are checked."""
         keys, runs = list(dict.fromkeys(self._request.keys)), len(self._run_ids)
         series = max(1, TALLIED_INTERVALS // self._count)
         at_once = max(1, series // max(1, runs))
@@ -76,7 +76,7 @@ class _Asked:
     def answer(
         self, connection: sa.Connection, keys: Sequence[str], part: slice
     ) -> list[v1.GetMetricIntervalsResponse]:
-        """Of each metric and each run that has it, in this order."""
+        """Yield the intervals of each metric and each run that has it, in this order."""
         self._numbers = self._numbers or _run_numbers(connection, self._run_ids)
         return [response for key in keys for response in self._drawn(connection, key, part)]
 
@@ -93,7 +93,7 @@ class _Asked:
                 yield response
 
     def _axis(self, connection: sa.Connection, key: str, series: Outline, part: slice) -> Axis | None:
-        """What a metric is drawn over, given its outline in a part of the runs; None if there is nothing to draw."""
+        """Return the bounds of a metric, given its outline in the first runs; None if it has no points."""
         whole = len(self._numbers[part]) == len(self._numbers)
         found = series.extent() if whole else extent(connection, self._request.axis, self._numbers, key)
         if not found:
@@ -109,7 +109,7 @@ def _run_numbers(connection: sa.Connection, run_ids: Sequence[str]) -> list[int]
 
 
 def _intervals(found: Tally, axis: Axis, owner: int) -> v1.GetMetricIntervalsResponse | None:
-    """The intervals of the run that is `owner`-th in a tally; None if it has no point in any."""
+    """Return the intervals of the `owner`-th run; None if it has no point in any."""
     those = slice(owner * axis.count, (owner + 1) * axis.count)
     where = np.flatnonzero(found.points[those])
     if not where.size:

@@ -27,7 +27,7 @@ def summarize(summary: v1.MetricSummary, row: Row) -> None:
 
 
 def shorten(view: v1.Run, *, incomplete: bool) -> None:
-    """Leave out a run's last metrics, by name, until it fits an answer, and say where they continue.
+    """Drop a run's last metrics, by name, until it fits a response, and set where they continue.
 
     Args:
         view: The run.
@@ -69,7 +69,7 @@ def add_model_metrics(view: v1.LoggedModel, rows: Iterable[Row], *, incomplete: 
 
 
 def model_metric(row: Row) -> v1.LoggedModelMetric:
-    """The metric of a logged model that a row holds."""
+    """Return the metric of a logged model that a row holds."""
     _, key, _, dataset_name, dataset_digest, step, time, value, run_id = row
     return v1.LoggedModelMetric(
         key=key,

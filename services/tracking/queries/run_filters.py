@@ -78,7 +78,7 @@ class Condition:
 
 
 def condition(connection: sa.Connection, how: Comparison, scope: Scope) -> Condition:
-    """A comparison as a condition on runs."""
+    """Return a comparison as a condition on runs."""
     match how.field:
         case "metrics":
             return _metric(how, scope)
@@ -158,7 +158,7 @@ def _dataset(connection: sa.Connection, how: Comparison) -> Condition:
 
 
 def kinds_of(orders: Sequence[Order]) -> list[type]:
-    """The kinds of what `sorts_of` sorts by."""
+    """Return the kinds of the columns that `sorts_of` sorts by."""
     kinds: list[type] = []
     for order in orders:
         if order.key or order.field == "end_time":
@@ -168,7 +168,7 @@ def kinds_of(orders: Sequence[Order]) -> list[type]:
 
 
 def sorts_of(orders: Sequence[Order], source: sa.FromClause) -> tuple[list[Sort], sa.FromClause]:
-    """What rows are sorted by, and where they come from then: `source` is of runs.
+    """Return the sort columns, and the source joined with the tables that they need; `source` has the runs.
 
     Where there may be no value, there are two columns to sort by: whether there is one, and the value.
     """

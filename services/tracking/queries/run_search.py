@@ -41,7 +41,7 @@ def _plan(connection: sa.Connection, how: sa.Select[Any]) -> None:
 
 
 def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
-    """The keys of the first runs of a page, each of which ends with the run's number; `wanted` if there are so many.
+    """Return the keys of the first runs of a page, at most `wanted`; each key ends with the run's number.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
@@ -95,7 +95,7 @@ def _walked(asked: _Asked, way: ScanPlan) -> Sequence[Sequence[Any]]:
 
 
 def _led(asked: _Asked, walk: IndexScan, after: Key | None) -> Sequence[Sequence[Any]]:
-    """What comes first by the first field, which the walk is along, sorted by all of them."""
+    """Return the first keys by the first field, which the scan follows, sorted by all fields."""
     keys, rare = _read(asked, walk, after)
     if keys is not None:
         last = keys[-1] if len(keys) == asked.wanted else None
@@ -104,7 +104,7 @@ def _led(asked: _Asked, walk: IndexScan, after: Key | None) -> Sequence[Sequence
 
 
 def _read(asked: _Asked, walk: IndexScan, after: Key | None) -> tuple[list[Key] | None, Condition | None]:
-    """The next keys; instead of them what is rarest of what is asked for, if that turns out to be less to read."""
+    """Return the next keys; or the rarest condition, if reading its runs turns out to be cheaper."""
     rare: Condition | None = None
 
     def go_on(expected: int) -> bool:
@@ -116,7 +116,7 @@ def _read(asked: _Asked, walk: IndexScan, after: Key | None) -> tuple[list[Key] 
 
 
 def _rarest(asked: _Asked, most: int) -> Condition | None:
-    """The condition that the fewest runs fulfil, if they are no more than `most`."""
+    """Return the condition that the fewest runs fulfil, if they are at most `most`."""
     found: Condition | None = None
     for place, (_, one) in enumerate(asked.conditions):
         if one.among is not None and asked.at_least.get(place, 0) <= most:
@@ -128,7 +128,7 @@ def _rarest(asked: _Asked, most: int) -> Condition | None:
 
 
 def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
-    """The keys of all that is asked for, sorted; looked for among those of a rare condition if one is given."""
+    """Return the keys of all matches, sorted; only runs that fulfil the rare condition are read, if one is given."""
     _plan(asked.rows, _TO_GATHER)
     source: sa.FromClause = runs
     experiment: sa.ColumnElement[int] = runs.c.experiment

@@ -18,7 +18,7 @@ from services.tracking.queries.run_search import run_keys
 
 
 def run_number(connection: sa.Connection, run_id: str) -> int:
-    """The number that rows know a run by. Raises `Rejected` RUN_NOT_FOUND."""
+    """Return the number that rows know a run by. Raises `Rejected` RUN_NOT_FOUND."""
     found: int | None = connection.scalar(sa.select(runs.c.run).where(runs.c.run_id == run_id))
     if found is None:
         raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:500]!r}", run_id=run_id[:500])
@@ -26,23 +26,23 @@ def run_number(connection: sa.Connection, run_id: str) -> int:
 
 
 def run(connection: sa.Connection, run_id: str, *, with_metrics: bool = True) -> v1.Run:
-    """One run. Raises `Rejected` RUN_NOT_FOUND."""
+    """Return one run. Raises `Rejected` RUN_NOT_FOUND."""
     return next(views.runs_of(connection, [run_number(connection, run_id)], with_metrics=with_metrics))
 
 
 def run_metrics(connection: sa.Connection, request: v1.ListRunMetricsRequest) -> v1.ListRunMetricsResponse:
-    """A page of a run's metrics. Raises `Rejected` RUN_NOT_FOUND or INVALID_PAGE."""
+    """Return a page of a run's metrics. Raises `Rejected` RUN_NOT_FOUND or INVALID_PAGE."""
     run = run_number(connection, request.run_id)
     return metric_pages.run_metrics(connection, run, request.page_size, request.page_token)
 
 
 def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
-    """The runs of these numbers, in that order."""
+    """Return the runs of these numbers, in that order."""
     return list(views.runs_of(connection, numbers))
 
 
 def experiment(connection: sa.Connection, request: v1.GetExperimentRequest) -> v1.Experiment:
-    """One experiment; of a name, the one that has it, else the last one that was deleted with it.
+    """Return an experiment, by id or by name; if no experiment has the name, the last deleted one that had it.
 
     Raises:
         Rejected: EXPERIMENT_NOT_FOUND.
@@ -58,7 +58,7 @@ def experiment(connection: sa.Connection, request: v1.GetExperimentRequest) -> v
 
 
 def model_number(connection: sa.Connection, model_id: str) -> int:
-    """The number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
+    """Return the number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
     number: int | None = connection.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
     if number is None:
         words = f"no logged model {model_id[:500]!r}"
@@ -67,26 +67,26 @@ def model_number(connection: sa.Connection, model_id: str) -> int:
 
 
 def logged_model(connection: sa.Connection, model_id: str) -> v1.LoggedModel:
-    """One logged model. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
+    """Return one logged model. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
     return next(views.models_of(connection, [model_number(connection, model_id)]))
 
 
 def logged_model_metrics(
     connection: sa.Connection, request: v1.ListLoggedModelMetricsRequest
 ) -> v1.ListLoggedModelMetricsResponse:
-    """A page of a logged model's metrics. Raises `Rejected` LOGGED_MODEL_NOT_FOUND or INVALID_PAGE."""
+    """Return a page of a logged model's metrics. Raises `Rejected` LOGGED_MODEL_NOT_FOUND or INVALID_PAGE."""
     model = model_number(connection, request.model_id)
     return metric_pages.logged_model_metrics(connection, model, request.page_size, request.page_token)
 
 
 def list_experiments(connection: sa.Connection, request: v1.ListExperimentsRequest) -> v1.ListExperimentsResponse:
-    """A page of experiments. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
+    """Return a page of experiments. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
     page, token = page_of_experiments(connection, request)
     return v1.ListExperimentsResponse(experiments=page, next_page_token=token)
 
 
 def list_logged_models(connection: sa.Connection, request: v1.ListLoggedModelsRequest) -> v1.ListLoggedModelsResponse:
-    """A page of logged models.
+    """Return a page of logged models.
 
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND.
@@ -96,7 +96,7 @@ def list_logged_models(connection: sa.Connection, request: v1.ListLoggedModelsRe
 
 
 def list_runs(connection: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsResponse:
-    """A page of runs. Raises `Rejected` INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND."""
+    """Return a page of runs. Raises `Rejected` INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND."""
     size = page_size(request.page_size)
     found = run_keys(connection, request, size + 1)
     answer = v1.ListRunsResponse()

@@ -57,17 +57,17 @@ class Outline:
     upper: tuple[Ints, Ints, Ints]
 
     def behind(self, after: Place) -> Ints:
-        """The chunks that may have points behind a place."""
+        """Return the chunks that may have points after a place."""
         return np.flatnonzero(_is_behind(self.upper, after))
 
     def begins_behind(self, at: int, place: Place) -> bool:
-        """Whether all points of a chunk, and of those that follow it, are behind a place."""
+        """Return whether all points of a chunk, and of the chunks after it, come after a place."""
         step, time, number = self.lower
         return (int(step[at]), int(time[at]), int(number[at])) > place
 
 
 def outline(connection: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
-    """The outline of a series, of the chunks that may have points with steps from `low` to `high`."""
+    """Return the outline of a series, of the chunks that may have points with steps from `low` to `high`."""
     found = answer(connection, _OUTLINE, run=run, key=key, low=low, high=high)
     columns = np.array(found, np.int64).reshape(-1, 6).T
     number, points, first_step, last_step, first_time, last_time = columns
@@ -86,17 +86,17 @@ class Ordered:
     numbers: Ints
 
     def place(self, at: int) -> Place:
-        """The place of one of them."""
+        """Return the place of a point."""
         return int(self.points.steps[at]), int(self.points.timestamps[at]), int(self.numbers[at])
 
     def only(self, chosen: Any) -> Ordered:
-        """Some of them."""
+        """Return a slice of the points."""
         points = self.points
         some = Points(points.steps[chosen], points.timestamps[chosen], points.values[chosen])
         return Ordered(some, self.numbers[chosen])
 
     def sorted(self) -> Ordered:
-        """All of them, in order."""
+        """Return the points in order."""
         steps, times, numbers = self.points.steps, self.points.timestamps, self.numbers
         before = (steps[:-1], times[:-1], numbers[:-1])
         if _is_behind((steps[1:], times[1:], numbers[1:]), before).all():
@@ -108,7 +108,7 @@ class Ordered:
 
 
 def next_points(connection: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
-    """The next points behind a place, `count` of them or all that are left; about twice as many are in memory."""
+    """Return the next `count` points after a place, or all that are left; about twice as many are in memory."""
     found, last = _NONE, None
     todo = series.behind(after) if after else np.arange(len(series.points))
     while todo.size and not (last and series.begins_behind(int(todo[0]), last)):
@@ -122,7 +122,7 @@ def next_points(connection: sa.Connection, series: Outline, after: Place | None,
 
 
 def _enough(points: Ints, count: int) -> int:
-    """How many chunks it takes to have so many points, within what is read at once."""
+    """Return how many chunks have so many points, within what is read at once."""
     return min(_AT_ONCE, int(np.searchsorted(np.cumsum(points), count)) + 1)
 
 
@@ -138,7 +138,7 @@ def _wanted(series: Outline, some: Ordered, after: Place | None, last: Place | N
 
 
 def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
-    """The points that chunks had when the outline was made: they may have grown, and pieces have become a whole."""
+    """Return the points that chunks had when the outline was read: since then they may have grown or been sealed."""
     wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
     numbers = {number for number, _ in wanted}
     asked = in_one(connection.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))

@@ -69,7 +69,7 @@ def runs_of(
 def _read_runs(
     connection: sa.Connection, numbers: Sequence[int], *, brief: bool, with_metrics: bool, make: Callable[..., v1.Run]
 ) -> list[v1.Run] | None:
-    """Runs as `runs_of` yields them; None for several that have more than MAX_METRICS together."""
+    """Return runs as `runs_of` yields them; None for several that have more than MAX_METRICS together."""
     ask = _Questions.of(connection)
     measured = ask.metrics if len(numbers) > 1 else ask.ordered_metrics
     with_metrics = with_metrics and not brief
@@ -90,7 +90,7 @@ def _read_runs(
 
 
 def experiments_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Experiment]:
-    """The experiments of these numbers, in that order."""
+    """Return the experiments of these numbers, in that order."""
     ask = _Questions.of(connection)
     with _answers(connection, [ask.experiments, ask.experiment_labels], numbers) as found:
         views = {row[0]: _experiment(row) for row in next(found)}
@@ -140,11 +140,11 @@ class _Questions:
 
     @staticmethod
     def of(connection: sa.Connection) -> _Questions:
-        """The questions for a database."""
+        """Return the statements for a database."""
         return _statements(connection.dialect.name)
 
     def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Question:
-        """Parameters and tags, of each number in one object of JSON."""
+        """Return parameters and tags, in one JSON object for each number."""
         parts = [(table, name) for table, name in ((of_params, "params"), (of_tags, "tags")) if table is not None]
         objects = [
             sa.select(table.c[0], sa.literal_column(f"'{name}'"), self._object(table.c.key, table.c.value))
@@ -160,7 +160,7 @@ class _Questions:
         return sa.func.json_group_object(key, value, type_=sa.Text)
 
     def _lineage(self) -> Question:
-        """Artifacts, inputs and outputs, with columns for what any of them has."""
+        """Return artifacts, inputs and outputs, with columns for the fields of all three."""
         a, i, o = artifacts.c, inputs.c, outputs.c
         none, text = sa.literal_column("0", sa.BigInteger), sa.literal_column("''", sa.Text)
         empty = sa.cast(text, sa.LargeBinary)
@@ -222,7 +222,7 @@ def _run(make: Callable[..., v1.Run], row: Row) -> v1.Run:
 
 
 def _time(time_ns: int) -> dict[str, int]:
-    """The fields of a timestamp, which protobuf takes sooner than a message."""
+    """Return the fields of a timestamp: protobuf takes them faster than a message."""
     seconds, nanos = divmod(time_ns, 1_000_000_000)
     return {"seconds": seconds, "nanos": nanos}
 
