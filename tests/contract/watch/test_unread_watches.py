@@ -48,7 +48,7 @@ async def endless(closed: asyncio.Event) -> AsyncIterator[v1.RegistryServiceAsyn
         await server.stop(None)
 
 
-async def test_a_watcher_that_does_not_read_is_let_go_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_without_reader_ends_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interceptor, "UNREAD_SECONDS", 0.2)
     closed = asyncio.Event()
     async with endless(closed) as registry, asyncio.timeout(60):
@@ -68,7 +68,7 @@ async def test_a_watcher_that_does_not_read_is_let_go_and_told(monkeypatch: pyte
     assert info.reason == "WATCHER_TOO_SLOW"
 
 
-async def test_a_watcher_that_reads_is_not() -> None:
+async def test_slow_watch_with_reader_continues() -> None:
     closed = asyncio.Event()
     async with endless(closed) as registry, asyncio.timeout(60):
         call = registry.WatchAliases(v1.WatchAliasesRequest())

@@ -95,7 +95,7 @@ def recording(here: Registry, there: Registry, models: list[str]) -> Recording:
     return Recording(begun, ended, there.changes(begun), watched, told_late)
 
 
-def test_ordered(recording: Recording) -> None:
+def test_changes_are_ordered(recording: Recording) -> None:
     for steps in recording.from_the_start:
         positions = [step.position for step in steps]
         assert positions == sorted(set(positions))
@@ -103,23 +103,23 @@ def test_ordered(recording: Recording) -> None:
         assert places == sorted(places)
 
 
-def test_unique(recording: Recording) -> None:
+def test_changes_are_unique(recording: Recording) -> None:
     for steps in recording.from_the_start:
         assert set(Counter(change.event_id for change in told(steps)).values()) == {1}
 
 
-def test_reliable(recording: Recording) -> None:
+def test_no_change_is_missing(recording: Recording) -> None:
     assert len(recording.truth) > 100
     for steps in recording.from_the_start:
         assert told(steps) == recording.truth
 
 
-def test_the_same_for_all(recording: Recording) -> None:
+def test_all_watches_receive_same_changes(recording: Recording) -> None:
     first, second = [[step for step in steps if step.changes.changes] for steps in recording.from_the_start]
     assert first == second
 
 
-def test_atomic(recording: Recording, models: list[str]) -> None:
+def test_append_is_one_step(recording: Recording, models: list[str]) -> None:
     sizes = Counter[int]()
     for step in recording.from_the_start[0]:
         changes = step.changes.changes
@@ -130,7 +130,7 @@ def test_atomic(recording: Recording, models: list[str]) -> None:
     assert max(sizes) <= len(models)
 
 
-def test_snapshot_and_tail_meet(recording: Recording) -> None:
+def test_changes_continue_after_snapshot_without_gap(recording: Recording) -> None:
     assert any(step.changes.changes for steps in recording.with_snapshot for step in steps)
     for first, *later in recording.with_snapshot:
         held = {
@@ -146,7 +146,7 @@ def test_snapshot_and_tail_meet(recording: Recording) -> None:
         assert told(later) == [change for change in recording.truth if change.revision > first.position]
 
 
-def test_resumable_from_every_position(recording: Recording, here: Registry, there: Registry) -> None:
+def test_watch_resumes_from_every_position(recording: Recording, here: Registry, there: Registry) -> None:
     for number, position in enumerate(range(recording.begun, recording.ended)):
         watch = (here, there)[number % 2].watch(from_revision=position)
         steps = read(watch, recording.ended)
@@ -156,7 +156,7 @@ def test_resumable_from_every_position(recording: Recording, here: Registry, the
         assert len({step.position for step in steps}) == len(steps)
 
 
-def test_a_revision_that_the_log_has_not_reached_is_refused(here: Registry) -> None:
+def test_revision_beyond_log_is_rejected(here: Registry) -> None:
     for position in (here.head() + 1, 2**64 - 1):
         with pytest.raises(grpc.RpcError) as refused:
             next(here.watch(from_revision=position))
@@ -164,7 +164,7 @@ def test_a_revision_that_the_log_has_not_reached_is_refused(here: Registry) -> N
         assert (type(error), error.reason) == (InvalidRequest, "POSITION_AHEAD")
 
 
-def test_a_release_set_is_one_step_with_one_revision(here: Registry, there: Registry, models: list[str]) -> None:
+def test_release_set_is_one_step_with_one_revision(here: Registry, there: Registry, models: list[str]) -> None:
     here.move_set(dict.fromkeys(models, 1))
     watch = there.watch(alias=ALIAS)
     next(watch)
@@ -176,7 +176,9 @@ def test_a_release_set_is_one_step_with_one_revision(here: Registry, there: Regi
     watch.cancel()
 
 
-def test_a_rollback_of_many_is_one_step_with_one_revision(here: Registry, there: Registry, models: list[str]) -> None:
+def test_rollback_of_many_aliases_is_one_step_with_one_revision(
+    here: Registry, there: Registry, models: list[str]
+) -> None:
     here.move_set(dict.fromkeys(models, 1))
     here.move_set(dict.fromkeys(models, 2))
     watch = there.watch(alias=ALIAS)
@@ -193,7 +195,7 @@ def test_a_rollback_of_many_is_one_step_with_one_revision(here: Registry, there:
 
 
 @pytest.mark.timeout(60)
-def test_bookmarkable(here: Registry, there: Registry, models: list[str]) -> None:
+def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models: list[str]) -> None:
     quiet = there.watch(model=models[0])
     begun = next(quiet).position
     told_of_others = threading.Event()
@@ -223,7 +225,7 @@ def test_bookmarkable(here: Registry, there: Registry, models: list[str]) -> Non
     resumed.cancel()
 
 
-def test_filters_by_model_and_alias(here: Registry, there: Registry, models: list[str]) -> None:
+def test_watch_filters_by_model_and_alias(here: Registry, there: Registry, models: list[str]) -> None:
     begun = here.head()
     one, other = models[:2]
     for model, alias in ((one, "x"), (other, "x"), (one, "y"), (other, "y")):
@@ -241,7 +243,7 @@ def test_filters_by_model_and_alias(here: Registry, there: Registry, models: lis
         watch.cancel()
 
 
-def test_filters_by_tag_as_tags_are(here: Registry, there: Registry, models: list[str]) -> None:
+def test_watch_filters_by_tags_at_revision(here: Registry, there: Registry, models: list[str]) -> None:
     tagged, bare = models[:2]
     team = {"team": new_id(), "tier": "1"}
 
@@ -275,7 +277,7 @@ def test_filters_by_tag_as_tags_are(here: Registry, there: Registry, models: lis
         late.cancel()
 
 
-def test_a_process_that_started_later_resumes_watches(log: Registries, here: Registry) -> None:
+def test_watch_resumes_on_process_started_later(log: Registries, here: Registry) -> None:
     model, begun = here.new_model(), here.head()
     moved = [here.move(model, version).position for version in (1, 2)]
     watch = log.start().watch(model=model, from_revision=begun)
@@ -283,7 +285,7 @@ def test_a_process_that_started_later_resumes_watches(log: Registries, here: Reg
     watch.cancel()
 
 
-def test_a_renamed_model_is_followed_by_each_of_its_names(here: Registry, there: Registry) -> None:
+def test_watch_follows_renamed_model_by_any_name(here: Registry, there: Registry) -> None:
     names = [here.new_model(), f"renamed-{new_id()}"]
     begun = here.move(names[0], 1).position
     watches = [there.watch(model=names[0])]
@@ -299,7 +301,7 @@ def test_a_renamed_model_is_followed_by_each_of_its_names(here: Registry, there:
         watch.cancel()
 
 
-def test_filters_by_name_as_names_are(here: Registry, there: Registry) -> None:
+def test_watch_filters_by_names_up_to_revision(here: Registry, there: Registry) -> None:
     names = [here.new_model(), f"renamed-{new_id()}"]
     begun = here.head()
     watch = there.watch(model=names[1], from_revision=begun)
@@ -316,9 +318,7 @@ def test_filters_by_name_as_names_are(here: Registry, there: Registry) -> None:
         late.cancel()
 
 
-def test_the_clients_position_resumes_in_front_of_a_release_set_that_was_not_given_whole(
-    here: Registry, models: list[str]
-) -> None:
+def test_client_resumes_before_partly_read_release_set(here: Registry, models: list[str]) -> None:
     address = f"tracking={here.address},registry={here.address}"
     here.move_set(dict.fromkeys(models, 1))
     before = here.head()

@@ -61,7 +61,7 @@ def nats_killed(services: Services) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_the_client_gives_each_change_once_whatever_breaks(services: Services) -> None:
+def test_client_yields_each_change_once_despite_outages(services: Services) -> None:
     outages: dict[int, Outage] = {10: killed, 20: nats_killed, 30: stopped, 40: nats_killed, 50: killed}
     with services.connect("writer") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
         watch = watching.aliases.watch(CHAMPION)
@@ -78,7 +78,7 @@ def test_the_client_gives_each_change_once_whatever_breaks(services: Services) -
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("outage", [killed, stopped, nats_killed])
-def test_resumable_after(services: Services, outage: Outage) -> None:
+def test_watch_resumes_after_outage(services: Services, outage: Outage) -> None:
     with services.connect("writer") as writer:
         first = [writer.aliases.move(CHAMPION, version).revision for version in (1, 2) * 5]
         client = Client(services.address)
@@ -103,7 +103,7 @@ def services_kept_the_stream(outage: Outage) -> bool:
     return outage is nats_killed
 
 
-def test_resumable_on_another_process(log: Registries) -> None:
+def test_watch_resumes_on_other_process(log: Registries) -> None:
     doomed, there = log.start(), log.start()
     model = there.new_model()
     begun = doomed.head()
@@ -125,7 +125,7 @@ def test_resumable_on_another_process(log: Registries) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_watcher_that_does_not_read_is_told_and_resumes_without_a_gap(log: Registries) -> None:
+def test_watch_without_reader_ends_and_resumes_without_gap(log: Registries) -> None:
     registry, there = log.start(), log.start()
     model, *others = [there.new_model() for _ in range(5)]
     slow = [registry.watch(model=model) for _ in range(5)]

@@ -120,7 +120,7 @@ async def told(projector: Projector, request: v1.WatchRunsRequest, until: int) -
 
 
 @pytest.mark.parametrize("known", [0, 1, 3, 100])
-def test_only_the_runs_of_the_experiment_and_all_of_them(
+def test_snapshot_has_exactly_the_runs_of_experiment(
     known: int, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "KNOWN_RUNS", known)
@@ -143,7 +143,7 @@ def test_only_the_runs_of_the_experiment_and_all_of_them(
     watching(location, scene)
 
 
-def test_a_run_that_the_rows_do_not_have_yet_is_told_of(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_not_yet_in_rows_is_delivered(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "KNOWN_RUNS", 0)
     late = Late()
 
@@ -161,7 +161,7 @@ def test_a_run_that_the_rows_do_not_have_yet_is_told_of(location: str, monkeypat
     watching(location, scene, late)
 
 
-def test_a_snapshot_is_of_one_position(location: str) -> None:
+def test_snapshot_has_one_position(location: str) -> None:
     async def scene(log: MemoryStore, projector: Projector) -> None:
         begun = await log.head()
 
@@ -202,7 +202,7 @@ async def many(log: MemoryStore, projector: Projector) -> list[str]:
 
 
 @pytest.mark.usefixtures("large")
-def test_a_large_snapshot_waits_on_disk(location: str) -> None:
+def test_large_snapshot_is_buffered_on_disk(location: str) -> None:
     async def scene(log: MemoryStore, projector: Projector) -> None:
         run_ids = await many(log, projector)
         runs, position = await snapshot(projector)
@@ -213,7 +213,7 @@ def test_a_large_snapshot_waits_on_disk(location: str) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_larger_than_disk_is_rejected(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(log: MemoryStore, projector: Projector) -> None:
         await many(log, projector)
         monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
@@ -225,9 +225,7 @@ def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(location: str, monk
 
 
 @pytest.mark.usefixtures("large")
-def test_a_snapshot_that_nobody_waits_for_any_more_is_not_finished(
-    location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snapshot_of_cancelled_watch_is_abandoned(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown, may_go_on = threading.Semaphore(0), threading.Event()
     read = []
 

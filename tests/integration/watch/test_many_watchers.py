@@ -67,7 +67,7 @@ def moves(system: Up, model: str, stop: threading.Event) -> int:
     raise AssertionError
 
 
-def test_all_catch_up_and_no_move_fails(system: Up, models: list[str]) -> None:
+def test_all_watches_catch_up_and_no_move_fails(system: Up, models: list[str]) -> None:
     watchers, stop = Watchers(system, system.heads()["registry"]), threading.Event()
     with ThreadPoolExecutor(WATCHERS + 1) as pool:
         moving = pool.submit(moves, system, models[0], stop)
@@ -100,7 +100,7 @@ def _history(system: Up, request: v1.ListAliasHistoryRequest) -> Iterator[v1.Ali
         request.page_token = answer.next_page_token
 
 
-def test_the_client_gives_the_same_changes_one_by_one(system: Up, models: list[str]) -> None:
+def test_client_yields_same_changes_one_by_one(system: Up, models: list[str]) -> None:
     request = v1.ListAliasHistoryRequest(model=models[3], page_size=1000)
     listed = list(reversed(list(_history(system, request))))
     with rf.Client(system.address) as client, client.aliases.watch(models[3], from_revision=0) as watch:
@@ -109,7 +109,7 @@ def test_the_client_gives_the_same_changes_one_by_one(system: Up, models: list[s
 
 
 @pytest.mark.usefixtures("models")
-def test_a_watcher_for_whom_there_is_nothing_reads_on_to_the_head(system: Up) -> None:
+def test_watch_without_matching_changes_reaches_head(system: Up) -> None:
     head = system.heads()["registry"]
     request = v1.WatchAliasesRequest(model=f"none-{new_id()}", from_revision=0, several_appends=True)
     for step in system.registry.WatchAliases(request, timeout=SECONDS):

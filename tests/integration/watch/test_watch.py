@@ -25,7 +25,7 @@ class TestWatch:
         request = v1.WatchAliasesRequest(**fields)  # type: ignore[arg-type]
         return system.registry.WatchAliases(request, metadata=headers, timeout=SECONDS)
 
-    def test_a_snapshot_then_every_change(self, system: Up, model: str) -> None:
+    def test_watch_delivers_snapshot_then_every_change(self, system: Up, model: str) -> None:
         first = system.move(model, 1)
         watch = self.watch(system, model=model)
         snapshot = next(watch)
@@ -42,13 +42,13 @@ class TestWatch:
         ]  # fmt: skip
         watch.cancel()
 
-    def test_from_a_revision_without_a_snapshot(self, system: Up, model: str) -> None:
+    def test_watch_from_revision_has_no_snapshot(self, system: Up, model: str) -> None:
         revisions = [system.move(model, version).position for version in (1, 2, 1)]
         watch = self.watch(system, model=model, from_revision=revisions[0])
         assert [next(watch).changes.changes[0].revision for _ in range(2)] == revisions[1:]
         watch.cancel()
 
-    def test_filters_by_model_and_alias(self, system: Up, model: str) -> None:
+    def test_watch_filters_by_model_and_alias(self, system: Up, model: str) -> None:
         other = system.new_model(1)
         start = system.heads()["registry"]
         for name, alias in ((model, "champion"), (other, "champion"), (model, "only"), (other, "only")):
@@ -71,7 +71,7 @@ class TestWatch:
         snapshot = next(self.watch(system, model=other, alias="only")).snapshot
         assert [(one.model, one.alias) for one in snapshot.aliases] == [(other, "only")]
 
-    def test_from_the_past_into_the_present_nothing_is_missed_or_told_twice(self, system: Up, model: str) -> None:
+    def test_watch_from_past_delivers_every_change_once(self, system: Up, model: str) -> None:
         start = system.move(model, 2).position
         past = [system.move(model, version).position for version in (1, 2) * 15]
         watch = self.watch(system, model=model, from_revision=start)
@@ -81,7 +81,7 @@ class TestWatch:
             assert [one.position for one in told] == past + writing.result()
         watch.cancel()
 
-    def test_many_watchers_are_told_the_same(self, system: Up, model: str) -> None:
+    def test_many_watches_receive_same_changes(self, system: Up, model: str) -> None:
         watches = [self.watch(system, model=model) for _ in range(10)]
         assert all(next(watch).HasField("snapshot") for watch in watches)
         moved = [system.move(model, version).position for version in (1, 2, 1)]
@@ -90,7 +90,7 @@ class TestWatch:
             watch.cancel()
 
     @pytest.mark.timeout(60)
-    def test_a_bookmark_when_it_is_quiet_and_when_only_others_move(self, system: Up, model: str) -> None:
+    def test_watch_delivers_bookmarks_without_own_changes(self, system: Up, model: str) -> None:
         other = system.new_model(2)
         watch = self.watch(system, model=model)
         begun = next(watch).position
@@ -113,14 +113,14 @@ class TestWatch:
         assert quiet.WhichOneof("step") == "bookmark"
         watch.cancel()
 
-    def test_ahead_of_the_log(self, system: Up) -> None:
+    def test_revision_beyond_log_is_rejected(self, system: Up) -> None:
         for revision in (system.heads()["registry"] + 1, 2**64 - 1):
             with pytest.raises(grpc.RpcError) as refused:
                 next(self.watch(system, from_revision=revision))
             error = from_rpc_error(refused.value)
             assert (type(error), error.reason) == (InvalidRequest, "POSITION_AHEAD")
 
-    def test_ends_with_its_deadline(self, system: Up) -> None:
+    def test_watch_ends_at_deadline(self, system: Up) -> None:
         watch = system.registry.WatchAliases(v1.WatchAliasesRequest(), timeout=0.5)
         with pytest.raises(grpc.RpcError) as ended:
             for _ in watch:

@@ -142,7 +142,7 @@ def recording(log: Processes, here: Tracking, there: Tracking) -> Recording:
     return found
 
 
-def test_runs_ordered(recording: Recording) -> None:
+def test_run_changes_are_ordered(recording: Recording) -> None:
     for steps in recording.from_the_start:
         positions = [step.position for step in steps]
         assert positions == sorted(set(positions))
@@ -150,27 +150,27 @@ def test_runs_ordered(recording: Recording) -> None:
         assert places == sorted(places)
 
 
-def test_runs_unique(recording: Recording) -> None:
+def test_run_changes_are_unique(recording: Recording) -> None:
     for steps in recording.from_the_start:
         assert set(Counter(change.position for change in told(steps)).values()) == {1}
 
 
-def test_runs_reliable(recording: Recording) -> None:
+def test_no_run_change_is_missing(recording: Recording) -> None:
     assert len(recording.truth) > 200
     kinds = set()
     for steps in recording.from_the_start:
         assert facts_of(told(steps)) == recording.truth
         kinds |= {change.WhichOneof("event") for change in told(steps)}
-    # RunLost is told in test_a_lost_run_is_told.
+    # RunLost is covered by test_run_watch_reports_lost_run.
     assert kinds == {field.name for field in v1.RunChange.DESCRIPTOR.oneofs[0].fields} - {"lost"}
 
 
-def test_runs_the_same_for_all(recording: Recording) -> None:
+def test_all_run_watches_receive_same_changes(recording: Recording) -> None:
     first, second = [[step for step in steps if step.changes.changes] for steps in recording.from_the_start]
     assert first == second
 
 
-def test_runs_atomic(recording: Recording) -> None:
+def test_append_is_one_step_of_run_watch(recording: Recording) -> None:
     ends = {event.position: event.append_end for event in recording.events}
     sizes = Counter[int]()
     for step in recording.from_the_start[0]:
@@ -181,7 +181,7 @@ def test_runs_atomic(recording: Recording) -> None:
     assert sizes[2]
 
 
-def test_runs_snapshot_and_tail_meet(recording: Recording, here: Tracking) -> None:
+def test_run_changes_continue_after_snapshot_without_gap(recording: Recording, here: Tracking) -> None:
     assert any(told(steps) for _, _, steps in recording.with_snapshot)
     now = {run_id: here.run(run_id) for run_id in recording.run_ids}
     for runs, position, steps in recording.with_snapshot:
@@ -193,7 +193,7 @@ def test_runs_snapshot_and_tail_meet(recording: Recording, here: Tracking) -> No
             assert str(runs[run_id]) == str(run)  # as text, because NaN is not equal to NaN
 
 
-def test_runs_resumable_from_every_position(recording: Recording, here: Tracking, there: Tracking) -> None:
+def test_run_watch_resumes_from_every_position(recording: Recording, here: Tracking, there: Tracking) -> None:
     ends = {event.position: event.append_end for event in recording.events}
     for number, position in enumerate(range(recording.begun, recording.ended, 7)):
         process = (here, there)[number % 2]
@@ -205,7 +205,7 @@ def test_runs_resumable_from_every_position(recording: Recording, here: Tracking
         assert facts_of(told(steps)) == due
 
 
-def test_one_run_alone_and_without_metrics(recording: Recording, there: Tracking) -> None:
+def test_run_watch_filters_by_run_and_leaves_out_metrics(recording: Recording, there: Tracking) -> None:
     run_id = min(recording.run_ids)
     own = true_changes(recording.events, {run_id})
     watch = there.watch(run_id=run_id, from_position=recording.begun)
@@ -232,7 +232,9 @@ def test_one_run_alone_and_without_metrics(recording: Recording, there: Tracking
         ({"experiment_id": "OURS", "from_position": 10_000_000}, "POSITION_AHEAD"),
     ],
 )
-def test_a_watch_of_runs_is_refused(fields: dict[str, Any], reason: str, recording: Recording, here: Tracking) -> None:
+def test_invalid_run_watch_is_rejected(
+    fields: dict[str, Any], reason: str, recording: Recording, here: Tracking
+) -> None:
     chosen = {key: recording.experiment if value == "OURS" else value for key, value in fields.items()}
     with pytest.raises(grpc.RpcError) as refused:
         next(here.watch(**chosen))
@@ -240,7 +242,7 @@ def test_a_watch_of_runs_is_refused(fields: dict[str, Any], reason: str, recordi
 
 
 @pytest.mark.timeout(60)
-def test_runs_bookmarkable(here: Tracking, there: Tracking) -> None:
+def test_run_bookmark_is_safe_to_resume_from(here: Tracking, there: Tracking) -> None:
     experiment, other = here.new_experiment(), here.new_run()
     quiet = there.watch(experiment_id=experiment)
     runs, begun = snapshot(quiet)
@@ -271,7 +273,7 @@ def test_runs_bookmarkable(here: Tracking, there: Tracking) -> None:
     resumed.cancel()
 
 
-def test_a_snapshot_too_large_for_one_step_comes_in_several(here: Tracking, there: Tracking) -> None:
+def test_large_run_snapshot_is_split_into_steps(here: Tracking, there: Tracking) -> None:
     experiment = here.new_experiment()
     large = {f"p{number}": "x" * 6_000 for number in range(100)}  # 600 kB a run
     ids = [here.start(experiment) for _ in range(5)]
@@ -291,9 +293,7 @@ def test_a_snapshot_too_large_for_one_step_comes_in_several(here: Tracking, ther
 
 
 @pytest.mark.timeout(120)
-def test_a_watcher_of_runs_that_does_not_read_is_told_and_resumes_without_a_gap(
-    log: Processes, here: Tracking, there: Tracking
-) -> None:
+def test_run_watch_without_reader_ends_and_resumes_without_gap(log: Processes, here: Tracking, there: Tracking) -> None:
     run_id = here.start(here.new_experiment())
     watch = there.watch(run_id=run_id)
     _, begun = snapshot(watch)

@@ -70,7 +70,7 @@ def job(client: rf.Client, experiment_id: str) -> str:
 
 
 @pytest.mark.timeout(180)
-def test_the_client_gives_each_event_of_runs_once_whatever_breaks(services: Services) -> None:
+def test_client_yields_each_run_event_once_despite_outages(services: Services) -> None:
     outages: dict[int, Outage] = {10: killed, 25: nats_killed, 40: stopped}
     with services.connect("job") as writing, services.connect("watcher") as watching, ThreadPoolExecutor(1) as pool:
         experiment_id = writing.experiments.create("watched")
@@ -98,7 +98,7 @@ def test_the_client_gives_each_event_of_runs_once_whatever_breaks(services: Serv
         again.close()
 
 
-def test_a_watch_of_runs_resumes_on_another_process(tmp_path: Path) -> None:
+def test_run_watch_resumes_on_other_process(tmp_path: Path) -> None:
     with processes(tmp_path) as log:
         doomed, there = log.start(), log.start()
         experiment_id = there.new_experiment()
@@ -120,7 +120,7 @@ def test_a_watch_of_runs_resumes_on_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_lost_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_watch_reports_lost_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", "2")
     with up(tmp_path / "data") as system, rf.Client(system.address, actor="job") as client:
         experiment_id = client.experiments.create("watched")
