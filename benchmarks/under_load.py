@@ -252,17 +252,17 @@ MEASURES = {"watchers": measure_watchers, "writers": measure_writers}
 
 
 @contextmanager
-def _trees(beside: str) -> Iterator[dict[str, Path]]:
+def _trees(commit: str) -> Iterator[dict[str, Path]]:
     """Yield this work tree, and a new one of another commit, which is gone at the end."""
     trees = {"here": Path.cwd()}
-    if not beside:
+    if not commit:
         yield trees
         return
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        _git("worktree", "add", "--quiet", "--detach", str(tree), beside)
+        _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
         try:
-            yield {**trees, beside: tree}
+            yield {**trees, commit: tree}
         finally:
             _git("worktree", "remove", "--force", str(tree))
 

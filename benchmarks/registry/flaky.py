@@ -31,6 +31,7 @@ class Flaky:
         self._tries: Counter[int] = Counter()
 
     def __call__(self, path: str, body: Any) -> int:
+        """Return the status of the response to a request."""
         del path
         number = moved_to(body)
         self._tries[number] += 1
