@@ -48,7 +48,7 @@ Encoded = tuple[dict[str, str], bytes]
 
 
 def encode_append(log: str, events: Sequence[NewEvent], types: EventTypes, time_ns: int) -> list[Encoded]:
-    """The events of one append on their way into the log; `time_ns` is the writer's clock.
+    """Return the headers and payload of each event of an append; `time_ns` is the writer's clock.
 
     Raises:
         EventTooLarge, UnknownEventType, ValueError: As `EventStore.append`.

@@ -49,7 +49,7 @@ class EventTypes:
         return frozenset(kind for kind in self._types.values() if name in kind.DESCRIPTOR.fields_by_name)
 
     def encode(self, event: Message) -> tuple[str, bytes]:
-        """The event's type name and bytes; the same event always gives the same bytes.
+        """Return an event's type name and bytes; the same event always gives the same bytes.
 
         Raises:
             UnknownEventType: The log was not told of this type.
@@ -60,7 +60,7 @@ class EventTypes:
         return name, event.SerializeToString(deterministic=True)
 
     def decode(self, name: str, payload: bytes) -> Message:
-        """The event, upcast to today's type.
+        """Return the event, upcast to its present type.
 
         Raises:
             UnknownEventType: The type is not known, or the bytes are not of it.

@@ -30,15 +30,22 @@ class EpochBegan(Protocol):
     """The event that begins an epoch, as far as the kernel reads it."""
 
     @property
-    def epoch(self) -> int: ...
+    def epoch(self) -> int:
+        """The position that the epoch began at."""
+        ...
+
     @property
-    def kept_until(self) -> int: ...
+    def kept_until(self) -> int:
+        """The last position of the epoch before that was kept."""
+        ...
 
 
 class EpochMessage(EpochBegan, Protocol):
     """A message of such an event, whose other fields say what was lost."""
 
-    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """Return the event's bytes."""
+        ...
 
 
 def mark_of(event_id: str) -> str:
@@ -69,10 +76,10 @@ def next_epoch(epochs: Sequence[int], time_ms: int) -> int:
 def check_epoch(log: str, given: int, current: int) -> None:
     """Raise `Conflict` LOG_EPOCH_CHANGED when a position was read in another epoch than the log's; 0 is the first."""
     if (read := given or FIRST_EPOCH) != current:
-        words = (
+        message = (
             f"this position of the {log} log was read in epoch {read}: the log lost events and is in epoch {current}"
         )
-        raise Conflict("LOG_EPOCH_CHANGED", f"{words}. Read again", log=log, epoch=str(current), given=str(read))
+        raise Conflict("LOG_EPOCH_CHANGED", f"{message}. Read again", log=log, epoch=str(current), given=str(read))
 
 
 async def check_past(store: EventStore, position: int, given: int) -> None:

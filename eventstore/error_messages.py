@@ -1,4 +1,4 @@
-"""Errors in words: the text of many is empty, and the name of a class tells nobody anything."""
+"""Texts of errors: that of many is empty, and the name of a class helps nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong in the kernel: a small closed set, each with a stable reason."""
+"""The errors of the kernel: a small closed set, each with a stable reason."""
 
 from __future__ import annotations
 
@@ -175,8 +175,8 @@ class StreamUnreadable(StoreUnavailable):
     """A stream holds an event that this program cannot read or fold; one that knows it may."""
 
     def __init__(self, event: RecordedEvent, why: str) -> None:
-        words = f"stream {event.stream}: position {event.position} cannot be read: {why}"
-        super().__init__(f"{words}; run the release that wrote it", "EVENT_UNREADABLE")
+        message = f"stream {event.stream}: position {event.position} cannot be read: {why}"
+        super().__init__(f"{message}; run the release that wrote it", "EVENT_UNREADABLE")
         self.position = event.position
 
 

@@ -48,7 +48,7 @@ class Metadata:
 class NewEvent:
     """An event on its way into the log.
 
-    `id` is unique for ever. `deduplication_key` is the same for every attempt to append this very event.
+    `id` is unique. `deduplication_key` is the same for every attempt to append this very event.
     """
 
     stream: str
@@ -94,7 +94,7 @@ class RecordedEvent:
 
 
 def appends_of(batch: Sequence[RecordedEvent]) -> list[Sequence[RecordedEvent]]:
-    """The appends that a batch is made of; the first and the last may be parts of one."""
+    """Return the appends of a batch; the first and the last may be parts of one."""
     ends = [number for number, event in enumerate(batch, start=1) if event.closes_append or number == len(batch)]
     return [batch[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 

@@ -1,4 +1,4 @@
-"""Files of a directory that several processes share: one has a lock, and what is there is there whole."""
+"""Files in a directory that several processes share: locks, and files that are written whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def locked(path: Path) -> Callable[[], None] | None:
 
 
 def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
-    """Writes a file; on return its bytes are on disk."""
+    """Write a file; on return its bytes are on disk."""
     with path.open("wb") as file:
         file.writelines(pieces)
         file.flush()
@@ -31,7 +31,7 @@ def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def take_name(file: Path, name: Path) -> bool:
-    """Gives a file a second name; False when there is a file of that name."""
+    """Give a file a second name, and return whether that name was free."""
     try:
         name.hardlink_to(file)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Ids that are unique for ever: 128 random bits, written as 32 lower-case hex digits."""
+"""Unique ids: 128 random bits as 32 lower-case hex digits."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ os.register_at_fork(after_in_child=lambda: _bits.seed(os.urandom(32)))
 
 
 def new_id() -> str:
-    """An id that no other call returns, in this process or another."""
+    """Return an id that no other call returns, in this process or another."""
     return f"{_bits.getrandbits(128):032x}"

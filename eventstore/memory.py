@@ -38,7 +38,7 @@ class MemoryStore:
         return (FIRST_EPOCH, *(epoch_of(event) for event in self._events if event.stream == EPOCH_STREAM))
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """Appends events, all or none; see `EventStore.append`."""
+        """Append events, all or none; see `EventStore.append`."""
         check_append(events, expected or {})
         now = time.time_ns()
         encoded = encode_append(self._log, events, self._types, now)
@@ -59,7 +59,7 @@ class MemoryStore:
         return tuple(range(len(self._events) - len(events) + 1, len(self._events) + 1))
 
     def _appended(self, events: Sequence[NewEvent]) -> int:
-        """The first position of these very events; 0 when they are new."""
+        """Return the first position of these very events; 0 when they are new."""
         keys = [event.deduplication_key for event in events]
         known = [self._keys[key] for key in keys if key in self._keys]
         if known and self._events[known[0] - 1].id != events[0].id:
@@ -72,7 +72,7 @@ class MemoryStore:
         """Return at once: an append is in the log, or not, when it ends."""
 
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
-        """The events of one stream behind a position."""
+        """Yield the events of one stream after a position."""
         for event in self._events[after:]:
             if event.stream == stream:
                 yield event
@@ -90,7 +90,7 @@ class MemoryStore:
             yield batch
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """All events behind a position, then those to come."""
+        """Yield all events after a position, then those to come."""
         while True:
             grown = self._grown
             while batch := self._batch(after):
@@ -105,17 +105,17 @@ class MemoryStore:
         return self._events[after:end]
 
     async def event_at(self, position: int) -> RecordedEvent | None:
-        """The event at a position."""
+        """Return the event at a position."""
         return self._events[position - 1] if 0 < position <= len(self._events) else None
 
     async def head(self) -> int:
-        """The position of the last event."""
+        """Return the position of the last event."""
         return len(self._events)
 
     async def last(self) -> int:
-        """The position of the last event."""
+        """Return the position of the last event."""
         return len(self._events)
 
     async def condition(self) -> LogCondition:
-        """A log in memory says what it is."""
+        """Return that the log is kept in memory."""
         return LogCondition("memory", ("the log is in memory: every event is lost when the process ends",))

@@ -1,4 +1,4 @@
-"""Pages of a log's past, read once for all who read the same place at about the same time."""
+"""Pages of a log's past, read once for all readers of about the same place and time."""
 
 from __future__ import annotations
 
@@ -147,5 +147,5 @@ class PagedLog:
 
 
 def _mark(after: int) -> PageKey:
-    """The mark that pages for all who are near a position are read from."""
+    """Return the mark that pages around a position are read from."""
     return after - after % PAGE_EVENTS, True

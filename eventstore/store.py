@@ -30,7 +30,7 @@ class EventStore(Protocol):
         ...
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """Appends events, all or none, and returns their positions; on return they are durable.
+        """Append events, all or none, and return their positions; on return they are durable.
 
         Args:
             events: One to `MAX_APPEND_EVENTS`; those of one append are neighbours in the log.
@@ -60,17 +60,17 @@ class EventStore(Protocol):
         ...
 
     def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
-        """The events of one stream behind a position, in order, up to its end now."""
+        """Yield the events of one stream after a position, in order, to its present end."""
         ...
 
     def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """All events of the log behind a position, in order, each once, then those to come, without end.
+        """All events of the log after a position, in order, each once, then those to come, without end.
 
         They arrive in batches that never split what one append wrote. A subscription outlives restarts of the log's
-        server: it goes on behind the last event that it gave.
+        server: it continues after the last event that it yielded.
 
         Raises:
-            LogRewritten: The last event that it gave is not in the log any more.
+            LogRewritten: The last event that it yielded is not in the log any more.
             StoreUnavailable: The connection was closed for good.
         """
         ...
@@ -89,15 +89,15 @@ class EventStore(Protocol):
         ...
 
     async def event_at(self, position: int) -> RecordedEvent | None:
-        """The event at a position; None when there is none."""
+        """Return the event at a position; None when there is none."""
         ...
 
     async def head(self) -> int:
-        """The position of the last event, even if it was erased; 0 for an empty log."""
+        """Return the position of the last event, even if it was erased; 0 for an empty log."""
         ...
 
     async def last(self) -> int:
-        """The position of the last event that is there: less than `head` when what came behind it was erased."""
+        """Return the position of the last event that was not erased: less than `head` when later ones were."""
         ...
 
     async def condition(self) -> LogCondition:
@@ -106,7 +106,7 @@ class EventStore(Protocol):
 
 
 def check_append(events: Sequence[NewEvent], expected: Mapping[str, int]) -> None:
-    """Raises what every store raises before it looks into its log: `ValueError` or `TooManyEvents`."""
+    """Raise what every store raises before it looks into its log: `ValueError` or `TooManyEvents`."""
     if not events:
         raise ValueError("an append needs an event")
     if len(events) > MAX_APPEND_EVENTS:

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 import structlog
 
+from eventstore.concurrency.activity_signal import ActivitySignal
 from eventstore.concurrency.tasks import end
 from eventstore.concurrency.turns import Turns
 from eventstore.concurrency.watermark import Watermark
@@ -42,33 +43,8 @@ class FollowerTooSlow(Exception):
     """A follower did not take its events in time; it may start again from where it was."""
 
 
-class _Stir:
-    """What followers wait for: that something happens, or that it stays quiet for so long; all share one timer."""
-
-    def __init__(self, quiet_seconds: float | None) -> None:
-        self.quiet = False
-        self._event = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._timer = None if quiet_seconds is None else loop.call_later(quiet_seconds, self._stays_quiet)
-
-    def _stays_quiet(self) -> None:
-        self.quiet = True
-        self._event.set()
-
-    def happens(self) -> None:
-        """Wakes those who wait."""
-        if self._timer:
-            self._timer.cancel()
-        self._event.set()
-
-    async def wait(self) -> bool:
-        """Whether something happened."""
-        await self._event.wait()
-        return not self.quiet
-
-
 class Tail:
-    """Hears each event of a log once, keeps the last of them, and hands them on to all who follow.
+    """Receives each event of a log once, keeps the last of them, and passes them on to all followers.
 
     A follower is no more than a place among the events that are kept: a thousand of them cost no more memory than one.
     What is not kept is read from the log. All calls are made on one event loop.
@@ -79,7 +55,7 @@ class Tail:
         turns: What followers that begin, or read the past, take in turn; by default those of this tail alone.
 
     Attributes:
-        began: What is behind this position was heard.
+        began: What is after this position was heard.
         turns: As given: with turns, many followers do not hold up everything else.
     """
 
@@ -92,7 +68,7 @@ class Tail:
         self._kept: deque[tuple[Batch, int]] = deque()
         self._size = 0
         self._kept_after = 0
-        self._stirs: dict[float | None, _Stir] = {}
+        self._signals: dict[float | None, ActivitySignal] = {}
         self.turns = turns or replay_turns()
         self._live_turns = Turns(LIVE_AT_ONCE)
         self._late: tuple[int, int, Batch] = (0, 0, ())
@@ -104,7 +80,7 @@ class Tail:
 
     @property
     def kept_after(self) -> int:
-        """What is behind this position is kept."""
+        """What is after this position is kept."""
         return self._kept_after
 
     @property
@@ -125,18 +101,18 @@ class Tail:
         return self._reached.position
 
     async def start(self) -> None:
-        """Begins to listen at the log's head."""
+        """Begin to listen at the log's head."""
         self.began = self._kept_after = await self.store.head()
         self._reached.advance(self._kept_after)
         self._task = asyncio.create_task(self._run(), name=f"tail-{self.store.log}")
 
     async def stop(self) -> None:
-        """Stops listening; followers and waiters are told."""
+        """Stop; followers and waiters get an error."""
         await end(self._task)
         self._end_with(StoreUnavailable(f"the {self.store.log} log is not followed any more"))
 
     async def wait_for(self, position: int) -> None:
-        """Returns once the event at `position` has been heard.
+        """Wait until the event at `position` has been received.
 
         Raises:
             StoreUnavailable: The tail has ended.
@@ -144,18 +120,18 @@ class Tail:
         await self._reached.wait_for(position)
 
     async def failed(self) -> None:
-        """Raises the error that the tail failed with, once it has: what was computed from the log may be void."""
+        """Wait for the tail to fail, and raise its error: what was computed from the log may be void."""
         await self._ended.wait()
         if self.failure:
             raise self.failure
 
     def dismiss(self, error: StoreUnavailable) -> None:
-        """Tells all who `follow`, those to come too, that nothing more comes from here: they are given this error."""
+        """End all watches, and those to come, with this error."""
         self._dismissal = error
         self._wake()
 
     def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
-        """For watchers: events behind a position, in order, each once; with each step the position it brings to.
+        """Yield the events after a position to a watcher, in order, each once; with each step the position after it.
 
         What one append wrote is never split. After `quiet_seconds` without an event comes a step without events: a
         bookmark.
@@ -168,7 +144,7 @@ class Tail:
         return self._steps(after, quiet_seconds, dismissible=True)
 
     def events(self, after: int) -> AsyncGenerator[tuple[Batch, int]]:
-        """For what is computed from the log: as `follow`, but without bookmarks, and never dismissed.
+        """Yield events to what is computed from the log: as `follow`, but without bookmarks, and never dismissed.
 
         What came while the last step was worked on comes as one.
         """
@@ -178,8 +154,8 @@ class Tail:
         self, after: int, quiet_seconds: float | None, *, dismissible: bool
     ) -> AsyncGenerator[tuple[Batch, int]]:
         if after > self.position and after > await self.store.head():
-            words = f"the log has not come to position {after}"
-            raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
+            message = f"the log has not come to position {after}"
+            raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(after))
         while after < self._kept_after:
             until = self.position
             past = self._watched_past(after, until) if dismissible else self._computed_past(after, until)
@@ -211,18 +187,18 @@ class Tail:
         return replay(self.store, after, until, gathered=GATHERED_EVENTS)
 
     async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
-        """What comes next; nothing if it stays quiet."""
+        """Return the next events; none after a quiet time."""
         while not (batch := self._behind(after)):
             self._refuse(self._end or (self._dismissal if dismissible else None))
-            stir = self._stirs.get(quiet_seconds)
-            if stir is None or stir.quiet:
-                stir = self._stirs[quiet_seconds] = _Stir(quiet_seconds)
-            if not await stir.wait():
+            signal = self._signals.get(quiet_seconds)
+            if signal is None or signal.quiet:
+                signal = self._signals[quiet_seconds] = ActivitySignal(quiet_seconds)
+            if not await signal.wait():
                 return self._behind(after)
         return batch
 
     def _behind(self, after: int) -> Batch:
-        """What is kept behind a position, from there on, up to about so many events."""
+        """Return the kept events after a position, up to about `GATHERED_EVENTS`."""
         if after >= self.position:
             return ()
         if after < self._kept_after:
@@ -255,9 +231,9 @@ class Tail:
         self._wake()
 
     def _wake(self) -> None:
-        stirs, self._stirs = self._stirs, {}
-        for stir in stirs.values():
-            stir.happens()
+        signals, self._signals = self._signals, {}
+        for signal in signals.values():
+            signal.set()
 
     async def _run(self) -> None:
         while True:

@@ -38,12 +38,12 @@ class When:
     refusal: Rejected | Conflict | None = None
 
     def then(self, *events: Message) -> None:
-        """It made exactly these events."""
+        """Check that it made exactly these events."""
         _insist(self.refusal is None, f"refused: {self.refusal!r}")
         _insist(list(self.events) == list(events), f"made {self.events}, not {events}")
 
     def then_rejected(self, reason: str) -> Rejected | Conflict:
-        """It was refused, for this reason."""
+        """Check that it was refused, for this reason."""
         if self.refusal is None:
             raise AssertionError(f"not refused: {self.events}")
         _insist(self.refusal.reason == reason, f"refused for {self.refusal.reason}, not {reason}")
@@ -51,7 +51,7 @@ class When:
 
 
 def given(decider: Decider[S], *events: Message) -> Given[S]:
-    """A stream with these events."""
+    """Return a stream with these events."""
     state = decider.initial
     for position, event in enumerate(events, 1):
         recorded = RecordedEvent("", position, position, str(position), event, Metadata("given"), position)

@@ -107,7 +107,7 @@ class Knowledge:
 
 @contextmanager
 def _claimed(generations: Generations) -> Iterator[None]:
-    while not (release := generations.claim()):
+    while not (release := generations.lock()):
         time.sleep(POLL_SECONDS)
     try:
         yield

@@ -12,5 +12,5 @@ _RANDOM = SystemRandom()
 
 def pause_after(failures: int) -> float:
     """Return how many seconds to wait after so many failures in a row."""
-    longest = min(FIRST_SECONDS * 2.0 ** min(max(failures - 1, 0), 30), MAX_SECONDS)
-    return longest * _RANDOM.uniform(0.5, 1.0)
+    pause = min(FIRST_SECONDS * 2.0 ** min(max(failures - 1, 0), 30), MAX_SECONDS)
+    return pause * _RANDOM.uniform(0.5, 1.0)

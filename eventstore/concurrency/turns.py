@@ -1,4 +1,4 @@
-"""Turns: few work at a time, first come, first served, so that an event loop stays free for others."""
+"""Turns: few tasks work at a time, in order of arrival, so that the event loop stays free for others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 MAX_SECONDS = 0.01
-BESIDE_URGENT = 4
+URGENT_PAUSE_FACTOR = 4
 """How many times as long the pause after a turn is while something urgent is under way."""
 
 
@@ -18,7 +18,7 @@ class Turns:
         at_once: How many may have a turn at the same time.
         max_seconds: How long a turn lasts at most: whoever takes longer waits for something, a slow reader perhaps.
         rests: Whether a pause follows a turn, as long as the turn: the slower the loop is, the less is done in turns;
-            longer beside what is urgent.
+            longer while an urgent call is under way.
     """
 
     def __init__(self, at_once: int, max_seconds: float = MAX_SECONDS, *, rests: bool = False) -> None:
@@ -49,7 +49,7 @@ class Turns:
             timer.cancel()
             if self._rests:
                 took = min(loop.time() - begun, self._max_seconds)
-                loop.call_later(took * (BESIDE_URGENT if self._urgent else 1), release)
+                loop.call_later(took * (URGENT_PAUSE_FACTOR if self._urgent else 1), release)
             else:
                 release()
 

@@ -1,4 +1,4 @@
-"""How far something has come in a log, and who waits for it to come further."""
+"""Watermarks: positions in a log that only grow, and can be waited for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Waiter = tuple[int, int, "asyncio.Future[None]"]
 
 
 class Watermark:
-    """A position that only grows, and those who wait for it; all calls are made on one event loop."""
+    """A position that only grows, and its waiters; all calls are made on one event loop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -24,11 +24,11 @@ class Watermark:
 
     @property
     def awaited(self) -> bool:
-        """Whether anyone waits for it to come further."""
+        """Whether anyone waits for a later position."""
         return bool(self._waiters)
 
     def advance(self, position: int) -> None:
-        """Says that `position` is reached."""
+        """Advance to `position`, and wake who waits for it."""
         self.position = max(self.position, position)
         while self._waiters and self._waiters[0][0] <= self.position:
             future = heapq.heappop(self._waiters)[2]
@@ -36,7 +36,7 @@ class Watermark:
                 future.set_result(None)
 
     async def wait_for(self, position: int) -> None:
-        """Returns once `position` is reached. Raises a `StoreUnavailable` as `fail` was told."""
+        """Wait until `position` is reached. Raises the `StoreUnavailable` that `fail` was called with."""
         if self.position >= position:
             return
         if self._end:
@@ -46,14 +46,14 @@ class Watermark:
         try:
             await waiter[2]
         except asyncio.CancelledError:
-            # Whoever waited for a position that never comes must not be kept for ever.
+            # A waiter for a position that never comes must not be kept forever.
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 heapq.heapify(self._waiters)
             raise
 
     def fail(self, error: StoreUnavailable) -> None:
-        """Tells all, those to come too, that it will come no further."""
+        """Fail all waiters, and those to come: no later position is reached."""
         self._end = error
         for _, _, future in self._waiters:
             if not future.done():
@@ -62,7 +62,7 @@ class Watermark:
 
 
 def _again(error: StoreUnavailable) -> StoreUnavailable:
-    """A new error each time: a traceback grows with every call that raises the same one."""
+    """Return a new error of the same kind: a traceback grows with every call that raises the same one."""
     new = StoreUnavailable(str(error), error.reason)
     new.__cause__ = error.__cause__
     return new

@@ -18,9 +18,9 @@ from eventstore.event import MAX_MESSAGE_BYTES
 from eventstore.jetstream.error_messages import describe
 
 OLDEST_SERVER = (2, 12)
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 
-# For ever, ten times a second.
+# Without end, ten times a second.
 _OPTIONS: dict[str, Any] = {
     "name": "rollforward",
     "max_reconnect_attempts": -1,
@@ -97,13 +97,13 @@ def headers_of(block: bytes) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def _header_name(name: bytes) -> str:
-    """The name of a header; empty if it cannot be one."""
+    """Return the name of a header; empty if it cannot be one."""
     key = name.decode("ascii", "replace").strip()
     return key if key.isascii() and not any(letter.isspace() for letter in key) else ""
 
 
 async def connect(
-    url: str, user: str | None = None, password: str | None = None, *, patience: float = PATIENCE_SECONDS
+    url: str, user: str | None = None, password: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> NatsClient:
     """Return a connection that reconnects for as long as it lives.
 
@@ -111,7 +111,7 @@ async def connect(
         url: A server, or several of one cluster with commas in between; one that answers is enough.
         user: The user, unless it stands in the URL.
         password: The password, unless it stands in the URL.
-        patience: How long to try for the first time, in seconds.
+        timeout_seconds: How long to try for the first time, in seconds.
 
     Raises:
         StoreUnavailable: No server answers, or it refuses the credentials.
@@ -124,7 +124,7 @@ async def connect(
     connecting = asyncio.ensure_future(client.connect(servers, user=user, password=password, **callbacks, **_OPTIONS))
     refused = asyncio.ensure_future(errors.refused.wait())
     try:
-        await asyncio.wait({connecting, refused}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({connecting, refused}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if connecting.done() and not connecting.exception():
             check_server(server_version(client), client.max_payload)
             return client
@@ -185,13 +185,13 @@ class _Errors:
 
 
 def server_version(client: NatsClient) -> str:
-    """The version of the server that a client is connected to, such as 2.15.1."""
+    """Return the version of the server that a client is connected to, such as 2.15.1."""
     version = client.connected_server_version
     return f"{version.major}.{version.minor}.{version.patch}"
 
 
 def check_server(version: str, max_payload: int) -> None:
-    """Raises `UnsafeStore` for a server that is older than 2.12 or takes messages too small for an event."""
+    """Raise `UnsafeStore` for a server that is older than 2.12 or takes messages too small for an event."""
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
         raise UnsafeStore(f"NATS {version} cannot append several events all or none; 2.12 or newer is needed")
     if max_payload < MAX_MESSAGE_BYTES:

@@ -1,4 +1,4 @@
-"""NATS errors in words: nats-py leaves the text of many of them empty."""
+"""Texts of NATS errors: nats-py leaves many of them empty."""
 
 from __future__ import annotations
 

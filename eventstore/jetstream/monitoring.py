@@ -74,7 +74,7 @@ def _flush(varz: Mapping[str, Any]) -> Flush:
 
 
 async def flush_warnings(statement: FlushQuestion | None, replicas: int) -> list[str]:
-    """What the servers' flushing could do to acknowledged events; that it could not be read is one more warning."""
+    """Return warnings of what the servers' flush settings could lose; that they cannot be read is one too."""
     if statement is None:
         return [UNREAD]
     try:
@@ -91,7 +91,7 @@ async def flush_warnings(statement: FlushQuestion | None, replicas: int) -> list
 
 
 def stream_warnings(config: api.StreamConfig) -> list[str]:
-    """What the settings of a log's stream could do to acknowledged events."""
+    """Return warnings of what the settings of a log's stream could lose."""
     # At these two the server drops the oldest events whatever `discard` says.
     drops = (config.max_age or 0) > 0 or (config.max_msgs_per_subject > 0 and not config.discard_new_per_subject)
     full = config.discard != api.DiscardPolicy.NEW and ((config.max_msgs or 0) > 0 or (config.max_bytes or 0) > 0)
@@ -101,4 +101,4 @@ def stream_warnings(config: api.StreamConfig) -> list[str]:
         "the stream acknowledges before it writes (persist_mode: async)": config.persist_mode == api.PersistMode.ASYNC,
         "the stream cannot append several events all or none (allow_atomic is off)": not config.allow_atomic,
     }
-    return [words for words, holds in weaknesses.items() if holds]
+    return [text for text, holds in weaknesses.items() if holds]

@@ -1,6 +1,6 @@
 """What a server says of itself to its system account; above all whether it can still write.
 
-After an error of its disk it refuses every event, without an answer, until it is started anew.
+After an error of its disk it refuses every event, without an answer, until it is restarted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ async def ask_server(url: str, user: str, password: str, what: str) -> Any:
     Raises:
         StoreUnavailable: It does not answer.
     """
-    client = await connect(url, user, password, patience=ANSWER_SECONDS)
+    client = await connect(url, user, password, timeout_seconds=ANSWER_SECONDS)
     try:
-        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout=ANSWER_SECONDS)
+        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout_seconds=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
         raise StoreUnavailable(f"the system account of {url} does not answer: {describe(error)}") from error
     finally:
@@ -36,7 +36,7 @@ async def ask_server(url: str, user: str, password: str, what: str) -> Any:
 
 
 async def ask_write_error(url: str, user: str, password: str) -> str:
-    """What a server says is wrong when it cannot write; empty if it can.
+    """Return what a server says is wrong when it cannot write; empty if it can.
 
     Raises:
         StoreUnavailable: It does not answer.

@@ -17,14 +17,14 @@ from eventstore.errors import LogRewritten, StoreUnavailable, UnsafeStore
 from eventstore.event import LogCondition, NewEvent, RecordedEvent
 from eventstore.jetstream.appending.publishing import Publisher
 from eventstore.jetstream.appending.whole_appends import AppendChecker, Assembler, torn_message
-from eventstore.jetstream.appending.writer import PATIENCE_SECONDS, Writer
+from eventstore.jetstream.appending.writer import TIMEOUT_SECONDS, Writer
 from eventstore.jetstream.connection import server_version
 from eventstore.jetstream.monitoring import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.jetstream.reading.delivery import Delivery, DeliveryBroken
 from eventstore.jetstream.reading.history import HistoryReader
 from eventstore.jetstream.reading.stream_reader import ATTEMPT_SECONDS, StreamReader
 from eventstore.jetstream.retries import Retries
-from eventstore.jetstream.stream_config import NEEDED, TOLD_OTHERWISE, differences, stream_config
+from eventstore.jetstream.stream_config import NEEDED, WARNED_ELSEWHERE, differences, stream_config
 from eventstore.shared_pages import Page, PagedLog
 from eventstore.store import check_append
 
@@ -63,7 +63,7 @@ class JetStreamStore:
         self._retry = Retries(log, explain)
         self._reader = StreamReader(client, self._js, log, types, self._retry)
         self._appends = AppendChecker(log, self._reader.stored_at, self._reader.last_position)
-        self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", PATIENCE_SECONDS)
+        self._publisher = Publisher(client, self._js, f"rf.{log}.%probe", TIMEOUT_SECONDS)
         self._writer = Writer(self, types, self._publisher, self._appends, self._reader, self._retry, explain)
         self._history = HistoryReader(history or client, self._name, self._reader.from_stored, self._reader.last_stored)
         self._pages = PagedLog(self._load)
@@ -229,7 +229,7 @@ class JetStreamStore:
         replicas = config.num_replicas or 1
         storage = f"{config.storage or 'file'}, {replicas} replica{'s' * (replicas > 1)}"
         different = differences(self._config, config) if self._config else {}
-        unexpected = [text for setting, text in different.items() if setting not in TOLD_OTHERWISE]
+        unexpected = [text for setting, text in different.items() if setting not in WARNED_ELSEWHERE]
         warnings = [
             *stream_warnings(config),
             *unexpected,

@@ -28,7 +28,7 @@ _COMPARED = {
 NEEDED = ("subjects", "allow_direct", "mirror", "sealed")
 """The settings without which a log cannot be used at all."""
 
-TOLD_OTHERWISE = ("storage", "discard", "allow_atomic")
+WARNED_ELSEWHERE = ("storage", "discard", "allow_atomic")
 """The settings that `durability.stream_warnings` looks at."""
 
 

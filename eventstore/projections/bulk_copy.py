@@ -1,4 +1,4 @@
-"""Rows as bytes and back: the file of SQLite, or PostgreSQL's own binary form of each table."""
+"""Dumps of rows as bytes: the file of SQLite, or PostgreSQL's binary form of each table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dump(connection: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part
 
 
 def load(connection: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[Part]) -> None:
-    """Fills empty tables of PostgreSQL with what `dump` gave.
+    """Load what `dump` yielded into empty tables of PostgreSQL.
 
     Raises:
         sa.exc.DBAPIError: The database does not take them.
@@ -55,15 +55,15 @@ def load(connection: sa.Connection, tables: Sequence[sa.Table], parts: Iterator[
 
 
 def blocks(part: Iterable[bytes]) -> Part:
-    """The same bytes in pieces of about `BLOCK`."""
-    held = bytearray()
-    for piece in part:
-        held += piece
-        if len(held) >= BLOCK:
-            yield bytes(held)
-            held.clear()
-    if held:
-        yield bytes(held)
+    """Yield the same bytes in blocks of about `BLOCK` bytes."""
+    block = bytearray()
+    for chunk in part:
+        block += chunk
+        if len(block) >= BLOCK:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
 
 
 def _file(connection: sa.Connection) -> Part:

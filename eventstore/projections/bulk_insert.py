@@ -1,4 +1,4 @@
-"""Insert many rows at once, past SQLAlchemy, which would take most of the time for so many small rows."""
+"""Bulk inserts on the driver: SQLAlchemy would take most of the time for so many small rows."""
 
 from __future__ import annotations
 

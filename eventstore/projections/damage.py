@@ -1,4 +1,4 @@
-"""Rows that cannot be used: how damage shows, and how a damaged SQLite file is put aside.
+"""Damaged rows: how damage shows, and how a damaged SQLite file is put aside.
 
 Rows are computed from the log, so that a file which is damaged is no loss: it is moved out of the way, for whoever
 wants to know what happened to it, and computed again.
@@ -52,9 +52,9 @@ def check_file(path: Path) -> None:
     if not os.access(path, os.R_OK | os.W_OK):
         raise RowsDamaged(f"{path} may not be read and written: permission denied")
     wal, index = (path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm"))
-    for beside in (wal, index):
-        if beside.exists() and not beside.is_file():
-            raise RowsDamaged(f"{beside} is not a file")
+    for companion in (wal, index):
+        if companion.exists() and not companion.is_file():
+            raise RowsDamaged(f"{companion} is not a file")
     size = path.stat().st_size
     if not (wal.exists() and wal.stat().st_size) and size < (whole := _size_in_header(path)):
         raise RowsDamaged(f"{path} is cut: {size} of {whole} bytes")
@@ -63,7 +63,7 @@ def check_file(path: Path) -> None:
 
 
 def are_files(path: Path) -> bool:
-    """Return whether a SQLite file and what is beside it are files, and no directories."""
+    """Return whether a SQLite file and its companions are files, not directories."""
     parts = [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm")]
     return all(part.is_file() for part in parts if part.exists())
 

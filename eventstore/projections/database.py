@@ -1,4 +1,4 @@
-"""Where a projection's rows live: one SQLite file or one PostgreSQL schema for each generation."""
+"""The database of a projection: one SQLite file or one PostgreSQL schema for each generation."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Database:
         """``sqlite`` or ``postgresql``."""
         return "sqlite" if self._directory else "postgresql"
 
-    def claim(self, name: str) -> Callable[[], None] | None:
-        """Makes this process the only one that may begin rows of a projection, until it calls what is returned or ends.
+    def lock(self, name: str) -> Callable[[], None] | None:
+        """Lock a projection for this process: it alone may create generations, until it calls the result or ends.
 
-        None: another one has the claim.
+        None: another process holds the lock.
         """
         if self._directory:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class Database:
         return None
 
     def generations(self, name: str) -> list[tuple[str, int]]:
-        """The (fingerprint, number) of every generation of a projection that is there, oldest first."""
+        """Return the (fingerprint, number) of every generation of a projection, oldest first."""
         pattern = re.compile(rf"^rf_{re.escape(_word(name))}_([0-9a-f]{{10}})_(\d+)$")
         found = [match for entry in self._names() if (match := pattern.match(entry))]
         return sorted(((match[1], int(match[2])) for match in found), key=lambda one: one[1])
@@ -150,7 +150,7 @@ class Database:
         return aside
 
     def open(self, name: str, mark: str, generation: int, tables: sa.MetaData) -> Generation:
-        """Opens a generation; makes it, empty, when it is not there.
+        """Open a generation; create it, empty, if it does not exist.
 
         Raises:
             RowsDamaged: Its SQLite file cannot be used.
@@ -199,7 +199,7 @@ class Database:
         return sa.create_engine(url, pool_pre_ping=True, isolation_level="REPEATABLE READ")
 
     def adopt(self, name: str, mark: str, file: Iterable[bytes]) -> int:
-        """Makes a generation of the bytes of a SQLite file, whole or not at all; only for who has the claim.
+        """Create a generation from the bytes of a SQLite file, whole or not at all; only for the holder of the lock.
 
         Raises:
             OSError: The directory cannot hold it.
@@ -221,7 +221,7 @@ class Database:
         return not any(directory.glob(f"{label}.db*")) and take_name(file, directory / f"{label}.db")
 
     def drop(self, name: str, mark: str, generation: int) -> None:
-        """Removes a generation; questions that are being answered from it may fail."""
+        """Drop a generation; queries that read it may fail."""
         label = _label(name, mark, generation)
         if self._directory:
             if (self._directory / f"{label}.db").is_dir():

@@ -77,20 +77,20 @@ class Generation:
             yield self._kept
 
     def look_up(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The only row that answers a tiny question, without a transaction; for the thread of `at_once`."""
+        """Return the only row of a tiny query, without a transaction; for the thread of `at_once`."""
         self._kept = self._kept or self._engine.connect()
         (row,) = answer(self._kept, statement, **parameters)
         return row
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """A connection for reading, in one transaction: what it reads is of one moment."""
+        """Open a connection for reading, in one transaction: what it reads is of one moment."""
         with self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self, *, durably: bool = False) -> Iterator[sa.Connection]:
-        """A connection for writing, in one transaction: what it writes is written whole.
+        """Open a connection for writing, in one transaction: what it writes is written whole.
 
         It sees what others have committed since it began, so the first thing to do is to lock the checkpoint.
         If it is not `durably` written, a crash of PostgreSQL may lose it: it is in the log.
@@ -133,12 +133,12 @@ class Generation:
         return [*kernel_tables.sorted_tables, *self._tables.sorted_tables]
 
     def set_live(self) -> None:
-        """Makes these the rows that are read."""
+        """Make this the generation that is read."""
         with self.writing(durably=True) as connection:
             connection.execute(sa.update(checkpoint).values(live=True))
 
     def digest(self) -> str:
-        """The sha256 over all rows, table by table in the order of their keys."""
+        """Return the sha256 over all rows, table by table in the order of their keys."""
         total = hashlib.sha256()
         with self.transaction() as connection:
             for table in [events, *self._tables.sorted_tables]:
@@ -149,7 +149,7 @@ class Generation:
         return total.hexdigest()
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         if self._kept:
             self._kept.close()
             self._kept = None
@@ -169,7 +169,7 @@ def _create_bare(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
 
 
 def _leave_uncompressed(connection: sa.Connection, tables: sa.MetaData) -> None:
-    """What is packed already takes PostgreSQL twenty times as long to compress as to write."""
+    """Turn compression off for packed columns: PostgreSQL takes 20 times as long to compress them as to write them."""
     for column in (column for table in tables.sorted_tables for column in table.columns):
         if isinstance(column.type, sa.LargeBinary):
             name = connection.dialect.identifier_preparer.quote(column.name)
@@ -179,6 +179,6 @@ def _leave_uncompressed(connection: sa.Connection, tables: sa.MetaData) -> None:
 _WRITING: dict[str, dict[str, Any]] = {
     # A transaction that reads first could not go on to write once another one has written.
     "sqlite": {"rf_begin": "BEGIN IMMEDIATE"},
-    # A writer waits for the one before it and goes on from there; REPEATABLE READ would have it fail.
+    # A writer waits for the one before it and continues from there; with REPEATABLE READ it would fail.
     "postgresql": {"isolation_level": "READ COMMITTED"},
 }

@@ -1,4 +1,4 @@
-"""The generations of a projection's rows: one is live, the next is filled beside it and takes its place."""
+"""The generations of a projection: one is live, the next is built from the log and takes its place."""
 
 from __future__ import annotations
 
@@ -44,14 +44,22 @@ class Projection(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The projection's name."""
+        ...
+
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """Its version: rows of another one are computed again."""
+        ...
+
     @property
-    def tables(self) -> sa.MetaData: ...
+    def tables(self) -> sa.MetaData:
+        """Its tables."""
+        ...
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what the next events of the log mean; called in the transaction of the checkpoint.
+        """Write what the next events of the log mean; called in the transaction of the checkpoint.
 
         What is written must not depend on how the log is cut into calls. While rows are rebuilt it is called for two
         generations at once, from two threads.
@@ -75,12 +83,12 @@ class Generations:
         self._shows_unreadable = getattr(projection, "shows_unreadable", False)
         self._database = database
 
-    def claim(self) -> Callable[[], None] | None:
-        """The right to begin rows of this projection; see `Database.claim`."""
-        return self._database.claim(self.name)
+    def lock(self) -> Callable[[], None] | None:
+        """Lock the creation of generations; see `Database.lock`."""
+        return self._database.lock(self.name)
 
     def live(self, newer_than: int = 0) -> Generation | None:
-        """The newest live generation with our fingerprint."""
+        """Return the newest live generation with this fingerprint."""
         for mark, number in reversed(self._database.generations(self._projection.name)):
             if mark == self.fingerprint and number > newer_than and (rows := self._opened(number)):
                 return rows
@@ -93,12 +101,12 @@ class Generations:
     def put_aside(self, lost: KnownPosition, number: int) -> str | None:
         """Keep lost rows under another name, which is returned; None when others took their place.
 
-        Only for who has the claim.
+        Only for the holder of the lock.
         """
         return self._database.put_aside(lost.source.removeprefix("rows "), number) if lost in self.known() else None
 
     def _opened(self, number: int) -> Generation | None:
-        """The rows of a generation, if they are live; those that are damaged are put aside."""
+        """Return a generation if it is live; a damaged one is put aside."""
         try:
             rows = self._open(number)
             if rows.checkpoint().live:
@@ -116,14 +124,14 @@ class Generations:
         where = self._database.retire_damaged(self.name, self.fingerprint, number)
         _logger.error("rows are damaged, computing them again", projection=self.name, why=why, put_aside=where)
 
-    def fresh(self) -> Generation:
-        """A new, live, empty generation."""
-        rows = self.beside()
+    def create_live(self) -> Generation:
+        """Create a live, empty generation."""
+        rows = self.create_unread()
         rows.set_live()
         return rows
 
-    def beside(self) -> Generation:
-        """A new, empty generation that nobody reads."""
+    def create_unread(self) -> Generation:
+        """Create an empty generation that nobody reads."""
         return self._open(self._next_number())
 
     def _next_number(self) -> int:
@@ -144,10 +152,10 @@ class Generations:
     def filled(
         self, parts: Iterator[Part], position: int, event_id: str, time: int, began: int = FIRST_EPOCH
     ) -> Generation:
-        """A new, live generation with the rows of a dump, which are of this position; only for who has the claim."""
+        """Create a live generation from a dump of this position; only for the holder of the lock."""
         if self.kind == "sqlite":
             return self._adopted(next(parts, iter(())))
-        rows = self.beside()
+        rows = self.create_unread()
         try:
             with rows.writing(durably=True) as connection:
                 load(connection, self.tables, parts)
@@ -168,19 +176,19 @@ class Generations:
             raise
 
     def discard(self, generation: Generation) -> None:
-        """Drops a generation."""
+        """Drop a generation."""
         generation.close()
         self._database.drop(self._projection.name, self.fingerprint, generation.number)
 
     def discard_older(self, generation: Generation) -> None:
-        """Drops all generations before this one, whatever their fingerprints."""
+        """Drop all generations before this one, whatever their fingerprints."""
         for mark, number in self._database.generations(self._projection.name):
             if number < generation.number:
                 self._database.drop(self._projection.name, mark, number)
         self._database.drop_unfinished(self._projection.name)
 
     def apply(self, generation: Generation, before: int, batch: Sequence[RecordedEvent], *, live: bool = True) -> None:
-        """Applies events to rows that are at position `before`, all or none.
+        """Apply events to a generation at position `before`, all or none.
 
         Raises:
             CheckpointMoved: They are at another position, or live when they should not be, or the other way round.
@@ -204,19 +212,19 @@ class Generations:
                     set_epoch(connection, epoch_of(event))
 
     def switch(self, old: Generation, new: Generation) -> tuple[str, str] | None:
-        """Makes `new` live in place of `old` if the two are equal; returns the digests of both.
+        """Make `new` live in place of `old` if the two are equal; return the digests of both.
 
         None: they are not at one position, and nothing was compared.
         """
-        with old.writing() as held:
+        with old.writing() as locking:
             # As long as its checkpoint is locked, no process applies anything to `old`; all may read it.
-            held.execute(sa.update(checkpoint).values(live=checkpoint.c.live))
+            locking.execute(sa.update(checkpoint).values(live=checkpoint.c.live))
             if old.checkpoint().position != new.checkpoint().position:
                 return None
             digests = old.digest(), new.digest()
             if digests[0] == digests[1]:
                 new.set_live()
-                held.execute(sa.update(checkpoint).values(live=False))
+                locking.execute(sa.update(checkpoint).values(live=False))
         return digests
 
     def _open(self, number: int) -> Generation:
@@ -230,7 +238,7 @@ def set_epoch(connection: sa.Connection, began: int) -> None:
 
 
 def _index(time: int, batch: Sequence[RecordedEvent]) -> list[tuple[Any, ...]]:
-    """The rows that say when each event was recorded, and which request made it; `time` is that of the one before."""
+    """Return the index rows of events: when each was recorded, by which request; `time` is that of the last one."""
     index: list[tuple[Any, ...]] = []
     opens = True
     for event in batch:

@@ -99,5 +99,5 @@ class Progress:
         """
         self.check()
         if self.position < self.complete_from:
-            words = f"projection {self.name} is being recomputed: at position {self.position} of {self.complete_from}"
-            raise StoreUnavailable(words, "PROJECTION_BEHIND")
+            message = f"projection {self.name} is being recomputed: at position {self.position} of {self.complete_from}"
+            raise StoreUnavailable(message, "PROJECTION_BEHIND")

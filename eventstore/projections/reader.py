@@ -90,8 +90,8 @@ class Reader:
     def _raise_damage(self, error: Exception) -> None:
         if damage := damage_of(error):
             self._repair(damage)
-            words = f"the rows of projection {self._progress.name} are damaged and being recomputed: {damage}"
-            raise StoreUnavailable(words, "DATABASE_UNAVAILABLE") from error
+            message = f"the rows of projection {self._progress.name} are damaged and being recomputed: {damage}"
+            raise StoreUnavailable(message, "DATABASE_UNAVAILABLE") from error
 
     async def _query(self, generation: Generation, statement: Callable[[sa.Connection], T], small: bool) -> T:
         try:

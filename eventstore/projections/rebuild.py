@@ -68,8 +68,8 @@ class Rebuild:
         """
         name, generations = self._progress.name, self._live.generations
         if self._running.locked():
-            words = f"a rebuild of {name} is already running"
-            raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", words, projection=name)
+            message = f"a rebuild of {name} is already running"
+            raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", message, projection=name)
         async with self._running:
             await self._reader.check_file()
             new = await self._live.in_writer(generations.unfinished)
@@ -82,8 +82,8 @@ class Rebuild:
                 if not self._live.is_live(new):
                     await asyncio.to_thread(generations.discard, new)
             if live != rebuilt:
-                words = f"the rows of {name} differ from a rebuild: live {live}, rebuilt {rebuilt}"
-                raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", words, live_digest=live, rebuilt_digest=rebuilt)
+                message = f"the rows of {name} differ from a rebuild: live {live}, rebuilt {rebuilt}"
+                raise Rejected(Kind.PRECONDITION, "REBUILD_DIFFERS", message, live_digest=live, rebuilt_digest=rebuilt)
             yield RebuildProgress(self._progress.position, self._progress.position, True, live, rebuilt)
 
     async def _switch(self, new: Generation) -> tuple[str, str]:

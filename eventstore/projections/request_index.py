@@ -84,8 +84,8 @@ class RequestIndex:
                     await tail.wait_for(at_least)
                     await progress.wait_for(tail.kept_after)
         except TimeoutError as error:
-            words = f"projection {progress.name} is at {progress.position}, not yet at {at_least}"
-            raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+            message = f"projection {progress.name} is at {progress.position}, not yet at {at_least}"
+            raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
 
     def _read_older(self) -> None:
         """Begin to read the requests from before the tail began, unless that is done or under way."""

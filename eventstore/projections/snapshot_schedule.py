@@ -1,4 +1,4 @@
-"""Taking snapshots of a projection: on command, and by itself when the log has grown much since the last."""
+"""When snapshots are taken: on command, and by themselves when the log has grown much since the last one."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ class SnapshotKeeper:
             self._task = asyncio.create_task(self._run(), name=f"snapshots-{self._projector.name}")
 
     async def stop(self) -> None:
-        """Ends what is under way: nothing is kept of it."""
+        """End the snapshot under way; nothing of it is kept."""
         self._snapshots.abandon()
         await end(self._task)
         if self._job:
             await asyncio.wait([self._job])
 
     async def take(self) -> AsyncGenerator[SnapshotProgress]:
-        """Takes a snapshot of now.
+        """Take a snapshot of the present rows.
 
         Raises:
             Rejected: SNAPSHOT_RUNNING when one is under way.
             StoreUnavailable: The database or the place of the objects is out of reach, or the process stops.
         """
         if self._job and not self._job.done():
-            words = f"a snapshot of {self._projector.name} is being taken already"
-            raise Rejected(Kind.PRECONDITION, "SNAPSHOT_RUNNING", words, projection=self._projector.name)
+            message = f"a snapshot of {self._projector.name} is being taken already"
+            raise Rejected(Kind.PRECONDITION, "SNAPSHOT_RUNNING", message, projection=self._projector.name)
         sizes = [0]
         self._job = job = asyncio.create_task(self._take(sizes))
         job.add_done_callback(_see)
@@ -131,6 +131,6 @@ class SnapshotKeeper:
 
 
 def _see(job: asyncio.Task[Snapshot]) -> None:
-    """Looks at how it ended, in case nobody waits for it any more."""
+    """Retrieve how a task ended, in case nobody waits for it any more."""
     if not job.cancelled():
         job.exception()

@@ -1,4 +1,4 @@
-"""Snapshots: a projection's rows of one moment, kept outside of its database, so that they need not be computed anew.
+"""Snapshots: the rows of a projection at one position, kept outside its database, so that a start is quick.
 
 A snapshot is one object, `snapshots/<projection>/<fingerprint>/<position>-<mark>.<database>`; the mark is of the event
 at the position. After the first epoch of the log its number follows the mark: `<position>-<mark>-<epoch>`. In it stand
@@ -53,19 +53,19 @@ class Objects(Protocol):
     """Where named bytes are kept. Every call blocks, and raises `StoreUnavailable` when the place is out of reach."""
 
     def names(self, under: str) -> list[str]:
-        """The names that begin with `under` and a slash."""
+        """Return the names that begin with `under` and a slash."""
         ...
 
     def put(self, name: str, pieces: Iterator[bytes]) -> None:
-        """Keeps bytes under a name, in place of what was there: all of them, or, if an iteration fails, nothing."""
+        """Store bytes under a name, in place of what was there: all of them, or, if an iteration fails, none."""
         ...
 
     def get(self, name: str) -> Iterator[bytes]:
-        """The bytes under a name. Raises `LookupError` when there are none."""
+        """Yield the bytes under a name. Raises `LookupError` when there are none."""
         ...
 
     def delete(self, name: str) -> None:
-        """Drops the bytes under a name, if there are any."""
+        """Delete the bytes under a name, if there are any."""
         ...
 
 
@@ -145,7 +145,7 @@ class Snapshots:
         ]
 
     def take(self, connection: sa.Connection, progress: Callable[[int], None]) -> Snapshot:
-        """Keeps what a transaction sees.
+        """Store what a transaction sees.
 
         Args:
             rows: A transaction in which nothing has been asked yet.
@@ -169,7 +169,7 @@ class Snapshots:
             self._objects.delete(name)
 
     def restore(self, snapshot: Snapshot) -> Generation:
-        """A new, live generation with the rows of a snapshot; its digest is verified before the database sees it.
+        """Create a live generation from a snapshot, whose digest is verified before the database sees it.
 
         Raises:
             SnapshotUnusable, LookupError, OSError, sa.exc.DBAPIError: There is something wrong with it.

@@ -1,4 +1,4 @@
-"""How a projection comes by its rows at start: those that it had, else those of a snapshot, else none."""
+"""The rows that a projection starts with: those that it had, else those of a snapshot, else none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1
 FILL_FROM = 1000
-"""How many events a log must have for its rows to be computed beside, in large steps, before they are live."""
+"""How many events a log must have for its rows to be built in large steps before they are live."""
 
 _AWAY = (StoreUnavailable, sa.exc.OperationalError, sa.exc.InterfaceError)
 _WRONG = (SnapshotUnusable, StoreUnavailable, LookupError, OSError, RowsDamaged, sa.exc.DBAPIError)
@@ -37,7 +37,7 @@ async def opened(
     executor: Executor,
     progress: Callable[[int], None],
 ) -> Generation:
-    """The live rows, which match the log: what they are computed from further is its tail.
+    """Return the live generation, which matches the log: from there on it follows the tail.
 
     Of several processes one makes them, and the others wait for it.
 
@@ -53,7 +53,7 @@ async def opened(
         StoreUnavailable, sa.exc.OperationalError: The log or the database is out of reach.
     """
     run = asyncio.get_running_loop().run_in_executor
-    while not (release := await run(executor, generations.claim)):  # noqa: ASYNC110 - another process has it
+    while not (release := await run(executor, generations.lock)):  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(POLL_SECONDS)
     try:
         # Generation of another log, or of an end that the log lost, are neither added to nor dropped.
@@ -76,7 +76,7 @@ async def _made(
         return restored
     if await store.head() >= FILL_FROM and (filled := await _filled(generations, store, progress)):
         return filled
-    return await asyncio.get_running_loop().run_in_executor(executor, generations.fresh)
+    return await asyncio.get_running_loop().run_in_executor(executor, generations.create_live)
 
 
 async def _filled(generations: Generations, store: EventStore, progress: Callable[[int], None]) -> Generation | None:
@@ -104,7 +104,7 @@ async def _filled(generations: Generations, store: EventStore, progress: Callabl
 async def _restored(
     generations: Generations, snapshots: Snapshots, store: EventStore, executor: Executor
 ) -> Generation | None:
-    """The rows of the newest snapshot that is of this log and sound; whatever is wrong with one, the log has it all."""
+    """Return a generation from the newest sound snapshot of this log; without one, the log has everything."""
     run = asyncio.get_running_loop().run_in_executor
     name = generations.name
     try:

@@ -1,4 +1,4 @@
-"""Questions that are always the same, asked past all that SQLAlchemy does, which takes longer than their answers."""
+"""Fixed statements, run on the driver: what SQLAlchemy does around them takes longer than they do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answer(connection: sa.Connection, statement: Question, **given: Any) -> list
 
 @contextmanager
 def answers(connection: sa.Connection, statements: Sequence[Question], **given: Any) -> Iterator[Iterator[list[Row]]]:
-    """The answers to several questions, in turn; see `answer`.
+    """Return the results of several queries, in turn; see `fetch_all`.
 
     While one of them is worked on, PostgreSQL is at the next.
     """
@@ -61,7 +61,7 @@ class _Text:
     """A question in the words of a driver."""
 
     def __init__(self, compiled: sa.Compiled) -> None:
-        self._words = str(compiled)
+        self._text = str(compiled)
         self._fixed = compiled.params
         self._names: Sequence[str] | None = getattr(compiled, "positiontup", None)
 
@@ -69,10 +69,10 @@ class _Text:
         """Asks, and returns what reads the answer."""
         every = {**self._fixed, **given}
         if self._names is not None:
-            cursor = driver.execute(self._words, [every[name] for name in self._names])
+            cursor = driver.execute(self._text, [every[name] for name in self._names])
         else:
             # In PostgreSQL's binary form a number need not be read digit by digit.
-            cursor = driver.cursor(binary=True).execute(self._words, every)
+            cursor = driver.cursor(binary=True).execute(self._text, every)
         read: Callable[[], list[Row]] = cursor.fetchall
         return read
 
@@ -84,7 +84,7 @@ def _text(statement: Question, dialect: sa.Dialect) -> _Text:
 
 @contextmanager
 def _driver(connection: sa.Connection) -> Iterator[Any]:
-    """The driver's own connection; its errors become SQLAlchemy's."""
+    """Open the driver's own connection; its errors become SQLAlchemy's."""
     kind = connection.dialect.loaded_dbapi.Error
     try:
         yield connection.connection.driver_connection

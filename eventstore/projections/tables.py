@@ -1,4 +1,4 @@
-"""The kernel's own tables beside a projection's: its checkpoint, the index of its events, its epoch."""
+"""The kernel's own tables in a generation: its checkpoint, the index of its events, its epoch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ epoch = sa.Table(
 
 
 def fingerprint(tables: sa.MetaData, version: int) -> str:
-    """A hash of a projection's version, tables and indexes: rows with another fingerprint are not its own."""
+    """Return a hash of a projection's version, tables and indexes: rows with another one are not its own."""
     both = [*kernel_tables.sorted_tables, *tables.sorted_tables]
     indexes = sorted((index for table in both for index in table.indexes), key=lambda index: str(index.name))
     ddl = [str(make) for make in (*map(CreateTable, both), *map(CreateIndex, indexes))]

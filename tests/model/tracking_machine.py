@@ -241,7 +241,7 @@ class Tracking(RuleBasedStateMachine):
         chance = random.Random(len(happened))
         for max_size in (1, 3, 40):
             generations = Generations(TrackingProjection(), Database(self._location))
-            rows, at = generations.beside(), 0
+            rows, at = generations.create_unread(), 0
             while at < len(happened):
                 call = happened[at : at + chance.randint(1, max_size)]
                 generations.apply(rows, at, call, live=False)

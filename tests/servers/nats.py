@@ -80,7 +80,7 @@ def _member(directory: Path) -> Iterator[None]:
 
 
 async def _has_leader(url: str) -> None:
-    client = await connect(url, patience=30)
+    client = await connect(url, timeout_seconds=30)
     try:
         async with asyncio.timeout(scaled(30)):
             while not await _can_replicate(client):  # noqa: ASYNC110 - there is no event to wait for

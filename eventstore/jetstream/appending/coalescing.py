@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-PATIENCE_SECONDS = 0.05
+TIMEOUT_SECONDS = 0.05
 """For how long a request waits at most: an answer that is late, or lost, must not hold up the others."""
 
 
@@ -27,7 +27,7 @@ class Coalescer:
         if self._under_way:
             if self._next is None:
                 self._next = asyncio.Event()
-                asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._next.set)
+                asyncio.get_running_loop().call_later(TIMEOUT_SECONDS, self._next.set)
             await self._next.wait()
         self._under_way += 1
 

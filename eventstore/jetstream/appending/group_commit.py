@@ -68,12 +68,12 @@ class GroupCommit:
 
     Args:
         publish: Sends the messages of a batch and waits for its acknowledgement.
-        patience: How long an append may wait for its batch, in seconds.
+        timeout: How long an append may wait for its batch, in seconds.
     """
 
-    def __init__(self, publish: Publish, patience: float) -> None:
+    def __init__(self, publish: Publish, timeout: float) -> None:
         self._publish = publish
-        self._patience = patience
+        self._timeout = timeout
         self._waiting: list[_Append] = []
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -95,10 +95,12 @@ class GroupCommit:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="group-commit")
         try:
-            await asyncio.wait({append.last}, timeout=self._patience)
+            await asyncio.wait({append.last}, timeout=self._timeout)
             if not append.last.done() and not append.sent:
-                words = f"the log is overloaded: an append waited {self._patience:g} s for its turn and was not written"
-                raise StoreUnavailable(words)
+                message = (
+                    f"the log is overloaded: an append waited {self._timeout:g} s for its turn and was not written"
+                )
+                raise StoreUnavailable(message)
             return await append.last
         finally:
             append.last.cancel()
@@ -109,7 +111,7 @@ class GroupCommit:
                 await self._commit(self._take())
 
     def _take(self) -> list[_Append]:
-        """The appends that go out next: of other streams each, so that no one depends on another."""
+        """Return the appends of the next batch: each of other streams, so that none depends on another."""
         group: list[_Append] = []
         left: list[_Append] = []
         subjects: set[str] = set()

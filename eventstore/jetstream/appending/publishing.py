@@ -38,14 +38,14 @@ class Publisher:
         client: The connection.
         jetstream: JetStream on that connection.
         probe: A subject of the stream for messages that are always refused.
-        patience: How long to wait for an acknowledgement, in seconds.
+        timeout: How long to wait for an acknowledgement, in seconds.
     """
 
-    def __init__(self, client: NatsClient, jetstream: JetStreamContext, probe: str, patience: float) -> None:
+    def __init__(self, client: NatsClient, jetstream: JetStreamContext, probe: str, timeout: float) -> None:
         self._client = client
         self._js = jetstream
         self._probe = probe
-        self._patience = patience
+        self._timeout = timeout
 
     async def publish(self, messages: Sequence[Message]) -> api.PubAck:
         """Send messages in order and return the acknowledgement of the last.
@@ -58,7 +58,7 @@ class Publisher:
         connection = self._client.stats["reconnects"]
         for opening_subject, opening_payload, opening_headers in opening:
             await self._client.publish(opening_subject, opening_payload, headers=opening_headers)
-        answer = asyncio.ensure_future(self._js.publish(subject, payload, timeout=self._patience, headers=headers))
+        answer = asyncio.ensure_future(self._js.publish(subject, payload, timeout=self._timeout, headers=headers))
         try:
             await self._wait(answer, connection)
         except BaseException:

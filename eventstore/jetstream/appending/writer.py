@@ -27,7 +27,7 @@ from eventstore.jetstream.retries import Retries
 from eventstore.jetstream.subjects import MAX_SUBJECT_BYTES, subject_of
 from eventstore.store import EventStore
 
-PATIENCE_SECONDS = 12.0
+TIMEOUT_SECONDS = 12.0
 FAILURE_SECONDS = 10.0
 """For how long a failed append counts as a sign that the log takes no writes, unless one succeeds."""
 
@@ -64,7 +64,7 @@ class Writer:
         self._retry = retries
         self._explain = explain
         self._coalescer = Coalescer()
-        self._group_commit = GroupCommit(publisher.publish, PATIENCE_SECONDS)
+        self._group_commit = GroupCommit(publisher.publish, TIMEOUT_SECONDS)
         self._failure: tuple[float, str] | None = None
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class Delivery:
         self._consumer = f"rf-{uuid.uuid4().hex}"
         self._looks = 0
         self._connection = client.stats["reconnects"]
-        self._heard = time.monotonic()
+        self._received_at = time.monotonic()
 
     async def __aenter__(self) -> Delivery:
         inbox = self._client.new_inbox()
@@ -118,7 +118,7 @@ class Delivery:
                 raise DeliveryBroken("the connection is closed")
             if self._client.stats["reconnects"] != self._connection:
                 raise DeliveryBroken("the connection is a new one")
-            if time.monotonic() - self._heard > SILENCE_SECONDS:
+            if time.monotonic() - self._received_at > SILENCE_SECONDS:
                 await self._look()
             # Not wait_for: when both come at once, Python 3.11 gives the message and forgets the cancellation.
             with contextlib.suppress(TimeoutError):
@@ -134,13 +134,13 @@ class Delivery:
             raise DeliveryBroken("the consumer is gone") from error
         except (TimeoutError, nats.errors.Error):
             return  # asked again, as long as the connection stands
-        self._heard = time.monotonic()
+        self._received_at = time.monotonic()
         self._looks += 1
         if self._looks == SILENT_LOOKS:
             raise DeliveryBroken("the server answers and sends nothing, not even heartbeats")
 
     async def _take(self, message: Msg) -> list[Delivered]:
-        self._heard, self._looks = time.monotonic(), 0
+        self._received_at, self._looks = time.monotonic(), 0
         headers = message.headers or {}
         if headers.get("Status"):
             await self._control(message, headers)

@@ -68,7 +68,7 @@ class HistoryReader:
         return Stretch(after, end, events)
 
     async def _events(self, first: int, goal: int) -> tuple[list[RecordedEvent], bool]:
-        """The events from a position on, to the end of an append at `goal` or later, or once they are many bytes.
+        """Return the events from a position on, to the end of an append at `goal` or later or of a page.
 
         Returns: The events, and whether the log ends with them.
         """

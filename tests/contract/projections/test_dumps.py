@@ -45,7 +45,7 @@ def _things() -> list[dict[str, object]]:
 def test_every_type_of_column_comes_back(location: str, objects: ObjectPlace) -> None:
     generations = Generations(Things(), Database(location))
     kept = Snapshots(generations, objects)
-    rows = generations.fresh()
+    rows = generations.create_live()
     with rows.writing() as connection:
         for thing in _things():
             connection.execute(sa.insert(things), thing)
@@ -61,7 +61,7 @@ def test_every_type_of_column_comes_back(location: str, objects: ObjectPlace) ->
 
 
 def test_packed_bytes_are_left_as_they_are(postgres_url: str) -> None:
-    rows = Generations(Things(), Database(postgres_url)).fresh()
+    rows = Generations(Things(), Database(postgres_url)).create_live()
     with rows.transaction() as connection:
         storage = "SELECT attname FROM pg_attribute WHERE attrelid = 'things'::regclass AND attstorage = 'e'"
         assert connection.scalars(sa.text(storage)).all() == ["values"]
@@ -70,7 +70,7 @@ def test_packed_bytes_are_left_as_they_are(postgres_url: str) -> None:
 
 def test_an_index_is_there_again(location: str, objects: ObjectPlace) -> None:
     generations = Generations(Notes(), Database(location))
-    rows = generations.fresh()
+    rows = generations.create_live()
     with rows.transaction() as connection:
         before = sorted(str(index["name"]) for index in sa.inspect(connection).get_indexes("rf_events"))
         snapshot = Snapshots(generations, objects).take(connection, lambda _size: None)

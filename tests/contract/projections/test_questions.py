@@ -47,7 +47,7 @@ class Things(Notes):
 
 @pytest.fixture
 def generation(location: str) -> Iterator[Generation]:
-    with closing(Generations(Things(), Database(location)).fresh()) as rows:
+    with closing(Generations(Things(), Database(location)).create_live()) as rows:
         with rows.writing() as connection:
             connection.execute(sa.insert(things), [dict(zip(things.c.keys(), one, strict=True)) for one in THINGS])
         yield rows
@@ -66,7 +66,7 @@ def test_what_is_answered_is_what_is_there(generation: Generation) -> None:
 
 
 def test_all_answers_are_of_one_moment(location: str) -> None:
-    with closing(Generations(Notes(), Database(location)).fresh()) as rows, rows.transaction() as reading:
+    with closing(Generations(Notes(), Database(location)).create_live()) as rows, rows.transaction() as reading:
         with answers(reading, [NOTED] * 3) as found:
             assert next(found) == []
             with rows.writing() as writing:
@@ -96,7 +96,7 @@ def test_an_error_of_who_asks_leaves_the_connection_as_it_was(generation: Genera
 
 
 def test_a_connection_that_is_cut_is_no_refusal_and_the_next_one_answers(postgres_url: str) -> None:
-    with closing(Generations(Notes(), Database(postgres_url)).fresh()) as rows:
+    with closing(Generations(Notes(), Database(postgres_url)).create_live()) as rows:
         with pytest.raises(sa.exc.DBAPIError) as caught:
             _cut_while_asking(rows, postgres_url)
         assert not is_refusal(caught.value)
@@ -105,7 +105,7 @@ def test_a_connection_that_is_cut_is_no_refusal_and_the_next_one_answers(postgre
 
 
 def test_connections_that_were_cut_while_nobody_asked_are_made_anew(postgres_url: str) -> None:
-    with closing(Generations(Notes(), Database(postgres_url)).fresh()) as rows:
+    with closing(Generations(Notes(), Database(postgres_url)).create_live()) as rows:
         for _ in range(3):
             with rows.transaction() as connection, rows.transaction() as another:
                 assert answer(connection, NOTED) == answer(another, NOTED) == []

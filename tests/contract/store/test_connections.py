@@ -35,7 +35,7 @@ async def test_why_no_server_answers_is_told(url: str, fault: str) -> None:
     seconds, said = 0.5, ""
     while fault not in said and seconds < LIMIT:  # on a busy machine the first attempt may not even be refused in time
         with pytest.raises(StoreUnavailable) as caught:
-            await connect(url, patience=seconds)
+            await connect(url, timeout_seconds=seconds)
         assert caught.value.reason == "LOG_UNAVAILABLE"
         said = str(caught.value)
         seconds *= 2

@@ -173,7 +173,7 @@ async def test_an_append_whose_turn_does_not_come_is_not_written() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    group = GroupCommit(publish, patience=0.05)
+    group = GroupCommit(publish, timeout=0.05)
     first = asyncio.create_task(group.append([("s", b"", {}), ("s", b"", {})]))
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable) as caught:

@@ -268,7 +268,7 @@ async def test_nobody_can_connect_without_the_password(nats_address: NatsAddress
     with pytest.raises(StoreUnavailable):
         await connect(nats_address.url, nats_address.user, "wrong")
     with pytest.raises(StoreUnavailable):
-        await connect("nats://127.0.0.1:1", patience=0.3)
+        await connect("nats://127.0.0.1:1", timeout_seconds=0.3)
 
 
 def test_servers_that_cannot_keep_the_promises_are_refused() -> None:

@@ -68,7 +68,7 @@ def _server(home: Path, port: int, routes: Sequence[str], number: int) -> Proces
 
 
 async def _can_replicate(url: str) -> None:
-    client = await connect(url, patience=_READY_SECONDS)
+    client = await connect(url, timeout_seconds=_READY_SECONDS)
     try:
         async with asyncio.timeout(_READY_SECONDS):
             while not await _answers(client):  # noqa: ASYNC110 - there is no event to wait for
@@ -86,7 +86,7 @@ async def _answers(client: Client) -> bool:
 
 
 async def _leader(url: str, log: str) -> int:
-    client = await connect(url, patience=_READY_SECONDS)
+    client = await connect(url, timeout_seconds=_READY_SECONDS)
     try:
         async with asyncio.timeout(_READY_SECONDS):
             while True:

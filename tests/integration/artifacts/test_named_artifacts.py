@@ -28,7 +28,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_every_version_that_was_ever_registered_names_its_artifact(location: str) -> None:
     registered = [[A, B, A], [B], [C, A, C]]
     generations = Generations(registered_digests.NamedArtifactsProjection(), Database(location))
-    rows = generations.fresh()
+    rows = generations.create_live()
     position = 0
     for digests in registered:
         end = position + len(digests) + 1

@@ -35,7 +35,7 @@ class RegistryRows:
 
     def __init__(self, location: str) -> None:
         self._generations = Generations(RegistryProjection(), Database(location))
-        self._rows = self._generations.fresh()
+        self._rows = self._generations.create_live()
         self._origins: dict[str, str] = {}
         self._versions: dict[str, int] = {}
         self._held: dict[tuple[str, str], int] = {}

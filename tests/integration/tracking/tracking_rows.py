@@ -34,7 +34,7 @@ class TrackingRows:
 
     def __init__(self, location: str) -> None:
         self._generations = Generations(TrackingProjection(), Database(location))
-        self._rows = self._generations.fresh()
+        self._rows = self._generations.create_live()
         self._experiments = 0
         self._runs = 0
         self._models = 0

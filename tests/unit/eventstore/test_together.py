@@ -13,7 +13,7 @@ from tests.timeouts import scaled
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalescing, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(coalescing, "TIMEOUT_SECONDS", 60.0)
 
 
 class Requests:
@@ -120,7 +120,7 @@ async def test_who_goes_away_holds_nobody_up(left: str) -> None:
 
 
 async def test_an_answer_that_never_comes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalescing, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(coalescing, "TIMEOUT_SECONDS", 0.01)
     requests = Requests()
     await requests.ask("lost", "b", "c")
     async with asyncio.timeout(scaled(10)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eventstore.concurrency.turns import BESIDE_URGENT, Turns
+from eventstore.concurrency.turns import URGENT_PAUSE_FACTOR, Turns
 
 
 async def pause_after(turns: Turns, took: float, monkeypatch: pytest.MonkeyPatch) -> float:
@@ -34,7 +34,7 @@ async def test_the_pause_is_as_long_as_the_turn_and_longer_while_something_urgen
     turns = Turns(1, max_seconds=0.01, rests=True)
     assert await pause_after(turns, 0.004, monkeypatch) == pytest.approx(0.004)
     with turns.urgent(), turns.urgent():
-        assert await pause_after(turns, 0.004, monkeypatch) == pytest.approx(BESIDE_URGENT * 0.004)
+        assert await pause_after(turns, 0.004, monkeypatch) == pytest.approx(URGENT_PAUSE_FACTOR * 0.004)
     assert await pause_after(turns, 0.004, monkeypatch) == pytest.approx(0.004)
 
 
