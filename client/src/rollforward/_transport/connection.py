@@ -1,29 +1,26 @@
-"""Connections to the services: channels, metadata, deadlines and retries."""
+"""The connection to the services: channels, positions, deadlines and retries."""
 
 from __future__ import annotations
 
-import getpass
 import os
 import threading
 import uuid
-from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import Message
 
-from rollforward import v1
-from rollforward._transport.address import DEFAULT_ADDRESS, parse_address
+from rollforward._transport.address import DEFAULT_ADDRESS
 from rollforward._transport.backoff import Backoff
-from rollforward._transport.channel import is_answer, is_out_of_reach, open_channel, refused_connection
+from rollforward._transport.call_settings import checked_timeout, fixed_metadata, os_user
+from rollforward._transport.channel import is_answer, is_out_of_reach, refused_connection
 from rollforward._transport.epochs import Epochs
 from rollforward._transport.response_warnings import notice
+from rollforward._transport.stubs import Stubs
 from rollforward.errors import (
     EPOCH_CHANGED,
     InternalError,
-    InvalidRequest,
     RollforwardError,
     Unavailable,
     epochs_in,
@@ -35,13 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 DEFAULT_TIMEOUT: Final = 30.0
-# In place of positions: the result must have reached the head of every log that it comes from.
+# Instead of positions: the result must have reached the head of every log that it comes from.
 _HEAD: Final = "head"
-# The initial metadata of a result that may be old because rows do not follow their log: it says why.
+# The initial metadata of a result that may be stale because rows do not follow their log: the reason.
 _STALE: Final = "rollforward-stale"
 # How long a command tries to connect to an address at which nothing has ever answered, in seconds.
 CONNECT_SECONDS: Final = 0.5
-# Whose positions a service's answers carry, by the file that declares the answer.
+# The log whose positions a result carries, by the file that declares the result.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
 } | {
@@ -56,16 +53,15 @@ _T = TypeVar("_T")
 
 
 def new_request_id() -> str:
-    """A fresh id that makes the repetition of a command harmless: 32 hex digits."""
+    """Return a new id that makes the repetition of a command harmless: 32 hex digits."""
     return uuid.uuid4().hex
 
 
-class Connection:
+class Connection(Stubs):
     """Channels to the services; safe for use by many threads.
 
     Reads see this connection's own writes: it remembers the highest position of each log and sends it along. When
-    results may be old because a service's rows do not follow their log, it warns once (RollforwardWarning). gRPC does
-    not survive a fork: a child process makes a connection of its own.
+    results may be stale, because a service's rows do not follow their log, it warns once (RollforwardWarning).
     """
 
     def __init__(
@@ -77,78 +73,23 @@ class Connection:
         correlation_id: str = "",
         read_at_head: bool = False,
     ) -> None:
-        """Prepare to talk to the services; nothing is sent yet.
-
-        `address` is "host:port", or "tracking=host:port,registry=host:port,..."; without it ROLLFORWARD_URI, then
-        localhost:50051. `actor` is who acts; without it ROLLFORWARD_ACTOR, then the user of the operating system.
-        `timeout` is in seconds, for each call with all its retries. `correlation_id` marks every event that this
-        connection causes. With `read_at_head` a read also sees what others wrote before it was sent, at the price of a
-        round trip from the service to its log; without it such events may be missing for up to 0.2 s.
+        """Prepare a connection; nothing is sent yet. See Client for the arguments.
 
         Raises:
             InvalidRequest: INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID.
         """
-        self.address = address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS
-        self.actor = actor or os.environ.get("ROLLFORWARD_ACTOR") or _os_user()
-        self.timeout = _checked_timeout(timeout)
-        self._endpoints = parse_address(self.address)
-        self._fixed = _fixed_metadata(self.actor, correlation_id)
+        super().__init__(address or os.environ.get("ROLLFORWARD_URI") or DEFAULT_ADDRESS)
+        self.actor = actor or os.environ.get("ROLLFORWARD_ACTOR") or os_user()
+        self.timeout = checked_timeout(timeout)
+        self._fixed = fixed_metadata(self.actor, correlation_id)
         self._read_at_head = read_at_head
         self._lock = threading.Lock()
-        self._channels: dict[str, grpc.Channel] = {}
         self._positions: dict[str, int] = {}
         self._epochs = Epochs()
         self._stale_files: set[str] = set()
-        self._closed = False
         self._answered = False
         self.refused = False
         """True when nothing listens at the address: it has never answered, and refused the last call."""
-
-    @cached_property
-    def tracking(self) -> v1.TrackingServiceStub:
-        """The raw stub of the tracking service."""
-        return v1.TrackingServiceStub(self._channel("tracking"))
-
-    @cached_property
-    def logged_models(self) -> v1.LoggedModelServiceStub:
-        """The raw stub of the logged models' service, which is part of tracking."""
-        return v1.LoggedModelServiceStub(self._channel("tracking"))
-
-    @cached_property
-    def artifacts(self) -> v1.ArtifactServiceStub:
-        """The raw stub of the artifact service, which lives with tracking."""
-        return v1.ArtifactServiceStub(self._channel("tracking"))
-
-    @cached_property
-    def registry(self) -> v1.RegistryServiceStub:
-        """The raw stub of the registry."""
-        return v1.RegistryServiceStub(self._channel("registry"))
-
-    @cached_property
-    def policies(self) -> v1.PolicyServiceStub:
-        """The raw stub of the policy service, which is part of the registry."""
-        return v1.PolicyServiceStub(self._channel("registry"))
-
-    @cached_property
-    def serving(self) -> v1.ServingServiceStub:
-        """The raw stub of the serving service."""
-        return v1.ServingServiceStub(self._channel("serving"))
-
-    @cached_property
-    def audit(self) -> v1.AuditServiceStub:
-        """The raw stub of the audit service."""
-        return v1.AuditServiceStub(self._channel("audit"))
-
-    @cached_property
-    def webhooks(self) -> v1.WebhookServiceStub:
-        """The raw stub of the webhooks service."""
-        return v1.WebhookServiceStub(self._channel("webhooks"))
-
-    @cached_property
-    def systems(self) -> tuple[v1.SystemServiceStub, ...]:
-        """The raw stub of the system service in each process that the address names."""
-        services = {endpoint: service for service, endpoint in self._endpoints.items()}
-        return tuple(v1.SystemServiceStub(self._channel(service)) for service in services.values())
 
     def call(
         self,
@@ -158,8 +99,10 @@ class Connection:
         timeout: float | None = None,
         connect_timeout: float = CONNECT_SECONDS,
     ) -> _Response:
-        """Send one request, the same one again while the service is out of reach, within `timeout` seconds (else the
-        connection's). If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
+        """Send one request, and repeat it while the service is unreachable.
+
+        It takes `timeout` seconds at most, else the connection's. If nothing has ever answered at the address, it
+        tries to connect for `connect_timeout` seconds only.
 
         Raises the RollforwardError that the answer stands for. If it is not known whether a command was done, the error
         has its `request_id`.
@@ -183,10 +126,10 @@ class Connection:
 
         Raises the RollforwardError of the last attempt.
         """
-        backoff = Backoff(self.timeout if timeout is None else _checked_timeout(timeout))
+        backoff = Backoff(self.timeout if timeout is None else checked_timeout(timeout))
         connecting = Backoff(connect_timeout, longest=0.1)
         while True:
-            self._refuse_when_closed()
+            self.refuse_when_closed()
             try:
                 answer = attempt(backoff.remaining())
             except grpc.RpcError as error:
@@ -199,7 +142,7 @@ class Connection:
                     raise self.failure(error) from error
             except ValueError:
                 # What gRPC raises for a channel that another thread has just closed.
-                self._refuse_when_closed()
+                self.refuse_when_closed()
                 raise
             else:
                 self.note_answer()
@@ -212,11 +155,11 @@ class Connection:
         *,
         timeout: float | None = None,
     ) -> Iterator[_Response]:
-        """The answers to one request, without retries and without a deadline unless one is given in seconds.
+        """Yield the results of one request, without retries and without a deadline unless one is given in seconds.
 
         Raises the RollforwardError that a failure stands for. Leaving the loop cancels the call.
         """
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         while True:
             call = method(request, timeout=timeout, metadata=self.metadata())
             try:
@@ -235,7 +178,7 @@ class Connection:
             return
 
     def note_answer(self) -> None:
-        """Note that something answers at the address."""
+        """Note that a service answers at the address."""
         self._answered, self.refused = True, False
 
     def note_failure(self, error: grpc.RpcError) -> bool:
@@ -246,20 +189,20 @@ class Connection:
         return self.refused
 
     def failure(self, error: grpc.RpcError) -> RollforwardError:
-        """The exception that a failed call stands for; its caller learns of an epoch by it."""
+        """Return the exception for a failed call. If it reports another epoch, the caller now knows that epoch."""
         if not (self.refused and (refusal := refused_connection(error))):
             refused = from_rpc_error(error)
             if refused.reason == EPOCH_CHANGED:
                 with self._lock:
                     self._epochs.tell(refused.metadata.get("log", ""))
             return refused
-        endpoints = sorted(set(self._endpoints.values()))
+        endpoints = sorted(set(self.endpoints.values()))
         way_out = "Is the server running? Start it with 'rollforward up'"
         message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {way_out}"
         return Unavailable(grpc.StatusCode.UNAVAILABLE.name, message)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call: who acts, and the positions that the answer must have reached."""
+        """Return the metadata of a call: who acts, and the positions that the result must have reached."""
         with self._lock:
             seen = sorted(self._positions.items())
             known = [f"{log}={position}{self._epochs.suffix(log)}" for log, position in seen]
@@ -281,12 +224,12 @@ class Connection:
             return self._epochs.read_in.get(log, 0)
 
     def assume_epoch(self, epoch: int) -> None:
-        """Take revisions that the caller holds as read in an epoch, by whatever connection."""
+        """Treat the revisions that the caller has as read in an epoch, whichever connection read them."""
         with self._lock:
             self._epochs.read_in.update(registry=0 if epoch == 1 else epoch, tracking=0 if epoch == 1 else epoch)
 
     def note_epoch(self, log: str, epoch: int) -> bool:
-        """Take over the epoch that a log is in, 0 for the first; whether it is another than before.
+        """Note the epoch that a log is in, 0 for the first. Return whether it changed.
 
         Positions of the epoch before are forgotten: they may name other events now.
         """
@@ -305,26 +248,9 @@ class Connection:
 
     @property
     def positions(self) -> Mapping[str, int]:
-        """The highest position seen of each log."""
+        """The highest position seen, by log."""
         with self._lock:
             return dict(self._positions)
-
-    def close(self) -> None:
-        """Close the channels; calls under way fail as cancelled. Closing twice is harmless."""
-        with self._lock:
-            self._closed = True
-            channels = list(self._channels.values())
-            self._channels.clear()
-        for channel in channels:
-            channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Connection({self.address!r}, actor={self.actor!r})"
@@ -346,7 +272,7 @@ class Connection:
             self.note_epoch(named, epochs.get(named, 0))
 
     def _warn_when_stale(self, call: grpc.Call, response: Message) -> None:
-        """Warn that a result comes from rows which do not follow their log, not again until they do follow it."""
+        """Warn that a result comes from rows that do not follow their log; once, until they follow it again."""
         why = next((str(value) for key, value in call.initial_metadata() or () if key == _STALE), "")
         file = response.DESCRIPTOR.file.name
         with self._lock:
@@ -354,41 +280,3 @@ class Connection:
             (self._stale_files.add if why else self._stale_files.discard)(file)
         if why and not known:
             notice(f"results may be old: {unquote(why)}")
-
-    def _channel(self, service: str) -> grpc.Channel:
-        endpoint = self._endpoints.get(service)
-        if endpoint is None:
-            message = f"the address {self.address!r} does not say where the {service} service is"
-            raise InvalidRequest("SERVICE_UNKNOWN", message, {"service": service})
-        with self._lock:
-            self._refuse_when_closed()
-            if endpoint not in self._channels:
-                self._channels[endpoint] = open_channel(endpoint)
-            return self._channels[endpoint]
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise InvalidRequest("CONNECTION_CLOSED", "the connection was closed")
-
-
-def _fixed_metadata(actor: str, correlation_id: str) -> tuple[tuple[str, str], ...]:
-    fixed = (("rollforward-actor", quote(actor, safe="")),)
-    if not correlation_id:
-        return fixed
-    if not (correlation_id.isascii() and correlation_id.isprintable()):
-        raise InvalidRequest("INVALID_CORRELATION_ID", "a correlation id is printable ASCII")
-    return (*fixed, ("rollforward-correlation-id", correlation_id))
-
-
-def _checked_timeout(seconds: float) -> float:
-    if not seconds > 0:
-        raise InvalidRequest("INVALID_TIMEOUT", f"a timeout is a number of seconds above 0, not {seconds}")
-    return seconds
-
-
-def _os_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        # A container's user id often has no name.
-        return str(os.getuid())

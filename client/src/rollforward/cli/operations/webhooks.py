@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-import rollforward as rf
 from rollforward.cli.identifiers import webhook_id
+from rollforward.cli.operations.webhook_tables import (
+    attempts_table,
+    deliveries_table,
+    plain_delivery,
+    plain_webhook,
+    test_result_table,
+    webhook_details,
+    webhooks_table,
+)
 from rollforward.cli.options import (
     DEFAULTS,
     AliasPattern,
@@ -20,15 +28,11 @@ from rollforward.cli.options import (
     RequestId,
     examples,
 )
-from rollforward.cli.output.tables import grid, moment, pairs, plain, short_id, word
+from rollforward.cli.output.tables import moment, pairs
 from rollforward.operations import webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from rollforward import v1
+    pass
 
 app: Final = App(
     name="webhooks",
@@ -87,7 +91,10 @@ def create(
         reason=reason,
         request_id=request_id,
     )
-    options.show({**_plain(made.webhook), "secret": made.secret}, lambda: _payloads(made.webhook, secret=made.secret))
+    options.show(
+        {**plain_webhook(made.webhook), "secret": made.secret},
+        lambda: webhook_details(made.webhook, secret=made.secret),
+    )
 
 
 @app.command(name="list", help_epilogue=examples("webhooks list", "webhooks list -o json"))
@@ -95,7 +102,7 @@ def list_webhooks(*, limit: Limit = 100, options: Options = DEFAULTS) -> None:
     """List webhooks, oldest first."""
     options.connect()
     found = webhooks.list_webhooks(limit=limit)
-    options.show([_plain(one) for one in found], lambda: _webhooks(found, wide=options.wide))
+    options.show([plain_webhook(one) for one in found], lambda: webhooks_table(found, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("webhooks show 5d3c0a1b"))
@@ -103,7 +110,7 @@ def show(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
     """Show a webhook: its filter, its cursor, and its last error."""
     options.connect()
     found = webhooks.get_webhook(webhook_id(webhook))
-    options.show(_plain(found), lambda: _payloads(found))
+    options.show(plain_webhook(found), lambda: webhook_details(found))
 
 
 @app.command(help_epilogue=examples("webhooks update 5d3c0a1b --url https://ci.example/v2/hook"))
@@ -132,7 +139,7 @@ def update(
         reason=reason,
         request_id=request_id,
     )
-    options.show(_plain(changed), lambda: _payloads(changed))
+    options.show(plain_webhook(changed), lambda: webhook_details(changed))
 
 
 @app.command(help_epilogue=examples("webhooks delete 5d3c0a1b --reason 'moved to a watch'"))
@@ -141,7 +148,7 @@ def delete(webhook: Id, /, *, reason: Reason = "", request_id: RequestId = None,
     options.connect()
     found = webhooks.get_webhook(webhook_id(webhook))
     webhooks.delete_webhook(found.webhook_id, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _payloads(found))
+    options.show(plain_webhook(found), lambda: webhook_details(found))
 
 
 @app.command(help_epilogue=examples("webhooks rotate 5d3c0a1b", "webhooks rotate 5d3c0a1b --overlap 0 --reason leaked"))
@@ -171,7 +178,7 @@ def try_endpoint(webhook: Id, /, *, options: Options = DEFAULTS) -> int:
     """Send one signed test request; exit with 1 when the endpoint does not accept it."""
     options.connect()
     result = webhooks.try_webhook(webhook_id(webhook))
-    options.show(result, lambda: _test_result(result))
+    options.show(result, lambda: test_result_table(result))
     return 0 if result.delivered else 1
 
 
@@ -192,7 +199,7 @@ def resume(
     """Retry at once: a paused webhook, or one that waits for its next attempt."""
     options.connect()
     found = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _payloads(found))
+    options.show(plain_webhook(found), lambda: webhook_details(found))
 
 
 @app.command(help_epilogue=examples("webhooks replay 5d3c0a1b --after 17"))
@@ -211,7 +218,7 @@ def replay(
     """Send every change after a revision again, in order and with their old ids."""
     options.connect()
     found = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
-    options.show(_plain(found), lambda: _payloads(found))
+    options.show(plain_webhook(found), lambda: webhook_details(found))
 
 
 @app.command(help_epilogue=examples("webhooks deliveries 5d3c0a1b", "webhooks deliveries 5d3c0a1b --limit 10 -o json"))
@@ -219,7 +226,7 @@ def deliveries(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS
     """List what was delivered to a webhook, and its pauses and replays, newest first."""
     options.connect()
     found = webhooks.webhook_deliveries(webhook_id(webhook), limit=limit)
-    options.show([_plain_delivery(one) for one in found], lambda: _deliveries(found))
+    options.show([plain_delivery(one) for one in found], lambda: deliveries_table(found))
 
 
 @app.command(help_epilogue=examples("webhooks attempts 5d3c0a1b", "webhooks attempts 5d3c0a1b --limit 5 -o json"))
@@ -227,93 +234,4 @@ def attempts(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) 
     """List the last requests to a webhook, with their results, newest first."""
     options.connect()
     found = webhooks.webhook_attempts(webhook_id(webhook))[:limit]
-    options.show(found, lambda: _attempts(found))
-
-
-def _plain(webhook: v1.Webhook) -> dict[str, Any]:
-    fields = plain(webhook)
-    return {"webhook_id": fields.pop("webhook_id"), **fields.pop("settings"), **fields}
-
-
-def _plain_delivery(delivery: v1.WebhookDelivery) -> dict[str, Any]:
-    kind = delivery.WhichOneof("step")
-    fields = plain(delivery)
-    step = fields.pop(kind) if kind else {}
-    return {"kind": kind, **fields, **step}
-
-
-def _webhooks(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
-    rows = [
-        (
-            short_id(one.webhook_id, wide=wide),
-            _state(one),
-            str(one.cursor),
-            one.settings.model,
-            one.settings.alias,
-            one.settings.url,
-        )
-        for one in found
-    ]
-    return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
-
-
-def _payloads(one: v1.Webhook, secret: str = "") -> RenderableType:
-    settings, error = one.settings, one.trouble
-    kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
-    payloads = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
-    payloads |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
-    payloads |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
-    payloads |= {"secret": secret}
-    if one.HasField("trouble"):
-        payloads |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
-        payloads |= {"failing since": moment(error.since)}
-        payloads |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
-    return pairs(payloads)
-
-
-def _state(one: v1.Webhook) -> str:
-    return word(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
-
-
-def _test_result(result: v1.TestWebhookResponse) -> RenderableType:
-    return pairs(
-        {"accepted": "yes" if result.delivered else "no", "status": str(result.status_code or "")}
-        | {"error": result.detail, "seconds": f"{result.seconds:.3f}"}
-    )
-
-
-def _deliveries(found: Sequence[v1.WebhookDelivery]) -> RenderableType:
-    rows = [
-        (moment(one.time), one.WhichOneof("step") or "", *_step(one), one.actor, one.reason or one.parked.detail)
-        for one in found
-    ]
-    headers = ("TIME", "KIND", "UP TO>", "CHANGES>", "ATTEMPTS>", "STATUS>", "ACTOR", "REASON")
-    return grid(headers, rows, empty="no deliveries")
-
-
-def _step(one: v1.WebhookDelivery) -> tuple[str, str, str, str]:
-    match one.WhichOneof("step"):
-        case "delivered":
-            sent = one.delivered
-            return str(sent.position), str(sent.deliveries), str(sent.attempts), str(sent.status_code)
-        case "parked":
-            return str(one.parked.position), "", str(one.parked.attempts), str(one.parked.status_code or "")
-        case "resumed":
-            return str(one.resumed.to_revision), "", "", ""
-        case _:
-            return str(one.replayed.to_revision), "", "", ""
-
-
-def _attempts(found: Sequence[v1.WebhookAttempt]) -> RenderableType:
-    rows = [
-        (
-            moment(one.time),
-            str(one.position),
-            str(one.number),
-            str(one.status_code or ""),
-            f"{one.seconds:.3f}",
-            one.detail,
-        )
-        for one in found
-    ]
-    return grid(("TIME", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "ERROR"), rows, empty="no attempts")
+    options.show(found, lambda: attempts_table(found))

@@ -49,6 +49,24 @@ app.command(
     ),
 )
 
+_ExpiresAt = Annotated[
+    str | None,
+    Parameter(
+        metavar="TIME",
+        converter=future_time,
+        help="Remove the alias then, unless it was changed before; for one alias: 2026-11-04T08:00Z, 2h. "
+        "Default never.",
+    ),
+]
+_ExpectedRevisions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        metavar="MODEL@ALIAS=REVISION",
+        negative="",
+        show_default=False,
+        help="Refuse unless that alias is at this revision; may be repeated.",
+    ),
+]
 _TARGET: Final = re.compile(r"(.+@[^@=]+)=(.*)")
 
 
@@ -70,25 +88,9 @@ def move(
         ),
     ],
     reason: Reason = "",
-    expires_at: Annotated[
-        str | None,
-        Parameter(
-            metavar="TIME",
-            converter=future_time,
-            help="Remove the alias then, unless it was changed before; for one alias: 2026-11-04T08:00Z, 2h. "
-            "Default never.",
-        ),
-    ] = None,
+    expires_at: _ExpiresAt = None,
     expect_revision: ExpectedRevision = None,
-    expect: Annotated[
-        tuple[str, ...],
-        Parameter(
-            metavar="MODEL@ALIAS=REVISION",
-            negative="",
-            show_default=False,
-            help="Refuse unless that alias is at this revision; may be repeated.",
-        ),
-    ] = (),
+    expect: _ExpectedRevisions = (),
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:

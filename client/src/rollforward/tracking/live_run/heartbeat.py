@@ -1,4 +1,4 @@
-"""Stays in touch with the tracking service while a job lives, so that one that dies is noticed."""
+"""The heartbeat of a live run, by which the tracking service notices a job that dies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rollforward.errors import InvalidRequest, from_rpc_error
 if TYPE_CHECKING:
     from rollforward._transport.connection import Connection
 
-_LONGEST_PAUSE: Final = 5.0
-# What no later attempt changes.
+_MAX_PAUSE: Final = 5.0
+# Errors that no later attempt changes.
 _FINAL: Final = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED.name, "RUN_DELETED", "EXPERIMENT_DELETED", "CONNECTION_CLOSED", "INVALID_RUN_ID"}
 )
@@ -24,24 +24,24 @@ _FINAL: Final = frozenset(
 _log: Final = logging.getLogger("rollforward")
 
 
-class Liveness:
-    """A call that stays open as long as the job lives, made again whenever it breaks.
+class Heartbeat:
+    """A call that stays open as long as the job lives, and is repeated whenever it breaks.
 
     The kernel closes it when the process ends, however it ends; while the process lives it needs no Python to run.
     """
 
     def __init__(self, connection: Connection, run_id: str) -> None:
-        """Begin, in a background thread."""
+        """Start the call in a background thread."""
         self._connection = connection
         self._request = v1.AttendRunRequest(run_id=run_id)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._call: grpc.Call | None = None
-        self._backoff = Backoff(longest=_LONGEST_PAUSE)
+        self._backoff = Backoff(longest=_MAX_PAUSE)
         threading.Thread(target=self._work, name=f"rollforward-attend-{run_id[:8]}", daemon=True).start()
 
     def close(self) -> None:
-        """End it; the service then hears no more of the job from this process."""
+        """End the call."""
         with self._lock:
             self._closing.set()
             if self._call is not None:
@@ -52,19 +52,19 @@ class Liveness:
             self._closing.wait(self._backoff.next_pause())
 
     def _attend(self) -> bool:
-        """Whether to try again."""
+        """Hold one call until it ends. Return whether to try again."""
         try:
             with self._lock:
                 if self._closing.is_set():
                     return False
-                link = self._connection
-                call = link.tracking.AttendRun(self._request, metadata=link.metadata())
+                metadata = self._connection.metadata()
+                call = self._connection.tracking.AttendRun(self._request, metadata=metadata)
                 self._call = call
             for _ in call:
                 self._backoff.reset()
         except grpc.RpcError as broken:
             error = from_rpc_error(broken)
-            _log.debug("run %s is not attended: %s", self._request.run_id, error)
+            _log.debug("no heartbeat for run %s: %s", self._request.run_id, error)
             return error.reason not in _FINAL
         except (ValueError, InvalidRequest):
             # The connection was closed.

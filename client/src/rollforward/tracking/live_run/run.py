@@ -11,10 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest
+from rollforward.tracking.live_run.heartbeat import Heartbeat
 from rollforward.tracking.live_run.offline_artifacts import ONE_CALL
 from rollforward.tracking.live_run.process_end import ProcessEnd, ending_of
 from rollforward.tracking.live_run.run_log import RunLog
 from rollforward.tracking.live_run.run_records import undelivered
+from rollforward.tracking.live_run.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
     from rollforward._journal.writer import Outcome, Writer
     from rollforward._transport.connection import Connection
-    from rollforward.tracking.live_run.heartbeat import Liveness
     from rollforward.tracking.live_run.process_end import Ending
-    from rollforward.tracking.live_run.system_metrics import SystemMetrics
+    from rollforward.tracking.live_run.system_metrics import Machine
 
 _ENDINGS: Final[Mapping[str, v1.RunStatus.ValueType]] = {
     "FINISHED": v1.RUN_STATUS_FINISHED,
@@ -56,10 +57,22 @@ class Run(RunLog):
         params: Mapping[str, str] | None = None,
         begin: bytes | None = None,
         worker: bool = False,
+        heartbeat: bool = False,
+        machine: Machine | None = None,
     ) -> None:
-        """What start_run and resume_run make.
+        """Open a run for logging. Programs call start_run and resume_run instead.
 
-        `params` are those that it is known to have, `begin` is the first record when the service does not know of it.
+        Args:
+            writer: Appends to the run's journal.
+            connection: The connection to the tracking service.
+            run_id: The run's id.
+            experiment_id: Its experiment's id; empty when the run was started without the service.
+            name: Its name.
+            params: The parameters that it is known to have.
+            begin: The journal's first record, when the service does not know the run yet.
+            worker: Whether finish() leaves the run open, for other processes.
+            heartbeat: Whether to keep a call open, so that the service notices when this process dies.
+            machine: The machine to measure every ten seconds, None for none.
         """
         super().__init__(writer, connection, run_id)
         self._params.update(params or {})
@@ -67,13 +80,13 @@ class Run(RunLog):
         """Empty when the run was started without the service."""
         self.name = name
         self.worker = worker
-        self.attendance: Liveness | None = None
-        self.system_metrics: SystemMetrics | None = None
         self._token: Token[Run | None] | None = None
         if begin is not None:
             writer.add(begin, ONE_CALL)
         self._process = ProcessEnd()
         self._process.call_at_exit(self._finish_at_exit)
+        self._heartbeat = Heartbeat(connection, run_id) if heartbeat else None
+        self.system_metrics = SystemMetrics(self, machine) if machine is not None else None
 
     @property
     def offline(self) -> bool:
@@ -124,8 +137,8 @@ class Run(RunLog):
             self._add_labels(tags={"rollforward.not_logged": lost})
         last = self._writer.close(max(0.0, deadline - time.monotonic()))
         self._tell(outcome, last)
-        if self.attendance is not None and not self._writer.forked:
-            self.attendance.close()
+        if self._heartbeat is not None and not self._writer.forked:
+            self._heartbeat.close()
 
     def __enter__(self) -> Self:
         self._token = _current.set(self)
@@ -139,13 +152,6 @@ class Run(RunLog):
             with contextlib.suppress(ValueError):
                 _current.reset(self._token)
         self.finish(ending_of(error))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # For processes that are spawned: there it is a worker's handle.
-        from rollforward.tracking.live_run.start import rejoin  # noqa: PLC0415 - which makes runs
-
-        link = self.connection
-        return rejoin, (self.run_id, link.address, link.actor, link.timeout, self.offline)
 
     def __repr__(self) -> str:
         return f"Run({self.run_id!r}, name={self.name!r})"

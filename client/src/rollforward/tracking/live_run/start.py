@@ -1,7 +1,8 @@
-"""Starts runs and resumes them, with the service or, when it is out of reach, without it."""
+"""Start and resume runs, with the service or, when it is unreachable, without it."""
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import os
 import uuid
@@ -22,19 +23,18 @@ from rollforward._transport.resource import Resource
 from rollforward._validation import checked_description, checked_name, checked_run_tags
 from rollforward.errors import InvalidRequest, NotFound, RollforwardError, Unavailable
 from rollforward.references import run_id_of
-from rollforward.tracking.live_run.heartbeat import Liveness
 from rollforward.tracking.live_run.run import Run, current_run, now
 from rollforward.tracking.live_run.run_records import checked_size
 from rollforward.tracking.live_run.source import source
-from rollforward.tracking.live_run.system_metrics import Machine, SystemMetrics
+from rollforward.tracking.live_run.system_metrics import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rollforward.references import RunLike
 
-# For so long a job waits for a service that is out of reach before it goes on without it, in seconds.
-_PATIENCE: Final = 5.0
+# How long a job waits for a service that is unreachable before it continues without it, in seconds.
+_START_TIMEOUT: Final = 5.0
 
 _refusing: Final[set[str]] = set()
 
@@ -81,7 +81,7 @@ class RunStarter(Resource):
         chosen, whole = run_id or uuid.uuid4().hex, _parent(parent, nested=nested)
         if offline is None and isinstance(whole, Run) and whole.offline:
             offline = True
-        self._connection, settings = self._connection, _settings(offline, system_metrics)
+        settings = _settings(offline, system_metrics)
         request = v1.StartRunRequest(
             run_id=_checked_run_id(chosen),
             name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
@@ -98,19 +98,17 @@ class RunStarter(Resource):
         experiment_id = (
             None if settings.offline else _try_to_begin(self._connection, start, known_parent=isinstance(whole, Run))
         )
-        run = Run(
-            _writer(
-                self._connection,
-                Head(chosen, self._connection.address, self._connection.actor, heartbeat=request.heartbeat),
-                settings,
-            ),
+        head = Head(chosen, self._connection.address, self._connection.actor, heartbeat=request.heartbeat)
+        return Run(
+            _writer(self._connection, head, settings),
             self._connection,
             chosen,
             experiment_id=experiment_id or "",
             name=request.name,
             begin=None if experiment_id else payload,
+            heartbeat=request.heartbeat,
+            machine=settings.machine,
         )
-        return _set_going(run, settings, heartbeat=request.heartbeat)
 
     def resume(
         self,
@@ -132,15 +130,24 @@ class RunStarter(Resource):
             PreconditionFailed: RUN_DELETED.
             OSError: When there can be no journal of an `offline` run.
         """
-        self._connection, settings = self._connection, _settings(offline, system_metrics)
+        settings = _settings(offline, system_metrics)
         return _resume(self._connection, _checked_run_id(run_id_of(run)), settings, worker=worker, heartbeat=heartbeat)
 
 
-def rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
-    """A run that was handed to another process: there it is a worker's."""
+def _rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
+    """Open, as a worker, a run that another process has pickled."""
     connection = Connection(address, actor=actor, timeout=timeout)
-    # Whoever handed it over measures this machine, if anybody shall.
+    # The other process measures this machine, if its run does.
     return _resume(connection, run_id, _settings(offline, False), worker=True, heartbeat=True, known=True)
+
+
+def _reduce_run(run: Run) -> tuple[Callable[[str, str, str, float, bool], Run], tuple[str, str, str, float, bool]]:
+    connection = run.connection
+    return _rejoin, (run.run_id, connection.address, connection.actor, connection.timeout, run.offline)
+
+
+# Here and not in Run, which this module imports. Every run is opened by this module, so it is registered by then.
+copyreg.pickle(Run, _reduce_run)
 
 
 def _resume(
@@ -149,10 +156,9 @@ def _resume(
     request = v1.ResumeRunRequest(run_id=run_id, request_id=new_request_id())
     found = None if settings.offline else _try_to_resume(connection, request, known=known)
     beats = heartbeat and not settings.offline
-    resumed = Run(
-        _writer(
-            connection, Head(run_id, connection.address, connection.actor, worker=worker, heartbeat=beats), settings
-        ),
+    head = Head(run_id, connection.address, connection.actor, worker=worker, heartbeat=beats)
+    return Run(
+        _writer(connection, head, settings),
         connection,
         run_id,
         experiment_id=found.experiment_id if found else "",
@@ -160,8 +166,9 @@ def _resume(
         params=found.params if found else None,
         begin=None if found else records.call("ResumeRun", request),
         worker=worker,
+        heartbeat=beats,
+        machine=settings.machine,
     )
-    return _set_going(resumed, settings, heartbeat=beats)
 
 
 class _Settings(NamedTuple):
@@ -176,17 +183,9 @@ def _settings(offline: bool | None, system_metrics: bool | None) -> _Settings:
     return _Settings(_switch("ROLLFORWARD_OFFLINE", offline), Machine() if measured else None, _disk_bytes())
 
 
-def _set_going(run: Run, settings: _Settings, *, heartbeat: bool) -> Run:
-    if heartbeat:
-        run.attendance = Liveness(run.connection, run.run_id)
-    if settings.machine is not None:
-        run.system_metrics = SystemMetrics(run, settings.machine)
-    return run
-
-
 def _try_to_begin(connection: Connection, start: Start, *, known_parent: bool) -> str | None:
     try:
-        return begin(connection, start, timeout=min(_PATIENCE, connection.timeout), connect_timeout=0)
+        return begin(connection, start, timeout=min(_START_TIMEOUT, connection.timeout), connect_timeout=0)
     except (Unavailable, NotFound) as error:
         _raise_unless_it_may_pass(error, known=known_parent)
         _warn(connection, f"run {start.request.run_id} starts without the service", error)
@@ -194,7 +193,7 @@ def _try_to_begin(connection: Connection, start: Start, *, known_parent: bool) -
 
 
 def _try_to_resume(connection: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
-    patience = min(_PATIENCE, connection.timeout)
+    patience = min(_START_TIMEOUT, connection.timeout)
     known_as = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
     try:
         connection.call(connection.tracking.ResumeRun, request, timeout=patience, connect_timeout=0)

@@ -1,0 +1,111 @@
+"""The tables of endpoints, and what JSON shows of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import rollforward as rf
+from rollforward.cli.output.tables import grid, moment, pairs, plain, short_id, word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from rollforward import v1
+
+
+def plain_webhook(webhook: v1.Webhook) -> dict[str, Any]:
+    """Return an endpoint as JSON shows it."""
+    fields = plain(webhook)
+    return {"webhook_id": fields.pop("webhook_id"), **fields.pop("settings"), **fields}
+
+
+def plain_delivery(delivery: v1.WebhookDelivery) -> dict[str, Any]:
+    """Return a step of an endpoint's cursor as JSON shows it."""
+    kind = delivery.WhichOneof("step")
+    fields = plain(delivery)
+    step = fields.pop(kind) if kind else {}
+    return {"kind": kind, **fields, **step}
+
+
+def webhooks_table(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
+    """Return a table of endpoints."""
+    rows = [
+        (
+            short_id(one.webhook_id, wide=wide),
+            _state(one),
+            str(one.cursor),
+            one.settings.model,
+            one.settings.alias,
+            one.settings.url,
+        )
+        for one in found
+    ]
+    return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
+
+
+def webhook_details(one: v1.Webhook, secret: str = "") -> RenderableType:
+    """Return the settings and the state of an endpoint, with its secret where that is shown."""
+    settings, error = one.settings, one.trouble
+    kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
+    payloads = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
+    payloads |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
+    payloads |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
+    payloads |= {"secret": secret}
+    if one.HasField("trouble"):
+        payloads |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
+        payloads |= {"failing since": moment(error.since)}
+        payloads |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
+    return pairs(payloads)
+
+
+def _state(one: v1.Webhook) -> str:
+    return word(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
+
+
+def test_result_table(result: v1.TestWebhookResponse) -> RenderableType:
+    """Return the outcome of a test request."""
+    return pairs(
+        {"accepted": "yes" if result.delivered else "no", "status": str(result.status_code or "")}
+        | {"error": result.detail, "seconds": f"{result.seconds:.3f}"}
+    )
+
+
+def deliveries_table(found: Sequence[v1.WebhookDelivery]) -> RenderableType:
+    """Return a table of the steps of an endpoint's cursor."""
+    rows = [
+        (moment(one.time), one.WhichOneof("step") or "", *_step(one), one.actor, one.reason or one.parked.detail)
+        for one in found
+    ]
+    headers = ("TIME", "KIND", "UP TO>", "CHANGES>", "ATTEMPTS>", "STATUS>", "ACTOR", "REASON")
+    return grid(headers, rows, empty="no deliveries")
+
+
+def _step(one: v1.WebhookDelivery) -> tuple[str, str, str, str]:
+    match one.WhichOneof("step"):
+        case "delivered":
+            sent = one.delivered
+            return str(sent.position), str(sent.deliveries), str(sent.attempts), str(sent.status_code)
+        case "parked":
+            return str(one.parked.position), "", str(one.parked.attempts), str(one.parked.status_code or "")
+        case "resumed":
+            return str(one.resumed.to_revision), "", "", ""
+        case _:
+            return str(one.replayed.to_revision), "", "", ""
+
+
+def attempts_table(found: Sequence[v1.WebhookAttempt]) -> RenderableType:
+    """Return a table of requests."""
+    rows = [
+        (
+            moment(one.time),
+            str(one.position),
+            str(one.number),
+            str(one.status_code or ""),
+            f"{one.seconds:.3f}",
+            one.detail,
+        )
+        for one in found
+    ]
+    return grid(("TIME", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "ERROR"), rows, empty="no attempts")
