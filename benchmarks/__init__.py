@@ -1,1 +1,1 @@
-"""Benchmarks: each figure beside the limit that it stands on, measured in the same run."""
+"""Benchmarks: each figure next to the limit that bounds it, measured in the same run."""

@@ -1,4 +1,4 @@
-"""`make bench`: rollforward beside MLflow's server and beside the limits of the machine, measured in one run."""
+"""`make bench`: rollforward next to MLflow's server and the limits of the machine, measured in one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watchers in a process of their own, for `benchmarks.under_load`: when each has come to a position.
+"""Watchers in another process, for `benchmarks.under_load`: when each has reached a position.
 
     python -m benchmarks.far_watchers ADDRESS COUNT FROM UNTIL SECONDS
 

@@ -1,4 +1,4 @@
-"""Measure moves while watchers catch up, and many callers that write several events each, beside another commit.
+"""Measure moves while watchers catch up, and many concurrent writers, and compare with another commit.
 
     python -m benchmarks.under_load watchers --beside 4d4c72d
     python -m benchmarks.under_load writers --beside 4d4c72d --busy 4
@@ -43,7 +43,7 @@ CALL_SECONDS = 60.0
 
 @dataclass
 class Moves:
-    """How long moves took, in seconds, those that failed too, and how many failed."""
+    """The durations of moves, in seconds, failed ones included, and the number of failures."""
 
     durations: list[float] = field(default_factory=list)
     failed: int = 0
@@ -131,7 +131,7 @@ def _ratios(alone: Moves, idle: float, catching_up: WatchedMoves, back: WatchedM
 
 @dataclass
 class WatchedMoves:
-    """Moves beside watchers, when these were there, and what the service and NATS took: MB at most, s of CPU."""
+    """Moves during a catch-up, when each watcher arrived, and the peak memory (MB) and CPU (s) of service and NATS."""
 
     moves: Moves
     seconds: list[float | None]

@@ -1,4 +1,4 @@
-"""The real servers that tests share, each started when the first test asks for it."""
+"""The real servers that tests share, each started at its first use."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.timeouts import scaled
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the tests independent of how they are run."""
-    # What runs log goes through journals: not through those of the user who tests.
+    # Runs log through journals, which must not be the user's own.
     os.environ["ROLLFORWARD_JOURNAL"] = journal = tempfile.mkdtemp(prefix="rollforward-journal-")
     config.add_cleanup(lambda: shutil.rmtree(journal, ignore_errors=True))
     # A shell that runs them in the background has Ctrl-C ignored, here and in every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # To write out an error with the values of all variables takes longer than most tests.
+    # An error report with the values of all variables takes longer than most tests.
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], console])
-    # How long an example takes says more about the machine than about the code.
+    # The duration of an example depends on the machine more than on the code.
     settings.register_profile("rollforward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("rollforward")
 

@@ -1,4 +1,4 @@
-"""A plugin of pytest that notes each test's outcome in a file as soon as it is known, for `tools/test_busy.py`.
+"""A pytest plugin that writes each test's outcome to a file as soon as it is known, for `tools/test_busy.py`.
 
 It is loaded with `-p tests.outcomes`; ROLLFORWARD_TEST_OUTCOMES names the file. A line is "passed" or "failed" and the
 test's id.

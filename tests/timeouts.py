@@ -1,6 +1,6 @@
-"""The one place for how long tests wait: limits that only a broken test reaches, all scaled by one variable.
+"""The time limits of tests, which only a broken test reaches, all scaled by one variable.
 
-A limit says when to stop waiting for what will not come. It is never part of what a test asserts. On a busy machine,
+A limit ends a wait that cannot succeed. It is never part of what a test asserts. On a busy machine,
 set ROLLFORWARD_TEST_TIMEOUT_SCALE, as `make test-busy` does.
 """
 
@@ -21,7 +21,7 @@ def scaled(seconds: float) -> float:
 
 
 LIMIT: Final = scaled(30.0)
-"""For a wait inside a test when nothing speaks for another limit, in seconds."""
+"""The default limit of a wait inside a test, in seconds."""
 
 
 def in_time(attempt: Callable[[float], T | None], seconds: float = 0.5) -> T:

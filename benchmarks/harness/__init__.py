@@ -1,1 +1,1 @@
-"""What every benchmark is run with: scenes, clients in processes of their own, figures and reports."""
+"""The harness of all benchmarks: scenes, clients in other processes, figures and reports."""

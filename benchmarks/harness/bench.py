@@ -1,4 +1,4 @@
-"""A run: systems one after the other, each with its scenes; what was measured and what failed."""
+"""A run: one system after the other, each with its scenes, with the figures and the failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.systems.all import SYSTEMS
 
 
 class Bench:
-    """A run under way; `progress` is called after every scene."""
+    """A run in progress; `progress` is called after every scene."""
 
     def __init__(self, console: Console, options: Options, progress: Callable[[Sequence[Figure]], None]) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""What every system's client can do, and how a process that was given an endpoint connects to it."""
+"""The connection of a process to a system, given its endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every system's client can do, and where a running system is."""
+"""The interface of every system's client, and the endpoint of a running system."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a running system is.
+    """The endpoint of a running system.
 
     Attributes:
         kind: How one talks to it.

@@ -1,4 +1,4 @@
-"""Clients in processes of their own, that call again and again for a while and say how long each call took."""
+"""Clients in other processes that repeat a call for a while and report how long each call took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WARM_UP = 2.0  # seconds
 
 
 class Crew:
-    """So many clients, spread over processes; made by `crew`."""
+    """A number of clients, spread over processes; created by `crew`."""
 
     def __init__(self, pipes: Sequence[Connection]) -> None:
         self._pipes = pipes
@@ -106,7 +106,7 @@ def _round(
 
 @dataclass(slots=True)
 class _Seat:
-    """A client, its number, and how many calls it has made."""
+    """A client, its number, and the number of its calls so far."""
 
     client: Client
     number: int

@@ -1,4 +1,4 @@
-"""What came of deliveries that have numbers: how many, how often, in which order."""
+"""The figures of numbered deliveries: how many arrived, how often, in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: what a round measured, and the round at the median that stands for all of them."""
+"""Figures: the measurements of rounds, and their median."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One system's value of one line of a scene: the median of its rounds; `line` names what was measured."""
+    """One system's value of one line of a scene: the median of its rounds; `line` names the measurement."""
 
     scene: str
     line: str
@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What clients did in one round: how long it lasted and how long each call took, in seconds."""
+    """One round of calls: its duration and that of each call, in seconds."""
 
     seconds: float
     durations: Sequence[float]

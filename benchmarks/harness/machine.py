@@ -1,4 +1,4 @@
-"""The machine and the versions that figures hold for."""
+"""The machine and the versions that the figures apply to."""
 
 from __future__ import annotations
 

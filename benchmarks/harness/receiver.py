@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine: it notes what comes, answers as it is told to, and can be down."""
+"""A local receiver of webhooks that records requests, answers as configured, and can be down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request that came, when (time.perf_counter), and what it was answered."""
+    """A received request, when (time.perf_counter), and its response."""
 
     time: float
     path: str
@@ -34,7 +34,7 @@ def accept(path: str, body: Any) -> int:
 
 
 class Receiver:
-    """Listens on a port of its own from `with` on, but for the time between `down` and `up`."""
+    """A receiver on its own port that listens inside `with`, except between `down` and `up`."""
 
     def __init__(self, answer: Answer = accept) -> None:
         self._answer = answer
@@ -103,7 +103,7 @@ class Receiver:
 
 
 class _Server(ThreadingHTTPServer):
-    """Keeps its connections, to be able to cut them."""
+    """A server that knows its connections, to cut them."""
 
     daemon_threads = True
     request_queue_size = 512

@@ -1,4 +1,4 @@
-"""What a scene is."""
+"""The description of a scene."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness.figures import Figure
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long a round takes, and how many rounds a figure is the median of."""
+    """The duration of a round, and the number of rounds for a median."""
 
     seconds: float = 2.0
     rounds: int = 3
@@ -20,7 +20,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`measure` is given a running system's name, its endpoint and the options; `about` is a line on what it measures.
+    """A scene: `measure` gets a system's name, its endpoint and the options; `about` describes the measurement.
 
     `lay` puts data into the directory that a system is then started over, for this scene alone.
     """

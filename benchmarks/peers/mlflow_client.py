@@ -1,4 +1,4 @@
-"""MLflow's own client: training jobs and single metric calls. Prints how long each took, in seconds.
+"""MLflow's own client: training jobs and single metric calls. Print the seconds of each.
 
 usage: mlflow_client.py ADDRESS job|metric SECONDS
 """

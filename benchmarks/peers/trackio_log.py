@@ -1,4 +1,4 @@
-"""Trackio's log: so many calls, as a training loop makes them. Prints how long each took, in seconds.
+"""Trackio's log: calls as in a training loop. Print the seconds of each.
 
 usage: trackio_log.py CALLS
 """

@@ -1,1 +1,1 @@
-"""The scenes of the registry: one module each, that says what it measures on which systems, and does it."""
+"""The scenes of the registry, one module each."""

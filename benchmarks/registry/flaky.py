@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS = 60.0  # seconds
 
 
 class Flaky:
-    """Answers for the receiver."""
+    """The responses of the receiver."""
 
     def __init__(self) -> None:
         self._tries: Counter[int] = Counter()

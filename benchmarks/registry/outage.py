@@ -1,4 +1,4 @@
-"""A receiver of webhooks, and a watcher, are down for 30 seconds, while an alias is moved 40 times."""
+"""An alias moves 40 times while a webhook receiver, and a watcher, are down for 30 seconds."""
 
 from __future__ import annotations
 

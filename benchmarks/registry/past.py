@@ -1,4 +1,4 @@
-"""Which version an alias named at a past position of a log with 100,000 moves, beside which it names now."""
+"""Resolves of an alias at past positions of a log with 100,000 moves, and of its present."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions a second which version an alias names, by one client and by sixteen."""
+"""Alias resolves a second, by one client and by sixteen."""
 
 from __future__ import annotations
 

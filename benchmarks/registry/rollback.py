@@ -1,4 +1,4 @@
-"""A thousand aliases go back to where they were: in one call, or by as many calls of sixteen clients."""
+"""Roll a thousand aliases back: in one call, or by as many calls of sixteen clients."""
 
 from __future__ import annotations
 

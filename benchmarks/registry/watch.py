@@ -1,4 +1,4 @@
-"""From the call of a move until a watcher, and until the last of two hundred, has it.
+"""The time from the call of a move until a watcher, and until the last of two hundred, receives it.
 
 A watcher is a gRPC stream of ours. MLflow has no streams: there it is a webhook, and the watcher a receiver.
 """
@@ -27,7 +27,7 @@ _LIMIT = 60.0  # seconds for a change to arrive
 
 
 class Followers(Protocol):
-    """Who hears of a move."""
+    """The receivers of moves."""
 
     def received_at(self, seconds: float) -> list[float]:
         """Return when each watcher received the next change (time.perf_counter). Raises TimeoutError."""

@@ -1,1 +1,1 @@
-"""The systems that are measured: rollforward, its peers, and the limits that both stand on."""
+"""The measured systems: rollforward, its peers, and the limits that bound both."""

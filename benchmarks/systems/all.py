@@ -1,4 +1,4 @@
-"""How every system is run, by its name."""
+"""How to run every system, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gRPC service that appends what it is sent to a log, durably, and does nothing else: no rules, no rows, no repeats.
+"""A gRPC service that appends what it receives to a log, durably, without rules, rows or duplicate detection.
 
 What a service in Python over gRPC and JetStream cannot be quicker than, on the libraries that rollforward uses. Run as
 a program it serves itself, over the directory that it is given.
@@ -27,7 +27,7 @@ from services.nats.server import EmbeddedNats
 
 
 class BareServiceClient:
-    """A client of the bare service, by the stubs that the SDK is built on."""
+    """A client of the bare service, with the stubs that the SDK uses."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._channel = grpc.insecure_channel(endpoint.address, options=[("grpc.enable_http_proxy", 0)])

@@ -1,4 +1,4 @@
-"""A log with nothing around it: events of a bench, each appended by itself."""
+"""A log without a service: events, each appended by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGEST = "sha256:" + "0" * 64
 
 
 class BareLog:
-    """An open log; made by `opened`."""
+    """An open log; created by `opened`."""
 
     def __init__(self, client: NatsClient, store: JetStreamStore) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""A long log of many models, written straight into the log of a system that does not run."""
+"""A long log of many models, written straight to the log of a stopped system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long history of alias moves, written straight into the log of a system that does not run."""
+"""A long history of alias moves, written straight to the log of a stopped system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks of both systems, pointed at a receiver."""
+"""Webhooks of both systems to a receiver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollforward import v1
 
 
 class HookFollowers:
-    """A receiver behind so many webhooks."""
+    """A receiver of a number of webhooks."""
 
     def __init__(self, receiver: Receiver, count: int) -> None:
         self._receiver = receiver

@@ -1,4 +1,4 @@
-"""What nothing can be faster than: the durable append of an event, and a gRPC call that does nothing.
+"""The lower limits: the durable append of an event, and an empty gRPC call.
 
 Run as a program it serves both, an embedded NATS server and a bare gRPC server, over the directory that it is given.
 """
@@ -28,7 +28,7 @@ from services.nats.server import EmbeddedNats
 
 
 class BareClient:
-    """A client of the limits: a move is one append, a question is one empty call."""
+    """A client of the limits: a move is one append, a resolve is one empty call."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         address, self._url, self._user, self._password = endpoint.address.split()

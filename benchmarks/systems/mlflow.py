@@ -1,4 +1,4 @@
-"""MLflow's server: how it is started, and the cheapest client it can have, plain HTTP over one kept connection."""
+"""MLflow's server: how to start it, and its cheapest client, plain HTTP over one connection."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
 
 
 class HttpClient:
-    """One kept connection. With `quick` TCP acknowledges at once, which the server's own way of sending waits for."""
+    """One kept connection; `quick` has TCP acknowledge at once, which the server waits for between segments."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._http = http.client.HTTPConnection(endpoint.address, timeout=60)

@@ -1,4 +1,4 @@
-"""Runs written straight into the tables of MLflow's database: only to have something that its server can search."""
+"""Runs written straight to the tables of MLflow's database, for its server to search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rollforward: how it is started, and its client, which is its SDK."""
+"""rollforward: how to start it, and its client, the SDK."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
 
 
 class SdkClient:
-    """A client by way of the SDK."""
+    """A client with the SDK."""
 
     def __init__(self, endpoint: Endpoint, actor: str) -> None:
         self._connection = rf.Client(endpoint.address, actor=actor)

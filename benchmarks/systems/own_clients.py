@@ -1,4 +1,4 @@
-"""The peers' own clients, each in a program of its own environment."""
+"""The peers' own clients, each in a program of its environment."""
 
 from __future__ import annotations
 

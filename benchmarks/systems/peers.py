@@ -1,4 +1,4 @@
-"""The peers' own virtual environments, each made from its pins when it is not there or was made from other ones.
+"""The peers' virtual environments, each created from its pins when missing or outdated.
 
 One for each peer: what one of them brings along would change how another one runs.
 """

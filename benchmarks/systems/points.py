@@ -1,4 +1,4 @@
-"""The points that are logged, the same for every system: steps from 0 on, one time, one value."""
+"""The logged points, the same for every system: steps from 0, one time, one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that a benchmark starts: they end with it, and all that they started with them."""
+"""Programs that a benchmark starts, which end with it, children included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUIET = 0.1  # of one core
 
 
 class DidNotStart(Exception):
-    """A program ended, or said nothing, before it was ready; the text is what it said."""
+    """A program ended, or printed nothing, before it was ready; the text is its output."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Many watchers of one alias: gRPC streams over a few channels in processes of their own."""
+"""Many watchers of one alias: gRPC streams over a few channels in other processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)
 
 
 class Streams:
-    """So many open watches; made by `streams`."""
+    """A number of open watches; created by `streams`."""
 
     def __init__(self, pipes: list[Connection]) -> None:
         self._pipes = pipes
@@ -66,7 +66,7 @@ def _work(pipe: Connection, address: str, model: str, alias: str, count: int) ->
 
 
 class _Watchers:
-    """The streams of one process: told over the pipe is when all have begun, then the times of each change."""
+    """The streams of one process, which reports over the pipe when all have begun, then the times of each change."""
 
     def __init__(self, pipe: Connection, count: int) -> None:
         self._pipe = pipe

@@ -1,4 +1,4 @@
-"""Trackio: it has no server that it must talk to; it logs to this machine."""
+"""Trackio: it has no server, and logs locally."""
 
 from __future__ import annotations
 

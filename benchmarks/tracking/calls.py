@@ -1,4 +1,4 @@
-"""Calls that log one metric point, by one client and by sixteen, and what a call costs the server."""
+"""Calls that log one metric point, by one client and by sixteen, and the server's cost of a call."""
 
 from __future__ import annotations
 

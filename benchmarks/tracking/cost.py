@@ -1,4 +1,4 @@
-"""What metric points cost as there are more and more of them: time and bytes a point, and how long they take to read.
+"""Measure the cost of metric points as their number grows: time and bytes a point, and the time to read.
 
     python -m benchmarks.tracking.cost --up-to 10000000
 

@@ -1,4 +1,4 @@
-"""Training jobs from start to end, each a run with 10 parameters and 100 calls that log a metric."""
+"""Complete training jobs, each a run with 10 parameters and 100 calls that log a metric."""
 
 from __future__ import annotations
 

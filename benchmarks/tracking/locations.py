@@ -1,4 +1,4 @@
-"""Where a benchmark's rows live."""
+"""The location of a benchmark's rows."""
 
 from __future__ import annotations
 

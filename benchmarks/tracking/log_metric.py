@@ -1,4 +1,4 @@
-"""What a call that logs a metric costs the training loop that makes it, with the service up and with it down."""
+"""The cost of a call that logs a metric for its training loop, with the service up and down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds of calls, with what each call took of something that is counted beside."""
+"""Rounds of calls, with a counted cost of each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs found by a metric: a page of the best hundred out of ten thousand, each with all its labels and metrics."""
+"""Runs found by a metric: a page of the best hundred out of ten thousand, with all labels and metrics."""
 
 from __future__ import annotations
 

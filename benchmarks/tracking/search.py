@@ -1,4 +1,4 @@
-"""How long tracking takes to find runs: pages of 100 out of many, on SQLite and PostgreSQL.
+"""Measure how long tracking takes to find runs: pages of 100 out of many, on SQLite and PostgreSQL.
 
     python -m benchmarks.tracking.search --runs 10000 --on sqlite
 
@@ -39,7 +39,7 @@ _BEGAN = 1_700_000_000_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, by a name."""
+    """A query by name."""
 
     name: str
     filter: str = ""

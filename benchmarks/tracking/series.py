@@ -1,4 +1,4 @@
-"""How long tracking takes to read a series: its history, and 320 intervals for a chart, on SQLite and PostgreSQL.
+"""Measure how long tracking takes to read a series: its history, and 320 intervals for a chart, on both databases.
 
     python -m benchmarks.tracking.series --points 100000 --on sqlite
 
@@ -49,7 +49,7 @@ Answers = AsyncGenerator[Message]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the steps of a series go on, by a name."""
+    """The order of a series' steps, by name."""
 
     name: str
     steps: Callable[[np.random.Generator, int], np.ndarray[tuple[int], np.dtype[np.int64]]]

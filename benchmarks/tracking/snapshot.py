@@ -1,4 +1,4 @@
-"""How soon the rows of ten million metric points are back: from a snapshot, and from the log alone.
+"""Measure how soon the rows of ten million points are restored: from a snapshot, and from the log alone.
 
     python -m benchmarks.tracking.snapshot --on postgresql --points 10000000
 

@@ -1,4 +1,4 @@
-"""What logging costs a training loop, call by call, and how fast what it logged is delivered.
+"""Measure the cost of logging for a training loop, call by call, and the speed of delivery.
 
     python -m benchmarks.tracking.writer --calls 20000 --points 500000
 

@@ -1,4 +1,4 @@
-"""What clients were told, what the logs hold, and whether the two agree."""
+"""The results that clients received, the contents of the logs, and whether they agree."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LOG_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client was told about a command: a response, or for what reason it was refused."""
+    """The result of a command: a response, or the reason of its rejection."""
 
     actor: str
     request: Any
@@ -59,7 +59,7 @@ class Answer:
 
 
 class History:
-    """Every answer that any client got; safe for use by many threads."""
+    """Every result that any client received; safe for use by many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class History:
 
 
 class RecordingClient:
-    """Sends commands, each with one request id until it is answered, and records the answers."""
+    """A client that retries each command with one request id, and records the results."""
 
     def __init__(self, client: Client, history: History) -> None:
         self.sdk = client

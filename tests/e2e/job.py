@@ -1,4 +1,4 @@
-"""A training job that logs the points 0, 1, 2... of a metric and tells how far it came; several kinds of it."""
+"""Training jobs of several kinds that log the points 0, 1, 2... of a metric and report their progress."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ending(run: rf.Run) -> None:
 
 def forking(run: rf.Run) -> None:
     """Log from four threads, and from two forked processes that outlive their parent."""
-    # While threads log: what they hold at that moment is held for ever in the child.
+    # While threads log: locks that they hold at the fork stay locked in the child.
     threads = [threading.Thread(target=log_forever, args=(run, f"thread-{n}", 0.001), daemon=True) for n in range(4)]
     for thread in threads:
         thread.start()

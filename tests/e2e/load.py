@@ -1,4 +1,4 @@
-"""Load: clients that write, watch and predict at once, for as long as they are let."""
+"""Load: clients that write, watch and predict at once until stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROW = (0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One request to a pod: when it was sent and answered (monotonic seconds; ns since 1970), and with what."""
+    """One request to a pod: when it was sent and answered (monotonic seconds; ns since 1970), and its result."""
 
     begun: float
     ended: float
@@ -42,7 +42,7 @@ class Prediction:
 
 
 class Load:
-    """Clients on threads of their own. `finish` lets each end what it is doing, and raises what went wrong in any."""
+    """Clients on separate threads; `finish` lets each complete its call, and raises the first error."""
 
     def __init__(self, address: str) -> None:
         self.history = History()
@@ -193,7 +193,7 @@ class _Logger:
 
 
 class Watcher:
-    """Follows aliases on a thread of its own: what stood when it began, and the changes that it was given since."""
+    """A watcher on its own thread: the state at its start, and the changes received since."""
 
     def __init__(self, connection: Client, reference: str = "", from_revision: int | None = None) -> None:
         self.changes: list[v1.AliasChange] = []

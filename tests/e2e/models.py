@@ -1,4 +1,4 @@
-"""Small real models on disk, as a pod takes them."""
+"""Small real models on disk, in the format of a pod."""
 
 from __future__ import annotations
 

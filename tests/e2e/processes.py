@@ -1,4 +1,4 @@
-"""The programs of the system as real processes: started, killed and started again, and never left behind."""
+"""The programs of the system as real processes, which can be killed and restarted, and never stay behind."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Services:
 
 
 class Pod:
-    """A serving pod in a process of its own, always at the same address and over the same cache.
+    """A serving pod in its own process, always at the same address and with the same cache.
 
     `starts` are the times (ns since 1970) at which it was started; `outages` the spans (monotonic seconds) in which it
     could not answer.

@@ -1,4 +1,4 @@
-"""A process of a test: what it prints, how it is killed, and that it never outlives the tests."""
+"""A process of a test: its output, ways to kill it, and a guarantee that it never outlives the tests."""
 
 from __future__ import annotations
 

@@ -40,10 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=-1, help="the first seed (default: a random one)")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape (default: all take turns)")
     parser.add_argument("--faults", default="all", help="all, basic, or names separated by commas (default all)")
-    parser.add_argument("--fresh", action="store_true", help="begin again instead of continuing")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
     parser.add_argument("--home", type=Path, default=HOME, help="where verdicts and broken histories are kept")
     parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="check recorded histories again")
-    parser.add_argument("--bugs", nargs="*", choices=BUGS, metavar="BUG", help="plant bugs and count who catches them")
+    parser.add_argument(
+        "--bugs", nargs="*", choices=BUGS, metavar="BUG", help="plant bugs and count the histories that catch each"
+    )
     return parser
 
 
@@ -52,7 +54,7 @@ def _replay(console: Console, files: Sequence[Path]) -> int:
     for file in files:
         violations = check(read(file))
         broken += bool(violations)
-        console.print(f"{'broken' if violations else 'good'}: {file}")
+        console.print(f"{'broken' if violations else 'valid'}: {file}")
         for violation in violations:
             console.print(f"  {violation}")
     console.print(f"{len(files)} histories, {broken} broken")

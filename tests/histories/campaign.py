@@ -1,4 +1,4 @@
-"""Many histories in parts: what was recorded is written down, so that a campaign that was cut off continues."""
+"""Campaigns: many histories in parts, whose verdicts are saved so that an interrupted campaign resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.histories.systems.shapes import SHAPES
 from tests.histories.systems.system import System
 
 LIFE = 10
-"""So many histories share a system; then it is started again, empty."""
+"""The number of histories that share a system, which is then started again, empty."""
 MAX_SEED = 10**9
 
 Report = Callable[[str], None]
@@ -36,7 +36,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a campaign is to record: seeds from `first` on, each on the shape whose turn it is."""
+    """The plan of a campaign: seeds from `first` on, each on the shape whose turn it is."""
 
     first: int
     seeds: int
@@ -60,7 +60,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one seed. `rules` are the promises that it broke, `file` is where a broken history is kept."""
+    """The result of one seed: `rules` are those that it broke, `file` is where a broken history is kept."""
 
     seed: int
     shape: str
@@ -78,8 +78,8 @@ class Campaign:
 
     Args:
         home: The directory; it is created.
-        wanted: What is to be recorded; `first` below 0 for seeds that nobody had before.
-        fresh: Whether to begin again even if the same plan was cut off before.
+        wanted: The plan; `first` below 0 for a random one.
+        fresh: Whether to start over even if the same plan was interrupted.
     """
 
     def __init__(self, home: Path, wanted: Plan, *, fresh: bool = False) -> None:

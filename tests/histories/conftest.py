@@ -1,4 +1,4 @@
-"""What the checker's own tests begin with."""
+"""The fixtures of the checker's own tests."""
 
 from __future__ import annotations
 

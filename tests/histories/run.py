@@ -1,4 +1,4 @@
-"""Records one history: clients, watchers and readers on models of their own, and harm drawn from a seed."""
+"""Record one history: clients, watchers and readers on their own models, and faults drawn from a seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.histories.systems.system import System
 from tests.timeouts import scaled
 
 ROUND = 40
-"""So many operations are answered before, between and after faults."""
+"""The number of operations answered before, between and after faults."""
 SCHEDULE_SECONDS = scaled(30.0)
 DELIVERY_SECONDS = scaled(30.0)
 
@@ -89,7 +89,7 @@ class Recorder:
             crew.progress(ROUND)
 
     def _look(self, history: History, cast: Cast, dice: random.Random) -> None:
-        """Read everything once more, now that it is at rest."""
+        """Read everything again, now that it is at rest."""
         for tracker in cast.trackers:
             tracker.read_last()
             history.runs.append(tracker.run())
@@ -97,7 +97,7 @@ class Recorder:
         history.evidence_checks.append(cast.gater.check_evidence(cast.began))
         events = asyncio.run(read_events(self._system.nats.address, cast.began))
         due = [event.id for event in events if _is_change_of(event, cast.hook.endpoint.model)]
-        with suppress(AssertionError):  # the checker tells of those that never came
+        with suppress(AssertionError):  # the checker reports missing ones
             until(lambda: cast.hook.has(due), "all changes are delivered", DELIVERY_SECONDS)
         history.rebuilds += rebuild(self._system.addresses, dice)
 
@@ -136,12 +136,12 @@ class Recorder:
             try:
                 return not _schedules(client, models)
             except Unavailable as error:
-                return error.reason == FAILED  # none will ever come
+                return error.reason == FAILED  # none will arrive
 
         try:
             until(have_ended, "no move is scheduled", seconds)
         except AssertionError:
-            return False  # the checker tells of one that never came
+            return False  # the checker reports a missing one
         return True
 
 

@@ -1,4 +1,4 @@
-"""Campaigns: every shape in every run, broken histories are kept, and what was cut off continues."""
+"""Tests of campaigns: every shape is covered, broken histories are kept, interrupted campaigns resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few recorded histories of each shape, each with harm done to its parts, keep every promise.
+"""A few recorded histories of each shape, with faults, break no rule.
 
 `make histories` records hundreds. ROLLFORWARD_HISTORY_SEED is another first seed.
 """

@@ -1,4 +1,4 @@
-"""The same runs, experiments and logged models in MLflow's store and in our rows, and the same questions to both."""
+"""The same runs, experiments and logged models in MLflow's store and in our rows, for the same queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATUSES = {"RUNNING": 1, "SCHEDULED": 2, "FINISHED": 3, "FAILED": 4, "KILLED":
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has; times in milliseconds, datasets as (name, digest, context)."""
+    """A run; times in milliseconds, datasets as (name, digest, context)."""
 
     name: str
     status: str = "RUNNING"
@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Model:
-    """What a logged model has; metrics by name, dataset and its digest."""
+    """A logged model; metrics by name, dataset and its digest."""
 
     name: str
     model_type: str = ""

@@ -1,4 +1,4 @@
-"""What the registry must show, computed from the fold of its log and from its events alone."""
+"""The expected state of the registry, computed from the fold of its log and its events alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry with its rows and its memory, to which anything may happen, and what must hold whatever did."""
+"""A state machine of the registry, its rows and its memory, with invariants."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.model.registry_system import Asked, System
 FIRST, SECOND = "the first model that is not deleted", "the second"
 MODELS = st.sampled_from([FIRST, FIRST, FIRST, FIRST, SECOND, SECOND, "fraud", "new"])
 ALIAS = st.sampled_from([ALIASES[0], *ALIASES])
-NUMBERS = st.sampled_from([1, 2, 3, 1, 2, 3, 4, 5])  # 5 for a version that is not there
+NUMBERS = st.sampled_from([1, 2, 3, 1, 2, 3, 4, 5])  # 5 for a missing version
 CURRENT, STALE = "the revision that it has", "one that it had"
 EXPECTED = st.sampled_from([None, None, None, CURRENT, CURRENT, STALE])
 DIGESTS = [f"sha256:{digit * 64}" for digit in "123"]
 TAGS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2"]), max_size=2)
 # Version 0 stands for a removal.
 MOVES = st.lists(st.tuples(ALIAS, NUMBERS | st.just(0), EXPECTED, st.booleans()), min_size=1, max_size=4)
-# Patterns, whether to skip what is gone, and how many positions to go back, None for the previous holders.
+# Patterns, whether to skip deleted versions, and how many positions to go back, None for the previous versions.
 ROLLBACKS = st.lists(
     st.tuples(
         st.sampled_from(["*", "*", "fraud", "i*", FIRST]),
@@ -77,7 +77,7 @@ class Registry(RuleBasedStateMachine):
         finally:
             self.system.close()
 
-    # What may happen.
+    # Rules.
 
     @rule(model=MODELS, name=st.sampled_from(["fraud", "iris", "new", "other"]))
     def rename(self, model: str, name: str) -> None:
@@ -292,7 +292,7 @@ class Registry(RuleBasedStateMachine):
         """Retry an earlier request, which changes nothing; with another command it is rejected."""
         asked = data.draw(st.sampled_from(self.system.done))
         head = self.system.head
-        # What it names may be called otherwise, or be gone, by now.
+        # Its model may have another name, or be deleted, by now.
         assert self.system.outcome(asked) not in {"REQUEST_ID_REUSED", "STREAM_BUSY", "WRONG_REVISION"}
         assert self.system.head == head
         metadata = replace(asked.metadata, request_digest="other")

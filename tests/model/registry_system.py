@@ -1,4 +1,4 @@
-"""The registry without a network: its log in memory, its rows in a database, its commands, and what must hold."""
+"""The registry without a network: its log in memory, its rows in a database, its commands and invariants."""
 
 from __future__ import annotations
 
@@ -144,12 +144,12 @@ class System:
             return before
         return {**before, event.stream: evolve(before.get(event.stream, State()), event)}
 
-    # What always holds.
+    # Invariants.
 
     def check(self) -> None:
         """Check that rows and memory equal the log, now and at every past position.
 
-        The past is looked at when it is new, and all of it again when something may have touched it.
+        Each position is checked when it is new, and all of them again after a change that may affect the past.
         """
         self.run(self._rows.wait_for(self.head))
         self.run(self._rows.query(self._check_rows))

@@ -1,4 +1,4 @@
-"""Generated runs, filters and orders, in the part of the grammar that MLflow and we both have."""
+"""Generated runs, filters and orders, in the part of the grammar that MLflow and we share."""
 
 from __future__ import annotations
 

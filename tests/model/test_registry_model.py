@@ -1,4 +1,4 @@
-"""The registry against its own fold: whatever happens, its rows and its memory are what its log says, now and then."""
+"""The registry against its fold: after any commands, its rows and memory equal its log, at every position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searching is as MLflow's: the same runs, experiments and logged models for the same question, or refused by both."""
+"""Searches return the same as MLflow's for the same queries, or both reject them."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ DIFFERENCES = {
     "AND must not be missing": ("params.lr = 'a' params.lr = 'a'", "a", REFUSES),
     "artifact_uri is an address": ("artifact_uri LIKE 'runs:/%'", "", "abc"),
 }
-"""What we have otherwise on purpose, as docs/search.md says: a filter, what MLflow answers, and what we answer."""
+"""The intended differences, as in docs/search.md: a filter, MLflow's result, and ours."""
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
@@ -226,7 +226,7 @@ def odd_one(both: BothStores) -> str:
 @pytest.mark.parametrize(
     ("asked", "theirs", "ours"),
     [
-        ('name = "m"', 0, 1),  # MLflow takes double quotes for a part of the text
+        ('name = "m"', 0, 1),  # MLflow keeps double quotes as part of the text
         ("status = 'PENDING'", 0, 1),  # MLflow compares its number with the text
         ("params.q IS NULL", None, 1),
         ("metric.acc = 2", None, 1),

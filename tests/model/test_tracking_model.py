@@ -1,4 +1,4 @@
-"""Tracking against a plain fold of its log: whatever happens, its rows are what the log says, however it is cut up."""
+"""Tracking against a plain fold of its log: after any events, its rows equal the log, however it is cut."""
 
 from __future__ import annotations
 

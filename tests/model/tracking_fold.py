@@ -1,4 +1,4 @@
-"""What the tracking log says, told by a plain and slow loop over its events."""
+"""The expected state of tracking, computed by a plain and slow loop over its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracking's rows behind a log to which anything may happen, and what must hold whatever did."""
+"""A state machine of the tracking log and its rows, with invariants."""
 
 from __future__ import annotations
 

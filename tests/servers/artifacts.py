@@ -1,4 +1,4 @@
-"""A real artifact service over a store, on a free port and in a thread of its own."""
+"""A real artifact service over a store, on a free port and its own thread."""
 
 from __future__ import annotations
 

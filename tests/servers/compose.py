@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml as processes of this machine, started with exactly what the file says.
+"""The services of docker-compose.yml as local processes, started exactly as the file says.
 
 Only names, ports and paths of the containers are replaced, by explicit mappings; PostgreSQL is the one that the tests
 share.
@@ -35,7 +35,7 @@ COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 SERVICES = ("tracking", "registry", "serving", "audit", "webhooks")
 VARIABLES = {
-    # Digits, for which NATS has a trap, and what a URL would not take.
+    # Digits, which NATS may parse as numbers, and characters that a URL must escape.
     "NATS_PASSWORD": "0123456789",
     "POSTGRES_PASSWORD": "a/b@c:d 100%",
     "S3_SECRET_KEY": "the-secret-of-the-test",
@@ -88,7 +88,7 @@ class Container:
         self.directory = home / "directory"
         self.directory.mkdir()
         self.log = home / "log"
-        # As the image says, in a volume: a service that has none may not write.
+        # As in the image, in a volume: a service without one may not write.
         self._data = {"ROLLFORWARD_DATA": str(home / "data")} if definition.get("volumes") else {}
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Container:
         """Return the result of the file's health check."""
         kind, program, *arguments = self._definition["healthcheck"]["test"]
         assert kind == "CMD"
-        if program == "wget":  # which not every machine has
+        if program == "wget":  # not installed everywhere
             return _answers(arguments[-1])
         return subprocess.run([_program(program), *arguments], capture_output=True, check=False).returncode == 0
 
@@ -185,7 +185,7 @@ def running_pod(stack: Stack, target: str) -> Iterator[Container]:
 @contextmanager
 def _run(stack: Stack, name: str, here: Mapping[str, str], home: Path, extra: list[str]) -> Iterator[Container]:
     definition = _placed(read_compose(VARIABLES)["services"][name], {**stack.places, **here})
-    # What the nats image runs when the command begins with an option.
+    # The nats image runs this when the command begins with an option.
     entrypoint = ["nats-server"] if name == "nats" else json.loads(instructions("ENTRYPOINT")[0])
     container = Container(definition, entrypoint, home, extra)
     container.start()
@@ -280,7 +280,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=scaled(5)):  # noqa: S310 - one of the file's own
             return True
-    except OSError:  # a refusal to connect, and an answer that says "not healthy"
+    except OSError:  # connection refused, or "not healthy"
         return False
 
 

@@ -1,4 +1,4 @@
-"""A disk that is soon full, for tests of what then happens."""
+"""A small disk, for tests of full disks."""
 
 from __future__ import annotations
 

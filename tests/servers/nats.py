@@ -1,4 +1,4 @@
-"""Real nats-servers for tests: one for the whole run, others for the tests that kill theirs."""
+"""Real nats-servers for tests: a shared one, and others for tests that kill theirs."""
 
 from __future__ import annotations
 

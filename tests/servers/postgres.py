@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, from its wheel, on a socket in a directory of its own, gone when the tests are.
+"""A real PostgreSQL for tests, from its wheel, on a socket in a temporary directory.
 
 ROLLFORWARD_TEST_PG_URL names another one, which is not started, stopped or killed.
 """
@@ -66,7 +66,7 @@ class PostgresServer:
         flags = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                # Held by a pipe on Linux too: another user may not be allowed to run our Python.
+                # Tied to us by a pipe on Linux too: another user may not be allowed to run our Python.
                 [*_become_nobody(), *leashed([str(self._programs / "postgres"), *flags], "any")],
                 cwd=self._home,
                 stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A real HTTP endpoint for webhooks: it writes down every request, and answers as the test says."""
+"""A real HTTP endpoint for webhooks that records every request and responds as the test says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.timeouts import scaled
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came: when (monotonic seconds), and what was answered."""
+    """A received request: when (monotonic seconds), and the response."""
 
     headers: Mapping[str, str]
     body: str
@@ -50,7 +50,7 @@ class Request:
 
 
 Answer = Callable[[Request, int], "int | tuple[int, Mapping[str, str]]"]
-"""The status for a request, and further headers; the number says how often its id has come, 1 for the first time."""
+"""The status for a request, and further headers; the number counts requests with its id, from 1."""
 
 
 def accept_all(_request: Request, _times: int) -> int:
@@ -59,7 +59,7 @@ def accept_all(_request: Request, _times: int) -> int:
 
 
 class Receiver:
-    """An endpoint at an address that stays the same while it is stopped and started."""
+    """An endpoint whose address stays the same across stop and start."""
 
     def __init__(self, answer: Answer = accept_all) -> None:
         self.answer = answer
@@ -119,7 +119,7 @@ class Receiver:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Whoever sent a request may have been killed meanwhile.
+        # The sender may have been killed meanwhile.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -136,7 +136,7 @@ def _server(receiver: Receiver) -> ThreadingHTTPServer:
         def do_POST(self) -> None:
             size = int(self.headers["content-length"])
             raw = self.rfile.read(size)
-            if len(raw) < size:  # whoever sent it died
+            if len(raw) < size:  # the sender was killed
                 self.close_connection = True
                 return
             body = raw.decode()
@@ -154,7 +154,7 @@ def _server(receiver: Receiver) -> ThreadingHTTPServer:
     server = _Server(("127.0.0.1", receiver.port), Handler, bind_and_activate=False)
     server.allow_reuse_address = True
     server.daemon_threads = True
-    # A thread that waits for the next request on an open connection must not hold up the end.
+    # A thread that waits for the next request on an open connection must not delay the stop.
     server.block_on_close = False
     server.server_bind()
     server.server_activate()

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS from its wheel, on free ports of 127.0.0.1, gone when the test is."""
+"""A real S3 server for tests: SeaweedFS from its wheel, on free ports of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class SeaweedFS:
-    """A running server, its one bucket and who may use it."""
+    """A running server, its one bucket and its credentials."""
 
     endpoint: str
     bucket: str

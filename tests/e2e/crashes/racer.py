@@ -1,4 +1,4 @@
-"""One of two programs that race: on each change of GO it moves CHAMPION with the revision that both have seen."""
+"""One of two racing programs: at each change of GO it moves CHAMPION with the revision that both have seen."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""kill -9 of the services, of nats-server and of the pod, under load: what was acknowledged stays, and nothing else.
+"""SIGKILL of the services, of nats-server and of the pod, under load: acknowledged writes stay, and nothing else.
 
 ROLLFORWARD_CRASH_ROUNDS and ROLLFORWARD_CRASH_SEED make other and longer schedules of kills.
 """
@@ -118,7 +118,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What is there after all crashes: the system running again, what clients were told, what the logs hold."""
+    """The state after all crashes: the running system, the results that clients received, the logs."""
 
     scene: Scene
     logs: Logs

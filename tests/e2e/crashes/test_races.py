@@ -1,4 +1,4 @@
-"""Two programs move one alias at once with the same expected revision: one wins, the other is told what stands."""
+"""Two programs move one alias at once with the same expected revision: one wins, the other gets the state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rebuild of the rows beside the live ones, while every question about the registry is asked without pause."""
+"""A rebuild of the rows while the registry is queried continuously."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ READ_MODELS = ("registry", "audit-registry")
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A running system with some 1,600 events of the registry, and where its rows are."""
+    """A running system with some 1,600 events of the registry, and the location of its rows."""
 
     services: Up
     location: str
@@ -83,7 +83,7 @@ def fill(services: Up) -> int:
 
 
 class Readers:
-    """Asks on and on, on threads of its own, until it is left; then raises what went wrong with any answer."""
+    """Threads that query continuously until the end of `with`, which raises their errors."""
 
     def __init__(self, address: str, position: int) -> None:
         self._channel = open_channel(address)
@@ -243,7 +243,7 @@ def _pages(method: Any, request: Any) -> Iterator[Any]:
 
 
 class Moves:
-    """The champion is moved without pause, on a thread of its own, by who reads own writes, and is watched."""
+    """A thread that moves the champion continuously, reads its own writes, and watches it."""
 
     def __init__(self, address: str) -> None:
         self.revisions: list[int] = []

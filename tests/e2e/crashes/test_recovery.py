@@ -1,4 +1,4 @@
-"""What a system finds when it starts again: rows that are gone, a log that lost its tail, a directory that is taken."""
+"""Restarts of a system: with missing rows, with a log that lost its tail, on a directory in use."""
 
 from __future__ import annotations
 

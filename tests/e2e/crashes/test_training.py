@@ -1,4 +1,4 @@
-"""Training jobs under kill -9 of jobs, services, NATS and database, and a full disk: no point is lost or doubled.
+"""Training jobs under SIGKILL of jobs, services, NATS and database, and a full disk: points are exactly once.
 
 ROLLFORWARD_TRAINING_CRASHES and ROLLFORWARD_TRAINING_SEED make longer and other schedules.
 """
@@ -42,7 +42,7 @@ Points = Mapping[str, Mapping[str, list[tuple[int, float]]]]
 
 @dataclass
 class Job:
-    """A job that has several lives, one after the other, all in one run."""
+    """A job with several lives, one after the other, all in one run."""
 
     run_id: str
     home: Path

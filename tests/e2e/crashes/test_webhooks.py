@@ -1,4 +1,4 @@
-"""Webhooks of a whole system whose parts die: what the registry did is told, all of it, in its order."""
+"""Webhooks of a whole system whose parts are killed: every registry change is delivered, in order."""
 
 from __future__ import annotations
 

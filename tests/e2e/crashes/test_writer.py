@@ -1,4 +1,4 @@
-"""What a training job has journaled ends in its run, once, whatever is killed on the way.
+"""The journal of a training job is delivered to its run exactly once, whatever is killed meanwhile.
 
 ROLLFORWARD_CRASH_ROUNDS and ROLLFORWARD_CRASH_SEED make other and longer schedules of kills.
 """
@@ -61,7 +61,7 @@ def jobs(services: Services, tmp_path: Path, directory: Path) -> Iterator[Jobs]:
 
 
 class Jobs:
-    """Training jobs as processes of their own."""
+    """Training jobs as separate processes."""
 
     def __init__(self, address: str, folder: Path, directory: Path) -> None:
         self._address = address

@@ -1,4 +1,4 @@
-"""A training job that logs as fast as it may, and notes beside how far it came: to be killed at any moment.
+"""A training job that logs as fast as it can and records its progress, to be killed at any moment.
 
 usage: training_job.py ADDRESS RUN_ID LIFE LEDGER
 

@@ -1,4 +1,4 @@
-"""The benchmarks still run: each kind of start once, with next to nothing to do."""
+"""The benchmarks run: each kind of start once, with minimal load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it: it holds, twice in a row, tells when it does not, and leaves nothing behind."""
+"""The demo as a newcomer runs it: it passes repeatedly, reports failures, and leaves nothing behind."""
 
 from __future__ import annotations
 

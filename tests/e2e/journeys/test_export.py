@@ -1,4 +1,4 @@
-"""An export across outages: whole, in order, nothing twice, and still of what there was when it began."""
+"""An export across outages: complete, in order, without duplicates, and as of its beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large artifact goes up and comes down in bounded memory, and goes on where a crash of either side broke it off.
+"""Transfers of a large artifact use bounded memory, and resume after a crash of either side.
 
 ROLLFORWARD_LARGE_BYTES says how large; 256 MiB unless it is set.
 """

@@ -1,4 +1,4 @@
-"""The whole way of a model: train, track, gate, register, serve, move, roll back, audit; by SDK and command line."""
+"""The lifecycle of a model: train, track, gate, register, serve, move, roll back, audit; by SDK and command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ESTIMATORS = {
 
 @dataclass
 class Lifecycle:
-    """What was done, and what came of it."""
+    """The steps of the lifecycle, and their results."""
 
     services: Services
     client: Client

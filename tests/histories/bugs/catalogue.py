@@ -1,4 +1,4 @@
-"""Bugs that are put into the services on purpose, by name, with the promise that each breaks."""
+"""The bugs that are planted in the services, by name, with the rule that each breaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAULTS = ("pause service", "nothing")
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A bug, the promise that it breaks, and the rules that catch it; none for a change that breaks nothing.
+    """A bug, the promise that it breaks, and the rules that catch it; no rules for a change that breaks nothing.
 
     It is looked for in histories of a shape with these faults.
     """

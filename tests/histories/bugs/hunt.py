@@ -1,4 +1,4 @@
-"""Planted bugs: each must be caught, under the name of a promise that it breaks, in at least half of the histories."""
+"""Planted bugs: at least half of the histories must catch each, by a rule that it breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.histories.systems.shapes import SHAPES
 
 @dataclass(frozen=True, slots=True)
 class Catch:
-    """How often a bug was caught in how many histories of those planned, and as which broken promises."""
+    """How often a bug was caught in the planned histories, and the rules that it broke."""
 
     bug: str
     planned: int

@@ -1,4 +1,4 @@
-"""How bugs are put into services: at names that must be there, and every so often."""
+"""Tools to plant bugs in services: replace existing attributes, and act on every nth call."""
 
 from __future__ import annotations
 

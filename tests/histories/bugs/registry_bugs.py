@@ -1,4 +1,4 @@
-"""Bugs of the registry that are put in on purpose, each at one place of it that lasts."""
+"""Planted bugs of the registry, each at one stable place."""
 
 from __future__ import annotations
 

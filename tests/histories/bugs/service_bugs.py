@@ -1,4 +1,4 @@
-"""Bugs of tracking, webhooks and logs that are put in on purpose, each at one place of theirs that lasts."""
+"""Planted bugs of tracking, webhooks and logs, each at one stable place."""
 
 from __future__ import annotations
 

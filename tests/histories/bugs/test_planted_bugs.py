@@ -1,4 +1,4 @@
-"""The histories find bugs: some that are put in on purpose are caught here, `make histories ARGS=--bugs` does all."""
+"""The histories catch planted bugs: some here, all with `make histories ARGS=--bugs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bugs of watches that are put in on purpose."""
+"""Planted bugs of watches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check a recorded history against the log: every promise that it breaks, by name."""
+"""Check a recorded history against the log, and name every rule that it breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of webhooks: every change is delivered, in order, at least once, as it stands in the log, and signed."""
+"""The checks of webhooks: every change is delivered in order, at least once, unchanged, and signed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.histories.recorded.recording import Event, History
 from tests.histories.recorded.subjects import Delivery, Endpoint
 
 MAX_REPEATED = 100
-"""So many deliveries may come again after a crash of the service."""
+"""The number of deliveries that may repeat after a crash of the service."""
 
 
 def check_deliveries(history: History) -> Iterator[Violation]:
@@ -53,7 +53,9 @@ def _check_order(endpoint: Endpoint, taken: Sequence[Delivery], due: Sequence[Ev
             yield Violation(Rule.WEBHOOK_ORDERED, f"{delivery} after {due[last]}")
         reached, last = max(reached, place), place
     if missing := due[reached + 1 :]:
-        yield Violation(Rule.WEBHOOK_COMPLETE, f"{endpoint} was not sent {[event.event_id for event in missing[:5]]}")
+        yield Violation(
+            Rule.WEBHOOK_COMPLETE, f"{endpoint} did not receive {[event.event_id for event in missing[:5]]}"
+        )
 
 
 def _is_repetition(place: int, last: int, reached: int) -> bool:

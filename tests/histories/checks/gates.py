@@ -1,4 +1,4 @@
-"""The checks of gates: no move passes one that it fails, none is refused that passes, and evidence recomputes."""
+"""The checks of gates: moves pass exactly when their gate does, and evidence recomputes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _check_event(event: GateEvent, moves: Sequence[GateMove], thresholds: Sequen
     min_score = in_force[-1].score if in_force else None
     passes = min_score is None or moves[0].score >= min_score
     if passes == event.is_refused:
-        yield Violation(Rule.GATE_DECIDES, f"{event} of {moves[0]}, where {min_score} was due")
+        yield Violation(Rule.GATE_DECIDES, f"{event} of {moves[0]}, expected a minimum of {min_score}")
     expected = () if min_score is None else (moves[0].score,)
     if event.seen != expected or any(passed != passes for passed in event.passed):
-        yield Violation(Rule.EVIDENCE_IS_TRUE, f"{event} of {moves[0]}, where {min_score} was due")
+        yield Violation(Rule.EVIDENCE_IS_TRUE, f"{event} of {moves[0]}, expected a minimum of {min_score}")
     if event.policy_revision < min(move.seen for move in moves):
-        yield Violation(Rule.GATE_DECIDES, f"{event} by a client that knew of the policy of {moves[0].seen}")
+        yield Violation(Rule.GATE_DECIDES, f"{event} by a client that had seen the policy of revision {moves[0].seen}")
 
 
 def _check_answers(moves: Sequence[GateMove], events: Sequence[GateEvent]) -> Iterator[Violation]:

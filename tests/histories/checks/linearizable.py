@@ -1,8 +1,8 @@
-"""Whether commands and their answers have an order that explains them all, found by search.
+"""Search for an order of commands and results that explains them all (linearizability).
 
 The method of Wing and Gong, with Lowe's memory of what was tried: a call may come next in the order when no other
-call that is still to come returned before it was made. The object is a register with a revision for each alias, and
-the revision of the log over them all. Of the log only this is used: what a command came to that nobody answered.
+remaining call returned before it was made. The object is a register with a revision for each alias, and the revision
+of the log over them all. Of the log only the effects of commands without a response are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_CONFIGURATIONS = 500_000
 
 
 class State(NamedTuple):
-    """All aliases, and how far the log is at least."""
+    """All aliases, and the minimum position of the log."""
 
     aliases: tuple[Assignment, ...]
     log: int = 0
@@ -32,7 +32,7 @@ Step = Callable[[State], State | None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command between its call and its return; `step` is the state after it, None where it cannot come."""
+    """A command between its call and its return; `step` gives the state after it, None where it cannot come."""
 
     about: str
     called: float
@@ -53,14 +53,14 @@ def check_linearizable(truth: Truth) -> Iterator[Violation]:
     stuck = unexplained(calls, State(tuple(Assignment(*target, 0, 0) for target in targets)))
     if stuck:
         yield Violation(
-            Rule.LINEARIZABLE, "no order goes on with one of these: " + "; ".join(call.about for call in stuck)
+            Rule.LINEARIZABLE, "no order continues with one of these: " + "; ".join(call.about for call in stuck)
         )
 
 
 def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
     """Return the calls at which the longest valid order ends, or none when there is an order of all.
 
-    A search that does not end in time counts as one that found none: good histories take a few hundred steps.
+    A search over the limit counts as one without a result: valid histories take a few hundred steps.
     """
     ordered = sorted(calls, key=lambda call: call.called)
     tried, pending = {(0, initial)}, [(0, initial)]
@@ -72,7 +72,7 @@ def unexplained(calls: Sequence[Call], initial: State) -> list[Call]:
         candidates = _candidates(ordered, done)
         if length > max_length:
             max_length, stuck = length, [ordered[number] for number in candidates]
-        # What is pushed last is tried first: that which returned first.
+        # The last pushed is tried first: the call that returned first.
         for number in sorted(candidates, key=lambda one: -ordered[one].returned):
             after = ordered[number].step(state)
             if after is not None and (key := (done | 1 << number, after)) not in tried:
@@ -100,8 +100,8 @@ def _calls(command: Command, events: Sequence[Event], numbers: Mapping[Target, i
     operations = command.operations
     done = next((one for one in operations if one.outcome == OK and one.moved), None)
     if done is None and events and any(one.outcome == UNKNOWN for one in operations):
-        told = tuple(Assignment(*event.target, event.to_version, event.revision) for event in events)
-        done = replace(operations[0], told=told, position=events[-1].revision, moved=True)
+        returned = tuple(Assignment(*event.target, event.to_version, event.revision) for event in events)
+        done = replace(operations[0], told=returned, position=events[-1].revision, moved=True)
     if done is not None:
         yield Call(f"{done}", command.called, command.returned, _step_of(done, numbers))
     for operation in operations:

@@ -1,4 +1,4 @@
-"""The checks of listings: a walk misses nothing that stood throughout, and gives nothing twice or that never was."""
+"""The checks of listings: complete, without duplicates, without invented entries."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def check_listings(history: History) -> Iterator[Violation]:
     for walk in history.walks:
         due = [entry for entry in walk.known if gone.get(entry, math.inf) > walk.returned]
         if missing := set(due) - set(walk.entries):
-            yield Violation(Rule.LISTING_COMPLETE, f"{_about(walk)} is without {sorted(missing)[:5]}")
+            yield Violation(Rule.LISTING_COMPLETE, f"{_about(walk)} misses {sorted(missing)[:5]}")
         if duplicates := [entry for entry, count in Counter(walk.entries).items() if count > 1]:
             yield Violation(Rule.LISTING_UNIQUE, f"{_about(walk)} has {duplicates[:5]} more than once")
         known = {"models": models, "history": changes}.get(walk.listing)
         if known is not None and (foreign := set(walk.entries) - known):
-            yield Violation(Rule.LISTING_TRUE, f"{_about(walk)} has {sorted(foreign)[:5]}, which never were")
+            yield Violation(Rule.LISTING_TRUE, f"{_about(walk)} has invented {sorted(foreign)[:5]}")
         if walk.listing == "history" and not _is_newest_first(walk):
             yield Violation(Rule.LISTING_ORDERED, f"{_about(walk)}: {walk.entries[:10]}")
 

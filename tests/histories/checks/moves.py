@@ -34,10 +34,10 @@ def check_moves(truth: Truth) -> Iterator[Violation]:
         yield from _check_command(command, events)
         yield from _check_whole(command.operations[0], events, truth)
         for operation in command.operations:
-            # A repetition is told what the first time came to.
+            # A retry returns the first result.
             yield from _check_state_shown(operation, command.called if operation.moved else operation.called, truth)
     for request_id, endings in truth.history.schedules.items():
-        # One that was never answered may have come into the log after all had rested.
+        # A request without a response may have been appended after everything had ended.
         asked = truth.commands.get(request_id)
         unanswered = asked is not None and all(one.outcome == UNKNOWN for one in asked.operations)
         if len(endings) > 1 or not (endings or unanswered):
@@ -67,25 +67,25 @@ def _check_whole(operation: Operation, events: list[Event], truth: Truth) -> Ite
         for wanted in operation.wanted:
             stands = truth.timeline(wanted.target).at(revision)
             if wanted.version not in (None, stands.version):
-                yield Violation(Rule.WHOLE, f"{operation} has {events}, and {stands} stands")
+                yield Violation(Rule.WHOLE, f"{operation} has {events}, and the state is {stands}")
             elif stands.revision != revision and not fits(wanted.expected, stands):
-                yield Violation(Rule.EXPECTED_REVISION, f"{operation} has {events}, and {stands} stands")
+                yield Violation(Rule.EXPECTED_REVISION, f"{operation} has {events}, and the state is {stands}")
 
 
 def _differs(operation: Operation, events: list[Event]) -> str:
     """Return how a response differs from its events; empty when it does not."""
-    told = {assigned.target: assigned for assigned in operation.told}
+    returned = {assigned.target: assigned for assigned in operation.told}
     asked = {wanted.target: wanted.version for wanted in operation.wanted}
     for event in events:
-        if told.get(event.target) != Assignment(*event.target, event.to_version, event.revision):
-            return f"told {told.get(event.target)}"
+        if returned.get(event.target) != Assignment(*event.target, event.to_version, event.revision):
+            return f"returned {returned.get(event.target)}"
         if event.revision != operation.position:
-            return f"told position {operation.position}"
+            return f"returned position {operation.position}"
         if asked.get(event.target, -1) not in (None, event.to_version):
-            return f"asked for {asked.get(event.target)}"
+            return f"requested {asked.get(event.target)}"
     changed = {event.target for event in events}
     if any(assigned.revision == operation.position and assigned.target not in changed for assigned in operation.told):
-        return "told of a change that is not there"
+        return "has a change without an event"
     return ""
 
 
@@ -111,9 +111,9 @@ def _links(truth: Truth, target: Target) -> Iterator[tuple[Assignment, Event, As
 
 def _check_expected(operation: Operation, event: Event, before: Assignment) -> Iterator[Violation]:
     if not fits(_expected(operation).get(event.target), before):
-        yield Violation(Rule.EXPECTED_REVISION, f"{operation} made {event} when {before} stood")
+        yield Violation(Rule.EXPECTED_REVISION, f"{operation} made {event} after {before}")
     if operation.since is not None and before.revision > operation.since:
-        yield Violation(Rule.EXPECTED_REVISION, f"{operation} made {event} when {before} stood")
+        yield Violation(Rule.EXPECTED_REVISION, f"{operation} made {event} after {before}")
 
 
 def _expected(operation: Operation) -> dict[Target, int | None]:
@@ -132,13 +132,13 @@ def _check_restored(operation: Operation, event: Event, truth: Truth) -> Iterato
         event.restored_revision >= event.revision
         or (restored.revision, restored.version) != (event.restored_revision, event.to_version)
     ):
-        yield Violation(Rule.RESTORES, f"{event}, where there was {restored}")
+        yield Violation(Rule.RESTORES, f"{event}: expected {restored}")
     if (
         operation.kind == "rollback"
         and operation.at is not None
         and timeline.at(operation.at).version != event.to_version
     ):
-        yield Violation(Rule.RESTORES, f"{operation} made {event}, where there was {timeline.at(operation.at)}")
+        yield Violation(Rule.RESTORES, f"{operation} made {event}: expected {timeline.at(operation.at)}")
 
 
 def _check_real_time(truth: Truth) -> Iterator[Violation]:
@@ -151,7 +151,7 @@ def _check_real_time(truth: Truth) -> Iterator[Violation]:
             newest = max(newest, answers[answered][1])
             answered += 1
         if event.revision < newest:
-            yield Violation(Rule.REAL_TIME, f"{event} was asked for when revision {newest} was answered already")
+            yield Violation(Rule.REAL_TIME, f"{event} was requested after revision {newest} had returned")
 
 
 def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iterator[Violation]:
@@ -163,30 +163,28 @@ def _check_state_shown(operation: Operation, begun: float, truth: Truth) -> Iter
             yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} shows {assigned}, {_rejection(assigned, truth)}")
     for wanted, assigned in _unmoved(operation):
         if wanted.version != assigned.version:
-            yield Violation(Rule.WHOLE, f"{operation}: nothing was to be done for {wanted}, and {assigned} stood")
+            yield Violation(Rule.WHOLE, f"{operation}: unchanged for {wanted}, at {assigned}")
         if not fits(wanted.expected, assigned):
-            yield Violation(
-                Rule.EXPECTED_REVISION, f"{operation}: nothing was to be done for {wanted}, and {assigned} stood"
-            )
+            yield Violation(Rule.EXPECTED_REVISION, f"{operation}: unchanged for {wanted}, at {assigned}")
     if operation.kind == "remove" and operation.reason == "ALIAS_NOT_FOUND":
         yield from _check_unset(operation, truth, ended)
     if operation.reason == "WRONG_REVISION" and all(
         fits(expected.get(assigned.target), assigned) for assigned in operation.told
     ):
-        yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} was refused though it had what it expected")
+        yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} was rejected at the expected revision")
 
 
 def _unmoved(operation: Operation) -> Iterator[tuple[Intent, Assignment]]:
     """Yield the targets of a request that changed nothing."""
     if operation.outcome == OK and not operation.moved and operation.kind in {"move", "release set"}:
-        told = {assigned.target: assigned for assigned in operation.told}
-        yield from ((wanted, told[wanted.target]) for wanted in operation.wanted)
+        returned = {assigned.target: assigned for assigned in operation.told}
+        yield from ((wanted, returned[wanted.target]) for wanted in operation.wanted)
 
 
 def _check_unset(operation: Operation, truth: Truth, ended: float) -> Iterator[Violation]:
     states = [assigned for assigned, _, _ in truth.timeline(operation.wanted[0].target).states()]
     if not any(truth.could_be_seen(assigned, operation.called, ended) for assigned in states if not assigned.version):
-        yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} when it was set")
+        yield Violation(Rule.STATE_WAS_CURRENT, f"{operation} while the alias was set")
 
 
 def observed(operation: Operation) -> tuple[Assignment, ...]:

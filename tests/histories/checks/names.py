@@ -1,4 +1,4 @@
-"""The checks of models' names: each is one model's for ever, whoever asked for it at the same time."""
+"""The checks of models' names: each name belongs to one model permanently, however clients race for it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _check_owners(named: Sequence[Named]) -> Iterator[Violation]:
     for event in named:
         if event.kind in ("created", "taken"):
             if event.name in owners:
-                yield Violation(Rule.NAME_IS_ONES, f"{event}, and the name is that of {owners[event.name]}")
+                yield Violation(Rule.NAME_IS_ONES, f"{event}: the name belongs to {owners[event.name]}")
             owners.setdefault(event.name, event.origin)
         elif owners.get(event.name, event.origin) != event.origin or current.get(event.origin) != event.was:
-            yield Violation(Rule.NAME_IS_ONES, f"{event}, where {current.get(event.origin)} was the model's name")
+            yield Violation(Rule.NAME_IS_ONES, f"{event}, expected the name {current.get(event.origin)}")
         if event.kind != "taken":
             current[event.origin] = event.name
 

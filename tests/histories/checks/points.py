@@ -35,7 +35,7 @@ def _check_read(read: PointRead, batches: Sequence[PointBatch]) -> Iterator[Viol
     for batch in batches:
         done = batch.outcome == OK and batch.returned is not None and batch.returned < read.called
         if done and (missing := set(range(batch.first, batch.first + batch.count)) - steps):
-            yield Violation(Rule.POINTS_COMPLETE, f"{about} is without {sorted(missing)[:10]} of {batch}")
+            yield Violation(Rule.POINTS_COMPLETE, f"{about} misses {sorted(missing)[:10]} of {batch}")
 
 
 def _irregular(steps: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The checks of resolves: true at their position, and never behind what the client has seen."""
+"""The checks of resolves: correct at their position, and never older than what the client has seen."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def _check_resolve(operation: Operation, truth: Truth, seen: int) -> Iterator[Vi
         return
     (assigned,) = operation.told
     if operation.position < seen:
-        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had seen position {seen}")
     if assigned != truth.timeline(assigned.target).at(operation.position):
         stood = truth.timeline(assigned.target).at(operation.position)
-        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: expected {stood}")
         if assigned.revision < truth.timeline(assigned.target).at(seen).revision:
-            yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+            yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had seen position {seen}")
     yield from _check_no_future(operation, assigned, truth)
 
 
@@ -51,7 +51,7 @@ def _check_unset(operation: Operation, truth: Truth, seen: int) -> Iterator[Viol
     target = operation.wanted[0].target
     states = [assigned for assigned, _, _ in _states_since(truth, target, seen) if not assigned.version]
     if not states:
-        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had come to {seen}")
+        yield Violation(Rule.READ_OWN_PAST, f"{operation} by a client that had seen position {seen}")
     elif all(_made_after(truth, assigned, operation.returned) for assigned in states):
         yield Violation(Rule.READ_NO_FUTURE, f"{operation}")
 
@@ -76,9 +76,9 @@ def _check_as_of(operation: Operation, truth: Truth) -> Iterator[Violation]:
     assert operation.at is not None
     stood = truth.timeline(operation.wanted[0].target).at(operation.at)
     if operation.outcome == OK and (operation.told != (stood,) or operation.position > operation.at):
-        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: expected {stood}")
     if operation.outcome == REFUSED and stood.version:
-        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {stood} stood")
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: expected {stood}")
 
 
 def _check_at_time(operation: Operation, truth: Truth) -> Iterator[Violation]:
@@ -90,10 +90,10 @@ def _check_at_time(operation: Operation, truth: Truth) -> Iterator[Violation]:
     own = [event for event in before if event.target == target]
     if operation.outcome == REFUSED:
         if own and own[-1].to_version:
-            yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {own[-1]} stood")
+            yield Violation(Rule.READ_IS_TRUE, f"{operation}: expected {own[-1]}")
         return
     covers = all(event.position <= operation.position for event in before)
     if not covers or any(event.revision <= operation.position for event in after):
-        yield Violation(Rule.READ_IS_TRUE, f"{operation}: another position is that of its time")
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: its time has another position")
     if operation.told != (truth.timeline(target).at(operation.position),):
-        yield Violation(Rule.READ_IS_TRUE, f"{operation}, where {truth.timeline(target).at(operation.position)} stood")
+        yield Violation(Rule.READ_IS_TRUE, f"{operation}: expected {truth.timeline(target).at(operation.position)}")

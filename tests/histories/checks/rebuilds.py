@@ -1,4 +1,4 @@
-"""At the end of a history the rows equal those that are computed again from the log."""
+"""The check of rebuilds: at the end of a history the rows equal those rebuilt from the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker itself: it passes what keeps every promise, and names each promise that is broken."""
+"""Tests of the checker: it accepts valid histories and reports every broken rule."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class TestMoves:
         kept = Intent(*OTHER, 1, scenario.move_other(1))
         scenario.move_other(2)
         scenario.move(3)
-        told = (*scenario.history.operations[-1].told, scenario.assigned(OTHER))
-        scenario.change_last(kind="release set", wanted=(Intent(*CHAMPION, 3), kept), told=told)
+        returned = (*scenario.history.operations[-1].told, scenario.assigned(OTHER))
+        scenario.change_last(kind="release set", wanted=(Intent(*CHAMPION, 3), kept), told=returned)
         assert {Rule.WHOLE, Rule.LINEARIZABLE} <= broken(scenario)
 
     def test_checker_reports_release_set_with_stale_expected_revision(self) -> None:
@@ -108,8 +108,10 @@ class TestMoves:
         scenario.move_other(2)
         scenario.move_other(1)
         scenario.move(3)
-        told = (*scenario.history.operations[-1].told, scenario.assigned(OTHER))
-        scenario.change_last(kind="release set", wanted=(Intent(*CHAMPION, 3), Intent(*OTHER, 1, expected)), told=told)
+        returned = (*scenario.history.operations[-1].told, scenario.assigned(OTHER))
+        scenario.change_last(
+            kind="release set", wanted=(Intent(*CHAMPION, 3), Intent(*OTHER, 1, expected)), told=returned
+        )
         assert {Rule.EXPECTED_REVISION, Rule.LINEARIZABLE} <= broken(scenario)
 
     def test_checker_reports_release_set_wrongly_acknowledged_as_unchanged(self) -> None:

@@ -1,4 +1,4 @@
-"""The checks of names themselves: they pass what is sound, and name each promise that is broken."""
+"""Tests of the checks of names: they accept valid histories and report every broken rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of tracking, webhooks, gates, listings, times and losses: they pass what is good, and find what is not."""
+"""Tests of the checks of tracking, webhooks, gates, listings, times and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of watches: each guarantee that is broken is named."""
+"""Tests of the checks of watches: every broken guarantee is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of times: those of events are the log server's, and answers name them."""
+"""The checks of times: events have the log server's time, and results return it."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def _check_answers(history: History) -> Iterator[Violation]:
             continue
         assigned = operation.told[0]
         if operation.time != times.get((assigned.target, assigned.revision), operation.time):
-            yield Violation(Rule.TIME_IS_SERVERS, f"{operation} names another time than its event")
+            yield Violation(Rule.TIME_IS_SERVERS, f"{operation} has another time than its event")

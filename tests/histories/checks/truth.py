@@ -1,4 +1,4 @@
-"""What a log says stood when: the small model that answers are compared with."""
+"""The state at every position of the log: the reference for the checks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """All that a client sent with one request id; `returned` is infinite while no answer says that it was done.
+    """Everything sent with one request id; `returned` is infinite while no response acknowledges it.
 
-    An answer that there was nothing to do leaves no trace: a repetition may find something to do.
+    A result "unchanged" leaves no trace: a retry may find something to change.
     """
 
     operations: tuple[Operation, ...]
@@ -61,7 +61,7 @@ class Command:
 
 
 class Truth:
-    """The log of a history, beside the commands that made it."""
+    """The log of a history, and the commands that made it."""
 
     def __init__(self, history: History) -> None:
         self.history = history

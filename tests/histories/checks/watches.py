@@ -1,4 +1,4 @@
-"""The guarantees of a watch, by etcd's names, of everything that each watcher received in its life."""
+"""The guarantees of a watch, by etcd's names, checked on everything that each watcher received."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def check_watches(truth: Truth) -> Iterator[Violation]:
         yield from _by_sdk(streams[0], history) if streams[0].by_sdk else _Life(truth).check(streams)
         last = max((step.position for stream in streams for step in stream.steps), default=0)
         if last < history.goal:
-            yield Violation(Rule.WATCH_COMES_THROUGH, f"{watcher} came to {last}, not to {history.goal}")
+            yield Violation(Rule.WATCH_COMES_THROUGH, f"{watcher} reached {last}, expected {history.goal}")
 
 
 class _Life:
-    """A watcher's life so far: what it received, how far it came and by what."""
+    """A watcher's life so far: what it received, the position it reached and by which step."""
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
@@ -60,11 +60,11 @@ class _Life:
         stood = {self._truth.timeline(target).at(step.position) for target in followed}
         expected = {assigned for assigned in stood if assigned.version}
         if set(step.aliases) != expected or len(step.aliases) != len(expected):
-            yield Rule.WATCH_SNAPSHOT, f"{step}, where these stood: {expected}"
+            yield Rule.WATCH_SNAPSHOT, f"{step}: expected {expected}"
 
     def _check_change(self, change: Change) -> Iterator[tuple[Rule, str]]:
         if change.event_id in self._received:
-            yield Rule.WATCH_UNIQUE, f"{change} once more"
+            yield Rule.WATCH_UNIQUE, f"{change} again"
         elif change.revision <= self._reached:
             yield self._behind(), f"{change} after {self._reached}"
         event = self._events.get(change.event_id)
@@ -120,7 +120,7 @@ def _by_sdk(stream: Stream, history: History) -> Iterator[Violation]:
     if len(set(ids)) != len(ids):
         yield Violation(Rule.WATCH_UNIQUE, f"{stream.watcher}: {ids}")
     if missed := [event for event in due if event.event_id not in ids]:
-        yield Violation(Rule.WATCH_RELIABLE, f"{stream.watcher} has not been given {missed}")
+        yield Violation(Rule.WATCH_RELIABLE, f"{stream.watcher} misses {missed}")
     yield from _same(stream, got, due)
 
 

@@ -1,4 +1,4 @@
-"""Clients that move and resolve aliases, each in its own thread, and record what they asked and were told."""
+"""Clients that move and resolve aliases, each in its own thread, and record requests and results."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ KINDS = {
 }  # fmt: skip
 
 Asking = tuple[Operation, str, Any]
-"""What is asked, the method's name, the request."""
+"""The operation, the method's name, the request."""
 
 
 class AliasClient:
-    """One client. It does one thing after another, at one registry or another, and knows what it has seen.
+    """A client that sends one request after another to any registry, and remembers what it has seen.
 
-    `began` is a position at which its models were there already; `stuck` is what it was told if nothing can go on.
+    `began` is a position at which its models already existed; `stuck` is the error after which nothing can continue.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AliasClient:
             client.close()
 
     def work(self, stopping: threading.Event) -> None:
-        """Send requests until it is told to stop."""
+        """Send requests until stopped."""
         while not stopping.wait(self._dice.choice([0.0, 0.0, 0.01])):
             if self._dice.random() < 0.1:
                 self._client = self._dice.choice(self._clients)
@@ -191,8 +191,10 @@ class AliasClient:
             self.stuck = str(answer.error) if answer.reason == FAILED else self.stuck
             return operation
         if answer.error is not None:
-            told = _current(answer.error)
-            return replace(operation, returned=answer.returned, outcome=answer.outcome, reason=answer.reason, told=told)
+            current = _current(answer.error)
+            return replace(
+                operation, returned=answer.returned, outcome=answer.outcome, reason=answer.reason, told=current
+            )
         if operation.kind == "schedule":
             return operation
         return replace(

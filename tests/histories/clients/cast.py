@@ -1,4 +1,4 @@
-"""Everybody who takes part in one history, made from its seed."""
+"""The participants of one history, created from its seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JOURNAL = "ROLLFORWARD_JOURNAL"
 
 
 class Closing(Protocol):
-    """Whoever has something to close."""
+    """A participant with something to close."""
 
     def close(self) -> None:
         """Close it."""

@@ -1,4 +1,4 @@
-"""The clients, watchers and readers of one history at work, each on a thread of its own."""
+"""The threads of one history: its clients, watchers and readers at work."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WATCH_SECONDS = scaled(30.0)
 
 
 class Worker(Protocol):
-    """Whoever does one thing after another until it is stopped."""
+    """A participant that works until it is stopped."""
 
     def work(self, stopping: threading.Event) -> None:
         """Do one thing after another."""
 
 
 class Crew:
-    """Everybody who uses a system at the same time. An error that nobody expects becomes a failure, not an end."""
+    """Everybody who uses a system at the same time; an unexpected error is recorded as a failure."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class Crew:
     @property
     def stuck(self) -> str:
         """Return what a client was sent if the services cannot continue; empty as long as they can."""
-        told = [*(client.stuck for client in self._clients), *(namer.stuck for namer in self._namers)]
-        return next(filter(None, told), "")
+        reports = [*(client.stuck for client in self._clients), *(namer.stuck for namer in self._namers)]
+        return next(filter(None, reports), "")
 
     def rest(self) -> None:
         """Let the clients end what they are doing."""

@@ -1,4 +1,4 @@
-"""A webhook's endpoint, which refuses a request now and then, and writes down all that it acknowledges."""
+"""A webhook endpoint that rejects some requests, and records all that it accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.histories.recorded.subjects import Delivery, Endpoint
 from tests.servers.receiver import Receiver, Request
 
 REFUSALS = 0.03
-"""The probability that a request is refused: the service then pauses for half a second."""
+"""The probability that a request is rejected: the service then pauses for half a second."""
 
 
 class Hook:

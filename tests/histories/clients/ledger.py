@@ -1,4 +1,4 @@
-"""What was acknowledged to any client, for those who then read listings."""
+"""The acknowledged entries of listings, for clients that then read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that create, rename and register models, two always after the same name, and record what came of it."""
+"""Clients that create, rename and register models, two competing for each name, and record the results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Names:
 
 
 class Namer:
-    """One client. It does one thing after another, at one registry or another, with models that it has named."""
+    """A client that sends one request after another to any registry, with models that it has named."""
 
     def __init__(
         self, name: str, addresses: Sequence[str], names: Names, digest: str, ledger: Ledger, dice: random.Random

@@ -1,4 +1,4 @@
-"""One request of a client: sent again until it is answered, unless the client gives it up."""
+"""One request of a client: retried until it is answered, unless the client gives up."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.timeouts import scaled
 
 TIMEOUTS = (0.2, 1.0, 5.0)  # seconds
 GIVE_UP = 0.3
-"""The probability that a client gives up after an attempt that nobody answered."""
+"""The probability that a client gives up after an attempt without a response."""
 LIMIT_SECONDS = scaled(20.0)
 FAILED = "PROJECTION_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a request; `returned` (monotonic nanoseconds) is None when nobody answered."""
+    """The result of a request; `returned` (monotonic nanoseconds) is None without a response."""
 
     outcome: str = UNKNOWN
     returned: int | None = None

@@ -1,4 +1,4 @@
-"""Training jobs: one that logs points by raw requests, and one that logs by the SDK and its journal."""
+"""Training jobs: one that logs points with raw requests, and one that uses the SDK and its journal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LAST_FLUSH_SECONDS = scaled(30.0)
 
 
 class Tracker:
-    """Logs points to a run of its own, reads them, and starts further runs that stay empty."""
+    """A job that logs points to its run, reads them, and starts further runs that stay empty."""
 
     def __init__(self, name: str, address: str, clock: ClientClock, ledger: Ledger, dice: random.Random) -> None:
         self.run_id = run_id(dice)
@@ -140,7 +140,7 @@ class Tracker:
 
 
 class SdkTracker:
-    """Logs one point after another by the SDK, as a training job does."""
+    """A job that logs one point after another with the SDK."""
 
     def __init__(self, name: str, address: str, dice: random.Random) -> None:
         self.run_id = run_id(dice)

@@ -1,4 +1,4 @@
-"""A reader that walks through listings page by page while their entries come and go."""
+"""A reader of listings, page by page, while their entries change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Page = Callable[[Client, str], tuple[Sequence[str], str]]
 
 
 class Walker:
-    """Walks listings: models by the prefix of their names, runs of an experiment, the history of a model's aliases."""
+    """A reader of listings: models by prefix, runs of an experiment, the history of a model's aliases."""
 
     def __init__(
         self, name: str, addresses: Sequence[str], ledger: Ledger, model: str, experiment: str, dice: random.Random
@@ -59,7 +59,7 @@ class Walker:
             try:
                 page, token = self._pages[listing](client, token)
             except RollforwardError:
-                return  # out of reach: this walk says nothing
+                return  # unreachable: this scan is discarded
             entries += page
             if not token:
                 break

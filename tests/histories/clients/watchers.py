@@ -1,4 +1,4 @@
-"""Watchers that follow aliases and record every step as it came, across lost connections and other servers."""
+"""Watchers of aliases that record every step, across lost connections and other servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.histories.recorded.recording import Assignment, Change, Step, Stream
 
 
 class Watcher:
-    """Follows by the raw method and reconnects on its own: after errors, and whenever it likes, from where it was."""
+    """A watcher that uses the raw method, and reconnects after errors and at random, from its position."""
 
     def __init__(self, name: str, clients: Sequence[Client], follows: Stream, dice: random.Random) -> None:
         self.streams: list[Stream] = []
@@ -38,7 +38,7 @@ class Watcher:
             self.streams.append(Stream(self._name, follows.model, follows.alias, self._reached))
             request = v1.WatchAliasesRequest(model=follows.model, alias=follows.alias, from_revision=self._reached)
             # Never waits for a connection: the next attempt may be at another server. The deadline ends a stream of a
-            # server that says nothing any more.
+            # silent server.
             seconds = self._dice.choice([0.4, 1.5, 6.0])
             call = client.connection.registry.WatchAliases(
                 request, timeout=seconds, metadata=client.connection.metadata()
@@ -69,7 +69,7 @@ class Watcher:
 
 
 class SdkWatcher:
-    """Follows by the SDK, which reconnects by itself."""
+    """A watcher that uses the SDK, which reconnects by itself."""
 
     def __init__(self, name: str, client: Client, follows: Stream) -> None:
         self._name, self._follows = name, follows

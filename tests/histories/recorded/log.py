@@ -1,4 +1,4 @@
-"""What the registry log of a running system holds, read from NATS itself."""
+"""The events in the registry log of a running system, read directly from NATS."""
 
 from __future__ import annotations
 

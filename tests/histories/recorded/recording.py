@@ -1,4 +1,4 @@
-"""What clients asked and were told, what watchers received, and what the log holds: one recorded history."""
+"""One recorded history: requests and results, what watchers received, and the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """An assignment as someone was told of it: version 0 is none, revision 0 never."""
+    """An assignment as a result showed it: version 0 is unset, revision 0 never set."""
 
     model: str
     alias: str
@@ -49,7 +49,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A change as it was asked for: the version (0: removed; None: what a rollback finds), the revision expected."""
+    """A requested change: the version (0: remove; None: what a rollback finds), and the expected revision."""
 
     model: str
     alias: str
@@ -64,12 +64,12 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a client asked once, however often it had to send it, and what it was told.
+    """One request of a client, with all its retries, and its result.
 
     `called` and `returned` are nanoseconds of one monotonic clock; `returned` is None for an unknown outcome. `at` is
-    the position that a resolve or a rollback names, `since` the one behind which a rollback wants nothing changed,
-    `position` the one that the answer names. `at_time` is the time that a resolve names, `time` the one at which the
-    answer says that its assignment was made; both in nanoseconds since 1970.
+    the position that a resolve or a rollback names, `since` the one after which a rollback expects no change,
+    `position` the one of the result. `at_time` is the time that a resolve names, `time` the one at which the
+    assignment in the result was made; both in nanoseconds since 1970.
     """
 
     client: str
@@ -108,7 +108,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of an alias as the log holds it; its revision is the position of the last event of its append.
+    """A change of an alias in the log; its revision is the position of the last event of its append.
 
     The request of a scheduled move is the one that scheduled it. `time` is the log server's, in nanoseconds since 1970,
     `append_time` that of the first event of the append.
@@ -140,7 +140,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """A model that a client created, renamed or registered a version of, and what it was told; times as `Operation`."""
+    """A request to create, rename or register a model, and its result; times as in `Operation`."""
 
     client: str
     kind: str
@@ -157,7 +157,7 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An event about a model's name, as the log holds it: its kind is `created`, `renamed`, `taken` or `registered`.
+    """An event about a model's name in the log; its kind is `created`, `renamed`, `taken` or `registered`.
 
     `name` is the model's after it, `was` the one before; `origin` is what the model was created with, of `taken` too.
     """
@@ -174,7 +174,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a watch: kind `snapshot` (with what stands), `changes` or `bookmark`, and the position it brings to."""
+    """A step of a watch: `snapshot` (with its aliases), `changes` or `bookmark`, and the position it advances to."""
 
     kind: str
     position: int
@@ -184,10 +184,10 @@ class Step:
 
 @dataclass
 class Stream:
-    """One connection of a watcher: what it follows (empty: all), where it resumed (None: at a snapshot), its steps.
+    """One connection of a watcher: its filter (empty: all), where it resumed (None: at a snapshot), its steps.
 
-    `by_sdk`: the SDK reconnects by itself and gives single changes out, so that its whole life is one stream whose
-    steps are single changes; its last step is a bookmark, how far it came.
+    `by_sdk`: the SDK reconnects by itself and yields single changes, so that its whole life is one stream whose
+    steps are single changes; its last step is a bookmark with the position reached.
     """
 
     watcher: str
@@ -206,10 +206,10 @@ class Stream:
 class History:
     """One recorded history.
 
-    `goal` is the position that every watcher was let come to before it was ended; `schedules` are, by the request that
-    asked for it, the events that ended a scheduled move; `stuck` is what clients were told if the services could not go
-    on. `clock` is what is added to a moment of the monotonic clock to make it nanoseconds since 1970. `is_whole` says
-    that the log was read after all had ended: without it nothing but the failures is judged.
+    `goal` is the position that every watcher could reach before it was stopped; `schedules` are the events that ended
+    each scheduled move, by its request; `stuck` is the error that clients received if the services could not continue.
+    `clock` is the offset from the monotonic clock to nanoseconds since 1970. `is_whole` says that the log was read
+    after everything had ended: without it only failures are checked.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A good history made by hand, one fact after the other, for the checker's own tests."""
+"""A valid history made by hand, step by step, for the checker's own tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = 10
 
 
 class Scenario:
-    """Operations that follow each other, each with its event; time goes on by ten with each."""
+    """Operations one after the other, each with its event; each advances the time by ten."""
 
     def __init__(self) -> None:
         self.history = History("story")
@@ -67,9 +67,9 @@ class Scenario:
 
     def move_rejected(self, expected: int, client: str = "bob") -> None:
         """Add a rejected conditional move, with the current state."""
-        told = (self.assigned(CHAMPION),)
+        returned = (self.assigned(CHAMPION),)
         wanted = (Intent(*CHAMPION, 3, expected),)
-        self._tell("move", wanted, client, REFUSED, reason="WRONG_REVISION", told=told)
+        self._tell("move", wanted, client, REFUSED, reason="WRONG_REVISION", told=returned)
 
     def move_unanswered(self, version: int, *, written: bool) -> None:
         """Add a move that got no response."""
@@ -157,8 +157,8 @@ class Scenario:
                 )
             )
         wanted = tuple(Intent(*target, version, expected) for target, (version, expected) in asked.items())
-        told = tuple(Assignment(*target, version, revision) for target, (version, _) in asked.items())
-        self._tell(kind, wanted, client, OK, told=told, position=revision, moved=True)
+        returned = tuple(Assignment(*target, version, revision) for target, (version, _) in asked.items())
+        self._tell(kind, wanted, client, OK, told=returned, position=revision, moved=True)
         return revision
 
     def _tell(self, kind: str, wanted: tuple[Intent, ...], client: str, outcome: str, **fields: object) -> None:

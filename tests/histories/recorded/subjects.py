@@ -1,7 +1,7 @@
-"""What was recorded of tracking, webhooks, gates, listings, rebuilds and losses: the records beside those of aliases.
+"""The records of tracking, webhooks, gates, listings, rebuilds and losses in a history.
 
 Moments named `called` and `returned` are nanoseconds of the checker's monotonic clock; `returned` is None for a call
-that nobody answered. A `request_id` is the one that the command was sent with, however often.
+without a response. A `request_id` stays the same across retries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error that nothing promised: where it was met, and its traceback or text."""
+    """An unexpected error: where it occurred, and its traceback or text."""
 
     where: str
     text: str
@@ -19,9 +19,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run at its end: its status, and the number of points of each series as its summary says.
+    """A run at its end: its status, and the number of points of each series in its summary.
 
-    The SDK logs to `by_sdk` runs through its journal; they are `is_delivered` when the last flush said so.
+    The SDK logs to `by_sdk` runs through its journal; they are `is_delivered` when the last flush succeeded.
     """
 
     run_id: str
@@ -49,7 +49,7 @@ class PointBatch:
 
 @dataclass(frozen=True, slots=True)
 class PointRead:
-    """The steps of a series as a query gave them, in its order; `is_last` after everything had come to rest."""
+    """The steps of a series as a query returned them, in order; `is_last` after all writes had ended."""
 
     run_id: str
     key: str
@@ -87,7 +87,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A change of the gate policy in the log: the least score that passes from `revision` on; None for no gate."""
+    """A change of the gate policy in the log: the minimum score from `revision` on; None for no gate."""
 
     revision: int
     score: float | None
@@ -95,7 +95,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class GateMove:
-    """A move of a gated alias to a version whose run has a score, as it was asked for and answered.
+    """A move of a gated alias to a version whose run has a score: the request and its result.
 
     `seen` is the revision of the newest policy that its client knew of.
     """
@@ -114,7 +114,7 @@ class GateMove:
 
 @dataclass(frozen=True, slots=True)
 class GateEvent:
-    """A move of the gated alias, or its refusal, as the log holds it; `seen` are the scores in its evidence."""
+    """A move of the gated alias, or its rejection, in the log; `seen` are the scores in its evidence."""
 
     position: int
     request_id: str
@@ -127,7 +127,7 @@ class GateEvent:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceCheck:
-    """What the service found when it recomputed the evidence in its log: how much, and where it differs."""
+    """The service's check of the evidence in its log: how many it recomputed, and which differ."""
 
     evidence: int
     unfounded: tuple[int, ...] = ()
@@ -135,7 +135,7 @@ class EvidenceCheck:
 
 @dataclass(frozen=True, slots=True)
 class IndexScan:
-    """A listing read page by page: the entries that it gave, in order.
+    """A listing read page by page: the entries returned, in order.
 
     `known` are those that the walker had seen acknowledged before it began.
     """
@@ -149,7 +149,7 @@ class IndexScan:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A projection that was computed again at the end: the digests of its rows, and why there are none."""
+    """A rebuild of a projection at the end: the digests of its rows, or why there are none."""
 
     projection: str
     live: str
@@ -159,11 +159,11 @@ class Rebuild:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A log that lost events, and what the services did about it.
+    """A log that lost events, and how the services handled it.
 
-    `last` is the revision of the last move before; `refused` says whether the start was, for `reason`, and `kept_rows`
-    that it left the rows as they were. Then the loss was `accepted` or the whole log put back; `steps` say what came
-    of each attempt after that.
+    `last` is the revision of the last move before; `refused` says whether the start was rejected, for `reason`, and
+    `kept_rows` that the rows were unchanged. Then the loss was `accepted` or the whole log restored; `steps` are the
+    results of each attempt after that.
     """
 
     kind: str

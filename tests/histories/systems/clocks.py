@@ -1,4 +1,4 @@
-"""The wall clocks of services and clients, which can be set; the monotonic clock stays, as when NTP sets a machine's.
+"""Wall clocks of services and clients that can be set; the monotonic clock stays, as when NTP steps a clock.
 
 libfaketime would do for services too, but its timed waits keep a core busy.
 """

@@ -1,4 +1,4 @@
-"""Databases that services keep their rows in, and how to take them away."""
+"""Databases with the services' rows, which can be made unavailable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOCK_SECONDS = 5.0
 
 
 class Database(Protocol):
-    """A database that can be taken away for a while."""
+    """A database that can be made unavailable for a while."""
 
     @contextmanager
     def away(self, *, crash: bool) -> Iterator[None]:

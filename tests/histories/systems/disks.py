@@ -1,4 +1,4 @@
-"""A small disk of its own for a data directory, which can be filled: a tmpfs, where this user may mount one."""
+"""A small disk for a data directory, which can be filled: a tmpfs, where this user may mount one."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ def unmount_abandoned() -> None:
 
 
 def _unmount(path: str) -> None:
-    # Lazily: whoever still has a file of it open is about to end.
+    # Lazily: processes with open files on it are about to end.
     subprocess.run(["/bin/umount", "-l", path], capture_output=True, check=False)

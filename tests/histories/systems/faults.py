@@ -1,4 +1,4 @@
-"""What is done to a system while clients use it, drawn from a seed."""
+"""The faults that a system suffers while clients use it, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUMPS = (-86_400.0, -3_600.0, -90.0, -5.0, 5.0, 90.0, 3_600.0, 86_400.0)  # seco
 
 @dataclass(frozen=True, slots=True)
 class Nemesis:
-    """Does harm to a system; `progress` returns once clients were answered some more.
+    """The injector of faults; `progress` returns when clients have received some more results.
 
     What lasts to the end of a history is undone by `restore`.
     """
@@ -227,7 +227,7 @@ def _kill_servers(nemesis: Nemesis, numbers: Sequence[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A harm, how often it is drawn among the others, and whether a system can suffer it.
+    """A fault, how often it is drawn among the others, and whether a system can suffer it.
 
     One that `ends` a history is done to the log after everything else, by `losing`.
     """

@@ -124,7 +124,7 @@ class Losing:
         self._steps["epochs begun"] = str(self._epochs_begun())
         self._register_again()
         self._try_old("", moving, resume)
-        # Past the last revision of the epoch before, where its numbers name other events.
+        # After the last revision of the previous epoch, whose numbers name other events.
         for number in range(_MOVES * 3):
             self._move(1 + number % 2)
         self._try_old(", passed", moving, resume)

@@ -1,4 +1,4 @@
-"""TCP proxies between clients, services and NATS, whose traffic can be delayed, held back or cut."""
+"""TCP proxies between clients, services and NATS, which can delay, stall or cut traffic."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Proxy:
         self._writers.add(writer)
         try:
             if not self._is_cut:
-                # The protocol that calls this takes a cancellation for a defect.
+                # The calling protocol logs a cancellation as an error.
                 with suppress(asyncio.CancelledError):
                     await self._carry(reader, writer)
         finally:

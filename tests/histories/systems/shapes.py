@@ -1,4 +1,4 @@
-"""The systems that histories are recorded on, by name: each starts real services, NATS servers and databases."""
+"""The systems that histories are recorded on, by name, with real services, NATS servers and databases."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def postgres(home: Path, bug: str = "none") -> Iterator[System]:
     """Run everything in one process, with its rows in PostgreSQL and a separate NATS server."""
     with _building(home, bug) as build:
         server = build.stack.enter_context(running_postgres())
-        # A server of our own ends with all that it has, also when it was not brought back after a fault.
+        # Our own server stops completely, also when it was not restarted after a fault.
         url = _url(server) if server.ours else build.stack.enter_context(server.database())
         nats, environment, log_links = build.nats()
         address = build.service("up", ["up", "--data", str(home / "data"), "--database", url], environment)

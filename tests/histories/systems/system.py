@@ -1,4 +1,4 @@
-"""What a history is recorded on: real processes that can be killed, stopped, paused and started again."""
+"""A system to record histories on: real processes that can be killed, stopped, paused and started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NATS_DEATHS = 4  # a supervisor gives a server up that dies more often than this
 
 @dataclass
 class System:
-    """Services over one log, and what can be done to each part of it.
+    """Services over one log, and the means to disturb each part.
 
     Attributes:
         registries: The processes that move aliases, by the addresses that clients use.
@@ -39,7 +39,7 @@ class System:
         database: Where the rows are.
         cluster: The NATS servers, where there are several.
         data: The data directory, where one directory holds both log and rows.
-        lacks: What could not be had here, and which faults are therefore left out; empty for nothing.
+        lacks: What is unavailable here, and which faults are therefore skipped; empty for nothing.
     """
 
     registries: dict[str, Process]

@@ -1,4 +1,4 @@
-"""The means of faults do what they say: disks are full, networks cut and slow, clocks set, databases locked."""
+"""Tests of the means of faults: full disks, cut and slow networks, set clocks, locked databases."""
 
 from __future__ import annotations
 
