@@ -62,9 +62,6 @@ from .ids import (
 from .memory import (
     MemoryStore,
 )
-from .projections.bulk_insert import (
-    insert_rows,
-)
 from .projections.database import (
     Database,
 )
@@ -75,17 +72,20 @@ from .projections.projector import (
     Projection,
     Projector,
 )
-from .projections.snapshot_schedule import (
+from .projections.snapshots.schedule import (
     SnapshotKeeper,
 )
-from .projections.snapshots import (
+from .projections.snapshots.store import (
     Snapshots,
 )
 from .projections.statements import (
-    Question,
+    Query,
     Row,
-    answer,
-    answers,
+    compile_positional,
+    execute_many,
+    fetch_all,
+    fetch_each,
+    insert_rows,
 )
 from .projections.tables import (
     POSITION,
@@ -136,7 +136,7 @@ __all__ = [
     "Plan",
     "Projection",
     "Projector",
-    "Question",
+    "Query",
     "RecordedEvent",
     "Rejected",
     "Row",
@@ -149,14 +149,16 @@ __all__ = [
     "UnknownEventType",
     "UnsafeStore",
     "Watermark",
-    "answer",
-    "answers",
     "begin_epoch",
     "check_epoch",
     "check_past",
+    "compile_positional",
     "end",
     "error_text",
     "event_at_or_before",
+    "execute_many",
+    "fetch_all",
+    "fetch_each",
     "find_loss",
     "insert_rows",
     "mark_of",

@@ -27,7 +27,7 @@ async def ask_server(url: str, user: str, password: str, what: str) -> Any:
     """
     client = await connect(url, user, password, timeout_seconds=ANSWER_SECONDS)
     try:
-        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout_seconds=ANSWER_SECONDS)
+        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
         raise StoreUnavailable(f"the system account of {url} does not answer: {describe(error)}") from error
     finally:

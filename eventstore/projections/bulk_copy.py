@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from eventstore.projections.bulk_insert import copy_of, driver_of
+from eventstore.projections.statements import copy_of, driver_of
 
 BLOCK = 1024 * 1024
 

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore.epochs import FIRST_EPOCH
 from eventstore.projections.damage import RowsDamaged
-from eventstore.projections.statements import answer
+from eventstore.projections.statements import fetch_all
 from eventstore.projections.tables import (
     SELECT_CHECKPOINT,
     SELECT_EPOCH,
@@ -79,7 +79,7 @@ class Generation:
     def look_up(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Return the only row of a tiny query, without a transaction; for the thread of `at_once`."""
         self._kept = self._kept or self._engine.connect()
-        (row,) = answer(self._kept, statement, **parameters)
+        (row,) = fetch_all(self._kept, statement, **parameters)
         return row
 
     @contextmanager

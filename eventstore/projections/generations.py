@@ -12,10 +12,10 @@ from eventstore.epochs import FIRST_EPOCH, begins_epoch, epoch_of
 from eventstore.errors import CannotApply
 from eventstore.event import KnownPosition, RecordedEvent
 from eventstore.projections.bulk_copy import Part, load
-from eventstore.projections.bulk_insert import insert_rows
 from eventstore.projections.damage import RowsDamaged, damage_of
 from eventstore.projections.database import Database
 from eventstore.projections.generation import Generation
+from eventstore.projections.statements import insert_rows
 from eventstore.projections.tables import checkpoint, epoch, events, fingerprint
 
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.

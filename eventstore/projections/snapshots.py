@@ -148,8 +148,8 @@ class Snapshots:
         """Store what a transaction sees.
 
         Args:
-            rows: A transaction in which nothing has been asked yet.
-            progress: Is told after each piece how many bytes were kept.
+            connection: A transaction in which nothing was read yet.
+            progress: Called after each block with the number of bytes stored.
         """
         at = connection.execute(sa.select(checkpoint)).one()
         began = connection.scalar(sa.select(epoch.c.epoch)) or FIRST_EPOCH

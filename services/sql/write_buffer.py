@@ -6,12 +6,14 @@ Statements go past most of what SQLAlchemy does for a row: it takes longer than 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+
+from eventstore import compile_positional, execute_many
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -20,13 +22,13 @@ Row = dict[str, Any]
 def put_all(connection: sa.Connection, table: sa.Table, many: Sequence[tuple[Any, ...]]) -> None:
     """Write whole rows over those with the same primary keys; values are in the order of the table's columns."""
     if many:
-        connection.exec_driver_sql(_upsert(table, connection.dialect.name), list(many))
+        execute_many(connection, _upsert(table, connection.dialect.name), many)
 
 
 def remove_all(connection: sa.Connection, table: sa.Table, keys: Sequence[Key]) -> None:
     """Remove rows, which may be missing, by their primary keys."""
     if keys:
-        connection.exec_driver_sql(_delete(table, connection.dialect.name), list(keys))
+        execute_many(connection, _delete(table, connection.dialect.name), keys)
 
 
 class Pending:
@@ -71,7 +73,7 @@ def _write_changes(connection: sa.Connection, table: sa.Table, changes: Mapping[
         names = tuple(column.name for column in table.columns if column.name in values)
         alike[names].append((*(values[name] for name in names), *key))
     for names, many in alike.items():
-        connection.exec_driver_sql(_update(table, names, connection.dialect.name), many)
+        execute_many(connection, _update(table, names, connection.dialect.name), many)
 
 
 # Made once: to make a statement takes longer than to run it.
@@ -80,19 +82,21 @@ def _upsert(table: sa.Table, dialect: str) -> str:
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     index = list(table.primary_key.columns)
     if others := {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}:
-        return _text(insert.on_conflict_do_update(index_elements=index, set_=others), dialect, table.columns.keys())
-    return _text(insert.on_conflict_do_nothing(index_elements=index), dialect, table.columns.keys())
+        return compile_positional(
+            insert.on_conflict_do_update(index_elements=index, set_=others), dialect, table.columns.keys()
+        )
+    return compile_positional(insert.on_conflict_do_nothing(index_elements=index), dialect, table.columns.keys())
 
 
 @lru_cache(maxsize=256)
 def _delete(table: sa.Table, dialect: str) -> str:
-    return _text(sa.delete(table).where(*_is_row(table)), dialect, _key(table))
+    return compile_positional(sa.delete(table).where(*_is_row(table)), dialect, _key(table))
 
 
 @lru_cache(maxsize=1024)
 def _update(table: sa.Table, names: tuple[str, ...], dialect: str) -> str:
     changed = sa.update(table).where(*_is_row(table)).values({name: sa.bindparam(name) for name in names})
-    return _text(changed, dialect, [*names, *_key(table)])
+    return compile_positional(changed, dialect, [*names, *_key(table)])
 
 
 def _is_row(table: sa.Table) -> list[sa.ColumnElement[bool]]:
@@ -102,12 +106,3 @@ def _is_row(table: sa.Table) -> list[sa.ColumnElement[bool]]:
 def _key(table: sa.Table) -> list[str]:
     """Return the names of the parameters of the primary key."""
     return [f"key_{column.name}" for column in table.primary_key]
-
-
-def _text(statement: Any, dialect: str, order: Iterable[str]) -> str:
-    """Return a statement for the driver, with a placeholder for each parameter in the order given."""
-    engine = postgresql.psycopg.dialect(paramstyle="format") if dialect == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
-    compiled = statement.compile(dialect=engine)
-    if compiled.positiontup != list(order):
-        raise ValueError(f"parameters are in the order {compiled.positiontup}")
-    return str(compiled)

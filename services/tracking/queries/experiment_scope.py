@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore import Kind, Rejected, answer
+from eventstore import Kind, Rejected, fetch_all
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import experiments
@@ -49,7 +49,7 @@ def scope_of(connection: sa.Connection, experiment_ids: Collection[str], lifecyc
         known = _known(connection, sorted(experiment_ids))
         numbers = sorted(number for number, deleted in known if not (live and deleted))
         return Scope(numbers) if len(numbers) <= FEW else Scope(None, among(connection.dialect.name, _NUMBER, numbers))
-    found = [number for (number,) in answer(connection, _LIVE if live else _ALL)]
+    found = [number for (number,) in fetch_all(connection, _LIVE if live else _ALL)]
     if len(found) <= FEW:
         return Scope(sorted(found))
     return Scope(None, ~experiments.c.deleted if live else sa.true())
@@ -65,7 +65,7 @@ def _known(connection: sa.Connection, experiment_ids: Sequence[str]) -> list[tup
     # Written otherwise, as "007", it is another id.
     wanted = {one: int(one) if _ID.fullmatch(one) else 0 for one in experiment_ids}
     dialect = connection.dialect.name
-    found = answer(connection, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
+    found = fetch_all(connection, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
     known = {number: bool(deleted) for number, deleted in found}
     for experiment_id, number in wanted.items():
         if number not in known:

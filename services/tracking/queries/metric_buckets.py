@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore import Row, answer
+from eventstore import Row, fetch_all
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.tracking.projection.open_chunks import alike
@@ -119,7 +119,7 @@ class Outline:
 def outline(connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
     """Return the outline of a metric in these runs."""
     dialect = connection.dialect.name
-    found = answer(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
+    found = fetch_all(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
     columns: Sequence[Sequence[Any]] = list(zip(*found, strict=True)) or [()] * 9
     run, number, first, last, points, numbers = (np.array(column, np.int64) for column in columns[:6])
     least, greatest, total = (np.array(column, np.float64) for column in columns[6:])
@@ -131,7 +131,7 @@ def extent(
 ) -> tuple[int, int] | None:
     """Return the first and the last place of a metric in any of these runs; None if none has it."""
     dialect = connection.dialect.name
-    ((low, high),) = answer(connection, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
+    ((low, high),) = fetch_all(connection, _extent(dialect, kind), runs=in_one(dialect, runs), key=key)
     return None if low is None else (low, high)
 
 
@@ -171,7 +171,7 @@ def _read(
     dialect = connection.dialect.name
     for numbers, runs in alike(wanted):
         those = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
-        found = answer(connection, _cut(dialect, kind), key=key, **those)
+        found = fetch_all(connection, _cut(dialect, kind), key=key, **those)
         yield from (found[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore import answer
+from eventstore import fetch_all
 from rollforward import v1
 from services.listings.filter_grammar import Comparison, Order, parse_filter, parse_order
 from services.listings.keyset import behind, listing_key, ordered
@@ -37,7 +37,7 @@ _TO_WALK, _TO_GATHER = (
 
 def _plan(connection: sa.Connection, how: sa.Select[Any]) -> None:
     if connection.dialect.name == "postgresql":
-        answer(connection, how)
+        fetch_all(connection, how)
 
 
 def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:

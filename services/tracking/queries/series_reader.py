@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from eventstore import answer
+from eventstore import fetch_all
 from services.series.columns import Points, columns_of
 from services.sql.columns import among, in_one
 from services.tracking.projection.tables import CHUNK_POINTS, chunks
@@ -68,7 +68,7 @@ class Outline:
 
 def outline(connection: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
     """Return the outline of a series, of the chunks that may have points with steps from `low` to `high`."""
-    found = answer(connection, _OUTLINE, run=run, key=key, low=low, high=high)
+    found = fetch_all(connection, _OUTLINE, run=run, key=key, low=low, high=high)
     columns = np.array(found, np.int64).reshape(-1, 6).T
     number, points, first_step, last_step, first_time, last_time = columns
     order = np.lexsort((number, first_time, first_step))
@@ -142,7 +142,7 @@ def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
     wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
     numbers = {number for number, _ in wanted}
     asked = in_one(connection.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
-    held = answer(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
+    held = fetch_all(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
     found = {row[0]: row for row in held}
     columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     for number, points in wanted:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from eventstore import Question, Row, answers
+from eventstore import Query, Row, fetch_each
 from rollforward import v1
 from services.sql.columns import among, in_one
 from services.timestamps import timestamp
@@ -143,7 +143,7 @@ class _Questions:
         """Return the statements for a database."""
         return _statements(connection.dialect.name)
 
-    def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Question:
+    def _labels(self, of_params: sa.Table | None, of_tags: sa.Table) -> Query:
         """Return parameters and tags, in one JSON object for each number."""
         parts = [(table, name) for table, name in ((of_params, "params"), (of_tags, "tags")) if table is not None]
         objects = [
@@ -159,7 +159,7 @@ class _Questions:
             return sa.cast(sa.func.json_object_agg(key, value), sa.Text)
         return sa.func.json_group_object(key, value, type_=sa.Text)
 
-    def _lineage(self) -> Question:
+    def _lineage(self) -> Query:
         """Return artifacts, inputs and outputs, with columns for the fields of all three."""
         a, i, o = artifacts.c, inputs.c, outputs.c
         none, text = sa.literal_column("0", sa.BigInteger), sa.literal_column("''", sa.Text)
@@ -195,9 +195,9 @@ _RUN = (
 
 
 def _answers(
-    connection: sa.Connection, questions: Sequence[Question], numbers: Sequence[int]
+    connection: sa.Connection, questions: Sequence[Query], numbers: Sequence[int]
 ) -> AbstractContextManager[Iterator[list[Row]]]:
-    return answers(connection, questions, numbers=in_one(connection.dialect.name, numbers))
+    return fetch_each(connection, questions, numbers=in_one(connection.dialect.name, numbers))
 
 
 def _run(make: Callable[..., v1.Run], row: Row) -> v1.Run:

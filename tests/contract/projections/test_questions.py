@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from eventstore.projections.database import Database, is_refusal
 from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
-from eventstore.projections.statements import Question, answer, answers
+from eventstore.projections.statements import Query, fetch_all, fetch_each
 from tests.contract.projections.notes import Notes, notes
 
 tables = sa.MetaData()
@@ -55,44 +55,44 @@ def generation(location: str) -> Iterator[Generation]:
 
 def test_what_is_answered_is_what_is_there(generation: Generation) -> None:
     with generation.transaction() as connection:
-        assert answer(connection, ALL) == sorted(THINGS)
-        assert answer(connection, ONE, id=7) == [("seven", "100%")]
-        assert answer(connection, ONE, id=8) == []
-        with answers(connection, [ONE, ALL, ONE, ONE], id=7) as found:
+        assert fetch_all(connection, ALL) == sorted(THINGS)
+        assert fetch_all(connection, ONE, id=7) == [("seven", "100%")]
+        assert fetch_all(connection, ONE, id=8) == []
+        with fetch_each(connection, [ONE, ALL, ONE, ONE], id=7) as found:
             assert list(found) == [[("seven", "100%")], sorted(THINGS), *[[("seven", "100%")]] * 2]
-        with answers(connection, []) as found:
+        with fetch_each(connection, []) as found:
             assert list(found) == []
         assert connection.scalar(sa.select(sa.func.count()).select_from(things)) == len(THINGS)
 
 
 def test_all_answers_are_of_one_moment(location: str) -> None:
     with closing(Generations(Notes(), Database(location)).create_live()) as rows, rows.transaction() as reading:
-        with answers(reading, [NOTED] * 3) as found:
+        with fetch_each(reading, [NOTED] * 3) as found:
             assert next(found) == []
             with rows.writing() as writing:
                 writing.execute(sa.insert(notes).values(stream="a", text="", count=1, position=1))
             assert list(found) == [[], []]
-        assert answer(reading, NOTED) == []
+        assert fetch_all(reading, NOTED) == []
         with rows.transaction() as later:
-            assert answer(later, NOTED) == [("a", 1)]
+            assert fetch_all(later, NOTED) == [("a", 1)]
 
 
 @pytest.mark.parametrize("at", range(3))
 def test_what_makes_no_sense_is_refused(generation: Generation, at: int) -> None:
-    asked: list[Question] = [ALL, ALL]
+    asked: list[Query] = [ALL, ALL]
     asked.insert(at, NOTHING)
-    with pytest.raises(sa.exc.DBAPIError) as caught, generation.transaction() as some, answers(some, asked) as found:
+    with pytest.raises(sa.exc.DBAPIError) as caught, generation.transaction() as some, fetch_each(some, asked) as found:
         list(found)
     assert is_refusal(caught.value)
     with generation.transaction() as connection:
-        assert answer(connection, ALL) == sorted(THINGS)
+        assert fetch_all(connection, ALL) == sorted(THINGS)
 
 
 def test_an_error_of_who_asks_leaves_the_connection_as_it_was(generation: Generation) -> None:
     with generation.transaction() as connection:
-        with pytest.raises(ZeroDivisionError), answers(connection, [ALL, ALL, ALL]) as found:
+        with pytest.raises(ZeroDivisionError), fetch_each(connection, [ALL, ALL, ALL]) as found:
             assert len(next(found)) / 0
-        assert answer(connection, ALL) == sorted(THINGS)
+        assert fetch_all(connection, ALL) == sorted(THINGS)
 
 
 def test_a_connection_that_is_cut_is_no_refusal_and_the_next_one_answers(postgres_url: str) -> None:
@@ -101,19 +101,19 @@ def test_a_connection_that_is_cut_is_no_refusal_and_the_next_one_answers(postgre
             _cut_while_asking(rows, postgres_url)
         assert not is_refusal(caught.value)
         with rows.transaction() as connection:
-            assert answer(connection, NOTED) == []
+            assert fetch_all(connection, NOTED) == []
 
 
 def test_connections_that_were_cut_while_nobody_asked_are_made_anew(postgres_url: str) -> None:
     with closing(Generations(Notes(), Database(postgres_url)).create_live()) as rows:
         for _ in range(3):
             with rows.transaction() as connection, rows.transaction() as another:
-                assert answer(connection, NOTED) == answer(another, NOTED) == []
+                assert fetch_all(connection, NOTED) == fetch_all(another, NOTED) == []
             _cut(postgres_url)
 
 
 def _cut_while_asking(generation: Generation, postgres_url: str) -> None:
-    with generation.transaction() as connection, answers(connection, [NOTED] * 3) as found:
+    with generation.transaction() as connection, fetch_each(connection, [NOTED] * 3) as found:
         next(found)
         _cut(postgres_url)
         list(found)
