@@ -26,7 +26,7 @@ from eventstore.event import Metadata, NewEvent
 from eventstore.jetstream import JetStreamStore
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
-from eventstore.projections.snapshot_schedule import SnapshotKeeper
+from eventstore.projections.snapshots.schedule import SnapshotKeeper
 from eventstore.tail import Tail
 from rollforward import v1
 from services import tracking

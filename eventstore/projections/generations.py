@@ -11,10 +11,10 @@ import structlog
 from eventstore.epochs import FIRST_EPOCH, begins_epoch, epoch_of
 from eventstore.errors import CannotApply
 from eventstore.event import KnownPosition, RecordedEvent
-from eventstore.projections.bulk_copy import Part, load
 from eventstore.projections.damage import RowsDamaged, damage_of
 from eventstore.projections.database import Database
 from eventstore.projections.generation import Generation
+from eventstore.projections.snapshots.dump import Part, load
 from eventstore.projections.statements import insert_rows
 from eventstore.projections.tables import checkpoint, epoch, events, fingerprint
 

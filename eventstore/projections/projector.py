@@ -24,7 +24,7 @@ from eventstore.projections.progress import Progress
 from eventstore.projections.reader import Reader
 from eventstore.projections.rebuild import Rebuild, RebuildProgress
 from eventstore.projections.request_index import RequestIndex
-from eventstore.projections.snapshots import Objects, Snapshots
+from eventstore.projections.snapshots.store import Objects, Snapshots
 from eventstore.projections.startup import opened
 from eventstore.projections.tables import events
 from eventstore.tail import Batch, FollowerTooSlow, Tail

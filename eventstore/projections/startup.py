@@ -17,7 +17,7 @@ from eventstore.projections.damage import RowsDamaged
 from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
 from eventstore.projections.rebuild import catch_up
-from eventstore.projections.snapshots import Snapshots, SnapshotUnusable, is_marked
+from eventstore.projections.snapshots.store import Snapshots, SnapshotUnusable, is_marked
 from eventstore.store import EventStore
 
 POLL_SECONDS = 0.1

@@ -25,7 +25,7 @@ _ABANDONED = 24 * 60 * 60  # seconds since anything was written to an unfinished
 
 
 class ObjectPlace:
-    """Objects by name; see `eventstore.projections.snapshots.Objects`.
+    """Objects by name; see `eventstore.projections.snapshots.store.Objects`.
 
     The place is opened when it is first needed, and a directory made when something is put there: a process may run
     that has none it can use.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
-from eventstore.projections.snapshot_schedule import SnapshotKeeper, SnapshotProgress
-from eventstore.projections.snapshots import Objects
+from eventstore.projections.snapshots.schedule import SnapshotKeeper, SnapshotProgress
+from eventstore.projections.snapshots.store import Objects
 from eventstore.store import EventStore
 from tests.contract.projections.notes import Notes, all_notes, folded, running, write
 

@@ -13,7 +13,7 @@ from eventstore.epochs import EPOCH_STREAM
 from eventstore.event import RecordedEvent
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector, RebuildProgress
-from eventstore.projections.snapshots import Objects
+from eventstore.projections.snapshots.store import Objects
 from eventstore.store import EventStore
 from tests.contract.store.events import following, new
 

@@ -15,9 +15,9 @@ import structlog
 
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.projections import bulk_copy
-from eventstore.projections.snapshot_schedule import SnapshotKeeper
-from eventstore.projections.snapshots import Snapshots
+from eventstore.projections.snapshots import dump
+from eventstore.projections.snapshots.schedule import SnapshotKeeper
+from eventstore.projections.snapshots.store import Snapshots
 from services.artifacts.objects import open_objects
 from services.nats.server import NatsAddress
 from tests.contract.projections.notes import Notes, all_notes, folded, running
@@ -93,7 +93,7 @@ async def _main(say: Mapping[str, str]) -> None:
 
 def _die_at(piece: int) -> None:
     """Has this process killed at so many pieces of a snapshot; there are many."""
-    bulk_copy.BLOCK = 512
+    dump.BLOCK = 512
     going_on, left = Snapshots._going_on, [piece]
 
     def counted(self: Snapshots, pieces: Iterator[bytes]) -> Iterator[bytes]:

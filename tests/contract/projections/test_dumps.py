@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from eventstore.projections.database import Database
 from eventstore.projections.generations import Generations
-from eventstore.projections.snapshots import Snapshots
+from eventstore.projections.snapshots.store import Snapshots
 from services.artifacts.objects import ObjectPlace
 from tests.contract.projections.notes import Notes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
-from eventstore.projections import snapshots
+from eventstore.projections.snapshots import store
 from services.artifacts.objects import ObjectPlace
 from tests.contract.projections.kept import FOLDER, applied_at_start, flipped, positions, take, taken
 from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running, write
@@ -54,31 +54,31 @@ def _empty(data: bytes) -> bytes:
 
 
 def _other_form(data: bytes) -> bytes:
-    pieces = [snapshots._FORM.replace(b"2", b"9"), data[len(snapshots._FORM) : -snapshots._DIGEST_BYTES]]
-    return b"".join(snapshots._sealed(pieces))
+    pieces = [store._FORM.replace(b"2", b"9"), data[len(store._FORM) : -store._DIGEST_BYTES]]
+    return b"".join(store._sealed(pieces))
 
 
 def _no_rows(data: bytes) -> bytes:
-    header = snapshots._read_header(io.BytesIO(data))
-    return b"".join(snapshots._sealed(snapshots._encoded(header, [iter([b"nothing"])])))
+    header = store._read_header(io.BytesIO(data))
+    return b"".join(store._sealed(store._encoded(header, [iter([b"nothing"])])))
 
 
 def _no_parts(data: bytes) -> bytes:
-    return b"".join(snapshots._sealed(snapshots._encoded(snapshots._read_header(io.BytesIO(data)), [])))
+    return b"".join(store._sealed(store._encoded(store._read_header(io.BytesIO(data)), [])))
 
 
 def _no_header(data: bytes) -> bytes:
-    return b"".join(snapshots._sealed([snapshots._FORM, snapshots._frame(b"")]))
+    return b"".join(store._sealed([store._FORM, store._frame(b"")]))
 
 
 def _more_in_the_header(data: bytes) -> bytes:
-    header = json.dumps(asdict(snapshots._read_header(io.BytesIO(data))) | {"more": 1})
-    return b"".join(snapshots._sealed([snapshots._FORM, snapshots._frame(header.encode())]))
+    header = json.dumps(asdict(store._read_header(io.BytesIO(data))) | {"more": 1})
+    return b"".join(store._sealed([store._FORM, store._frame(header.encode())]))
 
 
 def _not_packed(data: bytes) -> bytes:
-    pieces = list(snapshots._encoded(snapshots._read_header(io.BytesIO(data)), []))
-    return b"".join(snapshots._sealed([*pieces, (7).to_bytes(4, "big"), b"nothing"]))
+    pieces = list(store._encoded(store._read_header(io.BytesIO(data)), []))
+    return b"".join(store._sealed([*pieces, (7).to_bytes(4, "big"), b"nothing"]))
 
 
 DAMAGES: list[Callable[[bytes], bytes]] = [
@@ -108,11 +108,11 @@ async def test_a_snapshot_of_the_form_before_this_one_is_used(location: str, obj
     await taken(log, location, objects)
     (name,) = objects.names(FOLDER)
     file = io.BytesIO(b"".join(objects.get(name)))
-    pieces = [b"rollforward snapshot 1\n", zlib_frame(json.dumps(asdict(snapshots._read_header(file))).encode())]
+    pieces = [b"rollforward snapshot 1\n", zlib_frame(json.dumps(asdict(store._read_header(file))).encode())]
     file.seek(0)
-    for part in snapshots._parts(file):
+    for part in store._parts(file):
         pieces += [*map(zlib_frame, part), bytes(4)]
-    objects.put(name, snapshots._sealed(pieces))
+    objects.put(name, store._sealed(pieces))
     lose_rows(location)
     assert await applied_at_start(log, location, objects) == []
 

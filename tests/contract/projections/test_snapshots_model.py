@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from eventstore.epochs import find_loss
 from eventstore.errors import LogLost
 from eventstore.event import KnownPosition
-from eventstore.projections import snapshots
 from eventstore.projections.database import Database
 from eventstore.projections.generations import Generations
-from eventstore.projections.snapshots import Snapshots
+from eventstore.projections.snapshots import store
+from eventstore.projections.snapshots.store import Snapshots
 from services.artifacts.objects import open_objects
 from tests.contract.projections.kept import FOLDER, flipped, take
 from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running
@@ -73,8 +73,8 @@ class Machine:
         return generations, Snapshots(generations, self.objects)
 
     def known(self) -> list[KnownPosition]:
-        generations, snapshots = self.keepers()
-        return [*generations.known(), *snapshots.known()]
+        generations, store = self.keepers()
+        return [*generations.known(), *store.known()]
 
     async def accept(self, lost: list[KnownPosition]) -> None:
         await accept(self.log)
@@ -89,7 +89,7 @@ class Machine:
             if snapshot:
                 await take(projector)
                 lost = [known for known in self.known() if await find_loss(self.log, known)]
-                assert 1 <= len(self.objects.names(FOLDER)) - len(lost) <= snapshots.KEPT
+                assert 1 <= len(self.objects.names(FOLDER)) - len(lost) <= store.KEPT
 
 
 steps = st.lists(

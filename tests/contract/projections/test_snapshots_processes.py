@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eventstore.jetstream import JetStreamStore
-from eventstore.projections import bulk_copy
 from eventstore.projections.database import Database
+from eventstore.projections.snapshots import dump
 from services.artifacts.objects import ObjectPlace
 from services.nats.server import NatsAddress
 from tests.contract.projections.kept import applied_at_start, positions, taken
@@ -52,7 +52,7 @@ async def test_a_process_is_killed_while_it_restores_one(
     dies_at: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk_copy, "BLOCK", 512)
+    monkeypatch.setattr(dump, "BLOCK", 512)
     head = await taken(log, location, objects, 100)
     lose_rows(location)
     async with process(nats_address, log, location, objects=objects_url, dies_at_piece=dies_at) as child:

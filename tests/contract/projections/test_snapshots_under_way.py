@@ -15,8 +15,8 @@ from eventstore.jetstream import JetStreamStore
 from eventstore.memory import MemoryStore
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
-from eventstore.projections.snapshot_schedule import SnapshotProgress
-from eventstore.projections.snapshots import Objects
+from eventstore.projections.snapshots.schedule import SnapshotProgress
+from eventstore.projections.snapshots.store import Objects
 from services.artifacts.objects import ObjectPlace, open_objects
 from tests.contract.projections.kept import FOLDER, applied_at_start, keeper, positions, take, taken
 from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running, write

@@ -12,7 +12,7 @@ from eventstore.errors import LogLost, LogRewritten
 from eventstore.event import KnownPosition, Metadata
 from eventstore.projections.database import Database
 from eventstore.projections.generations import Generations
-from eventstore.projections.snapshots import Snapshots
+from eventstore.projections.snapshots.store import Snapshots
 from eventstore.projections.tables import epoch_tables
 from eventstore.store import EventStore
 from rollforward import v1

@@ -8,7 +8,7 @@ import services.tracking.servicer as tracking
 from eventstore import epochs
 from eventstore.event import RecordedEvent
 from eventstore.ids import new_id
-from eventstore.projections import snapshot_schedule
+from eventstore.projections.snapshots import schedule
 from rollforward import v1
 from services import event_logs
 from services.webhooks import delivery, http_client
@@ -21,7 +21,7 @@ def lost_events_are_not_missed() -> None:
     async def none(_store: Any, _known: Any) -> None:
         return None
 
-    for module in (epochs, snapshot_schedule, event_logs):
+    for module in (epochs, schedule, event_logs):
         replace_attribute(module, "find_loss", none)
     replace_attribute(event_logs, "missing_losses", lambda _log, _known: [])
 

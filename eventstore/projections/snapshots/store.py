@@ -28,9 +28,9 @@ else:
 
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import KnownPosition
-from eventstore.projections.bulk_copy import BLOCK, Part, blocks, dump
 from eventstore.projections.generation import Generation
 from eventstore.projections.generations import Generations
+from eventstore.projections.snapshots.dump import BLOCK, Part, blocks, dump
 from eventstore.projections.tables import checkpoint, epoch
 from eventstore.store import EventStore
 

@@ -13,7 +13,7 @@ from eventstore.epochs import find_loss
 from eventstore.error_messages import error_text
 from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projections.projector import Projector
-from eventstore.projections.snapshots import KEPT, Snapshot, SnapshotUnusable, is_marked
+from eventstore.projections.snapshots.store import KEPT, Snapshot, SnapshotUnusable, is_marked
 
 GROWTH = 10
 """A log has grown much by one in so many events: all snapshots together cost no more than some for each event."""
