@@ -13,7 +13,7 @@ TESTS = [
 ]
 
 
-def held() -> dict[str, str]:
+def guarantees() -> dict[str, str]:
     """The tests of guarantees, each with its file's path as the page writes it."""
     return {
         node.name: f"../{path}"
@@ -26,5 +26,5 @@ def held() -> dict[str, str]:
 def test_guarantees_and_tests_are_the_same() -> None:
     text = (ROOT / "docs/watch.md").read_text()
     links = dict(re.findall(r"^\[(test_\w+)\]: (\S+)$", text, re.MULTILINE))
-    assert links == held()
+    assert links == guarantees()
     assert set(re.findall(r"\[(test_\w+)\](?!:)", text)) == set(links)
