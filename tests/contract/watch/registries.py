@@ -30,31 +30,31 @@ class Registry(Client):
         self._tracking = tracking
 
     def upload(self, data: bytes = b"weights") -> str:
-        """Stores an artifact of one file; its digest."""
+        """Upload an artifact of one file; return its digest."""
         return self._tracking.upload(data)
 
     def head(self) -> int:
-        """The last position of the registry log."""
+        """Return the last position of the registry log."""
         return self.heads()["registry"]
 
-    def _behind(self) -> tuple[tuple[str, str], ...]:
-        """Asks for what the log holds now, whichever process wrote it."""
+    def _at_head(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata that makes a read wait for the log's head, whichever process wrote it."""
         return (("rollforward-min-position", f"registry={self.head()}"),)
 
     def watch(self, **fields: Any) -> Any:
-        """Follows aliases."""
+        """Watch aliases."""
         request = v1.WatchAliasesRequest(**fields)
-        return self.registry.WatchAliases(request, metadata=self._behind(), timeout=SECONDS * 4)
+        return self.registry.WatchAliases(request, metadata=self._at_head(), timeout=SECONDS * 4)
 
     def move_set(self, versions: Mapping[str, int], alias: str = ALIAS) -> v1.MoveAliasesResponse:
-        """Moves an alias of several models at one revision."""
+        """Move an alias of several models at one revision."""
         targets = [v1.AliasTarget(model=model, alias=alias, version=version) for model, version in versions.items()]
         return insist(self.registry.MoveAliases, v1.MoveAliasesRequest(targets=targets))
 
     def changes(self, after: int, model: str = "", alias: str = "") -> list[v1.AliasChange]:
-        """What the history says happened behind a position, oldest first."""
+        """Return the changes in the history after a position, oldest first."""
         found: list[v1.AliasChange] = []
-        token, headers = "", self._behind()
+        token, headers = "", self._at_head()
         while True:
             request = v1.ListAliasHistoryRequest(model=model, alias=alias, page_size=500, page_token=token)
             page = self.registry.ListAliasHistory(request, metadata=headers, timeout=SECONDS)
@@ -76,7 +76,7 @@ class Registries:
         stack.callback(self._tracking.channel.close)
 
     def start(self) -> Registry:
-        """One more."""
+        """Start one more process."""
         registry = Registry(*self._start("registry"), self._tracking)
         self._stack.callback(registry.channel.close)
         return registry
@@ -90,13 +90,13 @@ class Registries:
 
 @contextmanager
 def registries(home: Path) -> Iterator[Registries]:
-    """Registry processes, over a NATS of their own; all end with the `with` block."""
+    """Yield registry processes over a NATS of their own; all end with the `with` block."""
     with running_nats() as nats, ExitStack() as stack:
         yield Registries(nats, home, stack)
 
 
 def insist(method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
-    """The answer of a command that is sent again while others are faster."""
+    """Return the response of a command that is retried while others are faster."""
     while True:
         try:
             return method(request, timeout=SECONDS)
@@ -106,20 +106,20 @@ def insist(method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
 
 
 def read(watch: Any, until: int) -> list[v1.WatchAliasesResponse]:
-    """The steps of a watch, to the one that brings it to a position; the watch goes on."""
+    """Return the steps of a watch up to the one that reaches a position; the watch continues."""
     steps: list[v1.WatchAliasesResponse] = []
     while not steps or steps[-1].position < until:
         steps.append(next(watch))
     return steps
 
 
-def told(steps: Sequence[v1.WatchAliasesResponse]) -> list[v1.AliasChange]:
-    """The changes in steps."""
+def changes_of(steps: Sequence[v1.WatchAliasesResponse]) -> list[v1.AliasChange]:
+    """Return the changes in steps."""
     return [change for step in steps for change in step.changes.changes]
 
 
 def reason_at_end(watch: Any) -> tuple[list[v1.WatchAliasesResponse], str]:
-    """All steps of a watch that is broken off, and the reason."""
+    """Return all steps of a watch that ends with an error, and the reason."""
     steps = []
     try:
         for step in watch:

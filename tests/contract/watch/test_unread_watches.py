@@ -23,7 +23,7 @@ STEP = v1.WatchAliasesResponse(
 
 @asynccontextmanager
 async def endless(closed: asyncio.Event) -> AsyncIterator[v1.RegistryServiceAsyncStub]:
-    """A registry whose watches never run out of steps."""
+    """Serve a registry whose watches never run out of steps."""
 
     async def steps(*_: object) -> AsyncIterator[v1.WatchAliasesResponse]:
         try:

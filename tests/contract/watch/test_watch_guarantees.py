@@ -15,7 +15,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from rollforward.errors import InvalidRequest, from_rpc_error
-from tests.contract.watch.registries import ALIAS, Registries, Registry, insist, read, registries, told
+from tests.contract.watch.registries import ALIAS, Registries, Registry, changes_of, insist, read, registries
 from tests.integration.up import SECONDS, new_id
 
 Steps = list[v1.WatchAliasesResponse]
@@ -26,32 +26,32 @@ pytestmark = [pytest.mark.xdist_group("watch"), pytest.mark.busy]
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
-    """Where registry processes can be started."""
+    """Yield a log on which registry processes can be started."""
     with registries(tmp_path_factory.mktemp("registries")) as some:
         yield some
 
 
 @pytest.fixture(scope="module")
 def pair(log: Registries) -> tuple[Registry, Registry]:
-    """Two processes."""
+    """Start two processes."""
     return log.start(), log.start()
 
 
 @pytest.fixture(scope="module")
 def here(pair: tuple[Registry, Registry]) -> Registry:
-    """One of them."""
+    """Return one of the two processes."""
     return pair[0]
 
 
 @pytest.fixture(scope="module")
 def there(pair: tuple[Registry, Registry]) -> Registry:
-    """The other one."""
+    """Return the other process."""
     return pair[1]
 
 
 @pytest.fixture(scope="module")
 def models(here: Registry) -> list[str]:
-    """Models with two versions each."""
+    """Create models with two versions each."""
     return [here.new_model() for _ in range(4)]
 
 
@@ -68,7 +68,7 @@ class Recording:
 
 @pytest.fixture(scope="module")
 def recording(here: Registry, there: Registry, models: list[str]) -> Recording:
-    """Each program moves an alias of its own, and every fifth time that of all models at once."""
+    """Record two programs that each move an alias, and every fifth time that of all models at once."""
     begun = here.head()
 
     def write(number: int) -> int:
@@ -88,30 +88,30 @@ def recording(here: Registry, there: Registry, models: list[str]) -> Recording:
         while not all(writer.done() for writer in writers):
             late.append((watch := (here, there)[len(late) % 2].watch(), next(watch)))
         ended = max(writer.result() for writer in writers)
-    told_late = [[first, *(read(watch, ended) if first.position < ended else [])] for watch, first in late[-20:]]
+    received_late = [[first, *(read(watch, ended) if first.position < ended else [])] for watch, first in late[-20:]]
     watched = [read(watch, ended) for watch in early]
     for watch in [*early, *(watch for watch, _ in late)]:
         watch.cancel()
-    return Recording(begun, ended, there.changes(begun), watched, told_late)
+    return Recording(begun, ended, there.changes(begun), watched, received_late)
 
 
 def test_changes_are_ordered(recording: Recording) -> None:
     for steps in recording.from_the_start:
         positions = [step.position for step in steps]
         assert positions == sorted(set(positions))
-        places = [change.position for change in told(steps)]
+        places = [change.position for change in changes_of(steps)]
         assert places == sorted(places)
 
 
 def test_changes_are_unique(recording: Recording) -> None:
     for steps in recording.from_the_start:
-        assert set(Counter(change.event_id for change in told(steps)).values()) == {1}
+        assert set(Counter(change.event_id for change in changes_of(steps)).values()) == {1}
 
 
 def test_no_change_is_missing(recording: Recording) -> None:
     assert len(recording.truth) > 100
     for steps in recording.from_the_start:
-        assert told(steps) == recording.truth
+        assert changes_of(steps) == recording.truth
 
 
 def test_all_watches_receive_same_changes(recording: Recording) -> None:
@@ -133,7 +133,7 @@ def test_append_is_one_step(recording: Recording, models: list[str]) -> None:
 def test_changes_continue_after_snapshot_without_gap(recording: Recording) -> None:
     assert any(step.changes.changes for steps in recording.with_snapshot for step in steps)
     for first, *later in recording.with_snapshot:
-        held = {
+        state = {
             (change.model, change.alias): (change.to_version, change.revision)
             for change in recording.truth
             if change.revision <= first.position
@@ -142,8 +142,8 @@ def test_changes_continue_after_snapshot_without_gap(recording: Recording) -> No
             (alias.model, alias.alias): (alias.version, alias.revision)
             for alias in first.snapshot.aliases
             if alias.revision > recording.begun
-        } == held
-        assert told(later) == [change for change in recording.truth if change.revision > first.position]
+        } == state
+        assert changes_of(later) == [change for change in recording.truth if change.revision > first.position]
 
 
 def test_watch_resumes_from_every_position(recording: Recording, here: Registry, there: Registry) -> None:
@@ -152,7 +152,7 @@ def test_watch_resumes_from_every_position(recording: Recording, here: Registry,
         steps = read(watch, recording.ended)
         watch.cancel()
         # In the middle of an append too: what one append made comes whole.
-        assert told(steps) == [change for change in recording.truth if change.revision > position]
+        assert changes_of(steps) == [change for change in recording.truth if change.revision > position]
         assert len({step.position for step in steps}) == len(steps)
 
 
@@ -198,11 +198,11 @@ def test_rollback_of_many_aliases_is_one_step_with_one_revision(
 def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models: list[str]) -> None:
     quiet = there.watch(model=models[0])
     begun = next(quiet).position
-    told_of_others = threading.Event()
+    received_of_others = threading.Event()
 
     def move_others() -> int:
         last = 0
-        while not told_of_others.is_set():
+        while not received_of_others.is_set():
             for version in (1, 2):
                 last = here.move(models[1], version, "of-others").position
         return last
@@ -212,7 +212,7 @@ def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models
         try:
             bookmark = next(quiet)
         finally:
-            told_of_others.set()
+            received_of_others.set()
     assert bookmark.WhichOneof("step") == "bookmark"
     assert begun < bookmark.position <= others.result()
     # Once all is quiet, it is brought to where the log is.
@@ -221,7 +221,7 @@ def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models
     quiet.cancel()
     moved = [here.move(models[0], version, "mine").position for version in (1, 2)]
     resumed = there.watch(model=models[0], from_revision=bookmark.position)
-    assert [change.revision for change in told(read(resumed, moved[-1]))] == moved
+    assert [change.revision for change in changes_of(read(resumed, moved[-1]))] == moved
     resumed.cancel()
 
 
@@ -234,7 +234,7 @@ def test_watch_filters_by_model_and_alias(here: Registry, there: Registry, model
     for filters in ({"model": one}, {"alias": "x"}, {"model": other, "alias": "y"}):
         watch = there.watch(from_revision=begun, **filters)
         found = there.changes(begun, **filters)
-        assert told(read(watch, found[-1].revision)) == found
+        assert changes_of(read(watch, found[-1].revision)) == found
         snapshot = next(there.watch(**filters)).snapshot
         assert all(getattr(alias, key) == value for alias in snapshot.aliases for key, value in filters.items())
         assert {(change.model, change.alias) for change in found} <= {
@@ -265,7 +265,7 @@ def test_watch_filters_by_tags_at_revision(here: Registry, there: Registry, mode
     tag(tagged, remove=["team"])
     here.move(tagged, 1, "tagged")
     last = here.move(bare, 1, "tagged")
-    changes = told(read(watch, last.position))
+    changes = changes_of(read(watch, last.position))
     assert [change.revision for change in changes] == [mine.position, now_too.position, last.position]
     watch.cancel()
     # A watch that is sent the same later, when the tags are others, tells the same.
@@ -273,7 +273,7 @@ def test_watch_filters_by_tags_at_revision(here: Registry, there: Registry, mode
     tag(bare, remove=["team", "tier"])
     for registry in (here, there):
         late = registry.watch(tags=team, from_revision=begun)
-        assert told(read(late, last.position)) == changes
+        assert changes_of(read(late, last.position)) == changes
         late.cancel()
 
 
@@ -281,7 +281,7 @@ def test_watch_resumes_on_process_started_later(log: Registries, here: Registry)
     model, begun = here.new_model(), here.head()
     moved = [here.move(model, version).position for version in (1, 2)]
     watch = log.start().watch(model=model, from_revision=begun)
-    assert [change.revision for change in told(read(watch, moved[-1]))] == moved
+    assert [change.revision for change in changes_of(read(watch, moved[-1]))] == moved
     watch.cancel()
 
 
@@ -295,7 +295,7 @@ def test_watch_follows_renamed_model_by_any_name(here: Registry, there: Registry
     watches += [there.watch(model=name, from_revision=begun) for name in names]
     moved = [here.move(names[1], version).position for version in (2, 1)]
     for watch in watches:
-        changes = told(read(watch, moved[-1]))
+        changes = changes_of(read(watch, moved[-1]))
         assert [(change.model, change.revision) for change in changes] == [(names[1], one) for one in moved]
         assert renamed < changes[0].revision
         watch.cancel()
@@ -308,13 +308,13 @@ def test_watch_filters_by_names_up_to_revision(here: Registry, there: Registry) 
     here.move(names[0], 1)
     here.registry.RenameModel(v1.RenameModelRequest(model=names[0], new_name=names[1]), timeout=SECONDS)
     moved = [here.move(names[1], version).position for version in (2, 1)]
-    changes = told(read(watch, moved[-1]))
+    changes = changes_of(read(watch, moved[-1]))
     assert [change.revision for change in changes] == moved
     watch.cancel()
     # A watch that is sent the same later, when the name is known, tells the same.
     for registry in (here, there):
         late = registry.watch(model=names[1], from_revision=begun)
-        assert told(read(late, moved[-1])) == changes
+        assert changes_of(read(late, moved[-1])) == changes
         late.cancel()
 
 

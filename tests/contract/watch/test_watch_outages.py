@@ -1,4 +1,4 @@
-"""What docs/watch.md promises when things break: a watch goes on where it was, whatever was killed meanwhile."""
+"""What docs/watch.md promises when things break: a watch continues where it was, whatever was killed meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from eventstore.tail import KEPT_BYTES
 from rollforward import v1
-from tests.contract.watch.registries import Registries, read, reason_at_end, registries, told
+from tests.contract.watch.registries import Registries, changes_of, read, reason_at_end, registries
 from tests.e2e.processes import Services
 from tests.integration.up import SECONDS, Client
 
@@ -26,14 +26,14 @@ Outage = Callable[[Services], object]
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Registries]:
-    """Where registry processes can be started."""
+    """Yield a log on which registry processes can be started."""
     with registries(tmp_path) as some:
         yield some
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """All services, with a model of two versions."""
+    """Yield all services, with a model of two versions."""
     with Services(tmp_path / "data") as running:
         client = Client(running.address)
         digest = client.upload()
@@ -44,19 +44,19 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 
 def killed(services: Services) -> None:
-    """The services and NATS end as in a crash, and come back."""
+    """Kill the services and NATS, and start them again."""
     services.kill()
     services.start()
 
 
 def stopped(services: Services) -> None:
-    """They are stopped in good order, and come back."""
+    """Stop the services gracefully, and start them again."""
     assert services.stop() == 0
     services.start()
 
 
 def nats_killed(services: Services) -> None:
-    """NATS alone ends as in a crash; the services bring it back."""
+    """Kill NATS alone, which the services restart."""
     services.kill_nats()
 
 
@@ -93,13 +93,13 @@ def test_watch_resumes_after_outage(services: Services, outage: Outage) -> None:
         watch.cancel()
         again = v1.WatchAliasesRequest(from_revision=steps[-1].position)
         resumed = client.registry.WatchAliases(again, wait_for_ready=True, timeout=SECONDS)
-        assert [change.revision for change in told([*steps, *read(resumed, then[-1])])] == [*first[1:], *then]
+        assert [change.revision for change in changes_of([*steps, *read(resumed, then[-1])])] == [*first[1:], *then]
         resumed.cancel()
         client.channel.close()
 
 
 def services_kept_the_stream(outage: Outage) -> bool:
-    """Whether the process that the watch is held by lived on."""
+    """Return whether the process with the watch survived."""
     return outage is nats_killed
 
 
@@ -119,8 +119,8 @@ def test_watch_resumes_on_other_process(log: Registries) -> None:
     assert steps[-1].position <= ended
     resumed = there.watch(from_revision=steps[-1].position)
     steps += read(resumed, ended) if steps[-1].position < ended else []
-    assert [change.revision for change in told(steps)] == writing.result()
-    assert told(steps) == there.changes(begun)
+    assert [change.revision for change in changes_of(steps)] == writing.result()
+    assert changes_of(steps) == there.changes(begun)
     resumed.cancel()
 
 
@@ -148,7 +148,7 @@ def test_watch_without_reader_ends_and_resumes_without_gap(log: Registries) -> N
         list(pool.map(describe, others))
     truth = there.changes(begun, model=model)
     ended = truth[-1].revision
-    assert told(read(registry.watch(model=model, from_revision=begun), ended)) == truth
+    assert changes_of(read(registry.watch(model=model, from_revision=begun), ended)) == truth
     assert process.memory_info().rss - before < 3 * KEPT_BYTES
     for watch in slow:
         steps, reason = reason_at_end(watch)
@@ -156,6 +156,6 @@ def test_watch_without_reader_ends_and_resumes_without_gap(log: Registries) -> N
         resumed = registry.watch(model=model, from_revision=steps[-1].position)
         later = read(resumed, ended)
         assert steps
-        assert told(later)
-        assert told([*steps, *later]) == truth
+        assert changes_of(later)
+        assert changes_of([*steps, *later]) == truth
         resumed.cancel()

@@ -35,22 +35,22 @@ _ids = count()
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the rows are."""
+    """Return the location of the rows."""
     return str(tmp_path / "rows") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
 def started(run_id: str) -> v1.RunStarted:
-    """A run starts, in the first or in the second experiment."""
+    """Return the start of a run, in the first or in the second experiment."""
     return v1.RunStarted(run_id=run_id, experiment_id="1" if run_id in MINE else "2")
 
 
 def logged(run_id: str) -> v1.RunLogged:
-    """A run logs something."""
+    """Return a log event of a run."""
     return v1.RunLogged(run_id=run_id, params={str(next(_ids)): "x"})
 
 
 async def append(log: MemoryStore, *payloads: Message) -> int:
-    """Adds events, each an append of its own; where the last one is."""
+    """Append events, each on its own; return the position of the last one."""
     position = 0
     for payload in payloads:
         run_id = getattr(payload, "run_id", "")
@@ -61,7 +61,7 @@ async def append(log: MemoryStore, *payloads: Message) -> int:
 
 
 async def snapshot(projector: Projector) -> tuple[list[v1.Run], int]:
-    """What a watch of the first experiment begins with, and the position of that."""
+    """Return the snapshot of a watch of the first experiment, and its position."""
     runs: list[v1.Run] = []
     async with aclosing(watch.steps(projector, v1.WatchRunsRequest(experiment_id="1"))) as steps:
         async for step in steps:
@@ -80,7 +80,7 @@ class Late(TrackingProjection):
         self.may_apply.set()
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Waits until it may."""
+        """Wait for permission, then apply."""
         assert self.may_apply.wait(scaled(20))
         super().apply(connection, events)
 
@@ -90,7 +90,7 @@ def watching(
     scene: Callable[[MemoryStore, Projector], Awaitable[None]],
     projection: TrackingProjection | None = None,
 ) -> None:
-    """Plays a scene over a log in memory, with rows at a place, and two experiments in it."""
+    """Run a scene over a log in memory with two experiments, with rows at a location."""
 
     async def play() -> None:
         log = MemoryStore("tracking", tracking.EVENTS)
@@ -108,8 +108,8 @@ def watching(
     asyncio.run(play())
 
 
-async def told(projector: Projector, request: v1.WatchRunsRequest, until: int) -> list[v1.RunChange]:
-    """What a watch tells, up to a position."""
+async def changes_of(projector: Projector, request: v1.WatchRunsRequest, until: int) -> list[v1.RunChange]:
+    """Return the changes of a watch up to a position."""
     changes: list[v1.RunChange] = []
     async with aclosing(watch.steps(projector, request)) as steps:
         async for step in steps:
@@ -130,7 +130,7 @@ def test_snapshot_has_exactly_the_runs_of_experiment(
         # Some start before the watch, some while it lasts; those of both experiments take turns.
         begun = await append(log, *(started(run_id) for run_id in [*MINE[:3], *OTHERS[:3]]))
         request = v1.WatchRunsRequest(experiment_id="1", from_position=begun)
-        watched = asyncio.create_task(told(projector, request, until=begun + 44))
+        watched = asyncio.create_task(changes_of(projector, request, until=begun + 44))
         payloads: list[v1.RunStarted | v1.RunLogged] = [started(run_id) for run_id in (*MINE[3:], *OTHERS[3:])]
         payloads += [logged(run_id) for _ in range(4) for pair in zip(MINE, OTHERS, strict=True) for run_id in pair]
         for payload in payloads:
@@ -188,13 +188,13 @@ def test_snapshot_has_one_position(location: str) -> None:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot has many parts, and does not stay in memory."""
+    """Make snapshots large: in many parts, and not in memory."""
     monkeypatch.setattr(pages, "LARGEST_BYTES", 1)
     monkeypatch.setattr(watch, "IN_MEMORY_BYTES", 1000)
 
 
 async def many(log: MemoryStore, projector: Projector) -> list[str]:
-    """Many runs of the first experiment."""
+    """Create many runs of the first experiment."""
     run_ids = [f"{number:032x}" for number in range(100, 200)]
     last = await append(log, *(v1.RunStarted(run_id=run_id, experiment_id="1", name=run_id) for run_id in run_ids))
     await projector.wait_for(last)

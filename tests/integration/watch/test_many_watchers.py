@@ -20,7 +20,7 @@ MOVES = 900
 
 @pytest.fixture(scope="module")
 def models(system: Up) -> list[str]:
-    """Models with a history that takes several pages."""
+    """Create models with a history of several pages."""
     names = [system.new_model() for _ in range(MODELS)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: system.move(names[number % MODELS], 1 + number // MODELS % 2), range(MOVES)))
@@ -31,7 +31,7 @@ def models(system: Up) -> list[str]:
 
 
 def appends(step: v1.WatchAliasesResponse) -> list[v1.AliasChanges]:
-    """The changes of each append that a step holds."""
+    """Return the changes of each append in a step."""
     if step.HasField("appends"):
         assert len(step.appends.appends) > 1
         return list(step.appends.appends)
@@ -59,7 +59,7 @@ class Watchers:
 
 
 def moves(system: Up, model: str, stop: threading.Event) -> int:
-    """Moves an alias until it is told to stop; how often. Raises when one fails."""
+    """Move an alias until stopped; return the number of moves. Raises when one fails."""
     for number in itertools.count(1):
         system.move(model, 1 + number % 2, alias="meanwhile")
         if stop.is_set():

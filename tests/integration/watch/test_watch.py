@@ -77,8 +77,8 @@ class TestWatch:
         watch = self.watch(system, model=model, from_revision=start)
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(lambda: [system.move(model, version).position for version in (1, 2) * 15])
-            told = [next(watch) for _ in range(60)]
-            assert [one.position for one in told] == past + writing.result()
+            received = [next(watch) for _ in range(60)]
+            assert [one.position for one in received] == past + writing.result()
         watch.cancel()
 
     def test_many_watches_receive_same_changes(self, system: Up, model: str) -> None:

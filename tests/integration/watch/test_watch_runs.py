@@ -24,12 +24,12 @@ from tests.integration.watch.tracking_processes import (
     Processes,
     Steps,
     Tracking,
-    facts_of,
+    changes_of,
+    event_payloads,
     processes,
     read,
     reason_at_end,
     snapshot,
-    told,
     true_changes,
 )
 
@@ -41,25 +41,25 @@ NAN = math.nan
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """Where tracking processes can be started."""
+    """Yield a log on which tracking processes can be started."""
     with processes(tmp_path_factory.mktemp("tracking")) as some:
         yield some
 
 
 @pytest.fixture(scope="module")
 def here(log: Processes) -> Tracking:
-    """One process."""
+    """Return one process."""
     return log.start()
 
 
 @pytest.fixture(scope="module")
 def there(log: Processes) -> Tracking:
-    """Another one."""
+    """Return another process."""
     return log.start()
 
 
 def points(key: str, *values: float, step: int = 0) -> v1.Series:
-    """A series of consecutive steps."""
+    """Return a series of consecutive steps."""
     steps = array("q", range(step, step + len(values)))
     return pack(key, steps, array("q", [1_000 + one for one in steps]), array("d", values))
 
@@ -78,12 +78,12 @@ class Recording:
 
     @property
     def truth(self) -> list[tuple[int, bytes]]:
-        """The events of the runs of the experiment."""
+        """Return the events of the runs of the experiment."""
         return true_changes(self.events, self.run_ids)
 
 
 def job(process: Tracking, experiment: str, number: int) -> tuple[list[str], int]:
-    """Two runs that do all that a run can; their ids, and where the last one ended."""
+    """Run two runs with every kind of event; return their ids, and the position of the last end."""
     ids, last = [], 0
     for turn in range(2):
         run_id = process.start(experiment, tags={"turn": str(turn)}, description="first")
@@ -119,7 +119,7 @@ def job(process: Tracking, experiment: str, number: int) -> tuple[list[str], int
 
 @pytest.fixture(scope="module")
 def recording(log: Processes, here: Tracking, there: Tracking) -> Recording:
-    """Three programs write runs of the experiment, one of another."""
+    """Record three programs that write runs of the experiment, and one of another."""
     experiment, other = here.new_experiment(), here.new_experiment()
     begun = here.head()
     early = [process.watch(experiment_id=experiment, from_position=begun) for process in (here, there)]
@@ -146,21 +146,21 @@ def test_run_changes_are_ordered(recording: Recording) -> None:
     for steps in recording.from_the_start:
         positions = [step.position for step in steps]
         assert positions == sorted(set(positions))
-        places = [change.position for change in told(steps)]
+        places = [change.position for change in changes_of(steps)]
         assert places == sorted(places)
 
 
 def test_run_changes_are_unique(recording: Recording) -> None:
     for steps in recording.from_the_start:
-        assert set(Counter(change.position for change in told(steps)).values()) == {1}
+        assert set(Counter(change.position for change in changes_of(steps)).values()) == {1}
 
 
 def test_no_run_change_is_missing(recording: Recording) -> None:
     assert len(recording.truth) > 200
     kinds = set()
     for steps in recording.from_the_start:
-        assert facts_of(told(steps)) == recording.truth
-        kinds |= {change.WhichOneof("event") for change in told(steps)}
+        assert event_payloads(changes_of(steps)) == recording.truth
+        kinds |= {change.WhichOneof("event") for change in changes_of(steps)}
     # RunLost is covered by test_run_watch_reports_lost_run.
     assert kinds == {field.name for field in v1.RunChange.DESCRIPTOR.oneofs[0].fields} - {"lost"}
 
@@ -182,11 +182,11 @@ def test_append_is_one_step_of_run_watch(recording: Recording) -> None:
 
 
 def test_run_changes_continue_after_snapshot_without_gap(recording: Recording, here: Tracking) -> None:
-    assert any(told(steps) for _, _, steps in recording.with_snapshot)
+    assert any(changes_of(steps) for _, _, steps in recording.with_snapshot)
     now = {run_id: here.run(run_id) for run_id in recording.run_ids}
     for runs, position, steps in recording.with_snapshot:
-        assert facts_of(told(steps)) == [one for one in recording.truth if one[0] > position]
-        for change in told(steps):
+        assert event_payloads(changes_of(steps)) == [one for one in recording.truth if one[0] > position]
+        for change in changes_of(steps):
             apply_change(runs, change)
         assert runs.keys() == now.keys()
         for run_id, run in now.items():
@@ -202,18 +202,18 @@ def test_run_watch_resumes_from_every_position(recording: Recording, here: Track
         watch.cancel()
         # In the middle of an append too: what one append wrote comes whole.
         due = [one for one in recording.truth if ends[one[0]] > position]
-        assert facts_of(told(steps)) == due
+        assert event_payloads(changes_of(steps)) == due
 
 
 def test_run_watch_filters_by_run_and_leaves_out_metrics(recording: Recording, there: Tracking) -> None:
     run_id = min(recording.run_ids)
     own = true_changes(recording.events, {run_id})
     watch = there.watch(run_id=run_id, from_position=recording.begun)
-    whole = told(read(watch, own[-1][0]))
+    whole = changes_of(read(watch, own[-1][0]))
     watch.cancel()
-    assert facts_of(whole) == own
+    assert event_payloads(whole) == own
     watch = there.watch(run_id=run_id, from_position=recording.begun, without_metrics=True)
-    bare = told(read(watch, own[-1][0]))
+    bare = changes_of(read(watch, own[-1][0]))
     watch.cancel()
     assert bare == [change for change in whole if not change.HasField("metrics")]
     assert len(bare) < len(whole)
@@ -247,11 +247,11 @@ def test_run_bookmark_is_safe_to_resume_from(here: Tracking, there: Tracking) ->
     quiet = there.watch(experiment_id=experiment)
     runs, begun = snapshot(quiet)
     assert runs == {}
-    heard = threading.Event()
+    received = threading.Event()
 
     def disturb() -> int:
         last = 0
-        while not heard.is_set():
+        while not received.is_set():
             last = here.log(other, series=[points("loss", 1.0)])
         return last
 
@@ -260,7 +260,7 @@ def test_run_bookmark_is_safe_to_resume_from(here: Tracking, there: Tracking) ->
         try:
             bookmark = next(quiet)
         finally:
-            heard.set()
+            received.set()
     assert bookmark.WhichOneof("step") == "bookmark"
     assert begun < bookmark.position <= others.result()
     bookmark = next(step for step in quiet if step.position == others.result())
@@ -269,7 +269,7 @@ def test_run_bookmark_is_safe_to_resume_from(here: Tracking, there: Tracking) ->
     run_id = here.start(experiment)
     ended = here.finish(run_id)
     resumed = there.watch(experiment_id=experiment, from_position=bookmark.position)
-    assert [change.WhichOneof("event") for change in told(read(resumed, ended))] == ["started", "finished"]
+    assert [change.WhichOneof("event") for change in changes_of(read(resumed, ended))] == ["started", "finished"]
     resumed.cancel()
 
 
@@ -307,5 +307,5 @@ def test_run_watch_without_reader_ends_and_resumes_without_gap(log: Processes, h
     resumed = there.watch(run_id=run_id, from_position=steps[-1].position)
     later = read(resumed, ended)
     resumed.cancel()
-    assert told(later)
-    assert facts_of(told([*steps, *later])) == true_changes(log.events(begun, ended), {run_id})
+    assert changes_of(later)
+    assert event_payloads(changes_of([*steps, *later])) == true_changes(log.events(begun, ended), {run_id})

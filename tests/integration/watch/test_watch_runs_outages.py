@@ -14,12 +14,12 @@ from tests.e2e.processes import Services
 from tests.integration.up import SECONDS, new_id, up
 from tests.integration.watch.test_watch_runs import points
 from tests.integration.watch.tracking_processes import (
-    facts_of,
+    changes_of,
+    event_payloads,
     processes,
     read,
     reason_at_end,
     snapshot,
-    told,
     true_changes,
 )
 
@@ -32,30 +32,30 @@ Outage = Callable[[Services], object]
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """All services."""
+    """Yield all services."""
     with Services(tmp_path / "data") as running:
         yield running
 
 
 def killed(services: Services) -> None:
-    """The services and NATS end as in a crash, and come back."""
+    """Kill the services and NATS, and start them again."""
     services.kill()
     services.start()
 
 
 def stopped(services: Services) -> None:
-    """They are stopped in good order, and come back."""
+    """Stop the services gracefully, and start them again."""
     assert services.stop() == 0
     services.start()
 
 
 def nats_killed(services: Services) -> None:
-    """NATS alone ends as in a crash; the services bring it back."""
+    """Kill NATS alone, which the services restart."""
     services.kill_nats()
 
 
 def job(client: rf.Client, experiment_id: str) -> str:
-    """A run that logs step by step, each time again until it is answered; its id."""
+    """Log to a run step by step, each retried until it is answered; return its id."""
     run_id = new_id()
     client.connection.call(
         client.connection.tracking.StartRun, v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name="job")
@@ -116,7 +116,7 @@ def test_run_watch_resumes_on_other_process(tmp_path: Path) -> None:
         resumed = there.watch(experiment_id=experiment_id, from_position=steps[-1].position)
         steps += read(resumed, ended) if steps[-1].position < ended else []
         resumed.cancel()
-        assert facts_of(told(steps)) == true_changes(log.events(begun, ended), {run_id})
+        assert event_payloads(changes_of(steps)) == true_changes(log.events(begun, ended), {run_id})
 
 
 @pytest.mark.timeout(60)

@@ -33,37 +33,37 @@ class Tracking(Client):
         self.address = address
 
     def head(self) -> int:
-        """The last position of the tracking log."""
+        """Return the last position of the tracking log."""
         return self.heads()["tracking"]
 
-    def behind(self) -> tuple[tuple[str, str], ...]:
-        """Asks for what the log holds now, whichever process wrote it."""
+    def at_head(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata that makes a read wait for the log's head, whichever process wrote it."""
         return (("rollforward-min-position", f"tracking={self.head()}"),)
 
     def watch(self, **fields: Any) -> Any:
-        """Follows runs."""
-        return self.tracking.WatchRuns(v1.WatchRunsRequest(**fields), metadata=self.behind(), timeout=SECONDS * 2)
+        """Watch runs."""
+        return self.tracking.WatchRuns(v1.WatchRunsRequest(**fields), metadata=self.at_head(), timeout=SECONDS * 2)
 
     def start(self, experiment_id: str, **fields: Any) -> str:
-        """Starts a run; its id."""
+        """Start a run; return its id."""
         run_id = new_id()
         request = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id, name=run_id[:8], **fields)
         self.tracking.StartRun(request, timeout=SECONDS)
         return run_id
 
     def log(self, run_id: str, **fields: Any) -> int:
-        """Logs a batch; where it ends."""
+        """Log a batch; return the position of its end."""
         return self.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, **fields), timeout=SECONDS).position
 
     def finish(self, run_id: str) -> int:
-        """Ends a run; where."""
+        """Finish a run; return the position."""
         request = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
         return self.tracking.FinishRun(request, timeout=SECONDS).position
 
     def run(self, run_id: str) -> v1.Run:
-        """A run as it is shown."""
+        """Return a run."""
         request = v1.GetRunRequest(run_id=run_id)
-        return self.tracking.GetRun(request, metadata=self.behind(), timeout=SECONDS).run
+        return self.tracking.GetRun(request, metadata=self.at_head(), timeout=SECONDS).run
 
 
 class Processes:
@@ -76,7 +76,7 @@ class Processes:
         self._number = 0
 
     def start(self) -> Tracking:
-        """One more."""
+        """Start one more process."""
         self._number += 1
         program, address = start_service("tracking", self._home, self._nats, self._number)
         self._stack.callback(program.kill)
@@ -85,7 +85,7 @@ class Processes:
         return process
 
     def events(self, after: int, until: int) -> list[RecordedEvent]:
-        """What the log holds, read without any service."""
+        """Return the events in the log, read without a service."""
         return asyncio.run(self._read(after, until))
 
     async def _read(self, after: int, until: int) -> list[RecordedEvent]:
@@ -106,13 +106,13 @@ class Processes:
 
 @contextmanager
 def processes(home: Path) -> Iterator[Processes]:
-    """Tracking processes, over a NATS of their own; all end with the `with` block."""
+    """Yield tracking processes over a NATS of their own; all end with the `with` block."""
     with running_nats() as nats, ExitStack() as stack:
         yield Processes(nats, home, stack)
 
 
 def read(watch: Any, until: int) -> Steps:
-    """The steps of a watch, to the one that brings it to a position; the watch goes on."""
+    """Return the steps of a watch up to the one that reaches a position; the watch continues."""
     steps: Steps = []
     while not steps or steps[-1].position < until:
         steps.append(next(watch))
@@ -120,7 +120,7 @@ def read(watch: Any, until: int) -> Steps:
 
 
 def snapshot(watch: Any) -> tuple[dict[str, v1.Run], int]:
-    """The runs that a watch begins with, by id, and their position."""
+    """Return the runs in a watch's snapshot, by id, and its position."""
     runs: dict[str, v1.Run] = {}
     while True:
         step = next(watch)
@@ -132,19 +132,19 @@ def snapshot(watch: Any) -> tuple[dict[str, v1.Run], int]:
         assert step.position == 0
 
 
-def told(steps: Sequence[v1.WatchRunsResponse]) -> list[v1.RunChange]:
-    """The changes in steps."""
+def changes_of(steps: Sequence[v1.WatchRunsResponse]) -> list[v1.RunChange]:
+    """Return the changes in steps."""
     return [change for step in steps for change in step.changes.changes]
 
 
 def true_changes(events: Sequence[RecordedEvent], run_ids: Mapping[str, object] | set[str]) -> list[tuple[int, bytes]]:
-    """Position and fact of each event of some runs."""
+    """Return the position and the event of each change of some runs."""
     payloads = [event for event in events if event.stream.partition("/")[2] in run_ids]
     return [(event.position, event.data.SerializeToString(deterministic=True)) for event in payloads]
 
 
-def facts_of(changes: Sequence[v1.RunChange]) -> list[tuple[int, bytes]]:
-    """Position and fact of each change."""
+def event_payloads(changes: Sequence[v1.RunChange]) -> list[tuple[int, bytes]]:
+    """Return the position and the event of each change."""
     found = []
     for change in changes:
         kind = change.WhichOneof("event")
@@ -154,7 +154,7 @@ def facts_of(changes: Sequence[v1.RunChange]) -> list[tuple[int, bytes]]:
 
 
 def reason_at_end(watch: Any) -> tuple[Steps, str]:
-    """All steps of a watch that is broken off, and the reason."""
+    """Return all steps of a watch that ends with an error, and the reason."""
     steps: Steps = []
     try:
         for step in watch:
