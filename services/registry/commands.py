@@ -22,7 +22,7 @@ from eventstore import (
     Rejected,
 )
 from rollforward import v1
-from services.registry import model_stream
+from services.registry import model_stream, origin_of
 from services.registry.deciders import aliases
 from services.registry.deciders.models import Register, exists
 from services.registry.deciders.policies import GateResult, binding_move
@@ -245,7 +245,7 @@ class Commands:
                 return Plan([(stream, renamed)], {stream: revision})
             if other.name or other.origin_of_name:
                 raise exists(request.new_name)
-            taken = v1.ModelNameTaken(name=request.new_name, origin=stream.removeprefix(model_stream("")))
+            taken = v1.ModelNameTaken(name=request.new_name, origin=origin_of(stream))
             return Plan([(stream, renamed), (named, taken)], seen)
 
         return (await self._handler.handle_across(plan, metadata))[1]

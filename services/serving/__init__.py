@@ -4,11 +4,11 @@ It owns the serving log; a stream is one pod's, ``pod/<pod_id>``.
 """
 
 from eventstore import EventTypes
-from rollforward import v1
+from services.serving.events import SERVING_EVENTS
 
-EVENTS = EventTypes([v1.PodStarted, v1.AssignmentApplied, v1.AssignmentFailed, v1.PodStopped, v1.LogEpochBegan])
+EVENTS = EventTypes(SERVING_EVENTS)
 
 
 def pod_stream(pod_id: str) -> str:
-    """The stream of a pod."""
+    """Return the stream of a pod."""
     return f"pod/{pod_id}"

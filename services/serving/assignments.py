@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from eventstore import RecordedEvent, position_of
 from rollforward import v1
+from services.model_streams import origin_of
 from services.sql.write_buffer import Pending
 
 tables = sa.MetaData()
@@ -51,7 +52,7 @@ class AssignmentsProjection:
         """Writes what events of the registry log mean to serving."""
         pending = Pending()
         for event in events:
-            origin = origin_of(event)
+            origin = origin_of(event.stream)
             match event.data:
                 case v1.AliasMoved() | v1.AliasRemoved() as payload:
                     new = assignment_of(event, v1.Target(alias=payload.alias))
@@ -67,11 +68,6 @@ class AssignmentsProjection:
                 case _:
                     pass
         pending.write(connection)
-
-
-def origin_of(event: RecordedEvent) -> str:
-    """The origin of the model that an event of the registry log is about."""
-    return event.stream.removeprefix("model/")
 
 
 def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from google.protobuf.message import Message
 from rpds import HashTrieMap
@@ -12,14 +12,12 @@ from rpds import HashTrieMap
 from eventstore import FIRST_EPOCH, Decider, Kind, RecordedEvent, Rejected, check_epoch
 from rollforward import v1
 from services.serving import pod_stream
+from services.serving.events import pod_event
 from services.validation import check_alias, check_id, check_model_name, check_text
 
 HIGHEST_REVISION = 2**63 - 1
 HIGHEST_VERSION = 2**31 - 1
 MOST_TARGETS = 1000
-
-ServingEvent = v1.PodStarted | v1.AssignmentApplied | v1.AssignmentFailed | v1.PodStopped
-
 
 Said = tuple[int, int, int, bool]
 
@@ -45,18 +43,29 @@ class State:
     said: HashTrieMap[tuple[str, str], Said] = field(default_factory=HashTrieMap)
 
 
+PodCommand: TypeAlias = Acknowledge | v1.StartPodRequest | v1.StopPodRequest
+
+
 def decide(command: object, state: State) -> Sequence[Message]:
-    """What a command makes happen."""
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        Conflict: It names a revision of another epoch.
+        TypeError: It is not a command of a pod.
+    """
+    if not isinstance(command, PodCommand):
+        raise TypeError(f"not a command of a pod: {type(command).__name__}")
     match command:
-        case v1.StartPodRequest():
-            return _start(command, state)
         case Acknowledge():
             return _acknowledge(command, state)
+        case v1.StartPodRequest():
+            return _start(command, state)
         case v1.StopPodRequest():
             _check_started(command.pod_id, state)
             return [] if state.stopped else [v1.PodStopped(pod_id=command.pod_id)]
         case _:
-            raise TypeError(f"not a command of a pod: {type(command).__name__}")
+            assert_never(command)
 
 
 def _start(command: v1.StartPodRequest, state: State) -> Sequence[Message]:
@@ -137,8 +146,8 @@ def _check_started(pod_id: str, state: State) -> None:
 
 
 def evolve(state: State, event: RecordedEvent) -> State:
-    """The state after an event."""
-    payload: ServingEvent = event.data  # type: ignore[assignment]
+    """Return the state after an event."""
+    payload = pod_event(event.data)
     match payload:
         case v1.PodStarted():
             targets = {(target.model, target.alias): (0, 0, 0, False) for target in payload.targets}
@@ -158,8 +167,8 @@ def _said(state: State, target: v1.Target, what: Said) -> State:
 
 
 def stream_of(event: Message) -> str:
-    """The stream that an event belongs to: its pod's."""
-    return pod_stream(event.pod_id)  # type: ignore[attr-defined]
+    """Return the stream that an event belongs to: its pod's."""
+    return pod_stream(pod_event(event).pod_id)
 
 
 DECIDER: Decider[State] = Decider(State(), decide, evolve, stream_of)

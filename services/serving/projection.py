@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from eventstore import EPOCH_STREAM, RecordedEvent
 from rollforward import v1
-from services.serving.decider import ServingEvent
+from services.serving.events import pod_event
 
 tables = sa.MetaData()
 
@@ -45,13 +45,13 @@ class ServingProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events mean."""
+        """Write what events mean."""
         for event in events:
             if event.stream != EPOCH_STREAM:
                 self._write(connection, event)
 
     def _write(self, connection: sa.Connection, event: RecordedEvent) -> None:
-        payload: ServingEvent = event.data  # type: ignore[assignment]
+        payload = pod_event(event.data)
         match payload:
             case v1.PodStarted():
                 _start(connection, event, payload)

@@ -9,7 +9,8 @@ from contextlib import aclosing, contextmanager
 
 from eventstore import Projector, RecordedEvent, on_wire
 from rollforward import v1
-from services.serving.assignments import assignment_of, origin_of, origins, snapshot
+from services.model_streams import origin_of
+from services.serving.assignments import assignment_of, origins, snapshot
 
 BOOKMARK_SECONDS = 5.0
 
@@ -71,7 +72,7 @@ class _Followed:
     def _made_by(self, event: RecordedEvent) -> Iterator[v1.Assignment]:
         if not isinstance(payload := event.data, (v1.AliasMoved, v1.AliasRemoved)):
             return
-        origin = origin_of(event)
+        origin = origin_of(event.stream)
         for (name, alias), target in self._targets.items():
             if alias == payload.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
                 assignment = assignment_of(event, target)

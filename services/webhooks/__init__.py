@@ -4,23 +4,11 @@ It owns the webhooks log; a stream is one endpoint's, ``webhook/<webhook_id>``. 
 """
 
 from eventstore import EventTypes
-from rollforward import v1
+from services.webhooks.events import WEBHOOKS_EVENTS
 
-EVENTS = EventTypes(
-    [
-        v1.WebhookCreated,
-        v1.WebhookChanged,
-        v1.WebhookDeleted,
-        v1.WebhookSecretRotated,
-        v1.WebhookDelivered,
-        v1.WebhookParked,
-        v1.WebhookResumed,
-        v1.WebhookReplayed,
-        v1.LogEpochBegan,
-    ]
-)
+EVENTS = EventTypes(WEBHOOKS_EVENTS)
 
 
 def webhook_stream(webhook_id: str) -> str:
-    """The stream of an endpoint."""
+    """Return the stream of an endpoint."""
     return f"webhook/{webhook_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
@@ -15,21 +15,11 @@ from rollforward import v1
 from services.timestamps import nanoseconds, timestamp
 from services.validation import check_prose, check_text
 from services.webhooks import webhook_stream
+from services.webhooks.events import webhook_event
 
 OVERLAP_SECONDS = 24 * 3600
 LONGEST_OVERLAP_SECONDS = 30 * 24 * 3600
 ALL_CHANGES = (v1.WEBHOOK_CHANGE_KIND_MOVED, v1.WEBHOOK_CHANGE_KIND_REMOVED)
-
-WebhookEvent = (
-    v1.WebhookCreated
-    | v1.WebhookChanged
-    | v1.WebhookDeleted
-    | v1.WebhookSecretRotated
-    | v1.WebhookDelivered
-    | v1.WebhookParked
-    | v1.WebhookResumed
-    | v1.WebhookReplayed
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +82,51 @@ class Reported:
     epoch: int
 
 
+WebhookCommand: TypeAlias = (
+    Reported
+    | Create
+    | Refuse
+    | Rotate
+    | v1.UpdateWebhookRequest
+    | v1.DeleteWebhookRequest
+    | v1.ResumeWebhookRequest
+    | v1.ReplayWebhookRequest
+)
+
+
 def decide(command: object, state: State) -> Sequence[Message]:
-    """What a command makes happen."""
-    if isinstance(command, Refuse):
-        raise command.rejection
-    return _events(command, state)
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        TypeError: It is not a command of a webhook.
+    """
+    if not isinstance(command, WebhookCommand):
+        raise TypeError(f"not a command of a webhook: {type(command).__name__}")
+    return _decide(command, state)
 
 
-def _events(command: object, state: State) -> Sequence[Message]:
-    events: Sequence[Message]
+def _decide(command: WebhookCommand, state: State) -> Sequence[Message]:  # noqa: C901, PLR0911 - a case each
     match command:
+        case Reported():
+            return _report(command, state)
         case Create():
-            events = _create(command)
+            return _create(command)
+        case Refuse():
+            raise command.rejection
+        case Rotate():
+            return _rotate(command, state)
         case v1.UpdateWebhookRequest():
-            events = _update(command, state)
+            return _update(command, state)
         case v1.DeleteWebhookRequest():
             _check_exists(command.webhook_id, state)
-            events = [v1.WebhookDeleted(webhook_id=command.webhook_id)]
-        case Rotate():
-            events = _rotate(command, state)
+            return [v1.WebhookDeleted(webhook_id=command.webhook_id)]
         case v1.ResumeWebhookRequest():
-            events = _resume(command, state)
+            return _resume(command, state)
         case v1.ReplayWebhookRequest():
-            events = _replay(command, state)
-        case Reported():
-            events = _report(command, state)
+            return _replay(command, state)
         case _:
-            raise TypeError(f"not a command of a webhook: {type(command).__name__}")
-    return events
+            assert_never(command)
 
 
 def _create(command: Create) -> Sequence[Message]:
@@ -235,8 +242,8 @@ def _invalid_url(url: str) -> Rejected:
 
 
 def evolve(state: State, event: RecordedEvent) -> State:
-    """The state after an event."""
-    payload: WebhookEvent = event.data  # type: ignore[assignment]
+    """Return the state after an event."""
+    payload = webhook_event(event.data)
     match payload:
         case v1.WebhookCreated():
             state = State(exists=True, settings=payload.settings, cursor=payload.from_revision, epoch=event.position)
@@ -266,8 +273,8 @@ def _moved(state: State, cursor: int, epoch: int) -> State:
 
 
 def stream_of(event: Message) -> str:
-    """The stream that an event belongs to: its endpoint's."""
-    return webhook_stream(event.webhook_id)  # type: ignore[attr-defined]
+    """Return the stream that an event belongs to: its endpoint's."""
+    return webhook_stream(webhook_event(event).webhook_id)
 
 
 DECIDER: Decider[State] = Decider(State(), decide, evolve, stream_of)

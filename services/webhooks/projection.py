@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from eventstore import EPOCH_STREAM, USED_BY_APPLY, RecordedEvent
 from rollforward import v1
 from services.timestamps import timestamp
-from services.webhooks.decider import WebhookEvent
+from services.webhooks.events import webhook_event
 
 tables = sa.MetaData()
 
@@ -46,13 +46,13 @@ class WebhooksProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events mean."""
+        """Write what events mean."""
         for event in events:
             if event.stream != EPOCH_STREAM:
                 self._write(connection, event)
 
     def _write(self, connection: sa.Connection, event: RecordedEvent) -> None:
-        payload: WebhookEvent = event.data  # type: ignore[assignment]
+        payload = webhook_event(event.data)
         match payload:
             case v1.WebhookCreated():
                 _create(connection, event, payload)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, assert_never
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -78,6 +78,9 @@ class Expire:
     model: str
     alias: str
     revision: int
+
+
+AliasCommand: TypeAlias = Move | Remove | ScheduleMove | v1.CancelScheduleRequest | Fire | Expire
 
 
 def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
@@ -270,11 +273,20 @@ def _expire(command: Expire, state: State) -> Sequence[Message]:
     return [removed(state.name, command.alias, held, state, v1.ALIAS_CAUSE_EXPIRY)]
 
 
-RULES: Mapping[type, Callable[[Any, State], Sequence[Message]]] = {
-    Move: move,
-    Remove: _remove,
-    ScheduleMove: _schedule,
-    v1.CancelScheduleRequest: _cancel,
-    Fire: _fire,
-    Expire: _expire,
-}
+def decide(command: AliasCommand, state: State) -> Sequence[Message]:
+    """Return the events of a command. Raises `Rejected` or `Conflict`."""
+    match command:
+        case Move():
+            return move(command, state)
+        case Remove():
+            return _remove(command, state)
+        case ScheduleMove():
+            return _schedule(command, state)
+        case v1.CancelScheduleRequest():
+            return _cancel(command, state)
+        case Fire():
+            return _fire(command, state)
+        case Expire():
+            return _expire(command, state)
+        case _:
+            assert_never(command)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, assert_never
 
 from google.protobuf.message import Message
 
 from eventstore import MAX_EVENT_BYTES, Conflict, Decider, Kind, Rejected
 from rollforward import v1
 from services.registry.deciders import aliases
+from services.registry.deciders.aliases import AliasCommand
 from services.registry.deciders.policies import GateResult
 from services.registry.deciders.preconditions import (
     UNBOUND,
@@ -56,12 +57,57 @@ class Register:
     rejection: Rejected | None = None
 
 
+ModelRequest: TypeAlias = (
+    v1.CreateModelRequest
+    | v1.SetDescriptionRequest
+    | v1.ChangeTagsRequest
+    | v1.DeleteModelRequest
+    | v1.RestoreModelRequest
+    | v1.SetRegistrationGateRequest
+    | v1.SetVersionStatusRequest
+    | v1.DeleteVersionRequest
+    | v1.RestoreVersionRequest
+)
+ModelCommand: TypeAlias = AliasCommand | Register | ModelRequest
+
+
 def decide(command: object, state: State) -> Sequence[Message]:
-    """What a command makes happen."""
-    rule = _RULES.get(type(command))
-    if rule is None:
-        raise TypeError(f"not a command of the registry: {type(command).__name__}")
-    return rule(command, state)
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        Conflict: It rests on a state that has changed.
+        TypeError: It is not a command of a model.
+    """
+    if not isinstance(command, ModelCommand):
+        raise TypeError(f"not a command of a model: {type(command).__name__}")
+    if isinstance(command, AliasCommand):
+        return aliases.decide(command, state)
+    if isinstance(command, Register):
+        return _register(command, state)
+    return _decide(command, state)
+
+
+def _decide(command: ModelRequest, state: State) -> Sequence[Message]:  # noqa: C901, PLR0911 - a case each
+    match command:
+        case v1.CreateModelRequest():
+            return _create(command, state)
+        case v1.SetDescriptionRequest():
+            return _describe(command, state)
+        case v1.ChangeTagsRequest():
+            return _change_tags(command, state)
+        case v1.DeleteModelRequest():
+            return _delete_model(command, state)
+        case v1.RestoreModelRequest():
+            return _restore_model(command, state)
+        case v1.SetRegistrationGateRequest():
+            return _set_gate(command, state)
+        case v1.SetVersionStatusRequest():
+            return _set_status(command, state)
+        case v1.DeleteVersionRequest() | v1.RestoreVersionRequest():
+            return _delete_or_restore(command, state)
+        case _:
+            assert_never(command)
 
 
 def _create(command: v1.CreateModelRequest, state: State) -> Sequence[Message]:
@@ -250,19 +296,5 @@ def refusal(event: Message) -> Rejected | None:
         case _:
             return None
 
-
-_RULES: Mapping[type, Callable[[Any, State], Sequence[Message]]] = {
-    v1.CreateModelRequest: _create,
-    v1.SetDescriptionRequest: _describe,
-    v1.ChangeTagsRequest: _change_tags,
-    v1.DeleteModelRequest: _delete_model,
-    v1.RestoreModelRequest: _restore_model,
-    v1.SetRegistrationGateRequest: _set_gate,
-    Register: _register,
-    v1.SetVersionStatusRequest: _set_status,
-    v1.DeleteVersionRequest: _delete_or_restore,
-    v1.RestoreVersionRequest: _delete_or_restore,
-    **aliases.RULES,
-}
 
 DECIDER: Decider[State] = Decider(State(), decide, evolve, refusal=refusal)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeAlias, assert_never
 
 from google.protobuf.message import Message
 from rpds import HashTrieMap
@@ -13,6 +14,7 @@ from rpds import HashTrieMap
 from eventstore import Decider, Kind, RecordedEvent, Rejected
 from rollforward import v1
 from services.listings.globs import matcher
+from services.registry.events import policy_event
 from services.registry.gates.expression import check_expression
 from services.validation import check_text
 
@@ -59,15 +61,25 @@ class GateResult:
     champion: int = 0
 
 
+PolicyCommand: TypeAlias = v1.SetPolicyRequest | v1.RemovePolicyRequest
+
+
 def decide(command: object, state: State) -> Sequence[Message]:
-    """What a command makes happen."""
+    """Return the events of a command.
+
+    Raises:
+        Rejected: The command breaks a rule.
+        TypeError: It is not a command of the policies.
+    """
+    if not isinstance(command, PolicyCommand):
+        raise TypeError(f"not a command of the policies: {type(command).__name__}")
     match command:
         case v1.SetPolicyRequest():
             return _set(command.policy, state)
         case v1.RemovePolicyRequest():
             return _remove(command, state)
         case _:
-            raise TypeError(f"not a command of the policies: {type(command).__name__}")
+            assert_never(command)
 
 
 def _set(policy: v1.Policy, state: State) -> Sequence[Message]:
@@ -109,15 +121,15 @@ def _invalid(policy: v1.Policy, why: str) -> Rejected:
 
 
 def evolve(state: State, event: RecordedEvent) -> State:
-    """The state after an event."""
-    payload = event.data
+    """Return the state after an event."""
+    payload = policy_event(event.data)
     match payload:
         case v1.PolicySet():
             return State(state.policies.insert(payload.to.name, payload.to), event.append_end)
         case v1.PolicyRemoved():
             return State(state.policies.discard(payload.policy.name), event.append_end)
         case _:
-            raise TypeError(f"not an event of the policies: {type(payload).__name__}")
+            assert_never(payload)
 
 
 def from_rows(policies: Iterable[v1.Policy], revision: int) -> State:

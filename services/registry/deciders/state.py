@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias, assert_never
 
-from google.protobuf.message import Message
 from rpds import HashTrieMap
 
 from eventstore import RecordedEvent
 from rollforward import v1
+from services.registry.events import ModelChange, VersionChange, model_event
 from services.timestamps import nanoseconds
 
 Tags: TypeAlias = "HashTrieMap[str, str]"
@@ -87,12 +86,72 @@ class State:
         return sorted({one.alias for one in waiting if version is None or one.version == version})
 
 
-def evolve(state: State, event: RecordedEvent) -> State:
-    """The state after an event."""
-    return _EVOLVE[type(event.data)](state, event.data, event)
+def evolve(state: State, event: RecordedEvent) -> State:  # noqa: C901, PLR0911 - a case each
+    """Return the state after an event."""
+    payload = model_event(event.data)
+    match payload:
+        case v1.AliasMoved():
+            return _moved(state, payload, event)
+        case v1.AliasRemoved():
+            return _removed(state, payload, event)
+        case v1.AliasKept() | v1.AliasMoveRefused() | v1.VersionRefused():
+            return state
+        case v1.VersionRegistered():
+            return _registered(state, payload, event)
+        case v1.AliasMoveScheduled():
+            return _scheduled(state, payload, event)
+        case v1.AliasScheduleCancelled() | v1.AliasScheduleRefused():
+            return replace(state, schedules=state.schedules.discard(payload.schedule_id))
+        case v1.ModelCreated():
+            return _created(state, payload)
+        case v1.ModelNameTaken():
+            return replace(state, origin_of_name=payload.origin)
+        case _:
+            return _changed(state, payload)
 
 
-def _created(state: State, payload: v1.ModelCreated, _: RecordedEvent) -> State:
+def _changed(state: State, payload: ModelChange | VersionChange) -> State:
+    if isinstance(payload, VersionChange):
+        version = _changed_version(state.versions[payload.version], payload)
+        return replace(state, versions=state.versions.insert(payload.version, version))
+    return _changed_model(state, payload)
+
+
+def _changed_model(state: State, payload: ModelChange) -> State:
+    match payload:
+        case v1.ModelTagsChanged():
+            return replace(state, tags=_tagged(state.tags, payload))
+        case v1.ModelDescribed():
+            return replace(state, description=payload.to_description)
+        case v1.ModelRenamed():
+            return replace(state, name=payload.to_name)
+        case v1.ModelDeleted():
+            return replace(state, deleted=True)
+        case v1.ModelRestored():
+            return replace(state, deleted=False)
+        case v1.RegistrationGateSet():
+            return replace(state, gate=payload.to_expression)
+        case _:
+            assert_never(payload)
+
+
+def _changed_version(version: Version, payload: VersionChange) -> Version:
+    match payload:
+        case v1.VersionTagsChanged():
+            return replace(version, tags=_tagged(version.tags, payload))
+        case v1.VersionDescribed():
+            return replace(version, description=payload.to_description)
+        case v1.VersionStatusChanged():
+            return replace(version, status=payload.to_status)
+        case v1.VersionDeleted():
+            return replace(version, deleted=True)
+        case v1.VersionRestored():
+            return replace(version, deleted=False)
+        case _:
+            assert_never(payload)
+
+
+def _created(state: State, payload: v1.ModelCreated) -> State:
     return replace(state, name=payload.model, description=payload.description, tags=HashTrieMap(dict(payload.tags)))
 
 
@@ -102,10 +161,6 @@ def _registered(state: State, payload: v1.VersionRegistered, event: RecordedEven
         payload.digest, payload.run_id, payload.artifact_path, payload.description, tags, revision=event.append_end
     )
     return replace(state, versions=state.versions.insert(payload.version, new))
-
-
-def _version(state: State, version: int, **changes: Any) -> State:
-    return replace(state, versions=state.versions.insert(version, replace(state.versions[version], **changes)))
 
 
 def _tagged(tags: Tags, payload: v1.ModelTagsChanged | v1.VersionTagsChanged) -> Tags:
@@ -128,35 +183,3 @@ def _scheduled(state: State, payload: v1.AliasMoveScheduled, event: RecordedEven
     expected = payload.expected_revision if payload.HasField("expected_revision") else None
     schedule = Schedule(payload.alias, payload.to_version, expected, event.metadata.reason)
     return replace(state, schedules=state.schedules.insert(payload.schedule_id, schedule))
-
-
-def _unscheduled(state: State, payload: v1.AliasScheduleCancelled | v1.AliasScheduleRefused, _: RecordedEvent) -> State:
-    return replace(state, schedules=state.schedules.discard(payload.schedule_id))
-
-
-_EVOLVE: Mapping[type[Message], Callable[[State, Any, RecordedEvent], State]] = {
-    v1.ModelCreated: _created,
-    v1.ModelRenamed: lambda state, payload, _: replace(state, name=payload.to_name),
-    v1.ModelNameTaken: lambda state, payload, _: replace(state, origin_of_name=payload.origin),
-    v1.ModelDescribed: lambda state, payload, _: replace(state, description=payload.to_description),
-    v1.ModelTagsChanged: lambda state, payload, _: replace(state, tags=_tagged(state.tags, payload)),
-    v1.ModelDeleted: lambda state, _, __: replace(state, deleted=True),
-    v1.ModelRestored: lambda state, _, __: replace(state, deleted=False),
-    v1.RegistrationGateSet: lambda state, payload, _: replace(state, gate=payload.to_expression),
-    v1.VersionRegistered: _registered,
-    v1.VersionRefused: lambda state, _, __: state,
-    v1.VersionDescribed: lambda state, payload, _: _version(state, payload.version, description=payload.to_description),
-    v1.VersionTagsChanged: lambda state, payload, _: _version(
-        state, payload.version, tags=_tagged(state.versions[payload.version].tags, payload)
-    ),
-    v1.VersionStatusChanged: lambda state, payload, _: _version(state, payload.version, status=payload.to_status),
-    v1.VersionDeleted: lambda state, payload, _: _version(state, payload.version, deleted=True),
-    v1.VersionRestored: lambda state, payload, _: _version(state, payload.version, deleted=False),
-    v1.AliasMoved: _moved,
-    v1.AliasMoveRefused: lambda state, _, __: state,
-    v1.AliasKept: lambda state, _, __: state,
-    v1.AliasRemoved: _removed,
-    v1.AliasMoveScheduled: _scheduled,
-    v1.AliasScheduleCancelled: _unscheduled,
-    v1.AliasScheduleRefused: _unscheduled,
-}

@@ -5,15 +5,22 @@ A model is known by its *origin*, the name that it was created with, so that a n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import assert_never
 
 import sqlalchemy as sa
-from google.protobuf.message import Message
 
 from eventstore import EPOCH_STREAM, RecordedEvent, insert_rows
 from rollforward import v1
 from services.registry import POLICIES_STREAM, origin_of
+from services.registry.events import (
+    AliasChange,
+    ModelChange,
+    ModelEvent,
+    RegistryEvent,
+    VersionChange,
+    registry_event,
+)
 from services.registry.projection.tables import (
     alias_changes,
     aliases,
@@ -33,9 +40,6 @@ from services.timestamps import nanoseconds, timestamp
 
 _OF_NO_MODEL = (POLICIES_STREAM, EPOCH_STREAM)
 
-Payload = Any
-"""An event of one of the types that its writer is for."""
-
 
 class RegistryProjection:
     """Computes the registry's rows."""
@@ -45,16 +49,18 @@ class RegistryProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events mean."""
+        """Write what events mean."""
         pending = Pending()
         changes: list[tuple[object, ...]] = []
         others: list[tuple[object, ...]] = []
         for event in events:
-            if write := _WRITERS[type(event.data)]:
-                write(pending, event, event.data)
-            if isinstance(event.data, _CHANGES):
+            # Most events are changes of aliases: they need no search for their type.
+            if isinstance(payload := event.data, AliasChange):
+                if isinstance(payload, v1.AliasMoved):
+                    _end_schedule(pending, payload)
                 changes.append(_change_alias(pending, event))
             else:
+                _apply(pending, event, registry_event(payload))
                 others.append((event.position, event.id, event.append_end))
             if event.stream not in _OF_NO_MODEL:
                 touched = {"revision": event.append_end, "stream_revision": event.position, "updated_at": event.time}
@@ -62,6 +68,94 @@ class RegistryProjection:
         pending.write(connection)
         insert_rows(connection, alias_changes, changes)
         insert_rows(connection, event_ids, others)
+
+
+def _apply(pending: Pending, event: RecordedEvent, payload: RegistryEvent) -> None:
+    """Write what an event means, other than a change of an alias."""
+    if isinstance(payload, ModelEvent):
+        _apply_to_model(pending, event, payload)
+        return
+    match payload:
+        case v1.PolicySet():
+            _set_policy(pending, event, payload)
+        case v1.PolicyRemoved():
+            _remove_policy(pending, event, payload)
+        case v1.LogEpochBegan():
+            pass
+        case _:
+            assert_never(payload)
+
+
+def _apply_to_model(pending: Pending, event: RecordedEvent, payload: ModelEvent) -> None:
+    match payload:
+        case v1.VersionRegistered():
+            _register(pending, event, payload)
+        case v1.ModelCreated():
+            _create_model(pending, event, payload)
+        case v1.ModelNameTaken():
+            _take_name(pending, event, payload)
+        case v1.AliasMoveScheduled():
+            _schedule(pending, event, payload)
+        case v1.AliasScheduleCancelled() | v1.AliasScheduleRefused():
+            _end_schedule(pending, payload)
+        case (
+            v1.AliasMoved()
+            | v1.AliasRemoved()  # written by `_change_alias`
+            | v1.AliasKept()
+            | v1.AliasMoveRefused()
+            | v1.VersionRefused()
+        ):
+            pass
+        case _:
+            _change(pending, event, payload)
+
+
+def _change(pending: Pending, event: RecordedEvent, payload: ModelChange | VersionChange) -> None:
+    origin = origin_of(event.stream)
+    if isinstance(payload, VersionChange):
+        changed = _change_version(pending, event, payload)
+        row = {"updated_at": event.time, "changed": event.append_end, **changed}
+        pending.change(versions, (origin, payload.version), row)
+    else:
+        pending.change(models, (origin,), _change_model(pending, event, payload))
+
+
+def _change_model(pending: Pending, event: RecordedEvent, payload: ModelChange) -> Mapping[str, object]:
+    """Write what an event means for a model, and return the columns that it changes."""
+    match payload:
+        case v1.ModelTagsChanged():
+            _change_tags(pending, model_tags, (origin_of(event.stream),), payload.changes)
+            return {}
+        case v1.ModelDescribed():
+            return {"description": payload.to_description}
+        case v1.ModelRenamed():
+            return {"name": payload.to_name}
+        case v1.ModelDeleted():
+            return {"deleted_at": event.time}
+        case v1.ModelRestored():
+            return {"deleted_at": None}
+        case v1.RegistrationGateSet():
+            return {"gate": payload.to_expression}
+        case _:
+            assert_never(payload)
+
+
+def _change_version(pending: Pending, event: RecordedEvent, payload: VersionChange) -> Mapping[str, object]:
+    """Write what an event means for a version, and return the columns that it changes."""
+    match payload:
+        case v1.VersionTagsChanged():
+            _change_tags(pending, version_tags, (origin_of(event.stream), payload.version), payload.changes)
+            return {}
+        case v1.VersionDescribed():
+            return {"description": payload.to_description}
+        case v1.VersionStatusChanged():
+            return {"status": payload.to_status}
+        case v1.VersionDeleted():
+            return {"deleted_at": event.time}
+        case v1.VersionRestored():
+            return {"deleted_at": None}
+        case _:
+            assert_never(payload)
 
 
 def _create_model(pending: Pending, event: RecordedEvent, payload: v1.ModelCreated) -> None:
@@ -86,19 +180,6 @@ def _create_model(pending: Pending, event: RecordedEvent, payload: v1.ModelCreat
 
 def _take_name(pending: Pending, event: RecordedEvent, payload: v1.ModelNameTaken) -> None:
     pending.put(names, (payload.name,), {"origin": payload.origin, "position": event.position})
-
-
-def _of_model(values: Callable[[RecordedEvent, Payload], Mapping[str, object]]) -> Writer:
-    """Writes some columns of the event's model."""
-
-    def write(pending: Pending, event: RecordedEvent, payload: Payload) -> None:
-        pending.change(models, (origin_of(event.stream),), values(event, payload))
-
-    return write
-
-
-def _change_model_tags(pending: Pending, event: RecordedEvent, payload: v1.ModelTagsChanged) -> None:
-    _change_tags(pending, model_tags, (origin_of(event.stream),), payload.changes)
 
 
 def _register(pending: Pending, event: RecordedEvent, payload: v1.VersionRegistered) -> None:
@@ -147,30 +228,12 @@ def new_version(event: RecordedEvent) -> v1.Version:
     return version
 
 
-def _of_version(values: Callable[[RecordedEvent, Payload], Mapping[str, object]]) -> Writer:
-    """Writes some columns of the event's version."""
-
-    def write(pending: Pending, event: RecordedEvent, payload: Payload) -> None:
-        changed = {"updated_at": event.time, "changed": event.append_end, **values(event, payload)}
-        pending.change(versions, (origin_of(event.stream), payload.version), changed)
-
-    return write
-
-
-_touch_version = _of_version(lambda _event, _payload: {})
-
-
-def _change_version_tags(pending: Pending, event: RecordedEvent, payload: v1.VersionTagsChanged) -> None:
-    _change_tags(pending, version_tags, (origin_of(event.stream), payload.version), payload.changes)
-    _touch_version(pending, event, payload)
-
-
 def _tag(pending: Pending, table: sa.Table, owner: Key, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         pending.put(table, (*owner, key), {"value": value})
 
 
-def _change_tags(pending: Pending, table: sa.Table, owner: Key, changes: Payload) -> None:
+def _change_tags(pending: Pending, table: sa.Table, owner: Key, changes: Iterable[v1.TagChange]) -> None:
     for change in changes:
         if change.HasField("to_value"):
             pending.put(table, (*owner, change.key), {"value": change.to_value})
@@ -220,7 +283,7 @@ def _schedule(pending: Pending, event: RecordedEvent, payload: v1.AliasMoveSched
 
 
 def _end_schedule(
-    pending: Pending, _: RecordedEvent, payload: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
+    pending: Pending, payload: v1.AliasMoved | v1.AliasScheduleCancelled | v1.AliasScheduleRefused
 ) -> None:
     if payload.schedule_id:
         pending.remove(schedules, (payload.schedule_id,))
@@ -233,37 +296,3 @@ def _set_policy(pending: Pending, event: RecordedEvent, payload: v1.PolicySet) -
 
 def _remove_policy(pending: Pending, event: RecordedEvent, payload: v1.PolicyRemoved) -> None:
     pending.put(policies_table, (payload.policy.name,), {"policy": None, "revision": event.append_end})
-
-
-Writer = Callable[[Pending, RecordedEvent, Payload], None]
-
-_CHANGES = (v1.AliasMoved, v1.AliasRemoved)
-
-# By type, what writes an event down; None for those that are written together with others only.
-_WRITERS: Mapping[type[Message], Writer | None] = {
-    v1.AliasMoved: _end_schedule,
-    v1.AliasRemoved: None,
-    v1.AliasMoveRefused: None,
-    v1.AliasKept: None,
-    v1.AliasMoveScheduled: _schedule,
-    v1.AliasScheduleCancelled: _end_schedule,
-    v1.AliasScheduleRefused: _end_schedule,
-    v1.ModelCreated: _create_model,
-    v1.ModelRenamed: _of_model(lambda _, payload: {"name": payload.to_name}),
-    v1.ModelNameTaken: _take_name,
-    v1.ModelDescribed: _of_model(lambda _, payload: {"description": payload.to_description}),
-    v1.ModelTagsChanged: _change_model_tags,
-    v1.ModelDeleted: _of_model(lambda event, _: {"deleted_at": event.time}),
-    v1.ModelRestored: _of_model(lambda *_: {"deleted_at": None}),
-    v1.RegistrationGateSet: _of_model(lambda _, payload: {"gate": payload.to_expression}),
-    v1.VersionRegistered: _register,
-    v1.VersionRefused: None,
-    v1.VersionDescribed: _of_version(lambda _, payload: {"description": payload.to_description}),
-    v1.VersionTagsChanged: _change_version_tags,
-    v1.VersionStatusChanged: _of_version(lambda _, payload: {"status": payload.to_status}),
-    v1.VersionDeleted: _of_version(lambda event, _: {"deleted_at": event.time}),
-    v1.VersionRestored: _of_version(lambda *_: {"deleted_at": None}),
-    v1.PolicySet: _set_policy,
-    v1.PolicyRemoved: _remove_policy,
-    v1.LogEpochBegan: None,
-}
