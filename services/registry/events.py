@@ -5,7 +5,7 @@ Rules, folds and rows match on these unions: an event that one of them does not 
 
 from __future__ import annotations
 
-from typing import TypeAlias, get_args
+from typing import TypeAlias, cast, get_args
 
 from google.protobuf.message import Message
 
@@ -46,6 +46,10 @@ RegistryEvent: TypeAlias = ModelEvent | PolicyEvent | v1.LogEpochBegan
 REGISTRY_EVENTS: tuple[type[Message], ...] = get_args(RegistryEvent)
 """The types of all events of the log; those that come most often are first."""
 
+# Looking a type up is several times faster than trying each type of a large union.
+_REGISTRY_TYPES = frozenset(REGISTRY_EVENTS)
+_MODEL_TYPES = frozenset(get_args(ModelEvent))
+
 
 def registry_event(data: Message) -> RegistryEvent:
     """Return an event's payload as an event of this log.
@@ -53,8 +57,8 @@ def registry_event(data: Message) -> RegistryEvent:
     Raises:
         TypeError: It is of another log.
     """
-    if isinstance(data, RegistryEvent):
-        return data
+    if type(data) in _REGISTRY_TYPES:
+        return cast("RegistryEvent", data)
     raise TypeError(f"not an event of the registry log: {type(data).__name__}")
 
 
@@ -64,8 +68,8 @@ def model_event(data: Message) -> ModelEvent:
     Raises:
         TypeError: It is not one.
     """
-    if isinstance(data, ModelEvent):
-        return data
+    if type(data) in _MODEL_TYPES:
+        return cast("ModelEvent", data)
     raise TypeError(f"not an event of a model: {type(data).__name__}")
 
 

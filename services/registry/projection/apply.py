@@ -17,6 +17,7 @@ from services.registry.events import (
     AliasChange,
     ModelChange,
     ModelEvent,
+    PolicyEvent,
     RegistryEvent,
     VersionChange,
     registry_event,
@@ -72,7 +73,7 @@ class RegistryProjection:
 
 def _apply(pending: Pending, event: RecordedEvent, payload: RegistryEvent) -> None:
     """Write what an event means, other than a change of an alias."""
-    if isinstance(payload, ModelEvent):
+    if not isinstance(payload, PolicyEvent | v1.LogEpochBegan):
         _apply_to_model(pending, event, payload)
         return
     match payload:
