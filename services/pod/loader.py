@@ -42,7 +42,7 @@ class Loader:
         try:
             for rows in models.warm_up_batches(model, path):
                 await lane.submit(rows, tuple(model.outputs))
-        except BaseException:
+        except BaseException:  # a load that is cancelled closes its batcher too
             await lane.close()
             raise
         return Loaded(assignment.digest, model, lane)

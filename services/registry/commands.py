@@ -313,16 +313,21 @@ def _check_release_set(request: v1.MoveAliasesRequest) -> None:
     targets = [(target.model, target.alias) for target in request.targets]
     if not targets or len(targets) > MAX_APPEND_EVENTS:
         words = f"a release set has 1 to {MAX_APPEND_EVENTS} aliases, not {len(targets)}"
-    elif twice := _twice(targets):
-        words = f"{twice[0]}@{twice[1]} is in the release set twice"
+    elif duplicate := _duplicate(targets):
+        words = f"{duplicate[0]}@{duplicate[1]} is in the release set twice"
     else:
         return
     raise Rejected(Kind.INVALID, "INVALID_RELEASE_SET", words)
 
 
-def _twice(targets: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+def _duplicate(targets: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return the first target that was there before, None when all differ."""
     known: set[tuple[str, str]] = set()
-    return next((target for target in targets if target in known or known.add(target)), None)  # type: ignore[func-returns-value]
+    for target in targets:
+        if target in known:
+            return target
+        known.add(target)
+    return None
 
 
 async def _while_stale(attempt: Callable[[], Awaitable[T]]) -> T:
