@@ -53,12 +53,12 @@ class Columns:
 
 
 def pack(key: str, steps: array[int], timestamps: array[int], values: array[float]) -> v1.Series:
-    """A series as it travels: columns of 8-byte little-endian numbers."""
+    """Pack a series for the wire: columns of 8-byte little-endian numbers."""
     return v1.Series(key=key, steps=_to_bytes(steps), timestamps=_to_bytes(timestamps), values=_to_bytes(values))
 
 
 def unpack(chunks: Iterable[v1.Series]) -> MetricHistory:
-    """The columns of a series that came in chunks.
+    """Join the columns of a series that came in chunks.
 
     Raises:
         InternalError: INVALID_SERIES when they do not fit together.

@@ -27,7 +27,7 @@ _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
 
 
 def checked_key(key: str) -> str:
-    """A name of a parameter, tag or metric: 1 to 250 printable characters in normal form C, no blanks at its ends.
+    """Return the name of a label: 1 to 250 printable characters in normal form C, no blanks at its ends.
 
     Raises:
         InvalidRequest: INVALID_KEY.
@@ -41,7 +41,7 @@ def checked_key(key: str) -> str:
 
 
 def checked_run_key(key: str) -> str:
-    """A name of a parameter, tag or metric of a run: 1 to 250 letters, digits and "_-. :/", as a path in normal form.
+    """Return a name of a parameter, tag or metric of a run: 1 to 250 letters, digits and "_-. :/", as a path.
 
     Raises:
         InvalidRequest: INVALID_KEY.
@@ -55,7 +55,7 @@ def checked_run_key(key: str) -> str:
 
 
 def checked_name(name: str, what: str) -> str:
-    """A name: 1 to 500 printable characters in normal form C, no blanks at its ends.
+    """Return a name: 1 to 500 printable characters in normal form C, no blanks at its ends.
 
     Raises:
         InvalidRequest: INVALID_NAME.
@@ -78,7 +78,7 @@ def is_prose(text: str) -> bool:
 
 
 def checked_description(text: str) -> str:
-    """A description of at most 20,000 characters, of any lines.
+    """Return a description of at most 20,000 characters, of any lines.
 
     Raises:
         InvalidRequest: INVALID_DESCRIPTION.
@@ -92,7 +92,7 @@ def checked_description(text: str) -> str:
 
 
 def checked_model_id(model_id: str) -> str:
-    """A logged model's id: "m-" and 32 hex digits.
+    """Return a logged model's id: "m-" and 32 hex digits.
 
     Raises:
         InvalidRequest: INVALID_MODEL_ID.
@@ -150,7 +150,7 @@ def checked_timestamp(timestamp: SupportsIndex | SupportsFloat) -> int:
 
 
 def _whole(value: Any) -> int | None:
-    """The whole number that a value is; None for any other."""
+    """Return the whole number that a value is; None for any other value."""
     try:
         number = _scalar(value)
         if isinstance(value, bool) or isinstance(number, bool | str | bytes | bytearray):

@@ -80,8 +80,9 @@ class Artifacts(ArtifactTrees):
         return Path(dst)
 
     def list_files(self, reference: str, path: str = "") -> list[v1.ManifestFile]:
-        """The files of an artifact, by path, or only the one at `path` or those below it, each with its size and
-        digest.
+        """List the files of an artifact by path, each with its size and digest.
+
+        With `path` only the file there, or those below the directory there.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE.

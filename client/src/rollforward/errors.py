@@ -128,7 +128,7 @@ CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxy
 
 
 def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
-    """The exception that a failed call stands for; statuses outside the table become InternalError."""
+    """Return the exception for a failed call; statuses outside the table become InternalError."""
     if not isinstance(error, grpc.Call):
         return InternalError("UNKNOWN", str(error))
     code = error.code()
@@ -146,7 +146,7 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
 
 
 def evaluated_at(error: grpc.RpcError) -> tuple[str, int] | None:
-    """The log and the position in it that a command was refused at; None when it was not judged."""
+    """Return the log, and the position in it, at which a command was rejected; None when it was not evaluated."""
     if not isinstance(error, grpc.Call):
         return None
     for key, value in error.trailing_metadata() or ():

@@ -144,7 +144,7 @@ def normal_path(path: str) -> str:
 
 
 def run_id_of(run: RunLike) -> str:
-    """The id of a run that was given as a live run, as a message, or as the id itself."""
+    """Return the id of a run that is given as a live run, as a message, or as the id itself."""
     return run if isinstance(run, str) else run.run_id
 
 
@@ -165,7 +165,7 @@ def version_number(model: str, version: VersionLike) -> int:
 
 
 def revision(value: int | None, name: str = "expected_revision") -> int | None:
-    """A revision that fits the contract, None for none.
+    """Return a revision that fits the contract, None for none.
 
     Raises:
         InvalidRequest: INVALID_REVISION.
@@ -178,7 +178,7 @@ def revision(value: int | None, name: str = "expected_revision") -> int | None:
 
 
 def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
-    """A place in the past: a revision (an int, or its digits), an aware datetime, or an RFC 3339 text; None for none.
+    """Return a point in the past: a revision (int or digits), an aware datetime, or an RFC 3339 text; None for none.
 
     `epoch` is that of the log when the revision was read, 0 for the first.
 
@@ -196,7 +196,7 @@ def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
 
 
 def timestamp(time: datetime | str | None) -> Timestamp | None:
-    """A time as the contract has it, from an aware datetime or an RFC 3339 text.
+    """Return a time as the contract has it, from an aware datetime or an RFC 3339 text.
 
     Raises:
         InvalidRequest: INVALID_TIME.
@@ -207,7 +207,7 @@ def timestamp(time: datetime | str | None) -> Timestamp | None:
 
 
 def just_after(time: Timestamp) -> Timestamp:
-    """The nanosecond after a time, for conditions that end before one."""
+    """Return the nanosecond after a time, for conditions that end before one."""
     carry, nanos = divmod(time.nanos + 1, 1_000_000_000)
     return Timestamp(seconds=time.seconds + carry, nanos=nanos)
 

@@ -108,7 +108,7 @@ class BlobUpload:
     def _parts(
         self, first: v1.UploadBlobRequest, file: BinaryIO, failures: list[Exception]
     ) -> Iterator[v1.UploadBlobRequest]:
-        """What is sent. It ends early when that fails: gRPC would only say that it did."""
+        """Yield what is sent, until that fails: gRPC would only report that it did."""
         yield first
         # How much of what is sent arrives is not known before the next attempt asks.
         arrived = self._sent + 1
@@ -140,7 +140,7 @@ class BlobUpload:
 
 
 def download(transfer: Transfer, digest: str, offset: int, seconds: float | None) -> Iterator[bytes]:
-    """A blob's bytes from an offset on. Raises grpc.RpcError."""
+    """Yield a blob's bytes from an offset on. Raises grpc.RpcError."""
     link = transfer.link
     request = v1.DownloadBlobRequest(digest=digest, offset=offset)
     call = link.artifacts.DownloadBlob(request, timeout=seconds, metadata=link.metadata())

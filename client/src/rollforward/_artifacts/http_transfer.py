@@ -51,7 +51,7 @@ def upload(transfer: Transfer, digest: str, source: Path, size: int) -> bool:
 
 
 def download(transfer: Transfer, digest: str, offset: int) -> Iterator[bytes]:
-    """A blob's bytes from an offset on, got past the service, as far as that can be done."""
+    """Yield a blob's bytes from an offset on straight from the store, as far as that is possible."""
     link = transfer.link
     signed = link.call(link.artifacts.PresignDownloads, v1.PresignDownloadsRequest(digests=[digest])).downloads
     if not signed:

@@ -34,8 +34,9 @@ class Tree(NamedTuple):
 
 
 def canonical(manifest: v1.Manifest) -> bytes:
-    """The bytes that are hashed and stored: JSON in UTF-8 without white space, files sorted by the UTF-8 bytes of their
-    paths.
+    """Return the bytes that are hashed and stored.
+
+    They are JSON in UTF-8 without white space, files sorted by the UTF-8 bytes of their paths.
     """
     files = [
         {"path": file.path, "size": file.size_bytes, "digest": file.digest}
@@ -45,7 +46,7 @@ def canonical(manifest: v1.Manifest) -> bytes:
 
 
 def parse_canonical(data: bytes) -> v1.Manifest:
-    """The manifest that canonical() wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """Return the manifest that canonical() wrote. Raises ValueError, KeyError or TypeError for anything else."""
     files = json.loads(data)["files"]
     return v1.Manifest(
         files=[v1.ManifestFile(path=file["path"], size_bytes=file["size"], digest=file["digest"]) for file in files]
@@ -53,7 +54,7 @@ def parse_canonical(data: bytes) -> v1.Manifest:
 
 
 def manifest_digest(manifest: v1.Manifest) -> str:
-    """A manifest's digest: "sha256:" and the hash of its canonical form in hex."""
+    """Return a manifest's digest: "sha256:" and the hash of its canonical form in hex."""
     return f"sha256:{hashlib.sha256(canonical(manifest)).hexdigest()}"
 
 
@@ -70,7 +71,7 @@ def check_manifest(manifest: v1.Manifest) -> None:
 
 
 def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
-    """The file at a path of a tree, or all below a directory of it, under their own paths; empty when nothing is there.
+    """Return the part of a tree at a path, a file or all below a directory; empty when nothing is there.
 
     An empty path is the whole tree.
     """
@@ -99,7 +100,7 @@ def check_path(path: str) -> None:
 
 
 def build_tree(path: Path) -> Tree:
-    """The manifest of a directory, or of a single file under its own name. Empty directories are left out.
+    """Build the tree of a directory, or of a single file under its own name. Empty directories are left out.
 
     Symbolic links are followed as long as they stay within the directory.
 

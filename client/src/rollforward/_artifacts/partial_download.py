@@ -28,7 +28,7 @@ _BROKEN_OFF: Final = (Unavailable, InternalError, KeyboardInterrupt, SystemExit)
 
 @contextmanager
 def gathering(digest: str, destination: Path) -> Iterator[Path]:
-    """A directory in the one that `destination` is in, for what is on its way there.
+    """Provide a directory next to `destination` for a download in progress.
 
     When the download of that digest breaks off, or its program is killed, what arrived stays for the next one into the
     same directory, for a week. Of two at once the later one has a directory of its own, which does not stay.
@@ -67,7 +67,7 @@ def remove(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """The lock of a directory, made if it is missing; None when another one has it, or it is not this user's."""
+    """Lock a directory, created if it is missing; None when another process has it, or it is not this user's."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     lock = None

@@ -96,7 +96,7 @@ class Transfer:
 
 
 def mismatch(digest: str) -> InternalError:
-    """The error for stored bytes that are damaged."""
+    """Return the error for stored bytes that are damaged."""
     return InternalError(
         "DIGEST_MISMATCH", f"what is stored as {digest} is not what that digest names", {"digest": digest}
     )

@@ -61,7 +61,7 @@ class ArtifactTrees(Resource):
         return _store(self._connection, build_tree(source), progress), source.name
 
     def get_manifest(self, digest: str) -> v1.Manifest:
-        """The manifest of an artifact, verified against its digest.
+        """Return the manifest of an artifact, verified against its digest.
 
         Raises:
             InvalidRequest: INVALID_DIGEST.
@@ -165,7 +165,7 @@ def _stays(target: Path) -> bool:
 
 
 def hash_blob(path: Path) -> str:
-    """The digest of a file's bytes."""
+    """Return the digest of a file's bytes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, whole: int = 0) -> Batch | None:
-    """The next batch of the frames in `data`, of about `most` bytes; None when there is no whole frame.
+    """Return the next batch of the frames in `data`, of about `most` bytes; None without a whole frame.
 
     With `whole` the range is of so many bytes, as it was fixed before, whatever is left of them. `seed` is what the
     range is called: the calls' request ids follow from it. Raises ValueError for what a later version of this library
@@ -174,7 +174,7 @@ def _series(columns: Columns, name: bytes, about: About) -> v1.Series:
 
 
 def apart(step: Step) -> list[Step]:
-    """What a step that was refused logs, each label and each series by itself; nothing when it is one thing only."""
+    """Split a rejected step into steps of one label or series each; none when it has one only."""
     request = step.action.request
     if not isinstance(request, v1.LogBatchRequest):
         return []

@@ -48,12 +48,12 @@ class Cursor:
     """Whether the range under way is sent piece by piece."""
 
     def next(self, **changes: object) -> Cursor:
-        """The cursor after a change."""
+        """Return the cursor after a change."""
         return replace(self, number=self.number + 1, **changes)  # type: ignore[arg-type]
 
 
 def read_cursor(path: Path) -> Cursor:
-    """The last cursor that was written whole, or one at the beginning.
+    """Return the last cursor that was written whole, or one at the beginning.
 
     Raises:
         OSError: See the message.

@@ -59,8 +59,10 @@ class Delivery:
         patience: float = _FIRST_PATIENCE,
         ends: Mapping[str, Place] | None = None,
     ) -> None:
-        """`memory` is what the first strand has no room for on the disk, `patience` how long a call may take at first.
-        Of each strand nothing is delivered behind its end in `ends`, where it is given.
+        """Prepare to deliver a journal.
+
+        `memory` is what the first segment log has no space for on the disk, `patience` how long a call may take at
+        first. Of each segment log nothing is delivered after its end in `ends`, where it is given.
 
         The others are told how much was delivered, how much was refused for good, and how far an upload is, in bytes
         and of how many.

@@ -27,7 +27,7 @@ _LOCK: Final = "lock"
 
 
 def home() -> Path:
-    """The directory of all journals: ROLLFORWARD_JOURNAL, else below $XDG_STATE_HOME or ~/.local/state.
+    """Return the directory of all journals: ROLLFORWARD_JOURNAL, else below $XDG_STATE_HOME or ~/.local/state.
 
     Raises FileNotFoundError when there is no home directory.
     """
@@ -42,7 +42,7 @@ def home() -> Path:
 
 
 def take_lock(path: Path) -> int | None:
-    """An exclusively locked file, as its descriptor; None while another process, or another part of this one, has it.
+    """Lock a file and return its descriptor; None while another process, or another part of this one, has it.
 
     The lock ends with the process, however it ends.
 
@@ -94,7 +94,7 @@ class Journal:
 
     @classmethod
     def create(cls, head: Head, directory: Path | None = None) -> Self:
-        """A new, locked journal below `directory`, by default home().
+        """Create a locked journal below `directory`, by default home().
 
         Raises:
             OSError: See the message.
@@ -112,7 +112,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """A journal that exists.
+        """Open a journal that exists.
 
         Raises:
             OSError: See the message.
@@ -153,11 +153,11 @@ class Journal:
             self._lock = None
 
     def segment_logs(self) -> list[str]:
-        """The names of its strands, the journal's own process first."""
+        """Return the names of its segment logs, that of the journal's own process first."""
         return sorted((path.stem for path in self.folder.glob("*.lock")), key=lambda name: (name != FIRST_STRAND, name))
 
     def segments(self, segment_log: str) -> dict[int, Path]:
-        """The files of a strand by number, in order."""
+        """Return the files of a segment log by number, in order."""
         found = {int(path.suffix[1:]): path for path in self.folder.glob(f"{segment_log}.[0-9]*")}
         return dict(sorted(found.items()))
 
@@ -171,11 +171,11 @@ class Journal:
         }
 
     def cursor(self, segment_log: str) -> Path:
-        """The file that says how far a strand was delivered."""
+        """Return the file that says how far a segment log was delivered."""
         return self.folder / f"{segment_log}.cursor"
 
     def strand_lock(self, segment_log: str) -> Path:
-        """The file that the process which writes a strand holds locked."""
+        """Return the file that the writer of a segment log keeps locked."""
         return self.folder / f"{segment_log}.lock"
 
     def artifact(self, request_id: str) -> Path:
@@ -248,7 +248,7 @@ def bytes_below(place: Path, *, without: str = "") -> int:
 
 
 def journals(directory: Path) -> Iterator[Path]:
-    """The folders of the journals below a directory of journals, of a run, or of one journal."""
+    """Yield the folders of the journals below a directory of journals, of a run, or of one journal."""
     if (directory / _HEAD).is_file():
         yield directory
         return

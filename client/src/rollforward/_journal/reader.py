@@ -41,16 +41,17 @@ class Source(Protocol):
 
     @abstractmethod
     def next(self) -> Batch | None:
-        """The batch under way, else a new one; None when nothing waits."""
+        """Return the current batch, else a new one; None when nothing waits."""
 
     @abstractmethod
     def note(self, step: Step, refused: Count) -> None:
-        """A step of the batch under way was done, but for what was refused for good."""
+        """Note that a step of the current batch is done, except for what was rejected."""
 
     @abstractmethod
     def take_apart(self) -> None:
-        """From now on the batch under way is sent piece by piece: whoever goes on with it may not send it whole, of
-        which some is delivered then.
+        """Note that the current batch is sent in parts from now on.
+
+        A process that continues with it may not send it whole, because a part of it may be delivered by then.
 
         Raises:
             OSError: See the message.
@@ -65,9 +66,7 @@ class Reader(Source):
     """A strand's files, from its cursor on. Only one at a time, by whoever has the journal locked."""
 
     def __init__(self, journal: Journal, segment_log: str) -> None:
-        """Raises:
-        OSError: See the message.
-        """
+        """Open a segment log for reading. Raises OSError."""
         self.segment_log = segment_log
         self.done = self.tries = 0
         self._journal = journal

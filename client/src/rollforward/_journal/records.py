@@ -70,7 +70,7 @@ class Count(NamedTuple):
         return Count(self.points + other.points, self.labels + other.labels, self.calls + other.calls)
 
     def minus(self, other: Count) -> Count:
-        """What is left without the other, nothing where that is more."""
+        """Return the difference to another count, 0 where that is larger."""
         return Count(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
@@ -121,7 +121,7 @@ Record = Points | v1.LogBatchRequest | Start | Call | Artifact
 
 
 def frame(payload: bytes) -> bytes:
-    """A payload as it stands in the file."""
+    """Return a payload as it is in the file."""
     return _FRAME.pack(len(payload), crc32(payload)) + payload
 
 
@@ -175,12 +175,12 @@ def labels(request: v1.LogBatchRequest) -> bytes:
 
 
 def call(method: str, request: Message) -> bytes:
-    """A call of the tracking service that REQUESTS has."""
+    """Return the payload of a call of the tracking service that is in REQUESTS."""
     return bytes((CALL,)) + _text(method) + request.SerializeToString(deterministic=True)
 
 
 def start(experiment: str, request: v1.StartRunRequest, *, resume: bool) -> bytes:
-    """A run to start."""
+    """Return the payload of the start of a run."""
     return bytes((START, resume)) + _text(experiment) + request.SerializeToString(deterministic=True)
 
 
@@ -190,7 +190,7 @@ def artifact(request: v1.LogArtifactRequest) -> bytes:
 
 
 def parse(payload: bytes) -> Record:
-    """What a payload says. Raises ValueError for one of a later version of this library."""
+    """Parse a payload. Raises ValueError for one of a later version of this library."""
     kind = payload[0]
     try:
         if kind in {POINTS, POINTS_ABOUT}:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def begin(
     link: Connection, start: Start, *, timeout: float | None = None, connect_timeout: float = CONNECT_SECONDS
 ) -> str:
-    """Start the run, in an experiment that is created when it is missing; the experiment's id. Done again, it changes
-    nothing. If nothing has ever answered at the address, try to connect for `connect_timeout` seconds only.
+    """Start the run, in an experiment that is created when it is missing, and return the experiment's id.
+
+    Done again, it changes nothing. If nothing has ever answered at the address, try to connect for `connect_timeout`
+    seconds only.
 
     Raises InvalidRequest, AlreadyExists (RUN_EXISTS) unless it may be resumed, NotFound, Unavailable.
     """
@@ -50,7 +52,7 @@ def experiment_id(
     timeout: float | None = None,
     connect_timeout: float = CONNECT_SECONDS,
 ) -> str:
-    """The id of the experiment with a name, which is created under `request_id` when it is missing.
+    """Return the id of the experiment with a name, which is created under `request_id` when it is missing.
 
     Raises:
         InvalidRequest: INVALID_NAME.

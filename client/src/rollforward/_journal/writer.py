@@ -128,8 +128,9 @@ class Writer:
             self._lost = self._lost.plus(content)
 
     def flush(self, timeout: float | None = None) -> Outcome:
-        """Wait until everything that this process logged so far is settled, at most `timeout` seconds (else the
-        connection's). Offline there is nothing to wait for.
+        """Wait until everything that this process logged so far is delivered or rejected.
+
+        It takes `timeout` seconds at most, else the connection's. Offline there is nothing to wait for.
         """
         if self._sender is None:
             self._segment_log.recover()

@@ -18,7 +18,7 @@ _ENDPOINT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1
 
 
 def parse_address(address: str) -> Mapping[str, str]:
-    """The endpoint "host:port" of each service that the address names.
+    """Return the endpoint "host:port" of each service that the address names.
 
     "host:port" stands for all services; "tracking=host:port,registry=host:port" names them one by one.
 

@@ -50,7 +50,7 @@ class AnswerStream(Protocol[_Answer_co]):
 
 
 def open_channel(endpoint: str) -> grpc.Channel:
-    """A channel to "host:port"; nothing is sent before the first call."""
+    """Open a channel to "host:port"; nothing is sent before the first call."""
     # A proxy for the outside world must not catch calls to this machine.
     proxy = [("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else []
     return grpc.insecure_channel(endpoint, options=[*_OPTIONS, *proxy])

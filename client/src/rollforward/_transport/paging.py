@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 def collect(fetch: Callable[[int, str], tuple[Iterable[_T], str]], limit: int | None, *, page: int = _PAGE) -> list[_T]:
-    """The first `limit` items, None for all.
+    """Return the first `limit` items, None for all.
 
     `fetch(page size, page token)` answers the items of a page and the next page's token.
 

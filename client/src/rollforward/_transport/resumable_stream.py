@@ -66,15 +66,15 @@ class Following(ABC, Generic[_Step, _Change]):
 
     @abstractmethod
     def _open(self, position: int | None) -> AnswerStream[_Step]:
-        """A stream that begins behind a position, or with a snapshot that replaces what there is of one."""
+        """Open a stream after a position, or with a snapshot that replaces the one received so far."""
 
     @abstractmethod
     def _take_snapshot(self, step: _Step) -> bool:
-        """Takes in what a step has of the snapshot; whether more of it follows."""
+        """Add a step's part of the snapshot. Return whether more of it follows."""
 
     @abstractmethod
     def _changes_of(self, step: _Step) -> Iterable[tuple[int, _Change]]:
-        """The changes that a step tells of, each with the end of the append that it belongs to."""
+        """Return the changes in a step, each with the end of the append that it belongs to."""
 
     @property
     def epoch(self) -> int:

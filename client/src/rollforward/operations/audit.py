@@ -52,7 +52,7 @@ class Audit(Resource):
     """Recorded events of all logs."""
 
     def list(self, *, limit: int | None = 100, **conditions: Unpack[Conditions]) -> builtins.list[v1.RecordedEvent]:
-        """Events that meet all conditions given, newest first; `limit` None for all.
+        """List events that meet all conditions, newest first; `limit` None for all.
 
         Raises:
             InvalidRequest: UNKNOWN_LOG, INVALID_CAUSE, INVALID_TIME.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_cloudevent(event: v1.RecordedEvent) -> dict[str, Any]:
-    """The event in CloudEvents' structured JSON mode: ready for json.dumps.
+    """Return the event in CloudEvents' structured JSON mode: ready for json.dumps.
 
     `data` is the event in protobuf's JSON with the contract's field names; what this client does not know yet, or the
     service cannot read, comes as `data_base64`. Extensions: `position` (decimal digits), and where they are set

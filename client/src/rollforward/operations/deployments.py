@@ -16,7 +16,7 @@ class Deployments(Resource):
     """Aliases that pods follow, and what the pods serve."""
 
     def list(self, model: str = "", *, include_stopped: bool = False) -> builtins.list[v1.Deployment]:
-        """Every alias that a pod follows, with what it should be and what each pod serves; of one model, or of all.
+        """List every alias that a pod follows, with its assignment and what each pod serves; of one model, or of all.
 
         Raises:
             Unavailable: No result within the timeout.

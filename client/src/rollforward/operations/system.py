@@ -17,7 +17,7 @@ class System(Resource):
     """Processes, logs and projections of a service."""
 
     def status(self) -> v1.GetStatusResponse:
-        """The services, logs and projections of every process that the connection's address names, as one answer.
+        """Return the services, logs and projections of every process that the address names, as one result.
 
         Raises:
             Unavailable: No result within the timeout.
@@ -35,8 +35,7 @@ class System(Resource):
         return merged
 
     def rebuild(self, projection: str) -> Iterator[v1.RebuildProjectionResponse]:
-        """Rebuild a projection from its log, compare it with the live one, and switch when they are equal; yields how
-        far it is.
+        """Rebuild a projection from its log, and switch to it when it equals the live one; yields its progress.
 
         Raises, while it is iterated, NotFound (PROJECTION_NOT_FOUND), PreconditionFailed (REBUILD_RUNNING,
         REBUILD_DIFFERS), Unavailable.

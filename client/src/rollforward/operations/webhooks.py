@@ -34,7 +34,7 @@ class Webhooks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.CreateWebhookResponse:
-        """Set an endpoint up; the response has it and its secret ("whsec_..."), which is never shown again.
+        """Create an endpoint; the response has its secret ("whsec_..."), which is never shown again.
 
         `model` and `alias` are shell patterns of what it hears of; `changes` are "moved", "removed" or, without any,
         all. It is told of every change after `from_revision` of the registry log (0 for all that there ever were),
@@ -59,7 +59,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.CreateWebhook, request)
 
     def get(self, webhook_id: str) -> v1.Webhook:
-        """One endpoint: its settings, how far it is, and what is wrong with it.
+        """Return an endpoint: its settings, its cursor, and its last error.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -117,7 +117,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.UpdateWebhook, request).webhook
 
     def delete(self, webhook_id: str, *, reason: str = "", request_id: str | None = None) -> None:
-        """Take an endpoint away: nothing more is sent to it.
+        """Delete an endpoint: nothing more is sent to it.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -152,7 +152,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.RotateWebhookSecret, request)
 
     def test(self, webhook_id: str) -> v1.TestWebhookResponse:
-        """Send an endpoint one signed request of type "webhook.test", and say what came of it.
+        """Send an endpoint one signed request of type "webhook.test", and return the outcome.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -216,7 +216,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.ReplayWebhook, request).webhook
 
     def deliveries(self, webhook_id: str, *, limit: int | None = 100) -> builtins.list[v1.WebhookDelivery]:
-        """The steps of an endpoint's cursor, newest first: what was delivered, parked, resumed and replayed.
+        """List the steps of an endpoint's cursor, newest first: deliveries, failures, resumptions and replays.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -232,7 +232,7 @@ class Webhooks(Resource):
         return collect(fetch, limit)
 
     def attempts(self, webhook_id: str) -> builtins.list[v1.WebhookAttempt]:
-        """The last requests to an endpoint that the service made since it started, newest first; at most 100.
+        """List the last requests to an endpoint since the service started, newest first; at most 100.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.

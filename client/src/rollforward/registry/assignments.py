@@ -70,7 +70,7 @@ class Assignments(Resource):
         expires_at: datetime | str | None = None,
         request_id: str | None = None,
     ) -> v1.MoveAliasResponse:
-        """As move_alias, with whether it `moved`, and what was `created` when the alias was not set before."""
+        """Move an alias as `move` does, and return also whether it `moved`, and what was `created`."""
         model, alias = parse_alias(reference)
         request = v1.MoveAliasRequest(
             model=model,
@@ -145,7 +145,7 @@ class Assignments(Resource):
         self._connection.call(self._connection.registry.RemoveAlias, request)
 
     def resolve(self, reference: str, at: Past | None = None) -> v1.Alias:
-        """Which version "model@alias" names: now, or as of a revision, an aware datetime or an RFC 3339 time.
+        """Return the assignment of "model@alias", now or as of a revision, an aware datetime or an RFC 3339 time.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_REVISION, INVALID_TIME, POSITION_AHEAD.
@@ -156,7 +156,7 @@ class Assignments(Resource):
         return self.resolve_response(reference, at).alias
 
     def resolve_response(self, reference: str, at: Past | None = None) -> v1.ResolveAliasResponse:
-        """As resolve, with the `position` and the `time` that the answer holds at."""
+        """Resolve an alias as `resolve` does, and return also the `position` and the `time` of the result."""
         model, alias = parse_alias(reference)
         past = as_of(at, self._connection.epoch("registry"))
         return self._connection.call(
@@ -166,7 +166,7 @@ class Assignments(Resource):
     def resolve_all(
         self, model: str = "", at: Past | None = None, *, limit: int | None = None
     ) -> v1.ResolveAliasesResponse:
-        """Which versions all `aliases` of a model, or with "" of all models, name, now or as of a point in the past.
+        """Return the assignments of all aliases of a model, or with "" of all models, now or in the past.
 
         The answer has them by model and alias, all as of one `position`, whose `time` it names too; `limit` None for
         all.

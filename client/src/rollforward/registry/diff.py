@@ -76,7 +76,7 @@ class Differences(Resource):
     """Comparisons of aliases at two points in time, of versions, and of moves."""
 
     def aliases(self, model: str = "", before: Past | None = None, after: Past | None = None) -> AliasesDifference:
-        """The assignments of a model's aliases, or with "" of all, that differ between two points in the past.
+        """Compare the assignments of a model's aliases, or with "" of all, at two points in the past.
 
         A point is a revision, an aware datetime or an RFC 3339 time, None for now. An alias that was moved away and
         back does not differ. Raises as resolve_all.
@@ -91,14 +91,14 @@ class Differences(Resource):
         return AliasesDifference(first, second, found)
 
     def versions(self, model: str, before: int, after: int) -> VersionsDifference:
-        """What differs between two versions of a model: files, size, and their runs' parameters and metrics, and tags.
+        """Compare two versions of a model: files, size, tags, and their runs' parameters and metrics.
 
         Raises as get_version, get_run and get_manifest.
         """
         return _diff(self._connection, model, before, after)
 
     def move(self, revision: int) -> list[MoveDifference]:
-        """What the moves at one revision changed, a difference between two versions for each alias that they moved.
+        """Compare the two versions of each alias that was moved at a revision.
 
         Raises as changes_at and diff_versions.
         """

@@ -1,4 +1,4 @@
-"""The past of aliases: their changes, who held them for how long, and why one stands where it stands."""
+"""The past of aliases: their changes, their versions over time, and why one points to its version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHANGES_PER_PAGE = 200
 
 
 class Blame(NamedTuple):
-    """Why an alias stands where it stands."""
+    """Why an alias points to its version."""
 
     alias: v1.Alias
     """The assignment."""
@@ -51,7 +51,7 @@ class AliasHistory(Assignments):
         until: datetime | str | None = None,
         limit: int | None = None,
     ) -> list[v1.AliasChange]:
-        """The changes of aliases that meet all conditions given, newest first; `limit` None for all.
+        """List the changes of aliases that meet all conditions, newest first; `limit` None for all.
 
         `reference` is "model@alias", "model" for all of its aliases, "@alias" for that alias of every model, "" for
         all. `moved` is True for moves, False for removals; `cause` is "request", "rollback", "schedule" or "expiry";
@@ -83,7 +83,7 @@ class AliasHistory(Assignments):
         until: datetime | str | None = None,
         limit: int | None = None,
     ) -> list[v1.AliasInterval]:
-        """Which versions held "model@alias", from when to when and for how long, newest first; `limit` None for all.
+        """List which versions "model@alias" pointed to, from when to when, newest first; `limit` None for all.
 
         Only what ended at `since` or later and began before `until`, aware datetimes or RFC 3339 times.
 
@@ -104,7 +104,7 @@ class AliasHistory(Assignments):
         return collect(fetch, limit, page=_CHANGES_PER_PAGE)
 
     def blame(self, reference: str, at: Past | None = None) -> Blame:
-        """Why "model@alias" names the version that it names, now or as of a point in the past.
+        """Explain why "model@alias" points to its version, now or as of a point in the past.
 
         Raises as resolve.
         """
@@ -115,7 +115,7 @@ class AliasHistory(Assignments):
         return Blame(alias, change, version, run)
 
     def changes_at(self, revision: int) -> list[v1.AliasChange]:
-        """The changes of aliases that one append made, in the order of the log.
+        """List the changes of aliases that one append made, in the order of the log.
 
         Raises:
             InvalidRequest: INVALID_REVISION, POSITION_AHEAD.
@@ -133,7 +133,7 @@ class AliasHistory(Assignments):
 
 
 def alias_cause(word: str) -> v1.AliasCause.ValueType:
-    """The cause that a word stands for, ALIAS_CAUSE_UNSPECIFIED for "".
+    """Return the cause with a name, ALIAS_CAUSE_UNSPECIFIED for "".
 
     Raises:
         InvalidRequest: INVALID_CAUSE.

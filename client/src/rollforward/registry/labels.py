@@ -27,7 +27,7 @@ class Labels(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Describe a model, or one version of it, otherwise.
+        """Change the description of a model, or of one version of it.
 
         Raises:
             InvalidRequest: INVALID_DESCRIPTION, INVALID_VERSION, REQUEST_ID_REUSED.

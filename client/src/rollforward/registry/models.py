@@ -141,7 +141,7 @@ class Models(Labels):
         show_deleted: bool = False,
         limit: int | None = None,
     ) -> builtins.list[v1.Model]:
-        """Models by name, or as `order_by` says ("updated DESC"); `limit` None for all.
+        """List models by name, or as `order_by` says ("updated DESC"); `limit` None for all.
 
         `filter` is comparisons joined by AND, such as "name LIKE 'fraud%' AND tags.team = 'risk'", over name, created,
         updated (milliseconds since 1970) and tags.

@@ -72,7 +72,7 @@ class Policies(Resource):
         self._connection.call(self._connection.policies.RemovePolicy, request)
 
     def list(self) -> builtins.list[v1.Policy]:
-        """All policies, by name.
+        """List all policies, by name.
 
         Raises:
             Unavailable: No result within the timeout.
@@ -87,7 +87,7 @@ class Policies(Resource):
         *,
         alias: str = "",
     ) -> builtins.list[v1.GateEvidence]:
-        """What a gate says of versions that exist, in their order; nothing is written.
+        """Evaluate a gate on versions that exist, in their order; nothing is written.
 
         Without `versions`, of all that are not deleted, newest first, at most 1,000. With `alias` it is a gate of moves
         to that alias, whose holder is `current`; without, a gate of registration.
@@ -132,7 +132,7 @@ class Policies(Resource):
         since: datetime | str | None = None,
         limit: int | None = None,
     ) -> builtins.list[v1.ReplayedMove]:
-        """What a gate of moves would have said of past moves, oldest first; nothing is written. `limit` None for all.
+        """Evaluate a gate on past moves, oldest first; nothing is written. `limit` None for all.
 
         Of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or an RFC
         3339 time.

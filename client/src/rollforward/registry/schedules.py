@@ -62,7 +62,7 @@ class Schedules(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Call a scheduled move off.
+        """Cancel a scheduled move.
 
         Raises:
             NotFound: MODEL_NOT_FOUND, SCHEDULE_NOT_FOUND.
@@ -76,7 +76,7 @@ class Schedules(Resource):
         self._connection.call(self._connection.registry.CancelSchedule, request)
 
     def list(self, model: str = "", *, limit: int | None = None) -> builtins.list[v1.Schedule]:
-        """The moves of a model's aliases, or with "" of all, that are still to come, the next one first.
+        """List the pending moves of a model's aliases, or with "" of all, the next one first.
 
         `limit` None for all.
 

@@ -82,8 +82,9 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Version:
-        """Register a version again under another model, which is created when it is new; `copied_from` names the
-        original.
+        """Register a version again under another model, which is created when it is new.
+
+        The copy's `copied_from` names the original.
 
         Raises as register_model, and InvalidRequest (INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
         PreconditionFailed (VERSION_DELETED, VERSION_NOT_READY: only what can be used is copied).
@@ -106,8 +107,7 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.SetVersionStatusResponse:
-        """Say whether a version can be used: `status` is "ready", "pending" or "failed". Aliases move to ready ones
-        only.
+        """Change a version's status: "ready", "pending" or "failed". Aliases move to ready versions only.
 
         The answer has the `aliases` that point to the version, and whether its status `changed`. Warns
         (RollforwardWarning) when aliases point to a version that is not ready any more, or are scheduled to.
@@ -175,7 +175,7 @@ class Versions(Resource):
         self._connection.call(self._connection.registry.RestoreVersion, request)
 
     def get(self, model: str, version: VersionLike) -> v1.Version:
-        """One version, deleted or not.
+        """Return one version, deleted or not.
 
         Raises:
             InvalidRequest: INVALID_VERSION.
@@ -195,7 +195,7 @@ class Versions(Resource):
         show_deleted: bool = False,
         limit: int | None = None,
     ) -> builtins.list[v1.Version]:
-        """Versions of a model or of all, the newest first or as `order_by` says ("name ASC"); `limit` None for all.
+        """List versions of a model or of all, newest first or as `order_by` says ("name ASC"); `limit` None for all.
 
         `filter` is as of list_models, over name (the model's), version, run_id, digest, status, alias, created, updated
         and tags.

@@ -54,7 +54,7 @@ class Experiments(Resource):
         return self._connection.call(self._connection.tracking.CreateExperiment, request).experiment_id
 
     def get(self, name: str | None = None, *, experiment_id: str | None = None) -> v1.Experiment:
-        """One experiment, by name or by id; of a name, the one that has it, else the last one that was deleted with it.
+        """Return an experiment by name or by id; for a name, the last deleted one if no live one has it.
 
         Raises:
             InvalidRequest: INVALID_ARGUMENTS.
@@ -74,7 +74,7 @@ class Experiments(Resource):
         lifecycle: Lifecycle = "active",
         limit: int | None = None,
     ) -> builtins.list[v1.Experiment]:
-        """Experiments, newest first or in the order asked for; `limit` None for all.
+        """List experiments, newest first or as `order_by` says; `limit` None for all.
 
         `filter` such as "name LIKE 'fraud%' AND tags.team = 'risk'", `order_by` such as "name ASC": see docs/search.md.
 
@@ -202,7 +202,7 @@ class Experiments(Resource):
 
 
 def experiment_id_of(connection: Connection, experiment: ExperimentLike) -> str:
-    """The id of an experiment that was given by its name or as a message.
+    """Return the id of an experiment that is given by name or as a message.
 
     Raises:
         NotFound: EXPERIMENT_NOT_FOUND.
@@ -213,7 +213,7 @@ def experiment_id_of(connection: Connection, experiment: ExperimentLike) -> str:
 
 
 def lifecycle_of(lifecycle: Lifecycle) -> v1.Lifecycle.ValueType:
-    """The contract's word.
+    """Return the contract's value.
 
     Raises:
         InvalidRequest: INVALID_LIFECYCLE.

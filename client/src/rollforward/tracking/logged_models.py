@@ -87,7 +87,7 @@ class LoggedModels(Resource):
         lifecycle: Lifecycle = "active",
         limit: int | None = None,
     ) -> list[v1.LoggedModel]:
-        """Logged models of some experiments, by name, or of all; newest first or in the order asked for.
+        """Search logged models of some experiments, or of all; newest first or as `order_by` says.
 
         `filter` such as "metrics.auc > 0.9 AND model_type = 'sklearn'", `order_by` such as "metrics.auc DESC": see
         docs/search.md. With `datasets` only metrics measured on one of them are looked at, by name and, if given,

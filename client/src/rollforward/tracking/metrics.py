@@ -58,7 +58,9 @@ class Metrics(Resource):
         from_step: SupportsIndex | None = None,
         to_step: SupportsIndex | None = None,
     ) -> MetricHistory:
-        """All points of one metric of one run as arrays: steps, timestamps (milliseconds since 1970-01-01 UTC), values.
+        """Return all points of one metric of one run as arrays.
+
+        They are steps, timestamps (milliseconds since 1970-01-01 UTC) and values.
 
         With `from_step` and `to_step` only those at these steps and between. Of many million points metric_points has a
         page at a time in memory.
@@ -84,7 +86,7 @@ class Metrics(Resource):
         return self._connection.retry(attempt)
 
     def points(self, run: RunLike, key: str, *, page_size: int = 25_000) -> Iterator[MetricHistory]:
-        """The same points as metric_history, a page at a time, read as they are asked for.
+        """Yield the points of metric_history a page at a time, each read when it is needed.
 
         Pages stay right while the run goes on at later steps.
         Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
@@ -109,7 +111,7 @@ class Metrics(Resource):
         start: SupportsIndex | None = None,
         end: SupportsIndex | None = None,
     ) -> list[MetricIntervals]:
-        """Metrics of up to 1,000 runs, each in so many intervals with their least, greatest and mean value.
+        """Return metrics of up to 1,000 runs in intervals, each with its smallest, greatest and mean value.
 
         The intervals of a metric are the same for all runs: from `start`, else its first point in any of them, to
         `end`, else its last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is left

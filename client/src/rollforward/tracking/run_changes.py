@@ -26,7 +26,7 @@ def apply_change(runs: MutableMapping[str, v1.Run], change: v1.RunChange) -> Non
 
 
 def points_of(change: v1.RunChange) -> dict[str, MetricHistory]:
-    """The metric points that a change logged, by name; none of another change."""
+    """Return the metric points that a change logged, by name; none for another kind of change."""
     series = change.metrics.series
     keys = dict.fromkeys(one.key for one in series)
     return {key: unpack(one for one in series if one.key == key) for key in keys}

@@ -23,8 +23,7 @@ class StoredRuns(Resource):
     """Runs that a service has: find, change and delete them."""
 
     def get(self, run: RunLike) -> v1.Run:
-        """Return one run with its parameters, tags, artifacts, inputs and outputs, and each metric's summary, however
-        many.
+        """Return one run with everything that was logged to it, and a summary of each metric.
 
         Raises:
             NotFound: RUN_NOT_FOUND.
@@ -45,7 +44,7 @@ class StoredRuns(Resource):
         limit: int | None = None,
         brief: bool = False,
     ) -> list[v1.Run]:
-        """Runs of some experiments, by name, or of all; newest first or in the order asked for. `limit` None for all.
+        """Search runs of some experiments, or of all; newest first or as `order_by` says. `limit` None for all.
 
         `filter` such as "metrics.auc > 0.9 AND params.depth = '3' AND status = 'FINISHED'", `order_by` such as
         "metrics.auc DESC, start_time": see docs/search.md. A `brief` answer leaves out what the runs logged.
@@ -99,7 +98,7 @@ class StoredRuns(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Say what a run is for, in at most 20,000 characters.
+        """Change a run's description, of at most 20,000 characters.
 
         Raises:
             InvalidRequest: INVALID_DESCRIPTION, REQUEST_ID_REUSED.

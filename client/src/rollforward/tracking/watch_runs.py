@@ -31,13 +31,12 @@ class RunWatcher(Resource):
         epoch: int | None = None,
         metrics: bool = True,
     ) -> RunsWatch:
-        """Follow one run, or all runs of an experiment: `for change in watch_runs(...)` gives each event once, in
-        order.
+        """Follow one run, or all runs of an experiment.
 
-        Without `from_position` it begins now, before it returns, and `runs` shows what stands now; with it, after that
-        position of the tracking log, which was read in an `epoch` (that of this connection, unless it is given).
-        Without `metrics` no points are sent. `apply_change` works a change into a run, and `points_of` unpacks the
-        metric points of one.
+        `for change in watch_runs(...)` gives each event once, in order. Without `from_position` it begins now, before
+        it returns, and `runs` shows what stands now; with it, after that position of the tracking log, which was read
+        in an `epoch` (that of this connection, unless it is given). Without `metrics` no points are sent.
+        `apply_change` works a change into a run, and `points_of` unpacks the metric points of one.
 
         Raises:
             InvalidRequest: INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD.

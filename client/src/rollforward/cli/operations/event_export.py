@@ -22,12 +22,12 @@ _COLUMNS: Final = (
 
 
 def write_jsonl(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
-    """A CloudEvent in structured JSON mode on each line."""
+    """Write a CloudEvent in structured JSON mode on each line."""
     out.writelines(_json(to_cloudevent(event)) + "\n" for event in events)
 
 
 def write_csv(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
-    """A header, then a line for each event; `data` is JSON.
+    """Write a header, then a line for each event; `data` is JSON.
 
     What a spreadsheet would take for a formula has an apostrophe in front, and characters that do not print, such as
     carriage returns and directional overrides, are escapes: JSON Lines have every text as it is.

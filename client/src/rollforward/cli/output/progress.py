@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 @contextlib.contextmanager
 def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Yields advance(done, total); a total of None is not known."""
+    """Yield advance(done, total); a total of None is not known."""
     console = Console(stderr=True)
     counts = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), counts)

@@ -16,14 +16,14 @@ def verdict(evidence: v1.GateEvidence) -> str:
 
 
 def inputs(evidence: v1.GateEvidence) -> str:
-    """The values that the expression names: "candidate v3 f1=0.8, champion v2 f1=0.9"."""
+    """Return the values that the expression names: "candidate v3 f1=0.8, champion v2 f1=0.9"."""
     own = "candidate" if evidence.others else "run"
     others = sorted(evidence.others.items())
     return ", ".join(_values(name, run, evidence.expression) for name, run in ((own, evidence.run), *others))
 
 
 def gates_in_a_line(evidence: Iterable[v1.GateEvidence], skipped: Iterable[str]) -> str:
-    """What gates said that were asked, and which were not asked."""
+    """Return the results of gates that were evaluated, and the gates that were not."""
     asked = [f"{one.policy or one.expression} {verdict(one)}" for one in evidence]
     return "; ".join([*asked, *(f"{gate} skipped" for gate in skipped)])
 

@@ -17,7 +17,7 @@ _LINES: Final = 12
 
 
 def chart(series: MetricIntervals, first: str, last: str) -> str:
-    """A chart as wide as the series has intervals; `first` and `last` say where it begins and ends."""
+    """Return a chart as wide as the series has intervals; `first` and `last` label its ends."""
     bottom, top = _range(series)
     if math.isnan(bottom):
         return "no value is a finite number"

@@ -135,7 +135,7 @@ def _table(runs: dict[str, v1.Run], run_id: str, names: Mapping[str, str]) -> Re
 
 
 def _code(runs: dict[str, v1.Run], run_id: str, change: v1.RunChange | None = None) -> int | None:
-    """The exit code once the run that is followed has ended."""
+    """Return the exit code once the watched run has ended."""
     if not run_id:
         return None
     status = change.finished.status if change else runs[run_id].status if run_id in runs else None

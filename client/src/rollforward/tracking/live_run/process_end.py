@@ -200,7 +200,7 @@ def _has_caller() -> bool:
 
 
 def _frame_of_main_thread(wanted: Callable[[FrameType], bool]) -> FrameType | None:
-    """The outermost frame of the main thread that is wanted."""
+    """Return the outermost frame of the main thread that is wanted."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001
     outermost = None
     while frame is not None:
@@ -226,7 +226,7 @@ def _was_left_by_error(frame: FrameType) -> bool:
 
 
 def _raised_status(frame: FrameType) -> object:
-    """The N of `raise SystemExit(N)`, a constant or a variable; None of `raise SystemExit`."""
+    """Return the N of `raise SystemExit(N)`, a constant or a variable; None of `raise SystemExit`."""
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname.lower() not in _PADDING]
     at = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), 0)
     before = [step.opname.lower() for step in steps[:at]]

@@ -94,15 +94,16 @@ class Run(RunLog):
         return self._writer.offline
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything that this process logged so far is delivered, at most `timeout` seconds (else the
-        connection's); an offline run has nothing to wait for.
+        """Wait until everything that this process logged so far is delivered.
+
+        It takes `timeout` seconds at most, else the connection's. An offline run has nothing to wait for.
 
         Raises the error of what could not be logged or was refused since the last flush, or Unavailable
         (NOT_DELIVERED): then the journal keeps it. The metadata "points", "labels" and "calls" say how much.
         InvalidRequest (INVALID_TIMEOUT) for a timeout that is no number from 0 on.
         """
         if timeout is not None and not timeout >= 0:
-            raise InvalidRequest("INVALID_TIMEOUT", f"to flush takes a number of seconds from 0 on, not {timeout}")
+            raise InvalidRequest("INVALID_TIMEOUT", f"timeout must be >= 0, got {timeout}")
         outcome = self._writer.flush(timeout)
         if outcome.failure is not None:
             raise undelivered(outcome, self.run_id)
@@ -170,12 +171,12 @@ class Run(RunLog):
 
 
 def current_run() -> Run | None:
-    """The run whose block this code is in; None outside of any."""
+    """Return the run whose block this code is in; None outside of any."""
     return _current.get()
 
 
 def now() -> Timestamp:
-    """This moment."""
+    """Return the current time."""
     moment = Timestamp()
     moment.GetCurrentTime()
     return moment

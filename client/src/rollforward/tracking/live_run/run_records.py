@@ -28,7 +28,7 @@ _DATASET_NAME_BYTES: Final = 1_500
 def point_records(
     step: int, timestamp: int, values: Sequence[tuple[bytes, float]], about: About
 ) -> Iterator[tuple[bytes, int]]:
-    """Records of points of one moment, each with how many it has."""
+    """Yield records of points with one time, each with its number of points."""
     for at in range(0, len(values), _POINTS):
         some = values[at : at + _POINTS]
         yield records.points(step, timestamp, some, about), len(some)
@@ -37,7 +37,7 @@ def point_records(
 def label_records(
     params: Mapping[str, str], tags: Mapping[str, str], removed: Sequence[str]
 ) -> Iterator[tuple[bytes, int]]:
-    """Records of parameters and tags, each with how many it has."""
+    """Yield records of parameters and tags, each with its number of labels."""
     yield from _label_records("params", params)
     yield from _label_records("tags", tags)
     if removed:
@@ -45,7 +45,7 @@ def label_records(
 
 
 def undelivered(outcome: Outcome, run_id: str) -> RollforwardError:
-    """The error that says what could not be logged, else what was not delivered yet."""
+    """Return the error for what could not be logged, else for what is not delivered yet."""
     cause = outcome.failure or Unavailable("NOT_DELIVERED", "there was no time for it")
     about = outcome.lost if outcome.lost.total else outcome.missing
     kind, reason = (type(cause), cause.reason) if outcome.lost.total else (Unavailable, "NOT_DELIVERED")
@@ -65,7 +65,7 @@ def _label_records(field: str, labels: Mapping[str, str]) -> Iterator[tuple[byte
 
 
 def checked_size(payload: bytes) -> bytes:
-    """A record that fits into an event.
+    """Return a record that fits into an event.
 
     Raises:
         InvalidRequest: MESSAGE_TOO_LARGE.
@@ -77,8 +77,9 @@ def checked_size(payload: bytes) -> bytes:
 
 
 def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
-    """A dataset with a name of at most 500 characters and 1,500 bytes and a digest of at most 36; where it comes from,
-    if that is said, has at most 65,535.
+    """Return a dataset whose texts are short enough.
+
+    Its name has 1 to 500 characters and at most 1,500 bytes, its digest 1 to 36 characters, its source at most 65,535.
 
     Raises:
         InvalidRequest: INVALID_DATASET.
@@ -100,7 +101,7 @@ def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
 
 
 def about(model_id: str, dataset: v1.Dataset | None) -> About:
-    """What points are about.
+    """Return what points are about.
 
     Raises:
         InvalidRequest: INVALID_MODEL_ID, INVALID_DATASET.

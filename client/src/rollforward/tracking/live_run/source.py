@@ -29,7 +29,7 @@ _logger: Final = logging.getLogger("rollforward")
 
 
 def source() -> v1.RunSource:
-    """What this process executes; what cannot be found out is left empty."""
+    """Return what this process executes; unknown fields are empty."""
     found = v1.RunSource()
     found.CopyFrom(_of_process())
     for name, longest in _LONGEST.items():
@@ -101,7 +101,7 @@ def _describe_commit(found: v1.RunSource, folder: Path) -> None:
 
 
 def _git_status(folder: Path) -> list[str] | None:
-    """The lines of `git status`; None when it fails or does not answer in time."""
+    """Return the lines of `git status`; None when it fails or takes too long."""
     options = ["--porcelain=v2", "--branch", "--untracked-files=no"]
     command = ["git", "--no-optional-locks", "-C", str(folder), "status", *options]
     try:
@@ -121,7 +121,7 @@ def _git_status(folder: Path) -> list[str] | None:
 
 
 def without_credentials(url: str) -> str:
-    """A repository's URL without the name and password that may stand in it; "git@host:path" stays as it is."""
+    """Return a repository's URL without user name and password; "git@host:path" is unchanged."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -59,14 +59,14 @@ class RunStarter(Resource):
         system_metrics: bool | None = None,
         offline: bool | None = None,
     ) -> Run:
-        """Start a run in an experiment, which is created when it is missing. Without a name the run is called after its
-        id.
+        """Start a run in an experiment, which is created when it is missing.
 
-        With `resume` a run of that `run_id` which exists is resumed. `parent` is the run that this one is a part of,
-        with `nested` the one whose block this is. With `heartbeat` the service notices when the job dies. With
-        `system_metrics` (else ROLLFORWARD_SYSTEM_METRICS) the machine is measured every ten seconds. An `offline` run
-        (else ROLLFORWARD_OFFLINE; or a part of one) sends nothing: `rollforward sync` does later. A service out of
-        reach makes it go on likewise, with a warning, and it is tried again in the background.
+        Without a name the run is called after its id. With `resume` a run of that `run_id` which exists is resumed.
+        `parent` is the run that this one is a part of, with `nested` the one whose block this is. With `heartbeat` the
+        service notices when the job dies. With `system_metrics` (else ROLLFORWARD_SYSTEM_METRICS) the machine is
+        measured every ten seconds. An `offline` run (else ROLLFORWARD_OFFLINE; or a part of one) sends nothing:
+        `rollforward sync` does later. A service out of reach makes it go on likewise, with a warning, and it is tried
+        again in the background.
 
         Raises:
             InvalidRequest: INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
@@ -119,7 +119,7 @@ class RunStarter(Resource):
         system_metrics: bool | None = None,
         offline: bool | None = None,
     ) -> Run:
-        """Go on with a run: one that ended, was lost or was only scheduled stands as RUNNING again.
+        """Resume a run: one that ended, was lost or was only scheduled is RUNNING again.
 
         Several processes may write one run, on one machine or on many: each resumes it as a `worker`, whose finish()
         delivers and lets the run go on. The other arguments are start_run's.

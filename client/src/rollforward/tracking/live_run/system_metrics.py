@@ -30,7 +30,7 @@ class SystemMetrics:
     """A thread that logs how the machine fares, under MLflow's names "system/...", numbered from step 0."""
 
     def __init__(self, run: Logging, machine: Machine, *, interval: float = INTERVAL) -> None:
-        """Begin."""
+        """Start to measure in a background thread."""
         self._run = run
         self._interval = interval
         self._machine = machine
@@ -39,7 +39,7 @@ class SystemMetrics:
         self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._closing.set()
         self._thread.join(self._interval)
 
@@ -56,10 +56,10 @@ class SystemMetrics:
 
 
 class Machine:
-    """This machine, as psutil sees it, with the GPUs that NVIDIA's library sees."""
+    """The machine as psutil sees it, with the GPUs that NVIDIA's library sees."""
 
     def __init__(self) -> None:
-        """Raises InvalidRequest (NOT_INSTALLED) without psutil, the extra `system`."""
+        """Find the GPUs. Raises InvalidRequest (NOT_INSTALLED) without psutil, the extra `system`."""
         try:
             self._psutil: Any = importlib.import_module("psutil")
         except ImportError as error:
@@ -70,7 +70,7 @@ class Machine:
         self._psutil.cpu_percent()
 
     def measure(self) -> dict[str, float]:
-        """The measurements of now, by name."""
+        """Return the current measurements, by name."""
         memory = self._psutil.virtual_memory()
         disk = self._psutil.disk_usage(os.sep)
         found = {
