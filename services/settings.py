@@ -124,8 +124,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         _check_bounds(f"ROLLFORWARD_{name.upper()}", number, _BOUNDS[name])
     level = environment.get("ROLLFORWARD_LOG", "").upper()
     if level and level not in logging.getLevelNamesMapping():
-        words = f"invalid ROLLFORWARD_LOG {level.lower()!r}: expected debug, info, warning, error or critical"
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name="ROLLFORWARD_LOG")
+        message = f"invalid ROLLFORWARD_LOG {level.lower()!r}: expected debug, info, warning, error or critical"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", message, name="ROLLFORWARD_LOG")
     data = Path(environment.get("ROLLFORWARD_DATA") or "rollforward-data")
     return Settings(data=data, **text, **numbers)  # type: ignore[arg-type]
 
@@ -133,13 +133,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 def _check_bounds(name: str, number: int, bounds: tuple[int, int]) -> None:
     smallest, largest = bounds
     if not smallest <= number <= largest:
-        words = f"invalid {name} {number}: expected a whole number from {smallest} to {largest}"
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name=name)
+        message = f"invalid {name} {number}: expected a whole number from {smallest} to {largest}"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", message, name=name)
 
 
 def _number(name: str, environment: Mapping[str, str]) -> int:
     try:
         return int(environment[name])
     except ValueError as error:
-        words = f"invalid {name} {environment[name]!r}: expected a whole number"
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", words, name=name) from error
+        message = f"invalid {name} {environment[name]!r}: expected a whole number"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", message, name=name) from error

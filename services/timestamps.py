@@ -33,8 +33,8 @@ def nanoseconds(time: Timestamp) -> int:
     """
     result = time.seconds * _SECOND + time.nanos
     if not (0 <= time.nanos < _SECOND and _EARLIEST <= result <= _LATEST):
-        words = f"a time is between the years 1677 and 2262, not {time.seconds} s and {time.nanos} ns after 1970"
-        raise Rejected(Kind.INVALID, "INVALID_TIME", words)
+        message = f"a time is between the years 1677 and 2262, not {time.seconds} s and {time.nanos} ns after 1970"
+        raise Rejected(Kind.INVALID, "INVALID_TIME", message)
     return result
 
 

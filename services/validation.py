@@ -19,13 +19,13 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _LOGGED_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _KEY = re.compile(r"[/\w.\- :]+")
 
-LONGEST_KEY = 250
+MAX_KEY_LENGTH = 250
 """Characters of the key of a parameter, metric or tag."""
 
-LONGEST_TAG = 8000
+MAX_TAG_LENGTH = 8000
 """Characters of the value of a tag, whatever it is of."""
 
-LONGEST_DESCRIPTION = 20_000
+MAX_DESCRIPTION_LENGTH = 20_000
 """Characters of a description, whatever it is of."""
 
 
@@ -39,8 +39,8 @@ def check_model_name(name: str) -> None:
 def check_alias(alias: str) -> None:
     """Raise `Rejected` INVALID_ALIAS unless the alias is a word that cannot be taken for a version."""
     if not _ALIAS.fullmatch(alias):
-        words = f"an alias has 1 to 255 letters, digits, '-' and '_': {alias[:300]!r}"
-        raise Rejected(Kind.INVALID, "INVALID_ALIAS", words, alias=alias[:300])
+        message = f"an alias has 1 to 255 letters, digits, '-' and '_': {alias[:300]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_ALIAS", message, alias=alias[:300])
     if _LIKE_A_VERSION.fullmatch(alias):
         raise Rejected(Kind.INVALID, "INVALID_ALIAS", f"{alias!r} reads like a version, not like an alias", alias=alias)
 
@@ -60,8 +60,8 @@ def check_id(value: str, reason: str) -> None:
 def check_logged_model_id(value: str) -> None:
     """Raise `Rejected` INVALID_MODEL_ID unless the id is "m-" and 32 lower-case hex digits."""
     if not _LOGGED_MODEL_ID.fullmatch(value):
-        words = f"a logged model's id is 'm-' and 32 lower-case hex digits: {value[:100]!r}"
-        raise Rejected(Kind.INVALID, "INVALID_MODEL_ID", words, id=value[:100])
+        message = f"a logged model's id is 'm-' and 32 lower-case hex digits: {value[:100]!r}"
+        raise Rejected(Kind.INVALID, "INVALID_MODEL_ID", message, id=value[:100])
 
 
 def check_key(key: str, what: str) -> None:
@@ -70,12 +70,12 @@ def check_key(key: str, what: str) -> None:
     That is 1 to 250 letters and digits of any script, blanks and ``/ . - _ :``, which as a path is relative and in its
     shortest form.
     """
-    if not (len(key) <= LONGEST_KEY and _is_key(key)):
-        words = (
-            f"{what} has 1 to {LONGEST_KEY} letters, digits, blanks and / . - _ :, and does not climb as a path: "
+    if not (len(key) <= MAX_KEY_LENGTH and _is_key(key)):
+        message = (
+            f"{what} has 1 to {MAX_KEY_LENGTH} letters, digits, blanks and / . - _ :, and does not climb as a path: "
             f"{key[:300]!r}"
         )
-        raise Rejected(Kind.INVALID, "INVALID_KEY", words, key=key[:300])
+        raise Rejected(Kind.INVALID, "INVALID_KEY", message, key=key[:300])
 
 
 # A job logs the same few keys again and again.
@@ -86,28 +86,28 @@ def _is_key(key: str) -> bool:
     return posixpath.normpath(key) == key
 
 
-def check_text(value: str, what: str, longest: int, reason: str, *, shortest: int = 1) -> None:
+def check_text(value: str, what: str, max_length: int, reason: str, *, min_length: int = 1) -> None:
     """Raise `Rejected` with this reason unless a text is that long, trimmed, printable and in normal form C."""
-    if not shortest <= len(value) <= longest:
-        words = f"{what} has {shortest} to {longest} characters, not {len(value)}"
+    if not min_length <= len(value) <= max_length:
+        message = f"{what} has {min_length} to {max_length} characters, not {len(value)}"
     elif value != value.strip() or not value.isprintable():
-        words = f"{what} has no blanks at its ends and no control characters: {value[:300]!r}"
+        message = f"{what} has no blanks at its ends and no control characters: {value[:300]!r}"
     elif not unicodedata.is_normalized("NFC", value):
-        words = f"{what} is in Unicode's normal form C: {value[:300]!r}"
+        message = f"{what} is in Unicode's normal form C: {value[:300]!r}"
     else:
         return
-    raise Rejected(Kind.INVALID, reason, words, name=value[:300])
+    raise Rejected(Kind.INVALID, reason, message, name=value[:300])
 
 
-def check_prose(value: str, what: str, longest: int, reason: str) -> None:
+def check_prose(value: str, what: str, max_length: int, reason: str) -> None:
     """Raise `Rejected` with this reason unless a text, of any lines, is that long and free of control characters."""
-    if len(value) > longest:
-        words = f"{what} has at most {longest} characters, not {len(value)}"
+    if len(value) > max_length:
+        message = f"{what} has at most {max_length} characters, not {len(value)}"
     elif any(unicodedata.category(char) == "Cc" and char not in "\n\r\t" for char in value):
-        words = f"{what} has no control characters but tabs and line ends"
+        message = f"{what} has no control characters but tabs and line ends"
     else:
         return
-    raise Rejected(Kind.INVALID, reason, words)
+    raise Rejected(Kind.INVALID, reason, message)
 
 
 def check_texts(request: Message) -> None:

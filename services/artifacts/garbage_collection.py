@@ -20,7 +20,7 @@ from services.artifacts import manifests
 from services.artifacts.store import BlobStore, Entry, Turn
 
 A_DAY = 24 * 60 * 60
-LONGEST_AGE = 10 * 365 * A_DAY
+MAX_AGE_SECONDS = 10 * 365 * A_DAY
 
 _STEP = 60 * 60  # seconds that setting one blob aside may take, at most
 _AT_ONCE = 32
@@ -60,8 +60,8 @@ class Collector:
         Raises `Rejected` INVALID_AGE, COLLECTION_RUNNING, or ARTIFACT_LOST when something names an artifact that is not
         stored: this may be the wrong store, and then all in it looks like garbage. Raises `StoreUnavailable`.
         """
-        if not 0 < min_age <= LONGEST_AGE:
-            raise Rejected(Kind.INVALID, "INVALID_AGE", f"an age is at most {LONGEST_AGE} seconds")
+        if not 0 < min_age <= MAX_AGE_SECONDS:
+            raise Rejected(Kind.INVALID, "INVALID_AGE", f"an age is at most {MAX_AGE_SECONDS} seconds")
         async with self._blobs.collecting() as turn:
             sweep = _Sweep(turn, min_age, dry_run=dry_run)
             marks = await self._mark(turn.began - min_age)
@@ -113,8 +113,8 @@ class Collector:
             if refusal.kind is not Kind.NOT_FOUND:
                 raise
             if must_be:
-                words = f"the artifact {digest} is named and not stored here: nothing was collected"
-                raise Rejected(Kind.PRECONDITION, "ARTIFACT_LOST", words, digest=digest) from refusal
+                message = f"the artifact {digest} is named and not stored here: nothing was collected"
+                raise Rejected(Kind.PRECONDITION, "ARTIFACT_LOST", message, digest=digest) from refusal
             return v1.Manifest()
 
 

@@ -17,9 +17,9 @@ from typing import NoReturn
 from eventstore import Kind, Rejected
 from services.timestamps import parse_time
 
-LONGEST = 10_000
-MOST_COMPARISONS = 100
-MOST_ORDERS = 20
+MAX_CHARACTERS = 10_000
+MAX_COMPARISONS = 100
+MAX_ORDERS = 20
 
 Scalar = str | int | float
 
@@ -32,7 +32,7 @@ class Holds(enum.Enum):
     """What a field holds: how it can be compared, and whether a key behind a dot says which of many values."""
 
     TEXT = (_TEXTS, False)
-    STATUS = (_TEXTS, False, "one of the field's words, in any case")
+    STATUS = (_TEXTS, False, "one of the field's message, in any case")
     ID = (("=", "!=", "IN", "NOT IN"), False)
     NUMBER = (_NUMBERS, False)
     TIME = (_NUMBERS, False, "milliseconds since 1970, or RFC 3339 in quotes")
@@ -57,7 +57,7 @@ class Field:
 
     name: str
     holds: Holds
-    words: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     """What a status may be, in capitals."""
 
 
@@ -92,8 +92,8 @@ def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
     found = [_comparison(reader, fields)]
     while not reader.at_end():
         reader.word("AND")
-        if len(found) == MOST_COMPARISONS:
-            reader.refuse(f"at most {MOST_COMPARISONS} comparisons")
+        if len(found) == MAX_COMPARISONS:
+            reader.refuse(f"at most {MAX_COMPARISONS} comparisons")
         found.append(_comparison(reader, fields))
     return tuple(found)
 
@@ -105,8 +105,8 @@ def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
     while not reader.at_end():
         if found and not reader.take(_COMMA):
             reader.refuse("a comma")
-        if len(found) == MOST_ORDERS:
-            reader.refuse(f"at most {MOST_ORDERS} fields")
+        if len(found) == MAX_ORDERS:
+            reader.refuse(f"at most {MAX_ORDERS} fields")
         field, key = _field(reader, fields)
         if (field.name, key) in {(one.field, one.key) for one in found}:
             reader.refuse("a field that was not named before", at=reader.began)
@@ -141,8 +141,8 @@ class _Reader:
         self._reason = reason
         self._at = 0
         self.began = 0
-        if len(text) > LONGEST:
-            self.refuse(f"at most {LONGEST} characters", at=LONGEST)
+        if len(text) > MAX_CHARACTERS:
+            self.refuse(f"at most {MAX_CHARACTERS} characters", at=MAX_CHARACTERS)
         if "\0" in text:
             self.refuse("no NUL", at=text.index("\0"))
 
@@ -172,8 +172,8 @@ class _Reader:
         place = self._at if at is None else at
         found = self._text[place : place + 30]
         what = repr(found) if found else "the end"
-        words = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, found {what}"
-        raise Rejected(Kind.INVALID, self._reason, words, place=str(place + 1), expected=expected, found=found)
+        message = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, found {what}"
+        raise Rejected(Kind.INVALID, self._reason, message, place=str(place + 1), expected=expected, found=found)
 
     def _skip(self) -> None:
         blanks = _BLANKS.match(self._text, self._at)
@@ -244,8 +244,8 @@ def _word(reader: _Reader, field: Field, *, exact: bool = True) -> str:
     text = _text(reader)
     if field.holds is not Holds.STATUS:
         return text
-    if exact and text.upper() not in field.words:
-        reader.refuse(f"one of {', '.join(repr(word.lower()) for word in field.words)}", at=reader.began)
+    if exact and text.upper() not in field.choices:
+        reader.refuse(f"one of {', '.join(repr(word.lower()) for word in field.choices)}", at=reader.began)
     return text.upper()
 
 

@@ -50,8 +50,8 @@ def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
     if key is None:
         return None
     if key[0] != asked_by(request):
-        words = "this page token is from a listing with another filter or order"
-        raise Rejected(Kind.INVALID, "INVALID_PAGE", words, page_token=request.page_token[:200])
+        message = "this page token is from a listing with another filter or order"
+        raise Rejected(Kind.INVALID, "INVALID_PAGE", message, page_token=request.page_token[:200])
     return key[1:]
 
 

@@ -101,8 +101,8 @@ async def _log(tail: Tail) -> tuple[v1.LogStatus, str]:
 
 def _named(parts: Mapping[str, T], name: str) -> T:
     if name not in parts:
-        words = f"no projection {name!r}; there are {', '.join(parts)}"
-        raise Rejected(Kind.NOT_FOUND, "PROJECTION_NOT_FOUND", words, projection=name)
+        message = f"no projection {name!r}; there are {', '.join(parts)}"
+        raise Rejected(Kind.NOT_FOUND, "PROJECTION_NOT_FOUND", message, projection=name)
     return parts[name]
 
 

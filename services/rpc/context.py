@@ -35,7 +35,7 @@ def metadata(request: Command, context: Context) -> Metadata:
     check_text(actor, "the actor", 255, "INVALID_ACTOR")
     check_claimed(actor)
     check_prose(reason, "the reason", 4000, "INVALID_REASON")
-    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", shortest=0)
+    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", min_length=0)
     return Metadata(
         actor=actor,
         reason=reason,

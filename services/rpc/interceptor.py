@@ -23,7 +23,7 @@ from services.rpc.decoding import decoded, decoded_stream
 from services.rpc.limits import CallKind, Limiter
 from services.rpc.methods import Method, Sources, method_without_sources, methods_of
 from services.rpc.positions import HEAD, head_of, positions_in, refuse_ahead, wait_for
-from services.rpc.status import LONGEST_MESSAGE, abort, code_of, status_of
+from services.rpc.status import MAX_MESSAGE_BYTES, abort, code_of, status_of
 from services.validation import check_texts
 
 METRICS = Histogram(
@@ -158,7 +158,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             if problem := self._problem_of(source.name):
                 problems.append(problem)
         if problems:
-            text = quote("; ".join(dict.fromkeys(problems))[:LONGEST_MESSAGE])
+            text = quote("; ".join(dict.fromkeys(problems))[:MAX_MESSAGE_BYTES])
             await context.send_initial_metadata(((STALE, text),))
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from eventstore import EventStore, Kind, Rejected, StoreUnavailable
 from services.rpc.context import Context
 
-LONGEST_WAIT = 10.0
+MAX_WAIT_SECONDS = 10.0
 
 SOON_SECONDS = 0.05
 
@@ -53,8 +53,8 @@ async def wait_for(source: Follows, position: int, context: Context) -> None:
         async with asyncio.timeout(_timeout(context)):
             await source.wait_for(position)
     except TimeoutError as error:
-        words = f"projection {source.name} is at {source.position}, not yet at {position}"
-        raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+        message = f"projection {source.name} is at {source.position}, not yet at {position}"
+        raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
 
 
 async def refuse_ahead(source: Follows, position: int, context: Context) -> None:
@@ -73,8 +73,8 @@ async def refuse_ahead(source: Follows, position: int, context: Context) -> None
         head = await _within(context, source, source.store.head())
         if position <= head:
             return
-        words = f"the {source.store.log} log has not reached position {position}: it is at {head}"
-        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, log=source.store.log, position=str(position)) from None
+        message = f"the {source.store.log} log has not reached position {position}: it is at {head}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, log=source.store.log, position=str(position)) from None
 
 
 async def head_of(source: Follows, context: Context) -> int:
@@ -99,7 +99,7 @@ async def _within(context: Context, source: Follows, position: Awaitable[int]) -
 
 def _timeout(context: Context) -> float:
     remaining = context.time_remaining()
-    return min(LONGEST_WAIT, remaining * 0.9) if remaining is not None else LONGEST_WAIT
+    return min(MAX_WAIT_SECONDS, remaining * 0.9) if remaining is not None else MAX_WAIT_SECONDS
 
 
 def positions_in(header: str) -> dict[str, tuple[int, int]]:
@@ -111,7 +111,7 @@ def positions_in(header: str) -> dict[str, tuple[int, int]]:
             continue
         named = _POSITION.fullmatch(part)
         if named is None:
-            words = f"not a position of a log: {part[:100]!r}"
-            raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", words, header=header[:200])
+            message = f"not a position of a log: {part[:100]!r}"
+            raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", message, header=header[:200])
         wanted[named[1]] = int(named[2]), int(named[3] or 0)
     return wanted

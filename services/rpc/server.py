@@ -15,7 +15,7 @@ from services.rpc.limits import MAX_CALLS, max_connections
 MESSAGE_BYTES = 4 * 1024 * 1024
 HANDSHAKE_MS = 10_000
 AHEAD_BYTES = 256 * 1024
-LONGEST_PING_MS = 20_000
+MAX_PING_MS = 20_000
 
 
 def bounds() -> list[tuple[str, int]]:
@@ -40,8 +40,8 @@ def open_server(interceptor: grpc.aio.ServerInterceptor, dead_after: int) -> grp
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", ping_ms),
-        ("grpc.keepalive_timeout_ms", min(ping_ms, LONGEST_PING_MS)),
-        ("grpc.http2.ping_timeout_ms", min(ping_ms, LONGEST_PING_MS)),
+        ("grpc.keepalive_timeout_ms", min(ping_ms, MAX_PING_MS)),
+        ("grpc.http2.ping_timeout_ms", min(ping_ms, MAX_PING_MS)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),

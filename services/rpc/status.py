@@ -19,9 +19,9 @@ from services.rpc.context import Context
 DOMAIN = "rollforward"
 
 # What does not fit the 8 KiB that clients take as trailers would reach them as another error.
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_BYTES = 500
 
-LONGEST_METADATA = 600
+MAX_METADATA_BYTES = 600
 
 LARGEST_DETAIL = 3000
 
@@ -47,15 +47,15 @@ def status_of(error: BaseException) -> Status:
             limits = {"size": str(error.size), "limit": str(error.limit)}
             return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason, limits)
         case FollowerTooSlow():
-            words = "the watcher did not keep up; resume from the last position received"
-            return _status(grpc.StatusCode.UNAVAILABLE, words, "WATCHER_TOO_SLOW")
+            message = "the watcher did not keep up; resume from the last position received"
+            return _status(grpc.StatusCode.UNAVAILABLE, message, "WATCHER_TOO_SLOW")
         case StoreUnavailable():
             return _status(grpc.StatusCode.UNAVAILABLE, str(error), error.reason)
         case _:
             error_id = uuid.uuid4().hex
             _logger.error("internal error", error_id=error_id, exc_info=error)
-            words = f"internal error {error_id}"
-            return _status(grpc.StatusCode.INTERNAL, words, "INTERNAL", {"error_id": error_id})
+            message = f"internal error {error_id}"
+            return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"error_id": error_id})
 
 
 def _status(
@@ -65,8 +65,8 @@ def _status(
     about: Mapping[str, str] | None = None,
     detail: Message | None = None,
 ) -> Status:
-    status = Status(code=code.value[0], message=_cut(message, LONGEST_MESSAGE))
-    short = {key: _cut(value, LONGEST_METADATA // len(about)) for key, value in about.items()} if about else {}
+    status = Status(code=code.value[0], message=_cut(message, MAX_MESSAGE_BYTES))
+    short = {key: _cut(value, MAX_METADATA_BYTES // len(about)) for key, value in about.items()} if about else {}
     status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=short))
     if detail is not None and detail.ByteSize() <= LARGEST_DETAIL:
         packed = AnyMessage()

@@ -73,8 +73,8 @@ def columns(series: v1.Series) -> Columns:
     size = len(values)
     if not size or size % 8 or len(steps) != size or len(timestamps) != size:
         lengths = f"{len(steps)}, {len(timestamps)} and {size} bytes"
-        words = f"the columns of {series.key!r} are not of one length of whole 8-byte numbers: {lengths}"
-        raise Rejected(Kind.INVALID, "INVALID_SERIES", words, key=series.key)
+        message = f"the columns of {series.key!r} are not of one length of whole 8-byte numbers: {lengths}"
+        raise Rejected(Kind.INVALID, "INVALID_SERIES", message, key=series.key)
     return steps, timestamps, values
 
 

@@ -39,10 +39,10 @@ from services.tracking.heartbeat_calls import Call, Calls
 from services.tracking.projection.tables import WATCHED_OVER, runs
 from services.validation import check_id
 
-LONGEST_ROUND = 2.0
+MAX_ROUND_SECONDS = 2.0
 QUIET_SECONDS = 60.0
 KEPT_LOST = 10_000
-MOST_PATIENCE = 64
+MAX_GRACE_FACTOR = 64
 
 _logger = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class Liveness:
         self._projector = projector
         self._tail = tail
         self._clock = clock
-        self._round = min(patience / 4, LONGEST_ROUND)
+        self._round = min(patience / 4, MAX_ROUND_SECONDS)
         self._watched: dict[str, _Watched] = {}
         self._calls = Calls()
         self._lost: OrderedDict[str, int] = OrderedDict()
@@ -201,7 +201,7 @@ class Liveness:
         patience = self._lost.pop(run_id, 0)
         # It may be attended by another process, which this one cannot know.
         elsewhere = patience and run_id not in self._calls
-        self._to_look_at[run_id] = min(2 * patience, MOST_PATIENCE) if elsewhere else 1
+        self._to_look_at[run_id] = min(2 * patience, MAX_GRACE_FACTOR) if elsewhere else 1
 
     def _is_over(self, run_id: str, event: RecordedEvent) -> None:
         for found in (self._watched, self._lost, self._to_look_at):
@@ -240,7 +240,7 @@ class Liveness:
     async def _hear_all(self) -> None:
         """Receive everything that the log has now; this also finds out whether it answers."""
         head = await self._tail.store.head()
-        async with asyncio.timeout(LONGEST_ROUND):
+        async with asyncio.timeout(MAX_ROUND_SECONDS):
             await self._reached.wait_for(head)
 
     def _excuse(self) -> None:

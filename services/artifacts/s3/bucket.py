@@ -134,8 +134,8 @@ def in_reach() -> Iterator[None]:
         yield
     except BaseError as error:
         refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        words = "the blob store refuses this service" if refused else "the blob store cannot be reached"
-        raise StoreUnavailable(words, "BLOB_STORE_UNAVAILABLE") from error
+        message = "the blob store refuses this service" if refused else "the blob store cannot be reached"
+        raise StoreUnavailable(message, "BLOB_STORE_UNAVAILABLE") from error
 
 
 async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:

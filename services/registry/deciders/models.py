@@ -24,9 +24,9 @@ from services.registry.deciders.preconditions import (
 )
 from services.registry.deciders.state import State, Tags, Version, evolve
 from services.validation import (
-    LONGEST_DESCRIPTION,
-    LONGEST_KEY,
-    LONGEST_TAG,
+    MAX_DESCRIPTION_LENGTH,
+    MAX_KEY_LENGTH,
+    MAX_TAG_LENGTH,
     check_digest,
     check_model_name,
     check_prose,
@@ -210,7 +210,7 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_model_name(request.model)
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
-    check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", shortest=0)
+    check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", min_length=0)
     check_free(request.model, state)
     if state.name:
         check_model(request.model, state)
@@ -280,10 +280,10 @@ def _known_version(model: str, version: int, state: State) -> Version:
 
 
 def _check_labels(description: str, tags: Mapping[str, str]) -> None:
-    check_prose(description, "a description", LONGEST_DESCRIPTION, "INVALID_DESCRIPTION")
+    check_prose(description, "a description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
     for key, value in tags.items():
-        check_text(key, "a tag's key", LONGEST_KEY, "INVALID_TAG")
-        check_prose(value, "a tag's value", LONGEST_TAG, "INVALID_TAG")
+        check_text(key, "a tag's key", MAX_KEY_LENGTH, "INVALID_TAG")
+        check_prose(value, "a tag's value", MAX_TAG_LENGTH, "INVALID_TAG")
 
 
 def refusal(event: Message) -> Rejected | None:

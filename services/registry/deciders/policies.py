@@ -107,7 +107,7 @@ def _check(policy: v1.Policy) -> None:
     if not _NAME.fullmatch(policy.name):
         raise _invalid(policy, "a policy's name has 1 to 255 letters, digits, '-' and '_'")
     check_text(policy.models, "a pattern of models", LONGEST_PATTERN, "INVALID_POLICY")
-    check_text(policy.aliases, "a pattern of aliases", LONGEST_PATTERN, "INVALID_POLICY", shortest=0)
+    check_text(policy.aliases, "a pattern of aliases", LONGEST_PATTERN, "INVALID_POLICY", min_length=0)
     if not (policy.reason_required or policy.gate):
         raise _invalid(policy, "it asks for nothing: neither for a reason nor for a gate to hold")
     if policy.recent_days > MOST_RECENT_DAYS:

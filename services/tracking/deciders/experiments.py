@@ -17,7 +17,7 @@ from services.tracking.deciders.size_limits import LARGEST_EXPERIMENT, SizeBudge
 from services.tracking.events import experiment_event
 from services.validation import check_text
 
-LONGEST_NAME = 500
+MAX_NAME_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _check_free(state: Experiments, name: str) -> None:
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "the experiment's name", LONGEST_NAME, "INVALID_NAME")
+    check_text(name, "the experiment's name", MAX_NAME_LENGTH, "INVALID_NAME")
 
 
 def _check_growth(experiment_id: str, after: SizeBudget, before: SizeBudget) -> None:

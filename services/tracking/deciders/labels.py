@@ -9,9 +9,9 @@ from rpds import HashTrieMap
 
 from eventstore import Kind, Rejected
 from rollforward import v1
-from services.validation import LONGEST_KEY, LONGEST_TAG, check_key
+from services.validation import MAX_KEY_LENGTH, MAX_TAG_LENGTH, check_key
 
-LONGEST_PARAM = 6000
+MAX_PARAM_LENGTH = 6000
 
 Labels: TypeAlias = "HashTrieMap[str, str]"
 
@@ -20,10 +20,10 @@ def check_params(params: Mapping[str, str]) -> None:
     """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in params.items():
         check_key(key, "a parameter's key")
-        _check_length(key, value, "parameter", LONGEST_PARAM)
+        _check_length(key, value, "parameter", MAX_PARAM_LENGTH)
 
 
-def check_tags(tags: Mapping[str, str], longest: int = LONGEST_TAG) -> None:
+def check_tags(tags: Mapping[str, str], longest: int = MAX_TAG_LENGTH) -> None:
     """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in tags.items():
         check_key(key, "a tag's key")
@@ -32,17 +32,17 @@ def check_tags(tags: Mapping[str, str], longest: int = LONGEST_TAG) -> None:
 
 def _check_length(key: str, value: str, what: str, longest: int) -> None:
     if len(value) > longest:
-        words = f"the {what} {key!r} has {len(value)} characters, {longest} are allowed"
-        raise Rejected(Kind.INVALID, "INVALID_VALUE", words, key=key)
+        message = f"the {what} {key!r} has {len(value)} characters, {longest} are allowed"
+        raise Rejected(Kind.INVALID, "INVALID_VALUE", message, key=key)
 
 
 def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
     """Raise `Rejected` INVALID_KEY when a tag to remove is no valid key, or is set by the same request."""
     for key in removed:
         # Logs may hold tags whose keys could not be set today.
-        if not 1 <= len(key) <= LONGEST_KEY:
-            words = f"a tag's key has 1 to {LONGEST_KEY} characters, not {len(key)}"
-            raise Rejected(Kind.INVALID, "INVALID_KEY", words, key=key[:LONGEST_KEY])
+        if not 1 <= len(key) <= MAX_KEY_LENGTH:
+            message = f"a tag's key has 1 to {MAX_KEY_LENGTH} characters, not {len(key)}"
+            raise Rejected(Kind.INVALID, "INVALID_KEY", message, key=key[:MAX_KEY_LENGTH])
         if key in wanted:
             raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
 
@@ -52,8 +52,8 @@ def new_params(params: Mapping[str, str], held: Labels, **about: Any) -> dict[st
     for key, value in params.items():
         was = held.get(key)
         if was is not None and was != value:
-            words = f"parameter {key!r} is {was[:200]!r} and cannot become {value[:200]!r}"
-            raise Rejected(Kind.PRECONDITION, "PARAM_CHANGED", words, key=key, **about)
+            message = f"parameter {key!r} is {was[:200]!r} and cannot become {value[:200]!r}"
+            raise Rejected(Kind.PRECONDITION, "PARAM_CHANGED", message, key=key, **about)
     return {key: value for key, value in params.items() if key not in held}
 
 

@@ -11,14 +11,14 @@ from rollforward import v1
 from services.tracking.deciders.labels import check_tags
 from services.validation import check_logged_model_id, check_prose
 
-LONGEST_DATASET_NAME = 500
-LONGEST_DATASET_NAME_BYTES = 1_500
+MAX_DATASET_NAME = 500
+MAX_DATASET_NAME_BYTES = 1_500
 """With a metric's key and a digest it must fit an entry of PostgreSQL's index, of at most 2,704 bytes."""
-LONGEST_DATASET_DIGEST = 36
-LONGEST_DATASET_SOURCE = 65_535
-LONGEST_SOURCE_TYPE = 100
-LONGEST_INPUT_TAG = 500
-MOST_PACKAGES = 10_000
+MAX_DATASET_DIGEST = 36
+MAX_DATASET_SOURCE = 65_535
+MAX_SOURCE_TYPE = 100
+MAX_INPUT_TAG = 500
+MAX_PACKAGES = 10_000
 
 _COMMIT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
 _SOURCE_TEXTS = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
@@ -32,8 +32,8 @@ def check_source(source: v1.RunSource) -> None:
         raise _invalid_source(f"a commit has 40 or 64 lower-case hex digits: {source.git_commit[:100]!r}")
     if _has_credentials(source.git_url):
         raise _invalid_source("the repository's URL has credentials")
-    if len(source.packages) > MOST_PACKAGES:
-        raise _invalid_source(f"at most {MOST_PACKAGES} packages are named, not {len(source.packages)}")
+    if len(source.packages) > MAX_PACKAGES:
+        raise _invalid_source(f"at most {MAX_PACKAGES} packages are named, not {len(source.packages)}")
     for package in source.packages:
         check_prose(package, "a package", 500, "INVALID_SOURCE")
 
@@ -47,28 +47,28 @@ def _has_credentials(url: str) -> bool:
     return parts.password is not None or (parts.scheme in {"http", "https"} and parts.username is not None)
 
 
-def _invalid_source(words: str) -> Rejected:
-    return Rejected(Kind.INVALID, "INVALID_SOURCE", words)
+def _invalid_source(message: str) -> Rejected:
+    return Rejected(Kind.INVALID, "INVALID_SOURCE", message)
 
 
 def check_inputs(inputs: Iterable[v1.DatasetInput]) -> None:
     """Raise `Rejected` INVALID_DATASET, INVALID_KEY or INVALID_VALUE."""
     for one in inputs:
         check_dataset_named(one.dataset.name, one.dataset.digest)
-        check_prose(one.dataset.source_type, "a dataset's source type", LONGEST_SOURCE_TYPE, "INVALID_DATASET")
-        check_prose(one.dataset.source, "a dataset's source", LONGEST_DATASET_SOURCE, "INVALID_DATASET")
-        check_tags(one.tags, LONGEST_INPUT_TAG)
+        check_prose(one.dataset.source_type, "a dataset's source type", MAX_SOURCE_TYPE, "INVALID_DATASET")
+        check_prose(one.dataset.source, "a dataset's source", MAX_DATASET_SOURCE, "INVALID_DATASET")
+        check_tags(one.tags, MAX_INPUT_TAG)
 
 
 def check_dataset_named(name: str, digest: str) -> None:
     """Raise `Rejected` INVALID_DATASET unless both are there and not too long."""
     if not (name and digest):
         raise Rejected(Kind.INVALID, "INVALID_DATASET", "a dataset has a name and a digest", dataset=name[:300])
-    check_prose(name, "a dataset's name", LONGEST_DATASET_NAME, "INVALID_DATASET")
-    if (size := len(name.encode())) > LONGEST_DATASET_NAME_BYTES:
-        words = f"a dataset's name has at most {LONGEST_DATASET_NAME_BYTES} bytes in UTF-8, not {size}"
-        raise Rejected(Kind.INVALID, "INVALID_DATASET", words, dataset=name[:300])
-    check_prose(digest, "a dataset's digest", LONGEST_DATASET_DIGEST, "INVALID_DATASET")
+    check_prose(name, "a dataset's name", MAX_DATASET_NAME, "INVALID_DATASET")
+    if (size := len(name.encode())) > MAX_DATASET_NAME_BYTES:
+        message = f"a dataset's name has at most {MAX_DATASET_NAME_BYTES} bytes in UTF-8, not {size}"
+        raise Rejected(Kind.INVALID, "INVALID_DATASET", message, dataset=name[:300])
+    check_prose(digest, "a dataset's digest", MAX_DATASET_DIGEST, "INVALID_DATASET")
 
 
 def check_outputs(outputs: Iterable[v1.ModelOutput]) -> None:

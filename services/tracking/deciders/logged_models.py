@@ -26,8 +26,8 @@ from services.tracking.deciders.size_limits import LARGEST_LOGGED_MODEL, SizeBud
 from services.tracking.events import LoggedModelEvent, logged_model_event
 from services.validation import check_digest, check_id, check_logged_model_id, check_text
 
-LONGEST_NAME = 500
-LONGEST_TYPE = 500
+MAX_NAME_LENGTH = 500
+MAX_TYPE_LENGTH = 500
 ENDINGS = (v1.LOGGED_MODEL_STATUS_READY, v1.LOGGED_MODEL_STATUS_FAILED)
 
 
@@ -123,7 +123,7 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[LoggedModelEve
     request = command.request
     check_logged_model_id(request.model_id)
     _check_name(request.name)
-    check_text(request.model_type, "a model's type", LONGEST_TYPE, "INVALID_NAME", shortest=0)
+    check_text(request.model_type, "a model's type", MAX_TYPE_LENGTH, "INVALID_NAME", min_length=0)
     if request.source_run_id:
         check_id(request.source_run_id, "INVALID_RUN_ID")
     check_params(request.params)
@@ -146,7 +146,7 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[LoggedModelEve
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "a logged model's name", LONGEST_NAME, "INVALID_NAME")
+    check_text(name, "a logged model's name", MAX_NAME_LENGTH, "INVALID_NAME")
     if bad := sorted(set(name) & set("/:.%\"'")):
         message = f"a logged model's name cannot have {' '.join(bad)}: {name[:300]!r}"
         raise Rejected(Kind.INVALID, "INVALID_NAME", message, name=name[:300])

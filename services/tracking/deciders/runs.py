@@ -20,7 +20,7 @@ from services.tracking.deciders.run_state import RunState, budget_after, evolve,
 from services.tracking.deciders.size_limits import LARGEST_RUN
 from services.tracking.events import RunEvent
 from services.validation import (
-    LONGEST_DESCRIPTION,
+    MAX_DESCRIPTION_LENGTH,
     check_digest,
     check_id,
     check_key,
@@ -29,7 +29,7 @@ from services.validation import (
     check_text,
 )
 
-LONGEST_NAME = 500
+MAX_NAME_LENGTH = 500
 ENDINGS = (v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_STATUS_KILLED)
 
 
@@ -248,11 +248,11 @@ def _check_not_deleted(run_id: str, state: RunState) -> None:
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "the run's name", LONGEST_NAME, "INVALID_NAME", shortest=0)
+    check_text(name, "the run's name", MAX_NAME_LENGTH, "INVALID_NAME", min_length=0)
 
 
 def _check_description(description: str) -> None:
-    check_prose(description, "a description", LONGEST_DESCRIPTION, "INVALID_DESCRIPTION")
+    check_prose(description, "a description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
 
 
 RUNS: Decider[RunState] = Decider(RunState(), decide, evolve, stream_of)

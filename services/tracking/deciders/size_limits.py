@@ -59,5 +59,5 @@ class SizeBudget:
     def check_growth(self, before: SizeBudget, most: int, reason: str, **about: Any) -> None:
         """Raise `Rejected` with this reason when more is shown than before, and more than there may be."""
         if self.taken > max(most, before.taken):
-            words = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"
-            raise Rejected(Kind.PRECONDITION, reason, words, size=str(self.taken), limit=str(most), **about)
+            message = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"
+            raise Rejected(Kind.PRECONDITION, reason, message, size=str(self.taken), limit=str(most), **about)

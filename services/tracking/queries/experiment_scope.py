@@ -80,5 +80,5 @@ def _these(dialect: str) -> sa.Select[Any]:
 
 def no_experiment(wanted: str) -> Rejected:
     """Return the rejection of an unknown experiment, by its id or name."""
-    words = f"no experiment {wanted[:500]!r}"
-    return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", words, experiment=wanted[:500])
+    message = f"no experiment {wanted[:500]!r}"
+    return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", message, experiment=wanted[:500])

@@ -64,7 +64,7 @@ _MODEL_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "created": models.c.created_at,
     "updated": models.c.updated_at,
 }
-MOST_DATASETS = 100
+MAX_DATASETS = 100
 _MODEL_LABELS = {"params": model_params, "tags": model_tags}
 
 
@@ -109,8 +109,8 @@ def page_of_models(
 
 
 def _check_datasets(datasets: Sequence[v1.Dataset]) -> None:
-    if len(datasets) > MOST_DATASETS:
-        expected = f"at most {MOST_DATASETS} datasets"
+    if len(datasets) > MAX_DATASETS:
+        expected = f"at most {MAX_DATASETS} datasets"
         raise Rejected(Kind.INVALID, "INVALID_FILTER", f"expected {expected}", expected=expected)
 
 

@@ -71,8 +71,8 @@ def _outline(connection: sa.Connection, run_id: str, key: str, low: int, high: i
     run = run_number(connection, run_id)
     held = sa.select(metrics.c.points).where(metrics.c.run == run, metrics.c.key == key)
     if connection.scalar(held) is None:
-        words = f"run {run_id} has no metric {key[:250]!r}"
-        raise Rejected(Kind.NOT_FOUND, "METRIC_NOT_FOUND", words, run_id=run_id, key=key[:250])
+        message = f"run {run_id} has no metric {key[:250]!r}"
+        raise Rejected(Kind.NOT_FOUND, "METRIC_NOT_FOUND", message, run_id=run_id, key=key[:250])
     return outline(connection, run, key, low, high)
 
 

@@ -14,10 +14,10 @@ from services.tracking.queries.metric_buckets import Axis, Outline, Tally, exten
 from services.tracking.queries.runs import run_number
 
 DEFAULT_INTERVALS = 320
-MOST_INTERVALS = 10_000
-MOST_RUNS = 1_000
-MOST_KEYS = 100
-MOST_SERIES = 10_000
+MAX_INTERVALS = 10_000
+MAX_RUNS = 1_000
+MAX_KEYS = 100
+MAX_SERIES = 10_000
 
 TALLIED_INTERVALS = 250_000
 """How many intervals of all series together are counted at once: 10 MB."""
@@ -42,16 +42,14 @@ async def intervals(
 
 def _check(request: v1.GetMetricIntervalsRequest) -> None:
     asked, keys = len(request.run_ids), len(request.keys)
-    if asked > MOST_RUNS or keys > MOST_KEYS or asked * keys > MOST_SERIES:
-        words = (
-            f"at most {MOST_RUNS} runs and {MOST_KEYS} metrics, together {MOST_SERIES} series, are asked for at once"
-        )
-        raise Rejected(Kind.INVALID, "TOO_MANY_SERIES", words, runs=str(asked), keys=str(keys))
+    if asked > MAX_RUNS or keys > MAX_KEYS or asked * keys > MAX_SERIES:
+        message = f"at most {MAX_RUNS} runs and {MAX_KEYS} metrics, together {MAX_SERIES} series, are asked for at once"
+        raise Rejected(Kind.INVALID, "TOO_MANY_SERIES", message, runs=str(asked), keys=str(keys))
     bounded = request.HasField("from") and request.HasField("to")
     low, high = getattr(request, "from"), request.to
-    if request.intervals > MOST_INTERVALS or (bounded and low > high):
-        words = f"there are 1 to {MOST_INTERVALS} intervals, and they do not end before they begin"
-        raise Rejected(Kind.INVALID, "INVALID_INTERVALS", words)
+    if request.intervals > MAX_INTERVALS or (bounded and low > high):
+        message = f"there are 1 to {MAX_INTERVALS} intervals, and they do not end before they begin"
+        raise Rejected(Kind.INVALID, "INVALID_INTERVALS", message)
 
 
 class _Asked:

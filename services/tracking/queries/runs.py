@@ -61,8 +61,8 @@ def model_number(connection: sa.Connection, model_id: str) -> int:
     """Return the number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
     number: int | None = connection.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
     if number is None:
-        words = f"no logged model {model_id[:500]!r}"
-        raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", words, model_id=model_id[:500])
+        message = f"no logged model {model_id[:500]!r}"
+        raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", message, model_id=model_id[:500])
     return number
 
 

@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from eventstore.errors import Kind, Rejected
 from rollforward import v1
 from services.artifacts import manifests
-from services.artifacts.garbage_collection import LONGEST_AGE, Collector
+from services.artifacts.garbage_collection import MAX_AGE_SECONDS, Collector
 from services.artifacts.s3.lease import leased
 from services.artifacts.store import BlobStore, Turn
 from tests.contract.artifacts.blob_places import Place, digest_of, pieces, read
@@ -204,7 +204,7 @@ async def test_a_named_artifact_that_is_not_stored_stops_all(place: Place) -> No
     assert (refused.value.kind, refused.value.reason) == (Kind.PRECONDITION, "ARTIFACT_LOST")
 
 
-@pytest.mark.parametrize("age", [0, -1, LONGEST_AGE + 1, float("nan")])
+@pytest.mark.parametrize("age", [0, -1, MAX_AGE_SECONDS + 1, float("nan")])
 async def test_an_age_out_of_range_is_refused(place: Place, age: float) -> None:
     with pytest.raises(Rejected) as refused:
         await anext(Collector(place.store, Names()).collect(age))

@@ -21,7 +21,7 @@ import pytest
 
 from rollforward import v1
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable, from_rpc_error
-from services.rpc.positions import LONGEST_WAIT
+from services.rpc.positions import MAX_WAIT_SECONDS
 from tests.e2e.program import ROOT, Program, gone, until
 from tests.integration.up import ACTOR, SECONDS, Client, Up, new_id, up
 from tests.timeouts import scaled
@@ -205,7 +205,7 @@ def test_a_wait_for_rows_ends_before_the_deadline_of_its_call(tmp_path: Path, wa
 
 def ended_by_server(services: Client, headers: Sequence[tuple[str, str]], seconds: float) -> RollforwardError | None:
     """Return how the server ended a call with a deadline shorter than it waits without one; None if it did not."""
-    assert seconds < LONGEST_WAIT
+    assert seconds < MAX_WAIT_SECONDS
     with pytest.raises(grpc.RpcError) as late:
         services.registry.ListModels(v1.ListModelsRequest(), metadata=tuple(headers), timeout=seconds)
     error = from_rpc_error(late.value)

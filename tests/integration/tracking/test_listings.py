@@ -9,7 +9,7 @@ import pytest
 from eventstore.errors import Rejected
 from rollforward import v1
 from services.tracking.queries import runs
-from services.tracking.queries.listings import MOST_DATASETS
+from services.tracking.queries.listings import MAX_DATASETS
 from tests.integration.databases import BOTH, place
 from tests.integration.registry.registry_rows import all_pages
 from tests.integration.tracking.tracking_rows import BEGAN_MS, TrackingRows, point, tracking_rows
@@ -245,7 +245,7 @@ def test_what_is_refused_of_experiments(rows: TrackingRows, asked: str, order_by
 
 
 def test_so_many_datasets_are_looked_at(rows: TrackingRows) -> None:
-    many = tuple(v1.Dataset(name=f"d{number}", digest="1") for number in range(MOST_DATASETS))
+    many = tuple(v1.Dataset(name=f"d{number}", digest="1") for number in range(MAX_DATASETS))
     assert models(rows, datasets=many) == ""
     with pytest.raises(Rejected) as refused:
         models(rows, datasets=(*many, v1.Dataset(name="iris")))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from eventstore.errors import Rejected
 from services.listings.filter_grammar import (
-    LONGEST,
-    MOST_COMPARISONS,
-    MOST_ORDERS,
+    MAX_CHARACTERS,
+    MAX_COMPARISONS,
+    MAX_ORDERS,
     Comparison,
     Field,
     Holds,
@@ -159,7 +159,7 @@ def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
         ("name = 'x' AND", 15, EVERY),
         ("(name = 'x')", 1, EVERY),
         ("name = 'a\0'", 10, "no NUL"),
-        ("x" * (LONGEST + 1), LONGEST + 1, f"at most {LONGEST} characters"),
+        ("x" * (MAX_CHARACTERS + 1), MAX_CHARACTERS + 1, f"at most {MAX_CHARACTERS} characters"),
     ],
 )
 def test_what_is_not_understood_is_shown_its_place(text: str, place: int, expected: str) -> None:
@@ -170,16 +170,16 @@ def test_what_is_not_understood_is_shown_its_place(text: str, place: int, expect
 
 
 def test_a_filter_has_so_many_comparisons() -> None:
-    most = " AND ".join(["name = 'x'"] * MOST_COMPARISONS)
-    assert len(parse_filter(most, FIELDS)) == MOST_COMPARISONS
+    most = " AND ".join(["name = 'x'"] * MAX_COMPARISONS)
+    assert len(parse_filter(most, FIELDS)) == MAX_COMPARISONS
     with pytest.raises(Rejected) as refused:
         parse_filter(f"{most} AND name = 'x'", FIELDS)
     assert refused.value.reason == "INVALID_FILTER"
 
 
 def test_an_order_has_so_many_fields() -> None:
-    most = ", ".join(f"metrics.m{number}" for number in range(MOST_ORDERS))
-    assert len(parse_order(most, FIELDS)) == MOST_ORDERS
+    most = ", ".join(f"metrics.m{number}" for number in range(MAX_ORDERS))
+    assert len(parse_order(most, FIELDS)) == MAX_ORDERS
     with pytest.raises(Rejected) as refused:
         parse_order(f"{most}, name", FIELDS)
     assert refused.value.reason == "INVALID_ORDER"
