@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
-import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any
 
-import structlog
 import uvloop
 from cyclopts import App, Parameter
 
@@ -24,6 +21,7 @@ from eventstore import Kind, LogLost, LogRewritten, Rejected, StoreUnavailable, 
 from services.app import LOGS, SERVICES, Running, running
 from services.failures import report
 from services.file_permissions import keep_files_private
+from services.log_output import configure_logging
 from services.nats.data_directory import DataDirectoryError
 from services.nats.server import NatsServerError
 from services.rpc.addresses import AddressInUse
@@ -216,7 +214,7 @@ COLLECTED_AFTER = 5_000, 10, 20
 
 def _main(read_settings: Callable[[], Settings]) -> int:
     keep_files_private()
-    _configure_logging()
+    configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*COLLECTED_AFTER)
     raise_file_limit()
@@ -266,50 +264,6 @@ def _announce(settings: Settings, process: Running) -> None:
 
 def _tell(line: str) -> None:
     print(line, flush=True)
-
-
-def _configure_logging() -> None:
-    terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not terminal else structlog.processors.StackInfoRenderer(),
-            _shown_whole,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping().get(os.environ.get("ROLLFORWARD_LOG", "info").upper(), logging.INFO)
-        ),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
-    )
-
-
-def _shown_whole(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape control sequences of terminals: names and reasons are written by callers."""
-    for key, value in fields.items():
-        if isinstance(value, str) and not value.isprintable() and key != "exception":
-            kept = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
-            fields[key] = "".join(kept)
-    return fields
-
-
-class _Steadfast(io.TextIOBase):
-    """Writes where it can: that the log's own disk is full must not end what is logged about."""
-
-    def __init__(self, place: TextIO) -> None:
-        super().__init__()
-        self._place = place
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._place.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._place.flush()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Uploads on their way: files in which bytes wait until all of them are there and are what they were said to be.
+"""Uploads in progress: files that collect the bytes of a blob until all of them have arrived and are verified.
 
-An upload with an id stays when its call breaks off, across restarts of the service too, and goes on from where it was;
-one without leaves nothing. What nobody went on with for a day is removed. Calls for one upload that come while another
-is being received wait for the blob, and take over when nothing more arrives from the one ahead.
+An upload with an id stays when its call breaks off, even across restarts of the service, and can be continued. One
+without an id leaves nothing. An upload that was abandoned for a day is removed. Calls for an upload that another call
+receives wait for the blob, and take over when the other call stalls.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from typing import NamedTuple, TypeVar
 
 from eventstore import Kind, Rejected, StoreUnavailable
 from services.artifacts.digests import CHUNK, budget, check_digest_is, check_room, check_upload_id
+from services.artifacts.receiving import Receiving, Stall, taken_over
 
 ABANDONED = 24 * 60 * 60
 """Seconds since anything was written to an upload's file, after which it is removed."""
-
-STALLED_SECONDS = 5.0
-"""For how long nothing may arrive from a call until one that waits behind it takes over."""
 
 POLL_SECONDS = 0.1
 """How often a file is looked at that another process writes to."""
@@ -36,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class Upload(NamedTuple):
-    """Which upload a call goes on with, from which byte, and of how many in all, as far as it was said."""
+    """The upload that a call continues: its id, the first byte, and the size in bytes of the whole, 0 if not known."""
 
     upload_id: str
     offset: int
@@ -59,74 +57,12 @@ Stored = Callable[[], Awaitable[int | None]]
 Publish = Callable[[Received], Awaitable[object]]
 
 
-class _Stall:
-    """Whether something has grown lately."""
-
-    def __init__(self) -> None:
-        self._size = -1
-        self._since = time.monotonic()
-
-    def left(self, size: int) -> float:
-        """Return for how many more seconds it may stay at this size; 0 or less when it has stalled too long."""
-        if size != self._size:
-            self._size, self._since = size, time.monotonic()
-        return self._since + STALLED_SECONDS - time.monotonic()
-
-
-class _Receiving:
-    """A call that is being received, until one that waits behind it takes over.
-
-    Attributes:
-        over: Whether it has ended.
-        steps: How often something has arrived.
-    """
-
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
-        self.steps = 0
-        self._scope: asyncio.Timeout | None = None
-        self._unwanted = False
-
-    async def outlast(self) -> None:
-        """Wait until it is over; end it when nothing more arrives."""
-        stall = _Stall()
-        while not self.over.is_set():
-            left = stall.left(self.steps)
-            if left <= 0:
-                self._give_way()
-                await self.over.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self.over.wait()
-
-    def _give_way(self) -> None:
-        """End it, unless it has all bytes already."""
-        if self._scope and not self._unwanted:
-            self._scope.reschedule(0)
-        self._unwanted = True
-
-    @asynccontextmanager
-    async def wanted(self) -> AsyncGenerator[None]:
-        """Raise `StoreUnavailable` UPLOAD_TAKEN inside, at once, when another call takes over the upload."""
-        if self._unwanted:
-            raise _taken_over()
-        try:
-            async with asyncio.timeout(None) as scope:
-                self._scope = scope
-                try:
-                    yield
-                finally:
-                    self._scope = None
-        except TimeoutError as error:
-            raise _taken_over() from error
-
-
 class Spool:
     """Files of uploads in a folder, which is made when the first one comes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._receiving: dict[str, _Receiving] = {}
+        self._receiving: dict[str, Receiving] = {}
 
     def prepare(self) -> None:
         """Make the folder, and rid it of what was abandoned. Blocks."""
@@ -192,9 +128,9 @@ class Spool:
             await to_its_end(partial(Path(name).unlink, missing_ok=True))
 
     @asynccontextmanager
-    async def _taken(self, upload_id: str) -> AsyncGenerator[_Receiving]:
+    async def _taken(self, upload_id: str) -> AsyncGenerator[Receiving]:
         """Make this call the one that receives an upload, once earlier calls have ended."""
-        mine = _Receiving()
+        mine = Receiving()
         while before := self._receiving.get(upload_id):
             await before.outlast()
         self._receiving[upload_id] = mine
@@ -206,12 +142,12 @@ class Spool:
 
 
 @asynccontextmanager
-async def _held(path: Path, call: _Receiving) -> AsyncGenerator[int]:
+async def _held(path: Path, call: Receiving) -> AsyncGenerator[int]:
     """Open the file of an upload, locked, once no other process receives it.
 
     Raises `StoreUnavailable` UPLOAD_TAKEN when nothing more arrives there.
     """
-    stall = _Stall()
+    stall = Stall()
     while True:
         with budget():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -222,7 +158,7 @@ async def _held(path: Path, call: _Receiving) -> AsyncGenerator[int]:
             # Another process has it; or it was completed between the two, is a blob now, and not to be written.
             call.steps += 1
             if stall.left(os.fstat(fd).st_size) <= 0:
-                raise _taken_over()
+                raise taken_over()
         finally:
             os.close(fd)
         await asyncio.sleep(POLL_SECONDS)
@@ -237,7 +173,7 @@ def _lock(fd: int) -> bool:
 
 
 async def _received(
-    fd: int, path: Path, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: _Receiving
+    fd: int, path: Path, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: Receiving
 ) -> int:
     try:
         async with call.wanted():
@@ -248,7 +184,7 @@ async def _received(
         raise
 
 
-async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: _Receiving) -> int:
+async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: Receiving) -> int:
     held = os.fstat(fd).st_size
     if upload.offset == 0:
         os.ftruncate(fd, 0)
@@ -260,7 +196,7 @@ async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upl
 
 
 async def _fill(
-    fd: int, digest: str, chunks: AsyncIterator[bytes], wanted: int = 0, call: _Receiving | None = None
+    fd: int, digest: str, chunks: AsyncIterator[bytes], wanted: int = 0, call: Receiving | None = None
 ) -> int:
     """Append the chunks to a file, and return how many bytes it has.
 
@@ -268,7 +204,7 @@ async def _fill(
     that died may look like one that has said all.
     """
     sha256 = hashlib.sha256()
-    call = call or _Receiving()
+    call = call or Receiving()
 
     def reread() -> None:
         while held := os.read(fd, CHUNK):
@@ -327,7 +263,3 @@ def _is_at(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _taken_over() -> StoreUnavailable:
-    return StoreUnavailable("another call continues this upload: continue it after that one", "UPLOAD_TAKEN")

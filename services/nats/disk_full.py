@@ -1,4 +1,4 @@
-"""Has an embedded NATS server write again after its disk was full: it does only once it is started anew."""
+"""Recovery from a full disk: an embedded NATS server writes again only after a restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.nats.server import EmbeddedNats
 
 LOOK_SECONDS = 2.0
 ROOM_BYTES = 8 * 1024 * 1024
-"""What must be free before the server is started anew: it would soon be where it was."""
+"""The free space that a restart waits for: with less, the disk would soon be full again."""
 
 MIN_FREE_BYTES = 256 * 1024
 """With less than this free an event may not fit."""
@@ -31,17 +31,17 @@ def explain(nats: EmbeddedNats) -> str:
 
 
 async def keep_writable(nats: EmbeddedNats) -> None:
-    """Look after a server for as long as it runs."""
-    told = ""
+    """Restart a server whenever it cannot write and its disk has room again; runs until it is cancelled."""
+    logged = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         address = nats.address
         try:
             error = await ask_write_error(address.url, address.system_user, address.system_password)
         except StoreUnavailable:
-            continue  # it is down or busy: its supervisor sees to that
-        if error and error != told:
+            continue  # it is down or busy: its supervisor restarts it
+        if error and error != logged:
             _logger.error("nats-server cannot write", error=error)
-        told = nats.write_error = error
+        logged = nats.write_error = error
         if error and shutil.disk_usage(nats.data).free >= ROOM_BYTES:
             await nats.renew()

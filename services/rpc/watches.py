@@ -1,4 +1,4 @@
-"""What all watches have in common: where one begins, and the bookmarks between its steps."""
+"""The parts that all watches share: where one begins, and the bookmarks between its steps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from eventstore import Batch, EventStore
 
 Step = TypeVar("Step")
 
-Heard = AsyncGenerator[tuple[Batch, int]]
-"""What `Tail.follow` gives."""
+Followed = AsyncGenerator[tuple[Batch, int]]
+"""The batches and positions that `Tail.follow` yields."""
 
 
 async def between_appends(store: EventStore, position: int) -> int:
@@ -23,7 +23,7 @@ async def between_appends(store: EventStore, position: int) -> int:
 
 
 async def with_bookmarks(
-    heard: Heard,
+    followed: Followed,
     seconds: float,
     steps: Callable[[Batch, int], Awaitable[Iterable[Step]]],
     bookmark: Callable[[int], Step],
@@ -31,18 +31,18 @@ async def with_bookmarks(
     """Yield the steps of a watch, and a bookmark whenever none was sent for so many seconds.
 
     Args:
-        heard: The log, with a step without events after so many quiet seconds.
-        seconds: For how long a watcher may be left without a sign of life.
-        steps: What events, and the position they bring to, mean to the watcher.
-        bookmark: The step that says that all is told up to a position.
+        followed: The log, with an empty batch after `seconds` without events.
+        seconds: The longest time without a step or a bookmark.
+        steps: Returns the steps of a batch and its position.
+        bookmark: Returns the step that says that everything up to a position was sent.
     """
-    told = time.monotonic()
-    async with aclosing(heard) as news:
-        async for events, position in news:
+    sent = time.monotonic()
+    async with aclosing(followed) as batches:
+        async for events, position in batches:
             for step in await steps(events, position):
                 yield step
-                told = time.monotonic()
-            # Others' changes alone must not leave a watcher without a sign of life.
-            if not events or time.monotonic() - told > seconds:
+                sent = time.monotonic()
+            # Events without steps must not leave a watcher without a bookmark.
+            if not events or time.monotonic() - sent > seconds:
                 yield bookmark(position)
-                told = time.monotonic()
+                sent = time.monotonic()

@@ -16,7 +16,7 @@ from services.validation import check_id, check_logged_model_id
 
 
 class Commands:
-    """Does the commands of experiments, runs and logged models.
+    """The commands of experiments, runs and logged models.
 
     All raise what `CommandHandler.handle` raises.
 
@@ -24,7 +24,7 @@ class Commands:
         experiments: The commands of experiments.
         runs: Those of runs.
         models: Those of logged models.
-        heard: Told of each run whose job is in touch by a command.
+        note_heartbeat: Is called with the id of each run that a command is about.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Commands:
         experiments: CommandHandler[Experiments],
         runs: CommandHandler[RunState],
         models: CommandHandler[LoggedModelState],
-        heard: Callable[[str], None],
+        note_heartbeat: Callable[[str], None],
     ) -> None:
         self._experiments = experiments
         self._runs = runs
         self._models = models
-        self._heard = heard
+        self._note_heartbeat = note_heartbeat
 
     async def on_experiments(self, command: ExperimentCommand, metadata: Metadata) -> Outcome[Experiments]:
         """Handle a command on experiments."""
@@ -53,13 +53,13 @@ class Commands:
     async def on_run(self, run_id: str, command: RunCommand, metadata: Metadata) -> Outcome[RunState]:
         """Handle a command on a run."""
         check_id(run_id, "INVALID_RUN_ID")
-        self._heard(run_id)
+        self._note_heartbeat(run_id)
         return await self._runs.handle(run_stream(run_id), command, metadata)
 
     async def log(self, request: v1.LogBatchRequest, metadata: Metadata) -> Outcome[RunState]:
         """Log a batch. Points alone, of a run that is not lost, commute with other writers' commands."""
         check_id(request.run_id, "INVALID_RUN_ID")
-        self._heard(request.run_id)
+        self._note_heartbeat(request.run_id)
         stream = run_stream(request.run_id)
         labels = request.params or request.tags or request.removed_tags
         if labels or (await self._runs.cached_state(stream)).status == v1.RUN_STATUS_LOST:

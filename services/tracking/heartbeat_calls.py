@@ -1,4 +1,4 @@
-"""The open calls of jobs, which say by being open that the jobs live."""
+"""The open heartbeat calls: while its call is open, a job is alive."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from eventstore import StoreUnavailable
 
 
 class Call:
-    """One open call. `position` is what its job knows: the run may have ended, and been resumed, before."""
+    """An open call. An end of the run at or before `position` does not end it: the run was resumed since."""
 
     def __init__(self) -> None:
         self.position = 0
         self._end = 0
         self._error: StoreUnavailable | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def ended(self) -> None:
         """Wait until the run ends after the call's position.
 
         Raises:
-            StoreUnavailable: Nothing more will be heard of the run.
+            StoreUnavailable: No more events of the run will be received.
         """
         while self._end <= self.position:
             if self._error:
                 raise StoreUnavailable(str(self._error), self._error.reason)
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     def end(self, position: int) -> None:
         """End the call: its run ended at a position."""
         self._end = position
-        self._news.set()
+        self._changed.set()
 
     def refuse(self, error: StoreUnavailable) -> None:
         """Fail the call: no more events of the run will be received."""
         self._error = error
-        self._news.set()
+        self._changed.set()
 
 
 class Calls:

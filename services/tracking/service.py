@@ -32,7 +32,7 @@ def _build(context: ServiceContext, projectors: Sequence[Projector]) -> BuiltSer
     liveness = Liveness(runs, projector, context.tails["tracking"], context.settings.attendance_patience)
     experiments = CommandHandler(store, EXPERIMENTS, projector)
     models = CommandHandler(store, LOGGED_MODELS, projector)
-    commands = Commands(experiments, runs, models, liveness.heard)
+    commands = Commands(experiments, runs, models, liveness.note_heartbeat)
     servicer = TrackingServicer(commands, liveness, projector, blobs)
     model_servicer = LoggedModelServicer(commands, projector, blobs)
     artifacts = ArtifactServicer(blobs, Collector(blobs, LiveDigests(projector, registered).digests))

@@ -24,14 +24,14 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     Args:
         commands: The commands of tracking.
-        attendance: Whether the jobs of runs live.
+        liveness: Whether the jobs of runs live.
         rows: The rows of tracking.
         blobs: Where artifacts are stored.
     """
 
-    def __init__(self, commands: Commands, attendance: Liveness, projector: Projector, blobs: BlobStore) -> None:
+    def __init__(self, commands: Commands, liveness: Liveness, projector: Projector, blobs: BlobStore) -> None:
         self._commands = commands
-        self._attendance = attendance
+        self._liveness = liveness
         self._projector = projector
         self._blobs = blobs
 
@@ -91,8 +91,8 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def AttendRun(self, request: v1.AttendRunRequest, context: Context) -> AsyncIterator[v1.AttendRunResponse]:
         """Send heartbeats for as long as the call lasts, until the run ends."""
-        async with self._attendance.attended(request.run_id, metadata(request, context)) as call:
-            yield v1.AttendRunResponse(patience_seconds=round(self._attendance.patience))
+        async with self._liveness.attended(request.run_id, metadata(request, context)) as call:
+            yield v1.AttendRunResponse(patience_seconds=round(self._liveness.timeout))
             await call.ended()
 
     async def LogBatch(self, request: v1.LogBatchRequest, context: Context) -> v1.LogBatchResponse:

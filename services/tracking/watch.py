@@ -73,14 +73,14 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
             yield v1.WatchRunsResponse(snapshot=part, position=0 if part.continues else after, epoch=epoch)
     followed = _Followed(projector, request)
 
-    async def told(events: Sequence[RecordedEvent], position: int) -> Iterator[v1.WatchRunsResponse]:
+    async def steps_of(events: Sequence[RecordedEvent], position: int) -> Iterator[v1.WatchRunsResponse]:
         return _changes_by_append(events, await followed.among(events, position), request.without_metrics, epoch)
 
     def bookmark(position: int) -> v1.WatchRunsResponse:
         return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position, epoch=epoch)
 
-    heard = projector.follow(after, BOOKMARK_SECONDS)
-    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, bookmark)) as watched:
+    batches = projector.follow(after, BOOKMARK_SECONDS)
+    async with aclosing(with_bookmarks(batches, BOOKMARK_SECONDS, steps_of, bookmark)) as watched:
         async for step in watched:
             yield step
 

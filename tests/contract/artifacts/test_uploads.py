@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventstore.errors import Kind, Rejected, StoreUnavailable
-from services.artifacts import uploads
+from services.artifacts import receiving
 from services.artifacts.digests import CHUNK
 from services.artifacts.store import BlobStore
 from services.artifacts.uploads import Upload
@@ -109,7 +109,7 @@ async def test_what_is_no_id_of_an_upload_is_refused(place: Place, upload_id: st
 async def test_a_later_call_takes_an_upload_over_from_one_that_is_stuck(
     place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(receiving, "STALLED_SECONDS", 0.1)
     begun = asyncio.Event()
     first = asyncio.create_task(place.store.put(DIGEST, stuck(DATA[: 3 * MIB], begun), Upload(upload_id, 0)))
     await begun.wait()
@@ -123,7 +123,7 @@ async def test_a_later_call_takes_an_upload_over_from_one_that_is_stuck(
 async def test_many_calls_for_one_upload_all_end_with_the_blob(
     place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    monkeypatch.setattr(receiving, "STALLED_SECONDS", 120.0)
     taken: list[bytes] = []
 
     async def noted(data: bytes) -> AsyncIterator[bytes]:
@@ -163,7 +163,7 @@ class Ahead:
 @pytest.fixture
 async def ahead(place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch) -> Ahead:
     """Nothing takes so long that it is taken for stuck."""
-    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    monkeypatch.setattr(receiving, "STALLED_SECONDS", 120.0)
     ahead = Ahead(place.store, upload_id)
     await ahead.begun.wait()
     await until(lambda: place.spool.joinpath(upload_id).stat().st_size == 3 * MIB)
@@ -229,7 +229,7 @@ asyncio.run(open_blob_store(sys.argv[1], Path(sys.argv[2])).put("sha256:" + "0" 
 async def test_an_upload_that_another_process_receives_is_its_own_until_it_ends(
     place: Place, upload_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(receiving, "STALLED_SECONDS", 0.1)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", HOLDING, place.url, str(place.spool), upload_id),
         stdout=asyncio.subprocess.PIPE,
@@ -241,7 +241,7 @@ async def test_an_upload_that_another_process_receives_is_its_own_until_it_ends(
         await place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0))
     assert refused.value.reason == "UPLOAD_TAKEN"
     assert await place.store.received(upload_id) == 1024
-    monkeypatch.setattr(uploads, "STALLED_SECONDS", 120.0)
+    monkeypatch.setattr(receiving, "STALLED_SECONDS", 120.0)
     waiting = asyncio.create_task(place.store.put(DIGEST, pieces(DATA), Upload(upload_id, 0)))
     await asyncio.sleep(0)
     child.kill()

@@ -19,13 +19,13 @@ from tests.e2e.program import Program, until
 from tests.integration.up import SECONDS, Client, new_id
 from tests.timeouts import scaled
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("attendance"), pytest.mark.busy]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("liveness"), pytest.mark.busy]
 PATIENCE = round(scaled(2))
 LOST, RUNNING = v1.RUN_STATUS_LOST, v1.RUN_STATUS_RUNNING
 
 
 class System:
-    """All services, with little patience, and jobs."""
+    """All services, with a short heartbeat timeout, and jobs."""
 
     def __init__(self, home: Path) -> None:
         self.services = Services(home / "data")
@@ -107,7 +107,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A running system, the same for all tests: whatever happens to it, it comes back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", str(PATIENCE))
-        with System(tmp_path_factory.mktemp("attendance")) as running:
+        with System(tmp_path_factory.mktemp("liveness")) as running:
             yield running
 
 
@@ -138,14 +138,14 @@ def living(system: System) -> tuple[str, str]:
 
 
 def stopped(pid: int) -> None:
-    """A process stands still for longer than the patience."""
+    """Stop a process for longer than the heartbeat timeout."""
     os.kill(pid, signal.SIGSTOP)
     time.sleep(1.5 * PATIENCE)  # there is nothing to wait for but time
     os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("blocked", "switched_off")
-def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System, living: tuple[str, str]) -> None:
+def test_killed_job_is_lost_and_living_job_is_not(system: System, living: tuple[str, str]) -> None:
     dead, job = system.attended()
     before = time.time_ns()
     job.kill()
@@ -160,23 +160,21 @@ def test_a_job_that_was_killed_is_lost_and_one_that_lives_is_not(system: System,
     assert system.status(dead) == RUNNING
 
 
-def test_the_end_of_a_run_ends_the_call(system: System) -> None:
+def test_end_of_a_run_ends_its_call(system: System) -> None:
     run_id, job = system.attended()
     system.finish(run_id)
     job.line("run ended")
     assert job.wait() == 0
 
 
-def test_a_job_whose_host_is_gone_is_lost(system: System, switched_off: tuple[str, Program]) -> None:
+def test_job_on_a_vanished_host_is_lost(system: System, switched_off: tuple[str, Program]) -> None:
     run_id, job = switched_off
     until(lambda: system.status(run_id) == LOST, "the run is lost", SECONDS)
     os.kill(job.pid, signal.SIGCONT)
     until(lambda: system.status(run_id) == RUNNING, "the run is back", SECONDS)
 
 
-def test_a_job_that_holds_the_interpreters_lock_for_long_is_not_lost(
-    system: System, blocked: tuple[str, Program]
-) -> None:
+def test_job_that_holds_the_interpreter_lock_is_not_lost(system: System, blocked: tuple[str, Program]) -> None:
     run_id, job = blocked
     job.line("awake")
     assert system.losses(run_id) == [0]
@@ -213,7 +211,7 @@ def service_stopped(system: System) -> None:
 
 
 @pytest.mark.parametrize("outage", [killed, restarted, nats_killed, nats_stopped, service_stopped])
-def test_no_outage_of_ours_makes_a_living_run_lost(
+def test_outages_of_the_service_lose_no_living_run(
     system: System, living: tuple[str, str], outage: Callable[[System], None]
 ) -> None:
     before = system.losses(*living)

@@ -1,4 +1,4 @@
-"""Which runs are lost, and which never are: over a log in memory and rows in SQLite, with little patience."""
+"""Which runs are lost, and which never are: over a log in memory and rows in SQLite, with a short timeout."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.busy
 
 F = TypeVar("F", bound=Message)
 
-PATIENCE = scaled(0.3)
+TIMEOUT = scaled(0.3)
 ZOE = Metadata("Zoë")
 RUNNING, LOST = v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_LOST
 POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(8))
@@ -81,13 +81,13 @@ class Process:
         self.tail = Tail(log)
         self.rows = Projector(self.tail, TrackingProjection(), Database(str(home)))
         self.commands = CommandHandler(log, RUNS, self.rows)
-        self.attendance = Liveness(self.commands, self.rows, self.tail, PATIENCE, self.clock)
+        self.liveness = Liveness(self.commands, self.rows, self.tail, TIMEOUT, self.clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Process]:
         """Runs it."""
         async with AsyncExitStack() as stack:
-            for part in (self.tail, self.rows, self.attendance):
+            for part in (self.tail, self.rows, self.liveness):
                 await part.start()
                 stack.push_async_callback(part.stop)
             yield self
@@ -100,7 +100,7 @@ class Process:
 
     async def do(self, run_id: str, command: object) -> None:
         """Does a command here."""
-        self.attendance.heard(run_id)
+        self.liveness.note_heartbeat(run_id)
         await self.commands.handle(run_stream(run_id), command, ZOE)
 
     async def start(self, *, heartbeat: bool = True, scheduled: bool = False) -> str:
@@ -114,7 +114,7 @@ class Process:
         return (await CommandHandler(self.log, RUNS, self.rows).state(run_stream(run_id)))[0]
 
     async def life(self, run_id: str) -> list[str]:
-        """What happened to a run, by attendance."""
+        """What happened to a run, by the liveness check."""
         events = [event async for event in self.log.read(run_stream(run_id)) if event.metadata.actor == TRACKING]
         return [event.data.DESCRIPTOR.name for event in events]
 
@@ -154,19 +154,19 @@ async def outlived(process: Process) -> None:
         await lost(process, await process.start())
 
 
-async def test_silence_loses_a_run_and_says_when_it_was_last_heard_of(process: Process) -> None:
+async def test_silent_run_is_lost_with_the_time_of_its_last_heartbeat(process: Process) -> None:
     before = time.time_ns()
     run_id = await process.start()
     began = time.monotonic()
     await process.do(run_id, v1.RenameRunRequest(run_id=run_id, new_name="new"))
     after = time.time_ns()
     event = await lost(process, run_id)
-    assert time.monotonic() - began >= PATIENCE
+    assert time.monotonic() - began >= TIMEOUT
     assert before <= event.last_heard.ToNanoseconds() <= after
     assert (await process.state(run_id)).status == LOST
 
 
-async def test_only_what_promised_to_stay_in_touch_and_runs_is_lost(process: Process) -> None:
+async def test_only_running_runs_with_heartbeats_are_lost(process: Process) -> None:
     silent = [await process.start(heartbeat=False), await process.start(scheduled=True)]
     ended, deleted = await process.start(), await process.start()
     await process.do(ended, v1.FinishRunRequest(run_id=ended, status=v1.RUN_STATUS_FINISHED))
@@ -175,7 +175,7 @@ async def test_only_what_promised_to_stay_in_touch_and_runs_is_lost(process: Pro
     assert [await process.life(run_id) for run_id in (*silent, ended, deleted)] == [[], [], [], []]
 
 
-async def test_who_comes_back_is_watched_over_anew(process: Process) -> None:
+async def test_resumed_run_is_watched_again(process: Process) -> None:
     scheduled, deleted = await process.start(scheduled=True), await process.start()
     await process.do(deleted, v1.DeleteRunRequest(run_id=deleted))
     await outlived(process)
@@ -185,43 +185,43 @@ async def test_who_comes_back_is_watched_over_anew(process: Process) -> None:
     await lost(process, deleted)
 
 
-async def test_an_open_call_is_a_sign_of_life(process: Process) -> None:
+async def test_open_call_keeps_a_run_alive(process: Process) -> None:
     run_id = await process.start()
-    async with process.attendance.attended(run_id, ZOE):
+    async with process.liveness.attended(run_id, ZOE):
         await outlived(process)
         assert await process.life(run_id) == []
         closed = time.time_ns()
     assert (await lost(process, run_id)).last_heard.ToNanoseconds() >= closed
 
 
-async def test_a_command_is_a_sign_of_life_even_when_it_changes_nothing(process: Process) -> None:
+async def test_command_without_changes_keeps_a_run_alive(process: Process) -> None:
     run_id = await process.start()
     others = asyncio.create_task(outlived(process))
     while not others.done():
         await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
-        await asyncio.wait([others], timeout=PATIENCE / 8)
+        await asyncio.wait([others], timeout=TIMEOUT / 8)
     assert await process.life(run_id) == []
 
 
-async def test_so_are_points_that_another_process_took(process: Process) -> None:
+async def test_points_received_by_another_process_keep_a_run_alive(process: Process) -> None:
     run_id = await process.start()
     others = asyncio.create_task(outlived(process))
     while not others.done():
         await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
-        await asyncio.wait([others], timeout=PATIENCE / 8)
+        await asyncio.wait([others], timeout=TIMEOUT / 8)
     assert await process.life(run_id) == []
 
 
-async def test_a_job_that_comes_back_resumes_its_run(process: Process) -> None:
+async def test_returning_job_resumes_its_run(process: Process) -> None:
     run_id = await process.start()
     await lost(process, run_id)
-    async with process.attendance.attended(run_id, ZOE):
+    async with process.liveness.attended(run_id, ZOE):
         assert (await process.state(run_id)).status == RUNNING
         await outlived(process)
     assert await process.life(run_id) == ["RunLost"]
 
 
-async def test_points_that_were_on_their_way_resume_a_lost_run(process: Process) -> None:
+async def test_late_points_resume_a_lost_run(process: Process) -> None:
     run_id = await process.start()
     await lost(process, run_id)
     await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
@@ -229,7 +229,7 @@ async def test_points_that_were_on_their_way_resume_a_lost_run(process: Process)
     assert (await process.life(run_id))[:2] == ["RunLost", "RunResumed"]
 
 
-async def test_a_run_to_which_much_happens_is_resumed_all_the_same(process: Process) -> None:
+async def test_lost_run_is_resumed_despite_conflicts(process: Process) -> None:
     run_id = await process.start()
     await lost(process, run_id)
     process.log.too_late = ATTEMPTS
@@ -238,7 +238,7 @@ async def test_a_run_to_which_much_happens_is_resumed_all_the_same(process: Proc
     assert not process.log.too_late
 
 
-async def test_what_commands_are_decided_on_knows_of_a_loss_elsewhere(process: Process) -> None:
+async def test_commands_see_a_loss_decided_by_another_process(process: Process) -> None:
     run_id = await process.start()
     await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
     await process.append(v1.RunLost(run_id=run_id))
@@ -247,29 +247,29 @@ async def test_what_commands_are_decided_on_knows_of_a_loss_elsewhere(process: P
             await asyncio.sleep(0.01)
 
 
-async def test_silence_does_not_count_while_the_log_is_away(process: Process) -> None:
+async def test_silence_does_not_count_while_the_log_is_unavailable(process: Process) -> None:
     run_id, other = await process.start(), await process.start(heartbeat=False)
     process.log.away = True
     began = process.clock()
-    await until(lambda: process.clock() - began > 3 * PATIENCE)
+    await until(lambda: process.clock() - began > 3 * TIMEOUT)
     assert await process.life(run_id) == []
     process.log.away = False
     back = process.clock()
     await lost(process, run_id)
-    assert process.clock() - back >= PATIENCE
+    assert process.clock() - back >= TIMEOUT
     assert await process.life(other) == []
 
 
-async def test_silence_does_not_count_while_the_process_stands_still(process: Process) -> None:
+async def test_silence_does_not_count_while_the_process_is_paused(process: Process) -> None:
     run_id = await process.start()
     await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
-    process.clock.ahead += 100 * PATIENCE
+    process.clock.ahead += 100 * TIMEOUT
     jumped = time.monotonic()
     await lost(process, run_id)
-    assert time.monotonic() - jumped >= PATIENCE
+    assert time.monotonic() - jumped >= TIMEOUT
 
 
-async def test_a_new_process_gives_the_whole_patience_anew(tmp_path: Path) -> None:
+async def test_new_process_starts_every_timeout_again(tmp_path: Path) -> None:
     log = Log()
     async with Process(log, tmp_path / "rows").running() as first:
         runs = [await first.start(), await first.start(heartbeat=False)]
@@ -277,20 +277,20 @@ async def test_a_new_process_gives_the_whole_patience_anew(tmp_path: Path) -> No
     began = time.monotonic()
     async with Process(log, tmp_path / "rows").running() as second:
         event = await lost(second, runs[0])
-        assert time.monotonic() - began >= PATIENCE
+        assert time.monotonic() - began >= TIMEOUT
         assert not event.HasField("last_heard")
         await outlived(second)
         assert await second.life(runs[1]) == []
 
 
-async def test_a_call_ends_with_its_run_and_not_with_an_earlier_end_of_it(process: Process) -> None:
+async def test_call_ends_with_its_run_not_with_an_earlier_end(process: Process) -> None:
     run_id = await process.start()
     finish = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
     await process.do(run_id, finish)
-    async with process.attendance.attended(run_id, ZOE) as call:
+    async with process.liveness.attended(run_id, ZOE) as call:
         await asyncio.wait_for(call.ended(), scaled(20))
     await process.do(run_id, v1.ResumeRunRequest(run_id=run_id))
-    async with process.attendance.attended(run_id, ZOE) as call:
+    async with process.liveness.attended(run_id, ZOE) as call:
         await process.tail.wait_for(await process.log.head())
         ending = asyncio.create_task(call.ended())
         await outlived(process)
@@ -299,9 +299,9 @@ async def test_a_call_ends_with_its_run_and_not_with_an_earlier_end_of_it(proces
         await asyncio.wait_for(ending, scaled(20))
 
 
-async def test_a_call_ends_when_the_service_stops(process: Process) -> None:
+async def test_call_ends_when_the_service_stops(process: Process) -> None:
     run_id = await process.start()
-    async with process.attendance.attended(run_id, ZOE) as call:
+    async with process.liveness.attended(run_id, ZOE) as call:
         process.tail.dismiss(StoreUnavailable("the service stops", "SHUTTING_DOWN"))
         with pytest.raises(StoreUnavailable) as caught:
             await asyncio.wait_for(call.ended(), scaled(20))
@@ -309,14 +309,14 @@ async def test_a_call_ends_when_the_service_stops(process: Process) -> None:
 
 
 @pytest.mark.parametrize(("run_id", "reason"), [("x", "INVALID_RUN_ID"), ("f" * 32, "RUN_NOT_FOUND")])
-async def test_only_runs_are_attended(process: Process, run_id: str, reason: str) -> None:
+async def test_heartbeats_of_unknown_runs_are_rejected(process: Process, run_id: str, reason: str) -> None:
     with pytest.raises(Rejected) as caught:
-        async with process.attendance.attended(run_id, ZOE):
+        async with process.liveness.attended(run_id, ZOE):
             pass
     assert caught.value.reason == reason
 
 
-async def test_two_processes_watch_over_the_same_runs(tmp_path: Path) -> None:
+async def test_two_processes_watch_the_same_runs(tmp_path: Path) -> None:
     """One cannot know who is attended by the other: it is corrected, and is more patient then."""
     log = Log()
     async with (
@@ -324,10 +324,10 @@ async def test_two_processes_watch_over_the_same_runs(tmp_path: Path) -> None:
         Process(log, tmp_path / "two").running() as two,
     ):
         run_id = await one.start()
-        async with one.attendance.attended(run_id, ZOE):
+        async with one.liveness.attended(run_id, ZOE):
             for _ in range(4):
                 await outlived(two)
-            await until(lambda: not one.attendance._alive)
+            await until(lambda: not one.liveness._alive)
             assert (await one.state(run_id)).status == RUNNING
             losses = (await one.life(run_id)).count("RunLost")
             assert 1 <= losses <= 4
