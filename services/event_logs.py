@@ -44,14 +44,14 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """What a process computes from one log and keeps outside of it: by projection, its rows and their snapshots."""
+    """The state that a process computes from one log and keeps outside of it: rows and snapshots of its projections."""
 
     log: str
     rows: Sequence[tuple[Generations, Snapshots]]
 
 
 class Knowledge:
-    """How far rows, snapshots and the positions noted in the data directory have come in each log.
+    """The positions that rows, snapshots and the notes in the data directory have reached in each log.
 
     Args:
         data: The data directory.
@@ -185,7 +185,7 @@ def operator(settings: Settings) -> str:
 
 
 class PositionNotes:
-    """Writes down in the data directory how far each log was followed: rows may be behind that, or be lost.
+    """Notes in the data directory of how far each log was followed: rows may lag behind, or be lost.
 
     Args:
         data: The data directory.

@@ -1,4 +1,4 @@
-"""What a process needs to know of a service in order to run it. Each slice defines its own in `service.py`."""
+"""The record of a service, which a process needs to run it. Each slice defines its own in `service.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """What services are built from.
+    """The parts of a process that services are built from.
 
     Attributes:
         settings: The settings of the process.

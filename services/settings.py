@@ -1,4 +1,4 @@
-"""The settings of a process, read once, at its edge."""
+"""The settings of a process, read once, when it starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BOUNDS: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a process needs to know.
+    """The settings of a process.
 
     Attributes:
         services: Which services it runs.

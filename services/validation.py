@@ -1,4 +1,4 @@
-"""What the names and texts in the contract may be."""
+"""Validation of the names and texts in the contract."""
 
 from __future__ import annotations
 

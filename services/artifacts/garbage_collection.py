@@ -1,4 +1,4 @@
-"""Collects garbage: sets aside the blobs that nothing names, and removes those that were set aside long enough ago.
+"""Garbage collection: sets aside blobs that nothing uses, and removes blobs that were set aside long enough ago.
 
 That no race can lose a blob is argued in docs/adr/0018-two-phase-garbage-collection.md, with these names.
 """
@@ -33,14 +33,14 @@ Named = Callable[[], Awaitable[AbstractSet[str]]]
 
 @dataclass(slots=True)
 class Marks:
-    """What must stay: `live` where it is, and `mentioned`, by a manifest that nothing names, at least set aside."""
+    """Digests to keep: `live` ones in place, and those `mentioned` by an unused manifest at least set aside."""
 
     live: set[str] = field(default_factory=set)
     mentioned: set[str] = field(default_factory=set)
 
 
 class Collector:
-    """Collects the garbage of a store.
+    """The garbage collector of a store.
 
     Args:
         blobs: The store.

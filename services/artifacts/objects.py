@@ -1,4 +1,4 @@
-"""Where named objects are kept: a directory or an S3 bucket, as the artifacts are, and beside them."""
+"""Named objects in the directory or S3 bucket that also has the artifacts."""
 
 from __future__ import annotations
 

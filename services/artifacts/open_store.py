@@ -1,4 +1,4 @@
-"""Opens the store of blobs that a setting names."""
+"""The blob store that a setting names."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ artifacts = sa.Table("artifacts", tables, sa.Column("digest", sa.Text, primary_k
 
 
 class NamedArtifactsProjection:
-    """Keeps the digest of every version that was ever registered: a deleted one can be restored, and rolled back to."""
+    """The digests of all versions that were ever registered: a deleted version can be restored, or rolled back to."""
 
     name = "named-artifacts"
     version = 1

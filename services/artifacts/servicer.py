@@ -1,4 +1,4 @@
-"""Answers the calls of ArtifactService out of a blob store."""
+"""The gRPC service of artifacts, over a blob store."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ class ArtifactServicer(v1.ArtifactServiceServicer):
         return v1.GetManifestResponse(manifest=await manifests.load(self._blobs, request.digest))
 
 
-def _checked(digests: Sequence[str], most: int) -> Sequence[str]:
-    if len(digests) > most:
-        raise Rejected(Kind.INVALID, "TOO_MANY_DIGESTS", f"ask for at most {most} digests at once")
+def _checked(digests: Sequence[str], max_digests: int) -> Sequence[str]:
+    if len(digests) > max_digests:
+        raise Rejected(Kind.INVALID, "TOO_MANY_DIGESTS", f"ask for at most {max_digests} digests at once")
     for digest in digests:
         hex_of(digest)
     return digests

@@ -70,7 +70,7 @@ class Spool:
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):  # it was completed, or another process was faster
                 if time.time() - path.stat().st_mtime > ABANDONED:
-                    _remove_unless_held(path)
+                    _remove_unless_locked(path)
 
     async def received(self, upload_id: str) -> int:
         """Return how many bytes of an upload were received. Raises `Rejected` INVALID_UPLOAD_ID."""
@@ -91,7 +91,7 @@ class Spool:
         Args:
             digest: The blob.
             chunks: Its bytes, from the upload's offset on.
-            upload: What to go on with, if this can be gone on with.
+            upload: The upload to continue, if it can be continued.
             stored: Finds the size of the blob if it is stored.
             publish: Stores the file of the blob; what it does not rename is removed.
 
@@ -108,7 +108,7 @@ class Spool:
                 return size
         check_upload_id(upload.upload_id)
         path = self._folder / upload.upload_id
-        async with self._taken(upload.upload_id) as call, _held(path, call) as fd:
+        async with self._taken(upload.upload_id) as call, _locked_file(path, call) as fd:
             there = await stored()  # by one that was ahead
             if there is None:
                 there = await _received(fd, path, digest, chunks, upload, call)
@@ -142,7 +142,7 @@ class Spool:
 
 
 @asynccontextmanager
-async def _held(path: Path, call: Receiving) -> AsyncGenerator[int]:
+async def _locked_file(path: Path, call: Receiving) -> AsyncGenerator[int]:
     """Open the file of an upload, locked, once no other process receives it.
 
     Raises `StoreUnavailable` UPLOAD_TAKEN when nothing more arrives there.
@@ -185,12 +185,12 @@ async def _received(
 
 
 async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upload, call: Receiving) -> int:
-    held = os.fstat(fd).st_size
+    received = os.fstat(fd).st_size
     if upload.offset == 0:
         os.ftruncate(fd, 0)
-    elif upload.offset != held:
-        message = f"{held} bytes of this upload were received, not {upload.offset}"
-        raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(held))
+    elif upload.offset != received:
+        message = f"{received} bytes of this upload were received, not {upload.offset}"
+        raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(received))
     check_room(fd, upload.size - upload.offset)
     return await _fill(fd, digest, chunks, upload.size, call)
 
@@ -207,8 +207,8 @@ async def _fill(
     call = call or Receiving()
 
     def reread() -> None:
-        while held := os.read(fd, CHUNK):
-            sha256.update(held)
+        while chunk := os.read(fd, CHUNK):
+            sha256.update(chunk)
             call.steps += 1
 
     def absorb(chunk: bytes) -> None:
@@ -247,7 +247,7 @@ def _remove(fd: int, path: Path) -> None:
         path.unlink()
 
 
-def _remove_unless_held(path: Path) -> None:
+def _remove_unless_locked(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Filters and orders of listings: what a listing may be asked by, parsed, with the place in the text of what is wrong.
+"""Filters and orders of listings: their grammar, and errors with the place in the text.
 
 A filter is comparisons joined by AND: ``name LIKE 'fraud%' AND tags.team = 'risk' AND created >= 1700000000000``. A key
 is a field, bare or quoted (`"name"`), or one of a kind of field: ``tags.team``, ``metrics."val acc"``. A text is
@@ -29,7 +29,7 @@ _NUMBERS = ("=", "!=", "<", "<=", ">", ">=")
 
 
 class Holds(enum.Enum):
-    """What a field holds: how it can be compared, and whether a key behind a dot says which of many values."""
+    """A field of a filter: how it can be compared, and whether a key after a dot selects one of many values."""
 
     TEXT = (_TEXTS, False)
     STATUS = (_TEXTS, False, "one of the field's message, in any case")

@@ -1,4 +1,4 @@
-"""Listings in any order, a page at a time: what a page token is of, and the rows that come behind its row."""
+"""Keyset pagination in any order: page tokens, and the rows that come after the row of a token."""
 
 from __future__ import annotations
 

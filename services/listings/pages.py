@@ -84,7 +84,7 @@ def cut(
     Args:
         rows: What the page is of, and one more row when there is one.
         size: How many rows it has at most; LARGEST_BYTES may end it sooner, but never before its first row.
-        key: What the next page goes on behind.
+        key: The key that the next page begins after.
         show: Rows as they are answered, each by one message.
     """
     page = fitting(rows[:size], show)

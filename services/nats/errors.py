@@ -29,13 +29,13 @@ class PortInUse(NatsServerError):
 
 
 class NatsServerFailed(NatsServerError):
-    """The server ended by itself or was not ready in time (`exit_code` None); `last_words` is its last log line."""
+    """The server ended by itself or was not ready in time (`exit_code` None); `last_line` is its last log line."""
 
-    def __init__(self, exit_code: int | None, last_words: str, log: Path) -> None:
+    def __init__(self, exit_code: int | None, last_line: str, log: Path) -> None:
         what = "was not ready in time" if exit_code is None else f"ended with exit code {exit_code}"
-        super().__init__(f"nats-server {what}, see {log}: {last_words}")
+        super().__init__(f"nats-server {what}, see {log}: {last_line}")
         self.exit_code = exit_code
-        self.last_words = last_words
+        self.last_line = last_line
         self.log = log
 
 

@@ -61,7 +61,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NatsConfig:
-    """What differs from one embedded server to the next; `port` None takes a free one.
+    """The configuration of an embedded server; `port` None takes a free one.
 
     The system user may ask the server about itself and nothing else: it has no access to the log.
     """

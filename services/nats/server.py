@@ -43,7 +43,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NatsAddress:
-    """What a client needs to connect; no password shows in a `repr`.
+    """The address and credentials of a server; no password shows in a `repr`.
 
     The system user may ask the server how it is set up and has no access to the log.
     """

@@ -29,7 +29,7 @@ class _Server(uvicorn.Server):
 
 
 class _State(Collector):
-    """Reads how far the projections are, and what is wrong, when it is asked."""
+    """The metrics of projections and readiness, read at each scrape."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness

@@ -1,4 +1,4 @@
-"""Whether a process can do its work: its logs take writes, its rows follow their logs, its database answers.
+"""Readiness of a process: its logs take writes, its rows follow their logs, its database answers.
 
 A log is asked by a message that its stream refuses: who answers that can still write, as far as it knows, while
 STREAM.INFO and direct gets are answered by a server without a quorum, too. The last append's failure counts besides,

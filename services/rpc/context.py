@@ -1,4 +1,4 @@
-"""What a call says of itself: its metadata, and who sends which command for which reason."""
+"""The context of a call: its metadata, and the actor and reason of a command."""
 
 from __future__ import annotations
 

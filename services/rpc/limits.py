@@ -1,4 +1,4 @@
-"""Limits on what is under way at once, so that no kind of call takes the memory or the place of the others."""
+"""Limits on concurrent calls, so that no kind of call starves the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_CONNECTIONS = 16_000
 
 
 class Limiter:
-    """Counts the calls under way by kind."""
+    """The numbers of calls in progress, by kind."""
 
     def __init__(self) -> None:
         """Start with none."""

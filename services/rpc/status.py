@@ -75,10 +75,10 @@ def _status(
     return status
 
 
-def _cut(text: str, longest: int) -> str:
+def _cut(text: str, max_bytes: int) -> str:
     """Return a text cut to at most so many bytes in UTF-8."""
     whole = text.encode()
-    return text if len(whole) <= longest else whole[: longest - 3].decode(errors="ignore") + "..."
+    return text if len(whole) <= max_bytes else whole[: max_bytes - 3].decode(errors="ignore") + "..."
 
 
 def code_of(status: Status) -> grpc.StatusCode:

@@ -53,9 +53,9 @@ def _latest(points: Points, starts: Sequence[int]) -> NDArray[np.intp]:
     places = np.arange(len(points.steps))
     # Few points are left to sort once those with a lower step or time are out.
     for column in (points.steps, points.timestamps):
-        held = column[places]
-        highest = np.maximum.reduceat(held, np.searchsorted(owners, np.arange(len(starts))))
-        left = held == highest[owners]
+        candidates = column[places]
+        highest = np.maximum.reduceat(candidates, np.searchsorted(owners, np.arange(len(starts))))
+        left = candidates == highest[owners]
         places, owners = places[left], owners[left]
     values = points.values[places] + 0.0
     numbers = ~np.isnan(values)

@@ -61,12 +61,12 @@ def number(value: float | None) -> float:
 @lru_cache
 def _put_later(table: sa.Table, dialect: str) -> sa.Executable:
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    held, new = table.c, insert.excluded
-    same = sa.and_(new.step == held.step, new.timestamp == held.timestamp)
+    stored, new = table.c, insert.excluded
+    same = sa.and_(new.step == stored.step, new.timestamp == stored.timestamp)
     later = sa.or_(
-        new.step > held.step,
-        sa.and_(new.step == held.step, new.timestamp > held.timestamp),
-        sa.and_(same, sa.or_(new.value > held.value, sa.and_(held.value.is_(None), new.value.is_not(None)))),
+        new.step > stored.step,
+        sa.and_(new.step == stored.step, new.timestamp > stored.timestamp),
+        sa.and_(same, sa.or_(new.value > stored.value, sa.and_(stored.value.is_(None), new.value.is_not(None)))),
     )
     changed: dict[str, Any] = {name: new[name] for name in ("step", "timestamp", "value")}
     return insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed, where=later)

@@ -1,4 +1,4 @@
-"""What a batch of events does to rows, gathered in memory by key, so that each row is written once.
+"""Pending changes of rows, gathered by key over a batch of events, so that each row is written once.
 
 Statements go past most of what SQLAlchemy does for a row: it takes longer than the database.
 """
@@ -45,11 +45,11 @@ class Pending:
 
     def change(self, table: sa.Table, key: Key, values: Mapping[str, Any]) -> None:
         """Change some columns of a row; a missing row stays missing."""
-        held = self._rows[table].get(key, ...)
-        if held is ...:
+        row = self._rows[table].get(key, ...)
+        if row is ...:
             self._changes[table].setdefault(key, {}).update(values)
-        elif held is not None:
-            held.update(values)
+        elif row is not None:
+            row.update(values)
 
     def remove(self, table: sa.Table, key: Key) -> None:
         """Remove a row, which may be missing."""

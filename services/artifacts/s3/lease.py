@@ -81,13 +81,13 @@ async def _take(store: S3Store, seconds: float) -> str:
     try:
         return await _write(store, "create")
     except AlreadyExistsError:
-        held = await _held(store)
-    if held is None:  # it was just given back
+        lock = await _read_lock(store)
+    if lock is None:  # it was just given back
         return await _take(store, seconds)
-    if await _now(store) - _seconds(held) < seconds:
+    if await _now(store) - _seconds(lock) < seconds:
         raise collection_running()
     try:
-        return await _write(store, {"e_tag": held["e_tag"] or ""})
+        return await _write(store, {"e_tag": lock["e_tag"] or ""})
     except PreconditionError as error:
         raise collection_running() from error
 
@@ -97,7 +97,7 @@ async def _write(store: S3Store, mode: UpdateVersion | str) -> str:
     return (await obstore.put_async(store, _KEY, body, mode=mode))["e_tag"] or ""  # type: ignore[arg-type]
 
 
-async def _held(store: S3Store) -> ObjectMeta | None:
+async def _read_lock(store: S3Store) -> ObjectMeta | None:
     try:
         return await obstore.head_async(store, _KEY)
     except FileNotFoundError:

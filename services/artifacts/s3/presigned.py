@@ -1,4 +1,4 @@
-"""Transfers past the service: a client puts an object by a signed URL, and the service makes a blob of it.
+"""Direct uploads: a client puts an object by a presigned URL, and the service turns it into a blob.
 
 Whoever has the URL can put another object there for an hour, so what is verified is a copy that no URL leads to.
 """

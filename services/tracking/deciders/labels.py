@@ -1,4 +1,4 @@
-"""Parameters and tags of experiments, runs and logged models: what they may be, and what changing them means."""
+"""Parameters and tags of experiments, runs and logged models: their limits and their changes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def check_params(params: Mapping[str, str]) -> None:
         _check_length(key, value, "parameter", MAX_PARAM_LENGTH)
 
 
-def check_tags(tags: Mapping[str, str], longest: int = MAX_TAG_LENGTH) -> None:
+def check_tags(tags: Mapping[str, str], max_length: int = MAX_TAG_LENGTH) -> None:
     """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in tags.items():
         check_key(key, "a tag's key")
-        _check_length(key, value, "tag", longest)
+        _check_length(key, value, "tag", max_length)
 
 
-def _check_length(key: str, value: str, what: str, longest: int) -> None:
-    if len(value) > longest:
-        message = f"the {what} {key!r} has {len(value)} characters, {longest} are allowed"
+def _check_length(key: str, value: str, what: str, max_length: int) -> None:
+    if len(value) > max_length:
+        message = f"the {what} {key!r} has {len(value)} characters, {max_length} are allowed"
         raise Rejected(Kind.INVALID, "INVALID_VALUE", message, key=key)
 
 
@@ -47,14 +47,14 @@ def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
             raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
 
 
-def new_params(params: Mapping[str, str], held: Labels, **about: Any) -> dict[str, str]:
+def new_params(params: Mapping[str, str], current: Labels, **about: Any) -> dict[str, str]:
     """Return the parameters that are new. Raises `Rejected` PARAM_CHANGED when one exists with another value."""
     for key, value in params.items():
-        was = held.get(key)
+        was = current.get(key)
         if was is not None and was != value:
             message = f"parameter {key!r} is {was[:200]!r} and cannot become {value[:200]!r}"
             raise Rejected(Kind.PRECONDITION, "PARAM_CHANGED", message, key=key, **about)
-    return {key: value for key, value in params.items() if key not in held}
+    return {key: value for key, value in params.items() if key not in current}
 
 
 def tag_changes(tags: Labels, wanted: Mapping[str, str], removed: Sequence[str]) -> list[v1.TagChange]:

@@ -1,4 +1,4 @@
-"""What a run comes from and leads to: which sources, datasets and model outputs may be told of it."""
+"""Lineage of a run: the rules for its source, datasets and model outputs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _SOURCE_TEXTS = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runti
 
 def check_source(source: v1.RunSource) -> None:
     """Raise `Rejected` INVALID_SOURCE."""
-    for name, longest in _SOURCE_TEXTS.items():
-        check_prose(getattr(source, name), f"a source's {name}", longest, "INVALID_SOURCE")
+    for name, max_length in _SOURCE_TEXTS.items():
+        check_prose(getattr(source, name), f"a source's {name}", max_length, "INVALID_SOURCE")
     if not _COMMIT.fullmatch(source.git_commit):
         raise _invalid_source(f"a commit has 40 or 64 lower-case hex digits: {source.git_commit[:100]!r}")
     if _has_credentials(source.git_url):

@@ -1,4 +1,4 @@
-"""How much room there is for what is logged: all that is shown of one thing, but its metrics, must fit an answer."""
+"""Size limits: a run, experiment or logged model, without its metrics, must fit a response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FRAME = 11  # bytes around a part, at most: a field's number and length, twice 
 
 @dataclass(frozen=True, slots=True)
 class SizeBudget:
-    """What is shown of one thing: the bytes that each part takes in an answer, and all of them together."""
+    """A size budget: the bytes that each part of an object takes in a response, and their sum."""
 
     parts: HashTrieMap[Part, int] = field(default_factory=HashTrieMap)
     taken: int = 0
@@ -56,8 +56,8 @@ class SizeBudget:
             )
         return budget
 
-    def check_growth(self, before: SizeBudget, most: int, reason: str, **about: Any) -> None:
+    def check_growth(self, before: SizeBudget, limit: int, reason: str, **about: Any) -> None:
         """Raise `Rejected` with this reason when more is shown than before, and more than there may be."""
-        if self.taken > max(most, before.taken):
-            message = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {most} are allowed"
-            raise Rejected(Kind.PRECONDITION, reason, message, size=str(self.taken), limit=str(most), **about)
+        if self.taken > max(limit, before.taken):
+            message = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {limit} are allowed"
+            raise Rejected(Kind.PRECONDITION, reason, message, size=str(self.taken), limit=str(limit), **about)

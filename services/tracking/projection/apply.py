@@ -32,7 +32,7 @@ from services.tracking.projection.tables import (
 
 
 class TrackingProjection:
-    """Computes the rows of tracking."""
+    """The projection of tracking."""
 
     name = "tracking"
     version = 3

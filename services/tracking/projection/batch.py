@@ -31,7 +31,7 @@ _ENOUGH_BYTES = 3_000_000  # of a column of points: 24 bytes of memory for each 
 
 @dataclass(slots=True)
 class Memory:
-    """What is known of the rows at a position of the log, without asking them."""
+    """A cache of what is known of the rows at a position of the log."""
 
     position: int = _UNKNOWN
     runs: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
@@ -51,7 +51,7 @@ class Memory:
 
 
 class Batch:
-    """What events add to rows; `pending` is of all tables but those of series."""
+    """The changes of rows by a batch of events; `pending` has those of all tables but the series."""
 
     def __init__(self, connection: sa.Connection, memory: Memory, events: Sequence[RecordedEvent]) -> None:
         self.pending = Pending()

@@ -1,4 +1,4 @@
-"""How series grow in rows: by a rule that knows how many points there are, and not how they came."""
+"""Appends to series: how points are cut into chunks depends on their number only, not on how they arrived."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ChunkKey = tuple[int, str, int]
 
 
 class _Written:
-    """All that is written anew: columns, one series behind the other, and where series and chunks begin in them."""
+    """The columns to write, one series after the other, and where series and chunks begin in them."""
 
     def __init__(self) -> None:
         self.columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
@@ -59,26 +59,26 @@ def grow(
     experiments: Mapping[int, int],
 ) -> None:
     """Add points to the ends of series; `experiments` are those of the runs."""
-    held = memory.take(connection, added)
+    open_series = memory.take(connection, added)
     written = _Written()
-    for key, news in added.items():
-        _extend(written, key, held[key], news)
+    for key, new in added.items():
+        _extend(written, key, open_series[key], new)
     columns = tuple(b"".join(column) for column in written.columns)
     points = columns_of(*columns)
-    _summarize(held, points, written.series)
-    put_all(connection, metrics, [_summary(key, series, experiments[key[0]]) for key, series in held.items()])
+    _summarize(open_series, points, written.series)
+    put_all(connection, metrics, [_summary(key, series, experiments[key[0]]) for key, series in open_series.items()])
     remove_all(connection, chunks, written.gone)
     put_all(connection, chunks, _chunks(written, points, columns))
-    memory.give_back(held)
+    memory.give_back(open_series)
 
 
-def _extend(written: _Written, key: SeriesKey, series: Open, news: Sequence[Columns]) -> None:
+def _extend(written: _Written, key: SeriesKey, series: Open, new: Sequence[Columns]) -> None:
     """Add points to a series; the part after its last sealed chunk is written again."""
-    joined = [b"".join(columns) for columns in zip(series.columns, *news, strict=True)]
-    held = series.points % CHUNK_POINTS
-    begin, total = series.points - held, len(joined[0]) // _BYTES
+    joined = [b"".join(columns) for columns in zip(series.columns, *new, strict=True)]
+    buffered = series.points % CHUNK_POINTS
+    begin, total = series.points - buffered, len(joined[0]) // _BYTES
     if total < CHUNK_POINTS:
-        stays = held - held % PIECE_POINTS
+        stays = buffered - buffered % PIECE_POINTS
         rest = 0
     else:
         stays = 0
@@ -91,12 +91,12 @@ def _extend(written: _Written, key: SeriesKey, series: Open, news: Sequence[Colu
     series.columns = (steps[rest:], timestamps[rest:], values[rest:])
 
 
-def _summarize(held: Mapping[SeriesKey, Open], points: Points, starts: Sequence[int]) -> None:
+def _summarize(open_series: Mapping[SeriesKey, Open], points: Points, starts: Sequence[int]) -> None:
     """Update summaries. Old points among the new ones do no harm."""
     latest = latest_of(points, starts)
     least = (np.fmin.reduceat(points.values, starts) + 0.0).tolist()
     greatest = (np.fmax.reduceat(points.values, starts) + 0.0).tolist()
-    for series, last, low, high in zip(held.values(), latest, least, greatest, strict=True):
+    for series, last, low, high in zip(open_series.values(), latest, least, greatest, strict=True):
         if series.latest is None or is_later(last, series.latest):
             series.latest = last
         # NaN stands for no number on either side.

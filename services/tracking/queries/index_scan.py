@@ -1,4 +1,4 @@
-"""Runs in the order of an index, read no further than a page takes: nothing is sorted whole."""
+"""Index scans: runs in the order of an index, read no further than a page needs, without a sort."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class IndexScan:
         some = self._merged(phase, numbers, after, last, size)
         end = some.limit(1).offset(size - 1)
         if self._rows.dialect.name == "sqlite":
-            # It would put in order once more what is in order: it is told where to end instead.
+            # SQLite would sort rows that are already in order: a bound on the range avoids the sort.
             last = next(iter(self._places(end)), last)
             fulfil = self._fulfil(phase, phase.source.c.run)
             return self._places(self._merged(phase, numbers, after, last, wanted, fulfil)), last

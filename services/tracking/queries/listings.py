@@ -1,4 +1,4 @@
-"""What experiments and logged models can be asked for and ordered by, and the pages of their listings."""
+"""Listings of experiments and logged models: their filters, orders and pages."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from services.tracking.projection.tables import models as logged_models
 
 
 class LiveDigests:
-    """What both logs name.
+    """The digests that both logs use.
 
     Args:
         tracking: The rows of tracking.

@@ -1,4 +1,4 @@
-"""Metrics in intervals, as charts draw them: of each interval the least, the greatest and the mean value.
+"""Metrics in intervals, for charts: the minimum, maximum and mean of each interval.
 
 A chunk that lies in one interval counts by what rows say of it; only the points of others are read.
 """
@@ -33,7 +33,7 @@ _TIMES = (chunks.c.first_time, chunks.c.last_time, chunks.c.timestamps)
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is cut: from `low` to `high`, into `count` intervals of equal length; `high` belongs to the last."""
+    """Bounds of a chart: from `low` to `high`, cut into `count` equal intervals; `high` belongs to the last."""
 
     kind: v1.MetricAxis.ValueType
     low: int
@@ -57,7 +57,7 @@ class Axis:
 
 
 class Tally:
-    """What intervals have: how many points, how many of them numbers, the least and the greatest, and the sum."""
+    """Histogram of a metric: points, numbers, minimum, maximum and sum of each interval."""
 
     def __init__(self, count: int) -> None:
         self.points = np.zeros(count, np.int64)
@@ -99,7 +99,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What rows say of the chunks of a metric in some runs: a column for each thing, an element for each chunk."""
+    """Statistics of the chunks of a metric in some runs, as columns with an element for each chunk."""
 
     run: Ints
     number: Ints
@@ -155,10 +155,10 @@ def tally(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, 
 
 def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequence[Row]) -> None:
     """Add chunks point by point; `offsets` says where the intervals of a run begin."""
-    held, columns, values = (list(column) for column in zip(*some, strict=True))
+    owners, columns, values = (list(column) for column in zip(*some, strict=True))
     places = np.frombuffer(b"".join(columns), "<i8")
     intervals = axis.intervals(places)
-    intervals += np.repeat([offsets[run] for run in held], [len(column) // _BYTES for column in columns])
+    intervals += np.repeat([offsets[run] for run in owners], [len(column) // _BYTES for column in columns])
     numbers = np.frombuffer(b"".join(values), "<f8")
     within = (places >= axis.low) & (places <= axis.high)
     result.add_points(*((intervals, numbers) if within.all() else (intervals[within], numbers[within])))

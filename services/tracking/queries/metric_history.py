@@ -69,8 +69,8 @@ def page(connection: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.L
 
 def _outline(connection: sa.Connection, run_id: str, key: str, low: int, high: int) -> Outline:
     run = run_number(connection, run_id)
-    held = sa.select(metrics.c.points).where(metrics.c.run == run, metrics.c.key == key)
-    if connection.scalar(held) is None:
+    known = sa.select(metrics.c.points).where(metrics.c.run == run, metrics.c.key == key)
+    if connection.scalar(known) is None:
         message = f"run {run_id} has no metric {key[:250]!r}"
         raise Rejected(Kind.NOT_FOUND, "METRIC_NOT_FOUND", message, run_id=run_id, key=key[:250])
     return outline(connection, run, key, low, high)

@@ -53,7 +53,7 @@ def _check(request: v1.GetMetricIntervalsRequest) -> None:
 
 
 class _Asked:
-    """What is asked for; the runs' numbers, and what a metric is drawn over, hold for each part of the answer."""
+    """The request; the numbers of its runs and the bounds of its metrics hold for every part of the response."""
 
     def __init__(self, request: v1.GetMetricIntervalsRequest) -> None:
         self._request = request

@@ -1,4 +1,4 @@
-"""Metrics in brief, a page at a time, and how many of them a run or a logged model is answered with."""
+"""Summaries of metrics, a page at a time, and how many of them fit a run or a logged model."""
 
 from __future__ import annotations
 

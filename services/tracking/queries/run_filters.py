@@ -1,4 +1,4 @@
-"""What runs can be asked for and ordered by, as conditions on their rows."""
+"""Filters and orders of runs, as conditions on their rows."""
 
 from __future__ import annotations
 

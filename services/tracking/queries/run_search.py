@@ -61,7 +61,7 @@ def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a listing is asked for."""
+    """The request of a listing."""
 
     rows: sa.Connection
     orders: Sequence[Order]
@@ -115,15 +115,15 @@ def _read(asked: _Asked, walk: IndexScan, after: Key | None) -> tuple[list[Key] 
     return walk.keys(after, asked.wanted, go_on), rare
 
 
-def _rarest(asked: _Asked, most: int) -> Condition | None:
-    """Return the condition that the fewest runs fulfil, if they are at most `most`."""
+def _rarest(asked: _Asked, limit: int) -> Condition | None:
+    """Return the condition that the fewest runs fulfil, if they are at most `limit`."""
     found: Condition | None = None
     for place, (_, one) in enumerate(asked.conditions):
-        if one.among is not None and asked.at_least.get(place, 0) <= most:
-            some = one.among.limit(most + 1).subquery()
+        if one.among is not None and asked.at_least.get(place, 0) <= limit:
+            some = one.among.limit(limit + 1).subquery()
             many = asked.at_least[place] = asked.rows.scalar(sa.select(sa.func.count()).select_from(some)) or 0
-            if many <= most:
-                found, most = one, many
+            if many <= limit:
+                found, limit = one, many
     return found
 
 

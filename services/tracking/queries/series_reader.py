@@ -142,8 +142,8 @@ def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
     wanted = [(int(number), int(series.points[at])) for at, number in zip(which, series.lower[2][which], strict=True)]
     numbers = {number for number, _ in wanted}
     asked = in_one(connection.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
-    held = fetch_all(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
-    found = {row[0]: row for row in held}
+    rows = fetch_all(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
+    found = {row[0]: row for row in rows}
     columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     for number, points in wanted:
         row = found.get(number) or found[number - number % CHUNK_POINTS]

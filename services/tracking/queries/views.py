@@ -201,7 +201,22 @@ def _answers(
 
 
 def _run(make: Callable[..., v1.Run], row: Row) -> v1.Run:
-    _, run_id, experiment, name, status, start, end, actor, description, parent, heard, source, deleted, gone = row
+    (
+        _,
+        run_id,
+        experiment,
+        name,
+        status,
+        start,
+        end,
+        actor,
+        description,
+        parent,
+        silent_since,
+        source,
+        deleted,
+        gone,
+    ) = row
     view = make(
         run_id=run_id,
         experiment_id=str(experiment),
@@ -216,8 +231,8 @@ def _run(make: Callable[..., v1.Run], row: Row) -> v1.Run:
     )
     if source:
         view.source.MergeFromString(source)
-    if status == v1.RUN_STATUS_LOST and heard is not None:
-        view.last_heard.FromNanoseconds(heard)
+    if status == v1.RUN_STATUS_LOST and silent_since is not None:
+        view.last_heard.FromNanoseconds(silent_since)
     return view
 
 

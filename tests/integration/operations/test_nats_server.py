@@ -294,7 +294,7 @@ async def test_store_that_cannot_be_opened_fails_with_the_servers_words(tmp_path
     with pytest.raises(NatsServerFailed) as refused:
         await EmbeddedNats(tmp_path / "data").start()
     assert refused.value.exit_code == 1
-    assert refused.value.last_words
+    assert refused.value.last_line
     (tmp_path / "data" / "store" / "jetstream").unlink()
     async with EmbeddedNats(tmp_path / "data"):  # the failed start let go of the directory
         pass
