@@ -52,7 +52,7 @@ test-busy: $(STAMP) ## run what races, kills or waits 20 times beside busy loops
 histories: $(STAMP) ## race and break real services, check every answer; ARGS="--seeds 300", "--bugs"
 	@$(BIN)/python -m tests.histories $(ARGS)
 
-check: check-style check-words check-spelling check-types check-imports check-protos check-lock check-docs ## everything but the tests; -k goes on after a failure
+check: check-style check-words check-spelling check-types check-imports check-structure check-protos check-lock check-docs ## everything but the tests; -k goes on after a failure
 
 check-style: $(STAMP)
 	@$(BIN)/ruff check

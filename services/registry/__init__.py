@@ -4,10 +4,9 @@ A stream is one model's, ``model/<the name that it was created with>``, or that 
 """
 
 from eventstore import EventTypes
-from services.model_streams import model_stream, origin_of
+from services.model_streams import model_stream as model_stream
+from services.model_streams import origin_of as origin_of
 from services.registry.events import REGISTRY_EVENTS
-
-__all__ = ["EVENTS", "POLICIES_STREAM", "model_stream", "origin_of"]
 
 EVENTS = EventTypes(REGISTRY_EVENTS)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from eventstore import (
-    MAX_APPEND_EVENTS,
     CommandHandler,
     Conflict,
     EventTooLarge,
@@ -31,6 +30,7 @@ from services.registry.deciders.state import State
 from services.registry.gates.evaluator import Case, GateEvaluator
 from services.registry.live_view import Live
 from services.registry.near_aliases import new_alias
+from services.registry.release_sets import Target, check_release_set, kept_alias, move_of
 from services.validation import check_model_name
 
 Events = tuple[RecordedEvent, ...]
@@ -38,15 +38,6 @@ T = TypeVar("T")
 
 ATTEMPTS = 16
 _STALE = {"EVIDENCE_STALE", "GATE_CHANGED", "NAME_TAKEN"}
-
-
-class Target(NamedTuple):
-    """A move to be judged; `skip` the gates that bind it if a recent holder comes back."""
-
-    model: str
-    alias: str
-    version: int
-    skip: bool = False
 
 
 MAX_CREATED_COMPARED = 10
@@ -252,7 +243,7 @@ class Commands:
 
     async def move_together(self, request: v1.MoveAliasesRequest, metadata: Metadata) -> tuple[Events, int]:
         """Moves a release set; returns its events and the position to read from."""
-        _check_release_set(request)
+        check_release_set(request)
         targets = [Target(target.model, target.alias, target.version) for target in request.targets]
 
         async def attempt() -> tuple[Events, int]:
@@ -267,9 +258,9 @@ class Commands:
         kept: list[tuple[str, Message]] = []
         for target, gate_result in zip(request.targets, judged, strict=True):
             stream, state, _ = models[target.model]
-            made = aliases.move(aliases.Move(_single(target, request), gate_result, epoch=self.epoch), state)
+            made = aliases.move(aliases.Move(move_of(target, request), gate_result, epoch=self.epoch), state)
             moves += [(stream, event) for event in made]
-            kept += [] if made else [(stream, _kept(target, state))]
+            kept += [] if made else [(stream, kept_alias(target, state))]
         seen = {stream: revision for stream, _, revision in models.values()}
         if refused := [(stream, event) for stream, event in moves if isinstance(event, v1.AliasMoveRefused)]:
             return Plan(refused, seen)
@@ -291,43 +282,6 @@ class Commands:
 
 def _creates(event: RecordedEvent) -> bool:
     return isinstance(event.data, v1.AliasMoved) and not event.data.from_version
-
-
-def _single(target: v1.AliasTarget, request: v1.MoveAliasesRequest) -> v1.MoveAliasRequest:
-    return v1.MoveAliasRequest(
-        model=target.model,
-        alias=target.alias,
-        version=target.version,
-        expected_revision=target.expected_revision if target.HasField("expected_revision") else None,
-        reason=request.reason,
-        epoch=request.epoch,
-    )
-
-
-def _kept(target: v1.AliasTarget, state: State) -> v1.AliasKept:
-    digest = state.digest(target.version)
-    return v1.AliasKept(model=target.model, alias=target.alias, version=target.version, digest=digest)
-
-
-def _check_release_set(request: v1.MoveAliasesRequest) -> None:
-    targets = [(target.model, target.alias) for target in request.targets]
-    if not targets or len(targets) > MAX_APPEND_EVENTS:
-        words = f"a release set has 1 to {MAX_APPEND_EVENTS} aliases, not {len(targets)}"
-    elif duplicate := _duplicate(targets):
-        words = f"{duplicate[0]}@{duplicate[1]} is in the release set twice"
-    else:
-        return
-    raise Rejected(Kind.INVALID, "INVALID_RELEASE_SET", words)
-
-
-def _duplicate(targets: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
-    """Return the first target that was there before, None when all differ."""
-    known: set[tuple[str, str]] = set()
-    for target in targets:
-        if target in known:
-            return target
-        known.add(target)
-    return None
 
 
 async def _while_stale(attempt: Callable[[], Awaitable[T]]) -> T:

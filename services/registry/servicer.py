@@ -7,22 +7,22 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from eventstore import Conflict, Kind, Outcome, Projector, Rejected, Tail, check_past
+from eventstore import Conflict, Kind, Outcome, Projector, Rejected, Tail
 from rollforward import v1
 from services.registry import origin_of, watch
 from services.registry.commands import Commands
 from services.registry.deciders.state import State
 from services.registry.gates.expression import check_expression
 from services.registry.live_view import Live
+from services.registry.past_positions import PastPositions, described
 from services.registry.projection import runs
 from services.registry.projection.apply import new_version
 from services.registry.queries import aliases as alias_queries
-from services.registry.queries import models, rollback
+from services.registry.queries import models
 from services.registry.rollback import Rollbacks
 from services.registry.scheduler import schedule_of
 from services.rpc.context import Command, Context, metadata
 from services.rpc.positions import wait_for
-from services.timestamps import nanoseconds
 from services.validation import check_alias, check_digest
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self._live = live
         self._shared = watch.Shared(live)
         self._projector = projector
+        self._positions = PastPositions(projector)
         self._tail = tail
         self._runs = known_runs
         self._artifact_exists = artifact_exists
@@ -267,73 +268,28 @@ class RegistryServicer(v1.RegistryServiceServicer):
         """Replays past assignments as new events."""
         if not request.models or not request.aliases:
             raise Rejected(Kind.INVALID, "INVALID_SCOPE", 'a rollback names models and aliases; "*" stands for all')
-        to_position = await self._goal(request, context)
+        to_position = await self._positions.goal(request, context)
         return await self._told(self._rollbacks.do(request, to_position, metadata(request, context)), context)
-
-    async def _goal(self, request: v1.RollbackRequest, context: Context) -> int | None:
-        match request.WhichOneof("to"):
-            case "as_of":
-                return await self._position(request.as_of, context)
-            case "before_event":
-                return await self._event_position(request.before_event, context)
-            case _:
-                return None
-
-    async def _event_position(self, event_id: str, context: Context) -> int:
-        position = await self._projector.query(lambda connection: rollback.event_position(connection, event_id))
-        if position is None:
-            # The rows may be behind the log: only its head can tell that there is no such event.
-            await wait_for(self._projector, await self._projector.store.head(), context)
-            position = await self._projector.query(lambda connection: rollback.event_position(connection, event_id))
-        if position is None:
-            words = f"the registry log has no event {event_id[:100]!r}"
-            raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", words, event_id=event_id[:100])
-        return position
 
     async def ResolveAlias(self, request: v1.ResolveAliasRequest, context: Context) -> v1.ResolveAliasResponse:
         """Which version an alias names, now or as of a position or time."""
         check_alias(request.alias)
         if not request.HasField("at"):
             return self._live.resolve(request.model, request.alias)
-        position = await self._past(request.at, context)
+        position = await self._positions.past(request.at, context)
         return await self._projector.query(
             lambda connection: alias_queries.resolve(
-                connection, request.model, request.alias, position, _asked_for(request.at)
+                connection, request.model, request.alias, position, described(request.at)
             ),
             small=True,
         )
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
         """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
-        position = await self._past(request.at, context) if request.HasField("at") else None
+        position = await self._positions.past(request.at, context) if request.HasField("at") else None
         return await self._projector.query(
             lambda connection: alias_queries.resolve_aliases(connection, request, position)
         )
-
-    async def _past(self, at: v1.AsOf, context: Context) -> int:
-        if at.HasField("position"):
-            await check_past(self._projector.store, at.position, at.epoch)
-        return await self._position(at, context)
-
-    async def _position(self, at: v1.AsOf, context: Context) -> int:
-        if at.WhichOneof("point") is None:
-            raise Rejected(Kind.INVALID, "INVALID_AS_OF", "a position or a time is needed")
-        if at.HasField("time"):
-            return await self._position_at(nanoseconds(at.time), context)
-        if at.position > self._projector.position and at.position > await self._projector.store.head():
-            words = f"the log has not come to position {at.position}"
-            raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(at.position))
-        await wait_for(self._projector, at.position, context)
-        return at.position
-
-    async def _position_at(self, time_ns: int, context: Context) -> int:
-        reached = self._projector.position  # before they are asked: what they apply meanwhile is not in their answer
-        position, _ = await self._projector.position_at(time_ns)
-        if position < reached:
-            return position
-        # The rows know of nothing later: the log may.
-        await wait_for(self._projector, await self._projector.store.head(), context)
-        return (await self._projector.position_at(time_ns))[0]
 
     async def ListAliasHistory(
         self, request: v1.ListAliasHistoryRequest, context: Context
@@ -354,7 +310,3 @@ class RegistryServicer(v1.RegistryServiceServicer):
         """Follows aliases: a snapshot, then every change, in order, each once."""
         async for step in watch.steps(self._projector, self._tail, self._live, self._shared, request):
             yield step
-
-
-def _asked_for(at: v1.AsOf) -> str:
-    return at.time.ToJsonString() if at.HasField("time") else f"position {at.position}"

@@ -21,6 +21,7 @@ from eventstore.jetstream import JetStreamStore, store
 from rollforward import v1
 from services.registry.deciders.policies import GateResult
 from services.registry.gates import evaluator
+from services.registry.past_positions import PastPositions
 from services.rpc import context as call_context
 from services.rpc import interceptor
 from services.rpc.methods import Method
@@ -164,12 +165,12 @@ def rejected_after_append() -> None:
 
 def past_is_one_position_off() -> None:
     """Resolve the position before the one that a resolve names."""
-    position = registry.RegistryServicer._position
+    position = PastPositions._position
 
-    async def before(servicer: Any, at: v1.AsOf, context: Any) -> int:
-        return int(await position(servicer, at, context)) - 1
+    async def before(positions: Any, at: v1.AsOf, context: Any) -> int:
+        return int(await position(positions, at, context)) - 1
 
-    replace_attribute(registry.RegistryServicer, "_position", before)
+    replace_attribute(PastPositions, "_position", before)
 
 
 def rows_miss_changes() -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 START = """
 import sys
 from pathlib import Path
-from services.pod.pod import command
+from services.pod.command import command
 server, cache, *targets = sys.argv[1:]
 sys.exit(command(*targets, server=server, grpc="127.0.0.1:0", cache=Path(cache)))
 """

@@ -31,7 +31,7 @@ SERVER = "127.0.0.1:1"  # nobody is there
 START = """
 import sys
 from pathlib import Path
-from services.pod.pod import command
+from services.pod.command import command
 server, grpc, cache, *targets = sys.argv[1:]
 sys.exit(command(*targets, server=server, grpc=grpc, cache=Path(cache)))
 """

@@ -1,0 +1,209 @@
+"""The plan of a rollback: what stands, what comes back, and the events of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from eventstore import (
+    Conflict,
+    Kind,
+    Plan,
+    RecordedEvent,
+    Rejected,
+    position_of,
+)
+from rollforward import v1
+from services.registry import model_stream
+from services.registry.deciders import policies
+from services.registry.deciders.aliases import passed, refused
+from services.registry.deciders.policies import GateResult, binding_move
+from services.registry.queries import rollback
+
+Key = tuple[str, str]
+"""An alias: its model's origin, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackState:
+    """What a rollback looks at, all of one moment, the registry position `computed_at`.
+
+    Attributes:
+        held: Every alias in the scope as it stands.
+        before: By alias, the assignment to go back to; without one there is none.
+        versions: By model and number, the versions to come back.
+        ended: By alias that a policy binds, when (ns) the version to come back last stopped holding it.
+        policies: Those that bind.
+    """
+
+    computed_at: int
+    held: Sequence[rollback.Held]
+    before: Mapping[Key, v1.AliasChange]
+    versions: Mapping[tuple[str, int], rollback.KnownVersion]
+    ended: Mapping[Key, int]
+    policies: policies.State
+
+
+@dataclass(slots=True)
+class PlannedRollback:
+    """What a rollback comes to: what it appends, on what condition, and what it changes."""
+
+    seen: RollbackState
+    events: list[tuple[str, Message]] = field(default_factory=list)
+    changes: list[v1.RollbackChange] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        """As the log takes it: all of it, unless a gate refuses a part."""
+        refusals = [(stream, event) for stream, event in self.events if isinstance(event, v1.AliasMoveRefused)]
+        seen = {model_stream(held.origin): held.stream_revision for held in self.seen.held}
+        return Plan(refusals or self.events, seen)
+
+
+def restored_change(
+    request: v1.RollbackRequest, held: rollback.Held, planned: PlannedRollback
+) -> v1.RollbackChange | None:
+    """Return the change that a rollback makes to an alias, and add it to the plan; None when there is none to make."""
+    before = planned.seen.before.get(key_of(held), v1.AliasChange())
+    version = before.to_version
+    if version == held.version:
+        return None
+    change = v1.RollbackChange(model=held.model, alias=held.alias, from_version=held.version, to_version=version)
+    if version:
+        change.to_digest, change.restored_revision = before.to_digest, before.revision
+    planned.changes.append(change)
+    if version and (why := _unusable(held, version, planned.seen)):
+        if not request.skip_missing:
+            raise why
+        change.skipped = True
+        return None
+    return change
+
+
+def key_of(held: rollback.Held) -> Key:
+    """Return the key of an alias."""
+    return held.origin, held.alias
+
+
+def scope_of(request: v1.RollbackRequest) -> str:
+    """Return the scope of a rollback as text: models@aliases."""
+    return f"{request.models}@{request.aliases}"
+
+
+def read_state(
+    connection: sa.Connection,
+    request: v1.RollbackRequest,
+    to_position: int | None,
+    bound: policies.State,
+    names: Callable[[str], Sequence[str]],
+) -> RollbackState:
+    """Read all that a rollback depends on, of one moment.
+
+    Args:
+        connection: The registry's rows.
+        request: The rollback.
+        to_position: The position to go back to; None for the previous assignment of each alias.
+        bound: The policies.
+        names: Returns all names that a model ever had.
+    """
+    held = rollback.assignments_in(connection, request.models, request.aliases)
+    keys = [key_of(one) for one in held]
+    earlier = (
+        rollback.previous_holders(connection, keys)
+        if to_position is None
+        else rollback.assignments_at(connection, keys, to_position)
+    )
+    back = {key: change.to_version for key, change in earlier.items() if change.to_version}
+    versions = rollback.versions_of(connection, sorted({(origin, version) for (origin, _), version in back.items()}))
+    gated = {key_of(one) for one in held if binding_move(bound, names(one.model), one.alias)}
+    ended = rollback.last_held(connection, {key: version for key, version in back.items() if key in gated})
+    return RollbackState(position_of(connection), held, earlier, versions, ended, bound)
+
+
+def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
+    """Check the condition of a rollback.
+
+    Raises:
+        Conflict: CHANGED_SINCE or WRONG_REVISION.
+        Rejected: INVALID_SCOPE.
+    """
+    if request.HasField("expected_position"):
+        for held in seen.held:
+            if held.revision > request.expected_position:
+                words = f"{held.model}@{held.alias} was changed at revision {held.revision}"
+                raise Conflict("CHANGED_SINCE", words, **_about(held))
+    if request.HasField("expected_revision"):
+        if len(seen.held) > 1:
+            words = f"an expected revision is of one alias; {len(seen.held)} are in the scope"
+            raise Rejected(Kind.INVALID, "INVALID_SCOPE", words, scope=scope_of(request))
+        [held] = seen.held
+        if held.revision != request.expected_revision:
+            current = v1.Alias(
+                model=held.model, alias=held.alias, version=held.version, digest=held.digest, revision=held.revision
+            )
+            words = f"{held.model}@{held.alias} is at revision {held.revision}, not {request.expected_revision}"
+            raise Conflict("WRONG_REVISION", words, current=current, **_about(held))
+
+
+def _about(held: rollback.Held) -> dict[str, Any]:
+    return {"model": held.model, "alias": held.alias, "revision": str(held.revision)}
+
+
+def _unusable(held: rollback.Held, version: int, seen: RollbackState) -> Rejected | None:
+    about: dict[str, Any] = {"model": held.model, "alias": held.alias, "version": str(version)}
+    if held.model_deleted:
+        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {held.model!r} is deleted", **about)
+    known = seen.versions.get((held.origin, version))
+    if known is None:
+        fault = f"version {version} of {held.model!r}, which held {held.alias}, was never registered"
+        return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **about)
+    if known.deleted:
+        words = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
+        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", words, **about)
+    if known.status != v1.VERSION_STATUS_READY:
+        words = f"version {version} of {held.model!r}, which held {held.alias}, is not READY"
+        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", words, **about)
+    return None
+
+
+def event_of(held: rollback.Held, change: v1.RollbackChange, gate_result: GateResult) -> Message:
+    """Return the event of a change: a move, a removal, or a move that a gate refuses."""
+    if not change.to_version:
+        return v1.AliasRemoved(
+            model=held.model,
+            alias=held.alias,
+            from_version=held.version,
+            from_digest=held.digest,
+            cause=v1.ALIAS_CAUSE_ROLLBACK,
+            policy_revision=gate_result.policy_revision,
+        )
+    moved = v1.AliasMoved(
+        model=held.model,
+        alias=held.alias,
+        from_version=held.version,
+        to_version=change.to_version,
+        from_digest=held.digest,
+        to_digest=change.to_digest,
+        cause=v1.ALIAS_CAUSE_ROLLBACK,
+        restored_revision=change.restored_revision,
+        evidence=gate_result.evidence,
+        skipped_gates=gate_result.skipped,
+        policy_revision=gate_result.policy_revision,
+    )
+    return moved if passed(gate_result) else refused(moved)
+
+
+def change_of(event: RecordedEvent) -> v1.RollbackChange:
+    """Return the change that an event made."""
+    payload = event.data
+    change = v1.RollbackChange(model=payload.model, alias=payload.alias, from_version=payload.from_version)  # type: ignore[attr-defined]
+    if isinstance(payload, v1.AliasMoved):
+        change.to_version, change.to_digest = payload.to_version, payload.to_digest
+        change.restored_revision = payload.restored_revision
+        change.skipped_gates.extend(payload.skipped_gates)
+        change.evidence.extend(payload.evidence)
+    return change
