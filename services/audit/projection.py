@@ -66,7 +66,7 @@ class AuditProjection:
         self.name = f"audit-{log}"
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes events down."""
+        """Write the rows of events."""
         put_all(connection, recorded, [_row(self.log, event) for event in events])
         origins: dict[str, str] = {}
         for event in events:
@@ -81,7 +81,7 @@ class AuditProjection:
 
 
 def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
-    """The columns of an event, in the order of the table's."""
+    """Return the columns of an event, in the order of the table's."""
     view = _view(log, event)
     left_out = 0
     if event.unreadable:
@@ -99,7 +99,7 @@ def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
 
 
 def _subject(fact: Message) -> tuple[str | None, str | None, int]:
-    """The model (by its name at the time) and the alias that an event is about, and the cause of an alias's change."""
+    """Return the model (by its name then) and alias that an event is about, and the cause of an alias's change."""
     if isinstance(fact, v1.ModelNameTaken):
         return fact.origin, None, 0
     named = getattr(fact, "target", fact)
@@ -107,7 +107,7 @@ def _subject(fact: Message) -> tuple[str | None, str | None, int]:
 
 
 def _view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
-    """An event as auditors see it, but for its fact."""
+    """Return an event as auditors see it, but for its fact."""
     return v1.RecordedEvent(
         log=log,
         position=event.position,

@@ -51,7 +51,7 @@ def has_type(connection: sa.Connection, full: str) -> bool:
 
 
 def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Conditions:
-    """What events must fulfil; `names` are all names of the model that is asked for.
+    """Return what events must fulfil; `names` are all names of the model that is asked for.
 
     Raises:
         Rejected: INVALID_TIME.
@@ -73,7 +73,7 @@ def conditions(request: v1.ListEventsRequest, names: Sequence[str]) -> Condition
 def newest(
     connection: sa.Connection, log: str, wanted: Conditions, before: Key | None, limit: int
 ) -> list[tuple[Key, v1.RecordedEvent]]:
-    """The newest events of one log that match, all of them before a key: `limit`, or what is enough for a page.
+    """Return the newest events of one log that match, all of them before a key: `limit`, or what is enough for a page.
 
     Metric points are left out of them.
     """
@@ -92,7 +92,7 @@ def newest(
 
 
 def chunk(connection: sa.Connection, wanted: Conditions, after: int, upto: int) -> list[v1.RecordedEvent]:
-    """The next events of one log that match, oldest first, behind one position and up to another.
+    """Return the next events of one log that match, oldest first, behind one position and up to another.
 
     It ends with the event that makes it CHUNK_BYTES or CHUNK_EVENTS; empty when there are no more. Metric points are
     left out of them.

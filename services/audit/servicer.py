@@ -77,7 +77,7 @@ class AuditServicer(v1.AuditServiceServicer):
             after = events[-1].position
 
     async def _complete(self, events: Sequence[v1.RecordedEvent]) -> None:
-        """Puts in what the rows leave out: metric points are many, and stand in the log."""
+        """Fill in what the rows leave out: metric points are many, and stand in the log."""
         for event in events:
             if event.data.Is(v1.MetricsLogged.DESCRIPTOR):
                 held = await self._projectors[event.log].store.event_at(event.position)
@@ -88,8 +88,8 @@ class AuditServicer(v1.AuditServiceServicer):
         if not request.log:
             return sorted(self._projectors)
         if request.log not in self._projectors:
-            words = f"no log {request.log!r}; there are {', '.join(self._projectors)}"
-            raise Rejected(Kind.INVALID, "UNKNOWN_LOG", words, log=request.log)
+            message = f"no log {request.log!r}; there are {', '.join(self._projectors)}"
+            raise Rejected(Kind.INVALID, "UNKNOWN_LOG", message, log=request.log)
         return [request.log]
 
     async def _conditions(self, request: v1.ListEventsRequest) -> Conditions:
@@ -127,7 +127,7 @@ class AuditServicer(v1.AuditServiceServicer):
 
 
 def _reached(token: str, logs: Sequence[str]) -> Watermark | None:
-    """What a resume token says of an export of these logs; None without a token. Raises `Rejected` INVALID_PAGE."""
+    """Return the positions in an export's resume token; None without a token. Raises `Rejected` INVALID_PAGE."""
     key: tuple[Any, ...] | None = key_of(token, str, int, *(int for _ in logs))
     if key and key[0] not in logs:
         raise Rejected(Kind.INVALID, "INVALID_PAGE", "this token is from another export", resume_token=token[:200])

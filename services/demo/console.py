@@ -49,18 +49,18 @@ def code(line: str) -> None:
     _console.print(Text(f">>> {line}", style="cyan"), soft_wrap=True)
 
 
-def shown(*words: str) -> str:
+def shown(*arguments: str) -> str:
     """Show a command as anyone could type it."""
-    line = shlex.join(("rollforward", *words))
+    line = shlex.join(("rollforward", *arguments))
     _console.print(Text(f"$ {line}", style="cyan"), soft_wrap=True)
     sys.stdout.flush()
     return line
 
 
-def command(*words: str) -> None:
+def command(*arguments: str) -> None:
     """Show a command, run it, and raise StepFailed unless it was done."""
-    line = shown(*words)
-    check(run_command(words) == 0, f"`{line}` was not done")
+    line = shown(*arguments)
+    check(run_command(arguments) == 0, f"`{line}` was not done")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,6 @@ class Split(NamedTuple):
 
 
 def split() -> Split:
-    """The same split in every process."""
+    """Return the data, split in the same way in every process."""
     rows, labels = load_breast_cancer(return_X_y=True)
     return Split(*train_test_split(rows, labels, test_size=HELD_OUT, stratify=labels, random_state=SEED))

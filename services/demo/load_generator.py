@@ -116,7 +116,7 @@ class Turn:
 
 
 def turns(connections: Iterable[Iterable[Answer]]) -> list[Turn]:
-    """The stretches in their order, those of all connections taken together."""
+    """Return the stretches in their order, those of all connections taken together."""
     stretches = [
         [(version, list(answers)) for version, answers in itertools.groupby(each, key=lambda answer: answer.version)]
         for each in connections

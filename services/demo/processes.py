@@ -35,7 +35,7 @@ class Child:
     log: Path
 
     def lines(self) -> list[str]:
-        """What it said so far."""
+        """Return the output so far."""
         return self.log.read_text(errors="replace").splitlines()
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class Children:
             child.check()
 
     def wait_for(self, what: str, found: Callable[[], _T | None], seconds: float = 60.0) -> _T:
-        """What `found` gives once it is not None; raises StepFailed when a process fails or the time is over."""
+        """Return what `found` gives once it is not None; raises StepFailed when a process fails or the time is over."""
         deadline = time.monotonic() + seconds
         while (value := found()) is None:
             self.check()

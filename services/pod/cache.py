@@ -38,7 +38,7 @@ class ArtifactCache:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, digest: str) -> Path:
-        """The artifact's directory, its bytes verified now, downloaded when it is not there or was spoilt.
+        """Return the artifact's directory, its bytes verified now, downloaded when it is not there or was spoilt.
 
         Raises DigestMismatch and what the download raises.
         """
@@ -88,7 +88,7 @@ class LastKnownGood:
         self._lock = asyncio.Lock()
 
     def read(self) -> list[Assignment]:
-        """The assignments last written for this server; none when there are none or the file cannot be understood."""
+        """Return the assignments last written for this server; none when there is no file that can be read."""
         try:
             state = json.loads(self._path.read_bytes())
             if state["server"] != self._server:

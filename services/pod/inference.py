@@ -111,7 +111,7 @@ def _deadline(context: Context) -> float | None:
 
 
 def _wanted(request: oip.ModelInferRequest, model: Model) -> tuple[str, ...]:
-    """The outputs asked for, each once; `predict` when none is, as the rest costs a second prediction."""
+    """Return the outputs asked for, each once; `predict` when none is, as the rest costs a second prediction."""
     names = tuple(dict.fromkeys(output.name for output in request.outputs)) or (PREDICT,)
     if unknown := [name for name in names if name not in model.outputs]:
         raise InvalidInput(f"the model has no outputs {unknown}, but {list(model.outputs)}")

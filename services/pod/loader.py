@@ -14,7 +14,7 @@ from services.pod.runtime import Loaded
 
 
 def patient(download: Callable[[str, Path], None], out_of_reach: type[Exception]) -> Fetch:
-    """A download that is tried again, for ever, when it raises `out_of_reach`; each try in a thread."""
+    """Return a download that is retried without end when it raises `out_of_reach`; each attempt in a thread."""
 
     async def fetch(digest: str, path: Path) -> None:
         async for attempt in stamina.retry_context(out_of_reach, attempts=None, timeout=None, wait_initial=0.2):
@@ -32,7 +32,7 @@ class Loader:
         self._options = options
 
     async def __call__(self, assignment: Assignment) -> Loaded:
-        """The assignment's model, verified and warm.
+        """Return the assignment's model, verified and warm.
 
         Raises whatever is wrong with it, from the download to the warm-up.
         """

@@ -81,7 +81,7 @@ class Model:
         self.outputs = _outputs(estimator)
 
     def arrange(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """The rows to predict: one tensor [N, F] of any name, or one [N] or [N, 1] for each feature by name.
+        """Return the rows to predict: one tensor [N, F] of any name, or one [N] or [N, 1] for each feature by name.
 
         Raises InvalidInput when the inputs do not fit the model.
         """
@@ -114,7 +114,7 @@ class Model:
             raise InvalidInput(f"the model takes [rows] or [rows, features], not {list(rows.shape)}")
 
     def predict(self, rows: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        """The asked outputs, each with a row for each of `rows`.
+        """Return the asked outputs, each with a row for each of `rows`.
 
         Raises InvalidInput when the estimator cannot take the values, PredictionBroken when its answer is not one.
         """
@@ -144,14 +144,14 @@ def _outputs(estimator: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _on_the_wire(array: NDArray[Any]) -> NDArray[Any]:
-    """The array in one of the four types that are sent: INT64, FP64, BOOL, BYTES."""
+    """Return the array in one of the four types that are sent: INT64, FP64, BOOL, BYTES."""
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def load(path: Path, options: Options) -> Model:
-    """The model in an artifact's directory: the first of the known files, by the order of `LANES`.
+    """Return the model in an artifact's directory: the first of the known files, by the order of `LANES`.
 
     Raises ModelRefused; a file that is not what its name says raises whatever its library raises.
     """

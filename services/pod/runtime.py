@@ -202,11 +202,11 @@ class Runtime:
         slot.offer(assignment)
 
     def find(self, name: str) -> list[Slot]:
-        """The aliases that a request's model name means: `NAME@ALIAS` that one, `NAME` all of the model, in order."""
+        """Return the aliases that a request's model name means: `NAME@ALIAS` one, `NAME` all of the model, in order."""
         return [slot for target, slot in self.slots.items() if name in (str(target), target.model)]
 
     def admit(self, name: str, version: str) -> Serving:
-        """What answers a request: the first alias's current version, or of all of them the one of that number.
+        """Return what answers a request: the first alias's current version, or of all of them the one of that number.
 
         Raises NotServed: no such alias here, or it was removed, or the version is neither current nor the one before.
         Raises NotReady: nothing was loaded yet. VersionRefused: nothing can be.
@@ -219,12 +219,12 @@ class Runtime:
         return slots[0].current or _not_ready(slots[0])
 
     def versions(self, name: str) -> list[int]:
-        """The version numbers that requests for this name may ask for."""
+        """Return the version numbers that requests for this name may ask for."""
         served = (serving for slot in self.find(name) if not slot.removed for serving in (slot.current, slot.previous))
         return sorted({serving.assignment.version for serving in served if serving is not None})
 
     def assignments(self) -> list[Assignment]:
-        """What is served now, with the removed aliases as such."""
+        """Return what is served now, with the removed aliases as such."""
         served = [slot.current.assignment for slot in self.slots.values() if slot.current is not None]
         return served + [slot.desired for slot in self.slots.values() if slot.removed]
 

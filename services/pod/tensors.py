@@ -51,7 +51,7 @@ class InvalidInput(ValueError):
 
 
 def decode(request: ModelInferRequest) -> dict[str, NDArray[Any]]:
-    """The request's inputs by name, in their order; BYTES become `str` in arrays of objects.
+    """Return the request's inputs by name, in their order; BYTES become `str` in arrays of objects.
 
     Raises InvalidInput: no inputs, a name given twice, raw and typed contents mixed, an unknown datatype, a shape that
     is empty or too large, elements that do not fill the shape or do not fit the datatype.
@@ -145,7 +145,7 @@ def _strings(tensor: ModelInferRequest.InferInputTensor, items: Sequence[bytes])
 
 
 def datatype(dtype: np.dtype[Any]) -> str:
-    """The protocol's name of a numpy type; text and objects are BYTES."""
+    """Return the protocol's name of a numpy type; text and objects are BYTES."""
     return next((name for name, known in _DTYPES.items() if known == dtype), "BYTES")
 
 

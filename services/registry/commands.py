@@ -64,7 +64,7 @@ class Commands:
         return self._live.store.epochs[-1]
 
     async def stream_of(self, model: str) -> str:
-        """The stream of the model that has or had this name; that of the name itself when there is none."""
+        """Return the stream of the model that has or had this name; that of the name itself when there is none."""
         stream = model_stream(model)
         state = await self._handler.cached_state(stream)
         if not state.name and not state.origin_of_name:
@@ -72,7 +72,7 @@ class Commands:
         return model_stream(state.origin_of_name) if state.origin_of_name else stream
 
     async def handle(self, model: str, command: object, metadata: Metadata) -> Outcome[State]:
-        """Does a command on one model."""
+        """Handle a command on one model."""
 
         async def attempt() -> Outcome[State]:
             return await self._handler.handle(await self.stream_of(model), command, metadata)
@@ -93,7 +93,7 @@ class Commands:
         return created
 
     async def state(self, model: str) -> tuple[str, State, int]:
-        """The stream of a model, its newest state and revision."""
+        """Return the stream of a model, its newest state and revision."""
         stream = model_stream(model)
         state, revision = await self._handler.state(stream)
         if state.origin_of_name:
@@ -102,7 +102,7 @@ class Commands:
         return stream, state, revision
 
     async def move(self, request: v1.MoveAliasRequest, metadata: Metadata) -> Outcome[State]:
-        """Moves an alias, through the gates that bind it."""
+        """Move an alias, through the gates that bind it."""
 
         async def attempt() -> Outcome[State]:
             stream = await self.stream_of(request.model)
@@ -114,7 +114,7 @@ class Commands:
         return await _while_stale(attempt)
 
     async def remove(self, request: v1.RemoveAliasRequest, metadata: Metadata) -> Outcome[State]:
-        """Removes an alias."""
+        """Remove an alias."""
         command = aliases.Remove(request, self._reasons(request.model, request.alias), self.epoch)
         return await self.handle(request.model, command, metadata)
 
@@ -125,7 +125,7 @@ class Commands:
         return await self.handle(request.model, command, metadata)
 
     async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
-        """Makes a scheduled move whose time has come, or records why it could not be made."""
+        """Make a scheduled move whose time has come, or records why it could not be made."""
 
         async def attempt() -> Outcome[State]:
             state, _ = await self._handler.state(stream)
@@ -144,11 +144,11 @@ class Commands:
         await _while_stale(attempt)
 
     async def expire(self, stream: str, alias: str, revision: int, metadata: Metadata) -> None:
-        """Ends an assignment whose time has come, if it still stands."""
+        """End an assignment whose time has come, if it still stands."""
         await self._handler.handle(stream, aliases.Expire("", alias, revision), metadata)
 
     async def gate_results(self, targets: Sequence[Target]) -> list[GateResult]:
-        """What the policies that bind moves say of each, by what each model and all runs are at one moment."""
+        """Return what the policies that bind moves say of each, by what each model and all runs are at one moment."""
         policies = self._live.policies
         names = {target.model: self._live.names(target.model) for target in targets}
         bound = {target.model for target in targets if binding_move(policies, names[target.model], target.alias)}
@@ -173,7 +173,7 @@ class Commands:
         metadata: Metadata,
         copied_from: v1.VersionSource | None = None,
     ) -> Outcome[State]:
-        """Registers a version, through the gates that bind it; `digest` finds its digest, or raises `Rejected`."""
+        """Register a version, through the gates that bind it; `digest` finds its digest, or raises `Rejected`."""
         check_model_name(request.model)
 
         async def attempt() -> Outcome[State]:
@@ -192,12 +192,12 @@ class Commands:
         return await _while_stale(attempt)
 
     async def _refuse(self, model: str, rejection: Rejected, metadata: Metadata) -> Outcome[State]:
-        """Raises why a version cannot be registered, unless it was done before, by the same request."""
+        """Raise why a version cannot be registered, unless it was done before, by the same request."""
         never = Register(v1.RegisterVersionRequest(model=model), "", rejection=rejection)
         return await self._handler.handle(await self.stream_of(model), never, metadata)
 
     async def copy(self, request: v1.CopyVersionRequest, metadata: Metadata) -> Outcome[State]:
-        """Registers a version again under another model."""
+        """Register a version again under another model."""
         _, state, _ = await self.state(request.model)
         try:
             check_model(request.model, state)
@@ -220,7 +220,7 @@ class Commands:
         return await self.register(again, digest, metadata, source)
 
     async def rename(self, request: v1.RenameModelRequest, metadata: Metadata) -> int:
-        """Gives a model another name; returns the position to read from."""
+        """Rename a model, and return the position to read from."""
         check_model_name(request.new_name)
 
         async def plan() -> Plan:
@@ -242,7 +242,7 @@ class Commands:
         return (await self._handler.handle_across(plan, metadata))[1]
 
     async def move_together(self, request: v1.MoveAliasesRequest, metadata: Metadata) -> tuple[Events, int]:
-        """Moves a release set; returns its events and the position to read from."""
+        """Move a release set, and return its events and the position to read from."""
         check_release_set(request)
         targets = [Target(target.model, target.alias, target.version) for target in request.targets]
 
@@ -276,7 +276,7 @@ class Commands:
         return dict(zip(names, await asyncio.gather(*(self.state(name) for name in names)), strict=True))
 
     async def across(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> tuple[Events, int]:
-        """Does a command over several streams that was planned elsewhere."""
+        """Handle a command over several streams that was planned elsewhere."""
         return await _while_stale(lambda: self._handler.handle_across(plan, metadata))
 
 

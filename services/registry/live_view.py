@@ -63,17 +63,17 @@ class Live:
         return self._reached.position
 
     async def wait_for(self, position: int) -> None:
-        """Returns once `position` is heard. Raises `StoreUnavailable` when it will not be."""
+        """Wait until `position` has been received. Raises `StoreUnavailable` when it will not be."""
         await self._reached.wait_for(position)
 
     async def start(self) -> None:
-        """Takes over what the rows say, which are started, and follows from there."""
+        """Load from the rows, which are started, and follow from there."""
         await self._load()
         self._task = asyncio.create_task(self._follow(), name=self.name)
         await self.wait_for(self._tail.position)
 
     async def stop(self) -> None:
-        """Stops."""
+        """Stop."""
         await end(self._task)
         self._reached.fail(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
 
@@ -110,7 +110,7 @@ class Live:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _start_again(self) -> None:
-        """Takes over what the rows say of all that was heard up to now, the event that could not be taken in too."""
+        """Reload from the rows all that was received until now, with the event that could not be applied."""
         await self._projector.wait_for(self._tail.position)
         await self._load()
         self.failure = None
@@ -143,7 +143,7 @@ class Live:
             self._history.add(origin, event)
 
     def origin(self, name: str) -> str:
-        """The name that the model was created with which is or was called so; the name itself when there is none."""
+        """Return the name that a model was created with, by any name that it ever had; else the name itself."""
         return self._origins.get(name, name)
 
     def names(self, model: str) -> Sequence[str]:
@@ -155,7 +155,7 @@ class Live:
         return name in self._origins
 
     def check_name(self, model: str) -> None:
-        """Raises `Rejected` MODEL_RENAMED when this is a name that a model had before."""
+        """Raise `Rejected` MODEL_RENAMED when this is a name that a model had before."""
         if (origin := self._origins.get(model)) and (name := self._names[origin]) != model:
             raise renamed(model, name)
 
@@ -188,7 +188,7 @@ class Live:
         return wanted.items() <= tags.items()
 
     def assignment(self, model: str, alias: str) -> v1.Alias:
-        """An alias as it stands; with version 0 when it is not set."""
+        """Return an alias as it stands; with version 0 when it is not set."""
         change = self._changes.get((self.origin(model), alias))
         return alias_of(change, model) if change else v1.Alias(model=model, alias=alias)
 

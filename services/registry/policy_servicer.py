@@ -35,11 +35,11 @@ class PolicyServicer(v1.PolicyServiceServicer):
         self._gate_evaluator = gate_evaluator
 
     async def SetPolicy(self, request: v1.SetPolicyRequest, context: Context) -> v1.SetPolicyResponse:
-        """Declares or changes a policy."""
+        """Create or change a policy."""
         return v1.SetPolicyResponse(position=await self._done(request, context))
 
     async def RemovePolicy(self, request: v1.RemovePolicyRequest, context: Context) -> v1.RemovePolicyResponse:
-        """Removes a policy."""
+        """Remove a policy."""
         return v1.RemovePolicyResponse(position=await self._done(request, context))
 
     async def _done(self, request: v1.SetPolicyRequest | v1.RemovePolicyRequest, context: Context) -> int:
@@ -53,7 +53,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
         return await self._projector.query(policies.policies)
 
     async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:
-        """What a gate says of versions that exist."""
+        """Return what a gate says of versions that exist."""
         check_expression(request.expression, of_move=bool(request.alias))
         if request.alias:
             check_alias(request.alias)
@@ -61,7 +61,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
         return v1.TestGateResponse(evidence=await self._gate_evaluator.ask(request.expression, cases))
 
     async def ReplayGate(self, request: v1.ReplayGateRequest, context: Context) -> v1.ReplayGateResponse:
-        """What a gate would have said of past moves."""
+        """Return what a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
         past = await self._projector.query(lambda connection: replay.moves_to_try(connection, request))
         answers = await self._gate_evaluator.ask(request.expression, [one.case for one in past])
@@ -70,5 +70,5 @@ class PolicyServicer(v1.PolicyServiceServicer):
         return replay.page_of(past, request)
 
     async def CheckEvidence(self, request: v1.CheckEvidenceRequest, context: Context) -> v1.CheckEvidenceResponse:
-        """Computes recorded gate decisions again."""
+        """Compute recorded gate decisions again."""
         return await evidence.check(self._projector.store, request.after)

@@ -61,7 +61,7 @@ class Rollbacks:
         self._live = live
 
     async def do(self, request: v1.RollbackRequest, to_position: int | None, metadata: Metadata) -> v1.RollbackResponse:
-        """Does a rollback, or says what it would do; `to_position` None for the previous holders.
+        """Roll back, or return what a rollback would do; `to_position` None for the previous assignments.
 
         Raises:
             Rejected, Conflict: As the contract says of Rollback.
@@ -97,7 +97,7 @@ class Rollbacks:
         return [change_of(event) for event in events]  # it was done before, by the same request
 
     async def plan(self, request: v1.RollbackRequest, to_position: int | None) -> PlannedRollback:
-        """What the rollback would do now. Raises as `do`."""
+        """Return what the rollback would do now. Raises as `do`."""
         if names_positions(request):
             check_epoch("registry", request.epoch, self._commands.epoch)
         await self._projector.wait_for(await self._projector.store.head())
@@ -111,8 +111,8 @@ class Rollbacks:
         planned = PlannedRollback(seen)
         scope = seen.held if to_position is not None else [held for held in seen.held if key_of(held) in seen.before]
         if not scope:
-            words = "no alias in the scope has had another version"
-            raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", words, scope=scope_of(request))
+            message = "no alias in the scope has had another version"
+            raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", message, scope=scope_of(request))
         due = [(held, change) for held in scope if (change := restored_change(request, held, planned))]
         for (held, change), gate_result in zip(due, await self._gate_results(due, seen), strict=True):
             check_reason(request.reason, gate_result)

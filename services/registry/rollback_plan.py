@@ -134,19 +134,19 @@ def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
     if request.HasField("expected_position"):
         for held in seen.held:
             if held.revision > request.expected_position:
-                words = f"{held.model}@{held.alias} was changed at revision {held.revision}"
-                raise Conflict("CHANGED_SINCE", words, **_about(held))
+                message = f"{held.model}@{held.alias} was changed at revision {held.revision}"
+                raise Conflict("CHANGED_SINCE", message, **_about(held))
     if request.HasField("expected_revision"):
         if len(seen.held) > 1:
-            words = f"an expected revision is of one alias; {len(seen.held)} are in the scope"
-            raise Rejected(Kind.INVALID, "INVALID_SCOPE", words, scope=scope_of(request))
+            message = f"an expected revision is of one alias; {len(seen.held)} are in the scope"
+            raise Rejected(Kind.INVALID, "INVALID_SCOPE", message, scope=scope_of(request))
         [held] = seen.held
         if held.revision != request.expected_revision:
             current = v1.Alias(
                 model=held.model, alias=held.alias, version=held.version, digest=held.digest, revision=held.revision
             )
-            words = f"{held.model}@{held.alias} is at revision {held.revision}, not {request.expected_revision}"
-            raise Conflict("WRONG_REVISION", words, current=current, **_about(held))
+            message = f"{held.model}@{held.alias} is at revision {held.revision}, not {request.expected_revision}"
+            raise Conflict("WRONG_REVISION", message, current=current, **_about(held))
 
 
 def _about(held: rollback.Held) -> dict[str, Any]:
@@ -162,11 +162,11 @@ def _unusable(held: rollback.Held, version: int, seen: RollbackState) -> Rejecte
         fault = f"version {version} of {held.model!r}, which held {held.alias}, was never registered"
         return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **about)
     if known.deleted:
-        words = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
-        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", words, **about)
+        message = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
+        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", message, **about)
     if known.status != v1.VERSION_STATUS_READY:
-        words = f"version {version} of {held.model!r}, which held {held.alias}, is not READY"
-        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", words, **about)
+        message = f"version {version} of {held.model!r}, which held {held.alias}, is not READY"
+        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", message, **about)
     return None
 
 

@@ -45,7 +45,7 @@ class Scheduler:
         self._tasks = [asyncio.create_task(self._keep(), name="timekeeper"), asyncio.create_task(self._listen())]
 
     async def stop(self) -> None:
-        """Stops."""
+        """Stop."""
         for task in self._tasks:
             await end(task)
 
@@ -64,7 +64,7 @@ class Scheduler:
                     await self._news.wait()
 
     async def _look(self) -> float:
-        """Does what is due; in how many seconds to look again."""
+        """Do what is due, and return in how many seconds to look again."""
         come, following = await self._projector.query(lambda connection: due(connection, time.time_ns()))
         done = [await self._act(one) for one in come]
         if not all(done):
@@ -72,7 +72,7 @@ class Scheduler:
         return LONGEST_SLEEP if following is None else (following - time.time_ns()) / 1e9
 
     async def _act(self, one: Due) -> bool:
-        """Does what is due, in the name of whoever asked for it; tells whether that is done.
+        """Do what is due, in the name of the actor who asked for it, and return whether it is done.
 
         What cannot be done now must not hold up what is due after it.
         """
@@ -114,7 +114,7 @@ class Scheduler:
 
 
 def schedule_of(event: RecordedEvent) -> v1.Schedule:
-    """The schedule that an AliasMoveScheduled made."""
+    """Return the schedule that an AliasMoveScheduled made."""
     payload: v1.AliasMoveScheduled = event.data  # type: ignore[assignment]
     return v1.Schedule(
         schedule_id=payload.schedule_id,

@@ -71,7 +71,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self._compose = compose
 
     async def CreateModel(self, request: v1.CreateModelRequest, context: Context) -> v1.CreateModelResponse:
-        """Creates a model."""
+        """Create a model."""
         if request.registration_gate:
             check_expression(request.registration_gate, of_move=False)
         done = await self._commands.handle(request.name, request, metadata(request, context))
@@ -82,19 +82,19 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.CreateModelResponse(model=model, position=done.position)
 
     async def RenameModel(self, request: v1.RenameModelRequest, context: Context) -> v1.RenameModelResponse:
-        """Gives a model another name."""
+        """Rename a model."""
         return v1.RenameModelResponse(position=await self._commands.rename(request, metadata(request, context)))
 
     async def SetDescription(self, request: v1.SetDescriptionRequest, context: Context) -> v1.SetDescriptionResponse:
-        """Describes a model or a version otherwise."""
+        """Change the description of a model or a version."""
         return v1.SetDescriptionResponse(position=await self._done(request, context))
 
     async def ChangeTags(self, request: v1.ChangeTagsRequest, context: Context) -> v1.ChangeTagsResponse:
-        """Sets and removes tags of a model or a version."""
+        """Set and remove tags of a model or a version."""
         return v1.ChangeTagsResponse(position=await self._done(request, context))
 
     async def DeleteModel(self, request: v1.DeleteModelRequest, context: Context) -> v1.DeleteModelResponse:
-        """Deletes a model."""
+        """Delete a model."""
         done = await self._commands.handle(request.model, request, metadata(request, context))
         return v1.DeleteModelResponse(position=done.position, scheduled_aliases=done.state.scheduled_for())
 
@@ -105,7 +105,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def SetRegistrationGate(
         self, request: v1.SetRegistrationGateRequest, context: Context
     ) -> v1.SetRegistrationGateResponse:
-        """Sets, changes or lifts the gate that new versions must pass."""
+        """Set, change or remove the gate that new versions must pass."""
         if request.expression:
             check_expression(request.expression, of_move=False)
         return v1.SetRegistrationGateResponse(position=await self._done(request, context))
@@ -124,12 +124,12 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return await self._projector.query(lambda connection: models.list_models(connection, request))
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
-        """Registers a version, and the model with it when it is new."""
+        """Register a version, and the model with it when it is new."""
         done = await self._commands.register(request, lambda: self._digest(request), metadata(request, context))
         return v1.RegisterVersionResponse(version=await self._registered(done, context), position=done.position)
 
     async def CopyVersion(self, request: v1.CopyVersionRequest, context: Context) -> v1.CopyVersionResponse:
-        """Registers a version of another model again under this one."""
+        """Register a version of another model under this one."""
         done = await self._commands.copy(request, metadata(request, context))
         return v1.CopyVersionResponse(version=await self._registered(done, context), position=done.position)
 
@@ -146,13 +146,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if request.run_id:
             logged = await self._run_digest(request.run_id, request.artifact_path)
             if request.digest not in ("", logged):
-                words = f"the run's artifact has the digest {logged}, not {request.digest}"
-                raise Rejected(Kind.INVALID, "INVALID_DIGEST", words, digest=request.digest, logged=logged)
+                message = f"the run's artifact has the digest {logged}, not {request.digest}"
+                raise Rejected(Kind.INVALID, "INVALID_DIGEST", message, digest=request.digest, logged=logged)
             return logged
         check_digest(request.digest)
         if not await self._artifact_exists(request.digest):
-            words = f"no artifact {request.digest} is stored"
-            raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, digest=request.digest)
+            message = f"no artifact {request.digest} is stored"
+            raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", message, digest=request.digest)
         return request.digest
 
     async def _run_digest(self, run_id: str, path: str) -> str:
@@ -175,7 +175,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         )
 
     async def DeleteVersion(self, request: v1.DeleteVersionRequest, context: Context) -> v1.DeleteVersionResponse:
-        """Deletes a version."""
+        """Delete a version."""
         done = await self._commands.handle(request.model, request, metadata(request, context))
         scheduled = done.state.scheduled_for(request.version)
         return v1.DeleteVersionResponse(position=done.position, scheduled_aliases=scheduled)
@@ -196,7 +196,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return await self._projector.query(lambda connection: models.list_versions(connection, request))
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
-        """Moves an alias."""
+        """Move an alias."""
         done = await self._told(self._commands.move(request, metadata(request, context)), context)
         alias = await self._standing(request.model, request.alias, done, context)
         response = v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
@@ -210,7 +210,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return await self._assignment(model, alias, revision, context)
 
     async def _assignment(self, model: str, alias: str, revision: int, context: Context) -> v1.Alias:
-        """An alias as it was at a revision of it: from memory, unless it has changed again since."""
+        """Return an alias as it was at a revision of it: from memory, unless it has changed again since."""
         await wait_for(self._live, revision, context)
         if (now := self._live.assignment(model, alias)).revision == revision:
             return now
@@ -220,7 +220,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         )
 
     async def _told(self, doing: Awaitable[T], context: Context) -> T:
-        """A command's outcome; a conflict with who moved the alias, when and why."""
+        """Return a command's outcome; a conflict with who moved the alias, when and why."""
         try:
             return await doing
         except Conflict as conflict:
@@ -229,7 +229,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
             raise
 
     async def MoveAliases(self, request: v1.MoveAliasesRequest, context: Context) -> v1.MoveAliasesResponse:
-        """Moves several aliases at one revision."""
+        """Move several aliases at one revision."""
         doing = self._commands.move_together(request, metadata(request, context))
         events, position = await self._told(doing, context)
         revision = events[-1].append_end if events else 0
@@ -243,7 +243,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.MoveAliasesResponse(aliases=aliases, revision=revision, position=position, created=created)
 
     async def RemoveAlias(self, request: v1.RemoveAliasRequest, context: Context) -> v1.RemoveAliasResponse:
-        """Removes an alias."""
+        """Remove an alias."""
         done = await self._told(self._commands.remove(request, metadata(request, context)), context)
         return v1.RemoveAliasResponse(position=done.position)
 
@@ -257,11 +257,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.ScheduleMoveResponse(schedule=schedule, position=done.position, creates=creates)
 
     async def CancelSchedule(self, request: v1.CancelScheduleRequest, context: Context) -> v1.CancelScheduleResponse:
-        """Calls a scheduled move off."""
+        """Cancel a scheduled move."""
         return v1.CancelScheduleResponse(position=await self._done(request, context))
 
     async def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
-        """The moves that are still to come."""
+        """Return the moves that are still to come."""
         return await self._projector.query(lambda connection: alias_queries.list_schedules(connection, request))
 
     async def Rollback(self, request: v1.RollbackRequest, context: Context) -> v1.RollbackResponse:
@@ -294,7 +294,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def ListAliasHistory(
         self, request: v1.ListAliasHistoryRequest, context: Context
     ) -> v1.ListAliasHistoryResponse:
-        """The changes of aliases by filter, newest first."""
+        """Return the changes of aliases by filter, newest first."""
         return await self._projector.query(lambda connection: alias_queries.list_history(connection, request))
 
     async def ListAliasIntervals(

@@ -59,7 +59,7 @@ class Shared:
         return after
 
     def _steps_of(self, events: Sequence[RecordedEvent]) -> dict[bytes, Steps]:
-        """The steps of a batch by filter; a batch is known by its identity, which no other has while it is kept."""
+        """Return the steps of a batch by filter; a batch is known by its identity, unique while it is kept."""
         if id(events) not in self._batches:
             self._batches[id(events)] = events, {}
             if len(self._batches) > SHARED_BATCHES:
@@ -71,7 +71,7 @@ class Shared:
 async def steps(
     projector: Projector, tail: Tail, live: Live, shared: Shared, request: v1.WatchAliasesRequest
 ) -> AsyncIterator[v1.WatchAliasesResponse]:
-    """The steps of a watch; every step's position is where to resume.
+    """Yield the steps of a watch; every step's position is where to resume.
 
     Raises:
         Conflict: LOG_EPOCH_CHANGED when `from_revision` was read in another epoch.

@@ -49,7 +49,7 @@ class AssignmentsProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events of the registry log mean to serving."""
+        """Write what events of the registry log mean to serving."""
         pending = Pending()
         for event in events:
             origin = origin_of(event.stream)
@@ -71,7 +71,7 @@ class AssignmentsProjection:
 
 
 def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
-    """What a change of an alias assigns to those who follow it as `target`."""
+    """Return what a change of an alias assigns to those who follow it as `target`."""
     if isinstance(payload := event.data, v1.AliasMoved):
         return v1.Assignment(
             target=target, version=payload.to_version, digest=payload.to_digest, revision=event.append_end
@@ -102,7 +102,7 @@ def current(connection: sa.Connection, names: Iterable[str]) -> Mapping[str, str
 
 
 def snapshot(connection: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
-    """The assignment of each alias wanted, by any name of its model, and the registry position that this holds at."""
+    """Return the assignment of each alias wanted, by any name of its model, and the registry position of the result."""
     origin = origins(connection, (one.model for one in wanted))
     keys = [(origin[one.model], one.alias) for one in wanted]
     pairs = sa.tuple_(assignments.c.origin, assignments.c.alias).in_(keys)

@@ -88,18 +88,18 @@ def _acknowledge(acknowledge: Acknowledge, state: State) -> Sequence[Message]:
         raise Rejected(Kind.PRECONDITION, "POD_STOPPED", f"pod {command.pod_id} has stopped", pod_id=command.pod_id)
     assigned = command.assignment
     if assigned.revision > HIGHEST_REVISION or assigned.version > HIGHEST_VERSION:
-        words = f"there is no revision {assigned.revision} or no version {assigned.version}"
-        raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", words, revision=str(assigned.revision))
+        message = f"there is no revision {assigned.revision} or no version {assigned.version}"
+        raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", message, revision=str(assigned.revision))
     check_epoch("registry", assigned.epoch, acknowledge.epoch)
     held = state.said.get((assigned.target.model, assigned.target.alias))
     if held is None:
-        words = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
-        raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", words, pod_id=command.pod_id)
+        message = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
+        raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", message, pod_id=command.pod_id)
     epoch, revision, version, failed = held
     same_epoch = epoch == assigned.epoch
     if same_epoch and assigned.revision < revision:
-        words = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
-        raise Rejected(Kind.PRECONDITION, "STALE_REVISION", words, revision=str(revision))
+        message = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
+        raise Rejected(Kind.PRECONDITION, "STALE_REVISION", message, revision=str(revision))
     same = same_epoch and assigned.revision == revision and failed == bool(command.error)
     if same and (failed or version == assigned.version):
         return []
@@ -131,10 +131,10 @@ def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v
 
 
 def check_targets(targets: Sequence[v1.Target]) -> None:
-    """Raises `Rejected` INVALID_NAME or INVALID_ALIAS unless there are 1 to 1,000 targets and all are well named."""
+    """Raise `Rejected` INVALID_NAME or INVALID_ALIAS unless there are 1 to 1,000 targets and all are well named."""
     if not 1 <= len(targets) <= MOST_TARGETS:
-        words = f"a pod follows 1 to {MOST_TARGETS} aliases, not {len(targets)}"
-        raise Rejected(Kind.INVALID, "INVALID_NAME", words)
+        message = f"a pod follows 1 to {MOST_TARGETS} aliases, not {len(targets)}"
+        raise Rejected(Kind.INVALID, "INVALID_NAME", message)
     for target in targets:
         check_model_name(target.model)
         check_alias(target.alias)

@@ -25,7 +25,7 @@ PodRow = sa.Row[tuple[object, ...]]
 def pods_by_alias(
     connection: sa.Connection, models: Collection[str] | None, *, include_stopped: bool
 ) -> dict[Alias, list[PodRow]]:
-    """What each pod said, for every alias that is followed, in order of their names.
+    """Return what each pod said, for every alias that is followed, in order of their names.
 
     Args:
         rows: The rows of serving.
@@ -45,7 +45,7 @@ def pods_by_alias(
 
 
 def by_shown_name(said: Mapping[Alias, Sequence[PodRow]], shown: Mapping[str, str]) -> dict[Alias, list[PodRow]]:
-    """What each pod said last, by one name of each model: pods may follow a model by several names."""
+    """Return what each pod said last, by one name of each model: pods may follow a model by several names."""
     merged: dict[Alias, dict[str, PodRow]] = defaultdict(dict)
     for row in sorted((row for rows in said.values() for row in rows), key=lambda row: row.updated_at):
         merged[shown[row.model], row.alias][row.pod_id] = row
@@ -58,7 +58,7 @@ def deployments(
     connected: Collection[str],
     request: v1.ListDeploymentsRequest,
 ) -> v1.ListDeploymentsResponse:
-    """A page of the aliases that are followed, with what each should be and what each pod serves.
+    """Return a page of the aliases that are followed, with what each should be and what each pod serves.
 
     Raises:
         Rejected: INVALID_PAGE.

@@ -37,12 +37,12 @@ class ServingServicer(v1.ServingServiceServicer):
     async def AcknowledgeAssignment(
         self, request: v1.AcknowledgeAssignmentRequest, context: Context
     ) -> v1.AcknowledgeAssignmentResponse:
-        """Records that a pod serves an assignment, or why it does not."""
+        """Record that a pod serves an assignment, or why it does not."""
         command = Acknowledge(request, self._assignments.store.epochs[-1])
         return v1.AcknowledgeAssignmentResponse(position=await self._handle(request.pod_id, request, context, command))
 
     async def StopPod(self, request: v1.StopPodRequest, context: Context) -> v1.StopPodResponse:
-        """Records that a pod stops."""
+        """Record that a pod stops."""
         return v1.StopPodResponse(position=await self._handle(request.pod_id, request, context))
 
     async def WatchAssignments(

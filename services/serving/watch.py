@@ -23,7 +23,7 @@ class ConnectedPods:
 
     @contextmanager
     def connected(self, pod_id: str) -> Iterator[None]:
-        """Counts a pod in while it watches."""
+        """Count a pod while it watches."""
         self._watches[pod_id] += 1
         try:
             yield
@@ -33,7 +33,7 @@ class ConnectedPods:
                 del self._watches[pod_id]
 
     def ids(self) -> Collection[str]:
-        """The ids of the pods that are connected now."""
+        """Return the ids of the pods that are connected now."""
         return self._watches.keys()
 
 
@@ -48,7 +48,7 @@ class _Followed:
         self._epoch = on_wire(projector.store.epochs[-1])
 
     async def look(self, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
-        """What stands, and the position that it stands at; what came before that is told with it."""
+        """Return the current assignments, and their position."""
         (found, position), known = await self._projector.query(
             lambda connection: (snapshot(connection, wanted), origins(connection, [one.model for one in wanted]))
         )
@@ -59,7 +59,7 @@ class _Followed:
         return found, position
 
     async def news(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
-        """What events change, in their order."""
+        """Return the assignments that events change, in their order."""
         taken = {event.data.name for event in events if isinstance(event.data, v1.ModelNameTaken)}
         renamed = [one for one in self._targets.values() if one.model in taken]
         standing: list[v1.Assignment] = []

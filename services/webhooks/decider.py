@@ -169,8 +169,8 @@ def _rotate(command: Rotate, state: State) -> Sequence[Message]:
     _check_exists(request.webhook_id, state)
     overlap = request.overlap_seconds if request.HasField("overlap_seconds") else OVERLAP_SECONDS
     if overlap > LONGEST_OVERLAP_SECONDS:
-        words = f"a secret lives on for at most {LONGEST_OVERLAP_SECONDS} seconds, not {overlap}"
-        raise Rejected(Kind.INVALID, "INVALID_OVERLAP", words, overlap_seconds=str(overlap))
+        message = f"a secret lives on for at most {LONGEST_OVERLAP_SECONDS} seconds, not {overlap}"
+        raise Rejected(Kind.INVALID, "INVALID_OVERLAP", message, overlap_seconds=str(overlap))
     until: Timestamp = timestamp(command.now + overlap * 1_000_000_000)
     rotation = state.rotation + 1
     return [v1.WebhookSecretRotated(webhook_id=request.webhook_id, rotation=rotation, previous_valid_until=until)]
@@ -180,8 +180,8 @@ def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]
     _check_exists(command.webhook_id, state)
     skips = command.HasField("skip_revision")
     if skips and command.skip_revision <= state.cursor:
-        words = f"revision {command.skip_revision} was passed: the endpoint is at {state.cursor}"
-        raise Rejected(Kind.PRECONDITION, "SKIP_BEHIND", words, cursor=str(state.cursor))
+        message = f"revision {command.skip_revision} was passed: the endpoint is at {state.cursor}"
+        raise Rejected(Kind.PRECONDITION, "SKIP_BEHIND", message, cursor=str(state.cursor))
     if not (skips or state.parked):
         return []
     after, epoch = (command.skip_revision, command.epoch) if skips else (state.cursor, on_wire(state.log_epoch))
@@ -194,8 +194,8 @@ def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]
 def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]:
     _check_exists(command.webhook_id, state)
     if command.from_revision > state.cursor:
-        words = f"the endpoint is at {state.cursor}, which is before {command.from_revision}"
-        raise Rejected(Kind.PRECONDITION, "REPLAY_AHEAD", words, cursor=str(state.cursor))
+        message = f"the endpoint is at {state.cursor}, which is before {command.from_revision}"
+        raise Rejected(Kind.PRECONDITION, "REPLAY_AHEAD", message, cursor=str(state.cursor))
     replayed = v1.WebhookReplayed(
         webhook_id=command.webhook_id,
         from_revision=state.cursor,
@@ -212,8 +212,8 @@ def _report(command: Reported, state: State) -> Sequence[Message]:
 
 def _check_exists(webhook_id: str, state: State) -> None:
     if not state.exists:
-        words = f"no webhook {webhook_id[:100]!r}"
-        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
+        message = f"no webhook {webhook_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", message, webhook_id=webhook_id[:100])
 
 
 def _check(settings: v1.WebhookSettings) -> None:
@@ -237,8 +237,8 @@ def _check_url(url: str) -> None:
 
 
 def _invalid_url(url: str) -> Rejected:
-    words = f"a webhook's URL is http or https, in ASCII, without user, password and fragment: {url[:300]!r}"
-    return Rejected(Kind.INVALID, "INVALID_URL", words, url=url[:300])
+    message = f"a webhook's URL is http or https, in ASCII, without user, password and fragment: {url[:300]!r}"
+    return Rejected(Kind.INVALID, "INVALID_URL", message, url=url[:300])
 
 
 def evolve(state: State, event: RecordedEvent) -> State:

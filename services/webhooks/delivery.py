@@ -67,7 +67,7 @@ class Means:
     async def post(
         self, webhook_id: str, state: State, message_id: str, body: str, seconds: float = REQUEST_SECONDS
     ) -> Answer:
-        """Sends one signed request to an endpoint, within so many seconds."""
+        """Send one signed request to an endpoint, within so many seconds."""
         headers = self.signer.headers(
             webhook_id, state.rotation, state.previous_valid_until, message_id, time.time_ns(), body
         )
@@ -105,7 +105,7 @@ class Sending:
         self._told_since = 0.0
 
     async def run(self) -> None:
-        """Returns once the endpoint is parked, or `changed` is set.
+        """Wait until the endpoint is disabled, or `changed` is set.
 
         Raises:
             FollowerTooSlow: It fell behind the log by too much to be told of it live; another one may go on.
@@ -121,7 +121,7 @@ class Sending:
                     return
 
     async def record(self) -> None:
-        """Writes down what was acknowledged, as often as it takes."""
+        """Write down what was acknowledged, as often as it takes."""
         waits = False
         while self._told.deliveries:
             try:
@@ -157,7 +157,7 @@ class Sending:
         return not self._changed.is_set()
 
     async def _deliver(self, event: RecordedEvent) -> bool:
-        """Sends a change until it is taken; false when it was not."""
+        """Send a change until it is accepted, and return whether it was."""
         body, started, number = body_of(event), time.monotonic(), 0
         while not self._changed.is_set():
             number += 1
@@ -228,7 +228,7 @@ class Sending:
 
 
 def attempt_view(position: int, message_id: str, number: int, answer: Answer, at: int) -> v1.WebhookAttempt:
-    """A request that was sent at a time (nanoseconds since 1970), as an operator sees it."""
+    """Return a request that was sent at a time (nanoseconds since 1970), as an operator sees it."""
     return v1.WebhookAttempt(
         position=position,
         event_id=message_id,

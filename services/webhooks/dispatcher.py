@@ -45,7 +45,7 @@ class Sender:
         return self._task.done()
 
     def look_again(self) -> None:
-        """Makes it read the endpoint again and send on at once; a request that is under way is finished first."""
+        """Read the endpoint again and resume sending at once, after the request under way."""
         self._changed.set()
         if self._work and not (self._sending and self._sending.requesting):
             self._work.cancel()
@@ -80,7 +80,7 @@ class Sender:
                 await self._wait_for_change(DEFECT_SECONDS)
 
     async def _once(self) -> bool:
-        """Sends until something changes; false once the endpoint is no more."""
+        """Send until something changes, and return False once the endpoint is deleted."""
         state, _ = await self._means.commands.state(webhook_stream(self._webhook_id))
         self.journal.trouble = None
         if state.parked:
@@ -128,17 +128,17 @@ class Dispatcher:
         self._task = asyncio.create_task(self._follow(position), name="webhooks")
 
     async def stop(self) -> None:
-        """Ends all in good order. Stopping twice is harmless."""
+        """End all in good order. Stopping twice is harmless."""
         await end(self._task)
         await asyncio.gather(*(sender.stop() for sender in self._senders.values()))
         await self.means.client.aclose()
 
     def journals(self) -> Mapping[str, Journal]:
-        """What this process remembers, by the endpoint's id."""
+        """Return what this process remembers, by the endpoint's id."""
         return {webhook_id: sender.journal for webhook_id, sender in self._senders.items()}
 
     def look_again(self, webhook_id: str) -> None:
-        """Makes an endpoint's sender send on at once; an endpoint without one gets it."""
+        """Resume sending to an endpoint at once."""
         self._senders = {known: sender for known, sender in self._senders.items() if not sender.ended}
         if webhook_id in self._senders:
             self._senders[webhook_id].look_again()

@@ -56,7 +56,7 @@ class Answer:
 async def post(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: str, seconds: float = REQUEST_SECONDS
 ) -> Answer:
-    """Sends one request and reads its answer, within so many seconds."""
+    """Send one request and reads its answer, within so many seconds."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
@@ -91,7 +91,7 @@ def pause_after(attempts: int, retry_after: float | None) -> float:
 
 
 def _seconds(header: str) -> float | None:
-    """What a Retry-After header says, in seconds from now; None when it says nothing that can be read."""
+    """Return what a Retry-After header says, in seconds from now; None when it says nothing that can be read."""
     if header.isascii() and header.isdigit():
         return float(header[:9])
     try:

@@ -25,7 +25,7 @@ def wants(settings: v1.WebhookSettings, event: RecordedEvent) -> bool:
 
 
 def body_of(event: RecordedEvent) -> str:
-    """A change of an alias as JSON; the same event always gives the same text."""
+    """Return a change of an alias as JSON; the same event always gives the same text."""
     payload = event.data
     assert isinstance(payload, v1.AliasMoved | v1.AliasRemoved)  # noqa: S101
     moved = payload if isinstance(payload, v1.AliasMoved) else None
@@ -48,7 +48,7 @@ def body_of(event: RecordedEvent) -> str:
 
 
 def body_of_test(webhook_id: str, now: int) -> str:
-    """The body of a test at a time (nanoseconds since 1970)."""
+    """Return the body of a test at a time (nanoseconds since 1970)."""
     return _json("webhook.test", now, {"webhook_id": webhook_id})
 
 

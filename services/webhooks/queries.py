@@ -17,8 +17,8 @@ def webhook(connection: sa.Connection, webhook_id: str) -> v1.Webhook:
     """One endpoint. Raises `Rejected` WEBHOOK_NOT_FOUND."""
     found = find_webhook(connection, webhook_id)
     if found is None:
-        words = f"no webhook {webhook_id[:100]!r}"
-        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", words, webhook_id=webhook_id[:100])
+        message = f"no webhook {webhook_id[:100]!r}"
+        raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", message, webhook_id=webhook_id[:100])
     return found
 
 
@@ -29,7 +29,7 @@ def find_webhook(connection: sa.Connection, webhook_id: str) -> v1.Webhook | Non
 
 
 def list_webhooks(connection: sa.Connection, request: v1.ListWebhooksRequest) -> v1.ListWebhooksResponse:
-    """A page of endpoints, oldest first."""
+    """Return a page of endpoints, oldest first."""
     size = page_size(request.page_size)
     statement = sa.select(webhooks).order_by(webhooks.c.number).limit(size + 1)
     if key := key_of(request.page_token, int):
@@ -40,7 +40,7 @@ def list_webhooks(connection: sa.Connection, request: v1.ListWebhooksRequest) ->
 
 
 def list_deliveries(connection: sa.Connection, request: v1.ListDeliveriesRequest) -> v1.ListDeliveriesResponse:
-    """A page of the steps of an endpoint's cursor, newest first. Raises `Rejected` WEBHOOK_NOT_FOUND."""
+    """Return a page of the steps of an endpoint's cursor, newest first. Raises `Rejected` WEBHOOK_NOT_FOUND."""
     webhook(connection, request.webhook_id)
     size = page_size(request.page_size)
     statement = sa.select(deliveries).where(deliveries.c.webhook_id == request.webhook_id)
@@ -57,7 +57,7 @@ def _delivery(row: sa.Row[tuple[object, ...]]) -> v1.WebhookDelivery:
 
 
 def all_ids(connection: sa.Connection) -> tuple[Sequence[str], int]:
-    """The ids of all endpoints, and the position of the webhooks log that this holds at."""
+    """Return the ids of all endpoints, and the position of the webhooks log that this holds at."""
     ids = connection.scalars(sa.select(webhooks.c.webhook_id).order_by(webhooks.c.number)).all()
     return ids, position_of(connection)
 

@@ -35,7 +35,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         self._commands = senders.means.commands
 
     async def CreateWebhook(self, request: v1.CreateWebhookRequest, context: Context) -> v1.CreateWebhookResponse:
-        """Sets an endpoint up."""
+        """Create an endpoint."""
         known = metadata(request, context)
         webhook_id = _id_for(known)
         head = await self._means.registry.store.head()
@@ -61,7 +61,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         return page
 
     async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
-        """Changes an endpoint's settings."""
+        """Change an endpoint's settings."""
         command = await self._reachable(request.url, request)
         done = await self._handle(request.webhook_id, command, request, context)
         return v1.UpdateWebhookResponse(
@@ -69,14 +69,14 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         )
 
     async def DeleteWebhook(self, request: v1.DeleteWebhookRequest, context: Context) -> v1.DeleteWebhookResponse:
-        """Takes an endpoint away."""
+        """Delete an endpoint."""
         done = await self._handle(request.webhook_id, request, request, context)
         return v1.DeleteWebhookResponse(position=done.position)
 
     async def RotateWebhookSecret(
         self, request: v1.RotateWebhookSecretRequest, context: Context
     ) -> v1.RotateWebhookSecretResponse:
-        """Replaces an endpoint's secret."""
+        """Replace an endpoint's secret."""
         done = await self._handle(request.webhook_id, Rotate(request, time.time_ns()), request, context)
         rotated = done.events[0].data
         assert isinstance(rotated, v1.WebhookSecretRotated)  # noqa: S101
@@ -95,7 +95,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         raise Rejected(Kind.PRECONDITION, "SECRET_NOT_SHOWN", fault, webhook_id=request.webhook_id)
 
     async def TestWebhook(self, request: v1.TestWebhookRequest, context: Context) -> v1.TestWebhookResponse:
-        """Sends one signed request that means nothing."""
+        """Send one signed test request."""
         state = await self._state(request.webhook_id)
         body = body_of_test(request.webhook_id, time.time_ns())
         remaining = context.time_remaining()
@@ -106,7 +106,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         )
 
     async def ResumeWebhook(self, request: v1.ResumeWebhookRequest, context: Context) -> v1.ResumeWebhookResponse:
-        """Sends on at once."""
+        """Resume sending at once."""
         if request.HasField("skip_revision"):
             self._check_epoch(request.epoch)
         _check_not_ahead(request.skip_revision, await self._means.registry.store.head())
@@ -118,7 +118,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         )
 
     async def ReplayWebhook(self, request: v1.ReplayWebhookRequest, context: Context) -> v1.ReplayWebhookResponse:
-        """Sends every change after a revision again."""
+        """Send every change after a revision again."""
         if request.from_revision:
             self._check_epoch(request.epoch)
         done = await self._handle(request.webhook_id, request, request, context)
@@ -127,7 +127,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         )
 
     async def ListDeliveries(self, request: v1.ListDeliveriesRequest, context: Context) -> v1.ListDeliveriesResponse:
-        """What an endpoint was told."""
+        """Return what was sent to an endpoint."""
         page = await self._projector.query(lambda connection: queries.list_deliveries(connection, request))
         journal = self._senders.journals().get(request.webhook_id)
         if journal and not request.page_token:
@@ -191,7 +191,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
 
 
 def _id_for(known: Metadata) -> str:
-    """A new endpoint's id; the same request, sent again, is of the same endpoint."""
+    """Return a new endpoint's id; the same request, sent again, is of the same endpoint."""
     if not known.request_id:
         return uuid.uuid4().hex
     return hashlib.sha256(f"webhook\0{known.actor}\0{known.request_id}".encode()).hexdigest()[:32]
@@ -210,5 +210,5 @@ def _view_of(webhook_id: str, state: State) -> v1.Webhook:
 
 def _check_not_ahead(revision: int, head: int) -> None:
     if revision > head:
-        words = f"the registry log has not come to revision {revision}"
-        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(revision))
+        message = f"the registry log has not come to revision {revision}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(revision))

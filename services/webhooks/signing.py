@@ -30,14 +30,14 @@ class Signer:
         self._master_key = master_key
 
     def secret(self, webhook_id: str, rotation: int) -> str:
-        """The secret of an endpoint after so many rotations."""
-        words = f"rollforward webhook {webhook_id} {rotation}".encode()
-        return "whsec_" + base64.b64encode(hmac.digest(self._master_key, words, hashlib.sha256)).decode()
+        """Return the secret of an endpoint after so many rotations."""
+        message = f"rollforward webhook {webhook_id} {rotation}".encode()
+        return "whsec_" + base64.b64encode(hmac.digest(self._master_key, message, hashlib.sha256)).decode()
 
     def headers(
         self, webhook_id: str, rotation: int, previous_valid_until: int, message_id: str, now: int, body: str
     ) -> Mapping[str, str]:
-        """What goes with a body, signed `now` (nanoseconds since 1970) with every secret that is valid then."""
+        """Return what goes with a body, signed `now` (nanoseconds since 1970) with every secret that is valid then."""
         rotations = [rotation] if now >= previous_valid_until else [rotation, rotation - 1]
         sent = datetime.fromtimestamp(now // 1_000_000_000, UTC)
         signatures = [Webhook(self.secret(webhook_id, one)).sign(message_id, sent, body) for one in rotations]
@@ -50,7 +50,7 @@ class Signer:
 
 
 def master_key(given: str, data: Path) -> bytes:
-    """The key that is given; without one that of the data directory, which is made at the first start.
+    """Return the key that is given; without one that of the data directory, which is made at the first start.
 
     Raises:
         Rejected: INVALID_SETTING when the key is shorter than 32 characters, or the file cannot be kept.
@@ -84,6 +84,6 @@ def _write(file: Path, key: str) -> None:
 
 def _checked(key: str, name: str) -> bytes:
     if len(key) < SHORTEST_KEY:
-        words = f"{name}: a key of webhooks has at least {SHORTEST_KEY} characters, not {len(key)}"
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", words)
+        message = f"{name}: a key of webhooks has at least {SHORTEST_KEY} characters, not {len(key)}"
+        raise Rejected(Kind.INVALID, "INVALID_SETTING", message)
     return key.encode()

@@ -84,7 +84,7 @@ AliasCommand: TypeAlias = Move | Remove | ScheduleMove | v1.CancelScheduleReques
 
 
 def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
-    """What a move makes happen: that it is made, that a gate refuses it, or nothing when it stands so, its end too."""
+    """Return the events of a move: a move, a gate's refusal, or none when the alias is as asked."""
     request = command.request
     check_alias(request.alias)
     check_model(request.model, state)
@@ -140,7 +140,7 @@ def passed(gate_result: GateResult) -> bool:
 
 
 def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
-    """What is recorded instead of a move that a gate refuses."""
+    """Return what is recorded instead of a move that a gate refuses."""
     return v1.AliasMoveRefused(
         model=moved.model,
         alias=moved.alias,
@@ -153,7 +153,7 @@ def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
 
 
 def check_fresh(gate_result: GateResult, alias: str, version: int, state: State) -> None:
-    """Raises `Conflict` EVIDENCE_STALE when gates were asked about other versions than those that stand now."""
+    """Raise `Conflict` EVIDENCE_STALE when gates were asked about other versions than those that stand now."""
     seen = (gate_result.candidate, gate_result.current, gate_result.champion)
     if gate_result.evidence and seen != (version, state.alias(alias).version, state.alias("champion").version):
         raise Conflict("EVIDENCE_STALE", "an alias was moved while gates were asked", alias=alias)
@@ -173,7 +173,7 @@ def _remove(command: Remove, state: State) -> Sequence[Message]:
 
 
 def removed(model: str, alias: str, held: Assignment, state: State, cause: v1.AliasCause.ValueType) -> v1.AliasRemoved:
-    """The removal of an alias that is set."""
+    """Return the removal of an alias that is set."""
     digest = state.digest(held.version)
     return v1.AliasRemoved(model=model, alias=alias, from_version=held.version, from_digest=digest, cause=cause)
 
@@ -208,9 +208,9 @@ def _cancel(command: v1.CancelScheduleRequest, state: State) -> Sequence[Message
     check_model(command.model, state)
     schedule = state.schedules.get(command.schedule_id)
     if schedule is None:
-        words = f"model {command.model!r} has no move to come with the id {command.schedule_id!r}"
+        message = f"model {command.model!r} has no move to come with the id {command.schedule_id!r}"
         about: dict[str, Any] = {"model": command.model, "schedule_id": command.schedule_id[:100]}
-        raise Rejected(Kind.NOT_FOUND, "SCHEDULE_NOT_FOUND", words, **about)
+        raise Rejected(Kind.NOT_FOUND, "SCHEDULE_NOT_FOUND", message, **about)
     cancelled = v1.AliasScheduleCancelled(model=command.model, alias=schedule.alias, schedule_id=command.schedule_id)
     return [cancelled]
 
@@ -240,8 +240,8 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
             return [_not_moved(command, schedule, state, failed.reason, failed.message)]
         payload.cause, payload.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, command.schedule_id
     if not made:
-        words = f"{state.name}@{schedule.alias} names version {schedule.version} already"
-        return [_not_moved(command, schedule, state, "ALREADY_THERE", words)]
+        message = f"{state.name}@{schedule.alias} names version {schedule.version} already"
+        return [_not_moved(command, schedule, state, "ALREADY_THERE", message)]
     return made
 
 
@@ -253,14 +253,14 @@ def _made_at_its_time(
     return move(Move(request, command.gate_result), state)
 
 
-def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, words: str) -> v1.AliasScheduleRefused:
+def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, message: str) -> v1.AliasScheduleRefused:
     return v1.AliasScheduleRefused(
         model=state.name,
         alias=schedule.alias,
         schedule_id=command.schedule_id,
         to_version=schedule.version,
         refusal=reason,
-        detail=words,
+        detail=message,
         evidence=command.gate_result.evidence,
         policy_revision=command.gate_result.policy_revision,
     )

@@ -124,7 +124,7 @@ def _create(command: v1.CreateModelRequest, state: State) -> Sequence[Message]:
 
 
 def exists(name: str) -> Rejected:
-    """The refusal of a name that a model has."""
+    """Return the refusal of a name that a model has."""
     return Rejected(Kind.EXISTS, "MODEL_EXISTS", f"model {name!r} exists", model=name)
 
 
@@ -132,9 +132,9 @@ def _describe(command: v1.SetDescriptionRequest, state: State) -> Sequence[Messa
     check_model(command.model, state)
     _check_labels(command.description, {})
     if not command.version:
-        words = {"from_description": state.description, "to_description": command.description}
+        message = {"from_description": state.description, "to_description": command.description}
         same = command.description == state.description
-        return [] if same else [v1.ModelDescribed(model=command.model, **words)]
+        return [] if same else [v1.ModelDescribed(model=command.model, **message)]
     version = check_version(command.model, command.version, state)
     if command.description == version.description:
         return []
@@ -176,8 +176,8 @@ def _tag_changes(tags: Tags, wanted: Mapping[str, str], unwanted: Sequence[str])
 def _check_room(tags: Mapping[str, str], unwanted: Set[str]) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in tags.items() if key not in unwanted)
     if size > MAX_EVENT_BYTES:
-        words = f"all tags together have at most {MAX_EVENT_BYTES} bytes, not {size}"
-        raise Rejected(Kind.INVALID, "INVALID_TAG", words)
+        message = f"all tags together have at most {MAX_EVENT_BYTES} bytes, not {size}"
+        raise Rejected(Kind.INVALID, "INVALID_TAG", message)
 
 
 def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Message]:
@@ -185,8 +185,8 @@ def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Mess
     if state.deleted:
         return []
     if held := sorted(alias for alias, assignment in state.aliases.items() if assignment.version):
-        words = f"model {command.model!r} has aliases: {', '.join(held)}; remove them first"
-        raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", words, model=command.model, aliases=",".join(held))
+        message = f"model {command.model!r} has aliases: {', '.join(held)}; remove them first"
+        raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", message, model=command.model, aliases=",".join(held))
     return [v1.ModelDeleted(model=command.model)]
 
 
@@ -269,9 +269,9 @@ def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionReque
     if not deletes:
         return [v1.VersionRestored(model=command.model, version=command.version, digest=version.digest)]
     if held := state.names_of(command.version):
-        words = f"version {command.version} of {command.model!r} is named by {', '.join(held)}"
+        message = f"version {command.version} of {command.model!r} is named by {', '.join(held)}"
         about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(held)}
-        raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", words, **about)
+        raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", message, **about)
     return [v1.VersionDeleted(model=command.model, version=command.version, digest=version.digest)]
 
 
@@ -287,7 +287,7 @@ def _check_labels(description: str, tags: Mapping[str, str]) -> None:
 
 
 def refusal(event: Message) -> Rejected | None:
-    """The error that an event stands for, if it records that a gate did not hold."""
+    """Return the error that an event stands for, if it records that a gate did not hold."""
     match event:
         case v1.VersionRefused():
             return gate_failed(event.evidence, model=event.model, run_id=event.run_id)

@@ -133,17 +133,17 @@ def evolve(state: State, event: RecordedEvent) -> State:
 
 
 def from_rows(policies: Iterable[v1.Policy], revision: int) -> State:
-    """The state that rows hold at a revision."""
+    """Return the state that rows hold at a revision."""
     return State(HashTrieMap({policy.name: policy for policy in policies}), revision)
 
 
 def binding_move(state: State, names: Collection[str], alias: str) -> tuple[v1.Policy, ...]:
-    """The policies that bind a move of an alias, by name; `names` are all that its model ever had."""
+    """Return the policies that bind a move of an alias, by name; `names` are all that its model ever had."""
     return tuple(rule.policy for rule in _rules(state) if rule.of_alias(alias) and any(map(rule.of_model, names)))
 
 
 def binding_registration(state: State, names: Collection[str]) -> tuple[v1.Policy, ...]:
-    """The policies that bind a registration, by name; `names` are all that its model ever had."""
+    """Return the policies that bind a registration, by name; `names` are all that its model ever had."""
     return tuple(rule.policy for rule in _rules(state) if not rule.policy.aliases and any(map(rule.of_model, names)))
 
 

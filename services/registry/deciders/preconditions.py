@@ -16,7 +16,7 @@ UNBOUND = GateResult()
 
 
 def check_named(model: str, state: State) -> None:
-    """Raises `Rejected` INVALID_NAME, MODEL_NOT_FOUND or MODEL_RENAMED unless the model is called so now."""
+    """Raise `Rejected` INVALID_NAME, MODEL_NOT_FOUND or MODEL_RENAMED unless the model is called so now."""
     check_model_name(model)
     if not state.name:
         raise model_not_found(model)
@@ -25,18 +25,18 @@ def check_named(model: str, state: State) -> None:
 
 
 def model_not_found(model: str) -> Rejected:
-    """The refusal of a name that no model has or had."""
+    """Return the refusal of a name that no model has or had."""
     return Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {model!r}", model=model)
 
 
 def renamed(model: str, new_name: str) -> Rejected:
-    """The refusal of a name that a model had before."""
-    words = f"model {model!r} is called {new_name!r} now"
-    return Rejected(Kind.PRECONDITION, "MODEL_RENAMED", words, model=model, renamed_to=new_name)
+    """Return the refusal of a name that a model had before."""
+    message = f"model {model!r} is called {new_name!r} now"
+    return Rejected(Kind.PRECONDITION, "MODEL_RENAMED", message, model=model, renamed_to=new_name)
 
 
 def check_free(model: str, state: State) -> None:
-    """Raises `Conflict` NAME_TAKEN when another model was given the name since its stream was chosen."""
+    """Raise `Conflict` NAME_TAKEN when another model was given the name since its stream was chosen."""
     if state.origin_of_name:
         raise Conflict("NAME_TAKEN", f"another model was called {model!r} meanwhile", model=model)
 
@@ -49,15 +49,15 @@ def check_model(model: str, state: State) -> None:
 
 
 def check_version(model: str, version: int, state: State, *, deleted: bool = False) -> Version:
-    """The version; raises `Rejected` VERSION_NOT_FOUND, or VERSION_DELETED unless a `deleted` one will do."""
+    """Return the version; raises `Rejected` VERSION_NOT_FOUND, or VERSION_DELETED unless a `deleted` one will do."""
     about: dict[str, Any] = {"model": model, "version": str(version)}
     if version not in state.versions:
-        words = f"model {model!r} has no version {version}"
-        raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, **about)
+        message = f"model {model!r} has no version {version}"
+        raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", message, **about)
     found = state.versions[version]
     if found.deleted and not deleted:
-        words = f"version {version} of {model!r} is deleted"
-        raise Rejected(Kind.PRECONDITION, "VERSION_DELETED", words, **about)
+        message = f"version {version} of {model!r} is deleted"
+        raise Rejected(Kind.PRECONDITION, "VERSION_DELETED", message, **about)
     return found
 
 
@@ -66,41 +66,43 @@ def check_usable(model: str, version: int, state: State) -> Version:
     found = check_version(model, version, state)
     if found.status != v1.VERSION_STATUS_READY:
         status = v1.VersionStatus.Name(found.status).removeprefix("VERSION_STATUS_")
-        words = f"version {version} of {model!r} is {status}, not READY"
+        message = f"version {version} of {model!r} is {status}, not READY"
         about: dict[str, Any] = {"model": model, "version": str(version), "status": status}
-        raise Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", words, **about)
+        raise Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", message, **about)
     return found
 
 
 def check_revision(model: str, alias: str, expected: int | None, state: State) -> Assignment:
-    """The alias's assignment; raises `Conflict` WRONG_REVISION when it is not at the expected revision."""
+    """Return the alias's assignment; raises `Conflict` WRONG_REVISION when it is not at the expected revision."""
     held = state.alias(alias)
     as_unset = expected == 0 and not held.version
     if expected is not None and expected != held.revision and not as_unset:
         current = v1.Alias(
             model=model, alias=alias, version=held.version, digest=state.digest(held.version), revision=held.revision
         )
-        words = f"{model}@{alias} is at revision {held.revision}, not {expected}"
-        raise Conflict("WRONG_REVISION", words, current=current, model=model, alias=alias, revision=str(held.revision))
+        message = f"{model}@{alias} is at revision {held.revision}, not {expected}"
+        raise Conflict(
+            "WRONG_REVISION", message, current=current, model=model, alias=alias, revision=str(held.revision)
+        )
     return held
 
 
 def check_reason(reason: str, gate_result: GateResult) -> None:
-    """Raises `Rejected` REASON_REQUIRED when a policy asks for a reason and there is none."""
+    """Raise `Rejected` REASON_REQUIRED when a policy asks for a reason and there is none."""
     if gate_result.reason_required and not reason.strip():
         policy = gate_result.reason_required[0]
-        words = f"policy {policy!r} asks for a reason"
-        raise Rejected(Kind.PRECONDITION, "REASON_REQUIRED", words, policy=policy)
+        message = f"policy {policy!r} asks for a reason"
+        raise Rejected(Kind.PRECONDITION, "REASON_REQUIRED", message, policy=policy)
 
 
 def gate_failed(evidence: Iterable[v1.GateEvidence], **about: str) -> Rejected:
-    """The refusal by the first gate that did not pass."""
+    """Return the refusal by the first gate that did not pass."""
     failed = next(one for one in evidence if not one.passed)
-    words = f"the gate {failed.expression!r} does not hold: {failed.detail}"
+    message = f"the gate {failed.expression!r} does not hold: {failed.detail}"
     about |= {"expression": failed.expression, "policy": failed.policy}
-    return Rejected(Kind.PRECONDITION, "GATE_FAILED", words, detail=failed, **about)
+    return Rejected(Kind.PRECONDITION, "GATE_FAILED", message, detail=failed, **about)
 
 
 def alias_not_found(model: str, alias: str) -> Rejected:
-    """The refusal of an alias that is not set."""
+    """Return the refusal of an alias that is not set."""
     return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", f"{model}@{alias} is not set", model=model, alias=alias)

@@ -68,7 +68,7 @@ class State:
     schedules: HashTrieMap[str, Schedule] = field(default_factory=HashTrieMap)
 
     def alias(self, name: str) -> Assignment:
-        """The alias's assignment; without one, a version of 0."""
+        """Return the alias's assignment; without one, a version of 0."""
         return self.aliases.get(name) or Assignment()
 
     def digest(self, version: int) -> str:
@@ -77,11 +77,11 @@ class State:
         return known.digest if known else ""
 
     def names_of(self, version: int) -> list[str]:
-        """The aliases that name a version now."""
+        """Return the aliases that name a version now."""
         return sorted(alias for alias, held in self.aliases.items() if held.version == version)
 
     def scheduled_for(self, version: int | None = None) -> list[str]:
-        """The aliases that schedules will move to a version, or to any."""
+        """Return the aliases that schedules will move to a version, or to any."""
         waiting = self.schedules.values()
         return sorted({one.alias for one in waiting if version is None or one.version == version})
 

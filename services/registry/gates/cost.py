@@ -118,7 +118,7 @@ class Syntax:
     variables: frozenset[str]
 
     def __post_init__(self) -> None:
-        """Parses it."""
+        """Parse the expression."""
         _ = self.checked
 
     @cached_property
@@ -217,7 +217,7 @@ class Syntax:
         return (place, key) if place else None
 
     def _map(self, expr: Any) -> tuple[str, str] | None:
-        """The variable and the map of it that an expression names, if it does no more."""
+        """Return the variable and the map of it that an expression names, if it does no more."""
         name, field = expr.select.operand.ident.name, expr.select.field
         return (name, field) if name in self.variables and field in MAPS else None
 

@@ -45,7 +45,7 @@ class GateEvaluator:
     async def registration(
         self, declared: policies.State, names: Collection[str], gate: str, run_id: str, tags: Mapping[str, str]
     ) -> tuple[v1.GateEvidence | None, GateResult]:
-        """What a model's own gate says of a registration (None: it has none), and what policies say.
+        """Return what a model's own gate says of a registration (None: it has none), and what policies say.
 
         `names` are all that the model ever had.
 
@@ -65,7 +65,7 @@ class GateEvaluator:
         return own, GateResult(declared.revision, _reasons(binding), tuple(evidence))
 
     async def moves(self, declared: policies.State, cases: Sequence[Case]) -> list[GateResult]:
-        """What policies say of moves, all by what is known of runs at one moment.
+        """Return what policies say of moves, all by what is known of runs at one moment.
 
         Raises:
             StoreUnavailable: What is known of runs is behind.
@@ -91,7 +91,7 @@ class GateEvaluator:
         return await asyncio.to_thread(judged) if len(gated) > 1 else judged()
 
     async def ask(self, expression: str, cases: Sequence[Mapping[str, v1.GateRun]]) -> list[v1.GateEvidence]:
-        """What a gate says of each of many cases, by the metrics and parameters that their runs have now.
+        """Return what a gate says of each of many cases, by the metrics and parameters that their runs have now.
 
         Raises:
             StoreUnavailable: What is known of runs is behind.
@@ -109,14 +109,14 @@ class GateEvaluator:
         return await self._runs.query(lambda connection: runs.known_runs(connection, wanted))
 
     async def _catch_up(self) -> None:
-        """Waits for all that was logged up to now: what a run has measured counts, whoever asks, and a schedule too."""
+        """Wait for all that was logged up to now: what a run has measured counts, whoever asks, and a schedule too."""
         head = await self._runs.store.head()
         try:
             async with asyncio.timeout(LONGEST_WAIT):
                 await self._runs.wait_for(head)
         except TimeoutError as error:
-            words = f"projection {self._runs.name} is at {self._runs.position}, not yet at {head}"
-            raise StoreUnavailable(words, "PROJECTION_BEHIND") from error
+            message = f"projection {self._runs.name} is at {self._runs.position}, not yet at {head}"
+            raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
 
 
 def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:
@@ -147,13 +147,13 @@ def _unasked(declared: policies.State, binding: Sequence[v1.Policy]) -> GateResu
 
 
 def _run(state: State, number: int) -> v1.GateRun:
-    """A version as a gate sees it, without what its run measured; version 0 when there is none of that number."""
+    """Return a version as a gate sees it, without its run's metrics; version 0 when there is no such version."""
     version = state.versions.get(number)
     return v1.GateRun(run_id=version.run_id, version=number, tags=dict(version.tags)) if version else v1.GateRun()
 
 
 def _with_measurements(case: Mapping[str, v1.GateRun], known: Mapping[str, v1.GateRun]) -> dict[str, v1.GateRun]:
-    """A gate's variables with the metrics and the parameters of their runs, as far as those are known."""
+    """Return a gate's variables with the metrics and the parameters of their runs, as far as those are known."""
     seen: dict[str, v1.GateRun] = {}
     for name, version in case.items():
         measured = known.get(version.run_id, v1.GateRun())

@@ -18,15 +18,15 @@ MOST_BYTES = 1_000_000
 
 
 async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
-    """Looks at the events of the registry's log behind a position, for so long, or until enough is unfounded.
+    """Check the events of the registry's log after a position, for so long, or until enough are unfounded.
 
     Raises:
         Rejected: POSITION_AHEAD when the log has not come to `after`.
     """
     head = await store.head()
     if after > head:
-        words = f"the log has not come to position {after}"
-        raise Rejected(Kind.INVALID, "POSITION_AHEAD", words, position=str(after))
+        message = f"the log has not come to position {after}"
+        raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(after))
     response = v1.CheckEvidenceResponse(position=after)
     until = time.monotonic() + MOST_SECONDS
     async with aclosing(replay(store, after, head)) as past:

@@ -76,7 +76,7 @@ class _Gate:
 
 
 def check_expression(expression: str, *, of_move: bool) -> None:
-    """Raises `Rejected` INVALID_GATE unless the expression can be a gate: of moves, or else of registrations.
+    """Raise `Rejected` INVALID_GATE unless the expression can be a gate: of moves, or else of registrations.
 
     It can when it compiles over the gate's variables, is true or false, and does nothing that might cost any amount.
     """

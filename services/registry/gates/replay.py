@@ -37,7 +37,7 @@ _CHAMPION_BEFORE = (
 
 
 def versions_to_try(connection: sa.Connection, request: v1.TestGateRequest) -> list[Case]:
-    """The versions that a request names, each as it would be registered, or moved to the alias.
+    """Return the versions that a request names, each as it would be registered, or moved to the alias.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND.
@@ -83,7 +83,7 @@ class PastMove:
 
 
 def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> list[PastMove]:
-    """The moves that a request asks for, oldest first, and one more when a page does not have them all.
+    """Return the moves that a request asks for, oldest first, and one more when a page does not have them all.
 
     Raises:
         Rejected: INVALID_PAGE or INVALID_TIME.
@@ -105,7 +105,7 @@ def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> li
 
 
 def page_of(moves: Sequence[PastMove], request: v1.ReplayGateRequest) -> v1.ReplayGateResponse:
-    """A page of moves that a gate was tried on."""
+    """Return a page of moves that a gate was tried on."""
     asked, size = asked_by(request), page_size(request.page_size)
     page, token = cut(moves, size, lambda one: [asked, one.position], lambda some: [one.move for one in some])
     return v1.ReplayGateResponse(moves=page, next_page_token=token)

@@ -203,7 +203,7 @@ def _register(pending: Pending, event: RecordedEvent, payload: v1.VersionRegiste
 
 
 def _registered(event: RecordedEvent, payload: v1.VersionRegistered) -> v1.Version:
-    """What is never changed of a version."""
+    """Return what is never changed of a version."""
     return v1.Version(
         version=payload.version,
         digest=payload.digest,

@@ -54,7 +54,7 @@ class RunsProjection:
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Writes what events of the tracking log mean to the registry."""
+        """Write what events of the tracking log mean to the registry."""
         pending, latest = Pending(), Latest()
         for event in events:
             _add(pending, latest, event.data)
@@ -79,14 +79,14 @@ def _add(pending: Pending, latest: Latest, payload: Message) -> None:
 
 
 def evidence(connection: sa.Connection, run_id: str) -> tuple[v1.GateRun, int]:
-    """A run as a gate sees it, and the tracking position that this holds at. Raises `Rejected` RUN_NOT_FOUND."""
+    """Return a run as a gate sees it, and the tracking position that this holds at. Raises `Rejected` RUN_NOT_FOUND."""
     _check_run(connection, run_id)
     known, position = known_runs(connection, [run_id])
     return known[run_id], position
 
 
 def known_runs(connection: sa.Connection, run_ids: Sequence[str]) -> tuple[dict[str, v1.GateRun], int]:
-    """Runs as a gate sees them, by id, and the tracking position that this holds at; unknown ones are left out."""
+    """Return runs as a gate sees them, by id, without unknown ones, and the tracking position of the result."""
     known: dict[str, v1.GateRun] = {}
     for start in range(0, len(run_ids), _CHUNK):
         chunk = run_ids[start : start + _CHUNK]
@@ -103,17 +103,17 @@ def _of(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
 
 
 def artifacts_of(connection: sa.Connection, run_id: str) -> dict[str, str]:
-    """The digests of a run's artifacts, by path. Raises `Rejected` RUN_NOT_FOUND."""
+    """Return the digests of a run's artifacts, by path. Raises `Rejected` RUN_NOT_FOUND."""
     _check_run(connection, run_id)
     found = connection.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
     return {row.path: row.digest for row in found}
 
 
 def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
-    """The refusal of a path at which a run has nothing."""
+    """Return the refusal of a path at which a run has nothing."""
     some = ", ".join(repr(name) for name in sorted(known)[:20]) or "none"
-    words = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
-    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", words, run_id=run_id, path=path)
+    message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
+    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", message, run_id=run_id, path=path)
 
 
 def _check_run(connection: sa.Connection, run_id: str) -> None:

@@ -9,7 +9,7 @@ from rollforward import v1
 
 
 def change_of(event: RecordedEvent) -> v1.AliasChange:
-    """An event that changes an alias, as watchers and readers of the history see it."""
+    """Return an event that changes an alias, as watchers and readers of the history see it."""
     payload = event.data
     assert isinstance(payload, (v1.AliasMoved, v1.AliasRemoved))  # noqa: S101
     # Message fields are set by name in one call, and the time in place: this runs once for each event of a rebuild.
@@ -33,7 +33,7 @@ def change_of(event: RecordedEvent) -> v1.AliasChange:
 
 
 def alias_of(change: v1.AliasChange, model: str = "") -> v1.Alias:
-    """The assignment that a change made, under the name that the model has now, if given."""
+    """Return the assignment that a change made, under the name that the model has now, if given."""
     return v1.Alias(
         model=model or change.model,
         alias=change.alias,

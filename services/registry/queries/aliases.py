@@ -61,7 +61,7 @@ def _alias(row: Row) -> v1.Alias:
 def snapshot(
     connection: sa.Connection, model: str = "", alias: str = "", tags: Mapping[str, str] | None = None
 ) -> tuple[list[v1.Alias], int]:
-    """The aliases that are set, and the position that this holds at.
+    """Return the aliases that are set, and the position that this holds at.
 
     Args:
         rows: Where it is asked.
@@ -93,13 +93,13 @@ def resolve(
     change = v1.AliasChange.FromString(row.change) if row is not None else None
     if row is None or change is None or not change.to_version:
         get_origin(connection, model)
-        words = f"{model}@{alias} is not set" if position is None else f"{model}@{alias} was not set at {asked_for}"
-        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=model, alias=alias)
+        message = f"{model}@{alias} is not set" if position is None else f"{model}@{alias} was not set at {asked_for}"
+        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", message, model=model, alias=alias)
     return v1.ResolveAliasResponse(alias=alias_of(change, model), position=row.position, time=timestamp(row.time))
 
 
 def assignment(connection: sa.Connection, model: str, alias: str, position: int) -> v1.Alias:
-    """An alias, by any name of its model, as of a position that is applied; with version 0 when it was not set."""
+    """Return an alias, by any name of its model, as of an applied position; with version 0 when it was not set."""
     asked: dict[str, object] = {"called": model, "named": alias, "at": position}
     row = connection.execute(_PAST, asked).first()
     if row is None and (name := name_now(connection, model)) not in (None, model):
@@ -110,7 +110,7 @@ def assignment(connection: sa.Connection, model: str, alias: str, position: int)
 def resolve_aliases(
     connection: sa.Connection, request: v1.ResolveAliasesRequest, position: int | None = None
 ) -> v1.ResolveAliasesResponse:
-    """A page of the aliases that are set, of one model or all, now or as of a position that is applied.
+    """Return a page of the aliases that are set, of one model or all, now or as of a position that is applied.
 
     All pages hold at the position of the first. Models come by the names that they were created with, so that none is
     missed when it gets a new one.
@@ -154,7 +154,7 @@ def resolve_aliases(
 
 
 def list_history(connection: sa.Connection, request: v1.ListAliasHistoryRequest) -> v1.ListAliasHistoryResponse:
-    """A page of the changes that match, newest first.
+    """Return a page of the changes that match, newest first.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE.
@@ -193,7 +193,7 @@ def _history(connection: sa.Connection, request: v1.ListAliasHistoryRequest) -> 
 def list_intervals(
     connection: sa.Connection, request: v1.ListAliasIntervalsRequest, now_ns: int
 ) -> v1.ListAliasIntervalsResponse:
-    """A page of the stretches of time in which versions held an alias, newest first; what lasts, lasts until `now_ns`.
+    """Return a page of the intervals of an alias's versions, newest first; the current one lasts until `now_ns`.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND, INVALID_PAGE.
@@ -225,8 +225,8 @@ def list_intervals(
 def _check_ever_set(connection: sa.Connection, origin: str, request: v1.ListAliasIntervalsRequest) -> None:
     known = sa.select(aliases.c.position).where(aliases.c.origin == origin, aliases.c.alias == request.alias)
     if connection.scalar(known) is None:
-        words = f"{request.model}@{request.alias} was never set"
-        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", words, model=request.model, alias=request.alias)
+        message = f"{request.model}@{request.alias} was never set"
+        raise Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", message, model=request.model, alias=request.alias)
 
 
 def _interval(row: Row, now_ns: int) -> v1.AliasInterval:
@@ -242,7 +242,7 @@ def _interval(row: Row, now_ns: int) -> v1.AliasInterval:
 
 
 def list_schedules(connection: sa.Connection, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
-    """A page of the moves that are still to come. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE."""
+    """Return a page of scheduled moves. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_PAGE."""
     sorts = [Sort(schedules.c.at), Sort(schedules.c.schedule_id, str)]
     statement = sa.select(schedules, models.c.name).join(models, models.c.origin == schedules.c.origin)
     if request.model:

@@ -18,19 +18,19 @@ _CALLED = (
 
 
 def origin_ever_called(connection: sa.Connection, name: str) -> str | None:
-    """The origin of the model that is or was called so, None when there never was one."""
+    """Return the origin of the model that is or was called so, None when there never was one."""
     origin: str | None = connection.scalar(_CALLED, {"called": name})
     return origin
 
 
 def name_now(connection: sa.Connection, name: str) -> str | None:
-    """The name of the model that is or was called so, None when there never was one."""
+    """Return the name of the model that is or was called so, None when there never was one."""
     row = connection.execute(_CALLED, {"called": name}).first()
     return row.name if row else None
 
 
 def get_origin(connection: sa.Connection, name: str) -> str:
-    """The origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
+    """Return the origin of the model that is called so. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
     row = connection.execute(_CALLED, {"called": name}).first()
     if row is None:
         raise model_not_found(name)

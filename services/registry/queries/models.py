@@ -74,7 +74,7 @@ def model_of(connection: sa.Connection, origin: str) -> v1.Model:
 
 
 def list_models(connection: sa.Connection, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
-    """A page of models. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
+    """Return a page of models. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
     conditions = [_model_condition(connection, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
     orders = parse_order(request.order_by, MODEL_ORDERS) or (Order("name"),)
     columns = {"name": (models.c.name, str), "created": (models.c.created, int), "updated": (models.c.updated_at, int)}
@@ -98,7 +98,7 @@ def _sorts(orders: Sequence[Order], columns: Mapping[str, tuple[sa.ColumnElement
 
 
 def _if_changes_lead(orders: Sequence[Order], changed: sa.ColumnElement[int]) -> sa.ColumnElement[int] | None:
-    """The revision of a row's last change, where such a change moves the row to before what was read already."""
+    """Return the revision of a row's last change, where such a change moves the row to before what was read already."""
     return changed if any(order.field == "updated" and order.descending for order in orders) else None
 
 
@@ -135,8 +135,8 @@ def version(connection: sa.Connection, name: str, number: int) -> v1.Version:
     """One version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
     found = _find_version(connection, get_origin(connection, name), number)
     if not found:
-        words = f"model {name!r} has no version {number}"
-        raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", words, model=name, version=str(number))
+        message = f"model {name!r} has no version {number}"
+        raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", message, model=name, version=str(number))
     return _versions(connection, found)[0]
 
 
@@ -150,7 +150,7 @@ def _find_version(connection: sa.Connection, origin: str, number: int) -> Sequen
 
 
 def list_versions(connection: sa.Connection, request: v1.ListVersionsRequest) -> v1.ListVersionsResponse:
-    """A page of the versions of one model or of all, those of deleted models only if that is the one asked for.
+    """Return a page of the versions of one model or of all, those of deleted models only if that is the one asked for.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
@@ -185,7 +185,7 @@ def _version_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnE
 
 
 def _alias_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
-    """A version may have several aliases: it is not named `a` when none of them is."""
+    """Return a condition on aliases: a version may have several, so it is not named `a` when none of them is."""
     positive = {"!=": "=", "NOT IN": "IN"}.get(how.operator, how.operator)
     same = [aliases.c.origin == versions.c.origin, aliases.c.version == versions.c.version]
     named = compared(connection, aliases.c.alias, Comparison(how.field, positive, how.value))

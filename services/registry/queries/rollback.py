@@ -73,7 +73,7 @@ def assignments_in(connection: sa.Connection, models_glob: str, aliases_glob: st
 
 
 def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:
-    """What the database can rule out, so that not every row is looked at here: all begin with what has no wildcard."""
+    """Return a condition on names, which begin with the part before the first wildcard, so that few rows are read."""
     start = literal_start(glob)
     if start == glob:
         return column == glob
@@ -146,7 +146,7 @@ def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
 
 
 def event_position(connection: sa.Connection, event_id: str) -> int | None:
-    """The last position before the append that an event belongs to; None when the log has no such event."""
+    """Return the last position before the append that an event belongs to; None when the log has no such event."""
     tables = (alias_changes, event_ids)  # every event is in one of them
     found = [connection.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
     revision = next((one for one in found if one is not None), None)

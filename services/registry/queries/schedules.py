@@ -32,7 +32,7 @@ class Due(NamedTuple):
 
 
 def due(connection: sa.Connection, now_ns: int) -> tuple[Sequence[Due], int | None]:
-    """What is due, in the order of its times; and when (ns since 1970) the next thing will be, if there is one."""
+    """Return what is due, by time, and when (ns since 1970) the next is due; None when nothing is."""
     found = [
         Due(row.at, row.origin, row.alias, 0, row.schedule_id, row.actor, row.reason, row.event_id)
         for row in connection.execute(sa.select(schedules).where(schedules.c.at <= now_ns))

@@ -37,8 +37,8 @@ def home() -> Path:
             return Path(chosen).expanduser()
         return (Path(state) if state else Path.home() / ".local/state") / "rollforward/journal"
     except RuntimeError as error:
-        words = "there is no home directory, and ROLLFORWARD_JOURNAL does not say where journals are"
-        raise FileNotFoundError(errno.ENOENT, words) from error
+        message = "there is no home directory, and ROLLFORWARD_JOURNAL does not say where journals are"
+        raise FileNotFoundError(errno.ENOENT, message) from error
 
 
 def take_lock(path: Path) -> int | None:

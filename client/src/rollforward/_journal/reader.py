@@ -155,8 +155,8 @@ class Reader(Source):
         try:
             return read_batch(data, self._journal.head.run_id, seed, whole=whole)
         except ValueError as error:
-            words = f"{self._file(place.segment)} cannot be read at {place.offset}: {error}"
-            raise InvalidRequest("INVALID_JOURNAL", words, {"path": str(self._file(place.segment))}) from error
+            message = f"{self._file(place.segment)} cannot be read at {place.offset}: {error}"
+            raise InvalidRequest("INVALID_JOURNAL", message, {"path": str(self._file(place.segment))}) from error
 
     def _begin(self, batch: Batch) -> None:
         # After a crash the same range is sent again, under the same request ids.

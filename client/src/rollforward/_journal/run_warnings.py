@@ -37,12 +37,12 @@ class Complaints:
         if len(self._said) > _SAYINGS:
             self._said.clear()
         self._said[why] = now
-        words = f"run {self._run_id}: {why}" + (f": {more}" if more else "")
+        message = f"run {self._run_id}: {why}" + (f": {more}" if more else "")
         in_background = threading.current_thread() is self._background
         # Without a handler, logging prints what the warning prints, too.
         if in_background or _log.hasHandlers():
-            _log.warning("%s", words)
+            _log.warning("%s", message)
         if not in_background:
             # Where warnings are errors, logging still raises none.
             with contextlib.suppress(RuntimeWarning):
-                warnings.warn(words, RuntimeWarning, stacklevel=4)
+                warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -159,8 +159,8 @@ def _try(journal: Journal, way: _ScanPlan, tally: _Tally, meter: _Meter) -> Stat
     if not journal.lock():
         return "alive"
     if not journal.head.actor:
-        words = f"{journal.folder} does not say, or not to this user, whose it is"
-        raise InvalidRequest("INVALID_JOURNAL", words)
+        message = f"{journal.folder} does not say, or not to this user, whose it is"
+        raise InvalidRequest("INVALID_JOURNAL", message)
     if way.address in way.away:
         raise way.away[way.address]
     with Connection(way.address, actor=journal.head.actor, timeout=way.timeout) as link:

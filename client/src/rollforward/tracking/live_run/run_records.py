@@ -71,8 +71,8 @@ def checked_size(payload: bytes) -> bytes:
         InvalidRequest: MESSAGE_TOO_LARGE.
     """
     if len(payload) > _EVENT_BYTES:
-        words = f"{len(payload)} bytes are more than the {_EVENT_BYTES} that can be logged at once"
-        raise InvalidRequest("MESSAGE_TOO_LARGE", words, {"size": str(len(payload)), "limit": str(_EVENT_BYTES)})
+        message = f"{len(payload)} bytes are more than the {_EVENT_BYTES} that can be logged at once"
+        raise InvalidRequest("MESSAGE_TOO_LARGE", message, {"size": str(len(payload)), "limit": str(_EVENT_BYTES)})
     return payload
 
 
@@ -89,14 +89,14 @@ def checked_dataset(dataset: v1.Dataset) -> v1.Dataset:
         len(texts[n]) > most for n, most in _DATASET.items()
     )
     if too_long or not (dataset.name and dataset.digest):
-        words = (
+        message = (
             "a dataset has a name of 1 to 500 characters and 1,500 bytes and a digest of 1 to 36; "
             "its source has at most 65,535"
         )
-        raise InvalidRequest("INVALID_DATASET", words, {"dataset": dataset.name[:100]})
+        raise InvalidRequest("INVALID_DATASET", message, {"dataset": dataset.name[:100]})
     if not (dataset.name.isprintable() and dataset.digest.isprintable() and all(map(is_prose, texts.values()))):
-        words = "a dataset's name and digest are printable, its source is without control characters"
-        raise InvalidRequest("INVALID_DATASET", words, {"dataset": dataset.name[:100]})
+        message = "a dataset's name and digest are printable, its source is without control characters"
+        raise InvalidRequest("INVALID_DATASET", message, {"dataset": dataset.name[:100]})
     return dataset
 
 
