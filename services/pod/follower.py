@@ -64,7 +64,7 @@ class ServiceAway(Exception):
 class Follower:
     """Announces the pod and watches its assignments, again and again while the service is away.
 
-    `heard` is set with the first snapshot; `acknowledge` queues an outcome to be told to the service, where a newer
+    `received` is set with the first snapshot; `acknowledge` queues an outcome to be told to the service, where a newer
     outcome of the same alias replaces one that was not told yet.
     """
 
@@ -75,7 +75,7 @@ class Follower:
         metadata: Metadata,
         offer: Callable[[Assignment], None],
     ) -> None:
-        self.heard = asyncio.Event()
+        self.received = asyncio.Event()
         self._stub = stub
         self._announcement = announcement
         self._metadata = metadata
@@ -101,18 +101,18 @@ class Follower:
         request = WatchAssignmentsRequest(
             pod_id=self._announcement.pod_id, targets=self._announcement.targets, epoch=self._epoch
         )
-        heard = False
+        received = False
         try:
             await self._announce()
             async for step in self._stub.WatchAssignments(request, metadata=self._metadata()):
-                heard = True
+                received = True
                 if self._away:
                     _log.info("the serving service is back")
                 self._away = False
                 self._take(step)
         except aio.AioRpcError as error:
             why = f"{error.code().name}: {error.details()}"
-            if not heard:
+            if not received:
                 if not self._away:
                     _log.warning("the serving service is away; what is served stays, retrying", why=why)
                 self._away = True
@@ -128,7 +128,7 @@ class Follower:
                 self._epoch = assignment.epoch
             self._offer(assignment)
         if step.snapshot:
-            self.heard.set()
+            self.received.set()
 
     async def _announce(self) -> None:
         """Say that the pod started: with one request id, so every time but the first changes nothing."""

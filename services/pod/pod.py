@@ -140,7 +140,7 @@ class Pod:
         """Take what was last served when the service does not say in time what to serve."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await self._follower.heard.wait()
+                await self._follower.received.wait()
                 return
         for assignment in self._known_good.read():
             target = Target(assignment.target.model, assignment.target.alias)

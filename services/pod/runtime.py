@@ -15,7 +15,7 @@ from rollforward.v1 import Assignment
 from services.pod.batcher import Batcher
 from services.pod.models import Model
 
-LONGEST_ERROR = 1000  # characters
+MAX_ERROR = 1000  # characters
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -114,33 +114,33 @@ class Slot:
             if assignment.revision < self.desired.revision:
                 _log.warning("older assignment ignored", target=str(self.target), revision=assignment.revision)
             return
-        heard = time.monotonic()
+        received = time.monotonic()
         self.desired, self.error = assignment, ""
         self._cancel()
         if assignment.version == 0:
             self._point(None)
-            self._conclude(assignment, heard)
+            self._conclude(assignment, received)
         elif (warm := self._warm(assignment.digest)) is not None:
-            self._swap(assignment, warm, heard)
+            self._swap(assignment, warm, received)
         else:
-            self._loading = asyncio.create_task(self._load_then_swap(assignment, heard))
+            self._loading = asyncio.create_task(self._load_then_swap(assignment, received))
 
     def _warm(self, digest: str) -> Loaded | None:
         known = (serving.loaded for serving in (self.current, self.previous) if serving is not None)
         return next((loaded for loaded in known if loaded.digest == digest), None)
 
-    async def _load_then_swap(self, assignment: Assignment, heard: float) -> None:
+    async def _load_then_swap(self, assignment: Assignment, received: float) -> None:
         try:
             loaded = await self._load(assignment)
         except Exception as error:  # noqa: BLE001 - a model's bytes may raise anything
             _log.exception("assignment refused", target=str(self.target), version=assignment.version)
-            self._conclude(assignment, heard, f"{type(error).__name__}: {error_text(error)}"[:LONGEST_ERROR])
+            self._conclude(assignment, received, f"{type(error).__name__}: {error_text(error)}"[:MAX_ERROR])
         else:
-            self._swap(assignment, loaded, heard)
+            self._swap(assignment, loaded, received)
 
-    def _swap(self, assignment: Assignment, loaded: Loaded, heard: float) -> None:
+    def _swap(self, assignment: Assignment, loaded: Loaded, received: float) -> None:
         self._point(Serving(self.target, assignment, loaded))
-        self._conclude(assignment, heard)
+        self._conclude(assignment, received)
 
     def _point(self, new: Serving | None) -> None:
         before, self.current = self.current, new
@@ -151,9 +151,9 @@ class Slot:
         if dropped is not None and dropped.loaded not in kept:
             self._close(dropped.loaded)
 
-    def _conclude(self, assignment: Assignment, heard: float, error: str = "") -> None:
+    def _conclude(self, assignment: Assignment, received: float, error: str = "") -> None:
         self.error = error
-        self._report(Outcome(self.target, assignment, error, time.monotonic() - heard))
+        self._report(Outcome(self.target, assignment, error, time.monotonic() - received))
 
     def _close(self, loaded: Loaded) -> None:
         closing = asyncio.create_task(loaded.lane.close())

@@ -93,8 +93,8 @@ class Live:
             try:
                 if self.failure:
                     await self._start_again()
-                async with aclosing(self._tail.events(self.position)) as news:
-                    async for events, position in news:
+                async with aclosing(self._tail.events(self.position)) as batches:
+                    async for events, position in batches:
                         for event in events:
                             self._hear(event)
                         self._reached.advance(position)

@@ -29,7 +29,7 @@ def new_alias(alias: str, state: State, declared: policies.State, names: Collect
         declared: All policies.
         names: All names that the model ever had.
     """
-    known = {name for name, held in state.aliases.items() if held.version} | set(_named(declared))
+    known = {name for name, current in state.aliases.items() if current.version} | set(_named(declared))
     near = [_near(name, state, declared, names) for name in near_names(alias, known)]
     # A name that only a policy of other models has is of no use here.
     return v1.NewAlias(model=state.name, alias=alias, near=[one for one in near if one.version or one.policies])

@@ -105,20 +105,24 @@ class Rollbacks:
         seen = await self._projector.query(
             lambda connection: read_state(connection, request, to_position, bound, self._live.names)
         )
-        if not seen.held:
+        if not seen.current:
             raise self._nothing_in(request)
         check_expected(request, seen)
         planned = PlannedRollback(seen)
-        scope = seen.held if to_position is not None else [held for held in seen.held if key_of(held) in seen.before]
+        scope = (
+            seen.current
+            if to_position is not None
+            else [current for current in seen.current if key_of(current) in seen.before]
+        )
         if not scope:
             message = "no alias in the scope has had another version"
             raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", message, scope=scope_of(request))
-        due = [(held, change) for held in scope if (change := restored_change(request, held, planned))]
-        for (held, change), gate_result in zip(due, await self._gate_results(due, seen), strict=True):
+        due = [(current, change) for current in scope if (change := restored_change(request, current, planned))]
+        for (current, change), gate_result in zip(due, await self._gate_results(due, seen), strict=True):
             check_reason(request.reason, gate_result)
             change.skipped_gates.extend(gate_result.skipped)
             change.evidence.extend(gate_result.evidence)
-            planned.events.append((model_stream(held.origin), event_of(held, change, gate_result)))
+            planned.events.append((model_stream(current.origin), event_of(current, change, gate_result)))
         if len(planned.plan.events) > MAX_APPEND_EVENTS:
             raise TooManyEvents(len(planned.plan.events), MAX_APPEND_EVENTS)
         return planned
@@ -138,22 +142,22 @@ class Rollbacks:
         return Rejected(Kind.NOT_FOUND, "ALIAS_NOT_FOUND", fault, model=models, alias=of_alias)
 
     async def _gate_results(
-        self, due: Sequence[tuple[rollback.Held, v1.RollbackChange]], seen: RollbackState
+        self, due: Sequence[tuple[rollback.CurrentAssignment, v1.RollbackChange]], seen: RollbackState
     ) -> Sequence[GateResult]:
         moves = [
-            Target(held.model, held.alias, change.to_version, self._is_recent(held, seen))
-            for held, change in due
+            Target(current.model, current.alias, change.to_version, self._is_recent(current, seen))
+            for current, change in due
             if change.to_version
         ]
         judged = iter(await self._commands.gate_results(moves))
-        return [next(judged) if change.to_version else self._of_removal(held, seen) for held, change in due]
+        return [next(judged) if change.to_version else self._of_removal(current, seen) for current, change in due]
 
-    def _of_removal(self, held: rollback.Held, seen: RollbackState) -> GateResult:
-        binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
+    def _of_removal(self, current: rollback.CurrentAssignment, seen: RollbackState) -> GateResult:
+        binding = binding_move(seen.policies, self._live.names(current.model), current.alias)
         return GateResult(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
-    def _is_recent(self, held: rollback.Held, seen: RollbackState) -> bool:
+    def _is_recent(self, current: rollback.CurrentAssignment, seen: RollbackState) -> bool:
         """Whether the version to come back held the alias lately enough for every policy that binds it."""
-        binding = binding_move(seen.policies, self._live.names(held.model), held.alias)
+        binding = binding_move(seen.policies, self._live.names(current.model), current.alias)
         days = min((policy.recent_days or RECENT_DAYS for policy in binding), default=0)
-        return time.time_ns() - seen.ended.get(key_of(held), 0) <= days * DAY
+        return time.time_ns() - seen.ended.get(key_of(current), 0) <= days * DAY

@@ -33,7 +33,7 @@ class RollbackState:
     """What a rollback looks at, all of one moment, the registry position `computed_at`.
 
     Attributes:
-        held: Every alias in the scope as it stands.
+        current: Every alias in the scope as it stands.
         before: By alias, the assignment to go back to; without one there is none.
         versions: By model and number, the versions to come back.
         ended: By alias that a policy binds, when (ns) the version to come back last stopped holding it.
@@ -41,7 +41,7 @@ class RollbackState:
     """
 
     computed_at: int
-    held: Sequence[rollback.Held]
+    current: Sequence[rollback.CurrentAssignment]
     before: Mapping[Key, v1.AliasChange]
     versions: Mapping[tuple[str, int], rollback.KnownVersion]
     ended: Mapping[Key, int]
@@ -60,23 +60,25 @@ class PlannedRollback:
     def plan(self) -> Plan:
         """As the log takes it: all of it, unless a gate refuses a part."""
         refusals = [(stream, event) for stream, event in self.events if isinstance(event, v1.AliasMoveRefused)]
-        seen = {model_stream(held.origin): held.stream_revision for held in self.seen.held}
+        seen = {model_stream(current.origin): current.stream_revision for current in self.seen.current}
         return Plan(refusals or self.events, seen)
 
 
 def restored_change(
-    request: v1.RollbackRequest, held: rollback.Held, planned: PlannedRollback
+    request: v1.RollbackRequest, current: rollback.CurrentAssignment, planned: PlannedRollback
 ) -> v1.RollbackChange | None:
     """Return the change that a rollback makes to an alias, and add it to the plan; None when there is none to make."""
-    before = planned.seen.before.get(key_of(held), v1.AliasChange())
+    before = planned.seen.before.get(key_of(current), v1.AliasChange())
     version = before.to_version
-    if version == held.version:
+    if version == current.version:
         return None
-    change = v1.RollbackChange(model=held.model, alias=held.alias, from_version=held.version, to_version=version)
+    change = v1.RollbackChange(
+        model=current.model, alias=current.alias, from_version=current.version, to_version=version
+    )
     if version:
         change.to_digest, change.restored_revision = before.to_digest, before.revision
     planned.changes.append(change)
-    if version and (why := _unusable(held, version, planned.seen)):
+    if version and (why := _unusable(current, version, planned.seen)):
         if not request.skip_missing:
             raise why
         change.skipped = True
@@ -84,9 +86,9 @@ def restored_change(
     return change
 
 
-def key_of(held: rollback.Held) -> Key:
+def key_of(current: rollback.CurrentAssignment) -> Key:
     """Return the key of an alias."""
-    return held.origin, held.alias
+    return current.origin, current.alias
 
 
 def scope_of(request: v1.RollbackRequest) -> str:
@@ -110,8 +112,8 @@ def read_state(
         bound: The policies.
         names: Returns all names that a model ever had.
     """
-    held = rollback.assignments_in(connection, request.models, request.aliases)
-    keys = [key_of(one) for one in held]
+    current = rollback.assignments_in(connection, request.models, request.aliases)
+    keys = [key_of(one) for one in current]
     earlier = (
         rollback.previous_holders(connection, keys)
         if to_position is None
@@ -119,9 +121,9 @@ def read_state(
     )
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
     versions = rollback.versions_of(connection, sorted({(origin, version) for (origin, _), version in back.items()}))
-    gated = {key_of(one) for one in held if binding_move(bound, names(one.model), one.alias)}
+    gated = {key_of(one) for one in current if binding_move(bound, names(one.model), one.alias)}
     ended = rollback.last_held(connection, {key: version for key, version in back.items() if key in gated})
-    return RollbackState(position_of(connection), held, earlier, versions, ended, bound)
+    return RollbackState(position_of(connection), current, earlier, versions, ended, bound)
 
 
 def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
@@ -132,61 +134,67 @@ def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
         Rejected: INVALID_SCOPE.
     """
     if request.HasField("expected_position"):
-        for held in seen.held:
-            if held.revision > request.expected_position:
-                message = f"{held.model}@{held.alias} was changed at revision {held.revision}"
-                raise Conflict("CHANGED_SINCE", message, **_about(held))
+        for current in seen.current:
+            if current.revision > request.expected_position:
+                message = f"{current.model}@{current.alias} was changed at revision {current.revision}"
+                raise Conflict("CHANGED_SINCE", message, **_about(current))
     if request.HasField("expected_revision"):
-        if len(seen.held) > 1:
-            message = f"an expected revision is of one alias; {len(seen.held)} are in the scope"
+        if len(seen.current) > 1:
+            message = f"an expected revision is of one alias; {len(seen.current)} are in the scope"
             raise Rejected(Kind.INVALID, "INVALID_SCOPE", message, scope=scope_of(request))
-        [held] = seen.held
-        if held.revision != request.expected_revision:
-            current = v1.Alias(
-                model=held.model, alias=held.alias, version=held.version, digest=held.digest, revision=held.revision
+        [current] = seen.current
+        if current.revision != request.expected_revision:
+            now = v1.Alias(
+                model=current.model,
+                alias=current.alias,
+                version=current.version,
+                digest=current.digest,
+                revision=current.revision,
             )
-            message = f"{held.model}@{held.alias} is at revision {held.revision}, not {request.expected_revision}"
-            raise Conflict("WRONG_REVISION", message, current=current, **_about(held))
+            message = (
+                f"{current.model}@{current.alias} is at revision {current.revision}, not {request.expected_revision}"
+            )
+            raise Conflict("WRONG_REVISION", message, current=now, **_about(current))
 
 
-def _about(held: rollback.Held) -> dict[str, Any]:
-    return {"model": held.model, "alias": held.alias, "revision": str(held.revision)}
+def _about(current: rollback.CurrentAssignment) -> dict[str, Any]:
+    return {"model": current.model, "alias": current.alias, "revision": str(current.revision)}
 
 
-def _unusable(held: rollback.Held, version: int, seen: RollbackState) -> Rejected | None:
-    about: dict[str, Any] = {"model": held.model, "alias": held.alias, "version": str(version)}
-    if held.model_deleted:
-        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {held.model!r} is deleted", **about)
-    known = seen.versions.get((held.origin, version))
+def _unusable(current: rollback.CurrentAssignment, version: int, seen: RollbackState) -> Rejected | None:
+    about: dict[str, Any] = {"model": current.model, "alias": current.alias, "version": str(version)}
+    if current.model_deleted:
+        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {current.model!r} is deleted", **about)
+    known = seen.versions.get((current.origin, version))
     if known is None:
-        fault = f"version {version} of {held.model!r}, which held {held.alias}, was never registered"
+        fault = f"version {version} of {current.model!r}, which current {current.alias}, was never registered"
         return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **about)
     if known.deleted:
-        message = f"version {version} of {held.model!r}, which held {held.alias}, is deleted"
+        message = f"version {version} of {current.model!r}, which current {current.alias}, is deleted"
         return Rejected(Kind.PRECONDITION, "VERSION_DELETED", message, **about)
     if known.status != v1.VERSION_STATUS_READY:
-        message = f"version {version} of {held.model!r}, which held {held.alias}, is not READY"
+        message = f"version {version} of {current.model!r}, which current {current.alias}, is not READY"
         return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", message, **about)
     return None
 
 
-def event_of(held: rollback.Held, change: v1.RollbackChange, gate_result: GateResult) -> Message:
+def event_of(current: rollback.CurrentAssignment, change: v1.RollbackChange, gate_result: GateResult) -> Message:
     """Return the event of a change: a move, a removal, or a move that a gate refuses."""
     if not change.to_version:
         return v1.AliasRemoved(
-            model=held.model,
-            alias=held.alias,
-            from_version=held.version,
-            from_digest=held.digest,
+            model=current.model,
+            alias=current.alias,
+            from_version=current.version,
+            from_digest=current.digest,
             cause=v1.ALIAS_CAUSE_ROLLBACK,
             policy_revision=gate_result.policy_revision,
         )
     moved = v1.AliasMoved(
-        model=held.model,
-        alias=held.alias,
-        from_version=held.version,
+        model=current.model,
+        alias=current.alias,
+        from_version=current.version,
         to_version=change.to_version,
-        from_digest=held.digest,
+        from_digest=current.digest,
         to_digest=change.to_digest,
         cause=v1.ALIAS_CAUSE_ROLLBACK,
         restored_revision=change.restored_revision,

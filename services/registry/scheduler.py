@@ -18,7 +18,7 @@ from services.registry.queries.schedules import Due, due
 from services.timestamps import timestamp
 
 # A clock that is set, or a machine that slept, is noticed after this long.
-LONGEST_SLEEP = 30.0
+MAX_SLEEP_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 
 _logger = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class Scheduler:
         self._commands = commands
         self._projector = projector
         self._tail = tail
-        self._news = asyncio.Event()
+        self._batches = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -51,7 +51,7 @@ class Scheduler:
 
     async def _keep(self) -> None:
         while True:
-            self._news.clear()
+            self._batches.clear()
             seconds = RETRY_SECONDS
             try:
                 seconds = await self._look()
@@ -60,8 +60,8 @@ class Scheduler:
             except Exception:
                 _logger.exception("timekeeper met a defect and looks again")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(seconds, 0.001), LONGEST_SLEEP)):
-                    await self._news.wait()
+                async with asyncio.timeout(min(max(seconds, 0.001), MAX_SLEEP_SECONDS)):
+                    await self._batches.wait()
 
     async def _look(self) -> float:
         """Do what is due, and return in how many seconds to look again."""
@@ -69,7 +69,7 @@ class Scheduler:
         done = [await self._act(one) for one in come]
         if not all(done):
             return RETRY_SECONDS
-        return LONGEST_SLEEP if following is None else (following - time.time_ns()) / 1e9
+        return MAX_SLEEP_SECONDS if following is None else (following - time.time_ns()) / 1e9
 
     async def _act(self, one: Due) -> bool:
         """Do what is due, in the name of the actor who asked for it, and return whether it is done.
@@ -96,14 +96,14 @@ class Scheduler:
         position = self._projector.position
         while True:
             try:
-                async with aclosing(self._tail.events(position)) as news:
-                    async for events, reached in news:
+                async with aclosing(self._tail.events(position)) as batches:
+                    async for events, reached in batches:
                         position = reached
                         if _sets_a_time(events):
                             await self._projector.wait_for(position)
-                            self._news.set()
+                            self._batches.set()
             except FollowerTooSlow:
-                self._news.set()
+                self._batches.set()
             except StoreUnavailable as error:
                 # What is due is still looked for, now and then, as long as the rows can tell.
                 _logger.warning("timekeeper hears of nothing new", error=str(error))

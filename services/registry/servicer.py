@@ -137,8 +137,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
         [(event, payload)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
         await wait_for(self._projector, done.position, context)  # who is told of it by the caller finds it
         # Just appended, nobody has changed it yet; the log says when it was.
-        if not event.time and (heard := self._tail.kept_at(event.position)):
-            return new_version(heard)
+        if not event.time and (received := self._tail.kept_at(event.position)):
+            return new_version(received)
         origin = origin_of(event.stream)
         return await self._projector.query(lambda connection: models.version_of(connection, origin, payload.version))
 

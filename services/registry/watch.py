@@ -105,8 +105,8 @@ async def steps(
     def bookmark(position: int) -> v1.WatchAliasesResponse:
         return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position, epoch=on_wire(epoch))
 
-    heard = tail.follow(after, BOOKMARK_SECONDS)
-    async with aclosing(with_bookmarks(heard, BOOKMARK_SECONDS, told, bookmark)) as watched:
+    received = tail.follow(after, BOOKMARK_SECONDS)
+    async with aclosing(with_bookmarks(received, BOOKMARK_SECONDS, told, bookmark)) as watched:
         async for step in watched:
             yield step
 

@@ -17,7 +17,7 @@ from services.validation import check_alias, check_id, check_model_name, check_t
 
 HIGHEST_REVISION = 2**63 - 1
 HIGHEST_VERSION = 2**31 - 1
-MOST_TARGETS = 1000
+MAX_TARGETS = 1000
 
 Said = tuple[int, int, int, bool]
 
@@ -91,11 +91,11 @@ def _acknowledge(acknowledge: Acknowledge, state: State) -> Sequence[Message]:
         message = f"there is no revision {assigned.revision} or no version {assigned.version}"
         raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", message, revision=str(assigned.revision))
     check_epoch("registry", assigned.epoch, acknowledge.epoch)
-    held = state.said.get((assigned.target.model, assigned.target.alias))
-    if held is None:
+    current = state.said.get((assigned.target.model, assigned.target.alias))
+    if current is None:
         message = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
         raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", message, pod_id=command.pod_id)
-    epoch, revision, version, failed = held
+    epoch, revision, version, failed = current
     same_epoch = epoch == assigned.epoch
     if same_epoch and assigned.revision < revision:
         message = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
@@ -132,8 +132,8 @@ def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v
 
 def check_targets(targets: Sequence[v1.Target]) -> None:
     """Raise `Rejected` INVALID_NAME or INVALID_ALIAS unless there are 1 to 1,000 targets and all are well named."""
-    if not 1 <= len(targets) <= MOST_TARGETS:
-        message = f"a pod follows 1 to {MOST_TARGETS} aliases, not {len(targets)}"
+    if not 1 <= len(targets) <= MAX_TARGETS:
+        message = f"a pod follows 1 to {MAX_TARGETS} aliases, not {len(targets)}"
         raise Rejected(Kind.INVALID, "INVALID_NAME", message)
     for target in targets:
         check_model_name(target.model)

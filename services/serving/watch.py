@@ -58,7 +58,7 @@ class _Followed:
             assignment.epoch = self._epoch
         return found, position
 
-    async def news(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
+    async def batches(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
         """Return the assignments that events change, in their order."""
         taken = {event.data.name for event in events if isinstance(event.data, v1.ModelNameTaken)}
         renamed = [one for one in self._targets.values() if one.model in taken]
@@ -86,9 +86,9 @@ async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncItera
     assignments, position = await followed.look(wanted)
     yield v1.WatchAssignmentsResponse(assignments=assignments, snapshot=True, position=position)
     told = time.monotonic()
-    async with aclosing(projector.follow(position, BOOKMARK_SECONDS)) as news:
-        async for events, until in news:
-            changes = await followed.news(events)
+    async with aclosing(projector.follow(position, BOOKMARK_SECONDS)) as batches:
+        async for events, until in batches:
+            changes = await followed.batches(events)
             # Others' changes alone must not leave a pod without a sign of life.
             if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
                 yield v1.WatchAssignmentsResponse(assignments=changes, position=until)

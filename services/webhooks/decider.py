@@ -18,7 +18,7 @@ from services.webhooks import webhook_stream
 from services.webhooks.events import webhook_event
 
 OVERLAP_SECONDS = 24 * 3600
-LONGEST_OVERLAP_SECONDS = 30 * 24 * 3600
+MAX_OVERLAP_SECONDS = 30 * 24 * 3600
 ALL_CHANGES = (v1.WEBHOOK_CHANGE_KIND_MOVED, v1.WEBHOOK_CHANGE_KIND_REMOVED)
 
 
@@ -168,8 +168,8 @@ def _rotate(command: Rotate, state: State) -> Sequence[Message]:
     request = command.request
     _check_exists(request.webhook_id, state)
     overlap = request.overlap_seconds if request.HasField("overlap_seconds") else OVERLAP_SECONDS
-    if overlap > LONGEST_OVERLAP_SECONDS:
-        message = f"a secret lives on for at most {LONGEST_OVERLAP_SECONDS} seconds, not {overlap}"
+    if overlap > MAX_OVERLAP_SECONDS:
+        message = f"a secret lives on for at most {MAX_OVERLAP_SECONDS} seconds, not {overlap}"
         raise Rejected(Kind.INVALID, "INVALID_OVERLAP", message, overlap_seconds=str(overlap))
     until: Timestamp = timestamp(command.now + overlap * 1_000_000_000)
     rotation = state.rotation + 1

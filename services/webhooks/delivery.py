@@ -115,8 +115,8 @@ class Sending:
             detail = "the registry log is not the one that the endpoint was told of; replay from a revision"
             await self._park(v1.WebhookParked(position=self._after + 1, detail=detail))
             return
-        async with aclosing(self._means.registry.follow(self._after, RECORD_SECONDS)) as news:
-            async for batch, _ in news:
+        async with aclosing(self._means.registry.follow(self._after, RECORD_SECONDS)) as batches:
+            async for batch, _ in batches:
                 if not await self._send_all(batch):
                     return
 

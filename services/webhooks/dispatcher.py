@@ -148,8 +148,8 @@ class Dispatcher:
     async def _follow(self, position: int) -> None:
         while True:
             try:
-                async with aclosing(self._projector.tail.events(position)) as news:
-                    async for batch, until in news:
+                async with aclosing(self._projector.tail.events(position)) as batches:
+                    async for batch, until in batches:
                         for event in batch:
                             if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):
                                 self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]

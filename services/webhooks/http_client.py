@@ -17,8 +17,8 @@ from eventstore import error_text
 
 REQUEST_SECONDS = 15.0
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 60.0
-LONGEST_RETRY_AFTER = 3600.0
+MAX_PAUSE_SECONDS = 60.0
+MAX_RETRY_AFTER_SECONDS = 3600.0
 ANSWER_BYTES = 65_536
 DETAIL_CHARACTERS = 200
 
@@ -85,8 +85,8 @@ async def _post(client: httpx.AsyncClient, url: str, headers: Mapping[str, str],
 def pause_after(attempts: int, retry_after: float | None) -> float:
     """Seconds until the next attempt: twice as long each time, with jitter, from half a second up to a minute."""
     if retry_after is not None:
-        return min(max(retry_after, FIRST_PAUSE), LONGEST_RETRY_AFTER)
-    longest = min(FIRST_PAUSE * 2.0 ** min(attempts - 1, 30), LONGEST_PAUSE)
+        return min(max(retry_after, FIRST_PAUSE), MAX_RETRY_AFTER_SECONDS)
+    longest = min(FIRST_PAUSE * 2.0 ** min(attempts - 1, 30), MAX_PAUSE_SECONDS)
     return longest * _RANDOM.uniform(0.75, 1.0)
 
 

@@ -36,8 +36,8 @@ def body_of(event: RecordedEvent) -> str:
         "event_id": event.id,
         "model": payload.model,
         "alias": payload.alias,
-        "from": _held(payload.from_version, payload.from_digest),
-        "to": _held(moved.to_version, moved.to_digest) if moved else None,
+        "from": _current(payload.from_version, payload.from_digest),
+        "to": _current(moved.to_version, moved.to_digest) if moved else None,
         "cause": v1.AliasCause.Name(payload.cause).removeprefix("ALIAS_CAUSE_").lower(),
         "restored_revision": (moved.restored_revision if moved else 0) or None,
         "actor": event.metadata.actor,
@@ -52,7 +52,7 @@ def body_of_test(webhook_id: str, now: int) -> str:
     return _json("webhook.test", now, {"webhook_id": webhook_id})
 
 
-def _held(version: int, digest: str) -> dict[str, object] | None:
+def _current(version: int, digest: str) -> dict[str, object] | None:
     return {"version": version, "digest": digest} if version else None
 
 

@@ -25,7 +25,7 @@ from services.registry.deciders.state import Assignment, Schedule, State
 from services.timestamps import nanoseconds
 from services.validation import check_alias
 
-MOST_REVISION = 2**63 - 1
+MAX_REVISION = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +187,8 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
         raise Rejected(Kind.INVALID, "INVALID_TIME", "at is missing: expected a time in the future")
     if nanoseconds(request.at) <= command.now:
         raise _past("at", request.at)
-    if request.expected_revision > MOST_REVISION:
-        raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MOST_REVISION}")
+    if request.expected_revision > MAX_REVISION:
+        raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MAX_REVISION}")
     expected = _expected(request, command.epoch)
     check_reason(request.reason, command.gate_result)
     return [

@@ -184,9 +184,9 @@ def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Mess
     check_named(command.model, state)
     if state.deleted:
         return []
-    if held := sorted(alias for alias, assignment in state.aliases.items() if assignment.version):
-        message = f"model {command.model!r} has aliases: {', '.join(held)}; remove them first"
-        raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", message, model=command.model, aliases=",".join(held))
+    if current := sorted(alias for alias, assignment in state.aliases.items() if assignment.version):
+        message = f"model {command.model!r} has aliases: {', '.join(current)}; remove them first"
+        raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", message, model=command.model, aliases=",".join(current))
     return [v1.ModelDeleted(model=command.model)]
 
 
@@ -268,9 +268,9 @@ def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionReque
         return []
     if not deletes:
         return [v1.VersionRestored(model=command.model, version=command.version, digest=version.digest)]
-    if held := state.names_of(command.version):
-        message = f"version {command.version} of {command.model!r} is named by {', '.join(held)}"
-        about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(held)}
+    if current := state.names_of(command.version):
+        message = f"version {command.version} of {command.model!r} is named by {', '.join(current)}"
+        about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(current)}
         raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", message, **about)
     return [v1.VersionDeleted(model=command.model, version=command.version, digest=version.digest)]
 

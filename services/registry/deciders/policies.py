@@ -18,10 +18,10 @@ from services.registry.events import policy_event
 from services.registry.gates.expression import check_expression
 from services.validation import check_text
 
-LONGEST_PATTERN = 255
-MOST_POLICIES = 1000
-MOST_BYTES = 2 * 1024 * 1024  # they are listed in one answer
-MOST_RECENT_DAYS = 3650
+MAX_PATTERN = 255
+MAX_POLICIES = 1000
+MAX_BYTES = 2 * 1024 * 1024  # they are listed in one answer
+MAX_RECENT_DAYS = 3650
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
@@ -87,18 +87,18 @@ def _set(policy: v1.Policy, state: State) -> Sequence[Message]:
     before = state.policies.get(policy.name)
     if before == policy:
         return []
-    if before is None and len(state.policies) >= MOST_POLICIES:
-        raise _invalid(policy, f"there are {MOST_POLICIES} policies already")
+    if before is None and len(state.policies) >= MAX_POLICIES:
+        raise _invalid(policy, f"there are {MAX_POLICIES} policies already")
     others = sum(one.ByteSize() for name, one in state.policies.items() if name != policy.name)
-    if others + policy.ByteSize() > MOST_BYTES:
-        raise _invalid(policy, f"all policies together have at most {MOST_BYTES} bytes")
+    if others + policy.ByteSize() > MAX_BYTES:
+        raise _invalid(policy, f"all policies together have at most {MAX_BYTES} bytes")
     return [v1.PolicySet(to=policy, **{"from": before} if before else {})]
 
 
 def _remove(command: v1.RemovePolicyRequest, state: State) -> Sequence[Message]:
     policy = state.policies.get(command.name)
     if policy is None:
-        name = command.name[:LONGEST_PATTERN]
+        name = command.name[:MAX_PATTERN]
         raise Rejected(Kind.NOT_FOUND, "POLICY_NOT_FOUND", f"no policy {name!r}", policy=name)
     return [v1.PolicyRemoved(policy=policy)]
 
@@ -106,18 +106,18 @@ def _remove(command: v1.RemovePolicyRequest, state: State) -> Sequence[Message]:
 def _check(policy: v1.Policy) -> None:
     if not _NAME.fullmatch(policy.name):
         raise _invalid(policy, "a policy's name has 1 to 255 letters, digits, '-' and '_'")
-    check_text(policy.models, "a pattern of models", LONGEST_PATTERN, "INVALID_POLICY")
-    check_text(policy.aliases, "a pattern of aliases", LONGEST_PATTERN, "INVALID_POLICY", min_length=0)
+    check_text(policy.models, "a pattern of models", MAX_PATTERN, "INVALID_POLICY")
+    check_text(policy.aliases, "a pattern of aliases", MAX_PATTERN, "INVALID_POLICY", min_length=0)
     if not (policy.reason_required or policy.gate):
         raise _invalid(policy, "it asks for nothing: neither for a reason nor for a gate to hold")
-    if policy.recent_days > MOST_RECENT_DAYS:
-        raise _invalid(policy, f"recent is {MOST_RECENT_DAYS} days ago at most, not {policy.recent_days}")
+    if policy.recent_days > MAX_RECENT_DAYS:
+        raise _invalid(policy, f"recent is {MAX_RECENT_DAYS} days ago at most, not {policy.recent_days}")
     if policy.gate:
         check_expression(policy.gate, of_move=bool(policy.aliases))
 
 
 def _invalid(policy: v1.Policy, why: str) -> Rejected:
-    return Rejected(Kind.INVALID, "INVALID_POLICY", f"not a policy: {why}", policy=policy.name[:LONGEST_PATTERN])
+    return Rejected(Kind.INVALID, "INVALID_POLICY", f"not a policy: {why}", policy=policy.name[:MAX_PATTERN])
 
 
 def evolve(state: State, event: RecordedEvent) -> State:

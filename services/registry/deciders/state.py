@@ -78,7 +78,7 @@ class State:
 
     def names_of(self, version: int) -> list[str]:
         """Return the aliases that name a version now."""
-        return sorted(alias for alias, held in self.aliases.items() if held.version == version)
+        return sorted(alias for alias, current in self.aliases.items() if current.version == version)
 
     def scheduled_for(self, version: int | None = None) -> list[str]:
         """Return the aliases that schedules will move to a version, or to any."""

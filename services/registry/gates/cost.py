@@ -138,7 +138,7 @@ class Syntax:
         return frozenset(one.id for one in self.checked.types if one.type.HasField("primitive"))
 
     @cached_property
-    def longest_list(self) -> int:
+    def max_list(self) -> int:
         """How many elements the longest list has that is written out."""
         return max((len(expr.list.elements) for expr in all_nodes(self.checked.expr)), default=0)
 
@@ -163,7 +163,7 @@ class Syntax:
 
     def steps(self, width: int) -> int:
         """How many steps it takes at most, if no map and no list that it goes through is longer than `width`."""
-        return self._steps(self.checked.expr, max(width, self.longest_list, 1))
+        return self._steps(self.checked.expr, max(width, self.max_list, 1))
 
     def _steps(self, expr: Any, width: int) -> int:
         if expr.WhichOneof("kind") == "comprehension":

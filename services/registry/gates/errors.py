@@ -10,7 +10,7 @@ from eventstore import Kind, Rejected
 
 RUN_FIELDS = ("metrics", "params", "run_id", "tags", "version")
 
-_LONGEST_EXCERPT = 30
+_MAX_EXCERPT = 30
 _ERROR = re.compile(r"ERROR: <input>:(?P<line>\d+):(?P<column>\d+): (?P<text>[^\n]*)")
 _OVERLOAD = re.compile(r"found no matching overload for '(?P<name>[^']+)' applied to '(?P<types>[^']+)'")
 _FIELD = re.compile(r"undefined field '(?P<name>[^']*)'")
@@ -42,7 +42,7 @@ def unreadable(expression: str, error: str, names: Sequence[str]) -> Rejected:
     if not matched:
         return invalid("it is nested too deeply" if "recursion" in error else error)
     place = _offset(expression, int(matched["line"]), int(matched["column"]))
-    at = expression[place : place + _LONGEST_EXCERPT]
+    at = expression[place : place + _MAX_EXCERPT]
     where = f"at character {place + 1}, {at!r}" if at.strip() else "at the end"
     return invalid(f"{where}: {_explained(matched['text'], names)}", place + 1)
 

@@ -124,8 +124,8 @@ def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:
 
 
 def _variables(case: Case) -> dict[str, v1.GateRun]:
-    held = (case.version, case.state.alias(case.alias).version, case.state.alias(CHAMPION).version)
-    return dict(zip(MOVE, (_run(case.state, number) for number in held), strict=True))
+    current = (case.version, case.state.alias(case.alias).version, case.state.alias(CHAMPION).version)
+    return dict(zip(MOVE, (_run(case.state, number) for number in current), strict=True))
 
 
 def _judged(
@@ -136,9 +136,9 @@ def _judged(
     position: int,
 ) -> GateResult:
     evidence = [evaluate(policy.gate, variables, position, policy.name) for policy in binding if policy.gate]
-    held = case.state.alias(case.alias).version, case.state.alias(CHAMPION).version
+    current = case.state.alias(case.alias).version, case.state.alias(CHAMPION).version
     candidate = variables[MOVE[0]].version
-    return GateResult(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *held)
+    return GateResult(declared.revision, _reasons(binding), tuple(evidence), (), candidate, *current)
 
 
 def _unasked(declared: policies.State, binding: Sequence[v1.Policy]) -> GateResult:

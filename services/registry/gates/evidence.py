@@ -13,8 +13,8 @@ from eventstore import EventStore, Kind, RecordedEvent, Rejected, replay
 from rollforward import v1
 from services.registry.gates.expression import evaluate_again
 
-MOST_SECONDS = 2.0
-MOST_BYTES = 1_000_000
+MAX_SECONDS = 2.0
+MAX_BYTES = 1_000_000
 
 
 async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
@@ -28,7 +28,7 @@ async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
         message = f"the log has not come to position {after}"
         raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(after))
     response = v1.CheckEvidenceResponse(position=after)
-    until = time.monotonic() + MOST_SECONDS
+    until = time.monotonic() + MAX_SECONDS
     async with aclosing(replay(store, after, head)) as past:
         async for batch in past:
             await asyncio.to_thread(_look_at, batch, response)
@@ -40,7 +40,7 @@ async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
 
 def _look_at(events: Sequence[RecordedEvent], response: v1.CheckEvidenceResponse) -> None:
     for event in events:
-        if response.ByteSize() > MOST_BYTES:  # one event more doubles or triples it at most
+        if response.ByteSize() > MAX_BYTES:  # one event more doubles or triples it at most
             return
         evidence = evidence_of(event.data)
         response.position = event.position

@@ -22,9 +22,9 @@ from services.registry.gates.finite_numbers import FUNCTIONS, Guarded, guard
 REGISTRATION: tuple[str, ...] = ("run",)
 MOVE: tuple[str, ...] = ("candidate", "current", "champion")
 
-LONGEST_EXPRESSION = 4000
-MOST_STEPS = 200_000
-MOST_NAMED = 20
+MAX_EXPRESSION = 4000
+MAX_STEPS = 200_000
+MAX_NAMED = 20
 
 RULES_BEFORE_FINITE = 0
 RULES = 1
@@ -87,8 +87,8 @@ def check_expression(expression: str, *, of_move: bool) -> None:
 
 @lru_cache(maxsize=1024)
 def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
-    if len(expression) > LONGEST_EXPRESSION:
-        raise invalid(f"longer than {LONGEST_EXPRESSION} characters")
+    if len(expression) > MAX_EXPRESSION:
+        raise invalid(f"longer than {MAX_EXPRESSION} characters")
     try:
         program = _ENVIRONMENTS[names].compile(expression)
     except RuntimeError as error:
@@ -106,7 +106,7 @@ def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
 
 def _too_much(syntax: Syntax, width: int) -> str:
     steps = syntax.steps(width)
-    return f"it would cost too much: {steps:,} steps, more than {MOST_STEPS:,}" if steps > MOST_STEPS else ""
+    return f"it would cost too much: {steps:,} steps, more than {MAX_STEPS:,}" if steps > MAX_STEPS else ""
 
 
 def evaluate(
@@ -212,10 +212,10 @@ def _refusal_before_finite(gate: _Gate, seen: Mapping[str, v1.GateRun], width: i
 def _refusal_of(gate: _Gate, seen: Mapping[str, v1.GateRun], value: cel.Value) -> str:
     if value.type() == cel.Type.BOOL and value.value() is True:
         return ""
-    lacks = "; ".join(islice(_lacks(gate.syntax, seen), MOST_NAMED))
+    lacks = "; ".join(islice(_lacks(gate.syntax, seen), MAX_NAMED))
     if value.type() != cel.Type.BOOL:
         return lacks or str(value.value())
-    measured = ", ".join(islice(_measured(seen), MOST_NAMED))
+    measured = ", ".join(islice(_measured(seen), MAX_NAMED))
     return "; ".join(filter(None, [f"it is false, with {measured}" if measured else "it is false", lacks]))
 
 

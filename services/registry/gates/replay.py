@@ -17,7 +17,7 @@ from services.registry.projection.tables import alias_changes, version_tags, ver
 from services.registry.queries import models
 from services.timestamps import nanoseconds, timestamp
 
-MOST_VERSIONS = 1000
+MAX_VERSIONS = 1000
 _CHUNK = 500
 
 Case = Mapping[str, v1.GateRun]
@@ -48,8 +48,8 @@ def versions_to_try(connection: sa.Connection, request: v1.TestGateRequest) -> l
     candidates = [_seen(version) for version in (*named, *listed)]
     if not request.alias:
         return [{REGISTRATION[0]: candidate} for candidate in candidates]
-    held = {alias.alias: alias.version for alias in model.aliases}
-    numbers = (held.get(alias, 0) for alias in (request.alias, CHAMPION))
+    current = {alias.alias: alias.version for alias in model.aliases}
+    numbers = (current.get(alias, 0) for alias in (request.alias, CHAMPION))
     holders = [
         _seen(models.version(connection, request.model, number)) if number else v1.GateRun() for number in numbers
     ]
@@ -59,8 +59,8 @@ def versions_to_try(connection: sa.Connection, request: v1.TestGateRequest) -> l
 def _newest(connection: sa.Connection, model: str) -> list[v1.Version]:
     asked = v1.ListVersionsRequest(model=model, order_by="version DESC")
     found: list[v1.Version] = []
-    while len(found) < MOST_VERSIONS:
-        asked.page_size = MOST_VERSIONS - len(found)
+    while len(found) < MAX_VERSIONS:
+        asked.page_size = MAX_VERSIONS - len(found)
         page = models.list_versions(connection, asked)
         found += page.versions
         asked.page_token = page.next_page_token
@@ -94,11 +94,11 @@ def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> li
         found.append(row)
         if len(found) > size:
             break
-    held = [(row.to_version, row.from_version, _champion_before(connection, row)) for row in found]
-    keys = {(row.origin, number) for row, numbers in zip(found, held, strict=True) for number in numbers if number}
+    current = [(row.to_version, row.from_version, _champion_before(connection, row)) for row in found]
+    keys = {(row.origin, number) for row, numbers in zip(found, current, strict=True) for number in numbers if number}
     known = _versions(connection, sorted(keys))
     moves = []
-    for row, numbers in zip(found, held, strict=True):
+    for row, numbers in zip(found, current, strict=True):
         seen = (known.get((row.origin, number), v1.GateRun()) for number in numbers)
         moves.append(PastMove(row.position, _replayed(row), dict(zip(MOVE, seen, strict=True))))
     return moves

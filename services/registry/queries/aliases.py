@@ -74,7 +74,7 @@ def snapshot(
     for key, value in (tags or {}).items():
         same = (model_tags.c.origin == models.c.origin, model_tags.c.key == key, model_tags.c.value == value)
         conditions.append(sa.select(sa.literal(1)).select_from(model_tags).where(*same).exists())
-    return [held for _, held in aliases_that_are_set(connection, *conditions)], position_of(connection)
+    return [current for _, current in aliases_that_are_set(connection, *conditions)], position_of(connection)
 
 
 def resolve(

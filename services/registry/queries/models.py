@@ -105,14 +105,14 @@ def _if_changes_lead(orders: Sequence[Order], changed: sa.ColumnElement[int]) ->
 def _models(connection: sa.Connection, page: Sequence[Row]) -> list[v1.Model]:
     origins = [row.origin for row in page]
     tags, former = tags_of_models(connection, origins), former_names(connection, origins)
-    held: defaultdict[str, list[v1.Alias]] = defaultdict(list)
+    current: defaultdict[str, list[v1.Alias]] = defaultdict(list)
     for origin, alias in aliases_that_are_set(connection, aliases.c.origin.in_(origins)):
         alias.ClearField("reason")  # a thousand long ones would be too much for one message
-        held[origin].append(alias)
-    return [_model(row, tags.get(row.origin, {}), former.get(row.origin, []), held[row.origin]) for row in page]
+        current[origin].append(alias)
+    return [_model(row, tags.get(row.origin, {}), former.get(row.origin, []), current[row.origin]) for row in page]
 
 
-def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Sequence[v1.Alias]) -> v1.Model:
+def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], current: Sequence[v1.Alias]) -> v1.Model:
     view = v1.Model(
         name=row.name,
         description=row.description,
@@ -126,8 +126,8 @@ def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], held: Seque
         deleted_at=timestamp(row.deleted_at) if row.deleted_at is not None else None,
         former_names=former[-MAX_FORMER_NAMES:],
     )
-    view.aliases.extend(leading(held, MAX_ROW_BYTES - view.ByteSize(), lambda alias: alias.ByteSize()))
-    view.more_aliases = len(view.aliases) < len(held)
+    view.aliases.extend(leading(current, MAX_ROW_BYTES - view.ByteSize(), lambda alias: alias.ByteSize()))
+    view.more_aliases = len(view.aliases) < len(current)
     return view
 
 
@@ -198,23 +198,23 @@ def _versions(connection: sa.Connection, page: Sequence[Row]) -> list[v1.Version
     tags: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     for row in connection.execute(sa.select(version_tags).where(_among(version_tags, keys))):
         tags[row.origin, row.version][row.key] = row.value
-    held: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    current: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for row in connection.execute(sa.select(aliases).where(_among(aliases, keys)).order_by(aliases.c.alias)):
-        held[row.origin, row.version].append(row.alias)
-    return [_version(row, tags[row.origin, row.version], held[row.origin, row.version]) for row in page]
+        current[row.origin, row.version].append(row.alias)
+    return [_version(row, tags[row.origin, row.version], current[row.origin, row.version]) for row in page]
 
 
 def _among(table: sa.Table, keys: Collection[tuple[str, int]]) -> sa.ColumnElement[bool]:
     return sa.tuple_(table.c.origin, table.c.version).in_(keys)
 
 
-def _version(row: Row, tags: Mapping[str, str], held: Sequence[str]) -> v1.Version:
+def _version(row: Row, tags: Mapping[str, str], current: Sequence[str]) -> v1.Version:
     version = v1.Version.FromString(row.registered)
     version.model, version.description, version.status = row.name, row.description, row.status
     version.tags.update(tags)
     version.updated_at.CopyFrom(timestamp(row.updated_at))
     if row.deleted_at is not None:
         version.deleted_at.CopyFrom(timestamp(row.deleted_at))
-    version.aliases.extend(leading(held, MAX_ROW_BYTES - version.ByteSize(), lambda alias: len(alias.encode())))
-    version.more_aliases = len(version.aliases) < len(held)
+    version.aliases.extend(leading(current, MAX_ROW_BYTES - version.ByteSize(), lambda alias: len(alias.encode())))
+    version.more_aliases = len(version.aliases) < len(current)
     return version

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 """An alias: its model's origin, and its name."""
 
 
-class Held(NamedTuple):
+class CurrentAssignment(NamedTuple):
     """An alias as it stands: `version` 0 when it was removed, `stream_revision` what an append to its model expects."""
 
     origin: str
@@ -65,11 +65,11 @@ _HELD = (
 )
 
 
-def assignments_in(connection: sa.Connection, models_glob: str, aliases_glob: str) -> list[Held]:
+def assignments_in(connection: sa.Connection, models_glob: str, aliases_glob: str) -> list[CurrentAssignment]:
     """Every alias that ever was set and whose name and model's name match, by model and alias."""
     wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
     model, alias = matcher(models_glob), matcher(aliases_glob)
-    return [Held(*row) for row in connection.execute(wanted) if model(row[1]) and alias(row[2])]
+    return [CurrentAssignment(*row) for row in connection.execute(wanted) if model(row[1]) and alias(row[2])]
 
 
 def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[bool]:

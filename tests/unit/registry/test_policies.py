@@ -9,8 +9,8 @@ from eventstore.testing import given
 from rollforward import v1
 from services.listings.globs import matcher
 from services.registry.deciders.policies import (
-    MOST_BYTES,
-    MOST_POLICIES,
+    MAX_BYTES,
+    MAX_POLICIES,
     POLICIES,
     State,
     binding_move,
@@ -85,7 +85,7 @@ class TestSet:
         given(POLICIES).when(setting(policy)).then_rejected(reason)
 
     def test_one_too_many(self) -> None:
-        full = given(POLICIES, *(policy_set(changed(PROTECTED, name=f"p{n}")) for n in range(MOST_POLICIES)))
+        full = given(POLICIES, *(policy_set(changed(PROTECTED, name=f"p{n}")) for n in range(MAX_POLICIES)))
         full.when(setting(PROTECTED)).then_rejected("INVALID_POLICY")
         other = changed(PROTECTED, name="p0", aliases="champion")
         full.when(setting(other)).then(policy_set(other, changed(PROTECTED, name="p0")))
@@ -93,7 +93,7 @@ class TestSet:
     def test_too_much_to_list(self) -> None:
         wide = [changed(GATED, name=f"p{n}", gate=f"'{'é' * 1_900}' != '' || {GATE}") for n in range(542)]
         full = given(POLICIES, *map(policy_set, wide))
-        assert sum(policy.ByteSize() for policy in wide) < MOST_BYTES
+        assert sum(policy.ByteSize() for policy in wide) < MAX_BYTES
         full.when(setting(changed(GATED, gate=f"{GATE} || 'r' != '{'r' * 3_900}'"))).then_rejected("INVALID_POLICY")
         full.when(setting(GATED)).then(policy_set(GATED))
         full.when(setting(changed(wide[0], gate=GATE))).then(policy_set(changed(wide[0], gate=GATE), wide[0]))
