@@ -90,8 +90,8 @@ async def restore_stream(
     return StreamArchive(done["config"], done["state"])
 
 
-async def _ask(client: NatsClient, subject: str, statement: Mapping[str, Any]) -> Any:
-    return json.loads((await _request(client, subject, json.dumps(statement).encode())).data)
+async def _ask(client: NatsClient, subject: str, request: Mapping[str, Any]) -> Any:
+    return json.loads((await _request(client, subject, json.dumps(request).encode())).data)
 
 
 async def _request(client: NatsClient, subject: str, data: bytes) -> Msg:

@@ -73,12 +73,12 @@ def _flush(varz: Mapping[str, Any]) -> Flush:
     return Flush(varz["server_name"], settings.get("sync_always", False), settings.get("sync_interval", 0) / 1e9)
 
 
-async def flush_warnings(statement: FlushQuestion | None, replicas: int) -> list[str]:
+async def flush_warnings(ask: FlushQuestion | None, replicas: int) -> list[str]:
     """Return warnings of what the servers' flush settings could lose; that they cannot be read is one too."""
-    if statement is None:
+    if ask is None:
         return [UNREAD]
     try:
-        flushes = await statement()
+        flushes = await ask()
     except StoreUnavailable as error:
         return [f"when NATS flushes to disk could not be read: {error}"]
     cut = "a power cut" if replicas < 3 else f"a power cut of all {replicas} servers at once"

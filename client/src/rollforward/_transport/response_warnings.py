@@ -33,14 +33,14 @@ def notice_new(created: Iterable[v1.NewAlias]) -> None:
 
 def near_names(near: Sequence[v1.NearAlias]) -> str:
     """Return names such as ``@champion (v2, protected by policy prod) or @challenger (v1)``."""
-    return " or ".join(f"@{one.alias}{_payloads(one)}" for one in near)
+    return " or ".join(f"@{one.alias}{_details(one)}" for one in near)
 
 
-def _payloads(near: v1.NearAlias) -> str:
-    payloads = [f"v{near.version}"] if near.version else ["not set"]
+def _details(near: v1.NearAlias) -> str:
+    details = [f"v{near.version}"] if near.version else ["not set"]
     if near.policies:
-        payloads.append(f"protected by policy {', '.join(near.policies)}")
-    return f" ({', '.join(payloads)})"
+        details.append(f"protected by policy {', '.join(near.policies)}")
+    return f" ({', '.join(details)})"
 
 
 def notice_unchanged(alias: v1.Alias, reason: str) -> None:
@@ -60,8 +60,8 @@ def notice_status(model: str, version: int, status: str, response: v1.SetVersion
     notice_scheduled(f"v{version} of {model} is {status}", response.scheduled_aliases)
 
 
-def notice_scheduled(payload: str, aliases: Sequence[str]) -> None:
+def notice_scheduled(change: str, aliases: Sequence[str]) -> None:
     """Warn that scheduled moves will be refused."""
     if aliases:
         names = ", ".join(f"@{alias}" for alias in aliases)
-        notice(f"{payload}: the scheduled moves of {names} will be refused when their time comes")
+        notice(f"{change}: the scheduled moves of {names} will be refused when their time comes")

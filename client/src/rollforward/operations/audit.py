@@ -25,7 +25,7 @@ _EVENTS_PER_PAGE = 100
 
 
 class Conditions(TypedDict, total=False):
-    """What events must meet; what is left out is met by all."""
+    """A filter of events; a condition that is left out matches all of them."""
 
     log: str
     """"tracking", "registry", "serving" or "webhooks"."""

@@ -1,4 +1,4 @@
-"""What differs: between two points in the past of aliases, between two versions, and what one move changed."""
+"""Differences: of aliases between two points in time, of two versions, and of one move."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class VersionsDifference(NamedTuple):
 
 
 class MoveDifference(NamedTuple):
-    """What one change of an alias changed."""
+    """The difference that one change of an alias made."""
 
     change: v1.AliasChange
     versions: VersionsDifference
@@ -121,13 +121,13 @@ def _name_now(connection: Connection, name_then: str) -> str:
 
 def _diff(connection: Connection, model: str, before: int, after: int) -> VersionsDifference:
     versions = [Versions(connection).get(model, number) if number else None for number in (before, after)]
-    payloads = [{} if version is None else dict(_payloads(connection, version)) for version in versions]
-    keys = sorted(payloads[0].keys() | payloads[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
+    fields = [{} if version is None else dict(_fields_of(connection, version)) for version in versions]
+    keys = sorted(fields[0].keys() | fields[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
     found = tuple(
-        Difference(*key, payloads[0].get(key), payloads[1].get(key))
+        Difference(*key, fields[0].get(key), fields[1].get(key))
         for key in keys
         # By what they look like: NaN is not equal to itself, and yet no difference.
-        if repr(payloads[0].get(key)) != repr(payloads[1].get(key))
+        if repr(fields[0].get(key)) != repr(fields[1].get(key))
     )
     return VersionsDifference(versions[0], versions[1], found)
 
@@ -135,7 +135,7 @@ def _diff(connection: Connection, model: str, before: int, after: int) -> Versio
 _KINDS = ("digest", "size", "run", "param", "metric", "tag", "file")
 
 
-def _payloads(connection: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
+def _fields_of(connection: Connection, version: v1.Version) -> Iterator[tuple[tuple[str, str], Value]]:
     yield ("digest", ""), version.digest
     manifest = ArtifactTrees(connection).get_manifest(version.digest)
     yield ("size", ""), sum(file.size_bytes for file in manifest.files)

@@ -20,7 +20,7 @@ ExperimentLike = str | v1.Experiment
 """An experiment's name, or an experiment as the server shows it."""
 
 Lifecycle = Literal["active", "deleted", "all"]
-"""Which of the live and the deleted ones."""
+"""A choice of live and deleted items."""
 
 LIFECYCLES: Final[Mapping[str, v1.Lifecycle.ValueType]] = {
     "active": v1.LIFECYCLE_ACTIVE,

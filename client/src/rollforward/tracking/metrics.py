@@ -36,7 +36,7 @@ class MetricIntervals(NamedTuple):
     intervals: int
     """How many there are from one to the other."""
     numbers: array[int]
-    """Which of them have points, from 0, in order."""
+    """The numbers of the intervals that have points, from 0, in order."""
     counts: array[int]
     """How many points."""
     min: array[float]

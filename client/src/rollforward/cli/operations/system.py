@@ -73,8 +73,8 @@ def snapshot(
     with bar(f"snapshot {projection}", in_bytes=True) as advance:
         for last in rf.snapshot(projection):
             advance(last.size_bytes, None)
-    payloads = {"projection": projection, "position": str(last.position), "bytes": str(last.size_bytes)}
-    options.show(last, lambda: pairs(payloads))
+    fields = {"projection": projection, "position": str(last.position), "bytes": str(last.size_bytes)}
+    options.show(last, lambda: pairs(fields))
 
 
 def status(*, options: Options = DEFAULTS) -> None:
@@ -111,7 +111,7 @@ def _rebuilt(projection: str, last: v1.RebuildProjectionResponse) -> RenderableT
 
 def _status(found: v1.GetStatusResponse) -> RenderableType:
     heads = {log.name: log.head for log in found.logs}
-    payloads = {"rollforward": found.version, "nats": found.nats_version, "services": ", ".join(found.services)}
+    fields = {"rollforward": found.version, "nats": found.nats_version, "services": ", ".join(found.services)}
     logs = [
         (one.name, str(one.head), str(one.epoch), one.storage, "; ".join(one.warnings) or "-") for one in found.logs
     ]
@@ -122,9 +122,9 @@ def _status(found: v1.GetStatusResponse) -> RenderableType:
         )
         for one in found.projections
     ]
-    payloads["ready"] = "yes" if found.ready else f"no: {'; '.join(found.problems)}"
+    fields["ready"] = "yes" if found.ready else f"no: {'; '.join(found.problems)}"
     return Group(
-        pairs(payloads),
+        pairs(fields),
         "",
         grid(("LOG", "HEAD>", "EPOCH>", "STORAGE", "WARNINGS"), logs, empty="no logs"),
         "",

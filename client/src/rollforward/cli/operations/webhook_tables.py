@@ -45,19 +45,19 @@ def webhooks_table(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType
     return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
 
 
-def webhook_details(one: v1.Webhook, secret: str = "") -> RenderableType:
+def webhook_details(webhook: v1.Webhook, secret: str = "") -> RenderableType:
     """Return the settings and the state of an endpoint, with its secret where that is shown."""
-    settings, error = one.settings, one.trouble
+    settings, error = webhook.settings, webhook.trouble
     kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
-    payloads = {"id": one.webhook_id, "url": settings.url, "state": _state(one), "cursor": str(one.cursor)}
-    payloads |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
-    payloads |= {"description": settings.description, "created": moment(one.created_at), "actor": one.actor}
-    payloads |= {"secret": secret}
-    if one.HasField("trouble"):
-        payloads |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
-        payloads |= {"failing since": moment(error.since)}
-        payloads |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
-    return pairs(payloads)
+    shown = {"id": webhook.webhook_id, "url": settings.url, "state": _state(webhook), "cursor": str(webhook.cursor)}
+    shown |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
+    shown |= {"description": settings.description, "created": moment(webhook.created_at), "actor": webhook.actor}
+    shown |= {"secret": secret}
+    if webhook.HasField("trouble"):
+        shown |= {"last error": f"change {error.position}: {error.detail} (attempt {error.attempts})"}
+        shown |= {"failing since": moment(error.since)}
+        shown |= {"next attempt": moment(error.next_attempt_at) if error.HasField("next_attempt_at") else ""}
+    return pairs(shown)
 
 
 def _state(one: v1.Webhook) -> str:

@@ -189,13 +189,13 @@ def _fitted(columns: Sequence[_Column], budget: int) -> list[int]:
     return widths
 
 
-def pairs(payloads: Mapping[str, str]) -> RenderableType:
+def pairs(fields: Mapping[str, str]) -> RenderableType:
     """Return names and values, one pair a line, those without a value left out."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="bold", no_wrap=True)
     # A long digest or path is not broken: its column is as wide as the longest word.
     table.add_column(overflow="ignore")
-    for name, value in payloads.items():
+    for name, value in fields.items():
         if value:
             table.add_row(Text(safe(name)), Text(safe(value)))
     return table

@@ -90,8 +90,8 @@ def _result(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType
     ]
     table = grid(("ALIAS", "FROM", "TO", "DIGEST", "RESTORES>", "GATES"), rows, empty="no alias changes")
     if not dry_run_of:
-        payloads = {"revision": str(found.revision or ""), "restored position": str(found.to_position or "")}
-        return Group(table, "", pairs(payloads)) if found.revision else table
+        fields = {"revision": str(found.revision or ""), "restored position": str(found.to_position or "")}
+        return Group(table, "", pairs(fields)) if found.revision else table
     command = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(found.computed_at)])
     # A command that can be copied is not broken into lines.
     again = Text(f"  {safe(command)}", no_wrap=True, overflow="ignore")

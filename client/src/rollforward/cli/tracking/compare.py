@@ -72,13 +72,13 @@ def _is_number(text: str) -> bool:
 
 
 def _lines(compared: rf.RunsComparison) -> Iterator[list[object]]:
-    payloads = [*compared.attributes, *(one._replace(key=f"params.{one.key}") for one in compared.params)]
+    fields = [*compared.attributes, *(one._replace(key=f"params.{one.key}") for one in compared.params)]
     metrics = [f"metrics.{one.key}.{part}" for one in compared.metrics for part in _SUMMARY]
-    yield ["run_id", *(one.key for one in payloads), *metrics]
+    yield ["run_id", *(one.key for one in fields), *metrics]
     for at, run in enumerate(compared.runs):
         summaries = (one.summaries[at] for one in compared.metrics)
         values = [getattr(one, part) if one else None for one in summaries for part in _SUMMARY]
-        yield [run.run_id, *(one.values[at] for one in payloads), *values]
+        yield [run.run_id, *(one.values[at] for one in fields), *values]
 
 
 def _side_by_side(compared: rf.RunsComparison) -> RenderableType:

@@ -152,7 +152,7 @@ def _models(found: Sequence[v1.LoggedModel], *, wide: bool) -> RenderableType:
 
 def _model(one: v1.LoggedModel) -> RenderableType:
     name = experiment_names([one.experiment_id])[one.experiment_id]
-    payloads = pairs(
+    fields = pairs(
         {"logged model": one.model_id, "name": one.name, "type": one.model_type, "status": _status(one)}
         | {"experiment": f"{name} (id:{one.experiment_id})", "run": one.source_run_id, "digest": one.digest}
         | {"files": f"{one.file_count}, {one.size_bytes} bytes" if one.digest else ""}
@@ -164,7 +164,7 @@ def _model(one: v1.LoggedModel) -> RenderableType:
         (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric)) for metric in one.metrics
     ]
     tables = ((("KIND", "KEY", "VALUE"), labels), (("METRIC", "VALUE>", "STEP>", "RUN", "DATASET"), metrics))
-    return Group(payloads, *(part for headers, rows in tables if rows for part in ("", grid(headers, shortened(rows)))))
+    return Group(fields, *(part for headers, rows in tables if rows for part in ("", grid(headers, shortened(rows)))))
 
 
 def _status(one: v1.LoggedModel) -> str:

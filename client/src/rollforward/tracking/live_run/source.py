@@ -88,10 +88,10 @@ def _describe_commit(found: v1.RunSource, folder: Path) -> None:
     found.git_commit, found.git_branch = head.commit, head.branch
     status = _git_status(folder)
     branch_lines = [line for line in status or () if line.startswith("# branch.") and line.count(" ") > 1]
-    payloads = dict(line[2:].split(" ", 1) for line in branch_lines)
+    headers = dict(line[2:].split(" ", 1) for line in branch_lines)
     if not found.git_commit:
-        found.git_commit = payloads.get("branch.oid", "").replace("(initial)", "")
-        found.git_branch = payloads.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
+        found.git_commit = headers.get("branch.oid", "").replace("(initial)", "")
+        found.git_branch = headers.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
     if status is None:
         found.git_dirty_unknown = True
         what = "whether files differ from the commit" if found.git_commit else "the commit"
