@@ -28,6 +28,11 @@ from services.settings import Settings
 GRACE_SECONDS = 5.0
 
 
+def _log_subjects(log: str) -> tuple[str, str]:
+    """Return the subjects of readiness that concern a log itself."""
+    return f"log {log}", f"tail {log}"
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A process that is ready.
@@ -69,12 +74,12 @@ class _Parts:
             service.full_name: {
                 subject
                 for source in service.sources.rows
-                for subject in (f"projection {source.name}", f"log {source.store.log}")
+                for subject in (f"projection {source.name}", *_log_subjects(source.store.log))
             }
             for service in self.grpc
         }
         projections = (f"projection {name}" for name in self.projectors.by_name)
-        return needs | {"": {*(f"log {log}" for log in self.stores), *projections}}
+        return needs | {"": {*(subject for log in self.stores for subject in _log_subjects(log)), *projections}}
 
     async def start(self, stack: AsyncExitStack, tell: Callable[[str], None]) -> None:
         """Start the projectors, then the workers; `stack` stops them in reverse order."""

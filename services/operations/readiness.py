@@ -45,6 +45,10 @@ class Readiness:
         logs: The logs.
         tails: By the log's name, what follows it.
         projectors: The projections, by name.
+
+    Attributes:
+        problems: What is wrong, by its subject: "log NAME" takes no writes, "tail NAME" or "projection NAME" does not
+            follow its log.
     """
 
     def __init__(
@@ -113,9 +117,11 @@ class Readiness:
         checks |= {f"log {log.log}": (f"log-{log.log}", log.check_writable) for log in self._logs}
         checks |= {f"projection {name}": (name, projector.check) for name, projector in self.projectors.items()}
         subjects = list(checks)
-        found = await asyncio.gather(*(self._answer(name, check) for name, check in checks.values()))
-        problems = dict(zip(subjects, found, strict=True))
-        self._note_heads()
+        *results, _ = await asyncio.gather(
+            *(self._answer(name, check) for name, check in checks.values()), self._note_heads()
+        )
+        problems = dict(zip(subjects, results, strict=True))
+        problems |= {f"tail {log}": self._why_not_followed(tail) for log, tail in self._tails.items()}
         for name, projector in self.projectors.items():
             problems[f"projection {name}"] = (
                 projector.why_failed or problems[f"projection {name}"] or self._why_behind(projector)
@@ -130,19 +136,42 @@ class Readiness:
         await asyncio.wait({task}, timeout=ANSWER_SECONDS)
         return task.result() if task.done() else f"{name} does not answer within {ANSWER_SECONDS:g} s"
 
-    def _note_heads(self) -> None:
+    async def _note_heads(self) -> None:
+        """Note where the logs are now: asked of the logs themselves, because a tail can be cut off without a sign."""
         now = time.monotonic()
-        for log, heads in self._heads.items():
-            heads.append((now, self._tails[log].position))
+        tails = self._tails.values()
+        for tail, head in zip(tails, await asyncio.gather(*map(_head, tails)), strict=True):
+            heads = self._heads[tail.store.log]
+            if head is not None:
+                heads.append((now, head))
             while len(heads) > 1 and heads[1][0] <= now - BEHIND_SECONDS:
                 heads.popleft()
 
+    def _why_not_followed(self, tail: Tail) -> str:
+        if (due := self._due(tail.store.log)) <= tail.position:
+            return ""
+        return f"the {tail.store.log} log is not followed: events up to {tail.position} came, it was at {due}"
+
     def _why_behind(self, projector: Projector) -> str:
-        log = projector.store.log
-        since, due = self._heads[log][0]
-        if time.monotonic() - since < BEHIND_SECONDS or projector.position >= due:
+        if (due := self._due(projector.store.log)) <= projector.position:
             return ""
         return f"projection {projector.name} is behind: at position {projector.position}, the log was at {due}"
+
+    def _due(self, log: str) -> int:
+        """Return the position that whoever follows a log must have reached by now."""
+        since, head = next(iter(self._heads[log]), (0.0, 0))
+        return head if time.monotonic() - since >= BEHIND_SECONDS else 0
+
+
+async def _head(tail: Tail) -> int | None:
+    """Return the position of the last event that a log's followers can reach; None when the log does not answer."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            head = await tail.store.head()
+            # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
+            return head if head <= tail.position else await tail.store.last()
+    except (StoreUnavailable, TimeoutError):
+        return None  # the log's own check says so
 
 
 async def _ignore(_: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js import api
+from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from eventstore.jetstream.error_messages import describe
@@ -128,16 +128,27 @@ class Delivery:
 
     async def _look(self) -> None:
         """Ask whether the consumer is still there: a server that is merely slow must not be given another to serve."""
+        js = self._client.jetstream(timeout=SILENCE_SECONDS)
         try:
-            await self._client.jetstream(timeout=SILENCE_SECONDS).consumer_info(self._stream, self._consumer)
+            await js.consumer_info(self._stream, self._consumer)
+            self._received_at = time.monotonic()
         except NotFoundError as error:
             raise DeliveryBroken("the consumer is gone") from error
         except (TimeoutError, nats.errors.Error):
-            return  # asked again, as long as the connection stands
-        self._received_at = time.monotonic()
+            # The consumer lives on one server of a cluster. When that one is lost, the others serve the stream and say
+            # nothing of the consumer, until it is back (nats-server 2.14).
+            if not await self._stream_answers(js):
+                return  # asked again, as long as the connection stands
         self._looks += 1
         if self._looks == SILENT_LOOKS:
-            raise DeliveryBroken("the server answers and sends nothing, not even heartbeats")
+            raise DeliveryBroken("the stream answers, its consumer sends nothing, not even heartbeats")
+
+    async def _stream_answers(self, js: JetStreamContext) -> bool:
+        try:
+            await js.stream_info(self._stream)
+        except (TimeoutError, nats.errors.Error):
+            return False
+        return True
 
     async def _take(self, message: Msg) -> list[Delivered]:
         self._received_at, self._looks = time.monotonic(), 0

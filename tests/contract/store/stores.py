@@ -16,10 +16,12 @@ async def everything(store: EventStore, stream: str, after: int = 0) -> list[Rec
     return [event async for event in store.read(stream, after)]
 
 
-async def take(store: EventStore, count: int, after: int = 0) -> list[Sequence[RecordedEvent]]:
+async def take(
+    store: EventStore, count: int, after: int = 0, seconds: float = scaled(20)
+) -> list[Sequence[RecordedEvent]]:
     """The first batches of a subscription, with at least `count` events."""
     batches: list[Sequence[RecordedEvent]] = []
-    async with asyncio.timeout(scaled(20)), aclosing(store.subscribe(after)) as subscription:
+    async with asyncio.timeout(seconds), aclosing(store.subscribe(after)) as subscription:
         async for batch in subscription:
             batches.append(batch)
             if sum(map(len, batches)) >= count:

@@ -41,6 +41,13 @@ class Cluster:
         """Return the address of the first server."""
         return f"nats://{HOST}:{self._ports[0]}"
 
+    def number(self, client: Client) -> int:
+        """Return the number of the server that a client is connected to."""
+        url = client.connected_url
+        if url is None or url.port is None:
+            raise RuntimeError("the client is not connected")
+        return self._ports.index(url.port)
+
     def ready(self) -> None:
         """Return once the cluster can keep a log three times."""
         asyncio.run(_can_replicate(self.url))
