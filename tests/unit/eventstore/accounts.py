@@ -1,4 +1,7 @@
-"""Accounts, the streams of the decider's tests: an event "a:5" adds 5 to account a; no balance goes below 0."""
+"""Accounts, the streams that the decider's tests use.
+
+An event "a:5" adds 5 to account a. No balance goes below 0.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ TYPES = EventTypes([StringValue, Int64Value])
 
 @dataclass(frozen=True)
 class Move:
-    """Moves amounts, an account each; nothing happens for an amount of 0."""
+    """A command that adds an amount to each account; an amount of 0 makes no event."""
 
     amounts: Mapping[str, int]
     if_balance: int | None = None
@@ -41,38 +44,38 @@ def decide(command: object, balance: int) -> Sequence[Message]:
     assert isinstance(command, Move)
     first = next(iter(command.amounts.values()))
     if command.if_balance not in (None, balance):
-        raise Conflict("BALANCE_CHANGED", "the balance is another one")
+        raise Conflict("BALANCE_CHANGED", "the balance has changed")
     if balance + first < 0:
-        raise Rejected(Kind.PRECONDITION, "TOO_LITTLE", "there is not so much")
+        raise Rejected(Kind.PRECONDITION, "TOO_LITTLE", "insufficient balance")
     return [StringValue(value=f"{account}:{amount}") for account, amount in command.amounts.items() if amount]
 
 
 ACCOUNT = Decider(0, decide, evolve, stream_of)
 
 
-class Nothing:
-    """The projection of a log that has only the kernel's own rows."""
+class EmptyProjection:
+    """A projection without tables of its own."""
 
     name = "nothing"
     version = 1
     tables = sa.MetaData()
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """The kernel keeps the index of requests itself."""
+        """Do nothing: the kernel keeps the index of requests itself."""
 
 
-class Never:
-    """An index of requests that has seen none."""
+class NoRequests:
+    """An empty index of requests."""
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> None:
-        """Knows no request."""
+        """Find no request."""
 
 
-NEVER = Never()
+NO_REQUESTS = NoRequests()
 
 
 class SlowMemory(MemoryStore):
-    """A log whose writers take turns before each append, as those of a real one do."""
+    """A log that yields to other writers before each append, as a real one does."""
 
     def __init__(self) -> None:
         super().__init__("test", TYPES)

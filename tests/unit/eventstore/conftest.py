@@ -1,4 +1,4 @@
-"""A log of accounts, and two processes that handle commands on it."""
+"""Fixtures: a log of accounts, and the command handlers of two processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from tests.unit.eventstore.accounts import (
     ACCOUNT,
-    Nothing,
+    EmptyProjection,
     SlowMemory,
 )
 
@@ -27,7 +27,7 @@ def store() -> SlowMemory:
 async def projector(store: SlowMemory, tmp_path: Path) -> AsyncIterator[Projector]:
     tail = Tail(store)
     await tail.start()
-    projector = Projector(tail, Nothing(), Database(str(tmp_path)))
+    projector = Projector(tail, EmptyProjection(), Database(str(tmp_path)))
     await projector.start()
     yield projector
     await projector.stop()
@@ -41,5 +41,5 @@ def handler(store: SlowMemory, projector: Projector) -> CommandHandler[int]:
 
 @pytest.fixture
 def other(store: SlowMemory, projector: Projector) -> CommandHandler[int]:
-    """The handler of another process, with a cache of its own."""
+    """Return the handler of another process, with its own cache."""
     return CommandHandler(store, ACCOUNT, projector)

@@ -1,4 +1,4 @@
-"""A command over several streams: planned by the newest state of all of them, appended whole, done once."""
+"""Commands over several streams: planned from the newest state of each, appended atomically, run once."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ pytestmark = pytest.mark.busy
 
 
 def transfer(handler: CommandHandler[int], amount: int) -> Callable[[], Awaitable[Plan]]:
-    """Plans to move an amount from account a to account b."""
+    """Return a plan that moves an amount from account a to account b."""
 
     async def plan() -> Plan:
-        (held, first), (_, second) = await handler.state("a"), await handler.state("b")
-        if amount > held:
-            raise Rejected(Kind.PRECONDITION, "TOO_LITTLE", "there is not so much")
+        (available, first), (_, second) = await handler.state("a"), await handler.state("b")
+        if amount > available:
+            raise Rejected(Kind.PRECONDITION, "TOO_LITTLE", "insufficient balance")
         moved = [("a", StringValue(value=f"a:{-amount}")), ("b", StringValue(value=f"b:{amount}"))]
         return Plan(moved if amount else (), {"a": first, "b": second})
 
     return plan
 
 
-async def test_all_of_it_in_one_append(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_events_of_all_streams_are_one_append(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(10), by())
     events, position = await handler.handle_across(transfer(handler, 4), by("r"))
     assert [(event.stream, event.position, event.append_end) for event in events] == [("a", 2, 3), ("b", 3, 3)]
@@ -43,7 +43,7 @@ async def test_all_of_it_in_one_append(store: SlowMemory, handler: CommandHandle
     assert (await balance(store, "a"), await balance(store, "b")) == (6, 4)
 
 
-async def test_planned_again_when_another_was_faster_on_any_stream(
+async def test_command_is_planned_again_after_conflict_on_any_stream(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(10), by())
@@ -52,7 +52,9 @@ async def test_planned_again_when_another_was_faster_on_any_stream(
     assert (await balance(store, "a"), await balance(store, "b")) == (6, 9)
 
 
-async def test_is_done_though_others_of_its_process_never_rest(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_command_completes_while_same_process_keeps_writing(
+    store: SlowMemory, handler: CommandHandler[int]
+) -> None:
     await handler.handle("a", add(10), by())
     busy: list[asyncio.Task[object]] = []
     plan = transfer(handler, 4)
@@ -69,13 +71,13 @@ async def test_is_done_though_others_of_its_process_never_rest(store: SlowMemory
     assert len(busy) == 2
 
 
-async def test_others_go_on_while_it_is_planned(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_other_commands_run_while_one_is_planned(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(10), by())
-    planning, go_on, plan = asyncio.Event(), asyncio.Event(), transfer(handler, 4)
+    planning, proceed, plan = asyncio.Event(), asyncio.Event(), transfer(handler, 4)
 
     async def slow() -> Plan:
         planning.set()
-        await go_on.wait()
+        await proceed.wait()
         return await plan()
 
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(scaled(20)):
@@ -83,11 +85,11 @@ async def test_others_go_on_while_it_is_planned(store: SlowMemory, handler: Comm
         await planning.wait()
         await handler.handle_across(transfer(handler, 1), by("quick"))
         assert not first.done()
-        go_on.set()
+        proceed.set()
     assert (await balance(store, "a"), await balance(store, "b")) == (5, 5)
 
 
-async def test_judged_again_when_another_was_faster(
+async def test_command_is_rejected_when_conflict_made_it_impossible(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(10), by())
@@ -98,7 +100,7 @@ async def test_judged_again_when_another_was_faster(
     assert await store.head() == 2
 
 
-async def test_once_for_a_request_id_even_when_it_is_not_possible_any_more(
+async def test_repeated_request_returns_first_outcome_even_if_impossible_by_now(
     store: SlowMemory, handler: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(10), by())
@@ -111,24 +113,24 @@ async def test_once_for_a_request_id_even_when_it_is_not_possible_any_more(
     assert caught.value.reason == "REQUEST_ID_REUSED"
 
 
-async def test_nothing_to_do_writes_nothing(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_empty_plan_writes_nothing(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(10), by())
     assert await handler.handle_across(transfer(handler, 0), by("r")) == ((), 1)
     assert await store.head() == 1
 
 
-async def test_one_that_waits_for_its_streams_keeps_no_other_waiting(
+async def test_command_waiting_for_its_streams_does_not_block_other_streams(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(10), by())
-    plan, plans, again, go_on = transfer(handler, 4), 0, asyncio.Event(), asyncio.Event()
+    plan, plans, again, proceed = transfer(handler, 4), 0, asyncio.Event(), asyncio.Event()
 
     async def overtaken() -> Plan:
         nonlocal plans
         plans += 1
-        if plans == 2:  # with the locks of its streams
+        if plans == 2:  # this plan runs with the locks of its streams
             again.set()
-            await go_on.wait()
+            await proceed.wait()
         planned = await plan()
         if plans == 1:
             await other.handle("a", add(1), by())
@@ -141,8 +143,8 @@ async def test_one_that_waits_for_its_streams_keeps_no_other_waiting(
         waiting = tasks.create_task(handler.handle_across(overtaken, by("waiting")))
         await again.wait()
         await handler.handle_across(elsewhere, by("elsewhere"))
-        behind = tasks.create_task(handler.handle_across(plan, by("behind")))
+        queued = tasks.create_task(handler.handle_across(plan, by("queued")))
         assert not waiting.done()
-        go_on.set()
-    assert {waiting.result()[1], behind.result()[1]} == {6, 8}
+        proceed.set()
+    assert {waiting.result()[1], queued.result()[1]} == {6, 8}
     assert (await balance(store, "a"), await balance(store, "b")) == (3, 8)

@@ -1,4 +1,4 @@
-"""The codec: types by name, old ones brought up to date, everything else refused."""
+"""The codec: types by name, upcasting of old types, rejection of unknown ones."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def to_text(old: Message) -> Message:
     return StringValue(value=str(old.value))
 
 
-def test_an_event_comes_back_as_it_was() -> None:
+def test_event_survives_encoding_and_decoding() -> None:
     types = EventTypes([StringValue, Struct])
     assert types.names == {"google.protobuf.StringValue", "google.protobuf.Struct"}
     for event in (StringValue(value="é"), StringValue()):
         assert types.decode(*types.encode(event)) == event
 
 
-def test_the_same_event_always_has_the_same_bytes() -> None:
-    one, other = Struct(), Struct()
+def test_equal_events_have_equal_bytes() -> None:
+    struct, other = Struct(), Struct()
     keys = [f"k{number}" for number in range(20)]
     for key, mirrored in zip(keys, reversed(keys), strict=True):
-        one[key] = 1
+        struct[key] = 1
         other[mirrored] = 1
     types = EventTypes([Struct])
-    assert types.encode(one) == types.encode(other)
+    assert types.encode(struct) == types.encode(other)
 
 
-def test_steps_follow_each_other_until_a_type_has_none() -> None:
+def test_upcasters_are_chained() -> None:
     types = EventTypes([BoolValue, Int64Value, StringValue], {BoolValue: to_number, Int64Value: to_text})
     assert types.decode(*types.encode(BoolValue(value=True))) == StringValue(value="1")
     assert types.decode(*types.encode(Int64Value(value=7))) == StringValue(value="7")
     assert types.decode(*types.encode(StringValue(value="x"))) == StringValue(value="x")
 
 
-def test_what_the_log_was_not_told_of_is_refused() -> None:
+def test_unregistered_type_is_rejected() -> None:
     types = EventTypes([StringValue])
     with pytest.raises(UnknownEventType):
         types.encode(Int64Value())
@@ -55,7 +55,7 @@ def test_what_the_log_was_not_told_of_is_refused() -> None:
         types.decode("google.protobuf.StringValue", b"\xff")
 
 
-def test_types_that_make_no_sense_are_refused() -> None:
+def test_duplicate_type_or_upcaster_to_unknown_type_is_rejected() -> None:
     with pytest.raises(ValueError):
         EventTypes([StringValue, StringValue])
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""The one path of a command: decided by the newest state, all or nothing."""
+"""Handling of commands: decided on the newest state, appended all or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eventstore.event import MAX_EVENT_BYTES
 from eventstore.projections.projector import Projector
 from tests.unit.eventstore.accounts import (
     ACCOUNT,
-    NEVER,
+    NO_REQUESTS,
     Move,
     SlowMemory,
     add,
@@ -26,7 +26,7 @@ from tests.unit.eventstore.accounts import (
 )
 
 
-async def test_a_command_makes_events(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_command_appends_events_and_returns_state(store: SlowMemory, handler: CommandHandler[int]) -> None:
     first = await handler.handle("a", add(5), by())
     assert (first.state, first.position, [event.data for event in first.events]) == (5, 1, [StringValue(value="a:5")])
     second = await handler.handle("a", add(2), by())
@@ -37,7 +37,7 @@ async def test_a_command_makes_events(store: SlowMemory, handler: CommandHandler
     assert await handler.state("none") == (0, 0)
 
 
-async def test_a_refusal_appends_nothing(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_rejected_command_appends_nothing(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(5), by())
     with pytest.raises(Rejected) as caught:
         await handler.handle("a", add(-6), by())
@@ -48,7 +48,7 @@ async def test_a_refusal_appends_nothing(store: SlowMemory, handler: CommandHand
     assert await store.head() == 1
 
 
-async def test_nothing_to_do_is_no_event_and_the_streams_revision(
+async def test_command_without_effect_returns_revision_of_stream(
     store: SlowMemory, handler: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(5), by())
@@ -57,10 +57,10 @@ async def test_nothing_to_do_is_no_event_and_the_streams_revision(
     assert (nothing.state, nothing.events, nothing.position) == (5, (), 1)
 
 
-# What another process wrote in between.
+# Conflicts with another process.
 
 
-async def test_a_stale_cache_does_not_accept(
+async def test_command_accepted_by_stale_cache_is_rejected(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(5), by())
@@ -70,7 +70,7 @@ async def test_a_stale_cache_does_not_accept(
     assert await balance(store) == 0
 
 
-async def test_a_stale_cache_does_not_refuse(
+async def test_command_rejected_by_stale_cache_is_accepted(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(5), by())
@@ -80,7 +80,7 @@ async def test_a_stale_cache_does_not_refuse(
     assert (await handler.handle("a", add(1, if_balance=3), by())).state == 4
 
 
-async def test_a_stale_cache_does_not_say_that_there_is_nothing_to_do(
+async def test_command_without_effect_is_decided_on_newest_state(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(5), by())
@@ -90,7 +90,7 @@ async def test_a_stale_cache_does_not_say_that_there_is_nothing_to_do(
         await handler.handle("a", add(0, if_balance=5), by())
 
 
-async def test_a_conflict_is_decided_again(
+async def test_command_is_decided_again_after_conflict(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     store.before_append = lambda: other.handle("a", add(7), by())
@@ -102,7 +102,7 @@ async def test_a_conflict_is_decided_again(
     assert await balance(store) == 0
 
 
-async def test_who_is_always_slower_is_told(
+async def test_command_fails_as_busy_after_repeated_conflicts(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     async def again() -> None:
@@ -116,7 +116,7 @@ async def test_who_is_always_slower_is_told(
     assert await balance(store) == multi_stream.ATTEMPTS
 
 
-async def test_many_at_once_all_count(
+async def test_concurrent_commands_are_all_applied(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     handlers = [handler, other]
@@ -129,10 +129,10 @@ async def test_many_at_once_all_count(
         assert await balance(store, account) == 30
 
 
-# Several events.
+# Commands with several events.
 
 
-async def test_events_of_several_streams_are_appended_together(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_events_of_several_streams_are_one_append(store: SlowMemory, handler: CommandHandler[int]) -> None:
     outcome = await handler.handle("a", Move({"a": 1, "b": 2, "c": 3}), by("r"))
     assert [(event.stream, event.position) for event in outcome.events] == [("a", 1), ("b", 2), ("c", 3)]
     assert (outcome.state, outcome.position) == (1, 3)
@@ -143,19 +143,17 @@ async def test_events_of_several_streams_are_appended_together(store: SlowMemory
     assert await store.head() == 4
 
 
-async def test_all_or_nothing(store: SlowMemory) -> None:
+async def test_too_large_event_rejects_whole_command(store: SlowMemory) -> None:
     large = StringValue(value="b:" + "1" * MAX_EVENT_BYTES)
     handler = CommandHandler(
-        store, Decider(0, lambda _, __: [StringValue(value="a:1"), large], evolve, stream_of), NEVER
+        store, Decider(0, lambda _, __: [StringValue(value="a:1"), large], evolve, stream_of), NO_REQUESTS
     )
     with pytest.raises(EventTooLarge):
         await handler.handle("a", None, by())
     assert await store.head() == 0
 
 
-async def test_what_is_left_of_a_command_may_be_of_another_stream(
-    store: SlowMemory, handler: CommandHandler[int]
-) -> None:
+async def test_command_may_write_only_to_another_stream(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(1), by())
     outcome = await handler.handle("a", Move({"b": 5}), by())
     assert [event.stream for event in outcome.events] == ["b"]
@@ -165,7 +163,7 @@ async def test_what_is_left_of_a_command_may_be_of_another_stream(
 # Commands that commute.
 
 
-async def test_commands_that_commute_are_done_at_once(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_commuting_commands_run_concurrently(store: SlowMemory, handler: CommandHandler[int]) -> None:
     outcomes = await asyncio.gather(*(handler.handle_concurrently("a", add(1), by(f"r{n}")) for n in range(20)))
     assert sorted(outcome.position for outcome in outcomes) == list(range(1, 21))
     again = await asyncio.gather(*(handler.handle_concurrently("a", add(1), by(f"r{n}")) for n in range(20)))
@@ -176,7 +174,7 @@ async def test_commands_that_commute_are_done_at_once(store: SlowMemory, handler
     assert caught.value.reason == "REQUEST_ID_REUSED"
 
 
-async def test_a_commuting_request_that_is_sent_twice_at_once_is_done_once(
+async def test_concurrent_repetitions_of_commuting_request_run_once(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     outcomes = await asyncio.gather(
@@ -186,7 +184,7 @@ async def test_a_commuting_request_that_is_sent_twice_at_once_is_done_once(
     assert await store.head() == 1
 
 
-async def test_a_commuting_command_is_refused_by_the_newest_state_only(
+async def test_commuting_command_is_rejected_on_newest_state_only(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(1), by())
@@ -197,7 +195,7 @@ async def test_a_commuting_command_is_refused_by_the_newest_state_only(
     assert (await handler.handle_concurrently("a", add(0), by())).events == ()
 
 
-async def test_cache_evicts_the_streams_that_were_used_first(
+async def test_cache_evicts_least_recently_used_streams(
     store: SlowMemory, projector: Projector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_states, "CACHED_STREAMS", 2)

@@ -1,4 +1,4 @@
-"""NATS errors in words."""
+"""Descriptions of NATS errors."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ from eventstore.jetstream.error_messages import NO_STREAM_RESPONSE, describe
         (nats.errors.Error(), "error"),
     ],
 )
-def test_no_error_is_without_words(error: Exception, text: str) -> None:
+def test_every_error_has_description(error: Exception, text: str) -> None:
     assert describe(error) == text

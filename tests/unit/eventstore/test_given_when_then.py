@@ -1,4 +1,4 @@
-"""How the rules of a decider are stated, and what a rule that is broken looks like."""
+"""The given-when-then helper: how it states the rules of a decider, and how a broken rule fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.eventstore.accounts import (
 )
 
 
-def test_given_when_then() -> None:
+def test_broken_rule_fails_assertion() -> None:
     stream = given(ACCOUNT, StringValue(value="a:5"), StringValue(value="a:2"))
     assert stream.state == 7
     stream.when(add(-7)).then(StringValue(value="a:-7"))
@@ -31,8 +31,8 @@ def test_given_when_then() -> None:
             wrong()
 
 
-def test_a_decider_that_decides_otherwise_the_second_time_is_found_out() -> None:
-    counted = iter(range(10))
-    impure = Decider(0, lambda _, __: [StringValue(value=f"a:{next(counted)}")], evolve, stream_of)
+def test_impure_decider_fails_assertion() -> None:
+    counter = iter(range(10))
+    impure = Decider(0, lambda _, __: [StringValue(value=f"a:{next(counter)}")], evolve, stream_of)
     with pytest.raises(AssertionError):
         given(impure).when(None)

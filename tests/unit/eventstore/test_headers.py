@@ -1,4 +1,4 @@
-"""Headers of NATS messages: read as nats-py reads them."""
+"""Headers of NATS messages: parsed exactly as nats-py parses them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_headers_are_read_as_nats_py_reads_them(block: bytes) -> None:
+def test_headers_are_parsed_like_nats_py(block: bytes) -> None:
     assert connection._Client._parse_header_lines(block) == NatsClient._parse_header_lines(block)
 
 
-def test_nats_py_reads_headers_by_this_method() -> None:
+def test_nats_py_parses_headers_by_overridden_method() -> None:
     assert "_parse_header_lines" in NatsClient._process_headers.__code__.co_names
 
 
-def test_nats_py_hands_messages_over_by_this_method() -> None:
+def test_nats_py_delivers_messages_by_overridden_method() -> None:
     assert "_process_msg" in Parser.parse.__code__.co_names
 
 
-def test_the_headers_of_a_message_as_it_came() -> None:
+def test_raw_headers_are_parsed_with_status() -> None:
     assert connection.headers_of(b"NATS/1.0\r\na: b\r\n\r\n") == {"a": "b"}
     assert connection.headers_of(b"NATS/1.0 204 EOB\r\na: b\r\n\r\n") == {"a": "b", "Status": "204"}
     assert connection.headers_of(b"NATS/1.0 404\r\n\r\n") == {"Status": "404"}

@@ -1,4 +1,4 @@
-"""A request whose append was written and never acknowledged is answered as done, whatever is in its way by then."""
+"""A request that was written but never acknowledged: a retry returns its outcome, whatever has changed since."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LOST: Mapping[str, BaseException] = {
 
 
 class ExactIndex:
-    """An index of requests that has come to the position that it is asked about, and no further."""
+    """An index of requests that knows the log exactly up to the position it is queried at."""
 
     def __init__(self, store: SlowMemory) -> None:
         self._store = store
@@ -55,10 +55,11 @@ class ExactIndex:
 
 
 class Writer:
-    """A process that is asked for one thing: an event of stream "b", by a command on stream "a".
+    """A process that handles a command on stream "a", which writes an event to stream "b".
 
     Attributes:
-        refusal: What it says of the command; without it, that there is nothing to do, unless it is `willing`.
+        willing: Whether the command has an effect.
+        refusal: The error that the command is rejected with, if any.
     """
 
     def __init__(self, store: SlowMemory) -> None:
@@ -85,13 +86,13 @@ class Writer:
 
 
 @pytest.fixture(params=["handle", "handle_across", "handle_concurrently"])
-def way(request: pytest.FixtureRequest) -> str:
-    """A way to have a command done."""
+def method(request: pytest.FixtureRequest) -> str:
+    """Return the name of the handler's method under test."""
     return str(request.param)
 
 
 async def lose(store: SlowMemory, write: Write, lost: BaseException) -> None:
-    """Has a command written whose acknowledgement is lost."""
+    """Write a command whose acknowledgement is lost."""
 
     async def after() -> None:
         raise lost
@@ -104,20 +105,20 @@ async def lose(store: SlowMemory, write: Write, lost: BaseException) -> None:
 
 @pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
-async def test_a_written_request_is_not_refused(
-    store: SlowMemory, way: str, refusal: Exception | None, lost: BaseException, elsewhere: bool
+@pytest.mark.parametrize("in_other_process", [False, True], ids=["same process", "another process"])
+async def test_retry_of_written_request_returns_its_outcome(
+    store: SlowMemory, method: str, refusal: Exception | None, lost: BaseException, in_other_process: bool
 ) -> None:
     writer = Writer(store)
-    await lose(store, getattr(writer, way), lost)
-    again = Writer(store) if elsewhere else writer
+    await lose(store, getattr(writer, method), lost)
+    again = Writer(store) if in_other_process else writer
     again.willing, again.refusal = False, refusal
-    assert [event.position for event in await getattr(again, way)()] == [1]
+    assert [event.position for event in await getattr(again, method)()] == [1]
     assert await store.head() == 1
 
 
 class LateMemory(SlowMemory):
-    """A log whose server queues the first append, without an answer, until it is waited for."""
+    """A log whose server queues the first append without an answer, until `settle` is called."""
 
     def __init__(self, lost: BaseException) -> None:
         super().__init__()
@@ -138,22 +139,20 @@ class LateMemory(SlowMemory):
 
 @pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
-async def test_a_request_that_may_yet_be_written_is_not_refused(
-    way: str, refusal: Exception | None, lost: BaseException
+async def test_retry_of_request_that_may_yet_be_written_waits_for_it(
+    method: str, refusal: Exception | None, lost: BaseException
 ) -> None:
     store = LateMemory(lost)
     writer = Writer(store)
     with pytest.raises(type(lost)):
-        await getattr(writer, way)()
+        await getattr(writer, method)()
     assert await store.head() == 0
     writer.willing, writer.refusal = False, refusal
-    assert [event.position for event in await getattr(writer, way)()] == [1]
+    assert [event.position for event in await getattr(writer, method)()] == [1]
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
-async def test_a_request_that_is_being_written_is_not_refused(
-    store: SlowMemory, way: str, refusal: Exception | None
-) -> None:
+async def test_concurrent_repetition_is_not_rejected(store: SlowMemory, method: str, refusal: Exception | None) -> None:
     writer = Writer(store)
     reached, answered = asyncio.Event(), asyncio.Event()
 
@@ -162,43 +161,45 @@ async def test_a_request_that_is_being_written_is_not_refused(
         await answered.wait()
 
     store.before_append = wait
-    first = asyncio.create_task(getattr(writer, way)())
+    first = asyncio.create_task(getattr(writer, method)())
     await reached.wait()
     writer.willing, writer.refusal = False, refusal
-    second = asyncio.create_task(getattr(writer, way)())
-    await asyncio.wait({second}, timeout=0.01)  # long enough for what does not wait for the first
+    second = asyncio.create_task(getattr(writer, method)())
+    await asyncio.wait({second}, timeout=0.01)  # long enough for a request that does not wait for the first
     answered.set()
     assert [event.position for event in await first] == [1]
     answer: Any = (await asyncio.gather(second, return_exceptions=True))[0]
     assert getattr(answer, "reason", "") == "REQUEST_IN_FLIGHT" or [event.position for event in answer] == [1]
 
 
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
-async def test_a_written_request_is_not_busy(store: SlowMemory, way: str, elsewhere: bool) -> None:
+@pytest.mark.parametrize("in_other_process", [False, True], ids=["same process", "another process"])
+async def test_retry_of_written_request_does_not_fail_as_busy(
+    store: SlowMemory, method: str, in_other_process: bool
+) -> None:
     writer = Writer(store)
-    await lose(store, getattr(writer, way), StoreUnavailable("lost"))
+    await lose(store, getattr(writer, method), StoreUnavailable("lost"))
     real = store.append
 
     async def overtaken(events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        if events[0].metadata.request_id == "r" and way != "handle_concurrently":
+        if events[0].metadata.request_id == "r" and method != "handle_concurrently":
             raise WrongExpectedRevision("b", 0)
         return await real(events, expected)
 
     store.append = overtaken  # type: ignore[method-assign]
-    again = Writer(store) if elsewhere else writer
-    assert [event.position for event in await getattr(again, way)()] == [1]
+    again = Writer(store) if in_other_process else writer
+    assert [event.position for event in await getattr(again, method)()] == [1]
     assert await store.head() == 1
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
-async def test_a_request_that_was_not_written_is_refused(
-    store: SlowMemory, way: str, refusal: Exception | None
+async def test_request_that_was_not_written_is_rejected(
+    store: SlowMemory, method: str, refusal: Exception | None
 ) -> None:
     writer = Writer(store)
     writer.willing, writer.refusal = False, refusal
     if refusal is None:
-        assert await getattr(writer, way)() == ()
+        assert await getattr(writer, method)() == ()
     else:
         with pytest.raises(type(refusal)):
-            await getattr(writer, way)()
+            await getattr(writer, method)()
     assert await store.head() == 0

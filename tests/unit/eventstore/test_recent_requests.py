@@ -1,4 +1,4 @@
-"""Recent requests: those that were noted are never taken for new ones; few new ones are taken for known ones."""
+"""Recent requests: no known request is taken for a new one, and few new ones for known ones."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from eventstore.recent_requests import RecentRequests
 requests = st.sets(st.tuples(st.text(), st.text(min_size=1)), max_size=200)
 
 
-@given(added=requests, asked=requests)
-def test_noted_request_is_never_new(added: set[tuple[str, str]], asked: set[tuple[str, str]]) -> None:
+@given(added=requests, queried=requests)
+def test_known_request_is_never_new(added: set[tuple[str, str]], queried: set[tuple[str, str]]) -> None:
     known = RecentRequests()
     known.complete = True
     for actor, request_id in added:
         known.note_older(actor, request_id)
     assert not any(known.is_new(*request) for request in added)
-    assert sum(not known.is_new(*request) for request in asked - added) <= 3
+    assert sum(not known.is_new(*request) for request in queried - added) <= 3
 
 
-def test_nothing_is_new_before_all_requests_were_noted() -> None:
+def test_no_request_is_new_before_index_is_complete() -> None:
     assert not RecentRequests().is_new("alice", "r1")
 
 
-def test_few_new_requests_are_taken_for_known_ones_however_many_were_noted() -> None:
+def test_rate_of_false_positives_is_bounded() -> None:
     known = RecentRequests()
     known.complete = True
     many = 3 * recent_requests.FIRST_REQUESTS

@@ -1,4 +1,4 @@
-"""Each request is done once, whoever sends it again, when and where."""
+"""Repeated requests: each runs once, no matter when and to which process it is sent again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eventstore.errors import Kind, Rejected, StoreUnavailable
 from eventstore.projections.projector import Projector
 from tests.unit.eventstore.accounts import (
     ACCOUNT,
-    NEVER,
+    NO_REQUESTS,
     SlowMemory,
     add,
     balance,
@@ -24,7 +24,7 @@ from tests.unit.eventstore.accounts import (
 pytestmark = pytest.mark.busy
 
 
-async def test_a_repeated_request_is_done_once_and_has_the_first_outcome(
+async def test_repeated_request_returns_first_outcome(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     first = await handler.handle("a", add(5), by("r"))
@@ -33,12 +33,12 @@ async def test_a_repeated_request_is_done_once_and_has_the_first_outcome(
         assert [event.id for event in again.events] == [event.id for event in first.events]
         assert (again.position, again.state) == (first.position, 5)
     await handler.handle("a", add(-5), by("r2"))
-    # Even if it would be refused by now.
+    # A new command like this would be rejected by now.
     assert (await handler.handle("a", add(-5), by("r2"))).position == 2
     assert await store.head() == 2
 
 
-async def test_the_state_after_a_repetition_is_todays(
+async def test_repeated_request_returns_current_state(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     await handler.handle("a", add(5), by("r"))
@@ -47,7 +47,7 @@ async def test_the_state_after_a_repetition_is_todays(
     assert (again.position, again.state) == (1, 7)
 
 
-async def test_a_request_that_is_sent_many_times_at_once_is_done_once(
+async def test_concurrent_repetitions_run_once(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     sent = [(handler, other)[n % 2].handle("a", add(5), by("r")) for n in range(10)]
@@ -56,7 +56,7 @@ async def test_a_request_that_is_sent_many_times_at_once_is_done_once(
     assert await store.head() == 1
 
 
-async def test_a_request_id_with_another_command_is_refused(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_request_id_of_other_command_is_rejected(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(5), by("r", "one"))
     for stream in ("a", "b"):
         with pytest.raises(Rejected) as caught:
@@ -66,7 +66,7 @@ async def test_a_request_id_with_another_command_is_refused(store: SlowMemory, h
     assert await store.head() == 1
 
 
-async def test_a_request_id_used_for_two_streams_at_once_is_refused_for_one(
+async def test_concurrent_use_of_request_id_for_two_streams_is_rejected_once(
     store: SlowMemory, handler: CommandHandler[int], other: CommandHandler[int]
 ) -> None:
     results = await asyncio.gather(
@@ -79,35 +79,35 @@ async def test_a_request_id_used_for_two_streams_at_once_is_refused_for_one(
     assert await store.head() == 1
 
 
-async def test_request_ids_are_each_actors_own(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_actors_do_not_share_request_ids(store: SlowMemory, handler: CommandHandler[int]) -> None:
     await handler.handle("a", add(5), by("r", "one"))
     await handler.handle("a", add(6), by("r", "other", actor="bob"))
     assert await balance(store) == 11
 
 
-async def test_without_a_request_id_every_command_counts(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_commands_without_request_id_all_run(store: SlowMemory, handler: CommandHandler[int]) -> None:
     for _ in range(2):
         await handler.handle("a", add(5), by())
     assert await balance(store) == 10
 
 
-async def test_a_request_that_was_refused_may_come_again(store: SlowMemory, handler: CommandHandler[int]) -> None:
+async def test_rejected_request_may_be_retried(store: SlowMemory, handler: CommandHandler[int]) -> None:
     with pytest.raises(Rejected):
         await handler.handle("a", add(-5), by("r"))
     await handler.handle("a", add(5), by())
     assert (await handler.handle("a", add(-5), by("r"))).state == 0
 
 
-async def test_a_repetition_whose_first_outcome_nobody_knows_may_be_sent_again(store: SlowMemory) -> None:
-    handler = CommandHandler(store, ACCOUNT, NEVER)
+async def test_repetition_with_unknown_outcome_is_unavailable(store: SlowMemory) -> None:
+    handler = CommandHandler(store, ACCOUNT, NO_REQUESTS)
     await handler.handle("a", add(5), by("r"))
     with pytest.raises(StoreUnavailable) as caught:
         await handler.handle("a", add(5), by("r"))
     assert caught.value.reason == "REQUEST_IN_FLIGHT"
 
 
-class TestRefusalsThatAreEvents:
-    """Int64Value records that a command was refused."""
+class TestRecordedRejections:
+    """An Int64Value event records that a command was rejected."""
 
     @pytest.fixture
     def handler(self, store: SlowMemory, projector: Projector) -> CommandHandler[int]:
@@ -115,16 +115,18 @@ class TestRefusalsThatAreEvents:
             refused = isinstance(event, Int64Value)
             return Rejected(Kind.PRECONDITION, "REFUSED", "no") if refused else None
 
-        keeping: Decider[int] = Decider(0, lambda _, __: [Int64Value(value=1)], lambda state, _: state, None, refusal)
-        return CommandHandler(store, keeping, projector)
+        recording: Decider[int] = Decider(0, lambda _, __: [Int64Value(value=1)], lambda state, _: state, None, refusal)
+        return CommandHandler(store, recording, projector)
 
-    async def test_are_appended_and_raised(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+    async def test_rejection_is_appended_and_raised(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
         with pytest.raises(Rejected) as caught:
             await handler.handle("a", None, by("r"))
         assert caught.value.reason == "REFUSED"
         assert [event.data async for event in store.read("a")] == [Int64Value(value=1)]
 
-    async def test_are_raised_again_for_the_same_request(self, store: SlowMemory, handler: CommandHandler[int]) -> None:
+    async def test_repeated_request_raises_recorded_rejection(
+        self, store: SlowMemory, handler: CommandHandler[int]
+    ) -> None:
         for _ in range(2):
             with pytest.raises(Rejected):
                 await handler.handle("a", None, by("r"))

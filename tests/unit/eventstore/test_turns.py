@@ -1,4 +1,4 @@
-"""Turns: how long nobody has one after another."""
+"""Turns: how long the pause after a turn is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eventstore.concurrency.turns import URGENT_PAUSE_FACTOR, Turns
 
 
 async def pause_after(turns: Turns, took: float, monkeypatch: pytest.MonkeyPatch) -> float:
-    """How long nobody has a turn after one that took so many seconds."""
+    """Return the length of the pause after a turn of `took` seconds."""
     loop, now, pauses = asyncio.get_running_loop(), [0.0], list[float]()
 
     def call_later(seconds: float, callback: Callable[[], object]) -> asyncio.Handle:
@@ -28,7 +28,7 @@ async def pause_after(turns: Turns, took: float, monkeypatch: pytest.MonkeyPatch
     return sum(rest)
 
 
-async def test_the_pause_is_as_long_as_the_turn_and_longer_while_something_urgent_is_under_way(
+async def test_pause_is_as_long_as_turn_and_longer_during_urgent_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = Turns(1, max_seconds=0.01, rests=True)
@@ -38,7 +38,7 @@ async def test_the_pause_is_as_long_as_the_turn_and_longer_while_something_urgen
     assert await pause_after(turns, 0.004, monkeypatch) == pytest.approx(0.004)
 
 
-async def test_who_waited_for_a_reader_rests_no_longer_than_a_turn_may_last(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pause_is_not_longer_than_max_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns(1, max_seconds=0.01, rests=True)
     assert await pause_after(turns, 3.0, monkeypatch) == pytest.approx(0.01)
     assert await pause_after(Turns(1), 3.0, monkeypatch) == 0

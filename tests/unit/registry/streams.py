@@ -1,4 +1,4 @@
-"""A model's stream as the tests of its rules have it: two versions, and aliases that were moved."""
+"""Builders of model streams for the tests of the registry's rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TWO_VERSIONS = (
 
 
 def moved(before: int, after: int, alias: str = "champion") -> v1.AliasMoved:
-    """The champion moved."""
+    """Return the event of a moved alias, the champion by default."""
     return v1.AliasMoved(
         model="fraud",
         alias=alias,
@@ -34,22 +34,22 @@ def moved(before: int, after: int, alias: str = "champion") -> v1.AliasMoved:
 
 
 def removed(before: int, cause: v1.AliasCause.ValueType = REQUEST) -> v1.AliasRemoved:
-    """The champion was removed."""
+    """Return the event of the removed champion."""
     return v1.AliasRemoved(
         model="fraud", alias="champion", from_version=before, from_digest={1: D1, 2: D2}[before], cause=cause
     )
 
 
 def after(*events: Message) -> Given[State]:
-    """Two versions at positions 2 and 3, then these events, from position 4 on."""
+    """Return a stream with two versions, at positions 2 and 3, and then these events, from position 4."""
     return given(DECIDER, *TWO_VERSIONS, *events)
 
 
 def move(version: int, alias: str = "champion", expected: int | None = None) -> Move:
-    """Asks for a move."""
+    """Return a command that moves an alias."""
     return Move(v1.MoveAliasRequest(model="fraud", alias=alias, version=version, expected_revision=expected))
 
 
 def remove(expected: int | None = None, alias: str = "champion") -> Remove:
-    """Asks for a removal."""
+    """Return a command that removes an alias."""
     return Remove(v1.RemoveAliasRequest(model="fraud", alias=alias, expected_revision=expected))

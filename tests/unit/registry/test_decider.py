@@ -1,4 +1,4 @@
-"""Whatever is asked of a model, its stream stays sound."""
+"""The model decider keeps its stream consistent, whatever the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.registry.deciders.state import State, evolve
 from tests.unit.registry.streams import D1, D2, D3, move, remove
 
 
-def test_only_commands_are_decided() -> None:
+def test_other_message_is_rejected() -> None:
     with pytest.raises(TypeError):
         decide(v1.GetModelRequest(name="fraud"), State())
 
@@ -43,12 +43,12 @@ commands = st.one_of(
 
 
 @for_all(st.lists(commands, max_size=25))
-def test_whatever_is_asked_the_stream_stays_sound(asked: list[object]) -> None:
-    """Deciding is pure, versions are numbered densely and never anew, and no alias names one that there is not."""
+def test_any_commands_leave_stream_consistent(requests: list[object]) -> None:
+    """Deciding is pure, version numbers are dense and never reused, and every alias names an existing version."""
     state, position = State(), 0
     numbers: list[int] = []
-    held: dict[str, int] = {}
-    for command in asked:
+    current: dict[str, int] = {}
+    for command in requests:
         for payload in Given(DECIDER, state).when(command).events:
             position += 1
             state = evolve(
@@ -58,16 +58,16 @@ def test_whatever_is_asked_the_stream_stays_sound(asked: list[object]) -> None:
                 numbers.append(payload.version)
             if isinstance(payload, v1.AliasMoved):
                 assert payload.to_version in numbers
-                assert payload.from_version == held.get(payload.alias, 0) != payload.to_version
-                held[payload.alias] = payload.to_version
+                assert payload.from_version == current.get(payload.alias, 0) != payload.to_version
+                current[payload.alias] = payload.to_version
             if isinstance(payload, v1.AliasRemoved):
-                assert payload.from_version == held.pop(payload.alias)
+                assert payload.from_version == current.pop(payload.alias)
     assert numbers == list(range(1, len(numbers) + 1))
-    assert {name: one.version for name, one in state.aliases.items() if one.version} == held
+    assert {name: alias.version for name, alias in state.aliases.items() if alias.version} == current
 
 
-def test_a_version_that_was_never_registered_has_no_digest() -> None:
-    """An alias may name one, if an event says so that no command writes; later commands are decided all the same."""
+def test_unregistered_version_has_no_digest() -> None:
+    """An event that no command writes may name one; later commands are still decided."""
     moved = v1.AliasMoved(model="fraud", alias="champion", to_version=999)
     state = evolve(State(), RecordedEvent("model/fraud", 1, 1, "", moved, Metadata("a"), 1))
     assert state.alias("champion").version == 999

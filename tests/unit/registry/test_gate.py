@@ -1,4 +1,4 @@
-"""Quality gates: only a plain `true` lets a run pass, and what was seen is enough to compute the answer again."""
+"""Gates: only a plain `true` lets a run pass, and evidence suffices to recompute the result."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ BROKEN = v1.GateRun(
 )
 CANDIDATE = v1.GateRun(run_id="c", version=3, metrics={"f1": 0.9, "auc": 0.7}, tags={"team": "risk"})
 CHAMPION = v1.GateRun(run_id="d", version=2, metrics={"f1": 0.8, "auc": 0.75})
-NOBODY = v1.GateRun()
-MOVE = {"candidate": CANDIDATE, "current": NOBODY, "champion": CHAMPION}
+NO_RUN = v1.GateRun()
+MOVE = {"candidate": CANDIDATE, "current": NO_RUN, "champion": CHAMPION}
 TEN = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
 
 
 def of_run(expression: str, run: v1.GateRun = RUN) -> v1.GateEvidence:
-    """What a gate of registrations says."""
+    """Evaluate a gate of registrations."""
     check_expression(expression, of_move=False)
     return evaluate(expression, {"run": run}, 7)
 
 
 def of_move(expression: str, **others: v1.GateRun) -> v1.GateEvidence:
-    """What a gate of moves says."""
+    """Evaluate a gate of moves."""
     check_expression(expression, of_move=True)
     return evaluate(expression, MOVE | others, 7, "policy")
 
 
 def nested(depth: int) -> str:
-    """An expression that takes ten to the power of `depth` steps."""
+    """Return an expression that takes 10 ** `depth` steps."""
     return "true" if not depth else f"{TEN}.all(x{depth}, {nested(depth - 1)})"
 
 
 def folded(depth: int) -> str:
-    """An expression that compares a list of ten lists of ten lists and so on with itself, without much of a loop."""
+    """Return an expression that compares a list nested `depth` levels deep, ten elements each, with itself."""
     expression = f"x{depth} == x{depth}"
     for level in range(depth, 0, -1):
         inner = f"x{level - 1}" if level > 1 else "1"
@@ -79,7 +79,7 @@ def folded(depth: int) -> str:
         "[run].all(r, r.metrics.acc > 0.5)",
     ],
 )
-def test_holds(expression: str) -> None:
+def test_true_expression_passes(expression: str) -> None:
     evidence = of_run(expression)
     assert (evidence.passed, evidence.detail) == (True, "")
     assert (evidence.expression, evidence.tracking_position) == (expression, 7)
@@ -90,14 +90,14 @@ def test_holds(expression: str) -> None:
     "expression",
     [
         pytest.param("run.metrics.acc > 0.95", id="false"),
-        pytest.param("run.metrics.missing > 0.5", id="a metric that there is not"),
-        pytest.param("run.metrics.missing < 0.5", id="the same, the other way round"),
-        pytest.param("run.params.missing == ''", id="a parameter that there is not"),
-        pytest.param("int(run.params.odd) > 1", id="a text that is no number"),
-        pytest.param("1 / 0 == 1", id="a division by zero"),
+        pytest.param("run.metrics.missing > 0.5", id="unknown metric"),
+        pytest.param("run.metrics.missing < 0.5", id="unknown metric, below"),
+        pytest.param("run.params.missing == ''", id="unknown parameter"),
+        pytest.param("int(run.params.odd) > 1", id="text that is not a number"),
+        pytest.param("1 / 0 == 1", id="division by zero"),
     ],
 )
-def test_does_not_hold(expression: str) -> None:
+def test_false_or_failing_expression_does_not_pass(expression: str) -> None:
     evidence = of_run(expression)
     assert not evidence.passed
     assert evidence.detail
@@ -109,40 +109,42 @@ def test_does_not_hold(expression: str) -> None:
     "expression",
     [
         pytest.param("", id="empty"),
-        pytest.param("1", id="a number"),
-        pytest.param("'true'", id="a text"),
-        pytest.param("run.metrics.acc", id="a metric"),
-        pytest.param("dyn(true)", id="who knows"),
-        pytest.param("run.metrics.acc > 1", id="a whole number against a double"),
-        pytest.param("run.metrics.acc > '1'", id="a text against a double"),
-        pytest.param("run.params.depth > 1.0", id="a double against a text"),
-        pytest.param("run.other == ''", id="a field that there is not"),
-        pytest.param("other", id="a variable that there is not"),
-        pytest.param("candidate.metrics.acc > 0.5", id="a variable of moves"),
-        pytest.param("run.metrics.acc >", id="half of one"),
+        pytest.param("1", id="number"),
+        pytest.param("'true'", id="text"),
+        pytest.param("run.metrics.acc", id="metric"),
+        pytest.param("dyn(true)", id="dynamic type"),
+        pytest.param("run.metrics.acc > 1", id="double compared with integer"),
+        pytest.param("run.metrics.acc > '1'", id="double compared with text"),
+        pytest.param("run.params.depth > 1.0", id="text compared with double"),
+        pytest.param("run.other == ''", id="unknown field"),
+        pytest.param("other", id="unknown variable"),
+        pytest.param("candidate.metrics.acc > 0.5", id="variable of moves"),
+        pytest.param("run.metrics.acc >", id="incomplete"),
         pytest.param("\0", id="NUL"),
-        pytest.param("(" * 1000 + "true" + ")" * 1000, id="a deep nest"),
-        pytest.param("1.0 / (" * 25 + "run.metrics.acc" + ")" * 25 + " > 0.5", id="a deep nest of numbers"),
-        pytest.param(" " * MAX_EXPRESSION + "true", id="a long one"),
-        pytest.param("true" + " && true" * 100_000, id="a huge one"),
-        pytest.param(nested(3), id="loops nested thrice"),
-        pytest.param(nested(9), id="more loops"),
-        pytest.param("[run].all(a, [a].filter(b, [b].exists(c, true)).size() > 0)", id="thrice, of three kinds"),
+        pytest.param("(" * 1000 + "true" + ")" * 1000, id="deep nesting"),
+        pytest.param("1.0 / (" * 25 + "run.metrics.acc" + ")" * 25 + " > 0.5", id="deep nesting of numbers"),
+        pytest.param(" " * MAX_EXPRESSION + "true", id="too long"),
+        pytest.param("true" + " && true" * 100_000, id="huge"),
+        pytest.param(nested(3), id="three nested loops"),
+        pytest.param(nested(9), id="nine nested loops"),
+        pytest.param(
+            "[run].all(a, [a].filter(b, [b].exists(c, true)).size() > 0)", id="three nested loops of three kinds"
+        ),
         pytest.param(folded(3), id="lists of lists of lists"),
-        pytest.param(folded(2).replace("1, ", "1, " * 20), id="a costly comparison"),
+        pytest.param(folded(2).replace("1, ", "1, " * 20), id="costly comparison"),
         pytest.param(nested(2).replace("true", " || ".join(["run.params.p.contains('a')"] * 3)), id="many searches"),
-        pytest.param("run.params.depth.matches('(a+)+$')", id="a regular expression"),
-        pytest.param("matches(run.params.depth, '(a+)+$')", id="another way to write it"),
+        pytest.param("run.params.depth.matches('(a+)+$')", id="regular expression"),
+        pytest.param("matches(run.params.depth, '(a+)+$')", id="regular expression as a function"),
         pytest.param("run.params.depth + 'a' == '3a'", id="texts joined"),
         pytest.param("[1] + [2] == [1, 2]", id="lists joined"),
         pytest.param("b'a' + b'b' == b'ab'", id="bytes joined"),
-        pytest.param("run.metrics.map(k, [k, k]).size() > 0", id="a list of lists made"),
-        pytest.param("{'a': 1} == {'a': 1}", id="a map made"),
-        pytest.param("google.protobuf.ListValue{} == google.protobuf.ListValue{}", id="a message made"),
+        pytest.param("run.metrics.map(k, [k, k]).size() > 0", id="list of lists"),
+        pytest.param("{'a': 1} == {'a': 1}", id="map literal"),
+        pytest.param("google.protobuf.ListValue{} == google.protobuf.ListValue{}", id="message literal"),
     ],
 )
-def test_is_no_gate_and_that_is_said_at_once(expression: str) -> None:
-    # If it were evaluated, some of these would take longer than any limit of a test.
+def test_invalid_expression_is_rejected_without_evaluation(expression: str) -> None:
+    # Evaluation of some of these would take longer than any test's timeout.
     with pytest.raises(Rejected) as refused:
         check_expression(expression, of_move=False)
     assert refused.value.reason == "INVALID_GATE"
@@ -154,20 +156,20 @@ def test_is_no_gate_and_that_is_said_at_once(expression: str) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        pytest.param("run.metrics.all(a, run.metrics.all(b, run.metrics[a] + run.metrics[b] >= 0.0))", id="a loop"),
-        pytest.param("run.metrics == run.metrics", id="a comparison"),
+        pytest.param("run.metrics.all(a, run.metrics.all(b, run.metrics[a] + run.metrics[b] >= 0.0))", id="loop"),
+        pytest.param("run.metrics == run.metrics", id="comparison"),
     ],
 )
-def test_what_costs_too_much_with_the_metrics_that_there_are_does_not_hold(expression: str) -> None:
+def test_expression_too_costly_for_metrics_does_not_pass(expression: str) -> None:
     few, many = ({f"m{number}": 1.0 for number in range(count)} for count in (60, 500))
     assert of_run(expression, v1.GateRun(run_id="r", metrics=few)).passed
     evidence = of_run(expression, v1.GateRun(run_id="r", metrics=many))
     assert not evidence.passed
-    assert "it would cost too much" in evidence.detail  # it is refused before it is evaluated
+    assert "it would cost too much" in evidence.detail  # rejected before evaluation
     assert recompute(evidence)
 
 
-def test_a_loop_over_thousands_of_metrics_holds() -> None:
+def test_loop_over_thousands_of_metrics_is_evaluated() -> None:
     run = v1.GateRun(run_id="r", metrics={f"m{number}": 1.0 for number in range(5000)})
     assert of_run("run.metrics.all(k, run.metrics[k] >= 0.0)", run).passed
 
@@ -217,7 +219,7 @@ NOT_FINITE = [
 
 
 @pytest.mark.parametrize(("expression", "part"), NOT_FINITE)
-def test_a_number_that_is_not_finite_refuses_and_the_part_is_named(expression: str, part: str) -> None:
+def test_infinite_or_nan_value_fails_and_is_named(expression: str, part: str) -> None:
     evidence = of_run(expression, BROKEN)
     assert not evidence.passed
     assert part in evidence.detail
@@ -238,7 +240,7 @@ def test_a_number_that_is_not_finite_refuses_and_the_part_is_named(expression: s
         "double(9223372036854775807) > 1.0",
     ],
 )
-def test_a_number_that_is_not_computed_does_not_refuse(expression: str) -> None:
+def test_infinite_or_nan_value_that_is_not_evaluated_is_ignored(expression: str) -> None:
     assert of_run(expression, BROKEN).detail == ""
 
 
@@ -264,7 +266,7 @@ def test_arithmetic_passes_only_over_finite_numbers(arithmetic: str, a: float, b
 
 
 def arithmetic_values(expression: str, a: float, b: float) -> list[float]:
-    """All values that an expression computes, its own last."""
+    """Return all values that an expression computes, its result last."""
     values: list[float] = []
 
     def value(node: ast.expr) -> float:
@@ -294,7 +296,7 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
         ("run.metrics.all(k, run.metrics[k] > 0.5)", {"acc": 0.9, "loss": float("nan")}, True),
     ],
 )
-def test_evidence_of_the_first_rules_is_recomputed_by_them(
+def test_evidence_of_first_rules_is_recomputed_by_first_rules(
     expression: str, metrics: dict[str, float], passed: bool
 ) -> None:
     recorded = v1.GateEvidence(expression=expression, run=v1.GateRun(run_id="r", metrics=metrics), passed=passed)
@@ -302,7 +304,7 @@ def test_evidence_of_the_first_rules_is_recomputed_by_them(
     assert not of_run(expression, recorded.run).passed
 
 
-def test_evidence_names_its_rules_and_unknown_rules_are_not_guessed() -> None:
+def test_evidence_of_unknown_rules_is_not_recomputed() -> None:
     evidence = of_run("run.metrics.acc > 0.5")
     assert (evidence.rules, evaluate_again(evidence)) == (RULES, evidence)
     evidence.rules = RULES + 1
@@ -319,12 +321,12 @@ def test_evidence_names_its_rules_and_unknown_rules_are_not_guessed() -> None:
         "run.metrics.acc < 0.5 ? false : (" * 9 + "true" + ")" * 9,
     ],
 )
-def test_a_long_gate_is_a_gate(expression: str) -> None:
+def test_long_expression_is_accepted(expression: str) -> None:
     assert of_run(expression).detail == ""
 
 
 @pytest.mark.parametrize(
-    ("expression", "place", "words"),
+    ("expression", "place", "hint"),
     [
         ("run.metric.acc > 1.0", 4, "did you mean 'metrics'"),
         ("rum.metrics.acc > 1.0", 12, "'rum.metrics.acc'"),
@@ -335,17 +337,17 @@ def test_a_long_gate_is_a_gate(expression: str) -> None:
         ("run.metrics.acc >", 18, "incomplete"),
     ],
 )
-def test_a_fault_is_marked_with_its_place_and_a_hint_that_fits(expression: str, place: int, words: str) -> None:
+def test_rejection_marks_place_and_gives_hint(expression: str, place: int, hint: str) -> None:
     with pytest.raises(Rejected) as refused:
         check_expression(expression, of_move=False)
     assert (refused.value.reason, refused.value.metadata["place"]) == ("INVALID_GATE", str(place))
-    assert words in refused.value.message
-    assert ("double" in refused.value.message) == ("double" in words)
+    assert hint in refused.value.message
+    assert ("double" in refused.value.message) == ("double" in hint)
     assert refused.value.message.isprintable()
 
 
 @given(st.text(max_size=30), st.booleans())
-def test_any_text_is_a_gate_or_refused_as_one(expression: str, move: bool) -> None:
+def test_any_text_is_accepted_or_rejected_as_gate(expression: str, move: bool) -> None:
     reasons = {""}
     try:
         check_expression(expression, of_move=move)
@@ -355,22 +357,22 @@ def test_any_text_is_a_gate_or_refused_as_one(expression: str, move: bool) -> No
 
 
 @given(st.floats(), st.floats(), st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), st.booleans())
-def test_no_comparison_with_a_number_that_is_not_finite_lets_a_run_pass(
-    one: float, other: float, sign: str, negated: bool
+def test_comparison_with_infinite_or_nan_value_does_not_pass(
+    left: float, right: float, sign: str, negated: bool
 ) -> None:
     expression = f"run.metrics.one {sign} run.metrics.other"
-    run = v1.GateRun(run_id="r", metrics={"one": one, "other": other})
+    run = v1.GateRun(run_id="r", metrics={"one": left, "other": right})
     evidence = of_run(f"!({expression})" if negated else expression, run)
-    if not (math.isfinite(one) and math.isfinite(other)):
+    if not (math.isfinite(left) and math.isfinite(right)):
         assert not evidence.passed
     else:
-        holds = {"<": one < other, "<=": one <= other, ">": one > other, ">=": one >= other, "==": one == other}
-        assert evidence.passed == (holds.get(sign, one != other) != negated)
+        holds = {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right}
+        assert evidence.passed == (holds.get(sign, left != right) != negated)
     assert recompute(evidence)
 
 
 class TestMove:
-    """A gate of moves looks at who shall hold the alias, who holds it, and the champion."""
+    """Gates of moves: they see the candidate, the current version and the champion."""
 
     @pytest.mark.parametrize(
         ("expression", "passed"),
@@ -385,32 +387,32 @@ class TestMove:
             ("candidate == champion", False),
         ],
     )
-    def test_compares(self, expression: str, passed: bool) -> None:
+    def test_move_gate_compares_candidate_current_and_champion(self, expression: str, passed: bool) -> None:
         evidence = of_move(expression)
         assert (evidence.passed, evidence.policy) == (passed, "policy")
         assert set(evidence.others) == {"current", "champion"}
         assert recompute(evidence)
 
-    def test_the_first_move_passes_only_a_gate_that_allows_for_it(self) -> None:
+    def test_first_move_passes_only_gate_that_allows_missing_champion(self) -> None:
         better = "candidate.metrics.f1 > champion.metrics.f1"
-        refused = of_move(better, champion=NOBODY)
+        refused = of_move(better, champion=NO_RUN)
         assert not refused.passed
         assert "champion" in refused.detail
-        assert of_move(f"champion.version == 0 || {better}", champion=NOBODY).passed
+        assert of_move(f"champion.version == 0 || {better}", champion=NO_RUN).passed
 
-    def test_a_version_without_a_run_has_no_metrics(self) -> None:
+    def test_version_without_run_has_no_metrics(self) -> None:
         assert not of_move("candidate.metrics.f1 > 0.1", candidate=v1.GateRun(version=4)).passed
         assert of_move("candidate.version == 4", candidate=v1.GateRun(version=4)).passed
 
 
-def test_a_registration_without_a_run_passes_no_gate() -> None:
+def test_registration_without_run_passes_no_gate() -> None:
     evidence = of_run("true", v1.GateRun(tags={"team": "risk"}))
     assert not evidence.passed
     assert recompute(evidence)
 
 
 class TestEvidence:
-    """The evidence has what the gate looked at, no more and no less."""
+    """Evidence: exactly the values that the gate read."""
 
     WIDE = v1.GateRun(
         run_id="r",
@@ -433,27 +435,29 @@ class TestEvidence:
             ("run.run_id == 'r'", set(), set(), set()),
         ],
     )
-    def test_has_what_is_looked_at(self, expression: str, metrics: set[str], params: set[str], tags: set[str]) -> None:
+    def test_evidence_has_values_that_gate_reads(
+        self, expression: str, metrics: set[str], params: set[str], tags: set[str]
+    ) -> None:
         evidence = of_run(expression, self.WIDE)
         assert (set(evidence.run.metrics), set(evidence.run.params), set(evidence.run.tags)) == (metrics, params, tags)
         assert (evidence.run.run_id, evidence.run.version) == ("r", 4)
 
-    def test_has_a_nan_as_it_is(self) -> None:
+    def test_evidence_keeps_nan(self) -> None:
         assert math.isnan(of_run("run.metrics.loss < 0.5", BROKEN).run.metrics["loss"])
 
-    def test_that_was_changed_is_found_out(self) -> None:
+    def test_tampered_evidence_is_detected(self) -> None:
         evidence = of_move("candidate.metrics.f1 >= champion.metrics.f1 + 0.01")
         evidence.others["champion"].metrics["f1"] = 0.95
         assert not recompute(evidence)
         evidence.passed = False
         assert recompute(evidence)
 
-    def test_stays_the_same_over_the_wire(self) -> None:
+    def test_evidence_survives_serialization(self) -> None:
         evidence = of_move("candidate.metrics.f1 >= champion.metrics.f1 + 0.01")
         assert recompute(v1.GateEvidence.FromString(evidence.SerializeToString()))
 
 
-def test_a_refusal_says_what_it_saw() -> None:
+def test_detail_names_values_that_failed() -> None:
     assert "acc = 0.9" in of_run("run.metrics.acc > 0.95").detail
     assert "has no f1" in of_run("run.metrics.f1 > 0.5").detail
     long = v1.GateRun(run_id="r", metrics={f"m{number}": 0.0 for number in range(3000)})

@@ -1,4 +1,4 @@
-"""The rules of models and versions: what each command makes happen, and why it is refused."""
+"""The rules of models and versions: which events each command makes, and why it is rejected."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tests.unit.registry.streams import CREATED, D1, D2, after, move, moved, rem
 
 
 class TestCreateModel:
-    def test_a_model_comes_into_being(self) -> None:
+    def test_model_is_created(self) -> None:
         command = v1.CreateModelRequest(name="fraud", description="Finds fraud.\nIn cards.\n", tags={"team": "risk"})
         created = v1.ModelCreated(model="fraud", description="Finds fraud.\nIn cards.\n", tags={"team": "risk"})
         given(DECIDER).when(command).then(created)
 
-    def test_with_its_gate(self) -> None:
+    def test_model_is_created_with_gate(self) -> None:
         gate = v1.RegistrationGateSet(model="fraud", to_expression="true")
         given(DECIDER).when(v1.CreateModelRequest(name="fraud", registration_gate="true")).then(CREATED, gate)
 
-    def test_only_once(self) -> None:
+    def test_existing_model_is_rejected(self) -> None:
         refusal = given(DECIDER, CREATED).when(v1.CreateModelRequest(name="fraud")).then_rejected("MODEL_EXISTS")
         assert isinstance(refusal, Rejected)
         assert refusal.kind is Kind.EXISTS
         assert refusal.metadata == {"model": "fraud"}
 
-    def test_not_in_the_stream_of_a_name_that_another_was_given(self) -> None:
+    def test_name_taken_by_renamed_model_is_rejected(self) -> None:
         taken = v1.ModelNameTaken(name="fraud", origin="other")
         refusal = given(DECIDER, taken).when(v1.CreateModelRequest(name="fraud")).then_rejected("NAME_TAKEN")
         assert isinstance(refusal, Conflict)
@@ -50,21 +50,21 @@ class TestCreateModel:
         ],
         ids=count(),
     )
-    def test_well_named_only(self, command: v1.CreateModelRequest, reason: str) -> None:
+    def test_invalid_field_is_rejected(self, command: v1.CreateModelRequest, reason: str) -> None:
         refusal = given(DECIDER).when(command).then_rejected(reason)
         assert isinstance(refusal, Rejected)
         assert refusal.kind is Kind.INVALID
 
-    def test_people_write_in_their_own_words(self) -> None:
-        words = "Für Zoë 👩‍💻\tmore\r\n"
-        command = v1.CreateModelRequest(name="fraud", description=words, tags={"k": words})
-        given(DECIDER).when(command).then(v1.ModelCreated(model="fraud", description=words, tags={"k": words}))
+    def test_unicode_description_is_kept(self) -> None:
+        text = "Für Zoë 👩‍💻\tmore\r\n"
+        command = v1.CreateModelRequest(name="fraud", description=text, tags={"k": text})
+        given(DECIDER).when(command).then(v1.ModelCreated(model="fraud", description=text, tags={"k": text}))
 
 
 class TestGate:
     SET = v1.RegistrationGateSet(model="fraud", to_expression="a")
 
-    def test_is_set_changed_and_lifted(self) -> None:
+    def test_gate_is_set_changed_and_lifted(self) -> None:
         given(DECIDER, CREATED).when(v1.SetRegistrationGateRequest(model="fraud", expression="a")).then(self.SET)
         changed = v1.RegistrationGateSet(model="fraud", from_expression="a", to_expression="b")
         gated = given(DECIDER, CREATED, self.SET)
@@ -72,10 +72,10 @@ class TestGate:
         lifted = v1.RegistrationGateSet(model="fraud", from_expression="a")
         gated.when(v1.SetRegistrationGateRequest(model="fraud")).then(lifted)
 
-    def test_as_it_is_already_nothing_happens(self) -> None:
+    def test_same_gate_changes_nothing(self) -> None:
         given(DECIDER, CREATED, self.SET).when(v1.SetRegistrationGateRequest(model="fraud", expression="a")).then()
 
-    def test_of_an_unknown_model(self) -> None:
+    def test_gate_of_unknown_model_is_rejected(self) -> None:
         given(DECIDER).when(v1.SetRegistrationGateRequest(model="fraud")).then_rejected("MODEL_NOT_FOUND")
 
 
@@ -83,21 +83,21 @@ class TestRegister:
     def command(self, evidence: v1.GateEvidence | None = None, **fields: str) -> Register:
         return Register(v1.RegisterVersionRequest(model="fraud", **fields), D1, evidence)  # type: ignore[arg-type]
 
-    def test_the_first_version_brings_the_model(self) -> None:
+    def test_first_version_creates_model(self) -> None:
         given(DECIDER).when(self.command(run_id="r", artifact_path="model")).then(
             CREATED,
             v1.VersionRegistered(model="fraud", version=1, digest=D1, run_id="r", artifact_path="model"),
         )
 
-    def test_numbers_count_up(self) -> None:
+    def test_version_numbers_increase(self) -> None:
         after().when(self.command()).then(v1.VersionRegistered(model="fraud", version=3, digest=D1))
 
-    def test_a_gate_that_holds_leaves_its_evidence(self) -> None:
+    def test_passed_gate_records_evidence(self) -> None:
         evidence = v1.GateEvidence(expression="a", passed=True, tracking_position=7)
         registered = v1.VersionRegistered(model="fraud", version=1, digest=D1, evidence=evidence)
         given(DECIDER, CREATED, TestGate.SET).when(self.command(evidence)).then(registered)
 
-    def test_a_gate_that_does_not_hold_refuses_and_says_what_it_saw(self) -> None:
+    def test_failed_gate_rejects_version_and_records_evidence(self) -> None:
         evidence = v1.GateEvidence(expression="a", run=v1.GateRun(run_id="r", metrics={"acc": 0.5}), detail="False")
         refused = v1.VersionRefused(model="fraud", digest=D1, evidence=[evidence])
         given(DECIDER, CREATED, TestGate.SET).when(self.command(evidence)).then(refused)
@@ -106,10 +106,10 @@ class TestRegister:
         assert (error.kind, error.reason, error.detail) == (Kind.PRECONDITION, "GATE_FAILED", evidence)
 
     @pytest.mark.parametrize("evidence", [None, v1.GateEvidence(expression="b", passed=True)])
-    def test_evidence_of_another_gate_does_not_count(self, evidence: v1.GateEvidence | None) -> None:
+    def test_evidence_of_other_gate_is_rejected(self, evidence: v1.GateEvidence | None) -> None:
         given(DECIDER, CREATED, TestGate.SET).when(self.command(evidence)).then_rejected("GATE_CHANGED")
 
-    def test_evidence_of_a_gate_that_was_lifted_does_not_count(self) -> None:
+    def test_evidence_of_lifted_gate_is_rejected(self) -> None:
         evidence = v1.GateEvidence(expression="a", passed=True)
         given(DECIDER, CREATED).when(self.command(evidence)).then_rejected("GATE_CHANGED")
 
@@ -126,12 +126,12 @@ class TestRegister:
         ],
         ids=count(),
     )
-    def test_well_formed_only(self, command: Register, reason: str) -> None:
+    def test_invalid_field_is_rejected(self, command: Register, reason: str) -> None:
         given(DECIDER).when(command).then_rejected(reason)
 
 
 class TestVersions:
-    def test_are_deleted_and_restored(self) -> None:
+    def test_version_is_deleted_and_restored(self) -> None:
         deleted = v1.VersionDeleted(model="fraud", version=1, digest=D1)
         after().when(v1.DeleteVersionRequest(model="fraud", version=1)).then(deleted)
         gone = after(deleted)
@@ -141,30 +141,30 @@ class TestVersions:
         gone.when(v1.RestoreVersionRequest(model="fraud", version=1)).then(restored)
         after(deleted, restored).when(move(1)).then(moved(0, 1))
 
-    def test_that_an_alias_names_are_not_deleted(self) -> None:
+    def test_version_with_alias_is_not_deleted(self) -> None:
         error = (
             after(moved(0, 1)).when(v1.DeleteVersionRequest(model="fraud", version=1)).then_rejected("VERSION_IN_USE")
         )
         assert error.metadata["aliases"] == "champion"
 
-    def test_a_deleted_number_is_not_given_again(self) -> None:
+    def test_number_of_deleted_version_is_not_reused(self) -> None:
         gone = after(v1.VersionDeleted(model="fraud", version=2, digest=D2))
         gone.when(Register(v1.RegisterVersionRequest(model="fraud"), D1)).then(
             v1.VersionRegistered(model="fraud", version=3, digest=D1)
         )
 
-    def test_have_a_status_that_aliases_heed(self) -> None:
-        ask = v1.SetVersionStatusRequest(model="fraud", version=1, status=v1.VERSION_STATUS_FAILED)
+    def test_alias_does_not_move_to_version_that_is_not_ready(self) -> None:
+        request = v1.SetVersionStatusRequest(model="fraud", version=1, status=v1.VERSION_STATUS_FAILED)
         failed = v1.VersionStatusChanged(
             model="fraud", version=1, from_status=v1.VERSION_STATUS_READY, to_status=v1.VERSION_STATUS_FAILED
         )
-        after().when(ask).then(failed)
-        after(failed).when(ask).then()
+        after().when(request).then(failed)
+        after(failed).when(request).then()
         error = after(failed).when(move(1)).then_rejected("VERSION_NOT_READY")
         assert error.metadata["status"] == "FAILED"
         after().when(v1.SetVersionStatusRequest(model="fraud", version=1)).then_rejected("INVALID_STATUS")
 
-    def test_words_and_tags(self) -> None:
+    def test_description_and_tags_change(self) -> None:
         describe = v1.SetDescriptionRequest(model="fraud", version=1, description="the first")
         described = v1.VersionDescribed(model="fraud", version=1, to_description="the first")
         after().when(describe).then(described)
@@ -176,8 +176,8 @@ class TestVersions:
             changes=[v1.TagChange(key="stage", to_value="old"), v1.TagChange(key="team", to_value="risk")],
         )
         after().when(v1.ChangeTagsRequest(model="fraud", version=1, set=tags)).then(tagged)
-        ask = v1.ChangeTagsRequest(model="fraud", version=1, set={"team": "ops"}, remove=["stage", "none"])
-        after(tagged).when(ask).then(
+        request = v1.ChangeTagsRequest(model="fraud", version=1, set={"team": "ops"}, remove=["stage", "none"])
+        after(tagged).when(request).then(
             v1.VersionTagsChanged(
                 model="fraud",
                 version=1,
@@ -191,7 +191,7 @@ class TestVersions:
         both = v1.ChangeTagsRequest(model="fraud", set={"a": ""}, remove=["a"])
         after().when(both).then_rejected("INVALID_TAG")
 
-    def test_have_room_for_so_many_tags_and_then_for_others(self) -> None:
+    def test_removed_tags_free_size_budget(self) -> None:
         many = {f"{number:03}": "v" * 4_997 for number in range(199)}
         full = [v1.TagChange(key=key, to_value=value) for key, value in many.items()]
         tagged = after(v1.ModelTagsChanged(model="fraud", changes=full))
@@ -207,7 +207,7 @@ class TestVersions:
 
 
 class TestModels:
-    def test_are_deleted_and_restored(self) -> None:
+    def test_model_is_deleted_and_restored(self) -> None:
         delete, restore = v1.DeleteModelRequest(model="fraud"), v1.RestoreModelRequest(model="fraud")
         after().when(delete).then(v1.ModelDeleted(model="fraud"))
         gone = after(v1.ModelDeleted(model="fraud"))
@@ -217,12 +217,12 @@ class TestModels:
         gone.when(Register(v1.RegisterVersionRequest(model="fraud"), D1)).then_rejected("MODEL_DELETED")
         after().when(restore).then()
 
-    def test_with_aliases_are_not_deleted(self) -> None:
+    def test_model_with_aliases_is_not_deleted(self) -> None:
         error = after(moved(0, 1)).when(v1.DeleteModelRequest(model="fraud")).then_rejected("MODEL_IN_USE")
         assert error.metadata["aliases"] == "champion"
         after(moved(0, 1), removed(1)).when(v1.DeleteModelRequest(model="fraud")).then(v1.ModelDeleted(model="fraud"))
 
-    def test_the_name_before_is_refused_with_the_one_now(self) -> None:
+    def test_former_name_is_rejected_with_current_name(self) -> None:
         renamed = after(v1.ModelRenamed(model="fraud", to_name="fraud-2"))
         for command in [move(1), v1.DeleteModelRequest(model="fraud"), v1.CreateModelRequest(name="fraud")]:
             error = renamed.when(command).then_rejected("MODEL_RENAMED")

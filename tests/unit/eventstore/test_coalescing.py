@@ -1,4 +1,4 @@
-"""Requests that go out together: who waits, for whom, and that nobody waits for ever."""
+"""The coalescer: which requests wait for which, and that none waits forever."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tests.timeouts import scaled
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coalescing, "TIMEOUT_SECONDS", 60.0)
 
 
 class Requests:
-    """Requests through one gate, answered by hand."""
+    """Requests through one coalescer, answered by the test."""
 
     def __init__(self) -> None:
-        self.together = Coalescer()
+        self.coalescer = Coalescer()
         self.sent: list[str] = []
         self._answers: dict[str, asyncio.Future[None]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._news = asyncio.Event()
+        self._sent_changed = asyncio.Event()
 
     async def ask(self, *names: str) -> None:
-        """Begins requests, and lets all run that can."""
+        """Start requests and run them until they wait."""
         for name in names:
             self._answers[name] = asyncio.get_running_loop().create_future()
             self._tasks[name] = asyncio.create_task(self._request(name))
         await self._settle()
 
     async def until_sent(self, *names: str) -> None:
-        """Waits until these, and no others, were sent."""
+        """Wait until exactly these requests were sent."""
         while self.sent != list(names):
-            self._news.clear()
-            await self._news.wait()
+            self._sent_changed.clear()
+            await self._sent_changed.wait()
 
     async def answer(self, name: str, error: Exception | None = None) -> None:
-        """Has a request answered, or fail."""
+        """Answer a request, or make it fail."""
         if error:
             self._answers[name].set_exception(error)
         else:
@@ -48,24 +48,24 @@ class Requests:
         await self._settle()
 
     async def cancel(self, name: str) -> None:
-        """Calls a request off."""
+        """Cancel a request."""
         self._tasks[name].cancel()
         await self._settle()
 
     async def end(self) -> None:
-        """Answers what is still asked; fails if that does not end it all."""
+        """Answer all open requests; fail if some were never sent."""
         while left := [name for name, task in self._tasks.items() if not task.done()]:
             waiting = [name for name in left if name in self.sent and not self._answers[name].done()]
-            assert waiting, f"nobody will ever send {left}"
+            assert waiting, f"never sent: {left}"
             for name in waiting:
                 self._answers[name].set_result(None)
             await self._settle()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _request(self, name: str) -> None:
-        async with self.together:
+        async with self.coalescer:
             self.sent.append(name)
-            self._news.set()
+            self._sent_changed.set()
             await self._answers[name]
 
     async def _settle(self) -> None:
@@ -73,7 +73,7 @@ class Requests:
             await asyncio.sleep(0)
 
 
-async def test_who_is_alone_does_not_wait() -> None:
+async def test_single_request_is_sent_at_once() -> None:
     requests = Requests()
     for name in "abc":
         await requests.ask(name)
@@ -82,7 +82,7 @@ async def test_who_is_alone_does_not_wait() -> None:
     await requests.end()
 
 
-async def test_who_comes_while_an_answer_is_awaited_goes_with_it_all_at_a_time() -> None:
+async def test_requests_that_arrive_meanwhile_are_sent_together() -> None:
     requests = Requests()
     await requests.ask("a", "b", "c")
     assert requests.sent == ["a"]
@@ -91,7 +91,7 @@ async def test_who_comes_while_an_answer_is_awaited_goes_with_it_all_at_a_time()
     await requests.end()
 
 
-async def test_the_first_answer_of_many_lets_the_next_go() -> None:
+async def test_next_requests_are_sent_on_first_answer() -> None:
     requests = Requests()
     await requests.ask("a", "b", "c")
     await requests.answer("a")
@@ -102,7 +102,7 @@ async def test_the_first_answer_of_many_lets_the_next_go() -> None:
     await requests.end()
 
 
-async def test_a_failure_is_an_answer() -> None:
+async def test_failure_releases_waiting_requests() -> None:
     requests = Requests()
     await requests.ask("a", "b")
     await requests.answer("a", TimeoutError())
@@ -110,16 +110,16 @@ async def test_a_failure_is_an_answer() -> None:
     await requests.end()
 
 
-@pytest.mark.parametrize("left", ["a", "b"])
-async def test_who_goes_away_holds_nobody_up(left: str) -> None:
+@pytest.mark.parametrize("cancelled", ["a", "b"])
+async def test_cancelled_request_does_not_block_others(cancelled: str) -> None:
     requests = Requests()
     await requests.ask("a", "b", "c")
-    await requests.cancel(left)
+    await requests.cancel(cancelled)
     await requests.end()
     assert set(requests.sent) >= {"a", "c"}
 
 
-async def test_an_answer_that_never_comes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_answer_does_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coalescing, "TIMEOUT_SECONDS", 0.01)
     requests = Requests()
     await requests.ask("lost", "b", "c")

@@ -1,4 +1,4 @@
-"""Whether a database says no, so that its rows can go no further, or is only away or busy for a while."""
+"""Database errors: which are permanent refusals, and which pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from eventstore.projections.database import is_refusal
 from tests.servers.ports import free_port
 
 
-def refused(engine: sa.Engine, *statements: str) -> bool:
-    """Whether the last of these statements, which fails, is refused for good."""
+def is_refused(engine: sa.Engine, *statements: str) -> bool:
+    """Run statements of which the last fails; return whether its error is permanent."""
     with engine.connect() as connection:
         for statement in statements[:-1]:
             connection.exec_driver_sql(statement)
@@ -26,25 +26,25 @@ def sqlite(tmp_path: Path) -> sa.Engine:
     return sa.create_engine(f"sqlite:///{tmp_path}/rows.db", connect_args={"timeout": 0})
 
 
-def test_what_makes_no_sense_is_refused(sqlite: sa.Engine) -> None:
-    assert refused(sqlite, "SELECT * FROM nothing")
-    assert refused(
+def test_invalid_statement_is_refused(sqlite: sa.Engine) -> None:
+    assert is_refused(sqlite, "SELECT * FROM nothing")
+    assert is_refused(
         sqlite, "CREATE TABLE t (k INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)"
     )
 
 
-def test_a_database_that_is_busy_is_not_for_ever(sqlite: sa.Engine) -> None:
+def test_busy_database_is_temporary(sqlite: sa.Engine) -> None:
     with sqlite.connect() as other:
         other.exec_driver_sql("BEGIN IMMEDIATE")
-        assert not refused(sqlite, "BEGIN IMMEDIATE")
+        assert not is_refused(sqlite, "BEGIN IMMEDIATE")
 
 
-def test_nor_is_one_whose_disk_is_full(sqlite: sa.Engine) -> None:
-    filled = ["CREATE TABLE t (k BLOB)", "PRAGMA max_page_count = 3", "INSERT INTO t VALUES (zeroblob(1000000))"]
-    assert not refused(sqlite, *filled)
+def test_full_disk_is_temporary(sqlite: sa.Engine) -> None:
+    statements = ["CREATE TABLE t (k BLOB)", "PRAGMA max_page_count = 3", "INSERT INTO t VALUES (zeroblob(1000000))"]
+    assert not is_refused(sqlite, *statements)
 
 
-def test_nor_one_that_is_away() -> None:
+def test_unreachable_database_is_temporary() -> None:
     engine = sa.create_engine(f"postgresql+psycopg://127.0.0.1:{free_port()}/rows")
     with pytest.raises(sa.exc.OperationalError) as caught:
         engine.connect()

@@ -1,4 +1,4 @@
-"""Messages in the form that this program writes are decoded as every message is."""
+"""The fast decoder of stored messages: it returns what the general decoder returns, or nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ positions = st.integers(1, 2**40)
 
 
 def block(event: NewEvent, position: int, time_ns: int, extra: dict[str, str]) -> tuple[bytes, bytes]:
-    """The answer of a direct get."""
+    """Return the headers and payload of a direct get."""
     ((headers, payload),) = encode_append(LOG, [event], TYPES, 0)
     stamp = Timestamp()
     stamp.FromNanoseconds(time_ns)
@@ -48,8 +48,8 @@ def block(event: NewEvent, position: int, time_ns: int, extra: dict[str, str]) -
     return f"NATS/1.0\r\n{lines}\r\n".encode(), payload
 
 
-def by_name(raw: bytes, payload: bytes) -> RecordedEvent:
-    """Decode a message by the names of its headers, as every other message is."""
+def decode_by_name(raw: bytes, payload: bytes) -> RecordedEvent:
+    """Decode a message with the general decoder, which parses headers by name."""
     headers = NatsClient._parse_header_lines(raw.removeprefix(b"NATS/1.0\r\n"))
     position = int(headers["Nats-Sequence"])
     stamp = Timestamp()
@@ -60,10 +60,12 @@ def by_name(raw: bytes, payload: bytes) -> RecordedEvent:
 
 
 @given(texts, texts.filter(bool), metadata, positions, times)
-def test_gives_the_same_event(stream: str, event_id: str, asked: Metadata, position: int, time_ns: int) -> None:
-    event = NewEvent(stream, StringValue(value="x"), asked, event_id, event_id)
+def test_fast_decoder_agrees_with_general_decoder(
+    stream: str, event_id: str, command_metadata: Metadata, position: int, time_ns: int
+) -> None:
+    event = NewEvent(stream, StringValue(value="x"), command_metadata, event_id, event_id)
     raw, payload = block(event, position, time_ns, {})
-    expected, event_read = by_name(raw, payload), decode_stored(raw, payload, LOG, TYPES)
+    expected, event_read = decode_by_name(raw, payload), decode_stored(raw, payload, LOG, TYPES)
     assert event_read is not None
     assert (event_read, event_read.append_id) == (expected, expected.append_id)
 
@@ -76,10 +78,10 @@ def test_gives_the_same_event(stream: str, event_id: str, asked: Metadata, posit
         {"Nats-Batch-Id": "b", "Rf-Events-Behind": "0", "Nats-Batch-Sequence": "3", "Nats-Batch-Commit": "1"},
     ],
 )
-def test_reads_appends_of_several_events(extra: dict[str, str]) -> None:
+def test_events_of_appends_are_decoded(extra: dict[str, str]) -> None:
     event = NewEvent("a/b c", StringValue(value="x"), Metadata("Zo\u00eb", reason="why not"), "id", "id")
     raw, payload = block(event, 7, 1_700_000_000_123_456_789, extra)
-    expected, event_read = by_name(raw, payload), decode_stored(raw, payload, LOG, TYPES)
+    expected, event_read = decode_by_name(raw, payload), decode_stored(raw, payload, LOG, TYPES)
     assert event_read is not None
     assert (event_read, event_read.append_id) == (expected, expected.append_id)
 
@@ -97,7 +99,7 @@ def test_reads_appends_of_several_events(extra: dict[str, str]) -> None:
         (b"Nats-Sequence: 7", b"Nats-Sequence: 7\r\nunknown: 1"),
     ],
 )
-def test_leaves_other_forms_to_the_reader_of_names(change: tuple[bytes, bytes]) -> None:
+def test_unusual_headers_are_left_to_general_decoder(change: tuple[bytes, bytes]) -> None:
     event = NewEvent("a", StringValue(value="x"), Metadata("x"), "id", "id")
     raw, payload = block(event, 7, 0, {})
     assert decode_stored(raw, payload, LOG, TYPES) is not None
