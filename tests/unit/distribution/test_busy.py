@@ -1,4 +1,4 @@
-"""`make test-busy`: what it counts, and that its busy loops end."""
+"""`make test-busy`: its counts, and the end of its busy loops."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TESTS = ["tests/a.py::test_one", "tests/a.py::test_mail[x@y]"]
 
 @pytest.fixture(autouse=True)
 def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where outcomes are kept here."""
+    """Return the path of the outcomes file."""
     path = tmp_path / "outcomes"
     monkeypatch.setattr(busy, "OUTCOMES", path)
     return path
 
 
-def test_loops_run_until_the_block_ends_and_no_longer() -> None:
+def test_loops_run_until_block_ends() -> None:
     ids: list[int] = []
 
     def be_interrupted() -> None:
@@ -40,7 +40,7 @@ def test_loops_run_until_the_block_ends_and_no_longer() -> None:
     assert not any(psutil.pid_exists(pid) for pid in ids)
 
 
-def test_loops_end_with_a_program_that_is_killed() -> None:
+def test_loops_end_when_their_program_is_killed() -> None:
     program = "from tools.test_busy import *\nwith busy_loops(1) as ids: print(*ids, flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -51,16 +51,16 @@ def test_loops_end_with_a_program_that_is_killed() -> None:
     until(lambda: gone(loop), "the loop has ended")
 
 
-def test_passes_count_from_the_last_failure(outcomes: Path) -> None:
-    one, mail = TESTS
-    outcomes.write_text(f"passed {one}\nfailed {one}\npassed {one}\npassed {mail}@group\n")
-    assert busy.read_outcomes(TESTS, 0) == (Counter({one: 1, mail: 1}), {one})
+def test_passes_count_from_last_failure(outcomes: Path) -> None:
+    first, mail = TESTS
+    outcomes.write_text(f"passed {first}\nfailed {first}\npassed {first}\npassed {mail}@group\n")
+    assert busy.read_outcomes(TESTS, 0) == (Counter({first: 1, mail: 1}), {first})
     assert busy.read_outcomes(TESTS, outcomes.stat().st_size).failed == set()
 
 
-def test_each_runs_until_it_has_passed_often_enough_or_failed(outcomes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, mail = TESTS
-    outcomes.write_text(f"passed {one}\n")
+def test_each_test_runs_until_it_passed_often_enough_or_failed(outcomes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, mail = TESTS
+    outcomes.write_text(f"passed {first}\n")
     rounds: list[Sequence[str]] = []
 
     def run(tests: Sequence[str], scale: float) -> int:
@@ -71,10 +71,10 @@ def test_each_runs_until_it_has_passed_often_enough_or_failed(outcomes: Path, mo
 
     monkeypatch.setattr(busy, "run", run)
     assert busy.repeat(TESTS, 3, 1.0) == {mail}
-    assert rounds == [TESTS, [one]]
+    assert rounds == [TESTS, [first]]
 
 
-def test_a_round_without_an_outcome_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round_without_outcomes_stops_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(busy, "run", lambda _tests, _scale: 1)
     with pytest.raises(SystemExit):
         busy.repeat(TESTS, 3, 1.0)

@@ -49,7 +49,7 @@ def metadata(built: Path, name: str) -> Message:
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_the_licence_is_in_the_wheel_and_its_metadata(name: str, built: Path) -> None:
+def test_wheel_has_licence(name: str, built: Path) -> None:
     payloads = metadata(built, name)
     assert (payloads["License-Expression"], payloads["License-File"]) == ("Apache-2.0", "LICENSE")
     with wheel(built, name) as archive:
@@ -58,7 +58,7 @@ def test_the_licence_is_in_the_wheel_and_its_metadata(name: str, built: Path) ->
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_the_metadata_is_complete_and_has_no_addresses(name: str, built: Path) -> None:
+def test_metadata_is_complete_and_has_no_addresses(name: str, built: Path) -> None:
     payloads = metadata(built, name)
     assert (payloads["Author"], payloads["Author-email"]) == ("rollforward developers", None)
     assert payloads["Keywords"]
@@ -69,7 +69,7 @@ def test_the_metadata_is_complete_and_has_no_addresses(name: str, built: Path) -
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_the_package_page_reads_well_outside_the_repository(name: str, built: Path) -> None:
+def test_package_page_works_outside_repository(name: str, built: Path) -> None:
     page = str(metadata(built, name).get_payload())
     assert page.startswith(f"# {name}\n")
     assert "```sh\npip install" in page
@@ -77,7 +77,7 @@ def test_the_package_page_reads_well_outside_the_repository(name: str, built: Pa
     assert re.findall(r"^make ", page, re.MULTILINE) == []
 
 
-def test_the_server_requires_the_client_of_its_own_version(built: Path) -> None:
+def test_server_requires_client_of_same_version(built: Path) -> None:
     assert {metadata(built, name)["Version"] for name in PROJECTS} == {version()}
     required = metadata(built, "rollforward-server").get_all("Requires-Dist")
     assert required is not None
@@ -87,17 +87,17 @@ def test_the_server_requires_the_client_of_its_own_version(built: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "packages"), [("rollforward", ["rollforward"]), ("rollforward-server", ["eventstore", "services"])]
 )
-def test_every_package_is_typed(name: str, packages: list[str], built: Path) -> None:
+def test_packages_are_typed(name: str, packages: list[str], built: Path) -> None:
     with wheel(built, name) as archive:
         assert {f"{package}/py.typed" for package in packages} <= set(archive.namelist())
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_the_source_distribution_has_licence_and_changelog(name: str, built: Path) -> None:
+def test_source_distribution_has_licence_and_changelog(name: str, built: Path) -> None:
     assert {"LICENSE", "CHANGELOG.md", "pyproject.toml"} <= sdist(built, name)
 
 
-def test_the_source_distribution_of_the_server_has_tests_docs_and_protos(built: Path) -> None:
+def test_source_distribution_of_server_has_tests_docs_and_protos(built: Path) -> None:
     files = sdist(built, "rollforward-server")
     assert {
         "README.md",
@@ -110,6 +110,6 @@ def test_the_source_distribution_of_the_server_has_tests_docs_and_protos(built: 
     assert not [path for path in files if "__pycache__" in path or path.startswith((".", "client/"))]
 
 
-def test_the_changelog_has_a_release_or_unreleased_changes() -> None:
+def test_changelog_has_release_or_unreleased_changes() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(rf"^## \[(Unreleased|{re.escape(version())})\]", changelog, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Filters and orders: what is written is what is understood, and what is not understood is shown its place."""
+"""Filters and orders: how text is parsed, and how a syntax error is located."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIELDS = {
     "data.name": Field("data", Holds.TEXT),
     "id": Field("id", Holds.ID),
 }
-EVERY = "one of name, created, tags.KEY, metrics.KEY, data.name, id"
+ALL_FIELDS = "one of name, created, tags.KEY, metrics.KEY, data.name, id"
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 KEYS = TEXTS.filter(bool)
@@ -76,32 +76,32 @@ TAGGED_AND = Comparison("tags", "IS NOT NULL", None, "AND")
         ("tags.AND IS NOT NULL AND tags.x='AND'", [TAGGED_AND, Comparison("tags", "=", "AND", "x")]),
     ],
 )  # fmt: skip
-def test_what_is_understood(text: str, expected: list[Comparison]) -> None:
+def test_filter_is_parsed(text: str, expected: list[Comparison]) -> None:
     assert list(parse_filter(text, FIELDS)) == expected
 
 
-def written(one: Comparison) -> str:
-    """A comparison as a text."""
-    quoted = one.key.replace('"', '""')
-    left = f'{one.field}."{quoted}"' if one.key else one.field
-    match one.value:
+def text_of(comparison: Comparison) -> str:
+    """Return a comparison as filter text."""
+    quoted = comparison.key.replace('"', '""')
+    left = f'{comparison.field}."{quoted}"' if comparison.key else comparison.field
+    match comparison.value:
         case None:
-            return f"{left} {one.operator}"
+            return f"{left} {comparison.operator}"
         case tuple():
-            return f"{left} {one.operator} ({', '.join(map(in_quotes, one.value))})"
+            return f"{left} {comparison.operator} ({', '.join(map(in_quotes, comparison.value))})"
         case str():
-            return f"{left} {one.operator} {in_quotes(one.value)}"
+            return f"{left} {comparison.operator} {in_quotes(comparison.value)}"
         case number:
-            return f"{left} {one.operator} {number!r}"
+            return f"{left} {comparison.operator} {number!r}"
 
 
 def in_quotes(text: str) -> str:
-    """A text in quotes."""
+    """Return a text in quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def comparisons() -> st.SearchStrategy[Comparison]:
-    """Any comparisons."""
+    """Draw any comparison."""
 
     def values(operator: str) -> st.SearchStrategy[object]:
         if operator.endswith("IN"):
@@ -119,8 +119,8 @@ def comparisons() -> st.SearchStrategy[Comparison]:
 
 
 @given(st.lists(comparisons(), max_size=4))
-def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
-    assert list(parse_filter(" AND ".join(map(written, many)), FIELDS)) == many
+def test_written_comparisons_are_parsed_unchanged(many: list[Comparison]) -> None:
+    assert list(parse_filter(" AND ".join(map(text_of, many)), FIELDS)) == many
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
         ("name > 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
         ("name LIKELY 'x'", 6, "one of =, !=, LIKE, ILIKE, IN, NOT IN"),
         ("created LIKE '1'", 9, "one of =, !=, <, <=, >, >="),
-        ("nam = 'x'", 1, EVERY),
-        ("name.x = 'x'", 1, EVERY),
-        ("tags = 'x'", 1, EVERY),
-        ("= 'x'", 1, EVERY),
-        ("'name' = 'x'", 1, EVERY),
-        ("metrics = 1", 1, EVERY),
-        ("data = 'x'", 1, EVERY),
-        ("data.digest = 'x'", 1, EVERY),
+        ("nam = 'x'", 1, ALL_FIELDS),
+        ("name.x = 'x'", 1, ALL_FIELDS),
+        ("tags = 'x'", 1, ALL_FIELDS),
+        ("= 'x'", 1, ALL_FIELDS),
+        ("'name' = 'x'", 1, ALL_FIELDS),
+        ("metrics = 1", 1, ALL_FIELDS),
+        ("data = 'x'", 1, ALL_FIELDS),
+        ("data.digest = 'x'", 1, ALL_FIELDS),
         ("metrics.a LIKE 'x'", 11, "one of =, !=, <, <=, >, >="),
         ("metrics.a = '1'", 13, "a number"),
         ("id LIKE 'x'", 4, "one of =, !=, IN, NOT IN"),
@@ -156,37 +156,37 @@ def test_what_is_written_is_what_is_understood(many: list[Comparison]) -> None:
         ("name = 'x' OR name = 'y'", 12, "AND"),
         ("name = 'x' name = 'y'", 12, "AND"),
         ("name = 'x' ANDname = 'y'", 12, "AND"),
-        ("name = 'x' AND", 15, EVERY),
-        ("(name = 'x')", 1, EVERY),
+        ("name = 'x' AND", 15, ALL_FIELDS),
+        ("(name = 'x')", 1, ALL_FIELDS),
         ("name = 'a\0'", 10, "no NUL"),
         ("x" * (MAX_CHARACTERS + 1), MAX_CHARACTERS + 1, f"at most {MAX_CHARACTERS} characters"),
     ],
 )
-def test_what_is_not_understood_is_shown_its_place(text: str, place: int, expected: str) -> None:
+def test_syntax_error_has_place_and_expectation(text: str, place: int, expected: str) -> None:
     with pytest.raises(Rejected) as refused:
         parse_filter(text, FIELDS)
     assert refused.value.reason == "INVALID_FILTER"
     assert (refused.value.metadata["place"], refused.value.metadata["expected"]) == (str(place), expected)
 
 
-def test_a_filter_has_so_many_comparisons() -> None:
-    most = " AND ".join(["name = 'x'"] * MAX_COMPARISONS)
-    assert len(parse_filter(most, FIELDS)) == MAX_COMPARISONS
+def test_number_of_comparisons_is_limited() -> None:
+    largest = " AND ".join(["name = 'x'"] * MAX_COMPARISONS)
+    assert len(parse_filter(largest, FIELDS)) == MAX_COMPARISONS
     with pytest.raises(Rejected) as refused:
-        parse_filter(f"{most} AND name = 'x'", FIELDS)
+        parse_filter(f"{largest} AND name = 'x'", FIELDS)
     assert refused.value.reason == "INVALID_FILTER"
 
 
-def test_an_order_has_so_many_fields() -> None:
-    most = ", ".join(f"metrics.m{number}" for number in range(MAX_ORDERS))
-    assert len(parse_order(most, FIELDS)) == MAX_ORDERS
+def test_number_of_order_fields_is_limited() -> None:
+    largest = ", ".join(f"metrics.m{number}" for number in range(MAX_ORDERS))
+    assert len(parse_order(largest, FIELDS)) == MAX_ORDERS
     with pytest.raises(Rejected) as refused:
-        parse_order(f"{most}, name", FIELDS)
+        parse_order(f"{largest}, name", FIELDS)
     assert refused.value.reason == "INVALID_ORDER"
 
 
 @given(st.one_of(st.text(), st.text("nametgscrd.='\"`() ANDIL%1,<>!")))
-def test_any_text_is_a_filter_or_refused_as_one(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     for parse, reason in ((parse_filter, "INVALID_FILTER"), (parse_order, "INVALID_ORDER")):
         try:
             assert isinstance(parse(text, FIELDS), tuple)
@@ -206,7 +206,7 @@ def test_any_text_is_a_filter_or_refused_as_one(text: str) -> None:
         ("tags.a,tag.`b c` asc", [Order("tags", key="a"), Order("tags", key="b c")]),
     ],
 )
-def test_orders(text: str, expected: list[Order]) -> None:
+def test_order_is_parsed(text: str, expected: list[Order]) -> None:
     assert list(parse_order(text, FIELDS)) == expected
 
 
@@ -223,7 +223,7 @@ def test_orders(text: str, expected: list[Order]) -> None:
         ("tags.x, tag.`x` DESC", 9),
     ],
 )
-def test_what_is_no_order_is_shown_its_place(text: str, place: int) -> None:
+def test_invalid_order_has_place(text: str, place: int) -> None:
     with pytest.raises(Rejected) as refused:
         parse_order(text, FIELDS)
     assert refused.value.reason == "INVALID_ORDER"
@@ -234,11 +234,11 @@ def test_what_is_no_order_is_shown_its_place(text: str, place: int) -> None:
     ("pattern", "expected"),
     [("a%b_", "<a>*<b>?"), (r"\%\_\\", r"<%><_><\>"), ("\\", "<\\>"), (r"\a", "<a>"), ("", "")],
 )
-def test_patterns(pattern: str, expected: str) -> None:
+def test_pattern_is_translated(pattern: str, expected: str) -> None:
     assert translate(pattern, lambda char: f"<{char}>", any_text="*", any_char="?") == expected
 
 
-STATED = {
+STATUS_AND_TIME = {
     "status": Field("status", Holds.STATUS, ("READY", "FAILED")),
     **dict.fromkeys(("created", "created_at"), Field("created", Holds.TIME)),
 }
@@ -254,14 +254,14 @@ STATED = {
         ("status ILIKE 'x%'", "X%"),
     ],
 )
-def test_a_status_is_written_in_any_case(text: str, value: object) -> None:
-    assert parse_filter(text, STATED)[0].value == value
+def test_status_is_case_insensitive(text: str, value: object) -> None:
+    assert parse_filter(text, STATUS_AND_TIME)[0].value == value
 
 
 @pytest.mark.parametrize("text", ["status = 'readdy'", "status IN ('ready', 'gone')", "status NOT IN ('')"])
-def test_a_status_that_there_is_not_is_refused(text: str) -> None:
+def test_unknown_status_is_rejected(text: str) -> None:
     with pytest.raises(Rejected) as refusal:
-        parse_filter(text, STATED)
+        parse_filter(text, STATUS_AND_TIME)
     assert refusal.value.reason == "INVALID_FILTER"
     assert refusal.value.metadata["expected"] == "one of 'ready', 'failed'"
 
@@ -277,14 +277,14 @@ def test_a_status_that_there_is_not_is_refused(text: str) -> None:
         ("created = '1969-12-31T23:59:59.999Z'", -1),
     ],
 )
-def test_a_time_is_milliseconds_or_rfc_3339(text: str, value: float) -> None:
-    assert parse_filter(text, STATED)[0].value == value
+def test_time_is_milliseconds_or_rfc_3339(text: str, value: float) -> None:
+    assert parse_filter(text, STATUS_AND_TIME)[0].value == value
 
 
 @pytest.mark.parametrize(
     "text", ["'2023-11-14'", "'2023-11-14T22:13:20'", "'yesterday'", "'1700000000000'", "'2023-02-30T00:00Z'", "''"]
 )
-def test_another_time_is_refused_with_its_place(text: str) -> None:
+def test_invalid_time_is_rejected_with_place(text: str) -> None:
     with pytest.raises(Rejected) as refusal:
-        parse_filter(f"created > {text}", STATED)
+        parse_filter(f"created > {text}", STATUS_AND_TIME)
     assert (refusal.value.reason, refusal.value.metadata["place"]) == ("INVALID_FILTER", "11")

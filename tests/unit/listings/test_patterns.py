@@ -1,4 +1,4 @@
-"""What a pattern of names stands for, and that any text is one."""
+"""Patterns of names: what matches, and that any text is a pattern."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WILD = st.text(st.sampled_from("*?[]!-^ab\\"), max_size=255)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "fits", "fits_not"),
+    ("pattern", "matching", "other"),
     [
         ("*", ["a", "*", "é"], []),
         ("a", ["a"], ["A", "aa", "ba"]),
@@ -35,13 +35,13 @@ WILD = st.text(st.sampled_from("*?[]!-^ab\\"), max_size=255)
         ("", [], ["a", "*"]),
     ],
 )
-def test_what_fits(pattern: str, fits: list[str], fits_not: list[str]) -> None:
-    found = [name for name in fits + fits_not if matcher(pattern)(name)]
-    assert found == fits
+def test_pattern_matches_names(pattern: str, matching: list[str], other: list[str]) -> None:
+    matched = [name for name in matching + other if matcher(pattern)(name)]
+    assert matched == matching
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_an_escaped_name_fits_itself_alone(name: str, other: str) -> None:
+def test_escaped_name_matches_only_itself(name: str, other: str) -> None:
     escaped = matcher(glob.escape(name))
     assert escaped(name)
     assert bool(escaped(other)) == (other == name)
@@ -49,11 +49,11 @@ def test_an_escaped_name_fits_itself_alone(name: str, other: str) -> None:
 
 
 @given(WILD, st.text(st.sampled_from("*?[]!-^ab\\"), max_size=8))
-def test_a_name_that_fits_begins_as_the_pattern_does(pattern: str, name: str) -> None:
+def test_matching_name_starts_with_literal_prefix(pattern: str, name: str) -> None:
     assert name.startswith(literal_start(pattern)) or not matcher(pattern)(name)
 
 
 @given(WILD)
-def test_any_text_is_a_pattern_and_quickly_held_against_a_name(pattern: str) -> None:
-    name = "a" * 255 + "b"  # a matcher that tries every way would not end within the limit of a test
+def test_any_text_is_a_pattern_that_matches_quickly(pattern: str) -> None:
+    name = "a" * 255 + "b"  # a backtracking matcher would exceed the test's timeout
     assert bool(matcher(pattern)(name)) == fnmatchcase(name, pattern)

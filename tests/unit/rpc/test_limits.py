@@ -1,4 +1,4 @@
-"""Limits on what is under way: each kind of call has places of its own."""
+"""Limits on calls in progress: each kind of call has its own places."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.rpc.limits import MAX_CALLS, CallKind, Limiter, max_connections, r
 
 
 @pytest.mark.parametrize("kind", CallKind)
-def test_a_kind_that_is_full_refuses_and_the_others_do_not(kind: CallKind) -> None:
+def test_full_kind_rejects_calls_and_others_do_not(kind: CallKind) -> None:
     limiter = Limiter()
     with ExitStack() as stack:
         for _ in range(kind.limit):
@@ -31,13 +31,13 @@ def test_a_kind_that_is_full_refuses_and_the_others_do_not(kind: CallKind) -> No
     assert sum(kind.limit for kind in CallKind) < MAX_CALLS
 
 
-def test_files_are_left_beside_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_leave_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft in (256, 1024, 65536, 1 << 20):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert max_connections() <= soft * 3 // 4
 
 
-def test_the_limit_of_files_is_raised_to_what_is_allowed() -> None:
+def test_file_limit_is_raised_to_allowed_maximum() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1000, before[1]), before[1]))
@@ -49,14 +49,14 @@ def test_the_limit_of_files_is_raised_to_what_is_allowed() -> None:
 
 
 async def parts(*sent: bytes, stall: bool = False) -> AsyncIterator[bytes]:
-    """A stream of requests that ends, or from which nothing more comes."""
+    """Yield the parts of a stream that then ends or stalls."""
     for part in sent:
         yield part
     if stall:
         await asyncio.Event().wait()
 
 
-async def test_a_stream_that_stalls_is_ended_with_a_reason() -> None:
+async def test_stalled_stream_ends_with_reason() -> None:
     decode = v1.UploadBlobRequest.FromString
     request = v1.UploadBlobRequest(chunk=b"x")
     stream = decoded_stream(parts(request.SerializeToString(), stall=True), decode, idle_seconds=0.01)
@@ -66,7 +66,7 @@ async def test_a_stream_that_stalls_is_ended_with_a_reason() -> None:
     assert stalled.value.reason == "UPLOAD_STALLED"
 
 
-async def test_a_part_that_is_no_message_ends_a_stream() -> None:
+async def test_invalid_message_ends_stream() -> None:
     with pytest.raises(Rejected) as refused:
         _ = [part async for part in decoded_stream(parts(b"\xff"), v1.UploadBlobRequest.FromString)]
     assert refused.value.reason == "INVALID_MESSAGE"

@@ -1,4 +1,4 @@
-"""What the protos declare of methods, and what the interceptor makes of it."""
+"""Method options in the protos, and how the interceptor uses them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from services.rpc.interceptor import Interceptor
 from services.rpc.methods import Sources, methods_of
 
 
-class Source:
-    """A source that is at the start of its log."""
+class StartedSource:
+    """A source at the start of its log."""
 
     name, position, failure = "source", 0, None
     store = MemoryStore("registry", SERVICES["registry"].events or EventTypes([]))
@@ -30,36 +30,36 @@ class Source:
 
 def services() -> list[ServiceDescriptor]:
     files = [module.name for module in pkgutil.iter_modules(v1.__path__) if module.name.endswith("_service_pb2")]
-    found = [import_module(f"rollforward.v1.{name}").DESCRIPTOR.services_by_name.values() for name in files]
-    return [service for some in found for service in some]
+    descriptors = [import_module(f"rollforward.v1.{name}").DESCRIPTOR.services_by_name.values() for name in files]
+    return [service for of_file in descriptors for service in of_file]
 
 
 @pytest.mark.parametrize("service", services(), ids=lambda service: service.name)
 def test_every_method_declares_what_it_reads(service: ServiceDescriptor) -> None:
-    sources = Sources(rows=[Source()], memory=[Source()])
+    sources = Sources(rows=[StartedSource()], memory=[StartedSource()])
     assert len(dict(methods_of(service.full_name, sources))) == len(service.methods)
     assert all(method.GetOptions().Extensions[reads] != v1.READS_UNSPECIFIED for method in service.methods)
 
 
 def test_methods_wait_for_what_they_declare() -> None:
-    rows, memory = Source(), Source()
-    found = dict(methods_of("rollforward.v1.RegistryService", Sources(rows=[rows], memory=[memory])))
-    assert found["/rollforward.v1.RegistryService/ListModels"].reads == [rows]
-    assert found["/rollforward.v1.RegistryService/ResolveAlias"].reads == [memory]
+    rows, memory = StartedSource(), StartedSource()
+    registry = dict(methods_of("rollforward.v1.RegistryService", Sources(rows=[rows], memory=[memory])))
+    assert registry["/rollforward.v1.RegistryService/ListModels"].reads == [rows]
+    assert registry["/rollforward.v1.RegistryService/ResolveAlias"].reads == [memory]
     tracking = dict(methods_of("rollforward.v1.TrackingService", Sources(rows=[rows])))
     assert tracking["/rollforward.v1.TrackingService/LogBatch"].reads == ()
     assert tracking["/rollforward.v1.TrackingService/LogBatch"].is_command
     assert not tracking["/rollforward.v1.TrackingService/ListRuns"].is_command
 
 
-def test_service_without_the_source_that_a_method_reads_does_not_start() -> None:
+def test_service_without_source_of_method_does_not_start() -> None:
     with pytest.raises(TypeError, match="READS_MEMORY"):
-        Interceptor(services={"rollforward.v1.RegistryService": Sources(rows=[Source()])})
+        Interceptor(services={"rollforward.v1.RegistryService": Sources(rows=[StartedSource()])})
     with pytest.raises(TypeError, match="READS_ROWS"):
         Interceptor(services={"rollforward.v1.AuditService": Sources()})
 
 
-def test_service_with_an_undeclared_method_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_with_undeclared_method_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     file = descriptor_pb2.FileDescriptorProto(name="undeclared.proto", package="undeclared")
     file.message_type.add(name="Nothing")
     file.service.add(name="Service").method.add(
@@ -72,7 +72,7 @@ def test_service_with_an_undeclared_method_does_not_start(monkeypatch: pytest.Mo
         Interceptor(services={"undeclared.Service": Sources()})
 
 
-def test_a_service_follows_its_own_log_first() -> None:
+def test_service_follows_its_own_log_first() -> None:
     assert {name: list(service.logs) for name, service in SERVICES.items()} == {
         "tracking": ["tracking", "registry"],
         "registry": ["registry", "tracking"],

@@ -1,4 +1,4 @@
-"""The line that a program ends with, and the text of errors that have none."""
+"""The line that a failed program prints, and descriptions of errors without a message."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from services.failures import report
 
 
 class _UnknownAPIFault(Exception):
-    """An error that nobody gave a text."""
+    """An error without a message."""
 
 
 def caused_by(cause: Exception) -> Exception:
-    """Return an error without a text that another one caused."""
+    """Return an error without a message that has a cause."""
     error = _UnknownAPIFault()
     error.__cause__ = cause
     return error
@@ -39,7 +39,7 @@ def caused_by(cause: Exception) -> Exception:
         (caused_by(OSError(28, "No space left on device")), "[Errno 28] No space left on device"),
     ],
 )
-def test_every_error_has_a_text(error: BaseException, text: str) -> None:
+def test_every_error_has_description(error: BaseException, text: str) -> None:
     assert error_text(error) == text
 
 
@@ -53,11 +53,11 @@ def test_every_error_has_a_text(error: BaseException, text: str) -> None:
         (_UnknownAPIFault(), "unknown api fault"),
     ],
 )
-def test_a_program_ends_with_one_line(error: BaseException, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_program_prints_one_line(error: BaseException, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     report(error)
     assert capsys.readouterr() == ("", f"rollforward: {line}\n")
 
 
-def test_a_reason_that_the_text_begins_with_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reason_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     report(LogLost([Loss("registry", 3, KnownPosition("file x", 1, 5, "mark"))]))
     assert capsys.readouterr().err.startswith("rollforward: LOG_LOST: the registry log ends at position 3")

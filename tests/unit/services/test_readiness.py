@@ -16,19 +16,19 @@ LOG = "t"
 
 
 class CutOffStore(MemoryStore):
-    """A log that takes writes and answers, and whose subscriptions receive nothing until they are mended."""
+    """A log that accepts writes but whose subscriptions receive nothing until they are repaired."""
 
     def __init__(self) -> None:
         super().__init__(LOG, TYPES)
-        self.mended = asyncio.Event()
+        self.repaired = asyncio.Event()
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        await self.mended.wait()
+        await self.repaired.wait()
         async for batch in super().subscribe(after):
             yield batch
 
 
-async def test_log_whose_events_do_not_arrive_is_a_problem_until_they_do() -> None:
+async def test_undelivered_events_are_a_problem_until_they_arrive() -> None:
     store = CutOffStore()
     seen: list[Mapping[str, str]] = []
     changed = asyncio.Event()
@@ -47,7 +47,7 @@ async def test_log_whose_events_do_not_arrive_is_a_problem_until_they_do() -> No
             await changed.wait()
         assert seen == [{"tail t": "the t log is not followed: events up to 0 came, it was at 1"}]
         changed.clear()
-        store.mended.set()
+        store.repaired.set()
         async with asyncio.timeout(scaled(30)):
             await changed.wait()
         assert seen[1:] == [{}]

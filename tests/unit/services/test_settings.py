@@ -1,4 +1,4 @@
-"""What the environment may say."""
+"""Settings from environment variables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from eventstore.errors import Rejected
 from services.settings import Settings, from_environment
 
 
-def test_numbers_are_read() -> None:
+def test_number_is_parsed() -> None:
     assert from_environment({}).attendance_patience == 60
     assert from_environment({"ROLLFORWARD_ATTENDANCE_PATIENCE": "5"}).attendance_patience == 5
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5"])
-def test_silence_of_no_time_is_not_patience(value: str) -> None:
+def test_invalid_timeout_is_rejected(value: str) -> None:
     with pytest.raises(Rejected) as caught:
         from_environment({"ROLLFORWARD_ATTENDANCE_PATIENCE": value})
     assert caught.value.reason == "INVALID_SETTING"
@@ -43,8 +43,8 @@ def test_every_number_can_be_set(name: str) -> None:
         ({"services": ("webhooks",), "webhook_key": ""}, True),
     ],
 )
-def test_only_what_is_kept_nowhere_else_needs_the_data_directory(change: dict[str, Any], keeps: bool) -> None:
-    elsewhere = Settings(
+def test_data_directory_is_needed_only_without_external_storage(change: dict[str, Any], keeps: bool) -> None:
+    external = Settings(
         services=("serving",), nats="nats://n", database="postgresql://p", artifacts="s3://b", webhook_key="k"
     )
-    assert replace(elsewhere, **change).keeps_files is keeps
+    assert replace(external, **change).keeps_files is keeps

@@ -1,4 +1,7 @@
-"""The protocol over a real gRPC server: every answer is a prediction or a status that says whose fault it is."""
+"""The inference protocol over a real gRPC server.
+
+Every response is a prediction, or a status that blames the right side.
+"""
 
 import asyncio
 import threading
@@ -45,7 +48,7 @@ TARGETS = [
 
 
 async def serve(started: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
-    """Serve the estimator as version 3 of iris@champion until told to stop; the port goes into `started`."""
+    """Serve the estimator as version 3 of iris@champion until `stop` is set; the port goes into `started`."""
 
     async def load(assignment: Assignment) -> Loaded:
         if assignment.target.model == "broken":
@@ -79,7 +82,7 @@ async def serve(started: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
 
 @pytest.fixture(scope="module")
 def stub() -> Iterator[GRPCInferenceServiceStub]:
-    """A client of a server in another thread."""
+    """Return a client of a server that runs in another thread."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     ports: list[int] = []
@@ -103,7 +106,7 @@ def stub() -> Iterator[GRPCInferenceServiceStub]:
 
 
 def request_of(rows: Any, name: str = "iris", **fields: Any) -> ModelInferRequest:
-    """A raw request of doubles."""
+    """Return a raw request of doubles."""
     array = np.asarray(rows, np.float64)
     request = ModelInferRequest(model_name=name, raw_input_contents=[array.tobytes()], **fields)
     request.inputs.add(name="input", datatype="FP64", shape=array.shape)
@@ -111,7 +114,7 @@ def request_of(rows: Any, name: str = "iris", **fields: Any) -> ModelInferReques
 
 
 def status_of(call: Any, request: Any, **options: Any) -> grpc.StatusCode:
-    """The status that a call fails with."""
+    """Return the status that a call fails with."""
     with pytest.raises(grpc.RpcError) as caught:
         call(request, **options)
     code: grpc.StatusCode = caught.value.code()
@@ -120,7 +123,7 @@ def status_of(call: Any, request: Any, **options: Any) -> grpc.StatusCode:
 
 @pytest.mark.parametrize("name", ["iris", "iris@champion"])
 @pytest.mark.parametrize("version", ["", "3"])
-def test_raw_is_answered_raw(stub: GRPCInferenceServiceStub, name: str, version: str) -> None:
+def test_raw_request_gets_raw_response(stub: GRPCInferenceServiceStub, name: str, version: str) -> None:
     response = stub.ModelInfer(request_of(FEATURES, name, model_version=version, id="mine"))
     assert (response.model_name, response.model_version, response.id) == (name, "3", "mine")
     assert response.parameters["rollforward_alias"].string_param == "champion"
@@ -132,7 +135,7 @@ def test_raw_is_answered_raw(stub: GRPCInferenceServiceStub, name: str, version:
     np.testing.assert_array_equal(answer, ESTIMATOR.predict(FEATURES))
 
 
-def test_typed_is_answered_typed(stub: GRPCInferenceServiceStub) -> None:
+def test_typed_request_gets_typed_response(stub: GRPCInferenceServiceStub) -> None:
     request = ModelInferRequest(model_name="iris")
     tensor = request.inputs.add(name="input", datatype="FP64", shape=[2, 4])
     tensor.contents.fp64_contents.extend(FEATURES[:2].ravel())
@@ -162,7 +165,7 @@ def test_typed_is_answered_typed(stub: GRPCInferenceServiceStub) -> None:
         ("broken", "1", grpc.StatusCode.NOT_FOUND),
     ],
 )
-def test_what_is_not_served_says_so(
+def test_status_tells_why_model_is_not_served(
     stub: GRPCInferenceServiceStub, name: str, version: str, code: grpc.StatusCode
 ) -> None:
     assert status_of(stub.ModelInfer, request_of(FEATURES, name, model_version=version)) is code
@@ -170,7 +173,7 @@ def test_what_is_not_served_says_so(
     assert not stub.ModelReady(ModelReadyRequest(name=name, version=version)).ready
 
 
-def test_requests_that_are_wrong_are_invalid(stub: GRPCInferenceServiceStub) -> None:
+def test_invalid_request_is_rejected(stub: GRPCInferenceServiceStub) -> None:
     unknown_output = request_of(FEATURES)
     unknown_output.outputs.add(name="transform")
     both_forms = request_of(FEATURES)
@@ -182,12 +185,12 @@ def test_requests_that_are_wrong_are_invalid(stub: GRPCInferenceServiceStub) -> 
         assert status_of(stub.ModelInfer, request) is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_deadline_that_passed_is_no_prediction(stub: GRPCInferenceServiceStub) -> None:
+def test_expired_request_is_not_predicted(stub: GRPCInferenceServiceStub) -> None:
     code = status_of(stub.ModelInfer, request_of(FEATURES), timeout=-1.0)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_the_server_tells_what_it_is(stub: GRPCInferenceServiceStub) -> None:
+def test_server_describes_itself_and_its_models(stub: GRPCInferenceServiceStub) -> None:
     assert stub.ServerLive(ServerLiveRequest()).live
     assert not stub.ServerReady(ServerReadyRequest()).ready
     assert stub.ModelReady(ModelReadyRequest(name="iris")).ready
@@ -219,8 +222,10 @@ EXPECTED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.St
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests)
-def test_garbage_is_never_the_servers_fault(stub: GRPCInferenceServiceStub, request: ModelInferRequest) -> None:
+def test_random_requests_never_fail_with_internal_error(
+    stub: GRPCInferenceServiceStub, request: ModelInferRequest
+) -> None:
     try:
         stub.ModelInfer(request)
     except grpc.RpcError as error:
-        assert error.code() in EXPECTED  # noqa: PT017 - an answer is as good
+        assert error.code() in EXPECTED  # noqa: PT017 - a response is valid, too

@@ -1,4 +1,4 @@
-"""Tensors: both encodings mean the same arrays, and nothing that comes over the wire is trusted."""
+"""Tensors: raw and typed encodings agree, and invalid input is rejected."""
 
 import struct
 from typing import Any
@@ -22,8 +22,8 @@ ARRAYS = NUMBERS | TEXTS
 DATATYPES = st.sampled_from(["BOOL", "INT8", "INT32", "UINT64", "FP16", "FP32", "FP64", "BYTES", "BF16", "", "fp64"])
 
 
-def sent_back(array: NDArray[Any], *, raw: bool) -> NDArray[Any]:
-    """The array after a way through an output and an input."""
+def round_trip(array: NDArray[Any], *, raw: bool) -> NDArray[Any]:
+    """Encode an array as an output and decode it as an input."""
     response = ModelInferResponse()
     tensors.encode(response, "x", array, raw=raw)
     output = response.outputs[0]
@@ -35,8 +35,8 @@ def sent_back(array: NDArray[Any], *, raw: bool) -> NDArray[Any]:
 
 
 @given(ARRAYS)
-def test_raw_and_typed_mean_the_same_array(array: NDArray[Any]) -> None:
-    for decoded in (sent_back(array, raw=True), sent_back(array, raw=False)):
+def test_raw_and_typed_encodings_agree(array: NDArray[Any]) -> None:
+    for decoded in (round_trip(array, raw=True), round_trip(array, raw=False)):
         assert decoded.dtype == array.dtype
         np.testing.assert_array_equal(decoded, array)
 
@@ -49,7 +49,7 @@ def test_raw_and_typed_mean_the_same_array(array: NDArray[Any]) -> None:
     small=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4),
     texts=st.lists(st.binary(max_size=4), max_size=4),
 )
-def test_garbage_is_an_array_of_the_asked_shape_or_refused(
+def test_random_tensor_has_declared_shape_or_is_invalid(
     shape: list[int], datatype: str, raw: list[bytes], doubles: list[float], small: list[int], texts: list[bytes]
 ) -> None:
     request = ModelInferRequest(raw_input_contents=raw)
@@ -65,15 +65,15 @@ def test_garbage_is_an_array_of_the_asked_shape_or_refused(
 
 
 @given(st.lists(st.binary(max_size=6), min_size=1, max_size=4), st.binary(max_size=6))
-def test_raw_text_is_taken_to_the_byte(items: list[bytes], rest: bytes) -> None:
+def test_raw_texts_are_decoded_exactly(items: list[bytes], trailing: bytes) -> None:
     exact = b"".join(struct.pack("<I", len(item)) + item for item in items)
-    request = ModelInferRequest(raw_input_contents=[exact + rest])
+    request = ModelInferRequest(raw_input_contents=[exact + trailing])
     request.inputs.add(name="x", datatype="BYTES", shape=[len(items)])
     try:
         texts = [item.decode() for item in items]
     except UnicodeDecodeError:
         texts = []
-    if rest or not texts:
+    if trailing or not texts:
         with pytest.raises(InvalidInput):
             tensors.decode(request)
     else:
@@ -81,7 +81,7 @@ def test_raw_text_is_taken_to_the_byte(items: list[bytes], rest: bytes) -> None:
 
 
 def request_of(shape: list[int], datatype: str, raw: bytes | None = None) -> ModelInferRequest:
-    """A request of one input."""
+    """Return a request with one input."""
     request = ModelInferRequest()
     request.inputs.add(name="x", datatype=datatype, shape=shape)
     if raw is not None:
@@ -106,19 +106,19 @@ def request_of(shape: list[int], datatype: str, raw: bytes | None = None) -> Mod
         ([1], "FP16", None),
     ],
 )
-def test_shapes_that_lie_are_refused(shape: list[int], datatype: str, raw: bytes | None) -> None:
+def test_wrong_shape_is_invalid(shape: list[int], datatype: str, raw: bytes | None) -> None:
     with pytest.raises(InvalidInput):
         tensors.decode(request_of(shape, datatype, raw))
 
 
-def test_raw_and_typed_exclude_each_other() -> None:
+def test_raw_and_typed_contents_together_are_invalid() -> None:
     request = request_of([1], "FP64", bytes(8))
     request.inputs[0].contents.fp64_contents.append(1.0)
     with pytest.raises(InvalidInput):
         tensors.decode(request)
 
 
-def test_a_name_given_twice_is_refused() -> None:
+def test_duplicate_input_name_is_invalid() -> None:
     request = request_of([1], "FP64", bytes(8))
     request.MergeFrom(request_of([1], "FP64", bytes(8)))
     with pytest.raises(InvalidInput):
@@ -126,7 +126,7 @@ def test_a_name_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("datatype", "value"), [("INT8", 128), ("INT16", -32769), ("UINT8", 256), ("UINT16", 65536)])
-def test_an_element_out_of_its_types_range_is_refused(datatype: str, value: int) -> None:
+def test_element_out_of_range_is_invalid(datatype: str, value: int) -> None:
     request = request_of([1], datatype)
     contents = request.inputs[0].contents
     (contents.int_contents if datatype.startswith("INT") else contents.uint_contents).append(value)
@@ -134,6 +134,6 @@ def test_an_element_out_of_its_types_range_is_refused(datatype: str, value: int)
         tensors.decode(request)
 
 
-def test_half_floats_and_nan_come_through_raw() -> None:
+def test_half_floats_are_decoded_raw() -> None:
     half = np.array([1.5, np.nan, np.inf], "<f2")
     np.testing.assert_array_equal(tensors.decode(request_of([3], "FP16", half.tobytes()))["x"], half)

@@ -1,4 +1,4 @@
-"""The rules of experiments, one by one."""
+"""The rules of experiments."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ RENAMED = v1.ExperimentRenamed(experiment_id="1", from_name="fraud", to_name="sc
 
 
 def create(name: str, **tags: str) -> v1.CreateExperimentRequest:
-    """Asks for an experiment."""
+    """Return a request that creates an experiment."""
     return v1.CreateExperimentRequest(name=name, tags=tags)
 
 
 def rename(name: str, of: str = "1") -> v1.RenameExperimentRequest:
-    """Asks for another name."""
+    """Return a request that renames an experiment."""
     return v1.RenameExperimentRequest(experiment_id=of, new_name=name)
 
 
-def retag(wanted: dict[str, str], *removed: str, of: str = "1") -> v1.ChangeExperimentTagsRequest:
-    """Asks for other tags."""
-    return v1.ChangeExperimentTagsRequest(experiment_id=of, set=wanted, remove=removed)
+def retag(tags: dict[str, str], *removed: str, of: str = "1") -> v1.ChangeExperimentTagsRequest:
+    """Return a request that changes tags."""
+    return v1.ChangeExperimentTagsRequest(experiment_id=of, set=tags, remove=removed)
 
 
 def delete(of: str = "1") -> v1.DeleteExperimentRequest:
-    """Asks for a deletion."""
+    """Return a request that deletes an experiment."""
     return v1.DeleteExperimentRequest(experiment_id=of)
 
 
 def restore(of: str = "1") -> v1.RestoreExperimentRequest:
-    """Asks for it back."""
+    """Return a request that restores an experiment."""
     return v1.RestoreExperimentRequest(experiment_id=of)
 
 
 class TestCreation:
-    def test_ids_are_numbers_in_order(self) -> None:
+    def test_ids_are_consecutive_numbers(self) -> None:
         given(EXPERIMENTS).when(create("fraud", a="1")).then(FRAUD)
         given(EXPERIMENTS, FRAUD).when(create("iris")).then(IRIS)
         third = v1.ExperimentCreated(experiment_id="3", name="fraud")
         given(EXPERIMENTS, FRAUD, IRIS, DELETED).when(create("fraud")).then(third)
 
-    def test_names_are_unique(self) -> None:
+    def test_existing_name_is_rejected(self) -> None:
         refusal = given(EXPERIMENTS, FRAUD).when(create("fraud")).then_rejected("EXPERIMENT_EXISTS")
         assert refusal.metadata == {"experiment": "fraud"}
 
     @pytest.mark.parametrize("before", [RENAMED, DELETED])
-    def test_a_name_is_free_again(self, before: v1.ExperimentRenamed | v1.ExperimentDeleted) -> None:
-        anew = v1.ExperimentCreated(experiment_id="2", name="fraud")
-        given(EXPERIMENTS, FRAUD, before).when(create("fraud")).then(anew)
+    def test_name_of_renamed_or_deleted_experiment_is_free(
+        self, before: v1.ExperimentRenamed | v1.ExperimentDeleted
+    ) -> None:
+        other = v1.ExperimentCreated(experiment_id="2", name="fraud")
+        given(EXPERIMENTS, FRAUD, before).when(create("fraud")).then(other)
 
     @pytest.mark.parametrize(
         ("command", "reason"),
@@ -73,15 +75,15 @@ class TestCreation:
         ],
         ids=count(),
     )
-    def test_well_formed_only(self, command: v1.CreateExperimentRequest, reason: str) -> None:
+    def test_invalid_field_is_rejected(self, command: v1.CreateExperimentRequest, reason: str) -> None:
         given(EXPERIMENTS).when(command).then_rejected(reason)
 
 
 class TestRenaming:
-    def test_says_both_names(self) -> None:
+    def test_rename_records_both_names(self) -> None:
         given(EXPERIMENTS, FRAUD).when(rename("scam")).then(RENAMED)
 
-    def test_to_its_own_name_changes_nothing(self) -> None:
+    def test_rename_to_current_name_changes_nothing(self) -> None:
         given(EXPERIMENTS, FRAUD).when(rename("fraud")).then()
 
     @pytest.mark.parametrize(
@@ -94,16 +96,16 @@ class TestRenaming:
         ],
         ids=count(),
     )
-    def test_is_refused(self, command: v1.RenameExperimentRequest, reason: str) -> None:
+    def test_invalid_rename_is_rejected(self, command: v1.RenameExperimentRequest, reason: str) -> None:
         given(EXPERIMENTS, FRAUD, IRIS).when(command).then_rejected(reason)
 
-    def test_a_name_that_was_left_may_be_taken(self) -> None:
+    def test_experiment_may_take_former_name_of_other(self) -> None:
         taken = v1.ExperimentRenamed(experiment_id="2", from_name="iris", to_name="fraud")
         given(EXPERIMENTS, FRAUD, IRIS, RENAMED).when(rename("fraud", "2")).then(taken)
 
 
 class TestTags:
-    def test_changes_say_what_was_before(self) -> None:
+    def test_changes_record_former_values(self) -> None:
         changes = [
             v1.TagChange(key="a", from_value="1"),
             v1.TagChange(key="b", to_value=""),
@@ -122,12 +124,12 @@ class TestTags:
         ],
         ids=count(),
     )
-    def test_are_refused(self, command: v1.ChangeExperimentTagsRequest, reason: str) -> None:
+    def test_invalid_tags_are_rejected(self, command: v1.ChangeExperimentTagsRequest, reason: str) -> None:
         given(EXPERIMENTS, FRAUD).when(command).then_rejected(reason)
 
 
 class TestDeletion:
-    def test_and_restoring(self) -> None:
+    def test_experiment_is_deleted_and_restored(self) -> None:
         restored = v1.ExperimentRestored(experiment_id="1")
         given(EXPERIMENTS, FRAUD).when(delete()).then(DELETED)
         given(EXPERIMENTS, FRAUD, DELETED).when(delete()).then()
@@ -135,24 +137,24 @@ class TestDeletion:
         given(EXPERIMENTS, FRAUD, DELETED, restored).when(restore()).then()
         given(EXPERIMENTS, FRAUD, DELETED, restored).when(create("fraud")).then_rejected("EXPERIMENT_EXISTS")
 
-    def test_a_deleted_one_stays_as_it_is(self) -> None:
+    def test_deleted_experiment_rejects_changes(self) -> None:
         gone = given(EXPERIMENTS, FRAUD, DELETED)
         for command in (rename("new"), retag({"a": "2"})):
             gone.when(command).then_rejected("EXPERIMENT_DELETED")
 
-    def test_a_name_that_was_taken_meanwhile_is_not_given_back(self) -> None:
-        anew = v1.ExperimentCreated(experiment_id="2", name="fraud")
-        given(EXPERIMENTS, FRAUD, DELETED, anew).when(restore()).then_rejected("EXPERIMENT_EXISTS")
+    def test_restore_is_rejected_if_name_was_taken(self) -> None:
+        other = v1.ExperimentCreated(experiment_id="2", name="fraud")
+        given(EXPERIMENTS, FRAUD, DELETED, other).when(restore()).then_rejected("EXPERIMENT_EXISTS")
 
     @pytest.mark.parametrize("command", [delete("2"), restore("2")])
-    def test_of_an_unknown_one(self, command: object) -> None:
+    def test_unknown_experiment_is_rejected(self, command: object) -> None:
         given(EXPERIMENTS, FRAUD).when(command).then_rejected("EXPERIMENT_NOT_FOUND")
 
 
-def test_things_are_added_to_what_is_there() -> None:
+def test_only_existing_experiments_are_open() -> None:
     state = given(EXPERIMENTS, FRAUD, IRIS, DELETED).state
-    refusals = [not_open(state, of) for of in ("1", "2", "3", "")]
-    assert [one and one.reason for one in refusals] == [
+    rejections = [not_open(state, experiment_id) for experiment_id in ("1", "2", "3", "")]
+    assert [rejection and rejection.reason for rejection in rejections] == [
         "EXPERIMENT_DELETED",
         None,
         "EXPERIMENT_NOT_FOUND",
@@ -160,12 +162,12 @@ def test_things_are_added_to_what_is_there() -> None:
     ]
 
 
-def test_all_are_of_one_stream() -> None:
+def test_all_experiments_share_one_stream() -> None:
     assert EXPERIMENTS.stream_of
     assert EXPERIMENTS.stream_of(FRAUD) == EXPERIMENTS_STREAM
 
 
-def test_only_commands_are_decided() -> None:
+def test_other_message_raises_type_error() -> None:
     with pytest.raises(TypeError):
         decide(v1.GetExperimentRequest(), EXPERIMENTS.initial)
 
@@ -181,13 +183,13 @@ commands = st.one_of(
 
 
 @for_all(st.lists(commands, max_size=20))
-def test_whatever_is_asked_no_two_live_ones_have_one_name(asked: list[object]) -> None:
-    """The names that are given are exactly those of the experiments that are not deleted."""
+def test_any_commands_keep_names_unique(requests: list[object]) -> None:
+    """The names in use are exactly those of the experiments that are not deleted."""
     state, position = EXPERIMENTS.initial, 0
-    for command in asked:
+    for command in requests:
         for payload in Given(EXPERIMENTS, state).when(command).events:
             position += 1
             state = EXPERIMENTS.evolve(state, RecordedEvent("", position, 0, "", payload, Metadata("a"), position))
-        live = {of: one.name for of, one in state.by_id.items() if not one.deleted}
-        assert {name: of for of, name in live.items()} == dict(state.names.items())
+        live = {key: experiment.name for key, experiment in state.by_id.items() if not experiment.deleted}
+        assert {name: experiment_id for experiment_id, name in live.items()} == dict(state.names.items())
         assert len(live) == len(state.names)

@@ -42,22 +42,22 @@ POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(
 
 
 class Log(MemoryStore):
-    """A log that can be out of reach, and to which others write so often that a writer is too late so many times."""
+    """A log that can be unavailable, and whose next `conflicts` appends with expected revisions fail."""
 
     def __init__(self) -> None:
         super().__init__("tracking", tracking.EVENTS)
-        self.away = False
-        self.too_late = 0
+        self.unavailable = False
+        self.conflicts = 0
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> tuple[int, ...]:
         for stream, revision in (expected or {}).items():
-            if self.too_late:
-                self.too_late -= 1
+            if self.conflicts:
+                self.conflicts -= 1
                 raise WrongExpectedRevision(stream, revision)
         return await super().append(events, expected)
 
     async def head(self) -> int:
-        if self.away:
+        if self.unavailable:
             raise StoreUnavailable("the log does not answer")
         return await super().head()
 
@@ -73,7 +73,7 @@ class Clock:
 
 
 class Process:
-    """What a process of tracking has."""
+    """A process of the tracking service."""
 
     def __init__(self, log: Log, home: Path) -> None:
         self.log = log
@@ -85,7 +85,7 @@ class Process:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Process]:
-        """Runs it."""
+        """Run the process until the block ends."""
         async with AsyncExitStack() as stack:
             for part in (self.tail, self.rows, self.liveness):
                 await part.start()
@@ -93,53 +93,53 @@ class Process:
             yield self
 
     async def append(self, payload: Message) -> None:
-        """Something that another process wrote."""
+        """Append an event as another process would."""
         event_id = uuid.uuid4().hex
         assert RUNS.stream_of
         await self.log.append([NewEvent(RUNS.stream_of(payload), payload, ZOE, event_id, event_id)])
 
     async def do(self, run_id: str, command: object) -> None:
-        """Does a command here."""
+        """Handle a command in this process."""
         self.liveness.note_heartbeat(run_id)
         await self.commands.handle(run_stream(run_id), command, ZOE)
 
     async def start(self, *, heartbeat: bool = True, scheduled: bool = False) -> str:
-        """A run; its id."""
+        """Start a run and return its id."""
         run_id = uuid.uuid4().hex
         await self.append(v1.RunStarted(run_id=run_id, experiment_id="1", heartbeat=heartbeat, scheduled=scheduled))
         return run_id
 
     async def state(self, run_id: str) -> RunState:
-        """A run as the log says."""
+        """Return the state of a run from the log."""
         return (await CommandHandler(self.log, RUNS, self.rows).state(run_stream(run_id)))[0]
 
-    async def life(self, run_id: str) -> list[str]:
-        """What happened to a run, by the liveness check."""
+    async def liveness_events(self, run_id: str) -> list[str]:
+        """Return the names of the events that the liveness check appended for a run."""
         events = [event async for event in self.log.read(run_stream(run_id)) if event.metadata.actor == TRACKING]
         return [event.data.DESCRIPTOR.name for event in events]
 
 
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[Process]:
-    """A process over a log of its own."""
-    async with Process(Log(), tmp_path / "rows").running() as one:
-        yield one
+    """Run a process with its own log."""
+    async with Process(Log(), tmp_path / "rows").running() as process:
+        yield process
 
 
 async def until(condition: Callable[[], object], seconds: float = scaled(20.0)) -> None:
-    """Returns once a condition holds that no event tells of."""
+    """Wait until a condition holds, by polling."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def lost(process: Process, run_id: str) -> v1.RunLost:
-    """Waits until a run is lost; the event."""
-    return await told(process, run_id, v1.RunLost)
+    """Wait until a run is lost and return the event."""
+    return await first_event(process, run_id, v1.RunLost)
 
 
-async def told(process: Process, run_id: str, kind: type[F]) -> F:
-    """Waits for the first event of a kind that the log has of a run."""
+async def first_event(process: Process, run_id: str, kind: type[F]) -> F:
+    """Wait for the first event of a kind in a run's stream."""
     async with asyncio.timeout(scaled(20)):
         async for events in process.log.subscribe():
             for event in events:
@@ -148,8 +148,8 @@ async def told(process: Process, run_id: str, kind: type[F]) -> F:
     raise AssertionError
 
 
-async def outlived(process: Process) -> None:
-    """Waits until a run that begins now was lost: who was silent before could have been lost too."""
+async def outlast_timeout(process: Process) -> None:
+    """Wait until two runs, one started after the other, were lost: all silent runs are lost by then."""
     for _ in range(2):
         await lost(process, await process.start())
 
@@ -171,14 +171,14 @@ async def test_only_running_runs_with_heartbeats_are_lost(process: Process) -> N
     ended, deleted = await process.start(), await process.start()
     await process.do(ended, v1.FinishRunRequest(run_id=ended, status=v1.RUN_STATUS_FINISHED))
     await process.do(deleted, v1.DeleteRunRequest(run_id=deleted))
-    await outlived(process)
-    assert [await process.life(run_id) for run_id in (*silent, ended, deleted)] == [[], [], [], []]
+    await outlast_timeout(process)
+    assert [await process.liveness_events(run_id) for run_id in (*silent, ended, deleted)] == [[], [], [], []]
 
 
 async def test_resumed_run_is_watched_again(process: Process) -> None:
     scheduled, deleted = await process.start(scheduled=True), await process.start()
     await process.do(deleted, v1.DeleteRunRequest(run_id=deleted))
-    await outlived(process)
+    await outlast_timeout(process)
     await process.do(scheduled, v1.ResumeRunRequest(run_id=scheduled))
     await process.do(deleted, v1.RestoreRunRequest(run_id=deleted))
     await lost(process, scheduled)
@@ -188,28 +188,28 @@ async def test_resumed_run_is_watched_again(process: Process) -> None:
 async def test_open_call_keeps_a_run_alive(process: Process) -> None:
     run_id = await process.start()
     async with process.liveness.attended(run_id, ZOE):
-        await outlived(process)
-        assert await process.life(run_id) == []
+        await outlast_timeout(process)
+        assert await process.liveness_events(run_id) == []
         closed = time.time_ns()
     assert (await lost(process, run_id)).last_heard.ToNanoseconds() >= closed
 
 
 async def test_command_without_changes_keeps_a_run_alive(process: Process) -> None:
     run_id = await process.start()
-    others = asyncio.create_task(outlived(process))
+    others = asyncio.create_task(outlast_timeout(process))
     while not others.done():
         await process.do(run_id, v1.RestoreRunRequest(run_id=run_id))
         await asyncio.wait([others], timeout=TIMEOUT / 8)
-    assert await process.life(run_id) == []
+    assert await process.liveness_events(run_id) == []
 
 
 async def test_points_received_by_another_process_keep_a_run_alive(process: Process) -> None:
     run_id = await process.start()
-    others = asyncio.create_task(outlived(process))
+    others = asyncio.create_task(outlast_timeout(process))
     while not others.done():
         await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
         await asyncio.wait([others], timeout=TIMEOUT / 8)
-    assert await process.life(run_id) == []
+    assert await process.liveness_events(run_id) == []
 
 
 async def test_returning_job_resumes_its_run(process: Process) -> None:
@@ -217,25 +217,25 @@ async def test_returning_job_resumes_its_run(process: Process) -> None:
     await lost(process, run_id)
     async with process.liveness.attended(run_id, ZOE):
         assert (await process.state(run_id)).status == RUNNING
-        await outlived(process)
-    assert await process.life(run_id) == ["RunLost"]
+        await outlast_timeout(process)
+    assert await process.liveness_events(run_id) == ["RunLost"]
 
 
 async def test_late_points_resume_a_lost_run(process: Process) -> None:
     run_id = await process.start()
     await lost(process, run_id)
     await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
-    await told(process, run_id, v1.RunResumed)
-    assert (await process.life(run_id))[:2] == ["RunLost", "RunResumed"]
+    await first_event(process, run_id, v1.RunResumed)
+    assert (await process.liveness_events(run_id))[:2] == ["RunLost", "RunResumed"]
 
 
 async def test_lost_run_is_resumed_despite_conflicts(process: Process) -> None:
     run_id = await process.start()
     await lost(process, run_id)
-    process.log.too_late = ATTEMPTS
+    process.log.conflicts = ATTEMPTS
     await process.append(v1.MetricsLogged(run_id=run_id, series=[POINT]))
-    await told(process, run_id, v1.RunResumed)
-    assert not process.log.too_late
+    await first_event(process, run_id, v1.RunResumed)
+    assert not process.log.conflicts
 
 
 async def test_commands_see_a_loss_decided_by_another_process(process: Process) -> None:
@@ -249,15 +249,15 @@ async def test_commands_see_a_loss_decided_by_another_process(process: Process) 
 
 async def test_silence_does_not_count_while_the_log_is_unavailable(process: Process) -> None:
     run_id, other = await process.start(), await process.start(heartbeat=False)
-    process.log.away = True
+    process.log.unavailable = True
     began = process.clock()
     await until(lambda: process.clock() - began > 3 * TIMEOUT)
-    assert await process.life(run_id) == []
-    process.log.away = False
+    assert await process.liveness_events(run_id) == []
+    process.log.unavailable = False
     back = process.clock()
     await lost(process, run_id)
     assert process.clock() - back >= TIMEOUT
-    assert await process.life(other) == []
+    assert await process.liveness_events(other) == []
 
 
 async def test_silence_does_not_count_while_the_process_is_paused(process: Process) -> None:
@@ -273,14 +273,14 @@ async def test_new_process_starts_every_timeout_again(tmp_path: Path) -> None:
     log = Log()
     async with Process(log, tmp_path / "rows").running() as first:
         runs = [await first.start(), await first.start(heartbeat=False)]
-    assert await first.life(runs[0]) == []
+    assert await first.liveness_events(runs[0]) == []
     began = time.monotonic()
     async with Process(log, tmp_path / "rows").running() as second:
         event = await lost(second, runs[0])
         assert time.monotonic() - began >= TIMEOUT
         assert not event.HasField("last_heard")
-        await outlived(second)
-        assert await second.life(runs[1]) == []
+        await outlast_timeout(second)
+        assert await second.liveness_events(runs[1]) == []
 
 
 async def test_call_ends_with_its_run_not_with_an_earlier_end(process: Process) -> None:
@@ -293,7 +293,7 @@ async def test_call_ends_with_its_run_not_with_an_earlier_end(process: Process) 
     async with process.liveness.attended(run_id, ZOE) as call:
         await process.tail.wait_for(await process.log.head())
         ending = asyncio.create_task(call.ended())
-        await outlived(process)
+        await outlast_timeout(process)
         assert not ending.done()
         await process.do(run_id, finish)
         await asyncio.wait_for(ending, scaled(20))
@@ -317,18 +317,18 @@ async def test_heartbeats_of_unknown_runs_are_rejected(process: Process, run_id:
 
 
 async def test_two_processes_watch_the_same_runs(tmp_path: Path) -> None:
-    """One cannot know who is attended by the other: it is corrected, and is more patient then."""
+    """A process cannot see the heartbeats sent to the other; corrected once, it waits longer."""
     log = Log()
     async with (
-        Process(log, tmp_path / "one").running() as one,
-        Process(log, tmp_path / "two").running() as two,
+        Process(log, tmp_path / "first").running() as first,
+        Process(log, tmp_path / "second").running() as second,
     ):
-        run_id = await one.start()
-        async with one.liveness.attended(run_id, ZOE):
+        run_id = await first.start()
+        async with first.liveness.attended(run_id, ZOE):
             for _ in range(4):
-                await outlived(two)
-            await until(lambda: not one.liveness._alive)
-            assert (await one.state(run_id)).status == RUNNING
-            losses = (await one.life(run_id)).count("RunLost")
+                await outlast_timeout(second)
+            await until(lambda: not first.liveness._alive)
+            assert (await first.state(run_id)).status == RUNNING
+            losses = (await first.liveness_events(run_id)).count("RunLost")
             assert 1 <= losses <= 4
-        await lost(one, await one.start())
+        await lost(first, await first.start())

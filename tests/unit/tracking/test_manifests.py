@@ -1,4 +1,4 @@
-"""Which trees may be artifacts, and the bytes that name them."""
+"""Manifests: which trees may be artifacts, and the bytes that are hashed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 PATHS = st.lists(NAMES.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=4).map("/".join)
 
 
-def tree(*paths: str) -> v1.Manifest:
+def manifest_of(*paths: str) -> v1.Manifest:
     return v1.Manifest(files=[v1.ManifestFile(path=path, size_bytes=3, digest=ANY) for path in paths])
 
 
@@ -55,8 +55,8 @@ async def stored(store: BlobStore, path: str, data: bytes) -> v1.ManifestFile:
     return v1.ManifestFile(path=path, size_bytes=len(data), digest=digest_of(data))
 
 
-def test_the_canonical_bytes_are_those_of_the_contract() -> None:
-    files = tree("b/ä.txt", 'a "b"', "b/\U0001f600", "b/\uffee", "B0")
+def test_canonical_bytes_follow_contract() -> None:
+    files = manifest_of("b/ä.txt", 'a "b"', "b/\U0001f600", "b/\uffee", "B0")
     expected = ",".join(
         f'{{"path":"{path}","size":3,"digest":"{ANY}"}}'
         for path in ("B0", 'a \\"b\\"', "b/ä.txt", "b/\uffee", "b/\U0001f600")
@@ -64,7 +64,7 @@ def test_the_canonical_bytes_are_those_of_the_contract() -> None:
     assert manifests.canonical_bytes(files) == f'{{"schemaVersion":1,"files":[{expected}]}}'.encode()
 
 
-def test_a_known_tree_has_a_known_digest() -> None:
+def test_known_manifest_has_known_bytes() -> None:
     file = v1.ManifestFile(path="model.bin", size_bytes=0, digest=digest_of(b""))
     data = manifests.canonical_bytes(v1.Manifest(files=[file]))
     assert data == (
@@ -74,14 +74,14 @@ def test_a_known_tree_has_a_known_digest() -> None:
 
 
 @given(st.lists(PATHS, min_size=1, max_size=6).flatmap(lambda paths: st.tuples(st.just(paths), st.permutations(paths))))
-def test_the_order_of_the_files_does_not_matter(orders: tuple[list[str], list[str]]) -> None:
-    one, other = (tree(*paths) for paths in orders)
+def test_order_of_files_does_not_matter(orders: tuple[list[str], list[str]]) -> None:
+    first, second = (manifest_of(*paths) for paths in orders)
     try:
-        data = manifests.canonical_bytes(one)
+        data = manifests.canonical_bytes(first)
     except Rejected:
-        refusal(other)
+        refusal(second)
     else:
-        assert manifests.canonical_bytes(other) == data
+        assert manifests.canonical_bytes(second) == data
         assert sorted(orders[0]) == [file["path"] for file in json.loads(data)["files"]]
 
 
@@ -103,7 +103,7 @@ def test_the_order_of_the_files_does_not_matter(orders: tuple[list[str], list[st
         "/".join(["n" * 255] * 4),
     ],
 )
-def test_a_path_is_taken(path: str) -> None:
+def test_valid_path_is_accepted(path: str) -> None:
     check_paths([path])
 
 
@@ -133,8 +133,8 @@ def test_a_path_is_taken(path: str) -> None:
         "n" * 100_000,
     ],
 )
-def test_a_path_is_refused(path: str) -> None:
-    assert refusal(tree("fine", path)) == "INVALID_PATH"
+def test_invalid_path_is_rejected(path: str) -> None:
+    assert refusal(manifest_of("fine", path)) == "INVALID_PATH"
 
 
 @pytest.mark.parametrize(
@@ -150,34 +150,36 @@ def test_a_path_is_refused(path: str) -> None:
         ("ῼ", "ῳ"),
     ],
 )
-def test_paths_that_macos_cannot_tell_apart_are_refused(paths: tuple[str, str]) -> None:
-    assert refusal(tree(*paths)) == "INVALID_PATH"
-    assert refusal(tree(*reversed(paths))) == "INVALID_PATH"
+def test_colliding_paths_are_rejected(paths: tuple[str, str]) -> None:
+    assert refusal(manifest_of(*paths)) == "INVALID_PATH"
+    assert refusal(manifest_of(*reversed(paths))) == "INVALID_PATH"
 
 
-def test_names_that_only_begin_alike_are_taken() -> None:
+def test_paths_with_common_prefix_are_accepted() -> None:
     check_paths(["a", "a.b", "ab/c", "a b/c", "a-/c", "x/a", "x/ab"])
 
 
-def test_a_tree_without_files_is_refused() -> None:
+def test_empty_manifest_is_rejected() -> None:
     assert refusal(v1.Manifest()) == "MANIFEST_EMPTY"
 
 
-def test_a_file_without_a_digest_is_refused() -> None:
+def test_file_with_invalid_digest_is_rejected() -> None:
     assert refusal(v1.Manifest(files=[v1.ManifestFile(path="a", digest="sha256:abc")])) == "INVALID_DIGEST"
 
 
-def test_the_largest_manifest_fits_a_message() -> None:
-    budget = manifests.MAX_BYTES - len(manifests.canonical_bytes(tree("0" * 8))) + len("{}")
-    each = len(manifests.canonical_bytes(tree("0" * 8, "1" * 8))) - len(manifests.canonical_bytes(tree("0" * 8)))
-    fits = tree(*(f"{number:08}" for number in range(budget // each)))
+def test_largest_manifest_fits_in_message() -> None:
+    budget = manifests.MAX_BYTES - len(manifests.canonical_bytes(manifest_of("0" * 8))) + len("{}")
+    each = len(manifests.canonical_bytes(manifest_of("0" * 8, "1" * 8))) - len(
+        manifests.canonical_bytes(manifest_of("0" * 8))
+    )
+    fits = manifest_of(*(f"{number:08}" for number in range(budget // each)))
     assert len(manifests.canonical_bytes(fits)) <= manifests.MAX_BYTES
     assert v1.GetManifestResponse(manifest=fits).ByteSize() < 4 * 1024 * 1024
-    fits.files.extend(tree("more", "and more").files)
+    fits.files.extend(manifest_of("more", "and more").files)
     assert refusal(fits) == "MANIFEST_TOO_LARGE"
 
 
-async def test_a_saved_manifest_is_loaded_sorted(store: BlobStore) -> None:
+async def test_saved_manifest_is_loaded_sorted(store: BlobStore) -> None:
     files = [await stored(store, "b/c", b"123"), await stored(store, "a", b""), await stored(store, "b/B", b"123")]
     digest = await manifests.save(store, v1.Manifest(files=files))
     assert await manifests.save(store, v1.Manifest(files=reversed(files))) == digest
@@ -187,14 +189,14 @@ async def test_a_saved_manifest_is_loaded_sorted(store: BlobStore) -> None:
     assert await manifests.describe(store, digest) == (6, 3)
 
 
-async def test_a_manifest_is_a_blob_too(store: BlobStore) -> None:
+async def test_manifest_is_stored_as_blob(store: BlobStore) -> None:
     manifest = v1.Manifest(files=[await stored(store, "a", b"1")])
     digest = await manifests.save(store, manifest)
     data = b"".join([chunk async for chunk in store.open(digest)])
     assert data == manifests.canonical_bytes(manifest)
 
 
-async def test_a_blob_that_looks_like_a_manifest_is_no_artifact(store: BlobStore) -> None:
+async def test_uploaded_blob_with_manifest_bytes_is_not_an_artifact(store: BlobStore) -> None:
     data = manifests.canonical_bytes(v1.Manifest(files=[await stored(store, "a", b"1")]))
     await store.put(digest_of(data), once(data))
     for statement in (manifests.load(store, digest_of(data)), manifests.describe(store, digest_of(data))):
@@ -203,7 +205,7 @@ async def test_a_blob_that_looks_like_a_manifest_is_no_artifact(store: BlobStore
         assert (refused.value.kind, refused.value.reason) == (Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND")
 
 
-async def test_a_manifest_of_a_missing_blob_is_refused(store: BlobStore) -> None:
+async def test_manifest_with_missing_blob_is_rejected(store: BlobStore) -> None:
     manifest = v1.Manifest(files=[await stored(store, "a", b"1"), v1.ManifestFile(path="b", size_bytes=1, digest=ANY)])
     with pytest.raises(Rejected) as refused:
         await manifests.save(store, manifest)
@@ -211,7 +213,7 @@ async def test_a_manifest_of_a_missing_blob_is_refused(store: BlobStore) -> None
     assert refused.value.metadata == {"path": "b", "digest": ANY}
 
 
-async def test_a_manifest_that_misstates_a_size_is_refused(store: BlobStore) -> None:
+async def test_manifest_with_wrong_size_is_rejected(store: BlobStore) -> None:
     file = await stored(store, "a", b"1")
     file.size_bytes = 2
     with pytest.raises(Rejected) as refused:

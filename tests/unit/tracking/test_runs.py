@@ -1,4 +1,4 @@
-"""The rules of a run, one by one."""
+"""The rules of runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FINISHED, FAILED, KILLED = v1.RUN_STATUS_FINISHED, v1.RUN_STATUS_FAILED, v1.RUN_
 
 
 def start(**fields: object) -> Start:
-    """Asks for a run to be started."""
+    """Return a command that starts a run."""
     return Start(v1.StartRunRequest(**{"run_id": RUN, "experiment_id": "1"} | fields))  # type: ignore[arg-type]
 
 
@@ -44,34 +44,34 @@ def log(
     series: tuple[v1.Series, ...] = (),
     removed: tuple[str, ...] = (),
 ) -> v1.LogBatchRequest:
-    """Asks for a batch to be logged."""
+    """Return a request that logs a batch."""
     return v1.LogBatchRequest(run_id=RUN, params=params, tags=tags, series=series, removed_tags=removed)
 
 
 def series(**fields: str) -> v1.Series:
-    """A point of a metric, and what it is about."""
+    """Return a series of one point."""
     eight = b"12345678"
     return v1.Series(**{"key": "a"} | fields, steps=eight, timestamps=eight, values=eight)
 
 
-def read(name: str = "train", digest: str = "d1", **fields: str) -> v1.LogLineageRequest:
-    """Says that a dataset was read."""
-    one = v1.DatasetInput(dataset=v1.Dataset(name=name, digest=digest, **fields), tags={"context": "training"})
-    return v1.LogLineageRequest(run_id=RUN, inputs=[one])
+def log_dataset(name: str = "train", digest: str = "d1", **fields: str) -> v1.LogLineageRequest:
+    """Return a request that logs a dataset as input."""
+    dataset = v1.DatasetInput(dataset=v1.Dataset(name=name, digest=digest, **fields), tags={"context": "training"})
+    return v1.LogLineageRequest(run_id=RUN, inputs=[dataset])
 
 
 def log_artifact(path: str = "model", digest: str = D1) -> LogArtifact:
-    """Asks for an artifact to be logged."""
+    """Return a command that logs an artifact."""
     return LogArtifact(v1.LogArtifactRequest(run_id=RUN, path=path, digest=digest), 10, 2)
 
 
 def logged(path: str = "model", digest: str = D1) -> v1.ArtifactLogged:
-    """An artifact was logged."""
+    """Return the event of a logged artifact."""
     return v1.ArtifactLogged(run_id=RUN, path=path, digest=digest, size_bytes=10, file_count=2)
 
 
 class TestStartRun:
-    def test_says_all_that_was_said(self) -> None:
+    def test_event_records_all_fields(self) -> None:
         fields = {
             "name": "rf-100",
             "start_time": Timestamp(seconds=9),
@@ -84,15 +84,15 @@ class TestStartRun:
         }
         given(RUNS).when(start(**fields)).then(v1.RunStarted(run_id=RUN, experiment_id="1", **fields))  # type: ignore[arg-type]
 
-    def test_a_time_that_is_not_told_is_not_made_up(self) -> None:
+    def test_missing_start_time_is_not_invented(self) -> None:
         given(RUNS).when(start()).then(STARTED)
 
-    def test_only_once(self) -> None:
+    def test_existing_run_is_rejected(self) -> None:
         refusal = given(RUNS, STARTED).when(start()).then_rejected("RUN_EXISTS")
         assert isinstance(refusal, Rejected)
         assert refusal.kind is Kind.EXISTS
 
-    def test_not_where_nothing_can_be_added(self) -> None:
+    def test_deleted_experiment_is_rejected(self) -> None:
         rejection = Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", "it is deleted")
         given(RUNS).when(Start(start().request, rejection)).then_rejected("EXPERIMENT_DELETED")
 
@@ -114,7 +114,7 @@ class TestStartRun:
         ],
         ids=count(),
     )
-    def test_well_formed_only(self, fields: dict[str, object], reason: str) -> None:
+    def test_invalid_field_is_rejected(self, fields: dict[str, object], reason: str) -> None:
         given(RUNS).when(start(**fields)).then_rejected(reason)
 
     @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ class TestStartRun:
         ],
         ids=count(),
     )
-    def test_what_a_source_may_not_be(self, source: dict[str, object]) -> None:
+    def test_invalid_source_is_rejected(self, source: dict[str, object]) -> None:
         given(RUNS).when(start(source=v1.RunSource(**source))).then_rejected("INVALID_SOURCE")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
@@ -146,62 +146,62 @@ class TestStartRun:
         ],
         ids=count(),
     )
-    def test_what_a_source_may_be(self, source: dict[str, object]) -> None:
-        told = v1.RunSource(**source)  # type: ignore[arg-type]
-        given(RUNS).when(start(source=told)).then(v1.RunStarted(run_id=RUN, experiment_id="1", source=told))
+    def test_valid_source_is_accepted(self, source: dict[str, object]) -> None:
+        run_source = v1.RunSource(**source)  # type: ignore[arg-type]
+        given(RUNS).when(start(source=run_source)).then(v1.RunStarted(run_id=RUN, experiment_id="1", source=run_source))
 
 
 class TestLogBatch:
-    def test_parameters_and_tags_are_one_fact_and_points_another(self) -> None:
+    def test_labels_and_points_are_two_events(self) -> None:
         given(RUNS, STARTED).when(log({"depth": "3"}, {"owner": "Zoë"}, (ACCURACY,))).then(
             v1.RunLogged(run_id=RUN, params={"depth": "3"}, tags={"owner": "Zoë"}),
             v1.MetricsLogged(run_id=RUN, series=[ACCURACY]),
         )
 
-    def test_of_nothing(self) -> None:
+    def test_empty_batch_changes_nothing(self) -> None:
         given(RUNS, STARTED).when(log()).then()
 
-    def test_a_parameter_is_written_once(self) -> None:
-        once = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, params={"depth": "3"}))
-        once.when(log({"depth": "3"})).then()
-        once.when(log({"depth": "3", "new": ""})).then(v1.RunLogged(run_id=RUN, params={"new": ""}))
-        refusal = once.when(log({"depth": "4", "new": ""})).then_rejected("PARAM_CHANGED")
+    def test_parameter_does_not_change(self) -> None:
+        logged_before = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, params={"depth": "3"}))
+        logged_before.when(log({"depth": "3"})).then()
+        logged_before.when(log({"depth": "3", "new": ""})).then(v1.RunLogged(run_id=RUN, params={"new": ""}))
+        refusal = logged_before.when(log({"depth": "4", "new": ""})).then_rejected("PARAM_CHANGED")
         assert isinstance(refusal, Rejected)
         assert refusal.kind is Kind.PRECONDITION
         assert refusal.metadata["key"] == "depth"
 
-    def test_a_tag_may_change(self) -> None:
-        once = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, tags={"a": "1"}))
-        once.when(log(tags={"a": "2"})).then(v1.RunLogged(run_id=RUN, tags={"a": "2"}))
+    def test_tag_may_change(self) -> None:
+        logged_before = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, tags={"a": "1"}))
+        logged_before.when(log(tags={"a": "2"})).then(v1.RunLogged(run_id=RUN, tags={"a": "2"}))
 
     @pytest.mark.parametrize("key", ["b", " b ", "\u212b", "old, key"])
-    def test_a_tag_may_be_removed_whatever_its_key(self, key: str) -> None:
+    def test_tag_with_any_key_may_be_removed(self, key: str) -> None:
         tagged = given(RUNS, STARTED, v1.RunLogged(run_id=RUN, tags={key: "1", "c": "1"}))
         batch = log(tags={"a": "2"}, removed=("c", key, "c", "unknown"))
         removed = v1.RunLogged(run_id=RUN, tags={"a": "2"}, removed_tags=sorted([key, "c"]))
         tagged.when(batch).then(removed)
         given(RUNS, STARTED).when(log(removed=(key,))).then()
 
-    def test_what_was_measured_is_not_lost_with_a_deleted_run(self) -> None:
+    def test_deleted_run_accepts_points(self) -> None:
         deleted = given(RUNS, STARTED, DELETED)
         deleted.when(log({"a": "b"})).then_rejected("RUN_DELETED")
         deleted.when(log(series=(ACCURACY,))).then(POINTS)
         deleted.when(log({"a": "b"}, series=(ACCURACY,))).then(v1.RunLogged(run_id=RUN, params={"a": "b"}), POINTS)
 
-    def test_points_bring_a_lost_run_back(self) -> None:
+    def test_points_resume_lost_run(self) -> None:
         lost = given(RUNS, STARTED, LOST)
         lost.when(log(series=(ACCURACY,))).then(RESUMED, POINTS)
         lost.when(log({"a": "b"})).then(v1.RunLogged(run_id=RUN, params={"a": "b"}))
 
-    def test_points_may_be_about_a_model_and_a_dataset(self) -> None:
+    def test_points_may_name_model_and_dataset(self) -> None:
         about = series(model_id=MODEL, dataset_name="train", dataset_digest="d1")
         given(RUNS, STARTED).when(log(series=(about,))).then(v1.MetricsLogged(run_id=RUN, series=[about]))
 
-    def test_of_a_run_that_has_ended(self) -> None:
+    def test_finished_run_accepts_points(self) -> None:
         ended = given(RUNS, STARTED, v1.RunFinished(run_id=RUN, status=FINISHED))
         ended.when(log(series=(ACCURACY,))).then(v1.MetricsLogged(run_id=RUN, series=[ACCURACY]))
 
-    def test_of_an_unknown_run(self) -> None:
+    def test_unknown_run_is_rejected(self) -> None:
         given(RUNS).when(log({"a": "b"})).then_rejected("RUN_NOT_FOUND")
 
     @pytest.mark.parametrize(
@@ -228,95 +228,95 @@ class TestLogBatch:
         ],
         ids=count(),
     )  # fmt: skip
-    def test_well_formed_only(self, command: v1.LogBatchRequest, reason: str) -> None:
+    def test_invalid_batch_is_rejected(self, command: v1.LogBatchRequest, reason: str) -> None:
         given(RUNS, STARTED).when(command).then_rejected(reason)
 
 
 class TestLogArtifact:
-    def test_is_logged(self) -> None:
+    def test_artifact_is_logged(self) -> None:
         given(RUNS, STARTED).when(log_artifact()).then(logged())
         given(RUNS, STARTED).when(log_artifact("")).then(logged(""))
 
-    def test_again_changes_nothing(self) -> None:
+    def test_same_artifact_changes_nothing(self) -> None:
         given(RUNS, STARTED, logged()).when(log_artifact()).then()
 
-    def test_another_takes_its_path(self) -> None:
+    def test_new_artifact_replaces_old_one_at_path(self) -> None:
         given(RUNS, STARTED, logged()).when(log_artifact(digest=D2)).then(logged(digest=D2))
 
-    def test_of_an_unknown_run(self) -> None:
+    def test_unknown_run_is_rejected(self) -> None:
         given(RUNS).when(log_artifact()).then_rejected("RUN_NOT_FOUND")
 
     @pytest.mark.parametrize("path", ["..", "a/../b", "/etc/passwd", "a//b", ".", "a\\b", "a\0", "a/" * 600])
-    def test_a_path_must_not_climb_out(self, path: str) -> None:
+    def test_invalid_path_is_rejected(self, path: str) -> None:
         given(RUNS, STARTED).when(log_artifact(path)).then_rejected("INVALID_PATH")
 
-    def test_a_digest_is_a_digest(self) -> None:
+    def test_invalid_digest_is_rejected(self) -> None:
         given(RUNS, STARTED).when(log_artifact(digest="md5:1")).then_rejected("INVALID_DIGEST")
 
 
 class TestLogLineage:
-    def test_inputs_and_outputs_are_two_facts(self) -> None:
-        request, outputs = read(), [v1.ModelOutput(model_id=MODEL, step=3)]
+    def test_inputs_and_outputs_are_two_events(self) -> None:
+        request, outputs = log_dataset(), [v1.ModelOutput(model_id=MODEL, step=3)]
         request.outputs.extend(outputs)
         given(RUNS, STARTED).when(request).then(
             v1.RunInputsLogged(run_id=RUN, inputs=request.inputs), v1.RunOutputsLogged(run_id=RUN, outputs=outputs)
         )
 
-    def test_of_nothing(self) -> None:
+    def test_empty_lineage_changes_nothing(self) -> None:
         given(RUNS, STARTED).when(v1.LogLineageRequest(run_id=RUN)).then()
 
     @pytest.mark.parametrize(
         ("command", "reason"),
         [
-            (read(name=""), "INVALID_DATASET"),
-            (read(name="x" * 501), "INVALID_DATASET"),
-            (read(digest=""), "INVALID_DATASET"),
-            (read(digest="x" * 37), "INVALID_DATASET"),
-            (read(source_type="x" * 101), "INVALID_DATASET"),
-            (read(source="x" * 65_536), "INVALID_DATASET"),
+            (log_dataset(name=""), "INVALID_DATASET"),
+            (log_dataset(name="x" * 501), "INVALID_DATASET"),
+            (log_dataset(digest=""), "INVALID_DATASET"),
+            (log_dataset(digest="x" * 37), "INVALID_DATASET"),
+            (log_dataset(source_type="x" * 101), "INVALID_DATASET"),
+            (log_dataset(source="x" * 65_536), "INVALID_DATASET"),
             (v1.LogLineageRequest(run_id=RUN, outputs=[v1.ModelOutput(model_id=RUN)]), "INVALID_MODEL_ID"),
         ],
         ids=count(),
     )
-    def test_well_formed_only(self, command: v1.LogLineageRequest, reason: str) -> None:
+    def test_invalid_lineage_is_rejected(self, command: v1.LogLineageRequest, reason: str) -> None:
         given(RUNS, STARTED).when(command).then_rejected(reason)
 
     @pytest.mark.parametrize(("tags", "reason"), [({"": ""}, "INVALID_KEY"), ({"k": "x" * 501}, "INVALID_VALUE")])
-    def test_well_labelled_only(self, tags: dict[str, str], reason: str) -> None:
-        one = v1.DatasetInput(dataset=v1.Dataset(name="train", digest="d1"), tags=tags)
-        given(RUNS, STARTED).when(v1.LogLineageRequest(run_id=RUN, inputs=[one])).then_rejected(reason)
+    def test_invalid_tag_of_input_is_rejected(self, tags: dict[str, str], reason: str) -> None:
+        dataset = v1.DatasetInput(dataset=v1.Dataset(name="train", digest="d1"), tags=tags)
+        given(RUNS, STARTED).when(v1.LogLineageRequest(run_id=RUN, inputs=[dataset])).then_rejected(reason)
 
 
 class TestFinishRun:
     @pytest.mark.parametrize("status", [FINISHED, FAILED, KILLED])
-    def test_ends(self, status: v1.RunStatus.ValueType) -> None:
+    def test_run_is_finished(self, status: v1.RunStatus.ValueType) -> None:
         finished = v1.RunFinished(run_id=RUN, status=status, end_time=Timestamp(seconds=9))
         command = v1.FinishRunRequest(run_id=RUN, status=status, end_time=Timestamp(seconds=9))
         given(RUNS, STARTED).when(command).then(finished)
         given(RUNS, STARTED, finished).when(command).then()
 
     @pytest.mark.parametrize("before", [LOST, DELETED])
-    def test_whatever_was_before(self, before: Message) -> None:
+    def test_lost_or_deleted_run_may_finish(self, before: Message) -> None:
         finish = v1.FinishRunRequest(run_id=RUN, status=FAILED)
         given(RUNS, STARTED, before).when(finish).then(v1.RunFinished(run_id=RUN, status=FAILED))
 
-    def test_otherwise_than_before(self) -> None:
+    def test_final_status_may_change(self) -> None:
         ended = given(RUNS, STARTED, v1.RunFinished(run_id=RUN, status=FINISHED))
         ended.when(v1.FinishRunRequest(run_id=RUN, status=KILLED)).then(v1.RunFinished(run_id=RUN, status=KILLED))
 
     @pytest.mark.parametrize("status", [0, 1, 99])
-    def test_not_as_running(self, status: v1.RunStatus.ValueType) -> None:
+    def test_invalid_final_status_is_rejected(self, status: v1.RunStatus.ValueType) -> None:
         given(RUNS, STARTED).when(v1.FinishRunRequest(run_id=RUN, status=status)).then_rejected("INVALID_STATUS")
 
-    def test_at_no_time(self) -> None:
+    def test_invalid_end_time_is_rejected(self) -> None:
         command = v1.FinishRunRequest(run_id=RUN, status=FINISHED, end_time=Timestamp(seconds=2**50))
         given(RUNS, STARTED).when(command).then_rejected("INVALID_TIME")
 
-    def test_of_an_unknown_run(self) -> None:
+    def test_unknown_run_is_rejected(self) -> None:
         given(RUNS).when(v1.FinishRunRequest(run_id=RUN, status=FINISHED)).then_rejected("RUN_NOT_FOUND")
 
 
-class TestLife:
+class TestLiveness:
     ATTENDED = v1.RunStarted(run_id=RUN, experiment_id="1", heartbeat=True)
     SCHEDULED = v1.RunStarted(run_id=RUN, experiment_id="1", heartbeat=True, scheduled=True)
     ENDED = v1.RunFinished(run_id=RUN, status=KILLED)
@@ -324,16 +324,16 @@ class TestLife:
     ATTEND = v1.AttendRunRequest(run_id=RUN)
 
     @pytest.mark.parametrize("before", [(STARTED, ENDED), (ATTENDED, LOST), (SCHEDULED,)], ids=count())
-    def test_what_does_not_run_is_resumed(self, before: tuple[Message, ...]) -> None:
+    def test_run_that_is_not_running_is_resumed(self, before: tuple[Message, ...]) -> None:
         given(RUNS, *before).when(self.RESUME).then(RESUMED)
         given(RUNS, *before, RESUMED).when(self.RESUME).then()
 
-    def test_attending_brings_back_what_was_lost_and_nothing_else(self) -> None:
+    def test_heartbeat_resumes_only_lost_run(self) -> None:
         given(RUNS, self.ATTENDED, LOST).when(self.ATTEND).then(RESUMED)
         for before in ((self.ATTENDED,), (self.SCHEDULED,), (self.ATTENDED, self.ENDED)):
             given(RUNS, *before).when(self.ATTEND).then()
 
-    def test_silence_loses_what_promised_to_stay_in_touch(self) -> None:
+    def test_missing_heartbeat_marks_only_running_run_as_lost(self) -> None:
         lose, at = Lose(RUN, Timestamp(seconds=9)), Timestamp(seconds=9)
         given(RUNS, self.ATTENDED).when(lose).then(v1.RunLost(run_id=RUN, last_heard=at))
         given(RUNS, self.SCHEDULED, RESUMED).when(Lose(RUN)).then(LOST)
@@ -346,7 +346,7 @@ class TestLife:
         ):
             given(RUNS, *before).when(lose).then()
 
-    def test_deletion_and_restoring(self) -> None:
+    def test_run_is_deleted_and_restored(self) -> None:
         delete, restore = v1.DeleteRunRequest(run_id=RUN), v1.RestoreRunRequest(run_id=RUN)
         restored = v1.RunRestored(run_id=RUN)
         given(RUNS, STARTED).when(restore).then()
@@ -356,15 +356,15 @@ class TestLife:
         given(RUNS, STARTED, DELETED, restored).when(self.RESUME).then()
 
 
-class TestWords:
-    def test_a_name_may_change(self) -> None:
+class TestNameAndDescription:
+    def test_name_may_change(self) -> None:
         named = given(RUNS, v1.RunStarted(run_id=RUN, name="old"))
         rename = v1.RenameRunRequest(run_id=RUN, new_name="new")
         named.when(rename).then(v1.RunRenamed(run_id=RUN, from_name="old", to_name="new"))
         named.when(v1.RenameRunRequest(run_id=RUN, new_name="old")).then()
         named.when(v1.RenameRunRequest(run_id=RUN, new_name="x" * 501)).then_rejected("INVALID_NAME")
 
-    def test_a_description_may_change(self) -> None:
+    def test_description_may_change(self) -> None:
         described = given(RUNS, v1.RunStarted(run_id=RUN, description="old"))
         described.when(v1.DescribeRunRequest(run_id=RUN)).then(v1.RunDescribed(run_id=RUN))
         described.when(v1.DescribeRunRequest(run_id=RUN, description="old")).then()
@@ -372,9 +372,9 @@ class TestWords:
         described.when(too_long).then_rejected("INVALID_DESCRIPTION")
 
 
-ON_A_RUN = [
+CHANGES = [
     log({"a": "b"}),
-    read(),
+    log_dataset(),
     log_artifact(),
     v1.ResumeRunRequest(run_id=RUN),
     v1.AttendRunRequest(run_id=RUN),
@@ -383,35 +383,35 @@ ON_A_RUN = [
 ]
 
 
-@pytest.mark.parametrize("command", ON_A_RUN, ids=count())
-def test_a_deleted_run_stays_as_it_is(command: object) -> None:
+@pytest.mark.parametrize("command", CHANGES, ids=count())
+def test_deleted_run_rejects_changes(command: object) -> None:
     given(RUNS, STARTED, DELETED).when(command).then_rejected("RUN_DELETED")
 
 
 @pytest.mark.parametrize(
     "command",
-    [*ON_A_RUN, log(series=(ACCURACY,)), v1.DeleteRunRequest(run_id=RUN), v1.RestoreRunRequest(run_id=RUN)],
+    [*CHANGES, log(series=(ACCURACY,)), v1.DeleteRunRequest(run_id=RUN), v1.RestoreRunRequest(run_id=RUN)],
     ids=count(),
 )
-def test_nothing_happens_to_an_unknown_run(command: object) -> None:
+def test_unknown_run_is_rejected_by_all_commands(command: object) -> None:
     given(RUNS).when(command).then_rejected("RUN_NOT_FOUND")
 
 
-def test_each_fact_has_its_stream() -> None:
+def test_metrics_have_their_own_stream() -> None:
     assert RUNS.stream_of
     assert RUNS.stream_of(STARTED) == run_stream(RUN)
     assert RUNS.stream_of(v1.MetricsLogged(run_id=RUN)) == metrics_stream(RUN)
 
 
-def test_only_commands_are_decided() -> None:
+def test_other_message_raises_type_error() -> None:
     with pytest.raises(TypeError):
         decide(v1.GetRunRequest(run_id=RUN), RunState())
 
 
-words = st.dictionaries(st.sampled_from(["a", "b", ""]), st.sampled_from(["1", "2"]), max_size=2)
+labels = st.dictionaries(st.sampled_from(["a", "b", ""]), st.sampled_from(["1", "2"]), max_size=2)
 commands = st.one_of(
     st.builds(start, run_id=st.sampled_from([RUN, "x"]), heartbeat=st.booleans(), scheduled=st.booleans()),
-    st.builds(log, words, words, st.sampled_from([(), (ACCURACY,), (v1.Series(key="a"),)])),
+    st.builds(log, labels, labels, st.sampled_from([(), (ACCURACY,), (v1.Series(key="a"),)])),
     st.builds(log_artifact, st.sampled_from(["m", "", ".."]), st.sampled_from([D1, D2, "x"])),
     st.builds(v1.FinishRunRequest, run_id=st.just(RUN), status=st.sampled_from([FINISHED, FAILED, KILLED])),
     st.sampled_from([v1.ResumeRunRequest(run_id=RUN), v1.AttendRunRequest(run_id=RUN), Lose(RUN)]),
@@ -420,11 +420,11 @@ commands = st.one_of(
 
 
 @for_all(st.lists(commands, max_size=15))
-def test_whatever_is_asked_a_run_stays_sound(asked: list[object]) -> None:
-    """Deciding is pure, nothing is before the start, a parameter never changes, and no fact repeats the one before."""
+def test_any_commands_leave_run_consistent(requests: list[object]) -> None:
+    """Deciding is pure, the start comes first, and parameters never change."""
     state, payloads = RUNS.initial, list[Message]()
     params: dict[str, str] = {}
-    for command in asked:
+    for command in requests:
         for payload in Given(RUNS, state).when(command).events:
             payloads.append(payload)
             state = RUNS.evolve(state, RecordedEvent("", len(payloads), 0, "", payload, Metadata("a"), len(payloads)))

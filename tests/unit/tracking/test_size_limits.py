@@ -1,4 +1,4 @@
-"""How much room things have: what is counted is never less than what an answer takes, and a limit can be left again."""
+"""Size budgets: the counted size is never below the size of the response, and removals free space."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(
 texts = st.one_of(st.sampled_from(["a", "b"]), st.text(st.sampled_from("aé模"), max_size=300))
 labels = st.dictionaries(texts, texts, max_size=3)
 datasets = st.builds(v1.Dataset, name=texts, digest=texts, schema=texts)
-used = st.builds(v1.DatasetInput, dataset=datasets, tags=labels)
-made = st.builds(v1.ModelOutput, model_id=texts, step=st.integers(-5, 5))
+input_datasets = st.builds(v1.DatasetInput, dataset=datasets, tags=labels)
+output_models = st.builds(v1.ModelOutput, model_id=texts, step=st.integers(-5, 5))
 payloads = st.one_of(
     st.builds(v1.RunLogged, params=labels, tags=labels, removed_tags=st.lists(texts, max_size=2)),
     st.builds(v1.ArtifactLogged, path=texts, digest=texts, size_bytes=st.integers(0, 2**64 - 1)),
@@ -53,7 +53,7 @@ starts = st.builds(v1.RunStarted, tags=labels, source=st.builds(v1.RunSource, pa
 
 
 def view(past: Sequence[Message]) -> v1.Run:
-    """What an answer shows of a run with such a past."""
+    """Return the run that a response shows after these events."""
     run = v1.Run()
     inputs, outputs, artifacts = (dict[object, Message]() for _ in range(3))
     for payload in past:
@@ -67,12 +67,12 @@ def view(past: Sequence[Message]) -> v1.Run:
                 run.params.update(payload.params)
                 run.tags.update(payload.tags)
             case v1.ArtifactLogged():
-                view = v1.RunArtifact(path=payload.path, digest=payload.digest, size_bytes=payload.size_bytes)
-                artifacts[payload.path] = view
+                artifact = v1.RunArtifact(path=payload.path, digest=payload.digest, size_bytes=payload.size_bytes)
+                artifacts[payload.path] = artifact
             case v1.RunInputsLogged():
-                inputs.update(((one.dataset.name, one.dataset.digest), one) for one in payload.inputs)
+                inputs.update(((read.dataset.name, read.dataset.digest), read) for read in payload.inputs)
             case v1.RunOutputsLogged():
-                outputs.update((one.model_id, one) for one in payload.outputs)
+                outputs.update((output.model_id, output) for output in payload.outputs)
             case _:
                 raise AssertionError(payload)
     whole = v1.Run(inputs=inputs.values(), outputs=outputs.values(), artifacts=artifacts.values())  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ def view(past: Sequence[Message]) -> v1.Run:
 
 
 @for_all(starts, st.lists(payloads, max_size=8))
-def test_never_less_than_an_answer_takes_is_counted(start: v1.RunStarted, later: list[Message]) -> None:
+def test_counted_size_is_at_least_response_size(start: v1.RunStarted, later: list[Message]) -> None:
     past = [start, *later]
     budget, run = reduce(budget_after, map(run_event, past), SizeBudget()), view(past)
     assert budget.taken >= run.ByteSize()
@@ -90,20 +90,20 @@ def test_never_less_than_an_answer_takes_is_counted(start: v1.RunStarted, later:
 
 
 def many(first: int, number: int, value: str = "x" * 6_000) -> dict[str, str]:
-    """Labels of 6 kB each."""
+    """Return labels, of 6 kB each by default."""
     return {f"k{at}": value for at in range(first, first + number)}
 
 
 def full(*payloads: Message) -> Sequence[Message]:
-    """A run with parameters and tags that leave room for little more."""
+    """Return the events of a run whose size budget is nearly exhausted."""
     logged = [v1.RunLogged(run_id=RUN, params=many(0, 160), tags=many(first, 165)) for first in (0, 165)]
     return [v1.RunStarted(run_id=RUN), *logged, *payloads]
 
 
 def dataset(size: int) -> v1.LogLineageRequest:
-    """A dataset with a schema of so many characters."""
-    one = v1.DatasetInput(dataset=v1.Dataset(name="train", digest="d1", schema="x" * size))
-    return v1.LogLineageRequest(run_id=RUN, inputs=[one])
+    """Return a request that logs a dataset with a schema of `size` characters."""
+    read = v1.DatasetInput(dataset=v1.Dataset(name="train", digest="d1", schema="x" * size))
+    return v1.LogLineageRequest(run_id=RUN, inputs=[read])
 
 
 class TestRun:
@@ -118,7 +118,7 @@ class TestRun:
         ],
         ids=count(),
     )
-    def test_takes_no_more_than_an_answer_does(self, command: Message) -> None:
+    def test_labels_beyond_budget_are_rejected(self, command: Message) -> None:
         refusal = given(RUNS, *full()).when(command).then_rejected("RUN_FULL")
         assert isinstance(refusal, Rejected)
         assert refusal.kind is Kind.PRECONDITION
@@ -126,7 +126,7 @@ class TestRun:
         assert LARGEST_RUN < int(refusal.metadata["size"]) < MESSAGE_BYTES
         assert view(full()).ByteSize() < LARGEST_RUN
 
-    def test_takes_files_and_models_no_more(self) -> None:
+    def test_artifacts_and_models_beyond_budget_are_rejected(self) -> None:
         path = "/".join(["x" * 250] * 4)
         past = [v1.ArtifactLogged(run_id=RUN, path=f"{number}/{path}", digest=DIGEST) for number in range(60)]
         log = LogArtifact(v1.LogArtifactRequest(run_id=RUN, path=path, digest=DIGEST), 10, 2)
@@ -135,7 +135,7 @@ class TestRun:
         lineage = v1.LogLineageRequest(run_id=RUN, outputs=models)
         given(RUNS, *full()).when(lineage).then_rejected("RUN_FULL")
 
-    def test_takes_what_takes_no_room(self) -> None:
+    def test_full_run_accepts_commands_that_do_not_grow_it(self) -> None:
         over = given(RUNS, *full(v1.RunLogged(run_id=RUN, params=many(900, 20))))
         for command in (
             v1.LogBatchRequest(run_id=RUN, tags={"k0": "shorter"}),
@@ -149,12 +149,12 @@ class TestRun:
         ):
             assert over.when(command).events
 
-    def test_has_room_again_for_what_was_removed(self) -> None:
+    def test_removed_tags_free_budget(self) -> None:
         removed = v1.RunLogged(run_id=RUN, removed_tags=list(many(0, 20)))
         assert given(RUNS, *full(removed)).when(v1.LogBatchRequest(run_id=RUN, params=many(900, 20))).events
 
 
-def test_a_logged_model_takes_no_more_than_an_answer_does() -> None:
+def test_logged_model_rejects_labels_beyond_budget() -> None:
     created = v1.LoggedModelCreated(model_id=MODEL, params=many(0, 160))
     tags = [v1.TagChange(key=key, to_value="x" * 6_000) for key in many(0, 330)]
     model = given(LOGGED_MODELS, created, v1.LoggedModelTagsChanged(model_id=MODEL, changes=tags))
@@ -168,7 +168,7 @@ def test_a_logged_model_takes_no_more_than_an_answer_does() -> None:
     ).events
 
 
-def test_an_experiment_takes_no_more_tags_than_an_event_has() -> None:
+def test_experiment_rejects_tags_beyond_budget() -> None:
     created = v1.ExperimentCreated(experiment_id="1", name="fraud", tags=many(0, 160))
     experiment = given(EXPERIMENTS, created)
     refusal = experiment.when(v1.ChangeExperimentTagsRequest(experiment_id="1", set=many(900, 10)))

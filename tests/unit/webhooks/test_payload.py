@@ -1,4 +1,4 @@
-"""Which events an endpoint is told of, and what it reads."""
+"""Webhook payloads: which events an endpoint receives, and what the body has."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ REMOVED = v1.AliasRemoved(
 )
 
 
-def recorded(fact: Message) -> RecordedEvent:
-    """The fact as the log gives it: the second of an append of three."""
-    by = Metadata("Zoë", reason="worse", request_id="r")
-    return RecordedEvent("model/fraud-detector", 41, 1_700_000_000_123_456_789, "e" * 32, fact, by, 42)
+def recorded(payload: Message) -> RecordedEvent:
+    """Return the event as recorded in the log, the second of an append of three."""
+    metadata = Metadata("Zoë", reason="worse", request_id="r")
+    return RecordedEvent("model/fraud-detector", 41, 1_700_000_000_123_456_789, "e" * 32, payload, metadata, 42)
 
 
 @pytest.mark.parametrize(
-    ("model", "alias", "changes", "heard"),
+    ("model", "alias", "changes", "received"),
     [
         ("*", "*", ALL_CHANGES, True),
         ("fraud-*", "champ?on", ALL_CHANGES, True),
@@ -46,26 +46,26 @@ def recorded(fact: Message) -> RecordedEvent:
         ("*", "*", [v1.WEBHOOK_CHANGE_KIND_REMOVED], False),
     ],
 )
-def test_it_hears_of_what_it_asked_for(
-    model: str, alias: str, changes: list[v1.WebhookChangeKind.ValueType], heard: bool
+def test_endpoint_receives_changes_that_match_its_filters(
+    model: str, alias: str, changes: list[v1.WebhookChangeKind.ValueType], received: bool
 ) -> None:
     settings = v1.WebhookSettings(model=model, alias=alias, changes=changes)
-    assert wants(settings, recorded(MOVED)) is heard
+    assert wants(settings, recorded(MOVED)) is received
 
 
-def test_it_may_hear_of_a_model_alone_whose_name_has_a_wildcard() -> None:
+def test_escaped_pattern_matches_model_with_wildcard_in_name() -> None:
     settings = v1.WebhookSettings(model="fraud[*]", alias="*", changes=ALL_CHANGES)
     moved = {name: recorded(v1.AliasMoved(model=name, alias="champion")) for name in ("fraud*", "fraud-detector")}
     assert {name: wants(settings, event) for name, event in moved.items()} == {"fraud*": True, "fraud-detector": False}
 
 
-def test_it_hears_of_nothing_but_changes_of_aliases() -> None:
+def test_endpoint_receives_only_alias_changes() -> None:
     settings = v1.WebhookSettings(model="*", alias="*", changes=ALL_CHANGES)
     assert wants(settings, recorded(REMOVED))
     assert not wants(settings, recorded(v1.ModelCreated(model="fraud-detector")))
 
 
-def test_a_move_says_all_about_itself() -> None:
+def test_body_of_move_is_complete() -> None:
     assert json.loads(body_of(recorded(MOVED))) == {
         "type": "alias.moved",
         "timestamp": "2023-11-14T22:13:20.123456789Z",
@@ -87,7 +87,7 @@ def test_a_move_says_all_about_itself() -> None:
     }
 
 
-def test_where_there_is_no_version_there_is_nothing() -> None:
+def test_missing_version_is_null() -> None:
     removed = json.loads(body_of(recorded(REMOVED)))
     assert removed["type"] == "alias.removed"
     assert (removed["data"]["from"], removed["data"]["to"]) == ({"version": 2, "digest": D2}, None)
@@ -96,5 +96,5 @@ def test_where_there_is_no_version_there_is_nothing() -> None:
     assert json.loads(body_of(recorded(first)))["data"]["from"] is None
 
 
-def test_a_test_is_told_from_a_change() -> None:
+def test_test_delivery_has_its_own_type() -> None:
     assert json.loads(body_of_test("hook", 0))["type"] == "webhook.test"

@@ -1,4 +1,4 @@
-"""Webhooks reach public addresses only, however an address is spelled, and whatever a name resolves to meanwhile."""
+"""Webhooks reach only public addresses, however an address is spelled or a name resolves later."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_that_is_not_public_is_known(address: str) -> None:
+def test_private_address_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
-def test_a_public_address_is_known(address: str) -> None:
+def test_public_address_is_public(address: str) -> None:
     assert is_public(address)
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-async def test_a_url_is_refused_however_its_address_is_spelled(host: str) -> None:
+async def test_private_url_is_rejected_in_any_spelling(host: str) -> None:
     with pytest.raises(Rejected) as refused:
         await check_url(f"http://{host}:8080/latest")
     assert refused.value.reason == "PRIVATE_ADDRESS"
 
 
 @pytest.mark.parametrize("url", ["https://8.8.8.8/", "https://nobody.invalid/", "nowhere", "http://[/", "http://a..b/"])
-async def test_a_url_that_is_public_or_cannot_be_resolved_yet_is_not_refused(url: str) -> None:
+async def test_public_or_unresolvable_url_is_accepted(url: str) -> None:
     await check_url(url)
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """An endpoint on this machine, and no proxy."""
+    """Run an endpoint on this machine, without a proxy."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -57,12 +57,12 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 async def status(url: str, *, allow_private: bool = False) -> int:
-    """The status of a request; raises what httpx does."""
+    """Send a request and return its status; httpx errors propagate."""
     async with open_client(allow_private=allow_private, user_agent="test", timeout=10.0) as client:
         return (await client.post(url, content=b"{}", headers={"webhook-id": "1"})).status_code
 
 
-async def test_no_connection_is_made_without_permission(receiver: Receiver) -> None:
+async def test_private_address_is_not_connected_by_default(receiver: Receiver) -> None:
     for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost"), receiver.url.replace("127.0.0.1", "0")):
         with pytest.raises(httpx.ConnectError, match="webhooks-allow-private"):
             await status(url)
@@ -70,7 +70,7 @@ async def test_no_connection_is_made_without_permission(receiver: Receiver) -> N
     assert await status(receiver.url, allow_private=True) == 204
 
 
-async def test_a_name_that_resolves_anew_leads_nowhere_else(
+async def test_name_that_resolves_to_private_address_later_is_not_connected(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [["8.8.8.8"], ["127.0.0.1"]]
@@ -86,7 +86,9 @@ async def test_a_name_that_resolves_anew_leads_nowhere_else(
     assert not receiver.requests
 
 
-async def test_a_proxy_is_not_asked_for_a_private_address(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_private_address_is_not_requested_through_proxy(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", receiver.url)
     with pytest.raises(httpx.ConnectError, match="webhooks-allow-private"):
         await status("http://169.254.169.254/latest")
@@ -95,9 +97,7 @@ async def test_a_proxy_is_not_asked_for_a_private_address(receiver: Receiver, mo
     assert receiver.requests
 
 
-async def test_what_is_exempt_from_the_proxy_is_looked_at_too(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_address_exempt_from_proxy_is_checked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "hooks.example, 127.0.0.1")
     assert await status(receiver.url, allow_private=True) == 204

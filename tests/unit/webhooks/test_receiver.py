@@ -1,4 +1,4 @@
-"""One request to a real endpoint, whatever it answers, and how long is waited for the next."""
+"""A delivery to a real endpoint, whatever it responds, and the pause before the next attempt."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from services.webhooks.http_client import ANSWER_BYTES, Answer, _seconds, pause_
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def listening(talk: Talk) -> AsyncIterator[str]:
-    """A server that reads a request and then talks as it is told; its URL."""
+async def listening(respond: Respond) -> AsyncIterator[str]:
+    """Run a server that reads a request and calls `respond`; yield its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
-        await talk(reader, writer)
+        await respond(reader, writer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -33,7 +33,7 @@ async def listening(talk: Talk) -> AsyncIterator[str]:
 
 
 async def send(url: str, seconds: float = scaled(10.0)) -> Answer:
-    """What comes of a request."""
+    """Send a request and return its result."""
     async with open_client(allow_private=True, user_agent="test", timeout=seconds) as client:
         return await post(client, url, {}, "{}", seconds)
 
@@ -42,18 +42,18 @@ async def send(url: str, seconds: float = scaled(10.0)) -> Answer:
     ("status", "taken", "gone"),
     [(200, True, False), (204, True, False), (410, False, True), (500, False, False), (301, False, False)],
 )
-async def test_what_an_answer_means(status: int, taken: bool, gone: bool) -> None:
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_status_decides_outcome_of_delivery(status: int, taken: bool, gone: bool) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 {status} Word\r\nlocation: /\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n".encode())
 
-    async with listening(talk) as url:
+    async with listening(respond) as url:
         answer = await send(url)
     assert (answer.status_code, answer.taken, answer.gone, answer.retry_after) == (status, taken, gone, 7.0)
     assert (answer.detail == "") is taken
 
 
-async def test_an_answer_without_an_end_is_cut_and_counts() -> None:
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_endless_response_is_cut_and_accepted() -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
             while True:
@@ -62,11 +62,11 @@ async def test_an_answer_without_an_end_is_cut_and_counts() -> None:
         except ConnectionError:
             return
 
-    async with listening(talk) as url:
+    async with listening(respond) as url:
         assert (await send(url)).taken
 
 
-async def test_without_an_answer_there_is_no_status() -> None:
+async def test_delivery_without_response_has_no_status() -> None:
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -77,33 +77,33 @@ async def test_without_an_answer_there_is_no_status() -> None:
         late = await send(url, 0.2)
         assert late.seconds >= 0.2
     async with listening(hang_up) as url:
-        rude = await send(url)
+        hung_up = await send(url)
     refused = await send(f"http://127.0.0.1:{free_port()}/")
-    for answer in (late, rude, refused):
+    for answer in (late, hung_up, refused):
         assert (answer.status_code, answer.taken, answer.gone) == (0, False, False)
         assert answer.detail
         assert "Error" not in answer.detail
 
 
-def test_pauses_begin_short_double_and_end_at_a_minute() -> None:
-    for attempts, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (7, 32.0), (8, 60.0), (100_000, 60.0)]:
+def test_pauses_double_up_to_a_minute() -> None:
+    for attempts, max_pause in [(1, 0.5), (2, 1.0), (3, 2.0), (7, 32.0), (8, 60.0), (100_000, 60.0)]:
         pauses = [pause_after(attempts, None) for _ in range(100)]
-        assert 0.75 * longest <= min(pauses) < max(pauses) <= longest
+        assert 0.75 * max_pause <= min(pauses) < max(pauses) <= max_pause
 
 
-def test_an_endpoint_may_ask_for_up_to_an_hour() -> None:
-    assert [pause_after(1, asked) for asked in (0.0, 7.0, 3600.0, 1e6)] == [0.5, 7.0, 3600.0, 3600.0]
+def test_retry_after_is_limited_to_an_hour() -> None:
+    assert [pause_after(1, retry_after) for retry_after in (0.0, 7.0, 3600.0, 1e6)] == [0.5, 7.0, 3600.0, 3600.0]
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [("", None), ("120", 120.0), ("0", 0.0), ("-1", None), ("soon", None), ("9" * 30, 999_999_999.0), ("²", None)],
 )
-def test_seconds_are_read_and_what_is_none_is_ignored(header: str, seconds: float | None) -> None:
+def test_retry_after_in_seconds_is_parsed(header: str, seconds: float | None) -> None:
     assert _seconds(header) == seconds
 
 
-def test_a_date_is_read() -> None:
+def test_retry_after_as_date_is_parsed() -> None:
     soon = _seconds(format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True))
     assert soon is not None
     assert 110 < soon <= 120
