@@ -56,6 +56,9 @@ from .event import (
 from .files import (
     write_durably,
 )
+from .follower import (
+    run_follower,
+)
 from .ids import (
     new_id,
 )
@@ -169,5 +172,6 @@ __all__ = [
     "position_of",
     "replay",
     "replay_turns",
+    "run_follower",
     "write_durably",
 ]

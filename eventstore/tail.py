@@ -111,13 +111,13 @@ class Tail:
         await end(self._task)
         self._end_with(StoreUnavailable(f"the {self.store.log} log is not followed any more"))
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until the event at `position` has been received.
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until the event at `position` has been received, for so many seconds at most.
 
         Raises:
-            StoreUnavailable: The tail has ended.
+            StoreUnavailable: The tail has ended, or the time is over.
         """
-        await self._reached.wait_for(position)
+        await self._reached.wait_for(position, seconds)
 
     async def failed(self) -> None:
         """Wait for the tail to fail, and raise its error: what was computed from the log may be void."""
@@ -130,11 +130,17 @@ class Tail:
         self._dismissal = error
         self._wake()
 
-    def follow(self, after: int, quiet_seconds: float) -> AsyncGenerator[tuple[Batch, int]]:
+    def check(self, *, dismissible: bool = False) -> None:
+        """Raise `StoreUnavailable` when the tail has ended, or the watches were dismissed."""
+        if error := self._end or (self._dismissal if dismissible else None):
+            # A new one each time: a traceback belongs to one call.
+            raise StoreUnavailable(str(error), error.reason) from self.failure
+
+    def follow(self, after: int, quiet_seconds: float | None) -> AsyncGenerator[tuple[Batch, int]]:
         """Yield the events after a position to a watcher, in order, each once; with each step the position after it.
 
-        What one append wrote is never split. After `quiet_seconds` without an event comes a step without events: a
-        bookmark.
+        What one append wrote is never split. After `quiet_seconds` without an event, unless that is None, comes a step
+        without events: a bookmark.
 
         Raises:
             Rejected: POSITION_AHEAD when the log has not come to `after`.
@@ -189,7 +195,7 @@ class Tail:
     async def _next(self, after: int, quiet_seconds: float | None, *, dismissible: bool) -> Batch:
         """Return the next events; none after a quiet time."""
         while not (batch := self._behind(after)):
-            self._refuse(self._end or (self._dismissal if dismissible else None))
+            self.check(dismissible=dismissible)
             signal = self._signals.get(quiet_seconds)
             if signal is None or signal.quiet:
                 signal = self._signals[quiet_seconds] = ActivitySignal(quiet_seconds)
@@ -255,11 +261,6 @@ class Tail:
         self._ended.set()
         self._reached.fail(error)
         self._wake()
-
-    def _refuse(self, error: StoreUnavailable | None) -> None:
-        if error:
-            # A new one each time: a traceback belongs to one call.
-            raise StoreUnavailable(str(error), error.reason) from self.failure
 
 
 async def replay(

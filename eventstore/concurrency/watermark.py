@@ -35,10 +35,26 @@ class Watermark:
             if not future.done():
                 future.set_result(None)
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until `position` is reached. Raises the `StoreUnavailable` that `fail` was called with."""
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until a position is reached.
+
+        Args:
+            position: What is waited for.
+            seconds: For how long, at most; None for as long as it takes.
+
+        Raises:
+            StoreUnavailable: PROJECTION_BEHIND after that time; or the error that `fail` was called with.
+        """
         if self.position >= position:
             return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wait_for(position)
+        except TimeoutError as error:
+            message = f"{self.name} is at {self.position}, not yet at {position}"
+            raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
+
+    async def _wait_for(self, position: int) -> None:
         if self._end:
             raise _again(self._end)
         waiter = (position, next(self._numbers), asyncio.get_running_loop().create_future())

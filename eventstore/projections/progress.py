@@ -41,16 +41,16 @@ class Progress:
             return str(self.failure)
         return f"projection {self.name} failed" if self.failure else ""
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until a position is applied.
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until a position is applied, for so many seconds at most.
 
         Raises:
-            StoreUnavailable: The projection failed or stopped before it.
+            StoreUnavailable: The projection failed or stopped before it, or the time is over.
         """
         if self.position < position:
             self.check()
             self._wanted.set()
-            await self._watermark.wait_for(position)
+            await self._watermark.wait_for(position, seconds)
 
     async def wait_until_wanted(self, seconds: float) -> None:
         """Wait so many seconds for more events to come, or until somebody waits for a position."""

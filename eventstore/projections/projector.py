@@ -131,13 +131,9 @@ class Projector:
         self._progress.stop()
         await self._live.stop()
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until a position is applied.
-
-        Raises:
-            StoreUnavailable: The projection failed or stopped before it.
-        """
-        await self._progress.wait_for(position)
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until a position is applied; see `Progress.wait_for`."""
+        await self._progress.wait_for(position, seconds)
 
     async def query(self, statement: Callable[[sa.Connection], T], *, small: bool = False) -> T:
         """Return the result of a query on rows of one moment; see `Reader.query`."""

@@ -78,14 +78,9 @@ class RequestIndex:
     async def _wait_for(self, at_least: int) -> None:
         """Wait until rows and tail together know all requests until a position."""
         tail, progress = self._tail, self._progress
-        try:
-            while tail.position < at_least or progress.position < tail.kept_after:
-                async with asyncio.timeout(INDEX_SECONDS):
-                    await tail.wait_for(at_least)
-                    await progress.wait_for(tail.kept_after)
-        except TimeoutError as error:
-            message = f"projection {progress.name} is at {progress.position}, not yet at {at_least}"
-            raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
+        while tail.position < at_least or progress.position < tail.kept_after:
+            await tail.wait_for(at_least, INDEX_SECONDS)
+            await progress.wait_for(tail.kept_after, INDEX_SECONDS)
 
     def _read_older(self) -> None:
         """Begin to read the requests from before the tail began, unless that is done or under way."""

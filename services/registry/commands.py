@@ -28,7 +28,7 @@ from services.registry.deciders.policies import GateResult, binding_move
 from services.registry.deciders.preconditions import check_model, check_usable
 from services.registry.deciders.state import State
 from services.registry.gates.evaluator import Case, GateEvaluator
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.near_aliases import new_alias
 from services.registry.release_sets import Target, check_release_set, kept_alias, move_of
 from services.validation import check_model_name
@@ -53,7 +53,7 @@ class Commands:
         live: What the log says now.
     """
 
-    def __init__(self, handler: CommandHandler[State], gate_evaluator: GateEvaluator, live: Live) -> None:
+    def __init__(self, handler: CommandHandler[State], gate_evaluator: GateEvaluator, live: LiveView) -> None:
         self._handler = handler
         self._gate_evaluator = gate_evaluator
         self._live = live

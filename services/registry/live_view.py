@@ -1,14 +1,11 @@
-"""What the registry log says now, in memory: names, aliases, models' tags and policies."""
+"""The live view of the registry, in memory: names, aliases, models' tags and policies."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
 
-import structlog
-
-from eventstore import FollowerTooSlow, Projector, RecordedEvent, StoreUnavailable, Tail, Watermark, end
+from eventstore import Projector, RecordedEvent, StoreUnavailable, Tail, Watermark, end, run_follower
 from rollforward import v1
 from services.registry import origin_of
 from services.registry.deciders import policies
@@ -18,22 +15,18 @@ from services.registry.queries.live_rows import live_rows
 from services.registry.tag_history import TagHistory, changes_tags, tags_after
 from services.timestamps import timestamp
 
-RETRY_SECONDS = 0.5
 
-_logger = structlog.get_logger(__name__)
+class LiveView:
+    """The current state of the registry: loaded from the rows, then kept up with every event before the rows have it.
 
-
-class Live:
-    """Starts from the rows, then hears every event of the log, before it is in the rows.
-
-    Aliases are few and asked for all the time: a question about now is answered from here, about the past from rows.
+    Aliases are few and asked for all the time: queries of the present are answered from here, of the past from rows.
 
     Args:
-        rows: The registry's rows.
-        tail: The registry log's.
+        projector: The registry's rows.
+        tail: The registry log's tail.
 
     Attributes:
-        failure: The defect that it met, until it has started again from the rows: meanwhile it answers nothing.
+        failure: The error that left the state half updated, until it is reloaded: queries are refused meanwhile.
     """
 
     def __init__(self, projector: Projector, tail: Tail) -> None:
@@ -59,12 +52,12 @@ class Live:
 
     @property
     def position(self) -> int:
-        """The last position heard."""
+        """The position of the last event received."""
         return self._reached.position
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until `position` has been received. Raises `StoreUnavailable` when it will not be."""
-        await self._reached.wait_for(position)
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until an event has been received; see `Watermark.wait_for`."""
+        await self._reached.wait_for(position, seconds)
 
     async def start(self) -> None:
         """Load from the rows, which are started, and follow from there."""
@@ -89,33 +82,26 @@ class Live:
         self._reached.advance(at.position)
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                if self.failure:
-                    await self._start_again()
-                async with aclosing(self._tail.events(self.position)) as batches:
-                    async for events, position in batches:
-                        for event in events:
-                            self._hear(event)
-                        self._reached.advance(position)
-            except FollowerTooSlow:
-                _logger.info("the live view starts again from where it was")
-            except StoreUnavailable as error:
-                self._reached.fail(error)
-                self.failure = error
-                return
-            except Exception as error:
-                _logger.exception("the live view met a defect and starts again from the rows", position=self.position)
-                self.failure = error
-                await asyncio.sleep(RETRY_SECONDS)
+        try:
+            await run_follower(self.name, self._tail, self.position, self._receive, self._reload)
+        except StoreUnavailable as error:
+            self._reached.fail(error)
+            self.failure = error
 
-    async def _start_again(self) -> None:
+    async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:
+        for event in events:
+            self._apply(event)
+        self._reached.advance(position)
+
+    async def _reload(self, error: Exception) -> int:
         """Reload from the rows all that was received until now, with the event that could not be applied."""
+        self.failure = error
         await self._projector.wait_for(self._tail.position)
         await self._load()
         self.failure = None
+        return self.position
 
-    def _hear(self, event: RecordedEvent) -> None:
+    def _apply(self, event: RecordedEvent) -> None:
         self._time = max(self._time, event.time) if self._opens else self._time
         self._opens = event.closes_append
         origin = origin_of(event.stream)
@@ -147,7 +133,7 @@ class Live:
         return self._origins.get(name, name)
 
     def names(self, model: str) -> Sequence[str]:
-        """All names that the model ever had which is or was called so; the name itself when there is none."""
+        """Return all names that a model ever had, by any of them; the name itself when there is no such model."""
         return self._all_names.get(self.origin(model), (model,))
 
     def is_model(self, name: str) -> bool:
@@ -170,7 +156,7 @@ class Live:
             while not self._knows_tags(origin, event.position):
                 changes = await self._history.read(origin)
                 last = changes[-1][0] if changes else 0
-                if last >= self._tagged.get(origin, 0):  # else one was heard of meanwhile
+                if last >= self._tagged.get(origin, 0):  # else a newer change was received meanwhile
                     self._history.keep(origin, changes)
                     self._tagged[origin] = last
 
@@ -178,7 +164,7 @@ class Live:
         return position >= self._tagged.get(origin, self._tagged_by) or origin in self._history
 
     def had_tags(self, origin: str, wanted: Mapping[str, str], position: int) -> bool:
-        """Return whether a model had all of these tags at the position of an event that is recalled or of now."""
+        """Return whether a model had all of these tags at the position of a recalled event, or has them now."""
         if not wanted:
             return True  # nobody has recalled the event then
         if position >= self._tagged.get(origin, self._tagged_by):
@@ -193,11 +179,11 @@ class Live:
         return alias_of(change, model) if change else v1.Alias(model=model, alias=alias)
 
     def resolve(self, model: str, alias: str) -> v1.ResolveAliasResponse:
-        """Which version an alias names.
+        """Return the version that an alias names.
 
         Raises:
             Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
-            StoreUnavailable: It is not known, because of a defect.
+            StoreUnavailable: PROJECTION_FAILED while the view is reloaded after an error.
         """
         if self.failure:
             raise StoreUnavailable("the registry's live view failed", "PROJECTION_FAILED") from self.failure
@@ -207,5 +193,5 @@ class Live:
         change = self._changes.get((self._origins[model], alias))
         if change is None or not change.to_version:
             raise alias_not_found(model, alias)
-        found = alias_of(change, model)
-        return v1.ResolveAliasResponse(alias=found, position=self.position, time=timestamp(self._time))
+        assignment = alias_of(change, model)
+        return v1.ResolveAliasResponse(alias=assignment, position=self.position, time=timestamp(self._time))

@@ -9,7 +9,7 @@ from services.registry.deciders.policies import State
 from services.registry.gates import evidence, replay
 from services.registry.gates.evaluator import GateEvaluator
 from services.registry.gates.expression import check_expression
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.queries import policies
 from services.rpc.context import Context, metadata
 from services.rpc.positions import wait_for
@@ -27,7 +27,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
     """
 
     def __init__(
-        self, commands: CommandHandler[State], projector: Projector, live: Live, gate_evaluator: GateEvaluator
+        self, commands: CommandHandler[State], projector: Projector, live: LiveView, gate_evaluator: GateEvaluator
     ) -> None:
         self._commands = commands
         self._projector = projector

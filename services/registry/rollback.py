@@ -21,7 +21,7 @@ from services.registry import model_stream
 from services.registry.commands import Commands
 from services.registry.deciders.policies import GateResult, binding_move
 from services.registry.deciders.preconditions import alias_not_found, check_reason, model_not_found
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.queries import rollback
 from services.registry.release_sets import Target
 from services.registry.rollback_plan import (
@@ -55,7 +55,7 @@ class Rollbacks:
         live: What the log says now.
     """
 
-    def __init__(self, commands: Commands, projector: Projector, live: Live) -> None:
+    def __init__(self, commands: Commands, projector: Projector, live: LiveView) -> None:
         self._commands = commands
         self._projector = projector
         self._live = live

@@ -1,16 +1,15 @@
-"""What happens at its time, once, also across restarts: scheduled moves are made, assignments that expire are ended."""
+"""The scheduler: makes scheduled moves and ends expired assignments in time, each once, also across restarts."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import suppress
 
 import structlog
 
-from eventstore import Conflict, FollowerTooSlow, Metadata, Projector, RecordedEvent, StoreUnavailable, Tail, end
+from eventstore import Conflict, Metadata, Projector, RecordedEvent, StoreUnavailable, Tail, end, run_follower
 from rollforward import v1
 from services.registry import model_stream
 from services.registry.commands import Commands
@@ -25,24 +24,27 @@ _logger = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """Acts when times come. Every process of the registry has one; the log lets only one of them act.
+    """Sends the commands that are due. Every process of the registry has one; the log lets only one of them act.
 
     Args:
         commands: The registry's commands.
-        rows: The registry's rows, where what is due stands.
-        tail: The registry log's.
+        projector: The registry's rows, which list what is due.
+        tail: The registry log's tail.
     """
 
     def __init__(self, commands: Commands, projector: Projector, tail: Tail) -> None:
         self._commands = commands
         self._projector = projector
         self._tail = tail
-        self._batches = asyncio.Event()
+        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begins."""
-        self._tasks = [asyncio.create_task(self._keep(), name="timekeeper"), asyncio.create_task(self._listen())]
+        """Start, with what the rows list."""
+        self._tasks = [
+            asyncio.create_task(self._keep(), name="scheduler"),
+            asyncio.create_task(self._follow(), name="scheduler-follow"),
+        ]
 
     async def stop(self) -> None:
         """Stop."""
@@ -51,66 +53,66 @@ class Scheduler:
 
     async def _keep(self) -> None:
         while True:
-            self._batches.clear()
+            self._changed.clear()
             seconds = RETRY_SECONDS
             try:
                 seconds = await self._look()
             except StoreUnavailable as error:
-                _logger.warning("timekeeper waits", error=str(error))
+                _logger.warning("scheduler cannot look for due moves, retrying", error=str(error))
             except Exception:
-                _logger.exception("timekeeper met a defect and looks again")
-            with contextlib.suppress(TimeoutError):
+                _logger.exception("scheduler failed, retrying")
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(max(seconds, 0.001), MAX_SLEEP_SECONDS)):
-                    await self._batches.wait()
+                    await self._changed.wait()
 
     async def _look(self) -> float:
         """Do what is due, and return in how many seconds to look again."""
-        come, following = await self._projector.query(lambda connection: due(connection, time.time_ns()))
-        done = [await self._act(one) for one in come]
+        due_now, next_time = await self._projector.query(lambda connection: due(connection, time.time_ns()))
+        done = [await self._act(due_move) for due_move in due_now]
         if not all(done):
             return RETRY_SECONDS
-        return MAX_SLEEP_SECONDS if following is None else (following - time.time_ns()) / 1e9
+        return MAX_SLEEP_SECONDS if next_time is None else (next_time - time.time_ns()) / 1e9
 
-    async def _act(self, one: Due) -> bool:
+    async def _act(self, due_move: Due) -> bool:
         """Do what is due, in the name of the actor who asked for it, and return whether it is done.
 
         What cannot be done now must not hold up what is due after it.
         """
-        because = Metadata(actor=one.actor, reason=one.reason, causation_id=one.event_id)
+        metadata = Metadata(actor=due_move.actor, reason=due_move.reason, causation_id=due_move.event_id)
+        stream = model_stream(due_move.origin)
         try:
-            if one.schedule_id:
-                await self._commands.fire(model_stream(one.origin), one.schedule_id, because)
+            if due_move.schedule_id:
+                await self._commands.fire(stream, due_move.schedule_id, metadata)
             else:
-                await self._commands.expire(model_stream(one.origin), one.alias, one.revision, because)
+                await self._commands.expire(stream, due_move.alias, due_move.revision, metadata)
         except (Conflict, StoreUnavailable) as error:
-            _logger.warning("timekeeper tries again", origin=one.origin, alias=one.alias, error=str(error))
+            _logger.warning("due move failed, retrying", origin=due_move.origin, alias=due_move.alias, error=str(error))
             return False
         except Exception:
-            _logger.exception("timekeeper met a defect and tries again", origin=one.origin, alias=one.alias)
+            _logger.exception("due move failed, retrying", origin=due_move.origin, alias=due_move.alias)
             return False
         # The rows must have it before they are asked again what is due.
         await self._projector.wait_for(await self._projector.store.head())
         return True
 
-    async def _listen(self) -> None:
-        position = self._projector.position
-        while True:
-            try:
-                async with aclosing(self._tail.events(position)) as batches:
-                    async for events, reached in batches:
-                        position = reached
-                        if _sets_a_time(events):
-                            await self._projector.wait_for(position)
-                            self._batches.set()
-            except FollowerTooSlow:
-                self._batches.set()
-            except StoreUnavailable as error:
-                # What is due is still looked for, now and then, as long as the rows can tell.
-                _logger.warning("timekeeper hears of nothing new", error=str(error))
-                return
-            except Exception:
-                _logger.exception("timekeeper met a defect and listens again", position=position)
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _follow(self) -> None:
+        try:
+            await run_follower("scheduler", self._tail, self._projector.position, self._receive, self._reload)
+        except StoreUnavailable as error:
+            # The rows are still asked now and then, as long as they can tell.
+            _logger.warning("scheduler receives no more events", error=str(error))
+
+    async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:
+        if _sets_a_time(events):
+            await self._projector.wait_for(position)
+            self._changed.set()
+
+    async def _reload(self, error: Exception) -> int:  # noqa: ARG002 - the rows know, whatever the error was
+        """Look at the rows again, which have what was received until now."""
+        position = self._tail.position
+        await self._projector.wait_for(position)
+        self._changed.set()
+        return position
 
 
 def schedule_of(event: RecordedEvent) -> v1.Schedule:

@@ -13,7 +13,7 @@ from services.registry.commands import Commands
 from services.registry.deciders.models import DECIDER
 from services.registry.deciders.policies import POLICIES
 from services.registry.gates.evaluator import GateEvaluator
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.policy_servicer import PolicyServicer
 from services.registry.projection.apply import RegistryProjection
 from services.registry.projection.runs import RunsProjection
@@ -34,7 +34,7 @@ def _build(context: ServiceContext, projectors: Sequence[Projector]) -> BuiltSer
     async def compose(artifacts: Mapping[str, str], path: str) -> str | None:
         return await run_artifacts.compose(blobs, artifacts, path)
 
-    live = Live(projector, tail)
+    live = LiveView(projector, tail)
     gates = GateEvaluator(runs)
     commands = Commands(CommandHandler(store, DECIDER, projector), gates, live)
     rollbacks = Rollbacks(commands, projector, live)

@@ -13,7 +13,7 @@ from services.registry import origin_of, watch
 from services.registry.commands import Commands
 from services.registry.deciders.state import State
 from services.registry.gates.expression import check_expression
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.past_positions import PastPositions, described
 from services.registry.projection import runs
 from services.registry.projection.apply import new_version
@@ -52,7 +52,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         self,
         commands: Commands,
         rollbacks: Rollbacks,
-        live: Live,
+        live: LiveView,
         projector: Projector,
         tail: Tail,
         known_runs: Projector,

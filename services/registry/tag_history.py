@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Mapping
+
+from cachetools import LRUCache
 
 from eventstore import EventStore, RecordedEvent
 from rollforward import v1
@@ -27,7 +28,7 @@ class TagHistory:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._models: OrderedDict[str, Changes] = OrderedDict()
+        self._models: LRUCache[str, Changes] = LRUCache(KEPT_MODELS)
 
     def __contains__(self, origin: str) -> bool:
         return origin in self._models
@@ -43,8 +44,6 @@ class TagHistory:
     def keep(self, origin: str, changes: Changes) -> None:
         """Keep all changes of a model's tags."""
         self._models[origin] = changes
-        if len(self._models) > KEPT_MODELS:
-            self._models.popitem(last=False)
 
     def add(self, origin: str, event: RecordedEvent) -> None:
         """Note a change of tags of a model, if the model's history is kept and does not have it."""
@@ -55,7 +54,6 @@ class TagHistory:
     def at(self, origin: str, position: int) -> Mapping[str, str]:
         """Return the tags that a model, whose changes are kept, had at a position."""
         changes = self._models[origin]
-        self._models.move_to_end(origin)
         number = bisect_right(changes, position, key=lambda change: change[0])
         return changes[number - 1][1] if number else _NO_TAGS
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 
+from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from eventstore import Projector, RecordedEvent, Tail, check_epoch, on_wire
 from rollforward import v1
 from services.listings.pages import fitting
 from services.registry import origin_of
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.projection.views import change_of
 from services.registry.queries import aliases as alias_queries
 from services.rpc.watches import between_appends, with_bookmarks
@@ -31,10 +31,10 @@ _CHANGES = (v1.AliasMoved, v1.AliasRemoved)
 class Shared:
     """The steps that the last batches of events mean to each filter: made once for all watches that have it."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveView) -> None:
         self._live = live
-        self._begins: OrderedDict[int, int] = OrderedDict()
-        self._batches: OrderedDict[int, tuple[Sequence[RecordedEvent], dict[bytes, Steps]]] = OrderedDict()
+        self._begins: LRUCache[int, int] = LRUCache(SHARED_BEGINS)
+        self._batches: LRUCache[int, tuple[Sequence[RecordedEvent], dict[bytes, Steps]]] = LRUCache(SHARED_BATCHES)
 
     def steps(self, events: Sequence[RecordedEvent], wanted: v1.WatchAliasesRequest) -> Steps:
         """Return a step for each append that changes a wanted alias, or for several appends if the watch allows it."""
@@ -54,22 +54,17 @@ class Shared:
             after = await between_appends(tail.store, revision)
         if after <= tail.position:  # what the log has not reached may change
             self._begins[revision] = after
-            if len(self._begins) > SHARED_BEGINS:
-                self._begins.popitem(last=False)
         return after
 
     def _steps_of(self, events: Sequence[RecordedEvent]) -> dict[bytes, Steps]:
         """Return the steps of a batch by filter; a batch is known by its identity, unique while it is kept."""
         if id(events) not in self._batches:
             self._batches[id(events)] = events, {}
-            if len(self._batches) > SHARED_BATCHES:
-                self._batches.popitem(last=False)
-        self._batches.move_to_end(id(events))
         return self._batches[id(events)][1]
 
 
 async def steps(
-    projector: Projector, tail: Tail, live: Live, shared: Shared, request: v1.WatchAliasesRequest
+    projector: Projector, tail: Tail, live: LiveView, shared: Shared, request: v1.WatchAliasesRequest
 ) -> AsyncIterator[v1.WatchAliasesResponse]:
     """Yield the steps of a watch; every step's position is where to resume.
 
@@ -142,7 +137,7 @@ def _grouped(appends: Iterable[v1.AliasChanges]) -> Iterator[Sequence[v1.AliasCh
 
 
 def _changes_by_append(
-    events: Sequence[RecordedEvent], live: Live, request: v1.WatchAliasesRequest
+    events: Sequence[RecordedEvent], live: LiveView, request: v1.WatchAliasesRequest
 ) -> Iterator[v1.AliasChanges]:
     changes = v1.AliasChanges()
     for event in events:
@@ -153,7 +148,7 @@ def _changes_by_append(
             changes = v1.AliasChanges()
 
 
-def _matches(event: RecordedEvent, payload: Message, live: Live, request: v1.WatchAliasesRequest) -> bool:
+def _matches(event: RecordedEvent, payload: Message, live: LiveView, request: v1.WatchAliasesRequest) -> bool:
     if not isinstance(payload, _CHANGES) or request.alias not in ("", payload.alias):
         return False
     origin = origin_of(event.stream)

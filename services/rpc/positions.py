@@ -39,8 +39,8 @@ class Follows(Protocol):
     def failure(self) -> BaseException | None:
         """Why it stopped to follow; None while it follows."""
 
-    async def wait_for(self, position: int) -> None:
-        """Wait until it has reached a position."""
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
+        """Wait until it has reached a position, for so many seconds at most; see `Watermark.wait_for`."""
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:
@@ -49,12 +49,7 @@ async def wait_for(source: Follows, position: int, context: Context) -> None:
     Raises:
         StoreUnavailable: PROJECTION_BEHIND when it did not get there in time.
     """
-    try:
-        async with asyncio.timeout(_timeout(context)):
-            await source.wait_for(position)
-    except TimeoutError as error:
-        message = f"projection {source.name} is at {source.position}, not yet at {position}"
-        raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
+    await source.wait_for(position, _timeout(context))
 
 
 async def refuse_ahead(source: Follows, position: int, context: Context) -> None:

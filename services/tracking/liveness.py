@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 import structlog
+from cachetools import FIFOCache
 
 from eventstore import (
     CommandHandler,
     Conflict,
-    FollowerTooSlow,
     Metadata,
     Projector,
     RecordedEvent,
@@ -26,6 +25,7 @@ from eventstore import (
     end,
     error_text,
     position_of,
+    run_follower,
 )
 from rollforward import v1
 from services import actors
@@ -39,7 +39,6 @@ from services.tracking.projection.tables import WATCHED_OVER, runs
 from services.validation import check_id
 
 MAX_ROUND_SECONDS = 2.0
-QUIET_SECONDS = 60.0
 KEPT_LOST = 10_000
 MAX_GRACE_FACTOR = 64
 
@@ -92,7 +91,7 @@ class Liveness:
         self._round = min(timeout / 4, MAX_ROUND_SECONDS)
         self._watched: dict[str, _Watched] = {}
         self._calls = Calls()
-        self._lost: OrderedDict[str, int] = OrderedDict()
+        self._lost: FIFOCache[str, int] = FIFOCache(KEPT_LOST)
         self._unchecked: dict[str, int] = {}
         self._alive: set[str] = set()
         self._wake = asyncio.Event()
@@ -101,13 +100,16 @@ class Liveness:
 
     async def start(self) -> None:
         """Start, with the runs that the rows list; the projection must be started."""
-        watched, position = await self._projector.query(_watched_over)
-        self._watched = {run_id: _Watched(self._clock(), 1) for run_id in watched}
-        self._reached.advance(position)
+        await self._load()
         self._tasks = [
             asyncio.create_task(self._follow(), name="liveness-follow"),
             asyncio.create_task(self._keep(), name="liveness"),
         ]
+
+    async def _load(self) -> None:
+        watched, position = await self._projector.query(_watched_over)
+        self._watched = {run_id: _Watched(self._clock(), 1) for run_id in watched}
+        self._reached.advance(position)
 
     async def stop(self) -> None:
         """Stop."""
@@ -148,21 +150,25 @@ class Liveness:
         self._watched[run_id] = _Watched(self._clock(), grace_factor)
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                async with aclosing(self._tail.follow(self._reached.position, QUIET_SECONDS)) as batches:
-                    async for events, position in batches:
-                        for event in events:
-                            self._receive(event)
-                        self._reached.advance(position)
-            except FollowerTooSlow:
-                _logger.info("liveness fell behind, resuming")
-            except StoreUnavailable as error:
-                self._reached.fail(error)
-                self._calls.refuse(error)
-                return
+        position = self._reached.position
+        try:
+            await run_follower("liveness", self._tail, position, self._receive, self._reload, dismissible=True)
+        except StoreUnavailable as error:
+            self._reached.fail(error)
+            self._calls.refuse(error)
 
-    def _receive(self, event: RecordedEvent) -> None:
+    async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:
+        for event in events:
+            self._apply(event)
+        self._reached.advance(position)
+
+    async def _reload(self, error: Exception) -> int:  # noqa: ARG002 - the rows know, whatever the error was
+        """Watch the runs that the rows list once they have what was received until now; all get the whole timeout."""
+        await self._projector.wait_for(self._tail.position)
+        await self._load()
+        return self._reached.position
+
+    def _apply(self, event: RecordedEvent) -> None:
         run_id = getattr(event.data, "run_id", "")
         match event.data:
             case v1.MetricsLogged():
@@ -184,8 +190,6 @@ class Liveness:
     def _is_lost(self, run_id: str) -> None:
         watched = self._watched.pop(run_id, None)
         self._lost[run_id] = watched.grace_factor if watched else 1
-        if len(self._lost) > KEPT_LOST:
-            self._lost.popitem(last=False)
         if run_id in self._calls:
             self._is_alive(run_id)
         else:

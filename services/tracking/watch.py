@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
 from tempfile import SpooledTemporaryFile
 
 import sqlalchemy as sa
+from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from eventstore import Kind, Projector, RecordedEvent, Rejected, StoreUnavailable, check_epoch, on_wire, position_of
@@ -165,7 +166,7 @@ class _Followed:
         self._projector = projector
         self._run_id = request.run_id
         self._experiment_id = request.experiment_id
-        self._known: OrderedDict[str, bool] = OrderedDict()
+        self._known: LRUCache[str, bool] = LRUCache(KNOWN_RUNS)
 
     async def among(self, events: Sequence[RecordedEvent], position: int) -> Collection[str]:
         """Return the ids of the runs that events are about; the events reach up to a position."""
@@ -184,20 +185,13 @@ class _Followed:
         if unknown:
             await self._projector.wait_for(position)  # a run that started before is in the rows then
             found.update(await self._projector.query(lambda connection: self._ask(connection, unknown)))
-        self._remember(found)
+        self._known.update(found)
         return {run_id for run_id, mine in found.items() if mine}
 
     def _ask(self, connection: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
         statement = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))
         mine = set(connection.scalars(statement.where(runs.c.experiment == int(self._experiment_id))))
         return {run_id: run_id in mine for run_id in run_ids}
-
-    def _remember(self, found: Mapping[str, bool]) -> None:
-        for run_id, mine in found.items():
-            self._known[run_id] = mine
-            self._known.move_to_end(run_id)
-        while len(self._known) > KNOWN_RUNS:
-            self._known.popitem(last=False)
 
 
 def _run_of(event: RecordedEvent) -> str:

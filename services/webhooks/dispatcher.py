@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from eventstore import FollowerTooSlow, Projector, StoreUnavailable, end
+from eventstore import FollowerTooSlow, Projector, RecordedEvent, StoreUnavailable, end, run_follower
 from rollforward import v1
 from services.webhooks import webhook_stream
 from services.webhooks.delivery import RETRY_SECONDS, Journal, Means, Sending
@@ -122,10 +121,14 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Begins to send; the projector has started."""
+        self._task = asyncio.create_task(self._follow(await self._load()), name="webhooks")
+
+    async def _load(self) -> int:
+        """Begin to send to all endpoints that the rows list, and return the rows' position."""
         ids, position = await self._projector.query(all_ids)
         for webhook_id in ids:
-            self._senders[webhook_id] = Sender(webhook_id, self.means)
-        self._task = asyncio.create_task(self._follow(position), name="webhooks")
+            self.look_again(webhook_id)
+        return position
 
     async def stop(self) -> None:
         """End all in good order. Stopping twice is harmless."""
@@ -146,16 +149,16 @@ class Dispatcher:
             self._senders[webhook_id] = Sender(webhook_id, self.means)
 
     async def _follow(self, position: int) -> None:
-        while True:
-            try:
-                async with aclosing(self._projector.tail.events(position)) as batches:
-                    async for batch, until in batches:
-                        for event in batch:
-                            if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):
-                                self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]
-                        position = until
-            except FollowerTooSlow:
-                continue
-            except Exception:
-                _logger.exception("webhooks are followed anew")
-                await asyncio.sleep(DEFECT_SECONDS)
+        try:
+            await run_follower("webhooks", self._projector.tail, position, self._receive, self._reload)
+        except StoreUnavailable as error:
+            _logger.warning("webhooks receive no more events", error=str(error))
+
+    async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:  # noqa: ARG002
+        for event in events:
+            if not isinstance(event.data, v1.WebhookDelivered | v1.LogEpochBegan):
+                self.look_again(event.data.webhook_id)  # type: ignore[attr-defined]
+
+    async def _reload(self, error: Exception) -> int:  # noqa: ARG002 - the rows know, whatever the error was
+        await self._projector.wait_for(self._projector.tail.position)
+        return await self._load()

@@ -26,7 +26,7 @@ from services.registry.deciders.models import DECIDER
 from services.registry.deciders.policies import POLICIES
 from services.registry.deciders.state import State, evolve
 from services.registry.gates.evaluator import GateEvaluator
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.projection.apply import RegistryProjection
 from services.registry.projection.runs import RunsProjection
 from services.registry.queries import aliases
@@ -78,7 +78,7 @@ class System:
         runs = Projector(runs_tail, RunsProjection(), database)
         await self._rows.start()
         await runs.start()
-        self.live = Live(self._rows, self._tail)
+        self.live = LiveView(self._rows, self._tail)
         await self.live.start()
         self.commands = Commands(CommandHandler(self._log, DECIDER, self._rows), GateEvaluator(runs), self.live)
         self.policies = CommandHandler(self._log, POLICIES, self._rows)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from eventstore import Projector, StoreUnavailable
+from eventstore import Projector
 from rollforward import v1
 from services.registry.deciders import policies
 from services.registry.deciders.policies import GateResult, binding_move, binding_registration
@@ -15,7 +15,7 @@ from services.registry.gates.expression import MOVE, evaluate
 from services.registry.projection import runs
 
 CHAMPION = "champion"
-LONGEST_WAIT = 10.0
+MAX_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,7 @@ class GateEvaluator:
 
     async def _catch_up(self) -> None:
         """Wait for all that was logged up to now: what a run has measured counts, whoever asks, and a schedule too."""
-        head = await self._runs.store.head()
-        try:
-            async with asyncio.timeout(LONGEST_WAIT):
-                await self._runs.wait_for(head)
-        except TimeoutError as error:
-            message = f"projection {self._runs.name} is at {self._runs.position}, not yet at {head}"
-            raise StoreUnavailable(message, "PROJECTION_BEHIND") from error
+        await self._runs.wait_for(await self._runs.store.head(), MAX_WAIT_SECONDS)
 
 
 def _reasons(binding: Sequence[v1.Policy]) -> tuple[str, ...]:

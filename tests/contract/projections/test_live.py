@@ -19,9 +19,8 @@ from eventstore.projections.projector import Projector
 from eventstore.tail import Tail
 from rollforward import v1
 from services import registry
-from services.registry import live_view as live_module
 from services.registry import scheduler
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.projection.apply import RegistryProjection
 from services.registry.scheduler import Scheduler
 from services.registry.tag_history import Changes
@@ -33,15 +32,15 @@ pytestmark = pytest.mark.busy
 DIGEST = f"sha256:{'1' * 64}"
 
 
-class Defective(Live):
+class Defective(LiveView):
     """Cannot take in one event."""
 
     bad_at = 0
 
-    def _hear(self, event: RecordedEvent) -> None:
+    def _apply(self, event: RecordedEvent) -> None:
         if event.position == self.bad_at:
             raise ArithmeticError("a bug")
-        super()._hear(event)
+        super()._apply(event)
 
 
 @dataclass
@@ -79,17 +78,16 @@ def moved(to: int) -> v1.AliasMoved:
     return v1.AliasMoved(model="m", alias="a", to_version=to, to_digest=DIGEST)
 
 
-async def test_a_view_that_met_a_defect_answers_nothing_until_it_has_started_again(
+async def test_failed_view_refuses_queries_until_it_is_reloaded(
     running: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start_again, go_on = running.live._start_again, asyncio.Event()
+    load, go_on = running.live._load, asyncio.Event()
 
-    async def held_up() -> None:
+    async def delayed() -> None:
         await go_on.wait()
-        await start_again()
+        await load()
 
-    monkeypatch.setattr(running.live, "_start_again", held_up)
-    monkeypatch.setattr(live_module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(running.live, "_load", delayed)
     running.live.bad_at = 4
     with structlog.testing.capture_logs() as logged:
         await running.append(moved(1))
@@ -121,36 +119,49 @@ class Overdue(Scheduler):
         return await super()._look()
 
 
-async def test_a_timekeeper_that_met_a_defect_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scheduler_that_failed_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
-    keeper = Overdue(None, running.rows, running.tail)  # type: ignore[arg-type]
+    failing = Overdue(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
-        await keeper.start()
-        await until(lambda: keeper.looks > 1)
-        await keeper.stop()
+        await failing.start()
+        await until(lambda: failing.looks > 1)
+        await failing.stop()
     assert [entry["log_level"] for entry in logged] == ["error"]
 
 
-async def test_a_timekeeper_that_met_a_defect_listens_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+class Counting(Scheduler):
+    """Counts how often it looks for what is due."""
+
+    looks = 0
+
+    async def _look(self) -> float:
+        self.looks += 1
+        return await super()._look()
+
+
+async def test_scheduler_whose_batch_failed_looks_at_the_rows_and_continues(
+    running: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     times = 0
 
-    def defective(events: object) -> bool:
+    def failing_once(events: object) -> bool:
         nonlocal times
         times += 1
         if times == 1:
             raise ArithmeticError("a bug")
         return True
 
-    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(scheduler, "_sets_a_time", defective)
-    keeper = Scheduler(None, running.rows, running.tail)  # type: ignore[arg-type]
+    monkeypatch.setattr(scheduler, "_sets_a_time", failing_once)
+    counting = Counting(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
-        await keeper.start()
+        await counting.start()
+        await until(lambda: counting.looks == 1)
         await running.append(moved(1))
-        await until(lambda: times > 0)
+        await until(lambda: times == 1)
+        await until(lambda: counting.looks == 2)
         await running.append(moved(1))
-        await until(lambda: times > 1)
-        await keeper.stop()
+        await until(lambda: times == 2)
+        await counting.stop()
     assert [entry["log_level"] for entry in logged] == ["error"]
 
 
@@ -163,7 +174,7 @@ async def test_tags_of_the_past_are_read_from_the_log(running: Registry, monkeyp
     for value in ("a", None, "b"):
         await running.append(tagged(value))
         await running.append(moved(1))
-    late = Live(running.rows, running.tail)
+    late = LiveView(running.rows, running.tail)
     await running.rows.wait_for(await running.log.head())
     await late.start()
     events = [event async for event in running.log.read("model/m") if isinstance(event.data, v1.AliasMoved)]

@@ -27,7 +27,7 @@ from services.nats.server import NatsAddress
 from services.registry.commands import Commands
 from services.registry.deciders.models import DECIDER
 from services.registry.gates.evaluator import GateEvaluator
-from services.registry.live_view import Live
+from services.registry.live_view import LiveView
 from services.registry.projection.apply import RegistryProjection
 from services.registry.rollback import Rollbacks
 from services.registry.servicer import RegistryServicer
@@ -154,7 +154,7 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await tail.start()
     projector = Projector(tail, RegistryProjection(), Database(str(tmp_path)))
     await projector.start()
-    live = Live(projector, tail)
+    live = LiveView(projector, tail)
     await live.start()
     sources = {"rollforward.v1.RegistryService": Sources(rows=[projector], memory=[live])}
     server = grpc.aio.server(interceptors=[Interceptor(services=sources)])

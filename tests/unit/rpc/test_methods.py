@@ -24,7 +24,7 @@ class StartedSource:
     name, position, failure = "source", 0, None
     store = MemoryStore("registry", SERVICES["registry"].events or EventTypes([]))
 
-    async def wait_for(self, position: int) -> None:
+    async def wait_for(self, position: int, seconds: float | None = None) -> None:
         """Return at once."""
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from eventstore.commands.handler import CommandHandler
 from eventstore.commands.multi_stream import ATTEMPTS
 from eventstore.errors import Rejected, StoreUnavailable, WrongExpectedRevision
-from eventstore.event import Metadata, NewEvent
+from eventstore.event import Metadata, NewEvent, RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.projections.database import Database
 from eventstore.projections.projector import Projector
@@ -332,3 +332,21 @@ async def test_two_processes_watch_the_same_runs(tmp_path: Path) -> None:
             losses = (await first.liveness_events(run_id)).count("RunLost")
             assert 1 <= losses <= 4
         await lost(first, await first.start())
+
+
+async def test_watch_continues_after_an_event_that_could_not_be_applied(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, failed = process.liveness._apply, []
+
+    def failing_once(event: RecordedEvent) -> None:
+        if not failed:
+            failed.append(event)
+            raise ArithmeticError("a bug")
+        apply(event)
+
+    monkeypatch.setattr(process.liveness, "_apply", failing_once)
+    run_id = await process.start()
+    await lost(process, run_id)
+    assert failed
+    await lost(process, await process.start())
