@@ -54,7 +54,9 @@ from .event import (
     RecordedEvent,
 )
 from .files import (
-    write_durably,
+    replace_durably,
+    sync_directory,
+    try_lock,
 )
 from .follower import (
     run_follower,
@@ -170,8 +172,10 @@ __all__ = [
     "next_epoch",
     "on_wire",
     "position_of",
+    "replace_durably",
     "replay",
     "replay_turns",
     "run_follower",
-    "write_durably",
+    "sync_directory",
+    "try_lock",
 ]

@@ -30,7 +30,7 @@ from eventstore import (
     find_loss,
     mark_of,
     next_epoch,
-    write_durably,
+    replace_durably,
 )
 from eventstore.jetstream import JetStreamStore
 from rollforward import v1
@@ -249,6 +249,5 @@ def _write_note(path: Path, known: KnownPosition | None) -> None:
     if known is None:
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    write_durably(new, [json.dumps({"epoch": known.epoch, "position": known.position, "mark": known.mark}).encode()])
-    new.replace(path)
+    note = {"epoch": known.epoch, "position": known.position, "mark": known.mark}
+    replace_durably(path, [json.dumps(note).encode()])

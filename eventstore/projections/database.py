@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from eventstore.epochs import FIRST_EPOCH, mark_of
 from eventstore.event import IndexedEvent, KnownPosition
-from eventstore.files import locked, take_name, write_durably
+from eventstore.files import lock_file, take_name, write_durably
 from eventstore.projections.damage import are_files, check_file, put_aside
 from eventstore.projections.generation import Generation
 from eventstore.projections.tables import SELECT_CHECKPOINT, SELECT_EPOCH, SELECT_INDEXED_EVENT, Checkpoint, epoch
@@ -67,7 +67,7 @@ class Database:
         """
         if self._directory:
             self._directory.mkdir(parents=True, exist_ok=True)
-            return locked(self._directory / f"rf_{_word(name)}.lock")
+            return lock_file(self._directory / f"rf_{_word(name)}.lock")
         connection = self._server.connect().execution_options(isolation_level="AUTOCOMMIT")
         key = int.from_bytes(hashlib.sha256(f"claim {name}".encode()).digest()[:8], "big", signed=True)
         if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):

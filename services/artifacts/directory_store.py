@@ -7,7 +7,6 @@ a blob is in one place at each moment.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from eventstore import sync_directory, try_lock
 from services.artifacts.digests import (
     CHUNK,
     budget,
@@ -201,14 +201,12 @@ class LocalBlobs:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)
         for folder in target.relative_to(self._root).parents:
-            _sync_directory(self._root / folder)
+            sync_directory(self._root / folder)
 
 
 def _lock(fd: int) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise collection_running() from error
+    if not try_lock(fd):
+        raise collection_running()
 
 
 def _walk(folder: Path) -> Iterator[Entry]:
@@ -218,11 +216,3 @@ def _walk(folder: Path) -> Iterator[Entry]:
             with suppress(FileNotFoundError):  # it was moved meanwhile
                 status = path.stat()
                 yield Entry(digest, status.st_size, status.st_mtime)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

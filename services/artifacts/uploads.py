@@ -8,7 +8,6 @@ receives wait for the blob, and take over when the other call stalls.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from eventstore import Kind, Rejected, StoreUnavailable
+from eventstore import Kind, Rejected, StoreUnavailable, try_lock
 from services.artifacts.digests import CHUNK, budget, check_digest_is, check_room, check_upload_id
 from services.artifacts.receiving import Receiving, Stall, taken_over
 
@@ -152,7 +151,7 @@ async def _locked_file(path: Path, call: Receiving) -> AsyncGenerator[int]:
         with budget():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            if _lock(fd) and _is_at(fd, path):
+            if try_lock(fd) and _is_at(fd, path):
                 yield fd
                 return
             # Another process has it; or it was completed between the two, is a blob now, and not to be written.
@@ -162,14 +161,6 @@ async def _locked_file(path: Path, call: Receiving) -> AsyncGenerator[int]:
         finally:
             os.close(fd)
         await asyncio.sleep(POLL_SECONDS)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _received(
@@ -250,10 +241,8 @@ def _remove(fd: int, path: Path) -> None:
 def _remove_unless_locked(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove(fd, path)
-    except BlockingIOError:
-        return
+        if try_lock(fd):
+            _remove(fd, path)
     finally:
         os.close(fd)
 

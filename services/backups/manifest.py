@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eventstore import Kind, Rejected, error_text, write_durably
+from eventstore import Kind, Rejected, error_text, replace_durably
 
 FORM = 1
 NAME = "manifest.json"
@@ -63,9 +63,7 @@ class Manifest:
     def write(self, backup: Path) -> None:
         """Put this manifest in the place of the last one, durably."""
         text = json.dumps({"form": FORM, **asdict(self)}, indent=1, sort_keys=True)
-        new = backup / f"{NAME}.new"
-        write_durably(new, [text.encode()])
-        new.replace(backup / NAME)
+        replace_durably(backup / NAME, [text.encode()])
 
 
 def read_manifest(backup: Path) -> Manifest:

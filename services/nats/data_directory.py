@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from eventstore import try_lock
+
 _GRACE = 1.0  # seconds: a process that was just killed takes a moment to be gone
 _POLL = 0.01  # seconds
 
@@ -80,17 +82,10 @@ class DirectoryLock:
 
     async def _take(self, data: Path) -> None:
         for _ in range(round(_GRACE / _POLL)):
-            if self._try():
+            if try_lock(self.fd):
                 return self.name_holders()
             await asyncio.sleep(_POLL)
         raise DataDirectoryInUse(data, self._holder())
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _holder(self) -> int | None:
         """Return the owner's pid, or its child's if only that still lives."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
+from eventstore import replace_durably
 from rollforward.v1 import Assignment
 from services.pod.models import ModelRefused
 
@@ -116,9 +117,4 @@ class LastKnownGood:
     def _replace(self, assignments: list[Assignment]) -> None:
         merged = {(entry.target.model, entry.target.alias): entry for entry in [*self.read(), *assignments]}
         state = {"server": self._server, "assignments": [json_format.MessageToDict(entry) for entry in merged.values()]}
-        handle, name = tempfile.mkstemp(prefix=".state-", dir=self._path.parent)
-        with os.fdopen(handle, "w") as stream:
-            json.dump(state, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(self._path)
+        replace_durably(self._path, [json.dumps(state, indent=1).encode()])

@@ -337,7 +337,8 @@ async def test_two_processes_watch_the_same_runs(tmp_path: Path) -> None:
 async def test_watch_continues_after_an_event_that_could_not_be_applied(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply, failed = process.liveness._apply, []
+    apply = process.liveness._apply
+    failed: list[RecordedEvent] = []
 
     def failing_once(event: RecordedEvent) -> None:
         if not failed:
