@@ -1,4 +1,4 @@
-"""What the contract's tests share: logs, places for rows and for objects, and stores of blobs."""
+"""Fixtures of the contract tests: logs, rows, objects and blob stores."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.servers.seaweedfs import SeaweedFS, running_seaweedfs
 
 @pytest.fixture
 async def log(nats_address: NatsAddress) -> AsyncIterator[JetStreamStore]:
-    """A new log."""
+    """Open a new log."""
     async with open_log(nats_address, TYPES) as store:
         yield store
 
 
 @pytest.fixture(params=["memory", "jetstream", "cluster"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
-    """A new log of every kind."""
+    """Open a new log of every kind."""
     if request.param == "memory":
         yield MemoryStore("test", TYPES)
         return
@@ -39,32 +39,32 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where rows live."""
+    """Return the location of the rows."""
     return str(tmp_path / "rows") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
 def objects_url(tmp_path: Path) -> str:
-    """Where objects are kept."""
+    """Return the URL of the objects."""
     return str(tmp_path / "objects")
 
 
 @pytest.fixture
 def objects(objects_url: str) -> ObjectPlace:
-    """Objects in a directory."""
+    """Return object storage in a directory."""
     return open_objects(objects_url)
 
 
 @pytest.fixture(scope="session")
 def seaweedfs() -> Iterator[SeaweedFS]:
-    """A real S3 server; each test takes a prefix of its own."""
+    """Run a real S3 server; each test uses its own prefix."""
     with running_seaweedfs() as server:
         yield server
 
 
 @pytest.fixture
 def bucket(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A store in a bucket."""
+    """Return a store in a bucket."""
     for name, value in seaweedfs.environment().items():
         monkeypatch.setenv(name, value)
     return s3_place(f"s3://{seaweedfs.bucket}/{uuid.uuid4().hex}", tmp_path / "uploads")
@@ -72,8 +72,8 @@ def bucket(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A store, once in a directory and once in a bucket."""
+    """Return a store in a directory, then one in a bucket."""
     if request.param == "local":
         return local_place(tmp_path / "blobs")
-    found: Place = request.getfixturevalue("bucket")
-    return found
+    bucket: Place = request.getfixturevalue("bucket")
+    return bucket

@@ -30,7 +30,7 @@ def checked(expression: str) -> Syntax:
     return Syntax(cel.NewEnv(variables=types).compile(expression).serialize(), frozenset(types))
 
 
-def test_cel_expr_python_serializes_the_checked_tree_under_the_known_field_numbers() -> None:
+def test_cel_expr_python_keeps_field_numbers_of_checked_tree() -> None:
     syntax = checked("metrics.all(key, metrics[key] > 0.5) && limit < 2.0")
     kinds = [node.WhichOneof("kind") for node in all_nodes(syntax.checked.expr)]
     assert {"call", "comprehension", "const", "ident"} <= {*kinds}, "cel.expr.Expr has other field numbers"
@@ -41,7 +41,7 @@ def test_cel_expr_python_serializes_the_checked_tree_under_the_known_field_numbe
     assert syntax.checked.source_info.positions, "cel.expr.SourceInfo.positions has another field number"
 
 
-def test_cel_expr_python_names_the_overloads_that_costs_are_counted_by() -> None:
+def test_cel_expr_python_keeps_names_of_overloads() -> None:
     overloads = {
         name
         for expression in ("limit == 0.5", "limit != 0.5", "limit in [0.5]", "'a' + 'b' == 'ab'", "[1] + [2] == [1]")
@@ -51,33 +51,33 @@ def test_cel_expr_python_names_the_overloads_that_costs_are_counted_by() -> None
     assert {"equals", "not_equals", "in_list", "add_string", "add_list"} <= overloads
 
 
-def test_cel_expr_python_marks_primitive_types_in_the_checked_tree() -> None:
+def test_cel_expr_python_marks_primitive_types() -> None:
     syntax = checked("limit > 0.5")
-    types = {one.id: one.type for one in syntax.checked.types}
+    types = {entry.id: entry.type for entry in syntax.checked.types}
     [ident] = [node for node in all_nodes(syntax.checked.expr) if node.HasField("ident")]
     assert types[ident.id].HasField("primitive"), "cel.expr.Type.primitive has another field number"
 
 
-def test_nats_py_parses_headers_by_the_method_that_we_override() -> None:
+def test_nats_py_parses_headers_by_overridden_method() -> None:
     assert "_parse_header_lines" in NatsClient._process_headers.__code__.co_names
     block = b"ce-id: 1\r\nce-actor: alice\r\n\r\n"
     assert jetstream_connection._Client._parse_header_lines(block) == NatsClient._parse_header_lines(block)
 
 
-def test_nats_py_hands_messages_over_by_the_method_that_we_override() -> None:
+def test_nats_py_delivers_messages_by_overridden_method() -> None:
     assert "_process_msg" in Parser.parse.__code__.co_names
     ours = inspect.signature(jetstream_connection._Client._process_msg)
     assert [*inspect.signature(NatsClient._process_msg).parameters] == [*ours.parameters]
 
 
-def test_nats_py_keeps_the_attributes_that_a_broken_connection_is_closed_by() -> None:
+def test_nats_py_keeps_attributes_of_connection() -> None:
     client = NatsClient()
     assert (client._pending, client._pending_data_size) == ([], 0)
     assert client._status == NatsClient.DISCONNECTED
     assert Subscription(client, id=7)._id == 7
 
 
-def test_obstore_marks_the_unfinished_files_of_its_local_store_with_a_hash(tmp_path: Path) -> None:
+def test_obstore_marks_unfinished_files_with_hash(tmp_path: Path) -> None:
     writer = obstore.open_writer(LocalStore(tmp_path), "object", buffer_size=1)
     writer.write(b"x" * 100)
     unfinished = [path.name for path in tmp_path.iterdir()]
@@ -88,7 +88,7 @@ def test_obstore_marks_the_unfinished_files_of_its_local_store_with_a_hash(tmp_p
 
 
 @pytest.mark.xdist_group("postgres")
-def test_postgresql_obeys_the_planner_settings_of_a_search_within_its_transaction(postgres_url: str) -> None:
+def test_postgresql_applies_planner_settings_within_transaction(postgres_url: str) -> None:
     engine = sa.create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
     names = [*run_search._BY_INDEX, *run_search._WHOLE]
     show = sa.select(*(sa.func.current_setting(name) for name in names))
@@ -107,7 +107,7 @@ def test_postgresql_obeys_the_planner_settings_of_a_search_within_its_transactio
     engine.dispose()
 
 
-def test_sqlalchemy_gives_the_drivers_connection_and_the_order_of_its_parameters(tmp_path: Path) -> None:
+def test_sqlalchemy_exposes_driver_connection_and_parameter_order(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'rows.db'}")
     with engine.connect() as connection:
         assert type(connection.connection.driver_connection).__module__ == "sqlite3"
@@ -116,15 +116,15 @@ def test_sqlalchemy_gives_the_drivers_connection_and_the_order_of_its_parameters
     engine.dispose()
 
 
-def test_cpython_shows_frames_and_where_a_distribution_is() -> None:
-    assert sys._getframe(0).f_code.co_name == "test_cpython_shows_frames_and_where_a_distribution_is"
+def test_cpython_exposes_frames_and_distribution_path() -> None:
+    assert sys._getframe(0).f_code.co_name == "test_cpython_exposes_frames_and_distribution_path"
     assert threading.get_ident() in sys._current_frames()
     folder = getattr(metadata.distribution("grpcio"), "_path", None)
     assert folder is not None
     assert folder.name == f"grpcio-{metadata.version('grpcio')}.dist-info"
 
 
-def test_the_page_lists_the_libraries_of_these_tests() -> None:
+def test_page_lists_libraries_of_these_tests() -> None:
     section = PAGE.read_text().partition("## Uses of other libraries' internals")[2].partition("\n## ")[0]
     for library in ("cel-expr-python", "nats-py", "PostgreSQL", "obstore", "SQLAlchemy", "CPython"):
         assert f"| {library} |" in section

@@ -1,4 +1,4 @@
-"""The stores of blobs under test, and what their tests say in a word."""
+"""The blob stores under test, and helpers that write, read and list them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Place:
-    """A store under test; `listed` lists all that is kept there, unfinished uploads too."""
+    """A store under test; `listed` returns all its files or keys, unfinished uploads included."""
 
     url: str
     spool: Path
@@ -27,17 +27,17 @@ class Place:
     listed: Callable[[], list[str]]
 
     def opened_again(self) -> BlobStore:
-        """The store as another process, or a later one, opens it."""
+        """Return the store as another process opens it."""
         return open_blob_store(self.url, self.spool)
 
 
 def local_place(root: Path) -> Place:
-    """A directory."""
+    """Return a store in a directory."""
     return Place(str(root), root / "tmp", open_blob_store(str(root), root / "tmp"), lambda: _files_below(root))
 
 
 def s3_place(url: str, spool: Path) -> Place:
-    """A prefix of a bucket whose server and credentials the environment names."""
+    """Return a store under a prefix of a bucket, with the server and credentials of the environment."""
     listed = S3Store.from_url(url, client_options={"allow_http": True})
 
     def keys() -> list[str]:
@@ -47,18 +47,18 @@ def s3_place(url: str, spool: Path) -> Place:
 
 
 def digest_of(data: bytes) -> str:
-    """The digest that names these bytes."""
+    """Return the digest of these bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 async def pieces(data: bytes, size: int = CHUNK) -> AsyncIterator[bytes]:
-    """These bytes as they come from a client."""
+    """Yield these bytes in chunks, as a client sends them."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
 
 
 async def read(store: BlobStore, digest: str, offset: int = 0, length: int = 0) -> bytes:
-    """A blob's bytes, in chunks that are not too large."""
+    """Read a blob, and check the size of its chunks."""
     chunks = [chunk async for chunk in store.open(digest, offset, length)]
     assert all(0 < len(chunk) <= CHUNK for chunk in chunks)
     return b"".join(chunks)

@@ -88,20 +88,20 @@ async def missing(artifacts: v1.ArtifactServiceAsyncStub, *digests: str) -> list
 
 
 @pytest.mark.parametrize("size", [0, 5, 3 * MIB + 1])
-async def test_a_blob_goes_up_and_comes_down(artifacts: v1.ArtifactServiceAsyncStub, size: int) -> None:
+async def test_blob_is_uploaded_and_downloaded(artifacts: v1.ArtifactServiceAsyncStub, size: int) -> None:
     data = random.Random(size).randbytes(size)
     digest = await upload(artifacts, data)
     assert await download(artifacts, digest) == data
     assert await download(artifacts, digest, size // 2) == data[size // 2 :]
 
 
-async def test_missing_blobs_come_in_the_order_asked(artifacts: v1.ArtifactServiceAsyncStub) -> None:
-    held = await upload(artifacts, HELLO)
+async def test_missing_blobs_are_listed_in_order_of_request(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+    stored = await upload(artifacts, HELLO)
     absent = [digest_of(str(number).encode()) for number in range(5)]
-    assert await missing(artifacts, absent[3], held, *absent[:3], absent[3]) == [absent[3], *absent[:3]]
+    assert await missing(artifacts, absent[3], stored, *absent[:3], absent[3]) == [absent[3], *absent[:3]]
 
 
-async def test_a_manifest_is_read_back_under_its_digest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_manifest_is_read_by_its_digest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     blob = await upload(artifacts, HELLO)
     files = [v1.ManifestFile(path=path, size_bytes=len(HELLO), digest=blob) for path in ("b", "a/c")]
     digest = await create(artifacts, *files)
@@ -110,7 +110,7 @@ async def test_a_manifest_is_read_back_under_its_digest(artifacts: v1.ArtifactSe
     assert list(response.manifest.files) == files[::-1]
 
 
-async def test_a_blob_is_no_manifest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_blob_is_not_a_manifest(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     blob = await upload(artifacts, HELLO)
     with refused("ARTIFACT_NOT_FOUND", grpc.StatusCode.NOT_FOUND):
         await artifacts.GetManifest(v1.GetManifestRequest(digest=blob))
@@ -128,7 +128,7 @@ async def test_a_blob_is_no_manifest(artifacts: v1.ArtifactServiceAsyncStub) -> 
         ((digest_of(bytes(CHUNK + 1)), bytes(CHUNK + 1)), "CHUNK_TOO_LARGE"),
     ],
 )
-async def test_a_wrong_upload_is_refused_and_stores_nothing(
+async def test_invalid_upload_is_rejected_and_stores_nothing(
     artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path, parts: tuple[str | bytes, ...], reason: str
 ) -> None:
     with refused(reason):
@@ -136,9 +136,7 @@ async def test_a_wrong_upload_is_refused_and_stores_nothing(
     assert files_below(tmp_path) == []
 
 
-async def test_an_upload_its_client_gives_up_stores_nothing(
-    artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path
-) -> None:
+async def test_cancelled_upload_stores_nothing(artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path) -> None:
     whole = digest_of(HELLO + HELLO)
 
     async def stuck() -> AsyncIterator[v1.UploadBlobRequest]:
@@ -161,7 +159,7 @@ async def test_an_upload_its_client_gives_up_stores_nothing(
         (digest_of(b"there"), 2**64 - 1, "INVALID_OFFSET"),
     ],
 )
-async def test_a_wrong_download_is_refused(
+async def test_invalid_download_is_rejected(
     artifacts: v1.ArtifactServiceAsyncStub, digest: str, offset: int, reason: str
 ) -> None:
     await upload(artifacts, b"there")
@@ -171,7 +169,7 @@ async def test_a_wrong_download_is_refused(
         await download(artifacts, digest_of(HELLO))
 
 
-async def test_too_many_or_wrong_digests_are_refused(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_too_many_or_invalid_digests_are_rejected(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     assert await missing(artifacts, *[digest_of(HELLO)] * MAX_DIGESTS) == [digest_of(HELLO)]
     with refused("TOO_MANY_DIGESTS"):
         await missing(artifacts, *[digest_of(HELLO)] * (MAX_DIGESTS + 1))
@@ -180,7 +178,7 @@ async def test_too_many_or_wrong_digests_are_refused(artifacts: v1.ArtifactServi
             await missing(artifacts, digest)
 
 
-async def test_a_manifest_is_refused_with_its_reason(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_invalid_manifest_is_rejected_with_reason(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     blob = await upload(artifacts, HELLO)
     with refused("MANIFEST_EMPTY"):
         await create(artifacts)
@@ -199,7 +197,7 @@ ID = "0123456789abcdef" * 2
 async def upload_part(
     artifacts: v1.ArtifactServiceAsyncStub, data: bytes, offset: int, end: int, digest: str = ""
 ) -> v1.UploadBlobResponse:
-    """The bytes of a blob from an offset up to another, in an upload that can go on."""
+    """Upload the bytes of a blob between two offsets, in an upload that can be resumed."""
     named = v1.BlobUpload(digest=digest or digest_of(data), upload_id=ID, offset=offset, size_bytes=len(data))
 
     async def parts() -> AsyncIterator[v1.UploadBlobRequest]:
@@ -215,7 +213,7 @@ async def received(artifacts: v1.ArtifactServiceAsyncStub, upload_id: str = ID) 
     return (await artifacts.GetUpload(v1.GetUploadRequest(upload_id=upload_id))).received_bytes
 
 
-async def test_an_upload_goes_on(artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path) -> None:
+async def test_upload_is_resumed(artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path) -> None:
     data = random.Random(3).randbytes(3 * MIB + 1)
     assert await received(artifacts) == 0
     with refused("UPLOAD_INCOMPLETE", grpc.StatusCode.UNAVAILABLE):
@@ -229,7 +227,7 @@ async def test_an_upload_goes_on(artifacts: v1.ArtifactServiceAsyncStub, tmp_pat
     assert len(files_below(tmp_path)) == 1
 
 
-async def test_an_upload_of_other_bytes_is_refused_and_leaves_nothing(
+async def test_upload_of_other_bytes_is_rejected_and_leaves_nothing(
     artifacts: v1.ArtifactServiceAsyncStub, tmp_path: Path
 ) -> None:
     with refused("DIGEST_MISMATCH"):
@@ -241,7 +239,7 @@ async def test_an_upload_of_other_bytes_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("offset", "length", "expected"), [(0, 2, b"he"), (1, 3, b"ell"), (4, 9, b"o"), (5, 1, b"")])
-async def test_a_range_comes_down(
+async def test_range_is_downloaded(
     artifacts: v1.ArtifactServiceAsyncStub, offset: int, length: int, expected: bytes
 ) -> None:
     digest = await upload(artifacts, HELLO)
@@ -249,7 +247,7 @@ async def test_a_range_comes_down(
     assert b"".join([response.chunk async for response in call]) == expected
 
 
-async def test_a_directory_gives_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_directory_store_has_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     digest = await upload(artifacts, HELLO)
     assert not (await artifacts.PresignUploads(v1.PresignUploadsRequest(digests=[digest]))).uploads
     assert not (await artifacts.PresignDownloads(v1.PresignDownloadsRequest(digests=[digest]))).downloads
@@ -261,7 +259,7 @@ async def test_a_directory_gives_no_urls(artifacts: v1.ArtifactServiceAsyncStub)
         await artifacts.CommitUpload(v1.CommitUploadRequest(digest=digest, upload_id="x"))
 
 
-async def test_too_many_or_wrong_digests_get_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_too_many_or_invalid_digests_get_no_urls(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     for digests, reason in (([digest_of(HELLO)] * (MAX_URLS + 1), "TOO_MANY_DIGESTS"), (["sha256:"], "INVALID_DIGEST")):
         with refused(reason):
             await artifacts.PresignUploads(v1.PresignUploadsRequest(digests=digests))
@@ -269,7 +267,7 @@ async def test_too_many_or_wrong_digests_get_no_urls(artifacts: v1.ArtifactServi
             await artifacts.PresignDownloads(v1.PresignDownloadsRequest(digests=digests))
 
 
-async def test_garbage_is_collected_step_by_step(artifacts: v1.ArtifactServiceAsyncStub) -> None:
+async def test_garbage_collection_reports_progress(artifacts: v1.ArtifactServiceAsyncStub) -> None:
     await upload(artifacts, HELLO)
     steps = [step async for step in artifacts.CollectGarbage(v1.CollectGarbageRequest())]
     assert [step.done for step in steps] == [False] * (len(steps) - 1) + [True]

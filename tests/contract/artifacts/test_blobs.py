@@ -1,4 +1,4 @@
-"""What every blob store promises, over a directory and over a real S3 server."""
+"""The contract of every blob store, over a directory and over a real S3 server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 8 * MIB, 8 * MIB + 1, 21 * MIB])
-async def test_a_blob_comes_back_as_it_was_put(place: Place, size: int) -> None:
+async def test_blob_is_read_as_it_was_put(place: Place, size: int) -> None:
     data = random.Random(size).randbytes(size)
     digest = digest_of(data)
     assert await place.store.put(digest, pieces(data)) == size
@@ -35,13 +35,13 @@ async def test_a_blob_comes_back_as_it_was_put(place: Place, size: int) -> None:
     assert place.listed() == [f"sha256/{digest[7:9]}/{digest[7:]}"]
 
 
-async def test_a_blob_outlives_its_store(place: Place) -> None:
+async def test_blob_is_read_by_store_opened_later(place: Place) -> None:
     await place.store.put(digest_of(b"kept"), pieces(b"kept"))
     assert await read(open_blob_store(place.url, place.spool), digest_of(b"kept")) == b"kept"
 
 
 @pytest.mark.parametrize("offset", [1, CHUNK, 8 * MIB - 1, 8 * MIB, 9 * MIB + 5, 10 * MIB - 1, 10 * MIB])
-async def test_a_blob_is_read_from_an_offset(place: Place, offset: int) -> None:
+async def test_blob_is_read_from_offset(place: Place, offset: int) -> None:
     data = random.Random(7).randbytes(10 * MIB)
     await place.store.put(digest_of(data), pieces(data))
     assert await read(place.store, digest_of(data), offset) == data[offset:]
@@ -50,28 +50,28 @@ async def test_a_blob_is_read_from_an_offset(place: Place, offset: int) -> None:
 @pytest.mark.parametrize(
     ("offset", "length"), [(0, 1), (5, CHUNK), (8 * MIB - 3, 6), (9 * MIB, 3 * MIB), (10 * MIB, 1)]
 )
-async def test_a_range_of_a_blob_is_read(place: Place, offset: int, length: int) -> None:
+async def test_range_of_blob_is_read(place: Place, offset: int, length: int) -> None:
     data = random.Random(8).randbytes(10 * MIB)
     await place.store.put(digest_of(data), pieces(data))
     assert await read(place.store, digest_of(data), offset, length) == data[offset : offset + length]
 
 
 @pytest.mark.parametrize("offset", [5, -1])
-async def test_an_offset_outside_the_blob_is_refused(place: Place, offset: int) -> None:
+async def test_offset_outside_blob_is_rejected(place: Place, offset: int) -> None:
     await place.store.put(digest_of(b"four"), pieces(b"four"))
     with pytest.raises(Rejected) as refused:
         await read(place.store, digest_of(b"four"), offset)
     assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "INVALID_OFFSET")
 
 
-async def test_a_blob_that_was_never_put_is_not_found(place: Place) -> None:
+async def test_unknown_blob_is_not_found(place: Place) -> None:
     assert await place.store.sizes([digest_of(b"nowhere")]) == {}
     with pytest.raises(Rejected) as refused:
         await read(place.store, digest_of(b"nowhere"))
     assert (refused.value.kind, refused.value.reason) == (Kind.NOT_FOUND, "BLOB_NOT_FOUND")
 
 
-async def test_sizes_of_many_blobs_name_the_stored_ones_only(place: Place) -> None:
+async def test_sizes_list_only_stored_blobs(place: Place) -> None:
     blobs = [str(number).encode() for number in range(70)]
     for blob in blobs[::2]:
         await place.store.put(digest_of(blob), pieces(blob))
@@ -80,7 +80,7 @@ async def test_sizes_of_many_blobs_name_the_stored_ones_only(place: Place) -> No
 
 
 @pytest.mark.parametrize("size", [10, 9 * MIB])
-async def test_bytes_of_another_digest_leave_nothing(place: Place, size: int) -> None:
+async def test_bytes_with_wrong_digest_leave_nothing(place: Place, size: int) -> None:
     digest = digest_of(b"promised")
     with pytest.raises(Rejected) as refused:
         await place.store.put(digest, pieces(bytes(size)))
@@ -89,7 +89,7 @@ async def test_bytes_of_another_digest_leave_nothing(place: Place, size: int) ->
     assert await place.store.sizes([digest]) == {}
 
 
-async def test_a_mismatch_leaves_the_stored_blob_alone(place: Place) -> None:
+async def test_mismatch_leaves_stored_blob_unchanged(place: Place) -> None:
     await place.store.put(digest_of(b"good"), pieces(b"good"))
     with pytest.raises(Rejected):
         await place.store.put(digest_of(b"good"), pieces(b"evil"))
@@ -108,7 +108,7 @@ async def test_a_mismatch_leaves_the_stored_blob_alone(place: Place) -> None:
         "sha256:../../../../etc/passwd",
     ],
 )
-async def test_what_is_no_digest_is_refused(place: Place, digest: str) -> None:
+async def test_invalid_digest_is_rejected(place: Place, digest: str) -> None:
     for call in (place.store.sizes([digest]), place.store.put(digest, pieces(b"")), read(place.store, digest)):
         with pytest.raises(Rejected) as refused:
             await call
@@ -117,7 +117,7 @@ async def test_what_is_no_digest_is_refused(place: Place, digest: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 9 * MIB])
-async def test_one_blob_put_by_many_at_once_is_stored_once(place: Place, size: int) -> None:
+async def test_blob_put_concurrently_is_stored_once(place: Place, size: int) -> None:
     data = random.Random(size).randbytes(size)
     digest = digest_of(data)
     sizes = await asyncio.gather(*(place.store.put(digest, pieces(data)) for _ in range(4)))
@@ -127,7 +127,7 @@ async def test_one_blob_put_by_many_at_once_is_stored_once(place: Place, size: i
     assert len(place.listed()) == 1
 
 
-async def test_stores_within_a_store_keep_apart(place: Place) -> None:
+async def test_nested_stores_are_separate(place: Place) -> None:
     digest = digest_of(b"apart")
     await place.store.within("manifests").put(digest, pieces(b"apart"))
     assert await place.store.sizes([digest]) == {}
@@ -135,7 +135,7 @@ async def test_stores_within_a_store_keep_apart(place: Place) -> None:
     assert place.listed() == [f"manifests/sha256/{digest[7:9]}/{digest[7:]}"]
 
 
-async def test_an_upload_that_is_cancelled_or_fails_leaves_nothing(place: Place) -> None:
+async def test_cancelled_or_failed_upload_leaves_nothing(place: Place) -> None:
     begun = asyncio.Event()
 
     async def stuck() -> AsyncIterator[bytes]:
@@ -157,7 +157,7 @@ async def test_an_upload_that_is_cancelled_or_fails_leaves_nothing(place: Place)
     assert place.listed() == []
 
 
-async def test_a_reader_that_is_cancelled_leaves_nothing_open(place: Place) -> None:
+async def test_cancelled_reader_closes_its_file(place: Place) -> None:
     digest = digest_of(b"read")
     await place.store.put(digest, pieces(b"read"))
     for yields in [*range(5)] * 4:
@@ -166,11 +166,11 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_open(place: Place) -> N
             await asyncio.sleep(0)
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
-    # A file that nobody closed would be complained about here.
+    # An unclosed file would raise a ResourceWarning here.
     await asyncio.to_thread(gc.collect)
 
 
-async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
+async def test_memory_is_bounded_for_any_blob(place: Place) -> None:
     block = random.Random(64).randbytes(CHUNK)
     sha256 = hashlib.sha256()
     for _ in range(64):
@@ -178,18 +178,18 @@ async def test_memory_is_bounded_whatever_the_blob(place: Place) -> None:
 
     async def blocks() -> AsyncIterator[bytes]:
         for _ in range(64):
-            yield bytes(bytearray(block))  # a block of its own each time: one that is kept is one that is counted
+            yield bytes(bytearray(block))  # a new block each time, so that retained blocks are counted
 
     digest = f"sha256:{sha256.hexdigest()}"
     tracemalloc.start()
     try:
         await place.store.put(digest, blocks())
-        back = [len(chunk) async for chunk in place.store.open(digest)]
+        sizes = [len(chunk) async for chunk in place.store.open(digest)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert sum(back) == 64 * MIB
-    assert peak < 32 * MIB  # two parts that S3 is sent, and the one that is gathered, of 8 MiB each
+    assert sum(sizes) == 64 * MIB
+    assert peak < 32 * MIB  # two parts being sent to S3 and one being filled, of 8 MiB each
 
 
 KILLED = """
@@ -207,7 +207,7 @@ asyncio.run(open_blob_store(sys.argv[1], Path(sys.argv[2])).put("sha256:" + "0" 
 """
 
 
-async def test_a_killed_upload_is_never_seen(place: Place) -> None:
+async def test_upload_of_killed_process_is_invisible(place: Place) -> None:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -227,7 +227,7 @@ async def test_a_killed_upload_is_never_seen(place: Place) -> None:
     assert await read(again, digest_of(b"next")) == b"next"
 
 
-async def test_opening_removes_abandoned_uploads_and_leaves_those_under_way(tmp_path: Path) -> None:
+async def test_opening_store_removes_only_abandoned_uploads(tmp_path: Path) -> None:
     open_blob_store(str(tmp_path), tmp_path)
     abandoned, fresh = tmp_path / "tmp" / "abandoned", tmp_path / "tmp" / "fresh"
     for path in (abandoned, fresh):
@@ -238,8 +238,8 @@ async def test_opening_removes_abandoned_uploads_and_leaves_those_under_way(tmp_
     assert (abandoned.exists(), fresh.exists()) == (False, True)
 
 
-async def test_a_server_out_of_reach_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:  # bound, but nobody listens
+async def test_unreachable_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # bound, but not listening
         closed.bind(("127.0.0.1", 0))
         settings = SeaweedFS(f"http://127.0.0.1:{closed.getsockname()[1]}", "artifacts", 0, "any").environment()
         for name, value in settings.items():
@@ -253,6 +253,6 @@ async def test_a_server_out_of_reach_is_unavailable(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/prefix", "http://127.0.0.1/blobs", "file://elsewhere/blobs"])
-def test_another_place_is_refused(url: str, tmp_path: Path) -> None:
+def test_unsupported_url_is_rejected(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         open_blob_store(url, tmp_path)

@@ -1,4 +1,4 @@
-"""What a bucket's size, its credentials and its slowness do to the store of blobs, over a real S3 server."""
+"""Buckets: large objects, wrong credentials and slow copies, over a real S3 server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}"
 
 @pytest.fixture
 def small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if S3 copied no object of over 9 MiB by itself."""
+    """Make S3 refuse to copy objects of over 9 MiB in one request."""
     monkeypatch.setattr(s3_bucket, "_COPIED", 9 * MIB)
 
     async def refuse_large(store: Any, source: str, target: str) -> None:
@@ -39,7 +39,7 @@ def small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_copies")
-async def test_an_object_that_s3_does_not_copy_is_set_aside_and_put_back(bucket: Place) -> None:
+async def test_object_too_large_for_copy_is_set_aside_and_restored(bucket: Place) -> None:
     await bucket.store.put(DIGEST, pieces(DATA))
     assert await bucket.store.set_aside(DIGEST, lambda: True)
     assert bucket.listed() == [f"trash/{KEY}"]
@@ -51,16 +51,14 @@ async def test_an_object_that_s3_does_not_copy_is_set_aside_and_put_back(bucket:
 
 
 @pytest.mark.usefixtures("small_copies")
-async def test_a_large_object_stays_where_it_is_when_setting_it_aside_took_too_long(bucket: Place) -> None:
+async def test_large_object_stays_if_setting_aside_took_too_long(bucket: Place) -> None:
     await bucket.store.put(DIGEST, pieces(DATA))
     assert not await bucket.store.set_aside(DIGEST, lambda: False)
     assert KEY in bucket.listed()
     assert not await bucket.store.set_aside(digest_of(b"absent"), lambda: True)
 
 
-async def test_what_takes_long_to_put_back_is_missing_until_it_is_there(
-    bucket: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_blob_is_missing_until_slow_restore_is_complete(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await bucket.store.put(DIGEST, pieces(DATA))
     assert await bucket.store.set_aside(DIGEST, lambda: True)
     monkeypatch.setattr(s3_bucket, "_SOON", 0.0)
@@ -69,35 +67,35 @@ async def test_what_takes_long_to_put_back_is_missing_until_it_is_there(
     assert await bucket.store.keep([DIGEST]) == {DIGEST: len(DATA)}
 
 
-async def test_few_large_objects_are_held_in_memory_at_once(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    under_way: list[int] = [0]
+async def test_few_large_objects_are_in_memory_at_once(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_progress: list[int] = [0]
     put = obstore.put_async
 
-    async def count(*what: Any, **how: Any) -> Any:
-        under_way.append(under_way[-1] + 1)
+    async def count_in_progress(*arguments: Any, **options: Any) -> Any:
+        in_progress.append(in_progress[-1] + 1)
         try:
-            return await put(*what, **how)
+            return await put(*arguments, **options)
         finally:
-            under_way.append(under_way[-1] - 1)
+            in_progress.append(in_progress[-1] - 1)
 
-    monkeypatch.setattr(obstore, "put_async", count)
+    monkeypatch.setattr(obstore, "put_async", count_in_progress)
     blobs = [random.Random(seed).randbytes(9 * MIB) for seed in range(4)]
     await asyncio.gather(*(bucket.store.put(digest_of(blob), pieces(blob)) for blob in blobs))
-    assert max(under_way) == 2
+    assert max(in_progress) == 2
     assert len(bucket.listed()) == 4
 
 
-async def entries(store: BlobStore) -> None:
+async def list_entries(store: BlobStore) -> None:
     async for _ in store.entries(aside=False):
         pass
 
 
-async def collecting(store: BlobStore) -> None:
+async def begin_collection(store: BlobStore) -> None:
     async with store.collecting():
         pass
 
 
-async def test_a_bucket_that_refuses_the_service_is_unavailable(
+async def test_bucket_with_wrong_credentials_is_unavailable(
     seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in seaweedfs.environment().items():
@@ -107,7 +105,12 @@ async def test_a_bucket_that_refuses_the_service_is_unavailable(
     calls: list[Coroutine[Any, Any, object]] = [
         *(store.sizes([DIGEST]), store.keep([DIGEST]), read(store, DIGEST), store.sign_downloads([DIGEST])),
         *(store.put(digest_of(b"a"), pieces(b"a")), store.put(DIGEST, pieces(DATA)), store.remove(DIGEST)),
-        *(store.set_aside(DIGEST, lambda: True), entries(store), collecting(store), store.discard_abandoned()),
+        *(
+            store.set_aside(DIGEST, lambda: True),
+            list_entries(store),
+            begin_collection(store),
+            store.discard_abandoned(),
+        ),
     ]
     for call in calls:
         with pytest.raises(StoreUnavailable) as refused:

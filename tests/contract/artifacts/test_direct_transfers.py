@@ -1,4 +1,4 @@
-"""Transfers past the service: signed URLs of a real S3 server, and the client that uses them when it can."""
+"""Direct transfers: signed URLs of a real S3 server, and a client that uses them when possible."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DATA = random.Random(0).randbytes(9 * MIB + 7)
 DIGEST = digest_of(DATA)
 
 
-class Counting(grpc.aio.ServerInterceptor):
-    """Counts the calls of each method."""
+class CallCounter(grpc.aio.ServerInterceptor):
+    """An interceptor that counts the calls of each method."""
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {}
@@ -45,10 +45,10 @@ class Counting(grpc.aio.ServerInterceptor):
 
 @contextmanager
 def serving(store: BlobStore) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A client of the service over a store, and how often it called each method."""
-    counting = Counting()
-    with serving_artifacts(store, counting) as address, Client(address, timeout=scaled(20.0)) as client:
-        yield client, counting.calls
+    """Yield a client of the service over a store, and its number of calls by method."""
+    counter = CallCounter()
+    with serving_artifacts(store, counter) as address, Client(address, timeout=scaled(20.0)) as client:
+        yield client, counter.calls
 
 
 def put(url: str, data: bytes) -> None:
@@ -59,31 +59,31 @@ def get(url: str, first: int = 0) -> bytes:
     return httpx.get(url, headers={"Range": f"bytes={first}-"}, trust_env=False).raise_for_status().content
 
 
-async def put_past_the_service(store: BlobStore, data: bytes) -> str:
+async def put_directly(store: BlobStore, data: bytes) -> str:
     upload_id = uuid.uuid4().hex
     (url,) = await store.sign_uploads([upload_id])
     await asyncio.to_thread(put, url, data)
     return upload_id
 
 
-async def test_what_was_put_past_the_service_is_a_blob_once_committed(bucket: Place) -> None:
-    upload_id = await put_past_the_service(bucket.store, DATA)
+async def test_direct_upload_is_a_blob_once_committed(bucket: Place) -> None:
+    upload_id = await put_directly(bucket.store, DATA)
     assert await bucket.store.sizes([DIGEST]) == {}
     assert await bucket.store.commit(DIGEST, upload_id) == len(DATA)
     assert await read(bucket.store, DIGEST) == DATA
     assert bucket.listed() == [f"sha256/{DIGEST[7:9]}/{DIGEST[7:]}"]
-    assert await bucket.store.commit(DIGEST, upload_id) == len(DATA)  # the repetition of one whose answer was lost
+    assert await bucket.store.commit(DIGEST, upload_id) == len(DATA)  # a retry whose first response was lost
 
 
-async def test_what_was_put_and_is_another_blob_is_refused(bucket: Place) -> None:
-    upload_id = await put_past_the_service(bucket.store, b"evil")
+async def test_direct_upload_of_other_bytes_is_rejected(bucket: Place) -> None:
+    upload_id = await put_directly(bucket.store, b"evil")
     with pytest.raises(Rejected) as refused:
         await bucket.store.commit(DIGEST, upload_id)
     assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "DIGEST_MISMATCH")
     assert await bucket.store.sizes([DIGEST]) == {}
 
 
-async def test_who_changes_what_was_put_while_it_is_verified_changes_no_blob(bucket: Place) -> None:
+async def test_upload_changed_during_verification_changes_no_blob(bucket: Place) -> None:
     upload_id = uuid.uuid4().hex
     (url,) = await bucket.store.sign_uploads([upload_id])
     await asyncio.to_thread(put, url, DATA)
@@ -99,7 +99,7 @@ async def test_who_changes_what_was_put_while_it_is_verified_changes_no_blob(buc
 
 @pytest.mark.busy
 @pytest.mark.parametrize("direct", ["on", "off"])
-def test_many_upload_the_same_at_once(
+def test_concurrent_uploads_of_same_file_succeed(
     bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: str
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_DIRECT", direct)
@@ -121,7 +121,7 @@ def test_many_upload_the_same_at_once(
     assert all(key.removeprefix("manifests/").startswith("sha256/") for key in bucket.listed())
 
 
-async def test_a_signed_url_gives_a_blob_and_its_ranges(bucket: Place) -> None:
+async def test_signed_url_serves_blob_and_ranges(bucket: Place) -> None:
     await bucket.store.put(DIGEST, pieces(DATA))
     (url,) = await bucket.store.sign_downloads([DIGEST])
     assert await asyncio.to_thread(get, url, 5) == DATA[5:]
@@ -130,10 +130,10 @@ async def test_a_signed_url_gives_a_blob_and_its_ranges(bucket: Place) -> None:
     assert refused.value.reason == "BLOB_NOT_FOUND"
 
 
-async def test_a_directory_and_a_store_told_not_to_give_no_urls(bucket: Place, tmp_path: Path) -> None:
+async def test_store_without_direct_transfers_has_no_urls(bucket: Place, tmp_path: Path) -> None:
     directory = open_blob_store(str(tmp_path / "blobs"), tmp_path)
-    quiet = open_blob_store(bucket.url, bucket.spool, direct=False)
-    for store in (directory, quiet):
+    indirect = open_blob_store(bucket.url, bucket.spool, direct=False)
+    for store in (directory, indirect):
         await store.put(DIGEST, pieces(DATA))
         assert await store.sign_uploads([uuid.uuid4().hex]) == []
         assert await store.sign_downloads([DIGEST]) == []
@@ -155,7 +155,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_the_client_passes_by_the_service_with_what_is_large(bucket: Place, source: Path, tmp_path: Path) -> None:
+def test_client_transfers_large_files_directly(bucket: Place, source: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with serving(bucket.store) as (client, calls):
         digest, _ = client.artifacts.upload(source, progress=lambda done, total: seen.append((done, total)))
@@ -165,7 +165,7 @@ def test_the_client_passes_by_the_service_with_what_is_large(bucket: Place, sour
         assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 1)
 
 
-def test_the_client_can_be_told_not_to(
+def test_direct_transfers_can_be_disabled(
     bucket: Place, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_DIRECT", "off")
@@ -180,26 +180,24 @@ def test_the_client_can_be_told_not_to(
         assert refused.value.reason == "INVALID_SETTING"
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_a_download_past_the_service_goes_on_where_an_earlier_one_broke_off(
-    bucket: Place, source: Path, tmp_path: Path, spoilt: bool
-) -> None:
+@pytest.mark.parametrize("corrupted", [False, True])
+def test_direct_download_is_resumed(bucket: Place, source: Path, tmp_path: Path, corrupted: bool) -> None:
     seen: list[int] = []
     with serving(bucket.store) as (client, calls):
         digest, _ = client.artifacts.upload(source)
-        left = tmp_path / f".{digest[7:]}.part" / "tree" / "large"
-        left.parent.mkdir(parents=True)
-        left.write_bytes(bytes(5 * MIB) if spoilt else DATA[: 5 * MIB])
+        partial = tmp_path / f".{digest[7:]}.part" / "tree" / "large"
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(bytes(5 * MIB) if corrupted else DATA[: 5 * MIB])
         target = client.artifacts.download(digest, tmp_path / "back", progress=lambda done, _: seen.append(done))
         assert contents(target) == contents(source)
-        # What is wrong is got anew from the service.
-        assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 2 if spoilt else 1)
+        # A corrupted part is downloaded again from the service.
+        assert (calls["PresignDownloads"], calls["DownloadBlob"]) == (1, 2 if corrupted else 1)
     assert {5 * MIB, 5 * MIB + 5} & set(seen)
     assert seen[-1] == len(DATA) + 5
 
 
-class Astray:
-    """A store whose URLs lead to where nobody listens."""
+class UnreachableUrls:
+    """A store whose signed URLs are unreachable."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -213,18 +211,16 @@ class Astray:
     sign_downloads = sign_uploads
 
 
-def test_the_client_goes_through_the_service_when_the_store_is_out_of_its_reach(
-    bucket: Place, source: Path, tmp_path: Path
-) -> None:
+def test_client_uses_service_when_store_is_unreachable(bucket: Place, source: Path, tmp_path: Path) -> None:
     seen: list[int] = []
-    with serving(Astray(bucket.store)) as (client, calls):  # type: ignore[arg-type]
+    with serving(UnreachableUrls(bucket.store)) as (client, calls):  # type: ignore[arg-type]
         digest, _ = client.artifacts.upload(source, progress=lambda done, _: seen.append(done))
         assert seen[-1] == len(DATA) + 5
         assert contents(client.artifacts.download(digest, tmp_path / "back")) == contents(source)
         assert (calls["UploadBlob"], calls["DownloadBlob"]) == (2, 2)
 
 
-def test_damage_in_the_bucket_is_found_by_the_client(bucket: Place, source: Path, tmp_path: Path) -> None:
+def test_client_detects_damage_in_bucket(bucket: Place, source: Path, tmp_path: Path) -> None:
     with serving(bucket.store) as (client, _):
         digest, _ = client.artifacts.upload(source)
         damaged = S3Store.from_url(bucket.url, client_options={"allow_http": True})

@@ -1,6 +1,6 @@
-"""What a collection of garbage removes, what it never does, and that no race with uploads and names loses a blob.
+"""Garbage collection: what it removes and what it never does, and that no race with uploads loses a blob.
 
-ROLLFORWARD_GARBAGE_SEEDS makes more races.
+ROLLFORWARD_GARBAGE_SEEDS sets the number of races.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tests.contract.artifacts.blob_places import Place, digest_of, pieces, read
 from tests.servers.nats import until
 from tests.timeouts import scaled
 
-AGE = 60.0  # seconds: how old garbage is here
-OLD = AGE + 5.0  # after which all that is there is garbage, if nothing names it
-LONG = 2 * AGE + 10.0  # after which what is set aside now is removed
+AGE = 60.0  # seconds: the minimum age of garbage in these tests
+OLD = AGE + 5.0  # seconds after which every unreferenced blob is garbage
+LONG = 2 * AGE + 10.0  # seconds after which a blob that is set aside now is removed
 SEEDS = int(os.environ.get("ROLLFORWARD_GARBAGE_SEEDS", "1"))
 LIMIT = scaled(30.0)
 
-# So that an artifact is left alone as often as not for long enough to be removed.
+# With these numbers, about half of the artifacts stay unreferenced for long enough to be removed.
 CLIENTS, ARTIFACTS, STEPS = 16, 60, 10
 
 
-class Later:
-    """A store whose collections begin later by its clock."""
+class LaterStore:
+    """A store whose collections seem to begin later."""
 
     def __init__(self, store: BlobStore, seconds: float) -> None:
         self._store = store
@@ -54,8 +54,8 @@ class Later:
             yield turn
 
 
-class Names:
-    """What the logs name."""
+class Referenced:
+    """The digests that the logs reference."""
 
     def __init__(self, *digests: str) -> None:
         self.digests = set(digests)
@@ -65,8 +65,8 @@ class Names:
 
 
 @contextmanager
-def perhaps_refused(*reasons: str) -> Iterator[None]:
-    """Ends early where it is refused for one of these reasons."""
+def allow_rejection(*reasons: str) -> Iterator[None]:
+    """Suppress a rejection for one of these reasons."""
     try:
         yield
     except Rejected as refusal:
@@ -75,7 +75,7 @@ def perhaps_refused(*reasons: str) -> Iterator[None]:
 
 
 async def store_artifact(store: BlobStore, *contents: bytes) -> str:
-    """Store files as a client does, and their manifest; its digest."""
+    """Store files as a client does, and their manifest; return its digest."""
     files = []
     for number, data in enumerate(contents):
         digest = digest_of(data)
@@ -88,9 +88,9 @@ async def store_artifact(store: BlobStore, *contents: bytes) -> str:
 async def collect(
     store: BlobStore, *names: str, after: float = OLD, dry_run: bool = False
 ) -> v1.CollectGarbageResponse:
-    """Collect once, to the end, so many seconds from now."""
-    later = cast("BlobStore", Later(store, after))
-    steps = [step async for step in Collector(later, Names(*names)).collect(AGE, dry_run=dry_run)]
+    """Run a complete collection as if `after` seconds from now."""
+    later = cast("BlobStore", LaterStore(store, after))
+    steps = [step async for step in Collector(later, Referenced(*names)).collect(AGE, dry_run=dry_run)]
     assert steps[-1].done
     last = steps[-1]
     assert last.seen == last.kept + last.set_aside + last.put_back + last.removed
@@ -98,8 +98,8 @@ async def collect(
 
 
 async def is_stored(store: BlobStore, artifact: str) -> bool:
-    """Whether an artifact and all its bytes are there and right."""
-    with perhaps_refused("ARTIFACT_NOT_FOUND", "BLOB_NOT_FOUND"):
+    """Return whether an artifact is stored, with all its bytes correct."""
+    with allow_rejection("ARTIFACT_NOT_FOUND", "BLOB_NOT_FOUND"):
         files = (await manifests.load(store, artifact)).files
         return [digest_of(await read(store, file.digest)) for file in files] == [file.digest for file in files]
     return False
@@ -113,16 +113,16 @@ def in_trash(place: Place) -> list[str]:
     return [key for key in place.listed() if key.startswith("trash/")]
 
 
-async def test_what_nothing_names_is_set_aside_then_removed(place: Place) -> None:
+async def test_unreferenced_blob_is_set_aside_then_removed(place: Place) -> None:
     kept, garbage = await store_artifact(place.store, b"a", b"b"), await store_artifact(place.store, b"b", b"c")
     first = await collect(place.store, kept)
     assert (first.seen, first.set_aside) == (7, 3)  # a blob, a manifest, and the manifest as a blob
     assert await is_stored(place.store, kept)
     assert await is_stored(place.opened_again(), garbage)
     assert len(in_trash(place)) == 3
-    again = await collect(place.store, kept)  # what was set aside just now stays
+    again = await collect(place.store, kept)  # blobs that were set aside just now stay
     assert (again.seen, again.kept) == (7, 7)
-    assert (await collect(place.store, kept, after=LONG)).removed == 1  # first the manifest that mentions the others
+    assert (await collect(place.store, kept, after=LONG)).removed == 1  # first the manifest that references the others
     assert (await collect(place.store, kept, after=LONG)).removed == 2
     assert await is_stored(place.store, kept)
     assert not await is_stored(place.store, garbage)
@@ -132,13 +132,13 @@ async def test_what_nothing_names_is_set_aside_then_removed(place: Place) -> Non
     assert (last.seen, last.kept) == (4, 4)
 
 
-async def test_the_bytes_removed_are_counted(place: Place) -> None:
+async def test_removed_bytes_are_counted(place: Place) -> None:
     await place.store.put(digest_of(b"12345"), pieces(b"12345"))
     assert (await collect(place.store)).removed_bytes == 0
     assert (await collect(place.store, after=LONG)).removed_bytes == 5
 
 
-async def test_a_blob_outlives_every_manifest_that_mentions_it(place: Place) -> None:
+async def test_blob_outlives_its_manifests(place: Place) -> None:
     garbage = await store_artifact(place.store, b"a")
     await collect(place.store)
     while garbage in await manifests.within(place.store).sizes([garbage]):
@@ -148,26 +148,26 @@ async def test_a_blob_outlives_every_manifest_that_mentions_it(place: Place) -> 
     assert (await collect(place.store, after=LONG)).removed == 2
 
 
-async def test_what_is_young_stays_whatever_names_it(place: Place) -> None:
+async def test_young_blob_is_kept(place: Place) -> None:
     await store_artifact(place.store, b"young")
     for after in (0.0, AGE - 5.0):
-        found = await collect(place.store, after=after)
-        assert (found.seen, found.kept) == (3, 3)
+        result = await collect(place.store, after=after)
+        assert (result.seen, result.kept) == (3, 3)
 
 
-async def test_a_dry_run_changes_nothing(place: Place) -> None:
+async def test_dry_run_changes_nothing(place: Place) -> None:
     await store_artifact(place.store, b"a")
     before = blobs_of(place)
     assert (await collect(place.store, dry_run=True)).set_aside == 3
     assert blobs_of(place) == before
     await collect(place.store)
     before = blobs_of(place)
-    would = await collect(place.store, after=LONG, dry_run=True)
-    assert (would.removed, would.kept) == (1, 2)
+    planned = await collect(place.store, after=LONG, dry_run=True)
+    assert (planned.removed, planned.kept) == (1, 2)
     assert blobs_of(place) == before
 
 
-async def test_what_is_named_again_is_put_back(place: Place) -> None:
+async def test_blob_referenced_again_is_restored(place: Place) -> None:
     artifact = await store_artifact(place.store, b"a", b"b")
     assert (await collect(place.store)).set_aside == 4
     assert (await collect(place.store, artifact, after=LONG)).put_back == 4
@@ -175,26 +175,26 @@ async def test_what_is_named_again_is_put_back(place: Place) -> None:
     assert in_trash(place) == []
 
 
-@pytest.mark.parametrize("way", ["find", "put", "save", "describe"])
-async def test_who_uses_what_was_set_aside_has_it_put_back(place: Place, way: str) -> None:
+@pytest.mark.parametrize("operation", ["find", "put", "save", "describe"])
+async def test_use_of_blob_restores_it(place: Place, operation: str) -> None:
     artifact = await store_artifact(place.store, b"a")
     assert (await collect(place.store)).set_aside == 3
     store = place.opened_again()
-    if way == "find":
+    if operation == "find":
         assert await store.keep([digest_of(b"a")]) == {digest_of(b"a"): 1}
-    elif way == "put":
+    elif operation == "put":
         await store.put(digest_of(b"a"), pieces(b"a"))
-    elif way == "save":
+    elif operation == "save":
         assert await store_artifact(store, b"a") == artifact
     else:
         assert await manifests.describe(store, artifact) == (1, 1)
-    back = {"find": digest_of(b"a"), "put": digest_of(b"a"), "save": artifact, "describe": artifact}[way]
-    folder = "manifests/" if way in {"save", "describe"} else ""
-    assert f"{folder}sha256/{back[7:9]}/{back[7:]}" in place.listed()
+    used = {"find": digest_of(b"a"), "put": digest_of(b"a"), "save": artifact, "describe": artifact}[operation]
+    folder = "manifests/" if operation in {"save", "describe"} else ""
+    assert f"{folder}sha256/{used[7:9]}/{used[7:]}" in place.listed()
     assert await is_stored(store, artifact)
 
 
-async def test_a_named_artifact_that_is_not_stored_stops_all(place: Place) -> None:
+async def test_missing_referenced_artifact_stops_collection(place: Place) -> None:
     artifact = await store_artifact(place.store, b"a")
     await collect(place.store, artifact, after=LONG)
     before = place.listed()
@@ -205,15 +205,15 @@ async def test_a_named_artifact_that_is_not_stored_stops_all(place: Place) -> No
 
 
 @pytest.mark.parametrize("age", [0, -1, MAX_AGE_SECONDS + 1, float("nan")])
-async def test_an_age_out_of_range_is_refused(place: Place, age: float) -> None:
+async def test_age_out_of_range_is_rejected(place: Place, age: float) -> None:
     with pytest.raises(Rejected) as refused:
-        await anext(Collector(place.store, Names()).collect(age))
+        await anext(Collector(place.store, Referenced()).collect(age))
     assert (refused.value.kind, refused.value.reason) == (Kind.INVALID, "INVALID_AGE")
 
 
-async def test_one_collection_at_a_time(place: Place) -> None:
+async def test_collections_do_not_overlap(place: Place) -> None:
     await place.store.put(digest_of(b"a"), pieces(b"a"))
-    first = Collector(place.store, Names()).collect(AGE)
+    first = Collector(place.store, Referenced()).collect(AGE)
     await anext(first)
     with pytest.raises(Rejected) as refused:
         await collect(place.opened_again())
@@ -222,7 +222,7 @@ async def test_one_collection_at_a_time(place: Place) -> None:
     await collect(place.opened_again())
 
 
-async def test_the_turn_of_a_collection_that_died_ends_by_itself(bucket: Place) -> None:
+async def test_lease_of_killed_collection_expires(bucket: Place) -> None:
     store = S3Store.from_url(bucket.url, client_options={"allow_http": True})
     await obstore.put_async(store, "collection.lock", b"of one that was killed")
     async with asyncio.timeout(LIMIT):
@@ -233,31 +233,31 @@ async def test_the_turn_of_a_collection_that_died_ends_by_itself(bucket: Place) 
                     break
 
 
-async def test_a_turn_ends_when_another_one_began(bucket: Place) -> None:
+async def test_lease_ends_when_another_begins(bucket: Place) -> None:
     store = S3Store.from_url(bucket.url, client_options={"allow_http": True})
     async with leased(store, 2.0) as lease:
         tag, ends = lease._tag, lease._until
-        await until(lambda: lease._tag != tag and lease._until > ends)  # it is renewed as time goes by
+        await until(lambda: lease._tag != tag and lease._until > ends)  # it is renewed regularly
         await obstore.put_async(store, "collection.lock", b"another")
         await until(lambda: not lease.lasts())
     assert bytes(await (await obstore.get_async(store, "collection.lock")).bytes_async()) == b"another"
 
 
-class World:
-    """Clients that upload and name artifacts of a few contents again and again, and what must hold meanwhile."""
+class Simulation:
+    """Clients that repeatedly upload and reference a few artifacts, while collections run."""
 
     def __init__(self, place: Place, seed: int, age: float) -> None:
         self._place = place
         self._random = random.Random(seed)
         self._age = age
-        self.names = Names()
+        self.names = Referenced()
         self.done = {"named": 0, "checked": 0, "removed": 0, "put_back": 0, "set_aside": 0}
 
-    async def live(self) -> None:
-        """Let clients, checkers and two collecting processes work at once, and stop at the first lost blob.
+    async def run(self) -> None:
+        """Run clients, a checker and two collectors concurrently, and stop at the first lost blob.
 
-        They do so again, with an age that is twice as long, until all that is counted has happened: on a slow machine
-        nobody may be quick enough for a short one.
+        Repeat with twice the age until every counted event has happened: on a slow machine, clients may be too slow
+        for a short age.
         """
         while not all(self.done.values()):
             async with asyncio.TaskGroup() as tasks:
@@ -270,11 +270,11 @@ class World:
     async def _client(self) -> None:
         store = self._place.opened_again()
         for _ in range(STEPS):
-            told = time.monotonic()
+            started = time.monotonic()
             artifact = await self._known_artifact(store) if self._random.random() < 0.5 else await self._upload(store)
             await asyncio.sleep(self._random.random() * self._age * 0.7)
-            # Who takes longer than the age of garbage may find it gone: the promise is for those who do not.
-            if artifact and time.monotonic() < told + self._age:
+            # A client that takes longer than the age of garbage may lose its blobs; the guarantee is for faster ones.
+            if artifact and time.monotonic() < started + self._age:
                 self.names.digests.add(artifact)
                 self.done["named"] += 1
                 await asyncio.sleep(self._random.random() * self._age * 2)
@@ -282,18 +282,18 @@ class World:
                     self.names.digests.discard(artifact)
 
     async def _upload(self, store: BlobStore) -> str | None:
-        with perhaps_refused("BLOB_MISSING"):
+        with allow_rejection("BLOB_MISSING"):
             return await store_artifact(store, *self._contents())
         return None
 
     async def _known_artifact(self, store: BlobStore) -> str | None:
-        """An artifact that was perhaps stored long ago, as who registers a digest has it."""
+        """Return an artifact that may have been stored long ago, as a client that registers a digest does."""
         files = [
             v1.ManifestFile(path=str(number), size_bytes=len(data), digest=digest_of(data))
             for number, data in enumerate(self._contents())
         ]
         artifact = digest_of(manifests.canonical_bytes(v1.Manifest(files=files)))
-        with perhaps_refused("ARTIFACT_NOT_FOUND"):
+        with allow_rejection("ARTIFACT_NOT_FOUND"):
             await manifests.describe(store, artifact)
             return artifact
         return None
@@ -305,7 +305,7 @@ class World:
     async def _collector(self, clients: Sequence[asyncio.Task[None]]) -> None:
         store = self._place.opened_again()
         while not all(client.done() for client in clients):
-            with perhaps_refused("COLLECTION_RUNNING"):
+            with allow_rejection("COLLECTION_RUNNING"):
                 steps = [step async for step in Collector(store, self.names).collect(self._age)]
                 for outcome in ("removed", "put_back", "set_aside"):
                     self.done[outcome] += getattr(steps[-1], outcome)
@@ -315,15 +315,15 @@ class World:
         while not all(client.done() for client in clients):
             for artifact in list(self.names.digests):
                 stored = await is_stored(self._place.store, artifact)
-                assert stored or artifact not in self.names.digests, f"{artifact} is named and lost"
+                assert stored or artifact not in self.names.digests, f"{artifact} is referenced and lost"
                 self.done["checked"] += 1
             await asyncio.sleep(0)
 
 
 @pytest.mark.busy
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_no_race_loses_what_is_named(place: Place, seed: int) -> None:
-    world = World(place, seed, age=0.6 if "://" in place.url else 0.25)
-    await world.live()
-    for artifact in world.names.digests:
+async def test_no_race_loses_referenced_blob(place: Place, seed: int) -> None:
+    simulation = Simulation(place, seed, age=0.6 if "://" in place.url else 0.25)
+    await simulation.run()
+    for artifact in simulation.names.digests:
         assert await is_stored(place.opened_again(), artifact)

@@ -1,4 +1,4 @@
-"""What a place for objects promises, in a directory and in a real S3 server."""
+"""The contract of object storage, in a directory and on a real S3 server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers.seaweedfs import SeaweedFS
 
 
 @pytest.fixture(params=["directory", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectPlace:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectPlace:
     if request.param == "directory":
         return open_objects(str(tmp_path / "objects"))
     server: SeaweedFS = request.getfixturevalue("seaweedfs")
@@ -31,33 +31,33 @@ def _pieces(size: int, fails_at: int = -1) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, PART, 2 * PART + 1])
-def test_an_object_comes_back_as_it_was_put(anywhere: ObjectPlace, size: int) -> None:
-    anywhere.put("snapshots/a/b", iter([b"something else"]))
-    anywhere.put("snapshots/a/b", _pieces(size))
-    assert b"".join(anywhere.get("snapshots/a/b")) == b"".join(_pieces(size))
+def test_object_is_read_as_it_was_put(place: ObjectPlace, size: int) -> None:
+    place.put("snapshots/a/b", iter([b"something else"]))
+    place.put("snapshots/a/b", _pieces(size))
+    assert b"".join(place.get("snapshots/a/b")) == b"".join(_pieces(size))
 
 
-def test_objects_are_listed_and_dropped(anywhere: ObjectPlace) -> None:
+def test_objects_are_listed_and_deleted(place: ObjectPlace) -> None:
     for name in ("snapshots/a/b/1", "snapshots/a/2", "snapshots/ab/3"):
-        anywhere.put(name, iter([b"x"]))
-    assert sorted(anywhere.names("snapshots/a")) == ["snapshots/a/2", "snapshots/a/b/1"]
+        place.put(name, iter([b"x"]))
+    assert sorted(place.names("snapshots/a")) == ["snapshots/a/2", "snapshots/a/b/1"]
     for _ in range(2):
-        anywhere.delete("snapshots/a/2")
-    assert anywhere.names("snapshots/a") == ["snapshots/a/b/1"]
-    assert anywhere.names("nothing") == []
+        place.delete("snapshots/a/2")
+    assert place.names("snapshots/a") == ["snapshots/a/b/1"]
+    assert place.names("nothing") == []
     with pytest.raises(LookupError):
-        next(anywhere.get("snapshots/a/2"))
+        next(place.get("snapshots/a/2"))
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 18])
-def test_an_object_is_there_whole_or_not_at_all(anywhere: ObjectPlace, fails_at: int) -> None:
+def test_object_is_stored_whole_or_not_at_all(place: ObjectPlace, fails_at: int) -> None:
     with pytest.raises(ArithmeticError):
-        anywhere.put("snapshots/a", _pieces(20_000_000, fails_at))
-    assert anywhere.names("snapshots") == []
-    assert anywhere.names("") == []
+        place.put("snapshots/a", _pieces(20_000_000, fails_at))
+    assert place.names("snapshots") == []
+    assert place.names("") == []
 
 
-def test_unfinished_files_are_removed_once_they_are_old(tmp_path: Path) -> None:
+def test_old_unfinished_files_are_removed(tmp_path: Path) -> None:
     home = tmp_path / "snapshots/notes/0123456789"
     home.mkdir(parents=True)
     for name, age in (("a#1", 0), ("b#1", 90_000), ("c", 90_000)):
@@ -68,6 +68,6 @@ def test_unfinished_files_are_removed_once_they_are_old(tmp_path: Path) -> None:
     assert sorted(path.name for path in home.iterdir()) == ["a#1", "c"]
 
 
-def test_objects_live_in_a_directory_or_in_a_bucket() -> None:
+def test_unsupported_url_is_rejected() -> None:
     with pytest.raises(ValueError):
         open_objects("gs://bucket/prefix")

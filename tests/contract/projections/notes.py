@@ -1,4 +1,4 @@
-"""A projection that shows every event that it missed or had twice, and projectors that keep its rows."""
+"""A projection that reveals every missed or duplicate event, and projectors that run it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Hook = Callable[[RecordedEvent], None]
 
 
 class Notes:
-    """Each stream's last text and how many events it had: an event that is applied twice or not at all shows."""
+    """A projection of each stream's last text and number of events: a missed or duplicate event is visible."""
 
     name = "notes"
     tables = tables
@@ -68,7 +68,7 @@ def fails_at(position: int) -> Hook:
 
 
 async def write(log: EventStore, count: int, streams: int = 5, size: int = 1) -> int:
-    """Appends so often, so many events each time; returns the last position."""
+    """Append `size` events `count` times; return the last position."""
     last = 0
     for number in range(count):
         last = (await log.append([new(f"s{(number + n) % streams}", f"{number}") for n in range(size)]))[-1]
@@ -76,13 +76,13 @@ async def write(log: EventStore, count: int, streams: int = 5, size: int = 1) ->
 
 
 def all_notes(connection: sa.Connection) -> list[Row]:
-    found = connection.execute(sa.select(notes).order_by(notes.c.stream))
-    return [(stream, text, count, position) for stream, text, count, position in found]
+    rows = connection.execute(sa.select(notes).order_by(notes.c.stream))
+    return [(stream, text, count, position) for stream, text, count, position in rows]
 
 
 async def folded(log: EventStore) -> list[Row]:
-    """What the rows must be, straight from the log."""
-    found: dict[str, Row] = {}
+    """Return the expected rows, computed directly from the log."""
+    rows: dict[str, Row] = {}
     head = await log.head()
     async with aclosing(log.subscribe()) as subscription:
         while head:
@@ -91,16 +91,16 @@ async def folded(log: EventStore) -> list[Row]:
                 if event.stream == EPOCH_STREAM:
                     continue
                 assert isinstance(event.data, StringValue)
-                count = found[event.stream][2] + 1 if event.stream in found else 1
-                found[event.stream] = (event.stream, event.data.value, count, event.position)
-    return [found[stream] for stream in sorted(found)]
+                count = rows[event.stream][2] + 1 if event.stream in rows else 1
+                rows[event.stream] = (event.stream, event.data.value, count, event.position)
+    return [rows[stream] for stream in sorted(rows)]
 
 
 @asynccontextmanager
 async def running(
     log: EventStore, location: str, projection: Notes | None = None, objects: Objects | None = None
 ) -> AsyncIterator[Projector]:
-    """A projector that has come to the log's head."""
+    """Run a projector that has reached the log's head."""
     async with following(log) as tail:
         projector = Projector(tail, projection or Notes(), Database(location), objects)
         try:
@@ -124,7 +124,7 @@ def generations(location: str) -> list[tuple[str, int]]:
 
 
 def unfinished(location: str) -> list[str]:
-    """Return the names of what is being filled beside the first generation, or was when its process died."""
+    """Return the names of generations that are being built, or were when their process died."""
     if "://" in location:
         return [f"{mark}_{number}" for mark, number in generations(location)[1:]]
     return [path.name for path in Path(location).glob("*.unfinished")]

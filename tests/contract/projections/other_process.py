@@ -1,4 +1,4 @@
-"""Other processes that keep the same rows as the test's own; some are killed in the middle of their work."""
+"""Other processes that keep the same rows as the test's own; some are killed halfway."""
 
 from __future__ import annotations
 
@@ -29,17 +29,25 @@ Process = asyncio.subprocess.Process
 
 
 @asynccontextmanager
-async def process(address: NatsAddress, log: JetStreamStore, location: str, **how: str | int) -> AsyncIterator[Process]:
-    """A process that starts a projector and goes on until it is told to `finish`.
+async def process(
+    address: NatsAddress, log: JetStreamStore, location: str, **options: str | int
+) -> AsyncIterator[Process]:
+    """Run a process that starts a projector and runs until `finish`.
 
-    It may have `objects` (where snapshots are), may `take` a snapshot as soon as it has started, and dies at the event
-    at the position `dies_at_event`, or at the piece `dies_at_piece` of a snapshot.
+    `options` may name `objects` (the URL of the snapshots), `take` (take a snapshot at once), and `dies_at_event` (a
+    position) or `dies_at_piece` (of a snapshot), where the process kills itself.
     """
-    say = {"url": address.url, "user": address.user, "password": address.password, "log": log.log, "rows": location}
+    settings = {
+        "url": address.url,
+        "user": address.user,
+        "password": address.password,
+        "log": log.log,
+        "rows": location,
+    }
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.contract.projections.other_process"),
         cwd=ROOT,
-        env=os.environ | {"PROCESS": json.dumps(say | how)},
+        env=os.environ | {"PROCESS": json.dumps(settings | options)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -52,13 +60,13 @@ async def process(address: NatsAddress, log: JetStreamStore, location: str, **ho
 
 
 async def started(child: Process) -> None:
-    """Returns once a process has started, and has taken its snapshot if it should."""
+    """Wait until a process has started and, if requested, has taken its snapshot."""
     assert child.stdout
     assert await child.stdout.readline() == b"started\n"
 
 
 async def finish(child: Process) -> None:
-    """Has a process compare its rows with the log and end."""
+    """Let a process compare its rows with the log and end."""
     assert child.stdin
     assert child.stdout
     child.stdin.close()
@@ -66,22 +74,22 @@ async def finish(child: Process) -> None:
     assert await child.wait() == 0
 
 
-async def _main(say: Mapping[str, str]) -> None:
-    dies_at = int(say.get("dies_at_event", 0))
+async def _main(settings: Mapping[str, str]) -> None:
+    dies_at = int(settings.get("dies_at_event", 0))
 
     def die(event: RecordedEvent) -> None:
         if event.position == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if piece := int(say.get("dies_at_piece", 0)):
+    if piece := int(settings.get("dies_at_piece", 0)):
         _die_at(piece)
-    address = NatsAddress(say["url"], say["user"], say["password"], "", "")
-    objects = open_objects(say["objects"]) if "objects" in say else None
+    address = NatsAddress(settings["url"], settings["user"], settings["password"], "", "")
+    objects = open_objects(settings["objects"]) if "objects" in settings else None
     async with (
-        open_log(address, TYPES, say["log"]) as log,
-        running(log, say["rows"], Notes(hook=die), objects) as projector,
+        open_log(address, TYPES, settings["log"]) as log,
+        running(log, settings["rows"], Notes(hook=die), objects) as projector,
     ):
-        if "take" in say:
+        if "take" in settings:
             async for _ in SnapshotKeeper(projector, 0, 1).take():
                 pass
         print("started", flush=True)
@@ -92,18 +100,18 @@ async def _main(say: Mapping[str, str]) -> None:
 
 
 def _die_at(piece: int) -> None:
-    """Has this process killed at so many pieces of a snapshot; there are many."""
+    """Kill this process at a piece of a snapshot; small blocks make many pieces."""
     dump.BLOCK = 512
-    going_on, left = Snapshots._going_on, [piece]
+    original, left = Snapshots._going_on, [piece]
 
-    def counted(self: Snapshots, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for one in going_on(self, pieces):
+    def dying(self: Snapshots, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for written in original(self, pieces):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield one
+            yield written
 
-    Snapshots._going_on = counted  # type: ignore[assignment,method-assign]
+    Snapshots._going_on = dying  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":

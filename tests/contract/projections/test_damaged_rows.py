@@ -1,4 +1,4 @@
-"""Rows that are damaged, deleted or replaced, at rest and under a running process: they are computed again."""
+"""Rows that are damaged, deleted or replaced, at rest or while in use, are rebuilt."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 4096 // 2 * 4096)
 
 
-def _text(path: Path) -> None:
+def _write_text(path: Path) -> None:
     path.write_text("this is no database\n" * 1000)
 
 
-def _empty(path: Path) -> None:
+def _make_empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def _directory(path: Path) -> None:
+def _make_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
-    (path / "in the way").write_text("x")
+    (path / "file").write_text("x")
 
 
-def _forbidden(path: Path) -> None:
+def _forbid(path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read and write everything")
     path.chmod(0)
 
 
-def _wal_directory(path: Path) -> None:
+def _make_wal_directory(path: Path) -> None:
     path.with_name(f"{path.name}-wal").unlink(missing_ok=True)
     path.with_name(f"{path.name}-wal").mkdir()
 
@@ -71,7 +71,17 @@ def _replace(path: Path) -> None:
     copy.rename(path)
 
 
-AT_REST = [_overwrite, _overwrite_middle, _cut, _text, _empty, _directory, _forbidden, _wal_directory, _delete]
+AT_REST = [
+    _overwrite,
+    _overwrite_middle,
+    _cut,
+    _write_text,
+    _make_empty,
+    _make_directory,
+    _forbid,
+    _make_wal_directory,
+    _delete,
+]
 
 
 def file_of(location: Path) -> Path:
@@ -80,7 +90,7 @@ def file_of(location: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", AT_REST)
-async def test_a_file_damaged_at_rest_is_put_aside(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+async def test_file_damaged_at_rest_is_set_aside(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     log = MemoryStore("damaged", TYPES)
     await write(log, 500)
     async with running(log, str(tmp_path)):
@@ -93,31 +103,31 @@ async def test_a_file_damaged_at_rest_is_put_aside(tmp_path: Path, damage: Calla
         await write(log, 1)
         await projector.wait_for(await log.head())
         assert (await rebuilt(projector)).done
-    if damage not in {_delete, _empty}:
+    if damage not in {_delete, _make_empty}:
         assert path.with_name(f"{path.name}.damaged").exists()
 
 
-@pytest.mark.parametrize("damage", [_overwrite, _overwrite_middle, _cut, _text, _directory, _delete, _replace])
-async def test_a_file_damaged_under_a_running_process_is_computed_again(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize(
+    "damage", [_overwrite, _overwrite_middle, _cut, _write_text, _make_directory, _delete, _replace]
+)
+async def test_file_damaged_while_in_use_is_rebuilt(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     log = MemoryStore("damaged", TYPES)
     await write(log, 500)
     async with asyncio.timeout(SECONDS), running(log, str(tmp_path)) as projector:
         with projector.generation._engine.connect() as rows:
             rows.exec_driver_sql("COMMIT")
             rows.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        projector.generation._engine.dispose()  # what SQLite holds in memory would hide the damage
+        projector.generation._engine.dispose()  # SQLite's cache would hide the damage
         damage(file_of(tmp_path))
-        await _recovered(projector, log)
+        await _wait_until_rebuilt(projector, log)
         await write(log, 3)
         await projector.wait_for(await log.head())
         assert await projector.query(all_notes) == await folded(log)
         assert (await rebuilt(projector)).done
 
 
-async def _recovered(projector: Projector, log: MemoryStore) -> None:
-    """Return once all is well; until then nothing is raised but that it is not."""
+async def _wait_until_rebuilt(projector: Projector, log: MemoryStore) -> None:
+    """Wait until the rows are rebuilt; until then, only unavailability may be raised."""
     before, reasons = projector.generation, set[str]()
     while projector.generation is before:
         try:
@@ -134,7 +144,7 @@ async def _recovered(projector: Projector, log: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize("statement", ["DROP SCHEMA {} CASCADE", "DROP TABLE {}.notes", "DROP TABLE {}.rf_checkpoint"])
-async def test_dropped_tables_are_computed_again(location: str, statement: str) -> None:
+async def test_dropped_tables_are_rebuilt(location: str, statement: str) -> None:
     if "://" not in location:
         pytest.skip("SQLite keeps files")
     log = MemoryStore("dropped", TYPES)
@@ -142,7 +152,7 @@ async def test_dropped_tables_are_computed_again(location: str, statement: str) 
     async with asyncio.timeout(SECONDS), running(log, location) as projector:
         with Database(location)._server.begin() as connection:
             connection.exec_driver_sql(statement.format(projector.generation.label))
-        await _recovered(projector, log)
+        await _wait_until_rebuilt(projector, log)
         assert await projector.query(all_notes) == await folded(log)
     async with running(log, location) as projector:
         assert await projector.query(all_notes) == await folded(log)

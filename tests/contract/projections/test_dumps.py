@@ -1,4 +1,4 @@
-"""Every type of column and every index comes back from a snapshot as it was."""
+"""Snapshots keep every type of column and every index."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from eventstore.projections.snapshots.store import Snapshots
 from services.artifacts.objects import ObjectPlace
 from tests.contract.projections.notes import Notes
 
-everything = sa.MetaData()
+metadata = sa.MetaData()
 
-things = sa.Table(
-    "things",
-    everything,
+items = sa.Table(
+    "items",
+    metadata,
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("text", sa.Text),
     sa.Column("values", sa.LargeBinary),
@@ -22,16 +22,16 @@ things = sa.Table(
     sa.Column("small", sa.Integer),
     sa.Column("flag", sa.Boolean),
     sa.Column("json", sa.JSON),
-    sa.Index("things_by_double", "double"),
+    sa.Index("items_by_double", "double"),
 )
 
 
-class Things(Notes):
+class Items(Notes):
     name = "notes"
-    tables = everything
+    tables = metadata
 
 
-def _things() -> list[dict[str, object]]:
+def _item_rows() -> list[dict[str, object]]:
     values: list[dict[str, object]] = [
         {"text": "", "values": b"", "double": 0.0, "small": 0, "flag": False, "json": {}},
         {"text": "é\n\\N\t\U0001f600", "values": bytes(range(256)) * 9000, "double": float("inf")},
@@ -42,40 +42,40 @@ def _things() -> list[dict[str, object]]:
     return [{"id": number - 2**62, **empty, "json": None, **value} for number, value in enumerate(values)]
 
 
-def test_every_type_of_column_comes_back(location: str, objects: ObjectPlace) -> None:
-    generations = Generations(Things(), Database(location))
-    kept = Snapshots(generations, objects)
+def test_columns_of_every_type_are_restored(location: str, objects: ObjectPlace) -> None:
+    generations = Generations(Items(), Database(location))
+    snapshots = Snapshots(generations, objects)
     rows = generations.create_live()
     with rows.writing() as connection:
-        for thing in _things():
-            connection.execute(sa.insert(things), thing)
+        for item in _item_rows():
+            connection.execute(sa.insert(items), item)
     before = rows.digest()
     with rows.transaction() as connection:
-        snapshot = kept.take(connection, lambda _size: None)
+        snapshot = snapshots.take(connection, lambda _size: None)
     generations.discard(rows)
-    back = kept.restore(snapshot)
-    assert back.digest() == before
-    with back.transaction() as connection:
-        assert {index["name"] for index in sa.inspect(connection).get_indexes("things")} == {"things_by_double"}
-    back.close()
+    restored = snapshots.restore(snapshot)
+    assert restored.digest() == before
+    with restored.transaction() as connection:
+        assert {index["name"] for index in sa.inspect(connection).get_indexes("items")} == {"items_by_double"}
+    restored.close()
 
 
-def test_packed_bytes_are_left_as_they_are(postgres_url: str) -> None:
-    rows = Generations(Things(), Database(postgres_url)).create_live()
+def test_packed_bytes_are_not_compressed_again(postgres_url: str) -> None:
+    rows = Generations(Items(), Database(postgres_url)).create_live()
     with rows.transaction() as connection:
-        storage = "SELECT attname FROM pg_attribute WHERE attrelid = 'things'::regclass AND attstorage = 'e'"
+        storage = "SELECT attname FROM pg_attribute WHERE attrelid = 'items'::regclass AND attstorage = 'e'"
         assert connection.scalars(sa.text(storage)).all() == ["values"]
     rows.close()
 
 
-def test_an_index_is_there_again(location: str, objects: ObjectPlace) -> None:
+def test_index_is_restored(location: str, objects: ObjectPlace) -> None:
     generations = Generations(Notes(), Database(location))
     rows = generations.create_live()
     with rows.transaction() as connection:
         before = sorted(str(index["name"]) for index in sa.inspect(connection).get_indexes("rf_events"))
         snapshot = Snapshots(generations, objects).take(connection, lambda _size: None)
     generations.discard(rows)
-    back = Snapshots(generations, objects).restore(snapshot)
-    with back.transaction() as connection:
+    restored = Snapshots(generations, objects).restore(snapshot)
+    with restored.transaction() as connection:
         assert sorted(str(index["name"]) for index in sa.inspect(connection).get_indexes("rf_events")) == before
-    back.close()
+    restored.close()

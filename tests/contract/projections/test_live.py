@@ -1,4 +1,4 @@
-"""What keeps up with the registry's log in memory outlives a defect of ours: it says nothing, then starts again."""
+"""The registry's live view and scheduler survive bugs: they fail, then continue."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.busy
 DIGEST = f"sha256:{'1' * 64}"
 
 
-class Defective(LiveView):
-    """Cannot take in one event."""
+class BuggyView(LiveView):
+    """A live view that fails at one event."""
 
     bad_at = 0
 
@@ -45,26 +45,26 @@ class Defective(LiveView):
 
 @dataclass
 class Registry:
-    """A log, what follows it, its rows, and a view of it that is defective at a position."""
+    """A log, its tail, its rows, and a live view that fails at a position."""
 
     log: MemoryStore
     tail: Tail
     rows: Projector
-    live: Defective
+    live: BuggyView
 
     async def append(self, *payloads: object) -> int:
-        """Appends to the model's stream."""
+        """Append events to the model's stream."""
         events = [NewEvent("model/m", payload, Metadata("Ann"), key := new_id(), key) for payload in payloads]  # type: ignore[arg-type]
         return (await self.log.append(events))[-1]
 
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Registry]:
-    """A model with a version; the view is started."""
+    """Run a registry that has a model with one version."""
     log = MemoryStore("registry", registry.EVENTS)
     tail = Tail(log)
     rows = Projector(tail, RegistryProjection(), Database(str(tmp_path)))
-    parts = Registry(log, tail, rows, Defective(rows, tail))
+    parts = Registry(log, tail, rows, BuggyView(rows, tail))
     await parts.append(v1.ModelCreated(model="m"), v1.VersionRegistered(model="m", version=1, digest=DIGEST))
     for part in (tail, rows, parts.live):
         await part.start()
@@ -74,17 +74,17 @@ async def running(tmp_path: Path) -> AsyncIterator[Registry]:
 
 
 def moved(to: int) -> v1.AliasMoved:
-    """The alias moved."""
+    """Return the event of a moved alias."""
     return v1.AliasMoved(model="m", alias="a", to_version=to, to_digest=DIGEST)
 
 
 async def test_failed_view_refuses_queries_until_it_is_reloaded(
     running: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = running.live._load, asyncio.Event()
+    load, proceed = running.live._load, asyncio.Event()
 
     async def delayed() -> None:
-        await go_on.wait()
+        await proceed.wait()
         await load()
 
     monkeypatch.setattr(running.live, "_load", delayed)
@@ -98,7 +98,7 @@ async def test_failed_view_refuses_queries_until_it_is_reloaded(
         with pytest.raises(StoreUnavailable) as caught:
             running.live.resolve("m", "a")
         assert caught.value.reason == "PROJECTION_FAILED"
-        go_on.set()
+        proceed.set()
         await asyncio.wait_for(running.live.wait_for(4), scaled(20))
     assert running.live.resolve("m", "a").alias.revision == 4
     assert [entry["log_level"] for entry in logged] == ["error"]
@@ -107,8 +107,8 @@ async def test_failed_view_refuses_queries_until_it_is_reloaded(
     assert running.live.resolve("m", "a").alias.revision == last
 
 
-class Overdue(Scheduler):
-    """Cannot look at what is due the first time."""
+class FailingScheduler(Scheduler):
+    """A scheduler whose first look at what is due fails."""
 
     looks = 0
 
@@ -121,7 +121,7 @@ class Overdue(Scheduler):
 
 async def test_scheduler_that_failed_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
-    failing = Overdue(None, running.rows, running.tail)  # type: ignore[arg-type]
+    failing = FailingScheduler(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
         await failing.start()
         await until(lambda: failing.looks > 1)
@@ -129,8 +129,8 @@ async def test_scheduler_that_failed_looks_again(running: Registry, monkeypatch:
     assert [entry["log_level"] for entry in logged] == ["error"]
 
 
-class Counting(Scheduler):
-    """Counts how often it looks for what is due."""
+class CountingScheduler(Scheduler):
+    """A scheduler that counts how often it looks at what is due."""
 
     looks = 0
 
@@ -142,35 +142,35 @@ class Counting(Scheduler):
 async def test_scheduler_whose_batch_failed_looks_at_the_rows_and_continues(
     running: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = 0
+    calls = 0
 
     def failing_once(events: object) -> bool:
-        nonlocal times
-        times += 1
-        if times == 1:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
             raise ArithmeticError("a bug")
         return True
 
     monkeypatch.setattr(scheduler, "_sets_a_time", failing_once)
-    counting = Counting(None, running.rows, running.tail)  # type: ignore[arg-type]
+    counting = CountingScheduler(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
         await counting.start()
         await until(lambda: counting.looks == 1)
         await running.append(moved(1))
-        await until(lambda: times == 1)
+        await until(lambda: calls == 1)
         await until(lambda: counting.looks == 2)
         await running.append(moved(1))
-        await until(lambda: times == 2)
+        await until(lambda: calls == 2)
         await counting.stop()
     assert [entry["log_level"] for entry in logged] == ["error"]
 
 
 def tagged(value: str | None) -> v1.ModelTagsChanged:
-    """The tag "team" was set, or taken away."""
+    """Return the event of the tag "team" set, or removed."""
     return v1.ModelTagsChanged(model="m", changes=[v1.TagChange(key="team", to_value=value)])
 
 
-async def test_tags_of_the_past_are_read_from_the_log(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_past_tags_are_read_from_log(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("a", None, "b"):
         await running.append(tagged(value))
         await running.append(moved(1))
@@ -181,7 +181,7 @@ async def test_tags_of_the_past_are_read_from_the_log(running: Registry, monkeyp
     real = late._history.read
 
     async def overtaken(origin: str) -> Changes:
-        """Reads, while one more change is heard of."""
+        """Read, while one more change is received."""
         monkeypatch.undo()
         changes = await real(origin)
         await late.wait_for(await running.append(tagged("c")))
@@ -189,12 +189,12 @@ async def test_tags_of_the_past_are_read_from_the_log(running: Registry, monkeyp
 
     monkeypatch.setattr(late._history, "read", overtaken)
     await late.recall_tags(events)
-    had = {
+    tags_at = {
         event.position: [tag for tag in "abc" if late.had_tags("m", {"team": tag}, event.position)] for event in events
     }
-    assert had == {4: ["a"], 6: [], 8: ["b"]}
+    assert tags_at == {4: ["a"], 6: [], 8: ["b"]}
     assert late.had_tags("m", {"team": "c"}, await running.log.head())
-    # What is heard from then on is added to what was read.
+    # Later changes are added to those that were read.
     await late.wait_for(await running.append(tagged("d")))
     assert late.had_tags("m", {"team": "c"}, await running.log.head() - 1)
     assert late.had_tags("m", {"team": "d"}, await running.log.head())

@@ -1,4 +1,4 @@
-"""What a projector promises, on SQLite and on PostgreSQL, over a log that a real NATS keeps."""
+"""The contract of a projector, on SQLite and on PostgreSQL, over a real NATS log."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.contract.store.events import TYPES, following
 from tests.servers.postgres import PostgresServer
 from tests.timeouts import scaled
 
-LONG = 60.0  # seconds: no bookmark in between
+LONG = 60.0  # seconds, so that no batch is due in between
 
 
-async def test_it_catches_up_and_goes_on_live(log: JetStreamStore, location: str) -> None:
+async def test_projector_catches_up_and_continues_live(log: JetStreamStore, location: str) -> None:
     head = await write(log, 30)
     async with running(log, location) as projector:
         assert projector.position == head
@@ -43,14 +43,14 @@ async def test_it_catches_up_and_goes_on_live(log: JetStreamStore, location: str
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_an_empty_log(log: JetStreamStore, location: str) -> None:
+async def test_empty_log_has_no_rows(log: JetStreamStore, location: str) -> None:
     async with running(log, location) as projector:
         assert projector.position == 0
         assert await projector.query(all_notes) == []
         assert await projector.position_at(2**62) == (0, 0)
 
 
-async def test_a_question_before_the_start_is_refused(log: JetStreamStore, tmp_path: Path) -> None:
+async def test_query_before_start_is_rejected(log: JetStreamStore, tmp_path: Path) -> None:
     projector = Projector(Tail(log), Notes(), Database(str(tmp_path)))
     with pytest.raises(StoreUnavailable) as caught:
         await projector.query(all_notes)
@@ -58,7 +58,7 @@ async def test_a_question_before_the_start_is_refused(log: JetStreamStore, tmp_p
     await projector.stop()
 
 
-async def test_a_restart_goes_on_from_the_checkpoint(log: JetStreamStore, location: str) -> None:
+async def test_restart_continues_from_checkpoint(log: JetStreamStore, location: str) -> None:
     first, second = Notes(), Notes()
     head = await write(log, 10)
     async with running(log, location, first):
@@ -71,7 +71,7 @@ async def test_a_restart_goes_on_from_the_checkpoint(log: JetStreamStore, locati
     assert len(generations(location)) == 1
 
 
-async def test_waiters_hear_of_a_stop(log: JetStreamStore, location: str) -> None:
+async def test_stop_fails_waiters(log: JetStreamStore, location: str) -> None:
     async with running(log, location) as projector:
         waiting = asyncio.create_task(projector.wait_for(1))
         await asyncio.wait({waiting}, timeout=0.05)
@@ -80,7 +80,7 @@ async def test_waiters_hear_of_a_stop(log: JetStreamStore, location: str) -> Non
     assert caught.value.reason == "PROJECTION_BEHIND"
 
 
-async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
+async def test_cancelled_waiter_is_removed(tmp_path: Path) -> None:
     async with running(MemoryStore("words", TYPES), str(tmp_path)) as projector:
         for waited_for, watermark in (
             (projector, projector._progress._watermark),
@@ -91,7 +91,7 @@ async def test_whoever_gives_up_waiting_is_forgotten(tmp_path: Path) -> None:
             assert 1_000_000 not in {position for position, *_ in watermark._waiters}
 
 
-async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamStore, location: str) -> None:
+async def test_commits_lost_by_database_are_repeated(log: JetStreamStore, location: str) -> None:
     async with running(log, location) as projector:
         head = await write(log, 10, streams=10)
         await projector.wait_for(head)
@@ -106,7 +106,7 @@ async def test_commits_that_the_database_lost_are_made_once_more(log: JetStreamS
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_a_database_that_went_away_and_came_back(
+async def test_projector_survives_database_outage(
     postgres: PostgresServer, postgres_url: str, log: JetStreamStore
 ) -> None:
     if not postgres.ours:
@@ -132,65 +132,65 @@ async def test_a_database_that_went_away_and_came_back(
             assert await projector.query(all_notes) == await folded(log)
 
 
-# Gathering.
+# Batching.
 
 
 @contextmanager
-def commits(projector: Projector) -> Iterator[list[object]]:
-    """Collect one entry for each transaction that writes the live rows; a start also reads its checkpoint in one."""
-    made: list[object] = []
+def record_commits(projector: Projector) -> Iterator[list[object]]:
+    """Yield a list that gets one entry for each transaction that writes the live rows, including a start's."""
+    recorded_commits: list[object] = []
 
     def note(connection: sa.Connection) -> None:
         if {"rf_begin", "isolation_level"} & connection.get_execution_options().keys():
-            made.append(connection)
+            recorded_commits.append(connection)
 
     sa.event.listen(projector.generation._engine, "commit", note)
-    yield made
+    yield recorded_commits
     sa.event.remove(projector.generation._engine, "commit", note)
 
 
-async def test_what_nobody_waits_for_is_written_at_once_and_what_someone_does_without_delay(
+async def test_waiting_query_ends_batch_early(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projection, "BATCH_WINDOW_SECONDS", LONG)
     async with running(log, location) as projector:
         head = await write(log, 1)
         await projector.wait_for(head)
-        with commits(projector) as made:
+        with record_commits(projector) as recorded_commits:
             head = await write(log, 30)
             await projector.tail.wait_for(head)
-            assert made == []
+            assert recorded_commits == []
             await projector.wait_for(head)
-            assert len(made) == 1
+            assert len(recorded_commits) == 1
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_what_is_heard_during_a_write_is_written_next_at_once(log: JetStreamStore, location: str) -> None:
-    go_on, begun = threading.Event(), threading.Event()
+async def test_events_received_during_write_are_one_batch(log: JetStreamStore, location: str) -> None:
+    proceed, begun = threading.Event(), threading.Event()
 
     def hold(event: RecordedEvent) -> None:
         begun.set()
-        assert go_on.wait(scaled(20))
+        assert proceed.wait(scaled(20))
 
     async with running(log, location, Notes(hook=hold)) as projector:
-        with commits(projector) as made:
+        with record_commits(projector) as recorded_commits:
             await write(log, 1)
             waiting = asyncio.create_task(projector.wait_for(31))
             await asyncio.to_thread(begun.wait, 20)
             head = await write(log, 30)
             await projector.tail.wait_for(head)
-            go_on.set()
+            proceed.set()
             await waiting
-            assert len(made) == 2
+            assert len(recorded_commits) == 2
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_a_projection_that_cannot_keep_up_goes_on_from_its_checkpoint(log: JetStreamStore, location: str) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+async def test_slow_projection_continues_from_checkpoint(log: JetStreamStore, location: str) -> None:
+    begun, proceed = threading.Event(), threading.Event()
 
     def hold(event: RecordedEvent) -> None:
         begun.set()
-        assert go_on.wait(scaled(20))
+        assert proceed.wait(scaled(20))
 
     async with following(log, kept_bytes=1) as tail:
         notes = Notes(hook=hold)
@@ -200,18 +200,18 @@ async def test_a_projection_that_cannot_keep_up_goes_on_from_its_checkpoint(log:
         await asyncio.to_thread(begun.wait, 20)
         for _ in range(20):
             await tail.wait_for(await write(log, 1))
-        go_on.set()
+        proceed.set()
         await projector.wait_for(21)
         assert notes.applied == list(range(1, 22))
         assert await projector.query(all_notes) == await folded(log)
         await projector.stop()
 
 
-def test_rows_live_in_a_directory_or_in_postgresql(tmp_path: Path) -> None:
+def test_database_is_directory_or_postgresql(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         Database("mysql://localhost/rows")
-    strange = tmp_path / "a dir? with #odd%20 letters"
-    rows = Database(str(strange)).open("notes", "0123456789", 1, tables)
+    odd_path = tmp_path / "a dir? with #odd%20 letters"
+    rows = Database(str(odd_path)).open("notes", "0123456789", 1, tables)
     rows.set_live()
     rows.close()
-    assert Database(str(strange)).generations("notes") == [("0123456789", 1)]
+    assert Database(str(odd_path)).generations("notes") == [("0123456789", 1)]

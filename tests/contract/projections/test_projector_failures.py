@@ -1,4 +1,4 @@
-"""What a projector does with an event that it cannot apply, and with a log that is not the one it followed."""
+"""A projector meets an event that it cannot apply, or another log than the one it followed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from tests.timeouts import scaled
 pytestmark = pytest.mark.busy
 
 
-async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
-    """Rows come as far as they can, and what stands in their way is named."""
+async def test_append_is_applied_whole_or_not_at_all(log: JetStreamStore, location: str) -> None:
+    """The rows advance up to the append that fails, and the error names it."""
     await write(log, 1)
     await log.append([new(f"s{number}") for number in range(5)])
     await write(log, 1)
@@ -52,19 +52,19 @@ async def test_an_append_is_applied_whole_or_not_at_all(log: JetStreamStore, loc
             assert rows.execute(sa.select(checkpoint)).one().position == 1
             assert sum(row[2] for row in all_notes(rows)) == 1
         await projector.stop()
-    async with running(log, location) as mended:
-        assert await mended.query(all_notes) == await folded(log)
+    async with running(log, location) as repaired:
+        assert await repaired.query(all_notes) == await folded(log)
 
 
-async def test_a_failure_is_told_to_all_who_wait(log: JetStreamStore, location: str) -> None:
+async def test_failure_fails_all_waiters(log: JetStreamStore, location: str) -> None:
     async with running(log, location, Notes(hook=fails_at(2))) as projector:
         await write(log, 1)
         await projector.wait_for(1)
         waiting = asyncio.create_task(projector.wait_for(3))
         await write(log, 2)
-        with pytest.raises(StoreUnavailable) as told:
+        with pytest.raises(StoreUnavailable) as raised:
             await waiting
-        assert told.value.reason == "PROJECTION_FAILED"
+        assert raised.value.reason == "PROJECTION_FAILED"
         for outcome in (projector.wait_for(2), projector.query(all_notes)):
             with pytest.raises(StoreUnavailable) as caught:
                 await outcome
@@ -75,8 +75,8 @@ async def test_a_failure_is_told_to_all_who_wait(log: JetStreamStore, location: 
         await projector.wait_for(1)
 
 
-class Rewritten(MemoryStore):
-    """A log that turns out not to be the one that was followed."""
+class RewrittenLog(MemoryStore):
+    """A log that turns out to be another than the one followed."""
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         async for batch in super().subscribe(after):
@@ -85,8 +85,8 @@ class Rewritten(MemoryStore):
             yield batch
 
 
-async def test_rows_of_a_log_that_was_rewritten_are_shown_to_nobody(location: str) -> None:
-    log = Rewritten("rewritten", TYPES)
+async def test_rows_of_rewritten_log_are_not_served(location: str) -> None:
+    log = RewrittenLog("rewritten", TYPES)
     async with running(log, location) as projector:
         await write(log, 1)
         await projector.wait_for(1)
@@ -100,8 +100,8 @@ async def test_rows_of_a_log_that_was_rewritten_are_shown_to_nobody(location: st
             assert caught.value.reason == "PROJECTION_FAILED"
 
 
-class Asks(Notes):
-    """Asks the database for what it does not have, at one event."""
+class InvalidQueryProjection(Notes):
+    """A projection that executes an invalid statement at one event."""
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
         super().apply(connection, events)
@@ -109,9 +109,9 @@ class Asks(Notes):
             connection.execute(sa.text("SELECT nothing"))
 
 
-async def test_an_event_that_the_database_refuses_is_named_too(location: str) -> None:
+async def test_event_refused_by_database_is_named(location: str) -> None:
     log = MemoryStore("refused", TYPES)
-    async with running(log, location, Asks()) as projector:
+    async with running(log, location, InvalidQueryProjection()) as projector:
         head = await write(log, 3)
         with pytest.raises(StoreUnavailable) as caught:
             await projector.wait_for(head)
@@ -121,7 +121,7 @@ async def test_an_event_that_the_database_refuses_is_named_too(location: str) ->
         assert projector.position == 1
 
 
-async def test_so_is_one_that_is_too_large_for_an_index(postgres_url: str) -> None:
+async def test_event_too_large_for_index_is_named(postgres_url: str) -> None:
     log = MemoryStore("large", TYPES)
     unpackable = "".join(map(chr, random.Random(1).choices(range(0x20000, 0x2A000), k=1_000)))
     async with running(log, postgres_url) as projector:
@@ -132,15 +132,13 @@ async def test_so_is_one_that_is_too_large_for_an_index(postgres_url: str) -> No
         assert isinstance(projector.failure, CannotApply)
 
 
-async def test_a_question_that_the_database_refuses_is_not_to_be_asked_again(location: str) -> None:
+async def test_query_refused_by_database_is_not_retried(location: str) -> None:
     async with running(MemoryStore("asked", TYPES), location) as projector:
         with pytest.raises(sa.exc.DBAPIError):
             await projector.query(lambda connection: connection.execute(sa.text("SELECT nothing")))
 
 
-async def test_an_event_that_nobody_can_read_is_named(
-    nats_address: NatsAddress, log: JetStreamStore, location: str
-) -> None:
+async def test_unreadable_event_is_named(nats_address: NatsAddress, log: JetStreamStore, location: str) -> None:
     await write(log, 2)
     client = await connect(nats_address.url, nats_address.user, nats_address.password)
     async with running(log, location) as projector:
@@ -154,7 +152,7 @@ async def test_an_event_that_nobody_can_read_is_named(
     await client.close()
 
 
-async def test_a_rebuild_tells_whether_the_rows_are_to_blame(location: str) -> None:
+async def test_rebuild_of_failed_projection_compares_rows(location: str) -> None:
     log = MemoryStore("blamed", TYPES)
     head = await write(log, 5)
     async with running(log, location, Notes(hook=fails_at(head + 1))) as projector:
@@ -173,7 +171,7 @@ async def test_a_rebuild_tells_whether_the_rows_are_to_blame(location: str) -> N
 # Erased events.
 
 
-async def test_what_was_erased_keeps_nobody_waiting(nats_address: NatsAddress, location: str) -> None:
+async def test_projector_passes_erased_events(nats_address: NatsAddress, location: str) -> None:
     async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(scaled(20)):
         head = await write(log, 12, streams=3)
         async with running(log, location) as projector:
@@ -190,7 +188,7 @@ async def test_what_was_erased_keeps_nobody_waiting(nats_address: NatsAddress, l
             assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_all_may_be_erased(nats_address: NatsAddress, location: str) -> None:
+async def test_log_may_be_erased_completely(nats_address: NatsAddress, location: str) -> None:
     async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(scaled(20)):
         head = await write(log, 3, streams=1)
         await erase(log, "s0")

@@ -1,4 +1,4 @@
-"""Whatever happens to a projector in whatever order, its rows are what the log says."""
+"""A model test: whatever happens to a projector, its rows are those of the log."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ steps = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(steps)
-def test_whatever_happens_the_rows_are_what_the_log_says(taken: list[tuple[str, object]]) -> None:
+def test_rows_equal_log_after_any_steps(sequence: list[tuple[str, object]]) -> None:
     async def run(home: str) -> None:
         machine = Machine(home)
         try:
-            for name, *arguments in taken:
+            for name, *arguments in sequence:
                 await getattr(machine, name)(*arguments)
             await machine.start(None)
             await machine.check()

@@ -1,4 +1,4 @@
-"""Several processes that keep the same rows: each event is applied once, whoever is killed."""
+"""Several processes keep the same rows: each event is applied once, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.contract.store.events import following
 pytestmark = pytest.mark.busy
 
 
-async def test_a_killed_process_leaves_rows_and_checkpoint_together(
+async def test_killed_process_leaves_rows_and_checkpoint_consistent(
     nats_address: NatsAddress, log: JetStreamStore, location: str
 ) -> None:
     await write(log, 20)
@@ -30,7 +30,7 @@ async def test_a_killed_process_leaves_rows_and_checkpoint_together(
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_many_may_start_at_once(log: JetStreamStore, postgres_url: str) -> None:
+async def test_projectors_may_start_concurrently(log: JetStreamStore, postgres_url: str) -> None:
     await write(log, 20)
     async with following(log) as tail:
         projectors = [Projector(tail, Notes(), Database(postgres_url)) for _ in range(4)]

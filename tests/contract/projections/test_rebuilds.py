@@ -1,4 +1,4 @@
-"""Rows are computed anew beside the live ones: a new version, a rebuild, and one that another process made."""
+"""Rebuilds beside the live rows: of a new version, on demand, and by another process."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ from tests.servers.nats import until
 from tests.timeouts import scaled
 
 
-async def test_a_new_version_is_computed_from_the_beginning_and_the_old_dropped(
-    log: JetStreamStore, location: str
-) -> None:
+async def test_new_version_is_built_from_start_and_old_dropped(log: JetStreamStore, location: str) -> None:
     await write(log, 10)
     async with running(log, location) as projector:
         old = projector.fingerprint
@@ -48,7 +46,7 @@ async def test_a_new_version_is_computed_from_the_beginning_and_the_old_dropped(
         assert [mark for mark, _ in generations(location)] == [projector.fingerprint] != [old]
 
 
-async def test_the_old_version_answers_until_the_new_one_is_there(log: JetStreamStore, location: str) -> None:
+async def test_old_version_answers_until_new_one_is_built(log: JetStreamStore, location: str) -> None:
     await write(log, 10)
     async with running(log, location) as old:
         seen: list[list[tuple[str, int]]] = []
@@ -60,11 +58,11 @@ async def test_the_old_version_answers_until_the_new_one_is_there(log: JetStream
         assert old.failure is None
 
 
-async def test_rows_are_rebuilt_beside_the_live_ones(log: JetStreamStore, location: str) -> None:
+async def test_rebuild_does_not_interrupt_live_rows(log: JetStreamStore, location: str) -> None:
     await write(log, 100, size=3)
     async with running(log, location) as projector:
         before = projector.generation
-        asking = [asyncio.create_task(ask_on(projector)) for _ in range(3)]
+        querying = [asyncio.create_task(query_repeatedly(projector)) for _ in range(3)]
         writing = asyncio.create_task(write(log, 200))
         progress = await rebuilt(projector)
         head = await writing
@@ -72,7 +70,7 @@ async def test_rows_are_rebuilt_beside_the_live_ones(log: JetStreamStore, locati
         assert progress.live_digest == progress.rebuilt_digest == progress.live_digest.lower()
         assert projector.generation is not before
         await projector.wait_for(head)
-        await end_all(asking)
+        await stop_queries(querying)
         assert await projector.query(all_notes) == await folded(log)
         assert len(generations(location)) == 1
         await projector.wait_for(await write(log, 1))
@@ -83,25 +81,25 @@ async def test_rows_are_rebuilt_beside_the_live_ones(log: JetStreamStore, locati
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def end_all(asking: Sequence[asyncio.Task[None]]) -> None:
-    """Ends those who ask on, none of whom may have failed."""
-    for task in asking:
+async def stop_queries(querying: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel the query loops, none of which may have failed."""
+    for task in querying:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
 
-async def ask_on(projector: Projector) -> None:
+async def query_repeatedly(projector: Projector) -> None:
     while True:
         await projector.query(all_notes)
 
 
-async def test_an_empty_log_can_be_rebuilt(log: JetStreamStore, location: str) -> None:
+async def test_empty_log_can_be_rebuilt(log: JetStreamStore, location: str) -> None:
     async with running(log, location) as projector:
         assert (await rebuilt(projector)).done
 
 
-async def test_a_difference_is_found_and_the_live_rows_stay(log: JetStreamStore, location: str) -> None:
+async def test_rebuild_reports_difference_and_keeps_live_rows(log: JetStreamStore, location: str) -> None:
     head = await write(log, 10)
     async with running(log, location) as projector:
         with projector.generation.writing() as rows:
@@ -118,9 +116,7 @@ async def test_a_difference_is_found_and_the_live_rows_stay(log: JetStreamStore,
         await projector.wait_for(head + 1)
 
 
-async def test_one_rebuild_at_a_time_and_one_that_is_given_up_leaves_nothing(
-    log: JetStreamStore, location: str
-) -> None:
+async def test_rebuilds_do_not_overlap_and_cancelled_one_leaves_nothing(log: JetStreamStore, location: str) -> None:
     await write(log, 10)
     async with running(log, location) as projector:
         async with aclosing(projector.rebuild()) as rebuilding:
@@ -134,7 +130,7 @@ async def test_one_rebuild_at_a_time_and_one_that_is_given_up_leaves_nothing(
         assert (await rebuilt(projector)).done
 
 
-async def test_a_rebuild_that_was_cut_off_by_a_crash_is_forgotten(log: JetStreamStore, location: str) -> None:
+async def test_rebuild_interrupted_by_crash_is_discarded(log: JetStreamStore, location: str) -> None:
     await write(log, 10)
     async with running(log, location) as projector:
         Database(location).open("notes", projector.fingerprint, 2, tables).close()
@@ -146,60 +142,58 @@ async def test_a_rebuild_that_was_cut_off_by_a_crash_is_forgotten(log: JetStream
         assert len(generations(location)) == 1
 
 
-async def test_a_process_goes_over_to_the_rows_that_another_rebuilt(log: JetStreamStore, postgres_url: str) -> None:
+async def test_process_switches_to_rows_rebuilt_by_other(log: JetStreamStore, postgres_url: str) -> None:
     await write(log, 20)
-    async with running(log, postgres_url) as one, running(log, postgres_url) as two:
-        for projector, other in ((one, two), (two, one)):
-            asking = [asyncio.create_task(ask_on(other)) for _ in range(3)]
+    async with running(log, postgres_url) as first, running(log, postgres_url) as second:
+        for projector, other in ((first, second), (second, first)):
+            querying = [asyncio.create_task(query_repeatedly(other)) for _ in range(3)]
             writing = asyncio.create_task(write(log, 60))
             assert (await rebuilt(projector)).done
             await writing
             head = await write(log, 1)
-            await asyncio.gather(one.wait_for(head), two.wait_for(head))
-            await end_all(asking)
+            await asyncio.gather(first.wait_for(head), second.wait_for(head))
+            await stop_queries(querying)
             expected = await folded(log)
-            assert await one.query(all_notes) == expected
-            assert await two.query(all_notes) == expected
-            assert one.generation.label == two.generation.label
+            assert await first.query(all_notes) == expected
+            assert await second.query(all_notes) == expected
+            assert first.generation.label == second.generation.label
             assert len(generations(postgres_url)) == 1
 
 
-async def test_a_question_goes_over_to_rebuilt_rows_before_the_next_event(
-    log: JetStreamStore, postgres_url: str
-) -> None:
+async def test_query_switches_to_rebuilt_rows_before_next_event(log: JetStreamStore, postgres_url: str) -> None:
     await write(log, 20)
     expected = await folded(log)
-    async with running(log, postgres_url) as one, running(log, postgres_url) as two:
-        await rebuilt(one)
-        assert await asyncio.gather(*(two.query(all_notes) for _ in range(5))) == [expected] * 5
-        assert one.generation.label == two.generation.label
+    async with running(log, postgres_url) as first, running(log, postgres_url) as second:
+        await rebuilt(first)
+        assert await asyncio.gather(*(second.query(all_notes) for _ in range(5))) == [expected] * 5
+        assert first.generation.label == second.generation.label
 
 
-async def test_a_long_question_keeps_no_process_waiting(postgres_url: str) -> None:
-    """Not even one about rows that another process has replaced, and would drop."""
+async def test_long_query_does_not_block_processes(postgres_url: str) -> None:
+    """Not even a query of rows that another process has replaced and is about to drop."""
     log = MemoryStore("long", TYPES)
-    asked, go_on = threading.Event(), threading.Event()
+    query_started, proceed = threading.Event(), threading.Event()
 
-    def ask_for_long(connection: sa.Connection) -> list[Row]:
-        found = all_notes(connection)
-        asked.set()
-        assert go_on.wait(scaled(30))
-        return found
+    def query_slowly(connection: sa.Connection) -> list[Row]:
+        rows_read = all_notes(connection)
+        query_started.set()
+        assert proceed.wait(scaled(30))
+        return rows_read
 
     head = await write(log, 5)
     expected = await folded(log)
-    async with running(log, postgres_url) as one, running(log, postgres_url) as two:
-        asking = asyncio.create_task(two.query(ask_for_long))
-        assert await asyncio.to_thread(asked.wait, 30)
-        rebuilding = asyncio.create_task(rebuilt(one))
-        await until(lambda: one.generation.number > two.generation.number)
+    async with running(log, postgres_url) as first, running(log, postgres_url) as second:
+        querying = asyncio.create_task(second.query(query_slowly))
+        assert await asyncio.to_thread(query_started.wait, 30)
+        rebuilding = asyncio.create_task(rebuilt(first))
+        await until(lambda: first.generation.number > second.generation.number)
         async with asyncio.timeout(scaled(10)):
             for _ in range(3):
                 head = await write(log, 1)
-                await asyncio.gather(one.wait_for(head), two.wait_for(head))
-                assert await two.query(all_notes) == await one.query(all_notes) == await folded(log)
-        assert not asking.done()
-        go_on.set()
-        assert await asking == expected
+                await asyncio.gather(first.wait_for(head), second.wait_for(head))
+                assert await second.query(all_notes) == await first.query(all_notes) == await folded(log)
+        assert not querying.done()
+        proceed.set()
+        assert await querying == expected
         assert (await rebuilding).done
         assert len(generations(postgres_url)) == 1

@@ -1,4 +1,4 @@
-"""Whatever happens to a log, its rows and its snapshots in whatever order, the rows are what the log says."""
+"""A model test: whatever happens to a log, its rows and its snapshots, the rows are those of the log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from eventstore.projections.generations import Generations
 from eventstore.projections.snapshots import store
 from eventstore.projections.snapshots.store import Snapshots
 from services.artifacts.objects import open_objects
-from tests.contract.projections.kept import FOLDER, flipped, take
 from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running
+from tests.contract.projections.snapshots import FOLDER, flipped, take
 from tests.contract.store.epochs import accept, new_log, shortened
 from tests.contract.store.events import new
 
 
 class Machine:
-    """A log that loses its tail, rows that are lost, snapshots that are taken and damaged."""
+    """A log that loses its tail, rows that are lost, and snapshots that are taken and damaged."""
 
     def __init__(self, home: str) -> None:
         self.rows = f"{home}/rows"
@@ -106,10 +106,10 @@ steps = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(steps)
-def test_whatever_happens_the_rows_are_what_the_log_says(taken: list[tuple[str, object]]) -> None:
+def test_rows_equal_log_after_any_steps(sequence: list[tuple[str, object]]) -> None:
     async def run(home: str) -> None:
         machine = Machine(home)
-        for name, *arguments in taken:
+        for name, *arguments in sequence:
             await getattr(machine, name)(*arguments)
         await machine.run(snapshot=True)
         await machine.lose_rows()

@@ -1,4 +1,4 @@
-"""Processes that take and restore snapshots at once, and are killed while they do."""
+"""Processes that take and restore snapshots concurrently, and are killed meanwhile."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from eventstore.projections.database import Database
 from eventstore.projections.snapshots import dump
 from services.artifacts.objects import ObjectPlace
 from services.nats.server import NatsAddress
-from tests.contract.projections.kept import applied_at_start, positions, taken
 from tests.contract.projections.notes import Notes, all_notes, folded, lose_rows, running, write
 from tests.contract.projections.other_process import finish, process, started
+from tests.contract.projections.snapshots import applied_at_start, positions, write_and_take
 
 pytestmark = pytest.mark.busy
 
 
 def left_behind(location: str) -> list[str]:
-    """Files that are neither rows nor a lock."""
+    """Return the names of files that are neither rows nor a lock."""
     if "://" in location:
         return []
     return [
@@ -29,10 +29,10 @@ def left_behind(location: str) -> list[str]:
 
 
 @pytest.mark.parametrize("dies_at", [1, 3, 9])
-async def test_a_process_is_killed_while_it_takes_one(
+async def test_process_killed_while_taking_snapshot_leaves_nothing(
     nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace, dies_at: int
 ) -> None:
-    first = await taken(log, location, objects, 100)
+    first = await write_and_take(log, location, objects, 100)
     head = await write(log, 5)
     async with process(nats_address, log, location, objects=objects_url, take=1, dies_at_piece=dies_at) as child:
         assert await child.wait() == -signal.SIGKILL
@@ -43,7 +43,7 @@ async def test_a_process_is_killed_while_it_takes_one(
 
 
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 6, 9])
-async def test_a_process_is_killed_while_it_restores_one(
+async def test_process_killed_while_restoring_leaves_nothing(
     nats_address: NatsAddress,
     log: JetStreamStore,
     location: str,
@@ -53,7 +53,7 @@ async def test_a_process_is_killed_while_it_restores_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dump, "BLOCK", 512)
-    head = await taken(log, location, objects, 100)
+    head = await write_and_take(log, location, objects, 100)
     lose_rows(location)
     async with process(nats_address, log, location, objects=objects_url, dies_at_piece=dies_at) as child:
         assert await child.wait() == -signal.SIGKILL
@@ -62,29 +62,29 @@ async def test_a_process_is_killed_while_it_restores_one(
     assert left_behind(location) == []
 
 
-async def test_of_several_processes_one_restores(
+async def test_one_of_several_processes_restores(
     nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace
 ) -> None:
-    at = await taken(log, location, objects, 50)
+    at = await write_and_take(log, location, objects, 50)
     lose_rows(location)
-    one = Notes()
+    projection = Notes()
     async with (
         process(nats_address, log, location, objects=objects_url) as first,
         process(nats_address, log, location, objects=objects_url) as second,
-        running(log, location, one, objects) as projector,
+        running(log, location, projection, objects) as projector,
     ):
         for child in (first, second):
             await started(child)
         head = await write(log, 50)
         await projector.wait_for(head)
-        assert min(one.applied, default=at + 1) > at
+        assert min(projection.applied, default=at + 1) > at
         assert len(Database(location).generations("notes")) == 1
         for child in (first, second):
             await finish(child)
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_several_processes_may_take_one_at_once(
+async def test_processes_may_take_snapshots_concurrently(
     nats_address: NatsAddress, log: JetStreamStore, location: str, objects_url: str, objects: ObjectPlace
 ) -> None:
     head = await write(log, 50)

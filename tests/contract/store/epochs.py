@@ -1,4 +1,4 @@
-"""Logs of the kernel's tests that can begin an epoch, and copies of them that end sooner."""
+"""Logs for tests of epochs, and shortened copies of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def new_log() -> MemoryStore:
 
 
 def shortened(log: MemoryStore, head: int) -> MemoryStore:
-    """Return a copy of a log as it was when it came to a position."""
+    """Return a copy of a log that ends at a position."""
     copy = new_log()
     for event in log._events[:head]:
         copy._events.append(event)
@@ -29,7 +29,7 @@ def shortened(log: MemoryStore, head: int) -> MemoryStore:
 
 
 async def accept(log: EventStore) -> int:
-    """Begin an epoch; its number."""
+    """Begin an epoch and return its number."""
     epoch = next_epoch(log.epochs, 0)
     await begin_epoch(log, v1.LogEpochBegan(epoch=epoch, previous_epoch=log.epochs[-1]), Metadata("operator"))
     return epoch

@@ -1,4 +1,4 @@
-"""What the logs of the kernel's tests hold, and who follows one."""
+"""Events for the tests of the event store, and a running tail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tests read a log: a stream to its end, a subscription as far as it must come."""
+"""Helpers that read a stream or a subscription."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from eventstore.store import EventStore
 from tests.timeouts import scaled
 
 
-async def everything(store: EventStore, stream: str, after: int = 0) -> list[RecordedEvent]:
+async def read_all(store: EventStore, stream: str, after: int = 0) -> list[RecordedEvent]:
     return [event async for event in store.read(stream, after)]
 
 
 async def take(
     store: EventStore, count: int, after: int = 0, seconds: float = scaled(20)
 ) -> list[Sequence[RecordedEvent]]:
-    """The first batches of a subscription, with at least `count` events."""
+    """Return the first batches of a subscription, with at least `count` events."""
     batches: list[Sequence[RecordedEvent]] = []
     async with asyncio.timeout(seconds), aclosing(store.subscribe(after)) as subscription:
         async for batch in subscription:

@@ -1,4 +1,4 @@
-"""A log kept on three servers: one of them is lost and stays away."""
+"""A log replicated on three servers, one of which is lost and stays away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.timeouts import scaled
 pytestmark = pytest.mark.busy
 
 SUBSCRIPTIONS = 12
-"""So many that one server without a consumer is improbable: each is placed on a random one."""
+"""Each is placed on a random server; with 12, a server without a consumer is improbable."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_subscriptions_continue_when_the_server_of_their_consumer_is_lost(
         while len(consumers := await js.consumers_info("rf-t")) < SUBSCRIPTIONS:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0.1)
         hosts = {int(consumer.cluster.leader or -1) for consumer in consumers if consumer.cluster}
-        # The connection stands: nothing but their silence tells the subscriptions.
+        # The connection stays up: the subscriptions notice the loss only because nothing arrives.
         lost = next(number for number in sorted(hosts) if number != cluster.number(client))
         cluster.servers[lost].kill()
         (position,) = await log.append([new("s")])

@@ -1,4 +1,4 @@
-"""How a connection to NATS begins: several servers of which some are down, and what is said when there is none."""
+"""Connecting to NATS: some servers are down, or all, or credentials are wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.servers.ports import free_port
 from tests.timeouts import LIMIT
 
 
-async def test_one_server_that_answers_is_enough(nats_address: NatsAddress) -> None:
+async def test_one_reachable_server_is_enough(nats_address: NatsAddress) -> None:
     urls = [f"nats://127.0.0.1:{free_port()}", nats_address.url, f"nats://127.0.0.1:{free_port()}"]
     for _ in range(3):
         client = await connect(" , ".join(urls), nats_address.user, nats_address.password)
@@ -31,21 +31,21 @@ async def test_one_server_that_answers_is_enough(nats_address: NatsAddress) -> N
         ("nats://127.0.0.1:1,ws://127.0.0.1:2", "Expected nats://HOST:PORT"),
     ],
 )
-async def test_why_no_server_answers_is_told(url: str, fault: str) -> None:
-    seconds, said = 0.5, ""
-    while fault not in said and seconds < LIMIT:  # on a busy machine the first attempt may not even be refused in time
+async def test_error_tells_why_no_server_is_reachable(url: str, fault: str) -> None:
+    seconds, message = 0.5, ""
+    while fault not in message and seconds < LIMIT:  # a busy machine may not refuse the first attempt in time
         with pytest.raises(StoreUnavailable) as caught:
             await connect(url, timeout_seconds=seconds)
         assert caught.value.reason == "LOG_UNAVAILABLE"
-        said = str(caught.value)
+        message = str(caught.value)
         seconds *= 2
-    assert said.startswith("cannot connect to NATS at nats://")
-    assert fault in said
-    assert "secret" not in said
+    assert message.startswith("cannot connect to NATS at nats://")
+    assert fault in message
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize("several", [False, True])
-async def test_refused_credentials_are_told_with_the_way_out(nats_address: NatsAddress, several: bool) -> None:
+async def test_error_tells_how_to_fix_credentials(nats_address: NatsAddress, several: bool) -> None:
     url = f"{nats_address.url},{nats_address.url}" if several else nats_address.url
     with pytest.raises(StoreUnavailable) as caught:
         await connect(url, nats_address.user, "wrong")
@@ -53,14 +53,14 @@ async def test_refused_credentials_are_told_with_the_way_out(nats_address: NatsA
     assert "ROLLFORWARD_NATS_PASSWORD" in str(caught.value)
 
 
-async def test_a_refusal_is_told_although_the_server_resets_the_connection_then() -> None:
+async def test_authorization_error_is_reported_despite_connection_reset() -> None:
     errors = connection._Errors()
     await errors.note(NatsError("nats: 'Authorization Violation'"))
     await errors.note(ConnectionResetError(104, "Connection reset by peer"))
     assert "authorization failed" in connection._cannot_connect("nats://host", errors.refusal)
 
 
-async def test_a_connection_that_broke_as_it_was_closed_is_closed(
+async def test_connection_that_breaks_while_closing_is_closed(
     nats_address: NatsAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await connect(nats_address.url, nats_address.user, nats_address.password)

@@ -1,4 +1,4 @@
-"""Whether a log says of itself, from the real settings of real servers, when it could lose what it acknowledged."""
+"""Durability warnings: a log reports, from the settings of real servers, when it could lose acknowledged events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOUND = {
 }
 
 
-def statement(address: NatsAddress) -> FlushQuestion:
+def flush_query(address: NatsAddress) -> FlushQuestion:
     return ask_system_account(address.url, address.system_user, address.system_password)
 
 
@@ -53,7 +53,7 @@ async def connected(address: NatsAddress) -> AsyncIterator[Client]:
 
 @contextmanager
 def outside_server(home: Path, jetstream: str) -> Iterator[tuple[str, str]]:
-    """The client's and the monitoring URL of a server that somebody else has set up."""
+    """Run a server with its own configuration; yield its client URL and its monitoring URL."""
     ports = f'listen: "127.0.0.1:-1"\nhttp: "127.0.0.1:-1"\nports_file_dir: "{home}"\n'
     (home / "conf").write_text(ports + f'jetstream {{ store_dir: "{home}/store", {jetstream} }}')
     with (
@@ -77,9 +77,9 @@ async def _urls(home: Path, pid: int) -> tuple[str, str]:
     return ports["nats"][0], ports["monitoring"][0]
 
 
-async def test_the_embedded_server_has_nothing_to_warn_of(nats_address: NatsAddress) -> None:
+async def test_embedded_server_has_no_warnings(nats_address: NatsAddress) -> None:
     async with connected(nats_address) as client:
-        log = JetStreamStore(client, "durable", TYPES, statement(nats_address))
+        log = JetStreamStore(client, "durable", TYPES, flush_query(nats_address))
         await log.open()
         condition = await log.condition()
         assert condition.warnings == ()
@@ -88,41 +88,41 @@ async def test_the_embedded_server_has_nothing_to_warn_of(nats_address: NatsAddr
         assert condition.versions == {"nats": f"{info.major}.{info.minor}.{info.patch}"}
 
 
-async def test_an_embedded_server_without_sync_always_is_warned_of(tmp_path: Path) -> None:
+async def test_embedded_server_without_sync_always_has_warning(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, sync_always=False) as server, connected(server.address) as client:
-        (flush,) = await statement(server.address)()
+        (flush,) = await flush_query(server.address)()
         assert (flush.always, flush.seconds) == (False, 120.0)
-        log = JetStreamStore(client, "t", TYPES, statement(server.address))
+        log = JetStreamStore(client, "t", TYPES, flush_query(server.address))
         await log.open()
         (warning,) = (await log.condition()).warnings
         assert "120 s" in warning
 
 
-async def test_what_cannot_be_read_is_warned_of(nats_address: NatsAddress) -> None:
+async def test_unreadable_settings_have_warning(nats_address: NatsAddress) -> None:
     async with connected(nats_address) as client:
         await JetStreamStore(client, "unread", TYPES).open()
         assert (await JetStreamStore(client, "unread", TYPES).condition()).warnings == (UNREAD,)
-        for asking in (
+        for query in (
             ask_system_account(nats_address.url, nats_address.system_user, "wrong"),
             ask_system_account(nats_address.url, nats_address.user, nats_address.password),
             ask_monitor("http://127.0.0.1:1"),
         ):
             with pytest.raises(StoreUnavailable) as unavailable:
-                await asking()
+                await query()
             assert "Error(" not in str(unavailable.value)
-            assert len((await JetStreamStore(client, "unread", TYPES, asking).condition()).warnings) == 1
+            assert len((await JetStreamStore(client, "unread", TYPES, query).condition()).warnings) == 1
 
 
-async def test_the_system_user_has_no_access_to_the_log(nats_address: NatsAddress) -> None:
+async def test_system_user_has_no_access_to_log(nats_address: NatsAddress) -> None:
     client = await connect(nats_address.url, nats_address.system_user, nats_address.system_password)
     try:
         with pytest.raises(StoreUnavailable):
-            await asyncio.wait_for(_open_impatiently(client), scaled(5))
+            await asyncio.wait_for(_read_account(client), scaled(5))
     finally:
         await client.close()
 
 
-async def _open_impatiently(client: Client) -> None:
+async def _read_account(client: Client) -> None:
     try:
         await client.jetstream().account_info()
     except Exception as error:
@@ -130,14 +130,14 @@ async def _open_impatiently(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("setting", "warnings"), [("sync_interval: always", 0), ("sync_interval: 10s", 1), ("", 1)])
-def test_a_monitoring_port_tells_of_an_outside_server(tmp_path: Path, setting: str, warnings: int) -> None:
+def test_settings_of_external_server_are_read_from_monitoring_port(tmp_path: Path, setting: str, warnings: int) -> None:
     async def condition(url: str, monitor: str) -> tuple[str, ...]:
         client = await connect(url)
         log = JetStreamStore(client, "t", TYPES, ask_monitor(monitor + "/"))
         await log.open()
-        found = (await log.condition()).warnings
+        warnings_found = (await log.condition()).warnings
         await client.close()
-        return found
+        return warnings_found
 
     with outside_server(tmp_path, setting) as urls:
         assert len(asyncio.run(condition(*urls))) == warnings
@@ -158,14 +158,12 @@ def test_a_monitoring_port_tells_of_an_outside_server(tmp_path: Path, setting: s
         {"duplicate_window": 5.0},
     ],
 )
-async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
-    nats_address: NatsAddress, weakness: dict[str, object]
-) -> None:
+async def test_stream_with_weaker_settings_has_warning(nats_address: NatsAddress, weakness: dict[str, object]) -> None:
     async with connected(nats_address) as client:
         config = api.StreamConfig(name="rf-weak", subjects=["rf.weak.>"], **(SOUND | weakness))  # type: ignore[arg-type]
         await client.jetstream().add_stream(config)
         try:
-            log = JetStreamStore(client, "weak", TYPES, statement(nats_address))
+            log = JetStreamStore(client, "weak", TYPES, flush_query(nats_address))
             await log.open()
             warnings = (await log.condition()).warnings
             assert len(warnings) == len({*weakness} - {"max_msgs", "max_bytes"})
@@ -174,9 +172,7 @@ async def test_a_stream_that_was_set_up_otherwise_is_warned_of(
 
 
 @pytest.mark.parametrize("weakness", [{"allow_direct": False}, {"subjects": ["rf.weak.>", "other.>"]}])
-async def test_a_stream_that_cannot_hold_a_log_is_refused(
-    nats_address: NatsAddress, weakness: dict[str, object]
-) -> None:
+async def test_unsafe_stream_is_refused(nats_address: NatsAddress, weakness: dict[str, object]) -> None:
     async with connected(nats_address) as client:
         settings = {"subjects": ["rf.weak.>"], **SOUND, **weakness}
         await client.jetstream().add_stream(api.StreamConfig(name="rf-weak", **settings))  # type: ignore[arg-type]
@@ -188,32 +184,32 @@ async def test_a_stream_that_cannot_hold_a_log_is_refused(
             await client.jetstream().delete_stream("rf-weak")
 
 
-async def test_a_guard_that_the_server_drops_is_noticed(
+async def test_protection_dropped_by_server_is_detected(
     nats_address: NatsAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # nats-server 2.15.1 turns deny_purge off, and roll-ups on, when a stream leaves delete markers: without an error.
-    def asked(log: str, replicas: int, *, erasable: bool) -> api.StreamConfig:
+    # nats-server 2.15.1 silently disables deny_purge and enables roll-ups if a stream leaves delete markers.
+    def marking_config(log: str, replicas: int, *, erasable: bool) -> api.StreamConfig:
         config = stream_config(log, replicas, erasable=erasable)
         return replace(config, allow_msg_ttl=True, subject_delete_marker_ttl=60.0)
 
     async with connected(nats_address) as client:
-        monkeypatch.setattr(store, "stream_config", asked)
+        monkeypatch.setattr(store, "stream_config", marking_config)
         try:
             with pytest.raises(UnsafeStore) as caught:
                 await JetStreamStore(client, "marking", TYPES).open()
             assert "deny_purge" in str(caught.value)
-            log = JetStreamStore(client, "marking", TYPES, statement(nats_address))
+            log = JetStreamStore(client, "marking", TYPES, flush_query(nats_address))
             await log.open()
-            assert [words for words in (await log.condition()).warnings if "deny_purge" in words]
+            assert [warning for warning in (await log.condition()).warnings if "deny_purge" in warning]
         finally:
             await client.jetstream().delete_stream("rf-marking")
 
 
-def test_a_sound_stream_and_an_asynchronous_one() -> None:
+def test_asynchronous_stream_has_warning() -> None:
     assert stream_warnings(api.StreamConfig(**SOUND)) == []  # type: ignore[arg-type]
     assert stream_warnings(api.StreamConfig(**SOUND, max_msgs=10)) == []  # type: ignore[arg-type]
     assert len(stream_warnings(api.StreamConfig(**SOUND, persist_mode=api.PersistMode.ASYNC))) == 1  # type: ignore[arg-type]
 
 
-async def test_a_log_in_memory_says_so() -> None:
+async def test_log_in_memory_has_warning() -> None:
     assert (await MemoryStore("t", TYPES).condition()).warnings

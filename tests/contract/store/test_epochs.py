@@ -1,4 +1,4 @@
-"""A log that lost events is refused, what knew them stays, and an accepted loss begins an epoch: on both databases."""
+"""A log that lost events is refused until the loss is accepted, which begins an epoch; on both databases."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eventstore.store import EventStore
 from rollforward import v1
 from services.artifacts.objects import ObjectPlace
 from services.nats.server import NatsAddress
-from tests.contract.projections.kept import FOLDER, applied_at_start, positions, taken
 from tests.contract.projections.notes import Notes, all_notes, folded, generations, lose_rows, running, tables, write
+from tests.contract.projections.snapshots import FOLDER, applied_at_start, positions, write_and_take
 from tests.contract.store.epochs import TYPES, accept, new_log, shortened
 from tests.contract.store.events import following, new
 from tests.servers.nats import open_log
@@ -27,7 +27,7 @@ from tests.timeouts import scaled
 
 
 async def refused(log: EventStore, location: str, objects: ObjectPlace | None = None, version: int = 1) -> LogLost:
-    """Return how a start is refused; nothing of the rows has changed."""
+    """Start on a log that lost events; return the error, after checking that the rows are unchanged."""
     before = generations(location), Database(location).known("notes")
     with pytest.raises(LogLost) as caught:
         async with running(log, location, Notes(version), objects):
@@ -36,10 +36,10 @@ async def refused(log: EventStore, location: str, objects: ObjectPlace | None = 
     return caught.value
 
 
-# What is refused.
+# Losses that are refused.
 
 
-async def test_a_log_that_lost_its_end_is_refused_with_the_missing_range(location: str) -> None:
+async def test_truncated_log_is_refused_with_missing_range(location: str) -> None:
     log = new_log()
     await write(log, 15)
     async with running(log, location):
@@ -52,7 +52,7 @@ async def test_a_log_that_lost_its_end_is_refused_with_the_missing_range(locatio
         assert projection.applied == []
 
 
-async def test_a_log_that_lost_its_end_and_went_on_is_refused(location: str) -> None:
+async def test_truncated_log_that_grew_again_is_refused(location: str) -> None:
     log = new_log()
     await write(log, 15)
     async with running(log, location):
@@ -66,7 +66,7 @@ async def test_a_log_that_lost_its_end_and_went_on_is_refused(location: str) -> 
         assert f"positions {kept + 1} to 15 are missing" in str(lost)
 
 
-async def test_a_shorter_log_that_went_on_names_all_that_is_missing(location: str) -> None:
+async def test_missing_range_of_shorter_log_that_grew_is_complete(location: str) -> None:
     log = new_log()
     await write(log, 15)
     async with running(log, location):
@@ -78,7 +78,7 @@ async def test_a_shorter_log_that_went_on_names_all_that_is_missing(location: st
     assert (loss.head, loss.kept) == (9, 5)
 
 
-async def test_an_empty_log_beside_rows_is_refused(location: str) -> None:
+async def test_empty_log_with_existing_rows_is_refused(location: str) -> None:
     log = new_log()
     await write(log, 3)
     async with running(log, location):
@@ -87,7 +87,7 @@ async def test_an_empty_log_beside_rows_is_refused(location: str) -> None:
     assert (loss.head, loss.known.position) == (0, 3)
 
 
-async def test_rows_of_another_version_are_not_dropped_for_a_shorter_log(location: str) -> None:
+async def test_rows_of_other_version_are_kept_for_truncated_log(location: str) -> None:
     log = new_log()
     await write(log, 15)
     async with running(log, location):
@@ -98,7 +98,7 @@ async def test_rows_of_another_version_are_not_dropped_for_a_shorter_log(locatio
         assert await projector.query(all_notes) == await folded(log)
 
 
-async def test_rows_that_a_real_log_lost(nats_address: NatsAddress, location: str) -> None:
+async def test_recreated_stream_is_refused(nats_address: NatsAddress, location: str) -> None:
     async with open_log(nats_address, TYPES) as log:
         head = await write(log, 10)
         async with running(log, location):
@@ -111,9 +111,9 @@ async def test_rows_that_a_real_log_lost(nats_address: NatsAddress, location: st
         await refused(log, location)
 
 
-async def test_snapshots_that_know_more_than_the_log_are_refused_and_kept(location: str, objects: ObjectPlace) -> None:
+async def test_log_shorter_than_snapshot_is_refused_and_snapshot_kept(location: str, objects: ObjectPlace) -> None:
     log = new_log()
-    await taken(log, location, objects, 10)
+    await write_and_take(log, location, objects, 10)
     lose_rows(location)
     lost = await refused(shortened(log, 4), location, objects)
     assert "snapshot" in lost.losses[0].known.source
@@ -121,20 +121,20 @@ async def test_snapshots_that_know_more_than_the_log_are_refused_and_kept(locati
     assert await applied_at_start(log, location, objects) == []
 
 
-async def test_a_snapshot_that_knows_a_lost_event_is_never_dropped(location: str, objects: ObjectPlace) -> None:
+async def test_snapshot_of_lost_event_is_never_deleted(location: str, objects: ObjectPlace) -> None:
     log = new_log()
-    await taken(log, location, objects, 10)
+    await write_and_take(log, location, objects, 10)
     other = shortened(log, 4)
     lose_rows(location)
-    async with running(other, location):  # started without the place of the snapshots
+    async with running(other, location):  # started without snapshots
         pass
-    assert await taken(other, location, objects, 2) == 6
+    assert await write_and_take(other, location, objects, 2) == 6
     for _ in range(3):
-        await taken(other, location, objects, 1)
+        await write_and_take(other, location, objects, 1)
     assert positions(objects) == [8, 9, 10]
 
 
-async def test_rows_behind_the_log_go_on(location: str) -> None:
+async def test_rows_behind_log_continue(location: str) -> None:
     log = new_log()
     head = await write(log, 9)
     async with running(log, location):
@@ -144,7 +144,7 @@ async def test_rows_behind_the_log_go_on(location: str) -> None:
         assert projection.applied == list(range(head + 1, head + 7))
 
 
-async def test_an_erased_event_is_no_loss(nats_address: NatsAddress, location: str) -> None:
+async def test_erased_event_is_not_a_loss(nats_address: NatsAddress, location: str) -> None:
     async with open_log(nats_address, TYPES, erasable=True) as log:
         head = await write(log, 6, streams=2)
         async with running(log, location):
@@ -156,10 +156,10 @@ async def test_an_erased_event_is_no_loss(nats_address: NatsAddress, location: s
             assert projector.position == head
 
 
-# What is accepted.
+# Losses that are accepted.
 
 
-async def test_an_accepted_loss_puts_the_rows_aside(location: str) -> None:
+async def test_accepted_loss_sets_rows_aside(location: str) -> None:
     log = new_log()
     await write(log, 15)
     async with running(log, location):
@@ -173,44 +173,44 @@ async def test_an_accepted_loss_puts_the_rows_aside(location: str) -> None:
     async with running(shorter, location) as projector:
         assert await projector.query(all_notes) == await folded(shorter)
         assert projector.position == 10
-    assert kept_position(location, aside) == 15
+    assert position_of_rows_aside(location, aside) == 15
     assert Generations(Notes(), database).put_aside(loss.known, number) is None
 
 
-def kept_position(location: str, name: str) -> int:
-    """Return how far rows are that were put aside."""
+def position_of_rows_aside(location: str, name: str) -> int:
+    """Return the position of rows that were set aside."""
     if "://" in location:
         with Database(location)._server.connect() as connection:
             return int(connection.exec_driver_sql(f"SELECT position FROM {name}.rf_checkpoint").scalar_one())
     engine = sa.create_engine(f"sqlite:///{location}/{name}.db")
     with engine.connect() as connection:
-        found = connection.exec_driver_sql("SELECT position FROM rf_checkpoint").scalar_one()
+        position = connection.exec_driver_sql("SELECT position FROM rf_checkpoint").scalar_one()
     engine.dispose()
-    return int(found)
+    return int(position)
 
 
-async def test_an_accepted_loss_puts_snapshots_aside(location: str, objects: ObjectPlace) -> None:
+async def test_accepted_loss_sets_snapshots_aside(location: str, objects: ObjectPlace) -> None:
     log = new_log()
-    await taken(log, location, objects, 10)
+    await write_and_take(log, location, objects, 10)
     lose_rows(location)
     shorter = shortened(log, 4)
     (loss,) = (await refused(shorter, location, objects)).losses
     (name,) = objects.names(FOLDER)
-    sound = b"".join(objects.get(name))
+    content = b"".join(objects.get(name))
     snapshots = Snapshots(Generations(Notes(), Database(location)), objects)
     aside = snapshots.put_aside(loss.known, await accept(shorter))
     assert aside
-    assert b"".join(objects.get(aside)) == sound
+    assert b"".join(objects.get(aside)) == content
     assert objects.names(FOLDER) == []
     async with running(shorter, location, objects=objects) as projector:
         assert projector.position == 5
 
 
-async def test_rows_and_snapshots_know_their_epoch(location: str, objects: ObjectPlace) -> None:
+async def test_rows_and_snapshots_record_epoch(location: str, objects: ObjectPlace) -> None:
     log = new_log()
     await write(log, 5)
     number = await accept(log)
-    head = await taken(log, location, objects, 3)
+    head = await write_and_take(log, location, objects, 3)
     (known,) = Database(location).known("notes")
     assert (known.epoch, known.position) == (number, head)
     (snapshot,) = Snapshots(Generations(Notes(), Database(location)), objects).known()
@@ -221,7 +221,7 @@ async def test_rows_and_snapshots_know_their_epoch(location: str, objects: Objec
     assert (known.epoch, known.position) == (number, head)
 
 
-async def test_a_copy_of_before_an_epoch_is_refused(location: str) -> None:
+async def test_copy_from_before_epoch_is_refused(location: str) -> None:
     log = new_log()
     await write(log, 9)
     number = await accept(log)
@@ -232,7 +232,7 @@ async def test_a_copy_of_before_an_epoch_is_refused(location: str) -> None:
     assert (loss.known.epoch, loss.head, loss.known.position) == (number, 9, 15)
 
 
-async def test_epochs_of_every_store(nats_address: NatsAddress) -> None:
+async def test_stores_record_epochs(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         assert log.epochs == (1,)
         await write(log, 2)
@@ -246,19 +246,19 @@ async def test_epochs_of_every_store(nats_address: NatsAddress) -> None:
     assert await accept(memory) == memory.epochs[-1] == (await read_epochs(memory))[-1]
 
 
-async def test_two_processes_begin_one_epoch(nats_address: NatsAddress) -> None:
+async def test_concurrent_processes_begin_one_epoch(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         events = [v1.LogEpochBegan(epoch=number) for number in (7, 8)]
         await asyncio.gather(*(begin_epoch(log, event, Metadata("operator")) for event in events))
         assert len(await read_epochs(log)) == 2
 
 
-def test_an_epoch_is_the_time_it_began_and_grows() -> None:
+def test_epoch_is_its_start_time_and_increases() -> None:
     assert next_epoch([1], 1796063260123) == 1796063260123
     assert next_epoch([1, 1796063260123], 5) == 1796063260124
 
 
-async def test_a_tail_ends_when_an_epoch_begins() -> None:
+async def test_tail_ends_when_epoch_begins() -> None:
     log = new_log()
     await write(log, 3)
     async with following(log) as tail:
@@ -267,10 +267,10 @@ async def test_a_tail_ends_when_an_epoch_begins() -> None:
             await asyncio.wait_for(tail.failed(), scaled(20))
 
 
-# Rows of before there were epochs.
+# Rows from before epochs existed.
 
 
-async def test_rows_without_an_epoch_are_of_the_first(location: str) -> None:
+async def test_rows_without_epoch_belong_to_first(location: str) -> None:
     log = new_log()
     head = await write(log, 5)
     async with running(log, location) as projector:
@@ -284,7 +284,7 @@ async def test_rows_without_an_epoch_are_of_the_first(location: str) -> None:
         assert await projector.query(all_notes) == await folded(log)
 
 
-def test_rows_that_cannot_be_read_know_nothing(location: str) -> None:
+def test_unreadable_rows_have_no_known_position(location: str) -> None:
     database = Database(location)
     rows = database.open("notes", "0123456789", 1, tables)
     with rows.writing() as connection:
@@ -293,7 +293,7 @@ def test_rows_that_cannot_be_read_know_nothing(location: str) -> None:
     assert database.known("notes") == []
 
 
-async def test_what_is_known_is_found_only_where_it_differs() -> None:
+async def test_loss_is_found_where_event_differs() -> None:
     log = new_log()
     await write(log, 3)
     last = await log.event_at(3)
@@ -304,5 +304,5 @@ async def test_what_is_known_is_found_only_where_it_differs() -> None:
 
 
 def known_position(event_id: str, position: int) -> KnownPosition:
-    """Return what rows would know."""
+    """Return a position as rows record it."""
     return KnownPosition("rows", 1, position, mark_of(event_id))

@@ -1,4 +1,4 @@
-"""The table of errors and its inverse: every error of the kernel goes over real gRPC and comes out as the client's."""
+"""The error table and its inverse: every error of the kernel travels over real gRPC to the client's error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TABLE: list[tuple[Exception, type[errors.RollforwardError], str, dict[str, str]]
 
 
 class Failing:
-    """A registry whose every method fails as it is told, a stream after its first answer."""
+    """A registry whose every method raises `error`; a stream after its first response."""
 
     def __init__(self) -> None:
         self.error: Exception = AssertionError()
@@ -68,7 +68,7 @@ class Failing:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
-    """A server that fails, behind the real edge, and a stub of it."""
+    """Run a failing servicer behind the real interceptor; yield it and a stub."""
     failing, ports = Failing(), list[int]()
     started, ending = threading.Event(), threading.Event()
 
@@ -91,7 +91,7 @@ def served() -> Iterator[tuple[Failing, v1.RegistryServiceStub]]:
 
 
 def caught(stub: v1.RegistryServiceStub, *, streamed: bool) -> errors.RollforwardError:
-    """What a client of a failing call raises."""
+    """Return the error that a client raises for a failing call."""
     with pytest.raises(grpc.RpcError) as error:
         _ = list(stub.WatchAliases(WATCH, timeout=scaled(20))) if streamed else stub.GetModel(GET, timeout=scaled(20))
     return from_rpc_error(error.value)
@@ -99,7 +99,7 @@ def caught(stub: v1.RegistryServiceStub, *, streamed: bool) -> errors.Rollforwar
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(("error", "kind", "reason", "metadata"), TABLE, ids=count())
-def test_every_row_of_the_table(
+def test_error_arrives_as_client_error(
     served: tuple[Failing, v1.RegistryServiceStub],
     error: Exception,
     kind: type[errors.RollforwardError],
@@ -109,36 +109,36 @@ def test_every_row_of_the_table(
 ) -> None:
     failing, stub = served
     failing.error = error
-    came = caught(stub, streamed=streamed)
-    assert (type(came), came.reason, came.metadata) == (kind, reason, metadata)
-    if isinstance(came, errors.Conflict):
-        assert came.current == (ALIAS if reason == "WRONG_REVISION" else None)
-    if isinstance(came, errors.PreconditionFailed):
-        assert came.evidence == EVIDENCE
+    raised = caught(stub, streamed=streamed)
+    assert (type(raised), raised.reason, raised.metadata) == (kind, reason, metadata)
+    if isinstance(raised, errors.Conflict):
+        assert raised.current == (ALIAS if reason == "WRONG_REVISION" else None)
+    if isinstance(raised, errors.PreconditionFailed):
+        assert raised.evidence == EVIDENCE
 
 
-def test_the_table_has_every_kind_of_rejection() -> None:
+def test_table_has_every_kind_of_rejection() -> None:
     assert {error.kind for error, *_ in TABLE if isinstance(error, Rejected)} == set(Kind)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_nobody_thought_of_is_internal_and_tells_nothing_of_the_inside(
+def test_unexpected_error_is_internal_and_reveals_nothing(
     served: tuple[Failing, v1.RegistryServiceStub], streamed: bool
 ) -> None:
     failing, stub = served
     failing.error = KeyError("a secret")
-    came = caught(stub, streamed=streamed)
-    assert (type(came), came.reason) == (errors.InternalError, "INTERNAL")
-    assert "secret" not in str(came)
-    assert came.metadata.keys() == {"error_id"}
+    raised = caught(stub, streamed=streamed)
+    assert (type(raised), raised.reason) == (errors.InternalError, "INTERNAL")
+    assert "secret" not in str(raised)
+    assert raised.metadata.keys() == {"error_id"}
 
 
-def test_however_much_there_is_to_say_it_is_the_same_error(served: tuple[Failing, v1.RegistryServiceStub]) -> None:
+def test_error_with_huge_details_keeps_type_and_reason(served: tuple[Failing, v1.RegistryServiceStub]) -> None:
     failing, stub = served
     huge = v1.GateEvidence(expression=LONG, run=v1.GateRun(params={str(number): LONG for number in range(10)}))
-    about = {"model": LONG, "expression": LONG, "run_id": "r"}
-    failing.error = Rejected(Kind.PRECONDITION, "GATE_FAILED", LONG, detail=huge, **about)
-    came = caught(stub, streamed=False)
-    assert (type(came), came.reason) == (errors.PreconditionFailed, "GATE_FAILED")
-    assert came.metadata["run_id"] == "r"
-    assert came.metadata.keys() == {"model", "expression", "run_id"}
+    metadata = {"model": LONG, "expression": LONG, "run_id": "r"}
+    failing.error = Rejected(Kind.PRECONDITION, "GATE_FAILED", LONG, detail=huge, **metadata)
+    raised = caught(stub, streamed=False)
+    assert (type(raised), raised.reason) == (errors.PreconditionFailed, "GATE_FAILED")
+    assert raised.metadata["run_id"] == "r"
+    assert raised.metadata.keys() == {"model", "expression", "run_id"}

@@ -1,4 +1,4 @@
-"""What every event store promises, asked of the reference store, of one NATS server and of a cluster of three."""
+"""The contract of every event store: the reference store, one NATS server, and a cluster of three."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from eventstore.errors import DuplicateAppend, EventTooLarge, TooManyEvents, Unk
 from eventstore.event import MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_EVENT_BYTES, Metadata, RecordedEvent
 from eventstore.store import NO_STREAM, EventStore
 from tests.contract.store.events import TYPES, new
-from tests.contract.store.stores import everything, flat, take
+from tests.contract.store.stores import flat, read_all, take
 from tests.servers.nats import open_log
 from tests.timeouts import scaled
 
 
-async def test_an_empty_log(store: EventStore) -> None:
+async def test_empty_log_has_no_events(store: EventStore) -> None:
     assert await store.head() == 0
     assert await store.event_at(0) is None
     assert await store.event_at(1) is None
-    assert await everything(store, "none") == []
+    assert await read_all(store, "none") == []
 
 
-async def test_events_are_read_back_as_they_were_appended_in_order(store: EventStore) -> None:
+async def test_events_are_read_unchanged_in_order(store: EventStore) -> None:
     appended = [new(stream, str(number)) for number, stream in enumerate(["a", "b", "a", "a", "b"])]
     before = time.time_ns()
     positions = [(await store.append([event]))[0] for event in appended]
     assert positions == sorted(set(positions))
     assert await store.head() == positions[-1]
-    read = await everything(store, "a")
+    read = await read_all(store, "a")
     assert [event.position for event in read] == [positions[0], positions[2], positions[3]]
-    for event in [*read, *await everything(store, "b")]:
+    for event in [*read, *await read_all(store, "b")]:
         original = appended[positions.index(event.position)]
         assert replace(event, time=0) == RecordedEvent(
             original.stream, event.position, 0, original.id, original.data, original.metadata, event.position
         )
         assert before - 10**9 < event.time < time.time_ns() + 10**9
         assert await store.event_at(event.position) == event
-    assert await everything(store, "a", after=positions[0]) == read[1:]
-    assert await everything(store, "a", after=positions[1]) == read[1:]
-    assert await everything(store, "a", after=positions[3]) == []
-    assert await everything(store, "a", after=positions[4] + 100) == []
+    assert await read_all(store, "a", after=positions[0]) == read[1:]
+    assert await read_all(store, "a", after=positions[1]) == read[1:]
+    assert await read_all(store, "a", after=positions[3]) == []
+    assert await read_all(store, "a", after=positions[4] + 100) == []
     assert await store.event_at(positions[-1] + 1) is None
 
 
-async def test_a_stream_longer_than_a_page_is_read_whole(store: EventStore) -> None:
+async def test_stream_longer_than_page_is_read_whole(store: EventStore) -> None:
     for _ in range(2):
         await store.append([new("long") for _ in range(700)])
-    assert [event.position for event in await everything(store, "long")] == list(range(1, 1401))
+    assert [event.position for event in await read_all(store, "long")] == list(range(1, 1401))
 
 
-async def test_the_expected_revision(store: EventStore) -> None:
+async def test_append_checks_expected_revision(store: EventStore) -> None:
     (first,) = await store.append([new("s")], {"s": NO_STREAM})
     await store.append([new("other")])
     (second,) = await store.append([new("s")], {"s": first})
@@ -65,11 +65,11 @@ async def test_the_expected_revision(store: EventStore) -> None:
         assert (caught.value.stream, caught.value.expected) == ("s", wrong)
     with pytest.raises(WrongExpectedRevision):
         await store.append([new("unborn")], {"unborn": second})
-    assert len(await everything(store, "s")) == 2
-    assert await everything(store, "unborn") == []
+    assert len(await read_all(store, "s")) == 2
+    assert await read_all(store, "unborn") == []
 
 
-async def test_several_events_of_one_append_are_neighbours(store: EventStore) -> None:
+async def test_events_of_one_append_are_adjacent(store: EventStore) -> None:
     await store.append([new("a")])
     positions = await store.append([new("a"), new("b"), new("a"), new("c")], {"a": 1, "b": NO_STREAM})
     assert positions == (2, 3, 4, 5)
@@ -77,20 +77,20 @@ async def test_several_events_of_one_append_are_neighbours(store: EventStore) ->
     assert [event.stream for event in events] == ["a", "a", "b", "a", "c"]
     assert [event.closes_append for event in events] == [True, False, False, False, True]
     assert [event.append_end for event in events] == [1, 5, 5, 5, 5]
-    assert await everything(store, "a") == [events[0], events[1], events[3]]
+    assert await read_all(store, "a") == [events[0], events[1], events[3]]
 
 
-async def test_a_conflict_in_the_middle_leaves_nothing(store: EventStore) -> None:
+async def test_conflict_rejects_whole_append(store: EventStore) -> None:
     await store.append([new("b")])
     with pytest.raises(WrongExpectedRevision) as caught:
         await store.append([new("a"), new("b"), new("c")], {"a": NO_STREAM, "b": NO_STREAM, "c": NO_STREAM})
     assert (caught.value.stream, caught.value.expected) == ("b", NO_STREAM)
     assert await store.head() == 1
-    # What was refused may be appended with the right expectation.
+    # The rejected events may be appended with the right expected revisions.
     assert await store.append([new("a"), new("b"), new("c")], {"a": 0, "b": 1, "c": 0}) == (2, 3, 4)
 
 
-async def test_a_deduplication_key_is_taken_once(store: EventStore) -> None:
+async def test_deduplication_key_is_used_once(store: EventStore) -> None:
     (position,) = await store.append([new("a", key="k")])
     with pytest.raises(DuplicateAppend) as caught:
         await store.append([new("b", key="k")])
@@ -98,7 +98,7 @@ async def test_a_deduplication_key_is_taken_once(store: EventStore) -> None:
     with pytest.raises(DuplicateAppend):
         await store.append([new("a"), new("b", key="k")])
     with pytest.raises(DuplicateAppend):
-        await store.append([new("a", key="twice"), new("a", key="twice")])
+        await store.append([new("a", key="same"), new("a", key="same")])
     with pytest.raises((DuplicateAppend, WrongExpectedRevision)):
         await store.append([new("a", key="k")], {"a": NO_STREAM})
     assert await store.head() == position
@@ -106,7 +106,7 @@ async def test_a_deduplication_key_is_taken_once(store: EventStore) -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("expects", [True, False])
-async def test_the_same_events_again_have_their_first_positions(store: EventStore, count: int, expects: bool) -> None:
+async def test_repeated_append_returns_first_positions(store: EventStore, count: int, expects: bool) -> None:
     events = [new(f"s{number % 2}") for number in range(count)]
     expected = {event.stream: NO_STREAM for event in events} if expects else None
     await store.append([new("before")])
@@ -116,7 +116,7 @@ async def test_the_same_events_again_have_their_first_positions(store: EventStor
     assert await store.head() == 1 + count + 2
 
 
-async def test_what_is_too_large_is_refused_and_nothing_appended(store: EventStore) -> None:
+async def test_too_large_append_is_rejected_whole(store: EventStore) -> None:
     fits, over = (new("s", BytesValue(value=bytes(MAX_EVENT_BYTES - more))) for more in (4, 3))
     with pytest.raises(EventTooLarge) as caught:
         await store.append([new("s"), over])
@@ -135,10 +135,10 @@ async def test_what_is_too_large_is_refused_and_nothing_appended(store: EventSto
     await store.append([replace(new("s"), metadata=Metadata("alice", reason="🦆" * 4_000))])
     await store.append([new("s") for _ in range(MAX_APPEND_EVENTS)])
     await store.append([new(f"s{number}", BytesValue(value=bytes(799_000))) for number in range(5)])
-    assert len(await everything(store, "s")) == MAX_APPEND_EVENTS + 2
+    assert len(await read_all(store, "s")) == MAX_APPEND_EVENTS + 2
 
 
-async def test_an_append_that_makes_no_sense_is_refused(store: EventStore) -> None:
+async def test_invalid_append_is_rejected(store: EventStore) -> None:
     with pytest.raises(ValueError):
         await store.append([])
     with pytest.raises(ValueError):
@@ -148,21 +148,21 @@ async def test_an_append_that_makes_no_sense_is_refused(store: EventStore) -> No
     assert await store.head() == 0
 
 
-async def test_an_event_of_an_old_type_is_read_as_one_of_todays(store: EventStore) -> None:
+async def test_event_of_old_type_is_upcast(store: EventStore) -> None:
     await store.append([new("s", BoolValue(value=True))])
     expected = [StringValue(value="number 1")]
-    assert [event.data for event in await everything(store, "s")] == expected
+    assert [event.data for event in await read_all(store, "s")] == expected
     assert [event.data for event in flat(await take(store, 1))] == expected
 
 
-async def test_a_subscription_begins_behind_any_position(store: EventStore) -> None:
+async def test_subscription_starts_after_any_position(store: EventStore) -> None:
     for number in range(5):
         await store.append([new(f"s{number}")])
     for after in range(5):
         assert [event.position for event in flat(await take(store, 5 - after, after))] == list(range(after + 1, 6))
 
 
-async def test_a_subscription_behind_the_head_waits_for_what_comes_there(store: EventStore) -> None:
+async def test_subscription_beyond_head_waits_for_events(store: EventStore) -> None:
     await store.append([new("s")])
     async with aclosing(store.subscribe(3)) as subscription:
         waiting = asyncio.ensure_future(anext(subscription))
@@ -171,7 +171,7 @@ async def test_a_subscription_behind_the_head_waits_for_what_comes_there(store: 
         assert (await asyncio.wait_for(waiting, scaled(20)))[0].position == 4
 
 
-async def test_a_subscription_goes_on_live(store: EventStore) -> None:
+async def test_subscription_continues_live(store: EventStore) -> None:
     await store.append([new("s", "0")])
     async with aclosing(store.subscribe()) as subscription:
         for number in range(20):
@@ -180,7 +180,7 @@ async def test_a_subscription_goes_on_live(store: EventStore) -> None:
             await store.append([new("s", str(number + 1))])
 
 
-async def test_batches_never_split_an_append(store: EventStore) -> None:
+async def test_batches_never_split_append(store: EventStore) -> None:
     random_sizes = random.Random(1)
     sizes = [random_sizes.choice([1, 2, 3, 400, 999]) for _ in range(12)]
 
@@ -193,13 +193,13 @@ async def test_batches_never_split_an_append(store: EventStore) -> None:
     await writing
     assert [event.position for event in flat(batches)] == list(range(1, sum(sizes) + 1))
     assert all(batch[-1].closes_append for batch in batches)
-    # Not from the middle of an append either.
+    # Nor if the subscription starts in the middle of an append.
     largest = sizes.index(max(sizes))
     middle = sum(sizes[:largest]) + sizes[largest] // 2
     assert (await take(store, 1, middle))[0][0].position == middle + 1
 
 
-async def test_many_subscribe_at_once(store: EventStore) -> None:
+async def test_concurrent_subscriptions_receive_all_events(store: EventStore) -> None:
     async def write() -> None:
         for number in range(100):
             await store.append([new(f"s{number % 7}", str(number))])
@@ -210,21 +210,19 @@ async def test_many_subscribe_at_once(store: EventStore) -> None:
         assert [event.data for event in flat(batches)] == [StringValue(value=str(number)) for number in range(100)]
 
 
-async def test_writers_at_once_with_one_expectation_have_one_winner(store: EventStore) -> None:
+async def test_one_of_concurrent_writers_with_same_revision_wins(store: EventStore) -> None:
     revision = NO_STREAM
     for _ in range(10):
         appends = [store.append([new("s"), new(f"t{n}")][: 1 + n % 2], {"s": revision}) for n in range(8)]
         results = await asyncio.gather(*appends, return_exceptions=True)
-        (won,) = [result for result in results if isinstance(result, tuple)]
+        (winner,) = [result for result in results if isinstance(result, tuple)]
         assert all(isinstance(result, (tuple, WrongExpectedRevision)) for result in results)
-        revision = won[0]
-    assert len(await everything(store, "s")) == 10
+        revision = winner[0]
+    assert len(await read_all(store, "s")) == 10
 
 
 @pytest.mark.parametrize(("servers", "replicas"), [("nats_address", 1), ("nats_cluster", 3)])
-async def test_an_event_that_was_erased_is_not_there(
-    request: pytest.FixtureRequest, servers: str, replicas: int
-) -> None:
+async def test_erased_event_is_not_read(request: pytest.FixtureRequest, servers: str, replicas: int) -> None:
     async with (
         open_log(request.getfixturevalue(servers), TYPES, replicas=replicas, erasable=True) as log,
         asyncio.timeout(scaled(20)),

@@ -1,7 +1,7 @@
-"""Every event ever released is readable for ever: golden bytes decode, mean the same, and fold.
+"""Every event ever released stays readable: golden bytes decode, mean the same, and fold.
 
-`golden/<log>/<Event>.json` holds samples: the bytes that stand in some log, in hex, and what they say. Files are added
-for new events and samples for new fields; what is there never changes.
+`golden/<log>/<Event>.json` holds samples: the stored bytes, in hex, and their meaning. Files are added for new events
+and samples for new fields; existing ones never change.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ WITHOUT_EFFECT = (
     v1.VersionRefused,
     v1.AliasMoveRefused,
 )
-"""Events that change nothing that is decided on."""
+"""Events that change no decider's state."""
 
 VERSION = ("ModelCreated", "VersionRegistered")
-BEFORE = {
+PREREQUISITES = {
     "ModelRestored": ("ModelCreated", "ModelDeleted"),
     "VersionDescribed": VERSION,
     "VersionTagsChanged": VERSION,
@@ -78,62 +78,62 @@ BEFORE = {
     "RunRestored": ("RunDeleted",),
     "LoggedModelRestored": ("LoggedModelDeleted",),
 }
-"""By event, those of its log whose samples come before it."""
+"""By event, the events whose samples come before it."""
 
 BEGINNINGS = (v1.ExperimentCreated, v1.RunStarted, v1.LoggedModelCreated)
-"""What comes before all else about what it is of."""
+"""Events that begin a stream, and come before all others."""
 
 
 def samples(file: Path) -> list[Message]:
-    """The events of a file, as today's programs read them."""
+    """Return the events of a file, as today's programs read them."""
     log, name = file.parent.name, f"rollforward.v1.{file.stem}"
     return [LOGS[log].decode(name, bytes.fromhex(sample["bytes"])) for sample in json.loads(file.read_text())]
 
 
-def recorded(fact: Message, position: int) -> RecordedEvent:
-    """An event as a log gives it, in an append of its own."""
-    return RecordedEvent(stream_of(fact), position, position, str(position), fact, Metadata("Zoë"), position)
+def recorded(event: Message, position: int) -> RecordedEvent:
+    """Return an event as recorded in a log, as an append of its own."""
+    return RecordedEvent(stream_of(event), position, position, str(position), event, Metadata("Zoë"), position)
 
 
-def stream_of(fact: Message) -> str:
-    """The stream that an event is of."""
-    match fact:
+def stream_of(event: Message) -> str:
+    """Return the stream of an event."""
+    match event:
         case v1.PolicySet() | v1.PolicyRemoved():
             return POLICIES_STREAM
         case v1.LogEpochBegan():
             return EPOCH_STREAM
         case v1.ModelNameTaken():
-            return model_stream(fact.name)
-        case _ if decider_of(fact) is EXPERIMENTS:
+            return model_stream(event.name)
+        case _ if decider_of(event) is EXPERIMENTS:
             return EXPERIMENTS_STREAM
-        case _ if decider_of(fact) is LOGGED_MODELS:
-            return logged_model_stream(fact.model_id)  # type: ignore[attr-defined]
+        case _ if decider_of(event) is LOGGED_MODELS:
+            return logged_model_stream(event.model_id)  # type: ignore[attr-defined]
         case _:
-            by_fact = decider_of(fact).stream_of
-            return by_fact(fact) if by_fact else model_stream(fact.model)  # type: ignore[attr-defined]
+            stream_of_event = decider_of(event).stream_of
+            return stream_of_event(event) if stream_of_event else model_stream(event.model)  # type: ignore[attr-defined]
 
 
-def decider_of(fact: Message) -> Decider[Any]:
-    """Whose rules an event is of."""
-    if isinstance(fact, v1.PolicySet | v1.PolicyRemoved):
+def decider_of(event: Message) -> Decider[Any]:
+    """Return the decider of an event."""
+    if isinstance(event, v1.PolicySet | v1.PolicyRemoved):
         return POLICIES
-    if fact.DESCRIPTOR.name.startswith("Experiment"):
+    if event.DESCRIPTOR.name.startswith("Experiment"):
         return EXPERIMENTS
-    if fact.DESCRIPTOR.name.startswith("LoggedModel"):
+    if event.DESCRIPTOR.name.startswith("LoggedModel"):
         return LOGGED_MODELS
-    name = fact.DESCRIPTOR.full_name
+    name = event.DESCRIPTOR.full_name
     if name in LOGS["webhooks"].names:
         return WEBHOOKS
     return MODELS if name in LOGS["registry"].names else PODS if name in LOGS["serving"].names else RUNS
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_every_event_type_has_its_golden_bytes(log: str) -> None:
+def test_every_event_type_has_golden_bytes(log: str) -> None:
     assert {f"rollforward.v1.{file.stem}" for file in FILES if file.parent.name == log} >= LOGS[log].names
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_bytes_mean_what_they_meant_and_are_written_alike(file: Path) -> None:
+def test_golden_bytes_decode_and_encode_unchanged(file: Path) -> None:
     for sample, event in zip(json.loads(file.read_text()), samples(file), strict=True):
         assert MessageToDict(event, preserving_proto_field_name=True) == sample["event"]
         if event.DESCRIPTOR.name == file.stem:  # an event of today, not one that was upcast
@@ -142,58 +142,58 @@ def test_bytes_mean_what_they_meant_and_are_written_alike(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_some_sample_has_every_field(file: Path) -> None:
+def test_samples_cover_every_field(file: Path) -> None:
     payloads = samples(file)
-    fields = {field.name for fact in payloads for field, _ in fact.ListFields()}
+    fields = {field.name for event in payloads for field, _ in event.ListFields()}
     assert fields == set(payloads[0].DESCRIPTOR.fields_by_name)
 
 
-# What begins an epoch is read by the kernel, not by a decider.
+# The event that begins an epoch is read by the kernel, not by a decider.
 @pytest.mark.parametrize(
     "file",
     [file for file in FILES if file.stem != "LogEpochBegan"],
     ids=lambda file: f"{file.parent.name}-{file.stem}",
 )
-def test_events_fold(file: Path) -> None:
-    for fact in samples(file):
-        decider = decider_of(fact)
+def test_event_changes_state(file: Path) -> None:
+    for event in samples(file):
+        decider = decider_of(event)
         before = decider.initial
-        for position, earlier in enumerate(facts_before(file), 1):
+        for position, earlier in enumerate(prerequisites_of(file), 1):
             before = decider.evolve(before, recorded(earlier, position))
-        state = decider.evolve(before, recorded(fact, 1000))
-        assert (state == before) == isinstance(fact, WITHOUT_EFFECT)
+        state = decider.evolve(before, recorded(event, 1000))
+        assert (state == before) == isinstance(event, WITHOUT_EFFECT)
 
 
-def facts_before(file: Path) -> list[Message]:
-    """What must have happened for an event to change anything."""
-    return [fact for name in BEFORE.get(file.stem, ()) for fact in samples(file.with_name(f"{name}.json"))]
+def prerequisites_of(file: Path) -> list[Message]:
+    """Return the events without which an event changes nothing."""
+    return [event for name in PREREQUISITES.get(file.stem, ()) for event in samples(file.with_name(f"{name}.json"))]
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_events_become_rows_however_they_are_cut(log: str) -> None:
-    payloads = [fact for file in FILES if file.parent.name == log for fact in samples(file)]
-    payloads.sort(key=lambda fact: not isinstance(fact, BEGINNINGS))
-    # Once more, so that an event also finds what one of its kind has written, in its own call or in one before.
-    payloads += [fact for fact in payloads if isinstance(fact, (v1.AliasMoved, v1.AliasRemoved))]
-    happened = [recorded(fact, position) for position, fact in enumerate(payloads, 1)]
+def test_rows_do_not_depend_on_batches(log: str) -> None:
+    payloads = [event for file in FILES if file.parent.name == log for event in samples(file)]
+    payloads.sort(key=lambda event: not isinstance(event, BEGINNINGS))
+    # Again, so that an event also meets the rows of an earlier event of its kind, in the same call or before.
+    payloads += [event for event in payloads if isinstance(event, (v1.AliasMoved, v1.AliasRemoved))]
+    events = [recorded(event, position) for position, event in enumerate(payloads, 1)]
     for projection in PROJECTIONS[log]:
-        whole = rows_after(projection, [happened])
+        whole = rows_after(projection, [events])
         assert any(whole.values())
-        assert rows_after(projection, [[event] for event in happened]) == whole
-        assert rows_after(projection, [happened[at : at + 7] for at in range(0, len(happened), 7)]) == whole
+        assert rows_after(projection, [[event] for event in events]) == whole
+        assert rows_after(projection, [events[at : at + 7] for at in range(0, len(events), 7)]) == whole
 
 
 def rows_after(projection: Projection, calls: Sequence[Sequence[RecordedEvent]]) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of a projection, by table, after so many calls."""
+    """Return all rows of a projection, by table, after it applied these batches."""
     engine = sa.create_engine("sqlite://")
     with engine.begin() as rows:
         projection.tables.create_all(rows)
         for events in calls:
             projection.apply(rows, events)
         tables = projection.tables.sorted_tables
-        found = {
+        rows_by_table = {
             table.name: [tuple(row) for row in rows.execute(sa.select(table).order_by(*table.primary_key.columns))]
             for table in tables
         }
     engine.dispose()
-    return found
+    return rows_by_table

@@ -1,4 +1,4 @@
-"""Appends of several events at once share batches, are answered each for itself, and are sent once."""
+"""Group commit: concurrent appends share batches, each gets its own result, and each is sent once."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def pair(name: str, key: str = "") -> list[NewEvent]:
 
 
 async def logged(log: EventStore) -> list[tuple[int, int, str]]:
-    """Position, end of its append and id of every event."""
+    """Return position, end of append and id of every event."""
     events = flat(await take(log, await log.head()))
     return [(event.position, event.append_end, event.id) for event in events]
 
 
-class Counted:
-    """What goes out to the server, and how often."""
+class PublishCounter:
+    """Counts what is published to the server."""
 
     def __init__(self, log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.published = 0
@@ -55,7 +55,7 @@ class Counted:
         self.published += 1
         ack = await self._publish(*arguments, **options)
         if self.published <= self.lost:
-            await asyncio.Event().wait()  # its answer never comes
+            await asyncio.Event().wait()  # its acknowledgement never arrives
         return ack
 
     async def probe_answered(self) -> bool:
@@ -63,14 +63,14 @@ class Counted:
         return await self.is_answered()
 
 
-async def test_what_waits_goes_out_together(log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = Counted(log, monkeypatch)
+async def test_waiting_appends_are_published_together(log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = PublishCounter(log, monkeypatch)
     appends = [pair(f"s{number}") for number in range(200)]
     positions = await asyncio.gather(
         *(log.append(events, {events[0].stream: NO_STREAM, events[1].stream: NO_STREAM}) for events in appends)
     )
     assert sent.published <= 10
-    # Each has its own two neighbours in the log, and ends where it ends.
+    # The events of each append are adjacent in the log, and only they belong to it.
     expected = [
         (position, both[1], event.id)
         for events, both in zip(appends, positions, strict=True)
@@ -79,7 +79,7 @@ async def test_what_waits_goes_out_together(log: JetStreamStore, monkeypatch: py
     assert sorted(expected) == await logged(log)
 
 
-async def test_one_that_is_refused_refuses_no_other(store: EventStore) -> None:
+async def test_rejected_append_rejects_no_other(store: EventStore) -> None:
     (taken,) = await store.append([new("taken-7")])
     await store.append(pair("known", key="k"))
     appends = [(pair(f"taken-{number}"), {f"taken-{number}": NO_STREAM}) for number in range(20)]
@@ -96,7 +96,7 @@ async def test_one_that_is_refused_refuses_no_other(store: EventStore) -> None:
     assert await store.head() == taken + 2 + 2 * 19
 
 
-async def test_of_those_that_expect_one_revision_one_wins(log: JetStreamStore) -> None:
+async def test_one_of_appends_with_same_revision_wins(log: JetStreamStore) -> None:
     appends = [pair("s") for _ in range(30)]
     results = await asyncio.gather(
         *(log.append(events, {"s": NO_STREAM}) for events in appends), return_exceptions=True
@@ -105,25 +105,25 @@ async def test_of_those_that_expect_one_revision_one_wins(log: JetStreamStore) -
     assert await log.head() == 2
 
 
-async def test_those_that_commute_are_all_written(log: JetStreamStore) -> None:
+async def test_commuting_appends_are_all_written(log: JetStreamStore) -> None:
     positions = await asyncio.gather(*(log.append(pair("s")) for _ in range(30)))
     assert sorted(chain.from_iterable(positions)) == list(range(1, 61))
 
 
-async def test_more_than_fits_a_batch_goes_out_in_several(log: JetStreamStore) -> None:
+async def test_appends_beyond_one_batch_use_several(log: JetStreamStore) -> None:
     appends: Sequence[list[NewEvent]] = [[new(f"s{number}") for _ in range(400)] for number in range(4)]
     positions = await asyncio.gather(*(log.append(events) for events in appends))
     assert sorted(chain.from_iterable(positions)) == list(range(1, 1601))
 
 
 @pytest.mark.parametrize("events", [1, 2])
-async def test_what_was_sent_is_waited_for_and_not_sent_again(
+async def test_append_in_flight_is_awaited_not_resent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     monkeypatch.setattr(publishing, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(publishing, "GRACE_SECONDS", scaled(60.0))  # however long the disk takes
+    monkeypatch.setattr(publishing, "GRACE_SECONDS", scaled(60.0))  # even if the disk is slow
     async with EmbeddedNats(tmp_path) as server, open_log(server.address, TYPES, "t") as log:
-        sent = Counted(log, monkeypatch)
+        sent = PublishCounter(log, monkeypatch)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)
         async with asyncio.TaskGroup() as tasks:
@@ -138,12 +138,12 @@ async def test_what_was_sent_is_waited_for_and_not_sent_again(
 
 
 @pytest.mark.parametrize("events", [1, 2])
-async def test_what_the_server_answers_no_more_is_sent_again(
+async def test_append_without_acknowledgement_is_resent(
     log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     monkeypatch.setattr(publishing, "PROBE_SECONDS", 0.1)
     monkeypatch.setattr(publishing, "GRACE_SECONDS", 0.1)
-    sent = Counted(log, monkeypatch)
+    sent = PublishCounter(log, monkeypatch)
     sent.lost = 1
     assert await log.append([new("s") for _ in range(events)], {"s": NO_STREAM}) == tuple(range(1, events + 1))
     assert sent.published == 2
@@ -151,7 +151,7 @@ async def test_what_the_server_answers_no_more_is_sent_again(
 
 
 @pytest.mark.parametrize("events", [1, 2])
-async def test_a_refusal_while_another_append_is_not_settled_is_no_conflict(
+async def test_refusal_during_unsettled_append_is_not_a_conflict(
     log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     real, refusals = log._js.publish, [WRONG_LAST_SEQUENCE, 10164]
@@ -162,13 +162,13 @@ async def test_a_refusal_while_another_append_is_not_settled_is_no_conflict(
         return await real(*arguments, **options)
 
     monkeypatch.setattr(log._js, "publish", refuse_first)
-    # As after a pause of a cluster: the stream is at the expected revision, so nobody else was faster.
+    # As after a pause of a cluster: the stream is at the expected revision, so no other writer won.
     assert await log.append([new("s") for _ in range(events)], {"s": NO_STREAM}) == tuple(range(1, events + 1))
     with pytest.raises(WrongExpectedRevision):
         await log.append([new("s") for _ in range(events)], {"s": NO_STREAM})
 
 
-async def test_an_append_whose_turn_does_not_come_is_not_written() -> None:
+async def test_append_that_is_never_sent_times_out_unwritten() -> None:
     async def publish(_: object) -> api.PubAck:
         await asyncio.Event().wait()
         raise AssertionError
@@ -184,14 +184,14 @@ async def test_an_append_whose_turn_does_not_come_is_not_written() -> None:
     await asyncio.wait({first})
 
 
-async def test_who_goes_away_takes_nobody_along(log: JetStreamStore) -> None:
-    leaving = [asyncio.create_task(log.append(pair(f"l{number}"))) for number in range(20)]
+async def test_cancelled_appends_leave_others_intact(log: JetStreamStore) -> None:
+    cancelled = [asyncio.create_task(log.append(pair(f"l{number}"))) for number in range(20)]
     staying = [asyncio.create_task(log.append(pair(f"s{number}"))) for number in range(20)]
     await asyncio.sleep(0)
-    for task in leaving:
+    for task in cancelled:
         task.cancel()
     positions = await asyncio.gather(*staying)
     assert len(set(chain.from_iterable(positions))) == 40
-    # Those that were not sent yet are not sent any more, and none is there by half.
+    # Cancelled appends that were not sent are dropped, and none is written in part.
     assert await log.head() % 2 == 0
     assert {end - position for position, end, _ in await logged(log)} == {0, 1}

@@ -1,4 +1,4 @@
-"""Events that can be read and that no command writes: folds and projections refuse them with their own errors only."""
+"""Readable events that no command writes: folds and projections reject them with their own errors only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES: Final[dict[int, Any]] = {
 
 
 class NoRequests:
-    """An index in which no request is found."""
+    """An empty index of requests."""
 
     async def find_request(self, actor: str, request_id: str, at_least: int) -> None:
         """Return None."""
@@ -54,14 +54,14 @@ def types_of(log: str) -> EventTypes:
 
 
 def filled(kind: type[Message], depth: int = 3) -> Message:
-    """Return a message in which every field has a value, and none that makes sense."""
+    """Return a message in which every field has a nonsensical value."""
     message = kind()
     for field in message.DESCRIPTOR.fields:
         value: Any = VALUES.get(field.cpp_type)
         if field.type == FieldDescriptor.TYPE_BYTES:
             value = b"\xff"
         if field.message_type and field.message_type.GetOptions().map_entry:
-            _ = getattr(message, field.name)["x"]  # which sets it
+            _ = getattr(message, field.name)["x"]  # sets it
         elif field.message_type and depth:
             nested = filled(GetMessageClass(field.message_type), depth - 1)  # type: ignore[arg-type]
             if field.is_repeated:
@@ -76,7 +76,7 @@ def filled(kind: type[Message], depth: int = 3) -> Message:
 
 
 def impossible(log: str) -> Iterator[Message]:
-    """Give an empty and a filled event of every type that a log may hold."""
+    """Yield an empty and a filled event of every type of a log."""
     for name in sorted(types_of(log).names):
         kind = type(types_of(log).decode(name, b""))
         yield kind()
@@ -84,7 +84,7 @@ def impossible(log: str) -> Iterator[Message]:
 
 
 def deciders() -> dict[str, Decider[Any]]:
-    """Return all deciders of the services, by the module that has them."""
+    """Return all deciders of the services, by module and name."""
     modules = [
         importlib.import_module(info.name)
         for info in pkgutil.walk_packages(services.__path__, "services.")
@@ -117,7 +117,7 @@ def test_deciders_and_projections_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DECIDERS))
-async def test_a_stream_with_an_impossible_event_is_read_or_is_unreadable(name: str) -> None:
+async def test_stream_with_impossible_event_is_read_or_unreadable(name: str) -> None:
     log = name.split(".")[1]
     store = MemoryStore(log, types_of(log))
     handler = CommandHandler(store, DECIDERS[name], NoRequests())
@@ -129,18 +129,18 @@ async def test_a_stream_with_an_impossible_event_is_read_or_is_unreadable(name: 
         except StreamUnreadable as error:
             unreadable.append((error.reason, error.position, event.DESCRIPTOR.full_name in str(error)))
             expected.append(("EVENT_UNREADABLE", position, True))
-    assert unreadable == expected != []  # some are of other streams of this log
+    assert unreadable == expected != []  # events of the log's other streams are unreadable here
 
 
 @pytest.mark.parametrize("name", sorted(PROJECTIONS))
-async def test_an_impossible_event_is_applied_or_stops_its_projection_alone(name: str, tmp_path: Path) -> None:
+async def test_impossible_event_is_applied_or_stops_only_its_projection(name: str, tmp_path: Path) -> None:
     log, projection = PROJECTIONS[name]
     for number, event in enumerate(impossible(log)):
         await check_applied_or_named(log, projection, event, tmp_path / str(number))
 
 
 async def check_applied_or_named(log: str, projection: Projection, event: Message, location: Path) -> None:
-    """Have a projection follow a log that holds an event twice."""
+    """Check that a projection applies an event, appended two times, or fails and names it."""
     store = MemoryStore(log, types_of(log))
     async with following(store) as tail:
         projector = Projector(tail, projection, Database(str(location)))
@@ -150,7 +150,7 @@ async def check_applied_or_named(log: str, projection: Projection, event: Messag
         try:
             await projector.wait_for(2)
         except StoreUnavailable as error:
-            told = error.reason, type(projector.failure), event.DESCRIPTOR.name in str(error), tail.failure
-            assert told == ("PROJECTION_FAILED", CannotApply, True, None)
+            failure = error.reason, type(projector.failure), event.DESCRIPTOR.name in str(error), tail.failure
+            assert failure == ("PROJECTION_FAILED", CannotApply, True, None)
         finally:
             await projector.stop()

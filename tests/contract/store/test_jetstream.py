@@ -1,4 +1,4 @@
-"""What is JetStream's alone: servers that are killed, connections that end, logs that are not as they should be."""
+"""The JetStream store: killed servers, lost connections, and damaged logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eventstore.jetstream.reading.delivery import Delivery
 from eventstore.store import NO_STREAM, EventStore
 from services.nats.server import EmbeddedNats, NatsAddress
 from tests.contract.store.events import TYPES, new
-from tests.contract.store.stores import everything, flat, take
+from tests.contract.store.stores import flat, read_all, take
 from tests.servers.nats import kill, open_log, until
 from tests.timeouts import scaled
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.busy
 
 @dataclass
 class Load:
-    """Writers that go on until they are told to stop, and what was acknowledged to them."""
+    """Writers that run until `stop` is set, and their acknowledged events."""
 
     stores: Sequence[EventStore]
     acknowledged: Mapping[str, tuple[int, ...]]
@@ -48,7 +48,7 @@ class Load:
             self.acknowledged |= dict(zip([event.id for event in events], [(p,) for p in positions], strict=True))
 
 
-async def test_a_killed_server_loses_nothing_and_a_subscription_goes_on(tmp_path: Path) -> None:
+async def test_killed_server_loses_nothing_and_subscription_continues(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path) as server, open_log(server.address, TYPES, "t") as log:
         load = Load([log], {}, asyncio.Event())
         followed: list[RecordedEvent] = []
@@ -73,24 +73,24 @@ async def test_a_killed_server_loses_nothing_and_a_subscription_goes_on(tmp_path
             await until(lambda: bool(followed) and followed[-1].position == head)
             following.cancel()
             await asyncio.wait({following})
-    # Each once, without a gap; an append that was tried again after a kill is one append.
+    # Each event once, without a gap; an append retried after a kill is one append.
     assert [event.position for event in followed] == list(range(1, head + 1))
     assert {event.id: (event.position,) for event in followed} == load.acknowledged
     assert len({event.id for event in followed}) == head
 
 
-async def test_reads_wait_for_a_server_that_comes_back(tmp_path: Path) -> None:
+async def test_reads_wait_for_restarted_server(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path) as server, open_log(server.address, TYPES, "t") as log:
         await log.append([new("s"), new("s")])
         killing = asyncio.create_task(kill(server))
         await until(lambda: server.pid is None or killing.done())
-        assert len(await everything(log, "s")) == 2
+        assert len(await read_all(log, "s")) == 2
         assert await log.event_at(2)
         assert await log.head() == 2
         await killing
 
 
-async def test_writers_on_many_connections_have_one_winner_a_round(
+async def test_one_of_writers_on_many_connections_wins_each_round(
     nats_address: NatsAddress, log: JetStreamStore
 ) -> None:
     clients = [await connect(nats_address.url, nats_address.user, nats_address.password) for _ in range(4)]
@@ -99,66 +99,64 @@ async def test_writers_on_many_connections_have_one_winner_a_round(
     for _ in range(20):
         appends = [store.append([new("s")], {"s": revision}) for store in stores for _ in range(3)]
         results = await asyncio.gather(*appends, return_exceptions=True)
-        (won,) = [result for result in results if isinstance(result, tuple)]
+        (winner,) = [result for result in results if isinstance(result, tuple)]
         assert sum(isinstance(result, WrongExpectedRevision) for result in results) == len(results) - 1
-        revision = won[0]
-    assert [event.position for event in await everything(log, "s")][-1] == revision
+        revision = winner[0]
+    assert [event.position for event in await read_all(log, "s")][-1] == revision
     assert await log.head() == 20
     for client in clients:
         await client.close()
 
 
-async def test_many_batches_at_once_all_get_in(log: JetStreamStore) -> None:
-    # The server has room for 50 open batches of a stream.
+async def test_many_concurrent_batches_are_all_written(log: JetStreamStore) -> None:
+    # The server allows 50 open batches per stream.
     results = await asyncio.gather(*(log.append([new(f"s{number}"), new("t")]) for number in range(120)))
     assert sorted(itertools.chain.from_iterable(results)) == list(range(1, 241))
 
 
-async def test_an_append_that_broke_off_in_the_middle_is_made_anew(
-    log: JetStreamStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_interrupted_append_is_retried(log: JetStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = log._js.publish
     calls = 0
 
-    async def lose_the_first(*arguments: Any, **options: Any) -> api.PubAck:
+    async def lose_first(*arguments: Any, **options: Any) -> api.PubAck:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise TimeoutError
         return await real(*arguments, **options)
 
-    monkeypatch.setattr(log._js, "publish", lose_the_first)
+    monkeypatch.setattr(log._js, "publish", lose_first)
     assert await log.append([new("a"), new("b"), new("a")], {"a": NO_STREAM}) == (1, 2, 3)
     assert calls == 2
     assert await log.head() == 3
 
 
-async def test_an_append_whose_beginning_was_lost_with_a_connection_is_made_again(
+async def test_append_whose_first_message_was_lost_is_retried(
     log: JetStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = log._client.publish
     lost: list[str] = []
 
-    async def lose_the_first(subject: str, *arguments: Any, **options: Any) -> None:
+    async def lose_first(subject: str, *arguments: Any, **options: Any) -> None:
         if lost or (options.get("headers") or {}).get("Nats-Batch-Sequence") != "1":
             await real(subject, *arguments, **options)
         else:
             lost.append(subject)
 
-    monkeypatch.setattr(log._client, "publish", lose_the_first)
+    monkeypatch.setattr(log._client, "publish", lose_first)
     assert await log.append([new("a"), new("b")], {"a": NO_STREAM}) == (1, 2)
     assert len(lost) == 1
     assert await log.head() == 2
 
 
 @pytest.mark.parametrize("streams", ["a", "ab"], ids=["one event", "several"])
-async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
+async def test_append_with_lost_acknowledgement_is_not_a_conflict(
     nats_address: NatsAddress, log: JetStreamStore, monkeypatch: pytest.MonkeyPatch, streams: str
 ) -> None:
     real = log._js.publish
     calls = 0
 
-    async def lose_the_first(*arguments: Any, **options: Any) -> api.PubAck:
+    async def lose_first(*arguments: Any, **options: Any) -> api.PubAck:
         nonlocal calls
         calls += 1
         ack = await real(*arguments, **options)
@@ -168,7 +166,7 @@ async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
             raise TimeoutError
         return ack
 
-    monkeypatch.setattr(log._js, "publish", lose_the_first)
+    monkeypatch.setattr(log._js, "publish", lose_first)
     events = [new(stream) for stream in streams]
     assert await log.append(events, dict.fromkeys(streams, NO_STREAM)) == tuple(range(1, len(streams) + 1))
     assert calls == 2
@@ -176,8 +174,8 @@ async def test_an_append_whose_acknowledgement_was_lost_is_not_refused(
 
 
 @pytest.mark.parametrize("streams", ["a", "ab"], ids=["one event", "several"])
-async def test_what_was_sent_and_not_waited_for_is_settled(log: JetStreamStore, streams: str) -> None:
-    for steps in range(2, 22):  # some are cancelled when they are sent, others before
+async def test_cancelled_appends_are_settled(log: JetStreamStore, streams: str) -> None:
+    for steps in range(2, 22):  # some are cancelled after they are sent, others before
         names = [f"{steps}-{number}" for number in range(50)]
         appends = [asyncio.create_task(log.append([new(stream + name) for stream in streams])) for name in names]
         for _ in range(steps):
@@ -191,7 +189,7 @@ async def test_what_was_sent_and_not_waited_for_is_settled(log: JetStreamStore, 
         assert await log.head() == head
 
 
-async def test_a_log_that_lost_its_tail_is_not_followed(nats_address: NatsAddress) -> None:
+async def test_subscription_ends_when_log_lost_its_tail(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         for number in range(3):
             await log.append([new("s", str(number))])
@@ -222,7 +220,7 @@ UNREADABLE: list[tuple[dict[str, str] | None, bytes]] = [
 
 
 @pytest.mark.parametrize(("headers", "payload"), UNREADABLE)
-async def test_what_cannot_be_read_is_passed_on_as_such(
+async def test_unreadable_event_is_delivered_as_unreadable(
     nats_address: NatsAddress, log: JetStreamStore, headers: dict[str, str] | None, payload: bytes
 ) -> None:
     await log.append([new("s")])
@@ -230,7 +228,7 @@ async def test_what_cannot_be_read_is_passed_on_as_such(
     await client.jetstream().publish(f"rf.{log.log}.s", payload, headers=headers)
     await client.close()
     await log.append([new("s")])
-    for events in (await everything(log, "s"), flat(await take(log, 3))):
+    for events in (await read_all(log, "s"), flat(await take(log, 3))):
         assert [event.position for event in events] == [1, 2, 3]
         assert [bool(event.unreadable) for event in events] == [False, True, False]
         assert isinstance(events[1].data, AnyMessage)
@@ -240,18 +238,18 @@ async def test_what_cannot_be_read_is_passed_on_as_such(
     assert await log.event_at(2) == events[1]
 
 
-@pytest.mark.parametrize("behind", ["x", "-1", "99999999999999999999", "1000", "", "²"])
-async def test_a_number_of_events_behind_that_nobody_writes_is_none(
-    nats_address: NatsAddress, log: JetStreamStore, behind: str
+@pytest.mark.parametrize("following_events", ["x", "-1", "99999999999999999999", "1000", "", "²"])
+async def test_invalid_count_of_following_events_is_ignored(
+    nats_address: NatsAddress, log: JetStreamStore, following_events: str
 ) -> None:
     client = await connect(nats_address.url, nats_address.user, nats_address.password)
-    await client.jetstream().publish(f"rf.{log.log}.s", b"", headers=ENVELOPE | {EVENTS_BEHIND: behind})
+    await client.jetstream().publish(f"rf.{log.log}.s", b"", headers=ENVELOPE | {EVENTS_BEHIND: following_events})
     await client.close()
     ((event,),) = await take(log, 1)
     assert event.closes_append
 
 
-async def test_a_closed_connection_ends_a_subscription(nats_address: NatsAddress) -> None:
+async def test_closed_connection_ends_subscription(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         await log.append([new("s")])
         subscription = log.subscribe()
@@ -264,14 +262,14 @@ async def test_a_closed_connection_ends_a_subscription(nats_address: NatsAddress
         await log.head()
 
 
-async def test_nobody_can_connect_without_the_password(nats_address: NatsAddress) -> None:
+async def test_connection_without_password_is_refused(nats_address: NatsAddress) -> None:
     with pytest.raises(StoreUnavailable):
         await connect(nats_address.url, nats_address.user, "wrong")
     with pytest.raises(StoreUnavailable):
         await connect("nats://127.0.0.1:1", timeout_seconds=0.3)
 
 
-def test_servers_that_cannot_keep_the_promises_are_refused() -> None:
+def test_unsuitable_server_is_refused() -> None:
     check_server("2.12.0", 1 << 20)
     check_server("3.0.1", 1 << 20)
     for version, payload in (("2.9.10", 1 << 20), ("2.11.9", 1 << 20), ("2.15.1", 1_000_000)):
@@ -279,7 +277,7 @@ def test_servers_that_cannot_keep_the_promises_are_refused() -> None:
             check_server(version, payload)
 
 
-async def test_an_existing_log_stays_as_it_is(nats_address: NatsAddress) -> None:
+async def test_existing_log_keeps_its_settings(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log:
         await log.append([new("s")])
         await log.open(erasable=True)
@@ -290,7 +288,7 @@ async def test_an_existing_log_stays_as_it_is(nats_address: NatsAddress) -> None
         assert await log.head() == 1
 
 
-async def test_a_delivery_that_is_cancelled_as_a_message_comes_is_cancelled(nats_address: NatsAddress) -> None:
+async def test_delivery_cancelled_as_message_arrives_is_cancelled(nats_address: NatsAddress) -> None:
     async with open_log(nats_address, TYPES) as log, Delivery(log._client, log._name, 0) as delivery:
         waiting = asyncio.create_task(anext(delivery))
         await asyncio.sleep(0)

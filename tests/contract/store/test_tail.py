@@ -1,4 +1,4 @@
-"""What a tail promises to all who follow a log through it: no gap, no repetition, no append split, and an end."""
+"""The contract of a tail: followers see no gap, no repetition and no split append, and learn of its end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.timeouts import scaled
 
 pytestmark = pytest.mark.busy
 
-LONG = 60.0  # seconds: no bookmark in between
+LONG = 60.0  # seconds, so that no bookmark arrives
 
 Steps = AsyncGenerator[tuple[Sequence[RecordedEvent], int]]
 
 
 async def write(log: EventStore, count: int, size: int = 1) -> int:
-    """Appends so often, so many events each time; returns the last position."""
+    """Append `size` events `count` times; return the last position."""
     last = 0
     for _ in range(count):
         last = (await log.append([new("s") for _ in range(size)]))[-1]
@@ -33,21 +33,21 @@ async def write(log: EventStore, count: int, size: int = 1) -> int:
 
 
 async def collect(steps: Steps, until_position: int) -> tuple[list[RecordedEvent], list[int]]:
-    """The events of the steps up to a position, and the positions that the steps brought to."""
+    """Return the events of the steps up to a position, and the position of each step."""
     seen: list[RecordedEvent] = []
-    brought: list[int] = []
+    positions: list[int] = []
     async with asyncio.timeout(scaled(30)), aclosing(steps):
         async for batch, position in steps:
             assert batch[-1].closes_append
             seen += batch
-            brought.append(position)
+            positions.append(position)
             if position >= until_position:
-                return seen, brought
+                return seen, positions
     raise AssertionError("a follower has no end")
 
 
-@pytest.mark.parametrize("kept_bytes", [KEPT_BYTES, 20 * EVENT_BYTES], ids=["all are kept", "few are kept"])
-async def test_followers_have_no_gap_and_no_repetition(log: JetStreamStore, kept_bytes: int) -> None:
+@pytest.mark.parametrize("kept_bytes", [KEPT_BYTES, 20 * EVENT_BYTES], ids=["all cached", "few cached"])
+async def test_followers_see_no_gap_and_no_repetition(log: JetStreamStore, kept_bytes: int) -> None:
     last = 450
     await write(log, 50)
     async with following(log, kept_bytes) as tail:
@@ -59,23 +59,23 @@ async def test_followers_have_no_gap_and_no_repetition(log: JetStreamStore, kept
             for after in (joined - 65, joined - 1, joined):
                 afters += [after, after]
                 steps = (tail.follow(after, LONG), tail.events(after))
-                collecting += [asyncio.create_task(collect(one, last)) for one in steps]
+                collecting += [asyncio.create_task(collect(follower, last)) for follower in steps]
         await writing
-        for after, (seen, brought) in zip(afters, await asyncio.gather(*collecting), strict=True):
+        for after, (seen, positions) in zip(afters, await asyncio.gather(*collecting), strict=True):
             assert [event.position for event in seen] == list(range(after + 1, last + 1))
-            assert brought == sorted(set(brought))
+            assert positions == sorted(set(positions))
 
 
-async def test_what_is_kept_is_not_read_again(log: JetStreamStore) -> None:
+async def test_cached_events_are_not_read_again(log: JetStreamStore) -> None:
     async with following(log) as tail:
         head = await write(log, 10)
         await tail.wait_for(head)
         (first, _), (second, _) = [await collect(tail.follow(4, LONG), head) for _ in range(2)]
         assert len(first) == 6
-        assert all(one is other for one, other in zip(first, second, strict=True))
+        assert all(event is other for event, other in zip(first, second, strict=True))
 
 
-async def test_what_is_kept_is_found_by_its_position(log: JetStreamStore) -> None:
+async def test_cached_event_is_found_by_position(log: JetStreamStore) -> None:
     await write(log, 1)
     async with following(log, kept_bytes=20 * EVENT_BYTES) as tail:
         last = await write(log, 30, size=2)
@@ -87,7 +87,7 @@ async def test_what_is_kept_is_found_by_its_position(log: JetStreamStore) -> Non
         assert tail.kept_at(last) == await log.event_at(last)
 
 
-async def test_what_came_meanwhile_comes_as_one(log: JetStreamStore) -> None:
+async def test_events_that_arrive_meanwhile_are_one_step(log: JetStreamStore) -> None:
     async with following(log) as tail, aclosing(tail.events(0)) as steps:
         await write(log, 1)
         assert (await anext(steps))[1] == 1
@@ -97,7 +97,7 @@ async def test_what_came_meanwhile_comes_as_one(log: JetStreamStore) -> None:
         assert ([event.position for event in batch], position) == ([2, 3, 4, 5, 6, 7], 7)
 
 
-async def test_a_quiet_follower_has_bookmarks(log: JetStreamStore) -> None:
+async def test_idle_follower_receives_bookmarks(log: JetStreamStore) -> None:
     head = await write(log, 3)
     async with following(log) as tail, aclosing(tail.follow(head, 0.02)) as follower:
         assert await anext(follower) == ((), head)
@@ -108,7 +108,7 @@ async def test_a_quiet_follower_has_bookmarks(log: JetStreamStore) -> None:
         assert await anext(follower) == ((), head)
 
 
-async def test_a_position_ahead_of_the_log_is_refused(log: JetStreamStore) -> None:
+async def test_position_ahead_of_log_is_rejected(log: JetStreamStore) -> None:
     head = await write(log, 3)
     async with following(log) as tail:
         with pytest.raises(Rejected) as caught:
@@ -116,7 +116,7 @@ async def test_a_position_ahead_of_the_log_is_refused(log: JetStreamStore) -> No
         assert caught.value.reason == "POSITION_AHEAD"
 
 
-async def test_a_position_that_the_log_has_but_the_tail_not_yet_is_followed(log: JetStreamStore) -> None:
+async def test_position_ahead_of_tail_is_followed(log: JetStreamStore) -> None:
     tail = Tail(log)
     async with aclosing(tail.follow(2, LONG)) as follower:
         await write(log, 2)
@@ -129,7 +129,7 @@ async def test_a_position_that_the_log_has_but_the_tail_not_yet_is_followed(log:
 
 
 @pytest.mark.parametrize("kept", [1, 5])
-async def test_a_follower_that_is_too_slow_is_told_and_can_resume(log: JetStreamStore, kept: int) -> None:
+async def test_slow_follower_fails_and_can_resume(log: JetStreamStore, kept: int) -> None:
     async with following(log, kept_bytes=(kept + 1) * EVENT_BYTES - 1) as tail, aclosing(tail.follow(0, LONG)) as slow:
         await tail.wait_for(await write(log, 1))
         assert (await anext(slow))[1] == 1
@@ -145,38 +145,38 @@ async def test_a_follower_that_is_too_slow_is_told_and_can_resume(log: JetStream
         assert [event.position for event in seen] == list(range(after + 1, tail.position + 1))
 
 
-# Ends.
+# The end of a tail.
 
 
-async def test_waiters_and_followers_hear_of_a_stop(log: JetStreamStore) -> None:
+async def test_stop_fails_waiters_and_followers(log: JetStreamStore) -> None:
     async with following(log) as tail:
         steps = [tail.follow(0, LONG), tail.events(0)]
-        told = [asyncio.create_task(tail.wait_for(1)), *(asyncio.ensure_future(anext(one)) for one in steps)]
-        await asyncio.wait(told, timeout=0.05)
-    for one in (*told, tail.wait_for(1), anext(tail.follow(0, LONG))):
+        waiting = [asyncio.create_task(tail.wait_for(1)), *(asyncio.ensure_future(anext(step)) for step in steps)]
+        await asyncio.wait(waiting, timeout=0.05)
+    for failing in (*waiting, tail.wait_for(1), anext(tail.follow(0, LONG))):
         with pytest.raises(StoreUnavailable) as caught:
-            await one
+            await failing
         assert caught.value.reason == "LOG_UNAVAILABLE"
 
 
-async def test_watchers_are_dismissed_and_what_is_computed_goes_on(log: JetStreamStore) -> None:
+async def test_dismissal_ends_watchers_but_not_projections(log: JetStreamStore) -> None:
     async with following(log) as tail, aclosing(tail.events(0)) as steps:
         watching = asyncio.ensure_future(anext(tail.follow(0, LONG)))
         await asyncio.wait({watching}, timeout=0.05)
         tail.dismiss(StoreUnavailable("it stops", "SHUTTING_DOWN"))
-        for one in (watching, anext(tail.follow(0, LONG))):
+        for failing in (watching, anext(tail.follow(0, LONG))):
             with pytest.raises(StoreUnavailable) as caught:
-                await one
+                await failing
             assert caught.value.reason == "SHUTTING_DOWN"
         head = await write(log, 1)
         assert (await anext(steps))[1] == head
-        # What had happened until then is told first.
+        # Past events are delivered before the dismissal.
         seen, _ = await collect(tail.follow(0, LONG), head)
         assert len(seen) == 1
 
 
-class Rewritten(MemoryStore):
-    """A log that turns out not to be the one that was followed."""
+class RewrittenLog(MemoryStore):
+    """A log that turns out to be another than the one followed."""
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
         async for batch in super().subscribe(after):
@@ -185,16 +185,16 @@ class Rewritten(MemoryStore):
                 raise LogRewritten("another log")
 
 
-async def test_a_rewritten_log_ends_all() -> None:
-    rewritten = Rewritten("rewritten", TYPES)
+async def test_rewritten_log_ends_tail() -> None:
+    rewritten = RewrittenLog("rewritten", TYPES)
     async with following(rewritten) as tail:
         await write(rewritten, 1)
         await collect(tail.follow(0, LONG), 1)
-        told = [asyncio.create_task(tail.wait_for(3)), asyncio.ensure_future(anext(tail.follow(2, LONG)))]
+        waiting = [asyncio.create_task(tail.wait_for(3)), asyncio.ensure_future(anext(tail.follow(2, LONG)))]
         await write(rewritten, 1)
         with pytest.raises(LogRewritten):
             await tail.failed()
-        for one in (*told, tail.wait_for(3), anext(tail.follow(2, LONG)), anext(tail.events(2))):
+        for failing in (*waiting, tail.wait_for(3), anext(tail.follow(2, LONG)), anext(tail.events(2))):
             with pytest.raises(StoreUnavailable) as caught:
-                await one
+                await failing
             assert caught.value.reason == "LOG_UNAVAILABLE"

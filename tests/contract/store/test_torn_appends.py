@@ -1,4 +1,4 @@
-"""A log that ends inside an append, or has one left inside it: it is taken as if that append had never begun."""
+"""A log with an incomplete append, at its end or inside: the append is treated as if it had never begun."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eventstore.tail import replay
 from services.nats.server import NatsAddress
 from tests.contract.projections.notes import all_notes, rebuilt, running, write
 from tests.contract.store.events import TYPES, new
-from tests.contract.store.stores import everything, flat, take
+from tests.contract.store.stores import flat, read_all, take
 from tests.servers.nats import open_log
 from tests.timeouts import scaled
 
@@ -34,7 +34,7 @@ async def client(nats_address: NatsAddress) -> AsyncIterator[Client]:
 
 
 async def publish(client: Client, log: JetStreamStore, stream: str, behind: int) -> None:
-    """Write an event by hand that says that so many of its append follow."""
+    """Write an event by hand whose header claims that `behind` more events of its append follow."""
     headers = {"ce-id": f"torn-{behind}", "ce-subject": stream, "ce-type": "google.protobuf.StringValue"}
     headers |= {EVENTS_BEHIND: str(behind), "ce-actor": "eve"}
     payload = StringValue(value="torn").SerializeToString()
@@ -46,18 +46,18 @@ COUNTER: Decider[int] = Decider(
 )
 
 
-async def test_a_log_that_ends_inside_an_append_ends_before_it(client: Client, log: JetStreamStore) -> None:
+async def test_log_with_torn_append_ends_before_it(client: Client, log: JetStreamStore) -> None:
     head = await write(log, 3)
     await publish(client, log, "s1", 5)
     async with asyncio.timeout(SECONDS):
         assert await log.head() == await log.last() == head
         assert await log.event_at(head + 1) is None
-        assert [event.position for event in await everything(log, "s1")] == [2]
+        assert [event.position for event in await read_all(log, "s1")] == [2]
         assert [batch[-1].position async for batch in replay(log, 0, head + 1)][-1] == head
         assert any(f"position {head + 1}" in warning for warning in (await log.condition()).warnings)
 
 
-async def test_the_next_append_does_not_continue_a_torn_one(client: Client, log: JetStreamStore) -> None:
+async def test_next_append_does_not_continue_torn_one(client: Client, log: JetStreamStore) -> None:
     await publish(client, log, "s1", 2)
     (single,) = await log.append([new("s2")])
     several = await log.append([new("s1"), new("s2"), new("s3")])
@@ -66,14 +66,14 @@ async def test_the_next_append_does_not_continue_a_torn_one(client: Client, log:
     async with asyncio.timeout(SECONDS):
         expected = [single, *several, last]
         assert [event.position for event in flat(await take(log, len(expected)))] == expected
-        assert [event.position for event in await everything(log, "s1")] == [several[0]]
+        assert [event.position for event in await read_all(log, "s1")] == [several[0]]
         assert await log.head() == last
         assert await log.event_at(1) is None
         assert len((await log.condition()).warnings) >= 2
 
 
 @pytest.mark.parametrize("follows", [True, False])
-async def test_a_stream_whose_last_event_is_torn_takes_commands(
+async def test_stream_with_torn_end_accepts_commands(
     client: Client, log: JetStreamStore, location: str, follows: bool
 ) -> None:
     async with asyncio.timeout(SECONDS), running(log, location) as projector:
@@ -91,7 +91,7 @@ async def test_a_stream_whose_last_event_is_torn_takes_commands(
         assert (await rebuilt(projector)).done
 
 
-async def test_a_new_process_takes_a_log_that_ends_inside_an_append(
+async def test_new_process_starts_on_log_with_torn_append(
     nats_address: NatsAddress, client: Client, log: JetStreamStore, location: str
 ) -> None:
     head = await write(log, 3)
@@ -105,11 +105,11 @@ async def test_a_new_process_takes_a_log_that_ends_inside_an_append(
             assert projector.position == position
 
 
-async def test_an_append_that_is_being_written_is_waited_for(client: Client, log: JetStreamStore) -> None:
-    """Its first events may be seen before its last."""
+async def test_append_in_progress_is_awaited(client: Client, log: JetStreamStore) -> None:
+    """The first events of an append may be visible before its last."""
     await publish(client, log, "s1", 2)
     async with asyncio.timeout(SECONDS):
-        reading = asyncio.create_task(everything(log, "s1"))
+        reading = asyncio.create_task(read_all(log, "s1"))
         following_log = asyncio.create_task(take(log, 3))
         await publish(client, log, "s2", 1)
         await publish(client, log, "s3", 0)
@@ -118,23 +118,23 @@ async def test_an_append_that_is_being_written_is_waited_for(client: Client, log
         assert await log.head() == 3
 
 
-async def test_an_append_whose_end_was_erased_is_whole(nats_address: NatsAddress, location: str) -> None:
+async def test_append_whose_end_was_erased_is_complete(nats_address: NatsAddress, location: str) -> None:
     async with open_log(nats_address, TYPES, erasable=True) as log, asyncio.timeout(SECONDS):
         await log.append([new("s1"), new("s2")])
         await log._js.purge_stream(log._name, subject=f"rf.{log.log}.s2")
-        assert [event.position for event in await everything(log, "s1")] == [1]
+        assert [event.position for event in await read_all(log, "s1")] == [1]
         async with running(log, location) as projector:
             assert projector.position == 2
             assert [row[0] for row in await projector.query(all_notes)] == ["s1"]
 
 
-async def test_who_decided_before_the_append_was_whole_decides_again(client: Client, log: JetStreamStore) -> None:
-    """What a reader left out may be completed after all: its append is refused then, not taken."""
+async def test_decision_on_incomplete_append_is_a_conflict(client: Client, log: JetStreamStore) -> None:
+    """An append that was left out by a reader may be completed later: the reader's own append is then rejected."""
     await log.append([new("s")])
     await publish(client, log, "s", 1)
-    assert [event.position for event in await everything(log, "s")] == [1]
+    assert [event.position for event in await read_all(log, "s")] == [1]
     await publish(client, log, "s2", 0)
     with pytest.raises(WrongExpectedRevision):
         await log.append([new("s")], {"s": 1})
-    assert [event.position for event in await everything(log, "s")] == [1, 2]
+    assert [event.position for event in await read_all(log, "s")] == [1, 2]
     assert await log.append([new("s")], {"s": 2}) == (4,)

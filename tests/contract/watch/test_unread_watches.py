@@ -1,4 +1,4 @@
-"""A watcher that does not read is let go after a while, and is told so when it reads again."""
+"""A watch that is not read ends after a timeout, with a reason."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_watch_without_reader_ends_with_reason(monkeypatch: pytest.MonkeyP
     async with endless(closed) as registry, asyncio.timeout(60):
         call = registry.WatchAliases(v1.WatchAliasesRequest())
         await call.read()
-        await closed.wait()  # nothing is kept for it any more, though it has not read
+        await closed.wait()  # the server has dropped the watch, although it was not read
 
         async def read_to_the_end() -> None:
             while await call.read() is not grpc.aio.EOF:

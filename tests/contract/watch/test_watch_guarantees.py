@@ -1,4 +1,4 @@
-"""What docs/watch.md promises of a watch, asked of two registry processes over one log."""
+"""The guarantees in docs/watch.md, checked on two registry processes over one log."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.integration.up import SECONDS, new_id
 
 Steps = list[v1.WatchAliasesResponse]
 
-# What they share takes long to set up.
+# The shared fixtures take long to set up.
 pytestmark = [pytest.mark.xdist_group("watch"), pytest.mark.busy]
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
     """Yield a log on which registry processes can be started."""
-    with registries(tmp_path_factory.mktemp("registries")) as some:
-        yield some
+    with registries(tmp_path_factory.mktemp("registries")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def models(here: Registry) -> list[str]:
 
 @dataclass
 class Recording:
-    """What watches told while four programs wrote through two processes, and what the history says."""
+    """The steps of watches while four programs wrote through two processes, and the history."""
 
     begun: int
     ended: int
@@ -151,7 +151,7 @@ def test_watch_resumes_from_every_position(recording: Recording, here: Registry,
         watch = (here, there)[number % 2].watch(from_revision=position)
         steps = read(watch, recording.ended)
         watch.cancel()
-        # In the middle of an append too: what one append made comes whole.
+        # Also from the middle of an append: its changes are one step.
         assert changes_of(steps) == [change for change in recording.truth if change.revision > position]
         assert len({step.position for step in steps}) == len(steps)
 
@@ -215,7 +215,7 @@ def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models
             received_of_others.set()
     assert bookmark.WhichOneof("step") == "bookmark"
     assert begun < bookmark.position <= others.result()
-    # Once all is quiet, it is brought to where the log is.
+    # Once the log is idle, a bookmark brings the watch to its end.
     bookmark = next(step for step in quiet if step.position == others.result())
     assert bookmark.WhichOneof("step") == "bookmark"
     quiet.cancel()
@@ -227,17 +227,17 @@ def test_bookmark_is_safe_to_resume_from(here: Registry, there: Registry, models
 
 def test_watch_filters_by_model_and_alias(here: Registry, there: Registry, models: list[str]) -> None:
     begun = here.head()
-    one, other = models[:2]
-    for model, alias in ((one, "x"), (other, "x"), (one, "y"), (other, "y")):
+    model_a, model_b = models[:2]
+    for model, alias in ((model_a, "x"), (model_b, "x"), (model_a, "y"), (model_b, "y")):
         for version in (1, 2):
             here.move(model, version, alias)
-    for filters in ({"model": one}, {"alias": "x"}, {"model": other, "alias": "y"}):
+    for filters in ({"model": model_a}, {"alias": "x"}, {"model": model_b, "alias": "y"}):
         watch = there.watch(from_revision=begun, **filters)
-        found = there.changes(begun, **filters)
-        assert changes_of(read(watch, found[-1].revision)) == found
+        expected = there.changes(begun, **filters)
+        assert changes_of(read(watch, expected[-1].revision)) == expected
         snapshot = next(there.watch(**filters)).snapshot
         assert all(getattr(alias, key) == value for alias in snapshot.aliases for key, value in filters.items())
-        assert {(change.model, change.alias) for change in found} <= {
+        assert {(change.model, change.alias) for change in expected} <= {
             (alias.model, alias.alias) for alias in snapshot.aliases
         }
         watch.cancel()
@@ -268,7 +268,7 @@ def test_watch_filters_by_tags_at_revision(here: Registry, there: Registry, mode
     changes = changes_of(read(watch, last.position))
     assert [change.revision for change in changes] == [mine.position, now_too.position, last.position]
     watch.cancel()
-    # A watch that is sent the same later, when the tags are others, tells the same.
+    # A watch that starts later, when the tags have changed, yields the same.
     tag(tagged, set=team)
     tag(bare, remove=["team", "tier"])
     for registry in (here, there):
@@ -296,7 +296,7 @@ def test_watch_follows_renamed_model_by_any_name(here: Registry, there: Registry
     moved = [here.move(names[1], version).position for version in (2, 1)]
     for watch in watches:
         changes = changes_of(read(watch, moved[-1]))
-        assert [(change.model, change.revision) for change in changes] == [(names[1], one) for one in moved]
+        assert [(change.model, change.revision) for change in changes] == [(names[1], revision) for revision in moved]
         assert renamed < changes[0].revision
         watch.cancel()
 
@@ -311,7 +311,7 @@ def test_watch_filters_by_names_up_to_revision(here: Registry, there: Registry) 
     changes = changes_of(read(watch, moved[-1]))
     assert [change.revision for change in changes] == moved
     watch.cancel()
-    # A watch that is sent the same later, when the name is known, tells the same.
+    # A watch that starts later, when the name is known, yields the same.
     for registry in (here, there):
         late = registry.watch(model=names[1], from_revision=begun)
         assert changes_of(read(late, moved[-1])) == changes

@@ -1,4 +1,4 @@
-"""What docs/watch.md promises when things break: a watch continues where it was, whatever was killed meanwhile."""
+"""The guarantees in docs/watch.md during outages: a watch resumes where it was, whatever was killed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Outage = Callable[[Services], object]
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Registries]:
     """Yield a log on which registry processes can be started."""
-    with registries(tmp_path) as some:
-        yield some
+    with registries(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -132,14 +132,14 @@ def test_watch_without_reader_ends_and_resumes_without_gap(log: Registries) -> N
     begun = max(next(watch).position for watch in slow)
     process = psutil.Process(registry.program.pid)
     before = process.memory_info().rss
-    # More than a stream takes that nobody reads ...
+    # More than the buffers of an unread stream take ...
     for turn in range(24):
         targets = [v1.AliasTarget(model=model, alias=f"slow-{number}", version=1 + turn % 2) for number in range(60)]
         large = v1.MoveAliasesRequest(targets=targets, reason="r" * 4_000)
         there.registry.MoveAliases(large, timeout=SECONDS)
 
     def describe(other: str) -> None:
-        # ... then more than a process keeps for those who are behind.
+        # ... then more than a process caches for slow watches.
         for turn in range(LARGE_EVENTS // len(others)):
             tags = {str(key): f"{turn}.{key}".ljust(5_000, "x") for key in range(40)}
             there.registry.ChangeTags(v1.ChangeTagsRequest(model=other, set=tags), timeout=SECONDS)

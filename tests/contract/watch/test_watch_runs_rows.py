@@ -1,4 +1,4 @@
-"""What a watch of an experiment takes from rows, on SQLite and PostgreSQL: its snapshot, and which runs it follows."""
+"""What a watch of an experiment reads from rows, on SQLite and PostgreSQL: its snapshot and its runs."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ async def snapshot(projector: Projector) -> tuple[list[v1.Run], int]:
     raise AssertionError("no snapshot")
 
 
-class Late(TrackingProjection):
-    """Applies nothing while it may not."""
+class DelayedProjection(TrackingProjection):
+    """A projection that applies nothing until it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,25 +87,25 @@ class Late(TrackingProjection):
 
 def watching(
     location: str,
-    scene: Callable[[MemoryStore, Projector], Awaitable[None]],
+    scenario: Callable[[MemoryStore, Projector], Awaitable[None]],
     projection: TrackingProjection | None = None,
 ) -> None:
-    """Run a scene over a log in memory with two experiments, with rows at a location."""
+    """Run a scenario over a log in memory with two experiments, with rows at a location."""
 
-    async def play() -> None:
+    async def run() -> None:
         log = MemoryStore("tracking", tracking.EVENTS)
-        await append(log, *(v1.ExperimentCreated(experiment_id=one, name=one) for one in "12"))
+        await append(log, *(v1.ExperimentCreated(experiment_id=number, name=number) for number in "12"))
         tail = Tail(log)
         await tail.start()
         projector = Projector(tail, projection or TrackingProjection(), Database(location))
         await projector.start()
         try:
-            await scene(log, projector)
+            await scenario(log, projector)
         finally:
             await projector.stop()
             await tail.stop()
 
-    asyncio.run(play())
+    asyncio.run(run())
 
 
 async def changes_of(projector: Projector, request: v1.WatchRunsRequest, until: int) -> list[v1.RunChange]:
@@ -126,8 +126,8 @@ def test_snapshot_has_exactly_the_runs_of_experiment(
     monkeypatch.setattr(watch, "KNOWN_RUNS", known)
     monkeypatch.setattr(watch, "BOOKMARK_SECONDS", 0.1)
 
-    async def scene(log: MemoryStore, projector: Projector) -> None:
-        # Some start before the watch, some while it lasts; those of both experiments take turns.
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
+        # Some runs start before the watch, some during it, alternating between the experiments.
         begun = await append(log, *(started(run_id) for run_id in [*MINE[:3], *OTHERS[:3]]))
         request = v1.WatchRunsRequest(experiment_id="1", from_position=begun)
         watched = asyncio.create_task(changes_of(projector, request, until=begun + 44))
@@ -140,14 +140,14 @@ def test_snapshot_has_exactly_the_runs_of_experiment(
             payload.run_id for payload in payloads if payload.run_id in MINE
         ]
 
-    watching(location, scene)
+    watching(location, scenario)
 
 
 def test_run_not_yet_in_rows_is_delivered(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "KNOWN_RUNS", 1)
-    late = Late()
+    late = DelayedProjection()
 
-    async def scene(log: MemoryStore, projector: Projector) -> None:
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
         request = v1.WatchRunsRequest(experiment_id="1", from_position=await log.head())
         async with aclosing(watch.steps(projector, request)) as steps:
             late.may_apply.clear()
@@ -159,11 +159,11 @@ def test_run_not_yet_in_rows_is_delivered(location: str, monkeypatch: pytest.Mon
             late.may_apply.set()
             assert (await coming).changes.changes[0].HasField("logged")
 
-    watching(location, scene, late)
+    watching(location, scenario, late)
 
 
 def test_snapshot_has_one_position(location: str) -> None:
-    async def scene(log: MemoryStore, projector: Projector) -> None:
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
         begun = await log.head()
 
         async def write() -> None:
@@ -178,13 +178,13 @@ def test_snapshot_has_one_position(location: str) -> None:
             seen.append(await snapshot(projector))
         seen.append(await snapshot(projector))
         for runs, position in seen:
-            # Two events a run: it started, then it logged one parameter.
+            # Each run has two events: its start and one parameter.
             whole, half = divmod(position - begun, 2)
             assert [len(run.params) for run in runs] == [1] * whole + [0] * half
         assert len({position for _, position in seen}) > 1
         assert len(seen[-1][0]) == 60
 
-    watching(location, scene)
+    watching(location, scenario)
 
 
 @pytest.fixture
@@ -204,48 +204,48 @@ async def many(log: MemoryStore, projector: Projector) -> list[str]:
 
 @pytest.mark.usefixtures("large")
 def test_large_snapshot_is_buffered_on_disk(location: str) -> None:
-    async def scene(log: MemoryStore, projector: Projector) -> None:
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
         run_ids = await many(log, projector)
         runs, position = await snapshot(projector)
         assert [run.run_id for run in runs] == [run.name for run in runs] == run_ids
         assert position == await log.head()
 
-    watching(location, scene)
+    watching(location, scenario)
 
 
 @pytest.mark.usefixtures("large")
 def test_snapshot_larger_than_disk_is_rejected(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene(log: MemoryStore, projector: Projector) -> None:
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
         await many(log, projector)
         monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
         with pytest.raises(StoreUnavailable) as refused:
             await snapshot(projector)
         assert refused.value.reason == "SNAPSHOT_TOO_LARGE"
 
-    watching(location, scene)
+    watching(location, scenario)
 
 
 @pytest.mark.usefixtures("large")
 def test_snapshot_of_cancelled_watch_is_abandoned(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, may_go_on = threading.Semaphore(0), threading.Event()
+    shown, proceed = threading.Semaphore(0), threading.Event()
     read = []
 
     def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Run]:
         read.append(numbers)
         shown.release()
-        assert may_go_on.wait(scaled(20))
+        assert proceed.wait(scaled(20))
         return queries.runs_of(connection, numbers)
 
     monkeypatch.setattr(watch, "runs_of", runs_of)
 
-    async def scene(log: MemoryStore, projector: Projector) -> None:
+    async def scenario(log: MemoryStore, projector: Projector) -> None:
         await many(log, projector)
         coming = asyncio.create_task(snapshot(projector))
         assert await asyncio.to_thread(shown.acquire, timeout=scaled(20))
         coming.cancel()
         with pytest.raises(asyncio.CancelledError):
             await coming
-        may_go_on.set()
+        proceed.set()
 
-    watching(location, scene)  # which waits for all who read
+    watching(location, scenario)  # waits for all readers
     assert len(read) == 1

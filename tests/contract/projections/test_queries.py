@@ -1,4 +1,4 @@
-"""Questions past SQLAlchemy: answered as it answers them, of one moment, and refused or cut off as its own are."""
+"""Queries that bypass SQLAlchemy: same results, one consistent snapshot, and the same errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.contract.projections.notes import Notes, notes
 
 tables = sa.MetaData()
 
-things = sa.Table(
-    "things",
+items = sa.Table(
+    "items",
     tables,
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("text", sa.Text),
@@ -28,99 +28,103 @@ things = sa.Table(
     sa.Column("flag", sa.Boolean),
 )
 
-THINGS = (
+ITEMS = (
     (2**63 - 1, "é%\n\U0001f600 ", bytes(range(256)), 0.1, 2**31 - 1, True),
     (-(2**63), "", b"", float("inf"), -(2**31), False),
     (0, None, None, None, None, None),
     (7, "seven", b"7", -5e-324, 7, True),
 )
 
-ALL = sa.select(things).order_by(things.c.id)
-ONE = sa.select(things.c.text, sa.literal("100%")).where(things.c.id == sa.bindparam("id"), things.c.text != "")
-NOTHING = sa.select(sa.table("nothing", sa.column("it")))
+ALL = sa.select(items).order_by(items.c.id)
+ONE = sa.select(items.c.text, sa.literal("100%")).where(items.c.id == sa.bindparam("id"), items.c.text != "")
+INVALID = sa.select(sa.table("nothing", sa.column("it")))
 NOTED = sa.select(notes.c.stream, notes.c.count)
 
 
-class Things(Notes):
+class Items(Notes):
     tables = tables
 
 
 @pytest.fixture
 def generation(location: str) -> Iterator[Generation]:
-    with closing(Generations(Things(), Database(location)).create_live()) as rows:
+    with closing(Generations(Items(), Database(location)).create_live()) as rows:
         with rows.writing() as connection:
-            connection.execute(sa.insert(things), [dict(zip(things.c.keys(), one, strict=True)) for one in THINGS])
+            connection.execute(sa.insert(items), [dict(zip(items.c.keys(), item, strict=True)) for item in ITEMS])
         yield rows
 
 
-def test_what_is_answered_is_what_is_there(generation: Generation) -> None:
+def test_results_equal_stored_rows(generation: Generation) -> None:
     with generation.transaction() as connection:
-        assert fetch_all(connection, ALL) == sorted(THINGS)
+        assert fetch_all(connection, ALL) == sorted(ITEMS)
         assert fetch_all(connection, ONE, id=7) == [("seven", "100%")]
         assert fetch_all(connection, ONE, id=8) == []
-        with fetch_each(connection, [ONE, ALL, ONE, ONE], id=7) as found:
-            assert list(found) == [[("seven", "100%")], sorted(THINGS), *[[("seven", "100%")]] * 2]
-        with fetch_each(connection, []) as found:
-            assert list(found) == []
-        assert connection.scalar(sa.select(sa.func.count()).select_from(things)) == len(THINGS)
+        with fetch_each(connection, [ONE, ALL, ONE, ONE], id=7) as results:
+            assert list(results) == [[("seven", "100%")], sorted(ITEMS), *[[("seven", "100%")]] * 2]
+        with fetch_each(connection, []) as results:
+            assert list(results) == []
+        assert connection.scalar(sa.select(sa.func.count()).select_from(items)) == len(ITEMS)
 
 
-def test_all_answers_are_of_one_moment(location: str) -> None:
+def test_all_results_are_of_one_snapshot(location: str) -> None:
     with closing(Generations(Notes(), Database(location)).create_live()) as rows, rows.transaction() as reading:
-        with fetch_each(reading, [NOTED] * 3) as found:
-            assert next(found) == []
+        with fetch_each(reading, [NOTED] * 3) as results:
+            assert next(results) == []
             with rows.writing() as writing:
                 writing.execute(sa.insert(notes).values(stream="a", text="", count=1, position=1))
-            assert list(found) == [[], []]
+            assert list(results) == [[], []]
         assert fetch_all(reading, NOTED) == []
         with rows.transaction() as later:
             assert fetch_all(later, NOTED) == [("a", 1)]
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_what_makes_no_sense_is_refused(generation: Generation, at: int) -> None:
-    asked: list[Query] = [ALL, ALL]
-    asked.insert(at, NOTHING)
-    with pytest.raises(sa.exc.DBAPIError) as caught, generation.transaction() as some, fetch_each(some, asked) as found:
-        list(found)
+def test_invalid_query_is_refused(generation: Generation, at: int) -> None:
+    queries: list[Query] = [ALL, ALL]
+    queries.insert(at, INVALID)
+    with (
+        pytest.raises(sa.exc.DBAPIError) as caught,
+        generation.transaction() as failed,
+        fetch_each(failed, queries) as results,
+    ):
+        list(results)
     assert is_refusal(caught.value)
     with generation.transaction() as connection:
-        assert fetch_all(connection, ALL) == sorted(THINGS)
+        assert fetch_all(connection, ALL) == sorted(ITEMS)
 
 
-def test_an_error_of_who_asks_leaves_the_connection_as_it_was(generation: Generation) -> None:
+def test_error_in_caller_leaves_connection_usable(generation: Generation) -> None:
     with generation.transaction() as connection:
-        with pytest.raises(ZeroDivisionError), fetch_each(connection, [ALL, ALL, ALL]) as found:
-            assert len(next(found)) / 0
-        assert fetch_all(connection, ALL) == sorted(THINGS)
+        with pytest.raises(ZeroDivisionError), fetch_each(connection, [ALL, ALL, ALL]) as results:
+            assert len(next(results)) / 0
+        assert fetch_all(connection, ALL) == sorted(ITEMS)
 
 
-def test_a_connection_that_is_cut_is_no_refusal_and_the_next_one_answers(postgres_url: str) -> None:
+def test_closed_connection_is_temporary_and_replaced(postgres_url: str) -> None:
     with closing(Generations(Notes(), Database(postgres_url)).create_live()) as rows:
         with pytest.raises(sa.exc.DBAPIError) as caught:
-            _cut_while_asking(rows, postgres_url)
+            _close_connections_during_query(rows, postgres_url)
         assert not is_refusal(caught.value)
         with rows.transaction() as connection:
             assert fetch_all(connection, NOTED) == []
 
 
-def test_connections_that_were_cut_while_nobody_asked_are_made_anew(postgres_url: str) -> None:
+def test_idle_connections_that_were_closed_are_replaced(postgres_url: str) -> None:
     with closing(Generations(Notes(), Database(postgres_url)).create_live()) as rows:
         for _ in range(3):
             with rows.transaction() as connection, rows.transaction() as another:
                 assert fetch_all(connection, NOTED) == fetch_all(another, NOTED) == []
-            _cut(postgres_url)
+            _close_connections(postgres_url)
 
 
-def _cut_while_asking(generation: Generation, postgres_url: str) -> None:
-    with generation.transaction() as connection, fetch_each(connection, [NOTED] * 3) as found:
-        next(found)
-        _cut(postgres_url)
-        list(found)
+def _close_connections_during_query(generation: Generation, postgres_url: str) -> None:
+    with generation.transaction() as connection, fetch_each(connection, [NOTED] * 3) as results:
+        next(results)
+        _close_connections(postgres_url)
+        list(results)
 
 
-def _cut(postgres_url: str) -> None:
-    """Ends all connections to a database, as a restart of the server does."""
+def _close_connections(postgres_url: str) -> None:
+    """Close all connections to a database, as a restart of the server does."""
     url = sa.make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as connection:
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -1,4 +1,4 @@
-"""Rows of a long log are computed in large steps, without most of their indexes, before anybody reads them."""
+"""Rows of a long log are loaded in large steps, without most of their indexes, before they are served."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def indexes(connection: sa.Connection) -> set[str | None]:
     return {index["name"] for name in inspector.get_table_names() for index in inspector.get_indexes(name)}
 
 
-async def fill(log: EventStore) -> int:
+async def write_long_log(log: EventStore) -> int:
     return await write(log, 3, size=SIZE)
 
 
-async def test_filled_rows_are_those_applied_one_by_one(
+async def test_loaded_rows_equal_rows_applied_event_by_event(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = await fill(log)
+    head = await write_long_log(log)
     async with running(log, location) as projector:
         assert projector.position == head
         assert not unfinished(location)
@@ -60,8 +60,8 @@ async def test_filled_rows_are_those_applied_one_by_one(
     assert {"rf_events_by_request", "rf_events_by_time"} <= names
 
 
-async def test_filled_rows_follow_the_log(log: JetStreamStore, location: str) -> None:
-    await fill(log)
+async def test_loaded_rows_follow_log(log: JetStreamStore, location: str) -> None:
+    await write_long_log(log)
     async with running(log, location) as projector:
         head = await write(log, 3)
         await projector.wait_for(head)
@@ -71,8 +71,8 @@ async def test_filled_rows_follow_the_log(log: JetStreamStore, location: str) ->
         assert not again.applied
 
 
-async def test_a_fill_cut_off_by_a_crash_is_forgotten(log: JetStreamStore, location: str) -> None:
-    head = await fill(log)
+async def test_load_interrupted_by_crash_is_discarded(log: JetStreamStore, location: str) -> None:
+    head = await write_long_log(log)
     generation = Generations(Notes(), Database(location)).unfinished()
     with generation.writing() as rows:
         rows.execute(sa.text("INSERT INTO notes VALUES ('s0', 'half', 1, 1)"))
@@ -86,7 +86,7 @@ async def test_a_fill_cut_off_by_a_crash_is_forgotten(log: JetStreamStore, locat
         assert "://" in location or not unfinished(location)
 
 
-async def test_rows_come_as_far_as_they_can_when_an_event_cannot_be_applied(log: JetStreamStore, location: str) -> None:
+async def test_load_stops_before_event_that_cannot_be_applied(log: JetStreamStore, location: str) -> None:
     head = await write(log, 3 * SIZE)
     with pytest.raises(Exception, match="cannot apply"):
         async with running(log, location, Notes(hook=fails_at(head - 10))):

@@ -1,4 +1,4 @@
-"""Snapshots as the tests take them, and what a start that has lost its rows makes of them."""
+"""Helpers of the snapshot tests: take snapshots, and restart after the rows are lost."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ async def take(projector: Projector) -> SnapshotProgress:
     return steps[-1]
 
 
-async def taken(log: EventStore, location: str, objects: Objects, count: int = 10) -> int:
-    """Appends so many events and takes a snapshot; returns its position."""
+async def write_and_take(log: EventStore, location: str, objects: Objects, count: int = 10) -> int:
+    """Append `count` events, take a snapshot and return its position."""
     await write(log, count)
     head = await log.head()
     async with running(log, location, objects=objects) as projector:
@@ -33,7 +33,7 @@ async def taken(log: EventStore, location: str, objects: Objects, count: int = 1
 
 
 async def applied_at_start(log: EventStore, location: str, objects: Objects, version: int = 1) -> list[int]:
-    """Which events a start must apply; its rows are those of the log, and equal to a rebuild."""
+    """Start, check the rows against the log and a rebuild, and return the positions that the start applied."""
     projection = Notes(version)
     async with running(log, location, projection, objects) as projector:
         applied = list(projection.applied)

@@ -1,4 +1,4 @@
-"""What a projector answers: who asked for which event, when what was recorded, and rows of one moment."""
+"""Queries of a projector: requests by actor and id, positions by time, and consistent reads."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from tests.contract.projections.notes import Notes, Row, all_notes, running, wri
 from tests.contract.store.events import TYPES, following, new
 from tests.servers.nats import until
 
-LONG = 60.0  # seconds: no bookmark in between
+LONG = 60.0  # seconds, so that no batch is due in between
 
 
-async def test_a_request_is_found_by_who_made_it_and_its_id(log: JetStreamStore, location: str) -> None:
-    mine = Metadata("alice", request_id="r1", request_digest="d1")
+async def test_request_is_found_by_actor_and_id(log: JetStreamStore, location: str) -> None:
+    metadata = Metadata("alice", request_id="r1", request_digest="d1")
     async with running(log, location) as projector:
         await write(log, 2)
-        await log.append([new("a", metadata=mine), new("b", metadata=mine)])
-        await log.append([new("a", metadata=replace(mine, actor="bob", request_digest="d2"))])
+        await log.append([new("a", metadata=metadata), new("b", metadata=metadata)])
+        await log.append([new("a", metadata=replace(metadata, actor="bob", request_digest="d2"))])
         assert await projector.find_request("alice", "r1", at_least=4) == Request("d1", 3, 4)
         assert await projector.find_request("bob", "r1", at_least=5) == Request("d2", 5, 5)
         assert await projector.find_request("alice", "r2", at_least=0) is None
-        asking = asyncio.create_task(projector.find_request("carol", "r1", at_least=6))
-        await log.append([new("a", metadata=replace(mine, actor="carol"))])
-        assert await asking == Request("d1", 6, 6)
+        search = asyncio.create_task(projector.find_request("carol", "r1", at_least=6))
+        await log.append([new("a", metadata=replace(metadata, actor="carol"))])
+        assert await search == Request("d1", 6, 6)
 
 
-async def test_a_request_is_known_before_it_is_in_the_rows(
+async def test_request_is_found_before_it_is_in_rows(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projection, "BATCH_WINDOW_SECONDS", LONG)
     async with running(log, location) as projector:
         await projector.wait_for(await write(log, 1))
-        mine = Metadata("alice", request_id="r1", request_digest="d1")
-        await log.append([new("a", metadata=mine), new("b", metadata=mine)])
+        metadata = Metadata("alice", request_id="r1", request_digest="d1")
+        await log.append([new("a", metadata=metadata), new("b", metadata=metadata)])
         assert await projector.find_request("alice", "r1", at_least=3) == Request("d1", 2, 3)
         assert await projector.find_request("alice", "r2", at_least=3) is None
         assert projector.position == 1
 
 
-async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamStore, location: str) -> None:
+async def test_request_that_is_not_cached_is_found_in_rows(log: JetStreamStore, location: str) -> None:
     async with following(log, kept_bytes=1) as tail:
         projector = Projector(tail, Notes(), Database(location))
         await projector.start()
         for number in range(20):
-            mine = Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}")
-            await log.append([new("a", metadata=mine)])
+            metadata = Metadata("alice", request_id=f"r{number}", request_digest=f"d{number}")
+            await log.append([new("a", metadata=metadata)])
             for known in range(number + 1):
                 found = await projector.find_request("alice", f"r{known}", at_least=number + 1)
                 assert found == Request(f"d{known}", known + 1, known + 1)
@@ -67,7 +67,7 @@ async def test_a_request_that_is_not_kept_is_found_in_the_rows(log: JetStreamSto
         await projector.stop()
 
 
-async def test_a_new_request_is_not_looked_up_once_all_old_ones_were_recalled(
+async def test_new_request_is_not_looked_up_after_warm_up(
     log: JetStreamStore, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_index, "PAGE_REQUESTS", 3)
@@ -89,8 +89,8 @@ async def test_a_new_request_is_not_looked_up_once_all_old_ones_were_recalled(
         assert await projector.find_request("bob", "r1", at_least=11) is None
 
 
-class Clock(MemoryStore):
-    """A log whose clock is set by hand."""
+class ManualClockStore(MemoryStore):
+    """A log whose events have the given times."""
 
     def __init__(self, times: list[int]) -> None:
         super().__init__("clock", TYPES)
@@ -110,8 +110,8 @@ class Clock(MemoryStore):
         return [replace(event, time=self._times[event.position - 1]) for event in batch]
 
 
-async def test_a_time_becomes_a_position_even_if_clocks_stand_still_or_go_back(location: str) -> None:
-    log = Clock([10, 20, 20, 15, 30, 31, 33, 40])
+async def test_time_maps_to_position_despite_clock_jumps(location: str) -> None:
+    log = ManualClockStore([10, 20, 20, 15, 30, 31, 33, 40])
     for _ in range(4):
         await log.append([new("s")])
     await log.append([new("s"), new("s"), new("s")])
@@ -120,13 +120,13 @@ async def test_a_time_becomes_a_position_even_if_clocks_stand_still_or_go_back(l
         found = [(await projector.position_at(time)) for time in (9, 10, 19, 20, 29, 30, 31, 39, 40, 10**18)]
         assert found == [
             *((0, 0), (1, 10), (1, 10), (4, 20), (4, 20)),
-            *((7, 30), (7, 30), (7, 30), (8, 40), (8, 40)),  # an append is there as a whole
+            *((7, 30), (7, 30), (7, 30), (8, 40), (8, 40)),  # an append is visible as a whole
         ]
 
 
 @pytest.mark.parametrize("small", [False, True])
-async def test_what_one_question_reads_is_of_one_moment(log: JetStreamStore, location: str, small: bool) -> None:
-    def twice(connection: sa.Connection) -> tuple[list[Row], list[Row], int]:
+async def test_query_reads_consistent_snapshot(log: JetStreamStore, location: str, small: bool) -> None:
+    def read_two_times(connection: sa.Connection) -> tuple[list[Row], list[Row], int]:
         first = all_notes(connection)
         at = connection.scalar(sa.select(checkpoint.c.position))
         return first, all_notes(connection), at or 0
@@ -134,7 +134,7 @@ async def test_what_one_question_reads_is_of_one_moment(log: JetStreamStore, loc
     async with running(log, location) as projector:
         writing = asyncio.create_task(write(log, 100, size=2))
         while not writing.done():
-            first, second, at = await projector.query(twice, small=small)
+            first, second, at = await projector.query(read_two_times, small=small)
             await asyncio.sleep(0)
             assert first == second
             assert sum(row[2] for row in first) == at
