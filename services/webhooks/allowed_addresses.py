@@ -1,4 +1,4 @@
-"""Where webhooks may be sent: to public addresses, looked at for each connection, unless private ones are permitted."""
+"""Addresses that webhooks may be sent to: public ones unless private ones are allowed, checked at every connection."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _HERE = ("localhost", "127.0.0.1", "[::1]")
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is one of the public Internet: no loopback, private, link-local or metadata address.
+    """Return whether an IP address is public: not loopback, private, link-local or metadata.
 
-    An IPv6 address that carries an IPv4 address is judged by that one.
+    An IPv6 address that embeds an IPv4 address is public if that is.
     """
     parsed = ip_address(address.partition("%")[0])
     if isinstance(parsed, IPv6Address):
-        parsed = _carried(parsed) or parsed
+        parsed = _embedded_ipv4(parsed) or parsed
     return parsed.is_global and not parsed.is_multicast
 
 
-def _carried(address: IPv6Address) -> IPv4Address | None:
+def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo
@@ -42,13 +42,13 @@ def _carried(address: IPv6Address) -> IPv4Address | None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system resolves it. Raises OSError."""
-    places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[0]) for *_, place in places))
+    """Resolve a host to its addresses. Raises OSError."""
+    resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[0]) for *_, entry in resolved))
 
 
 async def check_url(url: str) -> None:
-    """Refuse a URL whose host has an address that is not public; what cannot be resolved yet is looked at when sending.
+    """Check that all addresses of a URL's host are public; a host that cannot be resolved yet is checked at delivery.
 
     Raises:
         Rejected: PRIVATE_ADDRESS.
@@ -57,21 +57,20 @@ async def check_url(url: str) -> None:
         host = urlsplit(url).hostname or ""
         async with asyncio.timeout(RESOLVE_SECONDS):
             addresses = await resolve(host, 0) if host else []
-    except (OSError, ValueError):  # a timeout and a name that cannot be encoded are of these
+    except (OSError, ValueError):  # these include timeouts and names that cannot be encoded
         return
     if private := next((address for address in addresses if not is_public(address)), None):
         raise Rejected(Kind.PRECONDITION, "PRIVATE_ADDRESS", _fault(host, private), url=url[:300])
 
 
 def _fault(host: str, address: str) -> str:
-    return f"{host} is at {address}, which is no public address: start the service with --webhooks-allow-private"
+    return f"{host} has the private address {address}. To allow it, start the service with --webhooks-allow-private"
 
 
 def open_client(*, allow_private: bool, user_agent: str, timeout: float) -> httpx.AsyncClient:
-    """Return a client whose connections stay open, as many as it needs, so that no endpoint waits for another.
+    """Return a client with an unlimited pool of connections, so that no endpoint waits for another.
 
-    A proxy of the environment is used, and then it is the proxy that resolves the names: what is known of a host here
-    is looked at before.
+    It uses the proxy of the environment. The proxy resolves names itself, so a host is checked here before the request.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS)
     direct = httpx.AsyncHTTPTransport(limits=limits) if allow_private else PublicTransport()
@@ -95,7 +94,7 @@ async def _check_request(request: httpx.Request) -> None:
 
 
 def _proxies(limits: httpx.Limits) -> dict[str, httpx.AsyncBaseTransport | None]:
-    """Return the proxies of the environment by pattern of URL; None goes there directly."""
+    """Return the proxies of the environment by URL pattern; None connects directly."""
     known = getproxies_environment()
     schemes = {scheme: known[scheme] for scheme in ("http", "https", "all") if scheme in known}
     if not schemes:
@@ -120,9 +119,9 @@ class PublicTransport(httpx.AsyncHTTPTransport):
     """A transport that connects to public addresses only."""
 
     def __init__(self) -> None:
-        """Open a pool of connections of its own."""
+        """Open a separate pool of connections."""
         super().__init__()
-        # httpx has no argument for what connects. Without this attribute the start fails: it must not connect anywhere.
+        # httpx has no argument for the backend. Without this attribute the start must fail, not connect to any address.
         assert isinstance(self._pool, httpcore.AsyncConnectionPool)  # noqa: S101
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(),
@@ -134,7 +133,7 @@ class PublicTransport(httpx.AsyncHTTPTransport):
 
 
 class _PublicBackend(httpcore.AsyncNetworkBackend):
-    """Connects to the address that it looked at: a name that resolves anew in between leads nowhere else."""
+    """Connects to the address that it checked, so that a name cannot resolve to another one in between."""
 
     def __init__(self) -> None:
         self._inner = httpcore.AnyIOBackend()
@@ -155,7 +154,7 @@ class _PublicBackend(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if number == len(addresses):
                     raise
-        raise httpcore.ConnectError(f"{host} has no address")
+        raise httpcore.ConnectError(f"cannot resolve {host}: no address")
 
     async def _public_addresses(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -168,8 +167,8 @@ class _PublicBackend(httpcore.AsyncNetworkBackend):
         return addresses
 
     @override
-    async def connect_unix_socket(self, *args: Any, **how: Any) -> httpcore.AsyncNetworkStream:
-        raise httpcore.ConnectError("a webhook is sent over TCP")
+    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        raise httpcore.ConnectError("cannot send a webhook to a Unix socket: expected a TCP address")
 
     @override
     async def sleep(self, seconds: float) -> None:

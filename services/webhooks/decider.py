@@ -1,4 +1,4 @@
-"""The rules of an endpoint's stream: what may be set, and how its cursor moves."""
+"""The rules of an endpoint's stream: its settings and its cursor."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ALL_CHANGES = (v1.WEBHOOK_CHANGE_KIND_MOVED, v1.WEBHOOK_CHANGE_KIND_REMOVED)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What deciding about an endpoint, and sending to it, takes.
+    """The state of an endpoint, for decisions and for delivery.
 
     Attributes:
-        exists: Whether it was set up and not deleted.
-        settings: Where it is and what it wants to hear of.
-        rotation: Which secret is signed with.
-        previous_valid_until: Until when the secret before is signed with too, in nanoseconds since 1970.
-        cursor: The registry log's position up to which it was told.
-        cursor_event: The id of the event there, when it was delivered; else empty.
-        epoch: The position of the event that last set the cursor otherwise than by a delivery.
+        exists: Whether it was created and not deleted.
+        settings: Its URL and which changes it receives.
+        rotation: The number of the secret that signs.
+        previous_valid_until: Until when the previous secret signs too, in nanoseconds since 1970.
+        cursor: The position of the registry log up to which it received changes.
+        cursor_event: The id of the event there if it was delivered; else empty.
+        epoch: The position of the event that last set the cursor, other than a delivery.
         log_epoch: The epoch of the registry log that the cursor is in.
-        parked: Whether nothing is sent to it.
+        parked: Whether it is disabled.
     """
 
     exists: bool = False
@@ -51,7 +51,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A request to set an endpoint up, with the id that it gets and the revision that it begins after."""
+    """A request to create an endpoint, with its new id and the revision that it starts after."""
 
     request: v1.CreateWebhookRequest
     webhook_id: str
@@ -61,7 +61,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """A request to replace a secret, with the time that it came (nanoseconds since 1970)."""
+    """A request to replace a secret, with the time of the request in nanoseconds since 1970."""
 
     request: v1.RotateWebhookSecretRequest
     now: int
@@ -69,14 +69,14 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A request that cannot be done, unless the same request was done before."""
+    """A request to reject, unless the same request succeeded before."""
 
     rejection: Rejected
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What came of sending: changes that were delivered, or one that was not; void when the cursor was set since."""
+    """The result of delivery: delivered changes, or a failed one; ignored if the cursor was set since."""
 
     payload: v1.WebhookDelivered | v1.WebhookParked
     epoch: int
@@ -102,7 +102,7 @@ def decide(command: object, state: State) -> Sequence[Message]:
         TypeError: It is not a command of a webhook.
     """
     if not isinstance(command, WebhookCommand):
-        raise TypeError(f"not a command of a webhook: {type(command).__name__}")
+        raise TypeError(f"expected a command of a webhook, got {type(command).__name__}")
     return _decide(command, state)
 
 
@@ -169,7 +169,7 @@ def _rotate(command: Rotate, state: State) -> Sequence[Message]:
     _check_exists(request.webhook_id, state)
     overlap = request.overlap_seconds if request.HasField("overlap_seconds") else OVERLAP_SECONDS
     if overlap > MAX_OVERLAP_SECONDS:
-        message = f"a secret lives on for at most {MAX_OVERLAP_SECONDS} seconds, not {overlap}"
+        message = f"invalid overlap_seconds {overlap}: expected at most {MAX_OVERLAP_SECONDS}"
         raise Rejected(Kind.INVALID, "INVALID_OVERLAP", message, overlap_seconds=str(overlap))
     until: Timestamp = timestamp(command.now + overlap * 1_000_000_000)
     rotation = state.rotation + 1
@@ -180,7 +180,7 @@ def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]
     _check_exists(command.webhook_id, state)
     skips = command.HasField("skip_revision")
     if skips and command.skip_revision <= state.cursor:
-        message = f"revision {command.skip_revision} was passed: the endpoint is at {state.cursor}"
+        message = f"invalid skip_revision {command.skip_revision}: expected one after the cursor, {state.cursor}"
         raise Rejected(Kind.PRECONDITION, "SKIP_BEHIND", message, cursor=str(state.cursor))
     if not (skips or state.parked):
         return []
@@ -194,7 +194,7 @@ def _resume(command: v1.ResumeWebhookRequest, state: State) -> Sequence[Message]
 def _replay(command: v1.ReplayWebhookRequest, state: State) -> Sequence[Message]:
     _check_exists(command.webhook_id, state)
     if command.from_revision > state.cursor:
-        message = f"the endpoint is at {state.cursor}, which is before {command.from_revision}"
+        message = f"invalid from_revision {command.from_revision}: expected at most the cursor, {state.cursor}"
         raise Rejected(Kind.PRECONDITION, "REPLAY_AHEAD", message, cursor=str(state.cursor))
     replayed = v1.WebhookReplayed(
         webhook_id=command.webhook_id,
@@ -212,7 +212,7 @@ def _report(command: Reported, state: State) -> Sequence[Message]:
 
 def _check_exists(webhook_id: str, state: State) -> None:
     if not state.exists:
-        message = f"no webhook {webhook_id[:100]!r}"
+        message = f"no webhook has the id {webhook_id[:100]!r}. List the ids with ListWebhooks"
         raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", message, webhook_id=webhook_id[:100])
 
 
@@ -222,7 +222,11 @@ def _check(settings: v1.WebhookSettings) -> None:
     check_text(settings.alias, "a pattern of aliases", 255, "INVALID_PATTERN")
     check_prose(settings.description, "a description", 5000, "INVALID_DESCRIPTION")
     if unknown := {*settings.changes} - {*ALL_CHANGES}:
-        raise Rejected(Kind.INVALID, "INVALID_CHANGE_KIND", f"no kind of change: {sorted(unknown)}")
+        raise Rejected(
+            Kind.INVALID,
+            "INVALID_CHANGE_KIND",
+            f"unknown kinds of change: {sorted(unknown)}. Expected MOVED or REMOVED",
+        )
 
 
 def _check_url(url: str) -> None:
@@ -237,7 +241,7 @@ def _check_url(url: str) -> None:
 
 
 def _invalid_url(url: str) -> Rejected:
-    message = f"a webhook's URL is http or https, in ASCII, without user, password and fragment: {url[:300]!r}"
+    message = f"invalid URL {url[:300]!r}: expected http or https, in ASCII, without user, password and fragment"
     return Rejected(Kind.INVALID, "INVALID_URL", message, url=url[:300])
 
 

@@ -1,4 +1,4 @@
-"""All endpoints of a process: each has a task of its own, which is begun anew whenever something about it changes."""
+"""All endpoints of a process, each with its own task that restarts when the endpoint changes."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import structlog
 from eventstore import FollowerTooSlow, Projector, RecordedEvent, StoreUnavailable, end, run_follower
 from rollforward import v1
 from services.webhooks import webhook_stream
-from services.webhooks.delivery import RETRY_SECONDS, Journal, Means, Sending
+from services.webhooks.delivery import RETRY_SECONDS, DeliveryContext, DeliverySession, Journal
 from services.webhooks.queries import all_ids
 
 GRACE_SECONDS = 5.0
-DEFECT_SECONDS = 5.0
+RESTART_SECONDS = 5.0
 
 _logger = structlog.get_logger(__name__)
 
 
 class Sender:
-    """Keeps one endpoint told, until it is deleted.
+    """Delivers changes to one endpoint until it is deleted.
 
     Args:
         webhook_id: The endpoint.
-        means: What sending takes.
+        context: The dependencies of delivery.
     """
 
-    def __init__(self, webhook_id: str, means: Means) -> None:
+    def __init__(self, webhook_id: str, context: DeliveryContext) -> None:
         self.journal = Journal()
         self._webhook_id = webhook_id
-        self._means = means
+        self._context = context
         self._changed = asyncio.Event()
         self._stopping = False
-        self._sending: Sending | None = None
+        self._sending: DeliverySession | None = None
         self._work: asyncio.Task[None] | None = None
         self._waits = False
         self._task = asyncio.create_task(self._run(), name=f"webhook-{webhook_id}")
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will be sent any more."""
+        """Whether the sender has ended: its endpoint is deleted."""
         return self._task.done()
 
     def look_again(self) -> None:
@@ -50,12 +50,12 @@ class Sender:
             self._work.cancel()
 
     async def stop(self) -> None:
-        """Finishes the request that is under way, if it does not take long, and writes down what was acknowledged."""
+        """Finish the current request within a grace period, and record acknowledged deliveries."""
         self._stopping = True
         self.look_again()
         await asyncio.wait([self._task], timeout=GRACE_SECONDS)
         while not self._task.done():
-            # Again and again: where a library waits for an answer by wait_for, Python 3.11 may forget a cancellation.
+            # In a loop: Python 3.11 may lose a cancellation while a library is in asyncio.wait_for.
             for task in filter(None, [self._work, self._task]):
                 task.cancel()
             await asyncio.wait([self._task], timeout=0.2)
@@ -71,28 +71,28 @@ class Sender:
                 continue
             except StoreUnavailable as error:
                 if not self._waits:
-                    _logger.warning("webhook waits for a log", webhook=self._webhook_id, error=str(error))
+                    _logger.warning("log unavailable, webhook is waiting", webhook=self._webhook_id, error=str(error))
                 self._waits = True
                 await self._wait_for_change(RETRY_SECONDS)
             except Exception:
-                _logger.exception("webhook failed and is begun anew", webhook=self._webhook_id)
-                await self._wait_for_change(DEFECT_SECONDS)
+                _logger.exception("webhook failed, restarting", webhook=self._webhook_id)
+                await self._wait_for_change(RESTART_SECONDS)
 
     async def _once(self) -> bool:
         """Send until something changes, and return False once the endpoint is deleted."""
-        state, _ = await self._means.commands.state(webhook_stream(self._webhook_id))
-        self.journal.trouble = None
+        state, _ = await self._context.commands.state(webhook_stream(self._webhook_id))
+        self.journal.last_error = None
         if state.parked:
             await self._changed.wait()
         elif state.exists and not self._changed.is_set():
-            await self._send(Sending(self._webhook_id, state, self._means, self.journal, self._changed))
+            await self._send(DeliverySession(self._webhook_id, state, self._context, self.journal, self._changed))
         return state.exists
 
-    async def _send(self, sending: Sending) -> None:
+    async def _send(self, sending: DeliverySession) -> None:
         self._sending = sending
         self._work = asyncio.create_task(sending.run())
         await asyncio.wait([self._work])
-        # Outside of the task that may have been cancelled: what was acknowledged is not forgotten.
+        # Outside the task, which may have been cancelled: acknowledged deliveries must not be lost.
         await sending.record()
         if not self._work.cancelled():
             self._work.result()
@@ -106,38 +106,38 @@ class Sender:
 
 
 class Dispatcher:
-    """The senders of all endpoints; they come and go with the events of the webhooks log.
+    """The senders of all endpoints, started and stopped by the events of the webhooks log.
 
     Args:
         projector: The rows of webhooks.
-        means: What sending takes.
+        context: The dependencies of delivery.
     """
 
-    def __init__(self, projector: Projector, means: Means) -> None:
-        self.means = means
+    def __init__(self, projector: Projector, context: DeliveryContext) -> None:
+        self.context = context
         self._projector = projector
         self._senders: dict[str, Sender] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to send; the projector has started."""
+        """Start all senders; the projector must be running."""
         self._task = asyncio.create_task(self._follow(await self._load()), name="webhooks")
 
     async def _load(self) -> int:
-        """Begin to send to all endpoints that the rows list, and return the rows' position."""
+        """Start a sender for every endpoint, and return the projection's position."""
         ids, position = await self._projector.query(all_ids)
         for webhook_id in ids:
             self.look_again(webhook_id)
         return position
 
     async def stop(self) -> None:
-        """End all in good order. Stopping twice is harmless."""
+        """Stop all senders gracefully. Stopping again is harmless."""
         await end(self._task)
         await asyncio.gather(*(sender.stop() for sender in self._senders.values()))
-        await self.means.client.aclose()
+        await self.context.client.aclose()
 
     def journals(self) -> Mapping[str, Journal]:
-        """Return what this process remembers, by the endpoint's id."""
+        """Return the journals of this process by webhook id."""
         return {webhook_id: sender.journal for webhook_id, sender in self._senders.items()}
 
     def look_again(self, webhook_id: str) -> None:
@@ -146,13 +146,13 @@ class Dispatcher:
         if webhook_id in self._senders:
             self._senders[webhook_id].look_again()
         else:
-            self._senders[webhook_id] = Sender(webhook_id, self.means)
+            self._senders[webhook_id] = Sender(webhook_id, self.context)
 
     async def _follow(self, position: int) -> None:
         try:
             await run_follower("webhooks", self._projector.tail, position, self._receive, self._reload)
         except StoreUnavailable as error:
-            _logger.warning("webhooks receive no more events", error=str(error))
+            _logger.warning("webhooks log unavailable, changes are not received", error=str(error))
 
     async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:  # noqa: ARG002
         for event in events:

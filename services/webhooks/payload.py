@@ -1,4 +1,4 @@
-"""What an endpoint is told: the body of a request, from an event of the registry log."""
+"""The body of a webhook request, from an event of the registry log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOG = "registry"
 
 
 def wants(settings: v1.WebhookSettings, event: RecordedEvent) -> bool:
-    """Whether an endpoint is told of an event."""
+    """Return whether an endpoint receives an event."""
     match event.data:
         case v1.AliasMoved(model=model, alias=alias):
             kind = v1.WEBHOOK_CHANGE_KIND_MOVED
@@ -48,7 +48,7 @@ def body_of(event: RecordedEvent) -> str:
 
 
 def body_of_test(webhook_id: str, now: int) -> str:
-    """Return the body of a test at a time (nanoseconds since 1970)."""
+    """Return the body of a test request; `now` is in nanoseconds since 1970."""
     return _json("webhook.test", now, {"webhook_id": webhook_id})
 
 

@@ -39,14 +39,14 @@ deliveries = sa.Table(
 
 
 class WebhooksProjection:
-    """Computes the rows of webhooks. `number`, the position at which it was set up, puts endpoints in order."""
+    """The projection of webhooks. `number`, the position of the creation, orders endpoints."""
 
     name = "webhooks"
     version = 1
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Write what events mean."""
+        """Apply events to the rows."""
         for event in events:
             if event.stream != EPOCH_STREAM:
                 self._write(connection, event)
@@ -71,8 +71,8 @@ class WebhooksProjection:
                     cursor=payload.position,
                 )
             case v1.WebhookParked():
-                trouble = _packed(_trouble(event, payload))
-                _step(connection, event, v1.WebhookDelivery(parked=payload), payload.webhook_id, trouble=trouble)
+                last_error = _packed(_last_error(event, payload))
+                _step(connection, event, v1.WebhookDelivery(parked=payload), payload.webhook_id, trouble=last_error)
             case v1.WebhookResumed() | v1.WebhookReplayed():
                 _step(
                     connection,
@@ -127,7 +127,7 @@ def _set(connection: sa.Connection, event: RecordedEvent, webhook_id: str, **val
     connection.execute(change.values(revision=event.position, **values))
 
 
-def _trouble(event: RecordedEvent, payload: v1.WebhookParked) -> v1.WebhookTrouble:
+def _last_error(event: RecordedEvent, payload: v1.WebhookParked) -> v1.WebhookTrouble:
     return v1.WebhookTrouble(
         position=payload.position,
         event_id=payload.event_id,

@@ -1,4 +1,4 @@
-"""The webhooks service: endpoints and the deliveries to them."""
+"""The webhooks service: endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.service import BuiltService, GrpcService, Service, ServiceContext,
 from services.webhooks import EVENTS
 from services.webhooks.allowed_addresses import open_client
 from services.webhooks.decider import DECIDER
-from services.webhooks.delivery import ATTEMPTS, Means
+from services.webhooks.delivery import ATTEMPTS, DeliveryContext
 from services.webhooks.dispatcher import Dispatcher
 from services.webhooks.http_client import REQUEST_SECONDS, USER_AGENT
 from services.webhooks.projection import WebhooksProjection
@@ -20,19 +20,19 @@ from services.webhooks.servicer import WebhooksServicer
 from services.webhooks.signing import Signer, master_key
 
 
-def _build(context: ServiceContext, projectors: Sequence[Projector]) -> BuiltService:
+def _build(service: ServiceContext, projectors: Sequence[Projector]) -> BuiltService:
     (projector,) = projectors
-    settings = context.settings
+    settings = service.settings
     allow_private = bool(settings.webhooks_allow_private)
-    means = Means(
-        registry=context.tails["registry"],
-        commands=CommandHandler(context.stores["webhooks"], DECIDER, projector),
+    context = DeliveryContext(
+        registry=service.tails["registry"],
+        commands=CommandHandler(service.stores["webhooks"], DECIDER, projector),
         signer=Signer(master_key(settings.webhook_key, settings.data)),
         client=open_client(allow_private=allow_private, user_agent=USER_AGENT, timeout=REQUEST_SECONDS),
-        patience=settings.webhook_patience,
+        retry_timeout=settings.webhook_patience,
         allow_private=allow_private,
     )
-    dispatcher = Dispatcher(projector, means)
+    dispatcher = Dispatcher(projector, context)
     add = partial(v1.add_WebhookServiceServicer_to_server, WebhooksServicer(projector, dispatcher))
     return BuiltService([GrpcService("WebhookService", add, Sources(rows=[projector]))], [dispatcher])
 

@@ -21,24 +21,24 @@ SHOWN_SECONDS = 600
 
 
 class WebhooksServicer(v1.WebhookServiceServicer):
-    """Endpoints and what they were told.
+    """Endpoints and their deliveries.
 
     Args:
         projector: The rows of webhooks.
-        senders: Those who tell the endpoints.
+        senders: The dispatcher that delivers to the endpoints.
     """
 
     def __init__(self, projector: Projector, senders: Dispatcher) -> None:
         self._projector = projector
         self._senders = senders
-        self._means = senders.means
-        self._commands = senders.means.commands
+        self._context = senders.context
+        self._commands = senders.context.commands
 
     async def CreateWebhook(self, request: v1.CreateWebhookRequest, context: Context) -> v1.CreateWebhookResponse:
         """Create an endpoint."""
         known = metadata(request, context)
         webhook_id = _id_for(known)
-        head = await self._means.registry.store.head()
+        head = await self._context.registry.store.head()
         after = request.from_revision if request.HasField("from_revision") else head
         if request.HasField("from_revision"):
             self._check_epoch(request.epoch)
@@ -50,14 +50,14 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         return v1.CreateWebhookResponse(webhook=webhook, secret=secret, position=done.position)
 
     async def GetWebhook(self, request: v1.GetWebhookRequest, context: Context) -> v1.GetWebhookResponse:
-        """One endpoint."""
+        """Return one endpoint."""
         return v1.GetWebhookResponse(webhook=await self._webhook(request.webhook_id))
 
     async def ListWebhooks(self, request: v1.ListWebhooksRequest, context: Context) -> v1.ListWebhooksResponse:
-        """Endpoints, oldest first."""
+        """Return endpoints, oldest first."""
         page = await self._projector.query(lambda connection: queries.list_webhooks(connection, request))
         for webhook in page.webhooks:
-            self._add_trouble(webhook)
+            self._add_last_error(webhook)
         return page
 
     async def UpdateWebhook(self, request: v1.UpdateWebhookRequest, context: Context) -> v1.UpdateWebhookResponse:
@@ -89,9 +89,9 @@ class WebhooksServicer(v1.WebhookServiceServicer):
     async def GetWebhookSecret(
         self, request: v1.GetWebhookSecretRequest, context: Context
     ) -> v1.GetWebhookSecretResponse:
-        """Refuse: a secret is shown when it is made, and never again."""
+        """Raise an error: a secret is shown only when it is created."""
         await self._state(request.webhook_id)
-        fault = "a secret is shown when the webhook is created or its secret rotated, and never again: rotate it"
+        fault = "a secret is shown only when it is created. Rotate the secret to get a new one"
         raise Rejected(Kind.PRECONDITION, "SECRET_NOT_SHOWN", fault, webhook_id=request.webhook_id)
 
     async def TestWebhook(self, request: v1.TestWebhookRequest, context: Context) -> v1.TestWebhookResponse:
@@ -100,7 +100,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         body = body_of_test(request.webhook_id, time.time_ns())
         remaining = context.time_remaining()
         limit = REQUEST_SECONDS if remaining is None else min(REQUEST_SECONDS, 0.9 * remaining)
-        answer = await self._means.post(request.webhook_id, state, f"test_{uuid.uuid4().hex}", body, limit)
+        answer = await self._context.post(request.webhook_id, state, f"test_{uuid.uuid4().hex}", body, limit)
         return v1.TestWebhookResponse(
             delivered=answer.taken, status_code=answer.status_code, detail=answer.detail, seconds=answer.seconds
         )
@@ -109,7 +109,7 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         """Resume sending at once."""
         if request.HasField("skip_revision"):
             self._check_epoch(request.epoch)
-        _check_not_ahead(request.skip_revision, await self._means.registry.store.head())
+        _check_not_ahead(request.skip_revision, await self._context.registry.store.head())
         done = await self._handle(request.webhook_id, request, request, context)
         if not done.events:
             self._senders.look_again(request.webhook_id)
@@ -135,23 +135,23 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         return page
 
     async def _reachable(self, url: str, command: object) -> object:
-        """Return a command on an endpoint at a URL; its refusal when requests may not go there."""
+        """Return the command, or `Refuse` when requests may not go to the URL."""
         try:
-            await self._means.check_url(url)
+            await self._context.check_url(url)
         except Rejected as refusal:
             return Refuse(refusal)
         return command
 
     def _new_secret(self, webhook_id: str, rotation: int, made: RecordedEvent) -> str:
-        """Return the secret that an event made, for as long as its request may be repeated for a lost answer."""
-        # An event that was appended just now has no time of the log's yet.
+        """Return the secret that an event created, while its request may be repeated because the response was lost."""
+        # An event that was just appended has no log time yet.
         if made.time and time.time_ns() - made.time > SHOWN_SECONDS * 1_000_000_000:
             return ""
-        return self._means.signer.secret(webhook_id, rotation)
+        return self._context.signer.secret(webhook_id, rotation)
 
     @property
     def _epoch(self) -> int:
-        return self._means.registry.store.epochs[-1]
+        return self._context.registry.store.epochs[-1]
 
     def _check_epoch(self, given: int) -> None:
         check_epoch("registry", given, self._epoch)
@@ -166,39 +166,44 @@ class WebhooksServicer(v1.WebhookServiceServicer):
         check_id(webhook_id, "INVALID_WEBHOOK_ID")
         state, _ = await self._commands.state(webhook_stream(webhook_id))
         if not state.exists:
-            raise Rejected(Kind.NOT_FOUND, "WEBHOOK_NOT_FOUND", f"no webhook {webhook_id}", webhook_id=webhook_id)
+            raise Rejected(
+                Kind.NOT_FOUND,
+                "WEBHOOK_NOT_FOUND",
+                f"no webhook has the id {webhook_id!r}. List the ids with ListWebhooks",
+                webhook_id=webhook_id,
+            )
         return state
 
     async def _after(self, webhook_id: str, position: int) -> v1.Webhook:
-        """Return an endpoint that a command was about; one that was deleted meanwhile as the command left it."""
+        """Return a command's endpoint; if it was deleted since, as the command left it."""
         webhook = await self._projector.query(lambda connection: queries.find_webhook(connection, webhook_id))
         if webhook is None:
             state, _ = await self._commands.state(webhook_stream(webhook_id), until=position)
             return _view_of(webhook_id, state)
-        self._add_trouble(webhook)
+        self._add_last_error(webhook)
         return webhook
 
     async def _webhook(self, webhook_id: str) -> v1.Webhook:
         webhook = await self._projector.query(lambda connection: queries.webhook(connection, webhook_id))
-        self._add_trouble(webhook)
+        self._add_last_error(webhook)
         return webhook
 
-    def _add_trouble(self, webhook: v1.Webhook) -> None:
+    def _add_last_error(self, webhook: v1.Webhook) -> None:
         journal = self._senders.journals().get(webhook.webhook_id)
-        if journal and journal.trouble and webhook.state == v1.WEBHOOK_STATE_ACTIVE:
+        if journal and journal.last_error and webhook.state == v1.WEBHOOK_STATE_ACTIVE:
             webhook.state = v1.WEBHOOK_STATE_RETRYING
-            webhook.trouble.CopyFrom(journal.trouble)
+            webhook.trouble.CopyFrom(journal.last_error)
 
 
 def _id_for(known: Metadata) -> str:
-    """Return a new endpoint's id; the same request, sent again, is of the same endpoint."""
+    """Return a new endpoint's id; the same for a repeated request."""
     if not known.request_id:
         return uuid.uuid4().hex
     return hashlib.sha256(f"webhook\0{known.actor}\0{known.request_id}".encode()).hexdigest()[:32]
 
 
 def _view_of(webhook_id: str, state: State) -> v1.Webhook:
-    """Return an endpoint as far as its stream's state shows it."""
+    """Return an endpoint as its stream's state shows it."""
     return v1.Webhook(
         webhook_id=webhook_id,
         settings=state.settings,
@@ -210,5 +215,5 @@ def _view_of(webhook_id: str, state: State) -> v1.Webhook:
 
 def _check_not_ahead(revision: int, head: int) -> None:
     if revision > head:
-        message = f"the registry log has not come to revision {revision}"
+        message = f"revision {revision} is after the end of the registry log: expected at most {head}"
         raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(revision))

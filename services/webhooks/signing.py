@@ -1,4 +1,4 @@
-"""Signatures of Standard Webhooks, with secrets that are derived from one master key and kept nowhere."""
+"""Signatures of Standard Webhooks, with secrets that are derived from one master key and never stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 
 from eventstore import Kind, Rejected
 
-SHORTEST_KEY = 32
+MIN_KEY_CHARACTERS = 32
 KEY_FILE = "webhook.key"
 
 
@@ -23,7 +23,7 @@ class Signer:
     """Signs requests.
 
     Args:
-        master_key: What every secret is derived from; who has it can sign for each endpoint.
+        master_key: Every secret is derived from it; its owner can sign for every endpoint.
     """
 
     def __init__(self, master_key: bytes) -> None:
@@ -37,10 +37,10 @@ class Signer:
     def headers(
         self, webhook_id: str, rotation: int, previous_valid_until: int, message_id: str, now: int, body: str
     ) -> Mapping[str, str]:
-        """Return what goes with a body, signed `now` (nanoseconds since 1970) with every secret that is valid then."""
+        """Return the headers of a body, signed `now` (nanoseconds since 1970) with every secret that is valid then."""
         rotations = [rotation] if now >= previous_valid_until else [rotation, rotation - 1]
         sent = datetime.fromtimestamp(now // 1_000_000_000, UTC)
-        signatures = [Webhook(self.secret(webhook_id, one)).sign(message_id, sent, body) for one in rotations]
+        signatures = [Webhook(self.secret(webhook_id, rotation)).sign(message_id, sent, body) for rotation in rotations]
         return {
             "content-type": "application/json",
             "webhook-id": message_id,
@@ -50,10 +50,10 @@ class Signer:
 
 
 def master_key(given: str, data: Path) -> bytes:
-    """Return the key that is given; without one that of the data directory, which is made at the first start.
+    """Return the given key, else that of the data directory, which is created at the first start.
 
     Raises:
-        Rejected: INVALID_SETTING when the key is shorter than 32 characters, or the file cannot be kept.
+        Rejected: INVALID_SETTING when the key is shorter than 32 characters, or the file cannot be read or written.
     """
     if given:
         return _checked(given, "ROLLFORWARD_WEBHOOK_KEY")
@@ -64,11 +64,15 @@ def master_key(given: str, data: Path) -> bytes:
             _write(file, secrets.token_hex(32))
         return _checked(file.read_text().strip(), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise Rejected(Kind.INVALID, "INVALID_SETTING", f"the key of webhooks cannot be kept: {error}") from error
+        raise Rejected(
+            Kind.INVALID,
+            "INVALID_SETTING",
+            f"cannot read or write the webhook key: {error}. Set ROLLFORWARD_WEBHOOK_KEY or make {data} writable",
+        ) from error
 
 
 def _write(file: Path, key: str) -> None:
-    """All or nothing: a key that is half there would change every secret."""
+    """Write the key atomically: a partial key would change every secret."""
     draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
         opened.write(key + "\n")
@@ -76,14 +80,14 @@ def _write(file: Path, key: str) -> None:
         os.fsync(opened.fileno())
     try:
         os.link(draft, file)
-    except FileExistsError:  # another process was faster: its key counts
+    except FileExistsError:  # another process was faster: its key is used
         return
     finally:
         draft.unlink()
 
 
 def _checked(key: str, name: str) -> bytes:
-    if len(key) < SHORTEST_KEY:
-        message = f"{name}: a key of webhooks has at least {SHORTEST_KEY} characters, not {len(key)}"
+    if len(key) < MIN_KEY_CHARACTERS:
+        message = f"{name} is too short: expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}"
         raise Rejected(Kind.INVALID, "INVALID_SETTING", message)
     return key.encode()

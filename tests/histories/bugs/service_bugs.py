@@ -54,12 +54,12 @@ def batches_are_duplicated() -> None:
 
 def webhook_skips_a_change() -> None:
     """Mark every tenth change as delivered without sending it."""
-    deliver, is_due = delivery.Sending._deliver, every(10)
+    deliver, is_due = delivery.DeliverySession._deliver, every(10)
 
     async def careless(sender: Any, event: RecordedEvent) -> bool:
         return True if is_due() else await deliver(sender, event)
 
-    replace_attribute(delivery.Sending, "_deliver", careless)
+    replace_attribute(delivery.DeliverySession, "_deliver", careless)
 
 
 def webhook_ignores_rejections() -> None:
@@ -69,7 +69,7 @@ def webhook_ignores_rejections() -> None:
 
 def webhook_is_signed_for_another_message() -> None:
     """Sign every tenth request for another message id."""
-    post, is_due = delivery.Means.post, every(10)
+    post, is_due = delivery.DeliveryContext.post, every(10)
 
     async def confused(means: Any, webhook_id: str, state: Any, message_id: str, body: str, *more: Any) -> Any:
         if not is_due():
@@ -86,4 +86,4 @@ def webhook_is_signed_for_another_message() -> None:
         finally:
             means.signer.headers = headers
 
-    replace_attribute(delivery.Means, "post", confused)
+    replace_attribute(delivery.DeliveryContext, "post", confused)

@@ -105,7 +105,7 @@ class TestOrder:
         (told,) = [
             line
             for line in service.program.errors.splitlines()
-            if "webhook is not taken" in line and webhook_id in line
+            if "webhook delivery failed" in line and webhook_id in line
         ]
         assert str(moved[0]) in told
 

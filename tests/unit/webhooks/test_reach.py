@@ -81,7 +81,7 @@ async def test_name_that_resolves_to_private_address_later_is_not_connected(
     monkeypatch.setattr(allowed_addresses, "resolve", rebinding)
     url = receiver.url.replace("127.0.0.1", "rebind.example")
     await check_url(url)
-    with pytest.raises(httpx.ConnectError, match=r"rebind\.example is at 127\.0\.0\.1"):
+    with pytest.raises(httpx.ConnectError, match=r"rebind\.example has the private address 127\.0\.0\.1"):
         await status(url)
     assert not receiver.requests
 

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from services.webhooks.allowed_addresses import open_client
-from services.webhooks.http_client import ANSWER_BYTES, Answer, _seconds, pause_after, post
+from services.webhooks.http_client import MAX_RESPONSE_BYTES, Answer, _seconds, pause_after, post
 from tests.servers.ports import free_port
 from tests.timeouts import scaled
 
@@ -57,7 +57,7 @@ async def test_endless_response_is_cut_and_accepted() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
             while True:
-                writer.write(b"x" * ANSWER_BYTES)
+                writer.write(b"x" * MAX_RESPONSE_BYTES)
                 await writer.drain()
         except ConnectionError:
             return
