@@ -1,4 +1,4 @@
-"""The rows of audit: one for each event of a log, as the log holds it, and every name that a model ever had."""
+"""The rows of audit: one for each event of a log, and every name that a model ever had."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ recorded = sa.Table(
     sa.Column("model", sa.Text),
     sa.Column("alias", sa.Text),
     sa.Column("cause", sa.Integer, nullable=False),
-    sa.Column("left_out", sa.BigInteger, nullable=False),  # so many bytes of the fact stand in the log only
+    sa.Column("left_out", sa.BigInteger, nullable=False),  # bytes of the payload that only the log has
     sa.Column("event", sa.LargeBinary, nullable=False),
     sa.Index("recorded_by_stream", "stream", "position"),
     sa.Index("recorded_by_actor", "actor", "position"),
@@ -54,9 +54,9 @@ model_names = sa.Table(
 
 
 class AuditProjection:
-    """Keeps every event of one log; of metric points, which are many, all but the points themselves."""
+    """The projection of every event of one log, without the points of metrics, which are many."""
 
-    # One more, too, with a release that adds an event type: what older ones could not read has other rows then.
+    # Raise it also in a release that adds an event type: events that older releases cannot read get other rows.
     version = 3
     tables = tables
     shows_unreadable = True
@@ -71,10 +71,10 @@ class AuditProjection:
         origins: dict[str, str] = {}
         for event in events:
             match event.data:
-                case v1.ModelCreated() as fact:
-                    origins[fact.model] = fact.model
-                case v1.ModelNameTaken() as fact:
-                    origins[fact.name] = fact.origin
+                case v1.ModelCreated() as payload:
+                    origins[payload.model] = payload.model
+                case v1.ModelNameTaken() as payload:
+                    origins[payload.name] = payload.origin
                 case _:
                     pass
         put_all(connection, model_names, [*origins.items()])
@@ -92,22 +92,22 @@ def _row(log: str, event: RecordedEvent) -> tuple[Any, ...]:
         left_out = event.data.ByteSize()
     else:
         view.data.Pack(event.data, deterministic=True)
-    who = (view.actor, view.request_id, view.correlation_id)
+    context = (view.actor, view.request_id, view.correlation_id)
     body = view.SerializeToString(deterministic=True)
-    about = (None, None, 0) if event.unreadable else _subject(event.data)
-    return event.position, event.time, view.type, view.stream, *who, *about, left_out, body
+    subject = (None, None, 0) if event.unreadable else _subject(event.data)
+    return event.position, event.time, view.type, view.stream, *context, *subject, left_out, body
 
 
-def _subject(fact: Message) -> tuple[str | None, str | None, int]:
+def _subject(payload: Message) -> tuple[str | None, str | None, int]:
     """Return the model (by its name then) and alias that an event is about, and the cause of an alias's change."""
-    if isinstance(fact, v1.ModelNameTaken):
-        return fact.origin, None, 0
-    named = getattr(fact, "target", fact)
-    return getattr(named, "model", None), getattr(named, "alias", None), getattr(fact, "cause", 0)
+    if isinstance(payload, v1.ModelNameTaken):
+        return payload.origin, None, 0
+    named = getattr(payload, "target", payload)
+    return getattr(named, "model", None), getattr(named, "alias", None), getattr(payload, "cause", 0)
 
 
 def _view(log: str, event: RecordedEvent) -> v1.RecordedEvent:
-    """Return an event as auditors see it, but for its fact."""
+    """Return an event as auditors see it, without its payload."""
     return v1.RecordedEvent(
         log=log,
         position=event.position,

@@ -15,7 +15,7 @@ from services.rpc.positions import wait_for
 
 
 class Watermark(NamedTuple):
-    """How far an export has come: behind an event of a log; and what each log's last position was when it began."""
+    """The progress of an export: the last event sent, and the last position of each log when the export began."""
 
     log: str
     position: int
@@ -23,10 +23,10 @@ class Watermark(NamedTuple):
 
 
 class AuditServicer(v1.AuditServiceServicer):
-    """Events by filter.
+    """The recorded events, by filter.
 
     Args:
-        projectors: By the log's name, the rows of its events.
+        projectors: The projectors of the events, by log.
         types: The full names of all event types that this program knows.
     """
 
@@ -35,25 +35,25 @@ class AuditServicer(v1.AuditServiceServicer):
         self._types = types
 
     async def ListEvents(self, request: v1.ListEventsRequest, context: Context) -> v1.ListEventsResponse:
-        """Events that match, newest first."""
+        """Return a page of matching events, newest first."""
         logs, wanted = self._logs(request), await self._conditions(request)
         size = page_size(request.page_size)
         before: Key | None = key_of(request.page_token, int, str, int)  # type: ignore[assignment]
-        found: list[tuple[Key, v1.RecordedEvent]] = []
+        matches: list[tuple[Key, v1.RecordedEvent]] = []
         for log in logs:
             newer = await self._projectors[log].query(
                 lambda rows, log=log: newest(rows, log, wanted, before, size + 1)  # type: ignore[misc]
             )
             await self._complete([event for _, event in newer])
-            found += newer
-        found.sort(key=lambda one: one[0], reverse=True)
-        page, token = cut(found, size, lambda one: one[0], lambda ones: [event for _, event in ones])
+            matches += newer
+        matches.sort(key=lambda match: match[0], reverse=True)
+        page, token = cut(matches, size, lambda match: match[0], lambda shown: [event for _, event in shown])
         return v1.ListEventsResponse(events=page, next_page_token=token)
 
     async def ExportEvents(
         self, request: v1.ExportEventsRequest, context: Context
     ) -> AsyncIterator[v1.ExportEventsResponse]:
-        """All events that match and that the logs held when it began, log by log, oldest first."""
+        """Yield all matching events up to each log's end at the start, log by log, oldest first."""
         logs = self._logs(request.filter)
         reached = _reached(request.resume_token, logs)
         heads = reached.heads if reached else [await self._projectors[log].store.head() for log in logs]
@@ -77,18 +77,18 @@ class AuditServicer(v1.AuditServiceServicer):
             after = events[-1].position
 
     async def _complete(self, events: Sequence[v1.RecordedEvent]) -> None:
-        """Fill in what the rows leave out: metric points are many, and stand in the log."""
+        """Fill in the metric points from the log; rows leave them out because they are many."""
         for event in events:
             if event.data.Is(v1.MetricsLogged.DESCRIPTOR):
-                held = await self._projectors[event.log].store.event_at(event.position)
-                if held is not None:
-                    event.data.Pack(held.data, deterministic=True)
+                recorded = await self._projectors[event.log].store.event_at(event.position)
+                if recorded is not None:
+                    event.data.Pack(recorded.data, deterministic=True)
 
     def _logs(self, request: v1.ListEventsRequest) -> Sequence[str]:
         if not request.log:
             return sorted(self._projectors)
         if request.log not in self._projectors:
-            message = f"no log {request.log!r}; there are {', '.join(self._projectors)}"
+            message = f"no log {request.log!r}: expected one of {', '.join(self._projectors)}"
             raise Rejected(Kind.INVALID, "UNKNOWN_LOG", message, log=request.log)
         return [request.log]
 
@@ -97,13 +97,13 @@ class AuditServicer(v1.AuditServiceServicer):
         if request.type and full_type(request.type) not in self._types:
             await self._check_type(request.type)
         if request.model:
-            # What a model is called is the registry's affair, whichever log is asked.
+            # Names of models come from the registry, whichever log is queried.
             names = await self._projectors["registry"].query(lambda connection: names_of(connection, request.model))
             names = names or await self._name_alone(request.model)
         return conditions(request, names)
 
     async def _name_alone(self, name: str) -> Sequence[str]:
-        """Return a name that no model ever had if events are about it, as of a pod that followed it.
+        """Return a name that no model ever had if events have it, such as those of a pod that follows it.
 
         Raises:
             Rejected: MODEL_NOT_FOUND.
@@ -111,18 +111,20 @@ class AuditServicer(v1.AuditServiceServicer):
         for projector in self._projectors.values():
             if await projector.query(lambda connection: has_model(connection, name)):
                 return [name]
-        raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name[:300]!r}", model=name[:300])
+        raise Rejected(
+            Kind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model or event has the name {name[:300]!r}", model=name[:300]
+        )
 
     async def _check_type(self, name: str) -> None:
-        """Refuse a type that this program does not know, unless a newer one wrote an event of it."""
+        """Reject an unknown event type, unless a newer release has written an event of it."""
         full = full_type(name)
         for projector in self._projectors.values():
             if await projector.query(lambda connection: has_type(connection, full)):
                 return
-        known = sorted(one.rpartition(".")[2] for one in self._types)
+        known = sorted(name.rpartition(".")[2] for name in self._types)
         near = get_close_matches(name, known, cutoff=0.5)
-        hint = f": did you mean {' or '.join(near)}?" if near else ""
-        fault = f"no event type {name[:200]!r}{hint}"
+        hint = f"Did you mean {' or '.join(near)}?" if near else "Expected a name such as AliasMoved"
+        fault = f"unknown event type {name[:200]!r}. {hint}"
         raise Rejected(Kind.INVALID, "UNKNOWN_EVENT_TYPE", fault, type=name[:200], near=",".join(near))
 
 
@@ -130,5 +132,10 @@ def _reached(token: str, logs: Sequence[str]) -> Watermark | None:
     """Return the positions in an export's resume token; None without a token. Raises `Rejected` INVALID_PAGE."""
     key: tuple[Any, ...] | None = key_of(token, str, int, *(int for _ in logs))
     if key and key[0] not in logs:
-        raise Rejected(Kind.INVALID, "INVALID_PAGE", "this token is from another export", resume_token=token[:200])
+        raise Rejected(
+            Kind.INVALID,
+            "INVALID_PAGE",
+            "invalid resume token: it is from another export. Use the filter that it was returned for",
+            resume_token=token[:200],
+        )
     return Watermark(key[0], key[1], key[2:]) if key else None

@@ -1,8 +1,8 @@
 """Filters and orders of listings: their grammar, and errors with the place in the text.
 
-A filter is comparisons joined by AND: ``name LIKE 'fraud%' AND tags.team = 'risk' AND created >= 1700000000000``. A key
-is a field, bare or quoted (`"name"`), or one of a kind of field: ``tags.team``, ``metrics."val acc"``. A text is
-quoted; a quote within it is doubled. In a pattern "%" is any text and "_" any character, each of them itself behind a
+A filter joins comparisons by AND: ``name LIKE 'fraud%' AND tags.team = 'risk' AND created >= 1700000000000``. A key
+is a field, bare or quoted (`"name"`), or an entry of a keyed field: ``tags.team``, ``metrics."val acc"``. A text is
+quoted; a quote in it is doubled. In a pattern "%" is any text and "_" any character; a literal one follows a
 backslash.
 """
 
@@ -41,7 +41,7 @@ class Holds(enum.Enum):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """The comparisons that there are."""
+        """The operators of the field."""
         operators: tuple[str, ...] = self.value[0]
         return operators
 
@@ -53,21 +53,21 @@ class Holds(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a listing knows a key as."""
+    """A field of a listing."""
 
     name: str
     holds: Holds
     choices: tuple[str, ...] = ()
-    """What a status may be, in capitals."""
+    """The possible values of a status, in capitals."""
 
 
 Fields = Mapping[str, Field]
-"""The fields of a listing by every name that they go by; a name may have a dot in it."""
+"""The fields of a listing by all their names; a name may have a dot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One condition: a field, its `key` if it has one, an operator of its kind, and what it is compared with."""
+    """One condition: a field, its `key` if any, an operator and a value."""
 
     field: str
     operator: str
@@ -77,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One field to sort by, with its `key` if it has one."""
+    """One field to sort by, with its `key` if any."""
 
     field: str
     descending: bool = False
@@ -85,43 +85,43 @@ class Order:
 
 
 def parse_filter(text: str, fields: Fields) -> tuple[Comparison, ...]:
-    """Return the comparisons of a filter, none of an empty one. Raises `Rejected` INVALID_FILTER."""
+    """Parse a filter into comparisons; an empty one has none. Raises `Rejected` INVALID_FILTER."""
     reader = _Reader(text, "INVALID_FILTER")
     if reader.at_end():
         return ()
-    found = [_comparison(reader, fields)]
+    comparisons = [_comparison(reader, fields)]
     while not reader.at_end():
         reader.word("AND")
-        if len(found) == MAX_COMPARISONS:
+        if len(comparisons) == MAX_COMPARISONS:
             reader.refuse(f"at most {MAX_COMPARISONS} comparisons")
-        found.append(_comparison(reader, fields))
-    return tuple(found)
+        comparisons.append(_comparison(reader, fields))
+    return tuple(comparisons)
 
 
 def parse_order(text: str, fields: Fields) -> tuple[Order, ...]:
-    """Return the fields to sort by, none of an empty text: ``created DESC, name``. Raises `Rejected` INVALID_ORDER."""
+    """Parse an order such as ``created DESC, name``; an empty one has no fields. Raises `Rejected` INVALID_ORDER."""
     reader = _Reader(text, "INVALID_ORDER")
-    found: list[Order] = []
+    orders: list[Order] = []
     while not reader.at_end():
-        if found and not reader.take(_COMMA):
+        if orders and not reader.take(_COMMA):
             reader.refuse("a comma")
-        if len(found) == MAX_ORDERS:
+        if len(orders) == MAX_ORDERS:
             reader.refuse(f"at most {MAX_ORDERS} fields")
         field, key = _field(reader, fields)
-        if (field.name, key) in {(one.field, one.key) for one in found}:
+        if (field.name, key) in {(order.field, order.key) for order in orders}:
             reader.refuse("a field that was not named before", at=reader.began)
         descending = bool(reader.take(_DESC))
         if not descending:
             reader.take(_ASC)
-        found.append(Order(field.name, descending, key))
-    if not found and text.strip():
+        orders.append(Order(field.name, descending, key))
+    if not orders and text.strip():
         reader.refuse("a field")
-    return tuple(found)
+    return tuple(orders)
 
 
 _PART = r"""(?:(?P<{0}>{1})|"(?P<{0}_in_quotes>(?:[^"]|"")+)"|`(?P<{0}_in_ticks>(?:[^`]|``)+)`)"""
-_BEHIND_DOT = _PART.format("key", r"[\w./-]*\w") + r"""|'(?P<key_in_apostrophes>(?:[^']|'')+)'"""
-_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + rf"(?:\.(?:{_BEHIND_DOT}))?")
+_AFTER_DOT = _PART.format("key", r"[\w./-]*\w") + r"""|'(?P<key_in_apostrophes>(?:[^']|'')+)'"""
+_KEY = re.compile(_PART.format("name", r"[^\W\d]\w*") + rf"(?:\.(?:{_AFTER_DOT}))?")
 _TEXT = re.compile(r"""'(?P<single>(?:[^']|'')*)'|"(?P<double>(?:[^"]|"")*)\"""")
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)", re.ASCII)
 _OPERATOR = re.compile(
@@ -134,7 +134,7 @@ _ATTRIBUTE = {"attribute", "attributes", "attr", "run"}
 
 
 class _Reader:
-    """A text and how far it has been read; `began` is where the last piece began."""
+    """A reader of a text; `began` is where the last token begins."""
 
     def __init__(self, text: str, reason: str) -> None:
         self._text = text
@@ -147,21 +147,21 @@ class _Reader:
             self.refuse("no NUL", at=text.index("\0"))
 
     def at_end(self) -> bool:
-        """Return whether nothing is left but blanks."""
+        """Return whether only blanks are left."""
         self._skip()
         return self._at == len(self._text)
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Return the next token if it has this form, else None."""
+        """Read the next token if it matches, else return None."""
         self._skip()
-        found = pattern.match(self._text, self._at)
-        if found:
-            self.began, self._at = found.span()
-        return found
+        token = pattern.match(self._text, self._at)
+        if token:
+            self.began, self._at = token.span()
+        return token
 
-    def need(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
-        """Return the next token, which must have this form."""
-        return self.take(pattern) or self.refuse(what)
+    def need(self, pattern: re.Pattern[str], expected: str) -> re.Match[str]:
+        """Read the next token, which must match."""
+        return self.take(pattern) or self.refuse(expected)
 
     def word(self, word: str) -> None:
         """Read a word."""
@@ -171,8 +171,8 @@ class _Reader:
         """Raise `Rejected`: another token is expected at a place, by default the place of the next token."""
         place = self._at if at is None else at
         found = self._text[place : place + 30]
-        what = repr(found) if found else "the end"
-        message = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, found {what}"
+        actual = repr(found) if found else "the end"
+        message = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, got {actual}"
         raise Rejected(Kind.INVALID, self._reason, message, place=str(place + 1), expected=expected, found=found)
 
     def _skip(self) -> None:
@@ -205,7 +205,7 @@ def _field(reader: _Reader, fields: Fields) -> tuple[Field, str]:
 
 
 def _expected(fields: Fields) -> str:
-    """Return the fields by the first of their names."""
+    """Return the expected fields, each by its first name."""
     first: dict[Field, str] = {}
     for name, field in fields.items():
         first.setdefault(field, f"{name}.KEY" if field.holds.keyed else name)
@@ -233,14 +233,14 @@ def _texts(reader: _Reader, field: Field) -> tuple[str, ...]:
 
 
 def _text(reader: _Reader) -> str:
-    found = reader.need(_TEXT, "a text in quotes")
-    if found["single"] is not None:
-        return found["single"].replace("''", "'")
-    return found["double"].replace('""', '"')
+    token = reader.need(_TEXT, "a text in quotes")
+    if token["single"] is not None:
+        return token["single"].replace("''", "'")
+    return token["double"].replace('""', '"')
 
 
 def _word(reader: _Reader, field: Field, *, exact: bool = True) -> str:
-    """Read a text; of a status in any case, and only one that there is unless it is a pattern."""
+    """Read a text; of a status in any case, and an existing one unless it is a pattern."""
     text = _text(reader)
     if field.holds is not Holds.STATUS:
         return text
@@ -250,10 +250,10 @@ def _word(reader: _Reader, field: Field, *, exact: bool = True) -> str:
 
 
 def _time(reader: _Reader) -> int | float:
-    """Read a time in milliseconds since 1970, written so or in RFC 3339."""
-    if not (found := reader.take(_TEXT)):
+    """Read a time, in milliseconds since 1970 or in RFC 3339, as milliseconds."""
+    if not (token := reader.take(_TEXT)):
         return _number(reader)
-    nanoseconds = parse_time(found["single"] or found["double"] or "")
+    nanoseconds = parse_time(token["single"] or token["double"] or "")
     if nanoseconds is None:
         reader.refuse("milliseconds, or a time with its zone such as '2026-11-03T14:00Z'", at=reader.began)
     whole, rest = divmod(nanoseconds, 1_000_000)
@@ -273,12 +273,12 @@ _QUOTES = {"_in_quotes": '"', "_in_ticks": "`", "_in_apostrophes": "'"}
 
 
 def _unquoted(parts: re.Match[str], group: str) -> str:
-    found = parts.groupdict()
-    plain: str | None = found[group]
+    groups = parts.groupdict()
+    plain: str | None = groups[group]
     if plain is not None:
         return plain
     for kind, quote in _QUOTES.items():
-        quoted: str | None = found.get(group + kind)
+        quoted: str | None = groups.get(group + kind)
         if quoted is not None:
             return quoted.replace(quote * 2, quote)
     return ""

@@ -25,54 +25,60 @@ _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def compared(connection: sa.Connection, column: sa.ColumnElement[Any], how: Comparison) -> sa.ColumnElement[bool]:
-    """Return a comparison of a column that holds a text or a number."""
-    match how.operator:
+def compared(
+    connection: sa.Connection, column: sa.ColumnElement[Any], comparison: Comparison
+) -> sa.ColumnElement[bool]:
+    """Return the condition of a comparison with a column of text or numbers."""
+    match comparison.operator:
         case "IN":
-            return column.in_(_listed(how))
+            return column.in_(_listed(comparison))
         case "NOT IN":
-            return column.not_in(_listed(how))
+            return column.not_in(_listed(comparison))
         case "LIKE":
-            return _like(connection, column, str(how.value))
+            return _like(connection, column, str(comparison.value))
         case "ILIKE":
-            # Both databases know the small letters of A to Z only.
-            return _like(connection, sa.func.lower(column), _lowered(str(how.value)))
+            # Both databases lower A to Z only.
+            return _like(connection, sa.func.lower(column), _lowered(str(comparison.value)))
         case sign:
-            condition: sa.ColumnElement[bool] = _SIGNS[sign](column, _bound(how))
+            condition: sa.ColumnElement[bool] = _SIGNS[sign](column, _bound(comparison))
             return condition
 
 
 def compared_tag(
-    connection: sa.Connection, tags: sa.Table, owner: Sequence[sa.ColumnElement[bool]], how: Comparison
+    connection: sa.Connection, tags: sa.Table, owner: Sequence[sa.ColumnElement[bool]], comparison: Comparison
 ) -> sa.ColumnElement[bool]:
-    """Return a comparison of one tag; a tag that is not there is only IS NULL.
+    """Return the condition of a comparison with one tag; a missing tag matches only IS NULL.
 
     Args:
-        rows: Where it is asked.
+        connection: The connection, whose dialect is used.
         tags: The table of the tags, with `key` and `value`.
-        owner: What makes a tag one of the row's.
-        how: The comparison.
+        owner: The conditions that select the tags of a row.
+        comparison: The comparison.
     """
-    tag = sa.select(sa.literal(1)).select_from(tags).where(*owner, tags.c.key == how.key)
-    if how.operator == "IS NULL":
+    tag = sa.select(sa.literal(1)).select_from(tags).where(*owner, tags.c.key == comparison.key)
+    if comparison.operator == "IS NULL":
         return ~tag.exists()
     return (
-        tag.exists() if how.operator == "IS NOT NULL" else tag.where(compared(connection, tags.c.value, how)).exists()
+        tag.exists()
+        if comparison.operator == "IS NOT NULL"
+        else tag.where(compared(connection, tags.c.value, comparison)).exists()
     )
 
 
-def compared_metric(value: sa.ColumnElement[float], how: Comparison) -> sa.ColumnElement[bool]:
-    """Return a comparison of a metric's value, in which NULL is NaN: different from every number."""
-    condition: sa.ColumnElement[bool] = _SIGNS[how.operator](value, sa.literal(float(_number(how)), sa.Double()))
-    return sa.or_(condition, value.is_(None)) if how.operator == "!=" else condition
+def compared_metric(value: sa.ColumnElement[float], comparison: Comparison) -> sa.ColumnElement[bool]:
+    """Return the condition of a comparison with a metric, where NULL is NaN: different from every number."""
+    condition: sa.ColumnElement[bool] = _SIGNS[comparison.operator](
+        value, sa.literal(float(_number(comparison)), sa.Double())
+    )
+    return sa.or_(condition, value.is_(None)) if comparison.operator == "!=" else condition
 
 
-def compared_time(column: sa.ColumnElement[int], how: Comparison) -> sa.ColumnElement[bool]:
-    """Return a comparison of a column of nanoseconds by its whole milliseconds, in a form that can use an index."""
-    # More than any time has, and not infinite.
-    number = max(-_FAR, min(_number(how), _FAR))
+def compared_time(column: sa.ColumnElement[int], comparison: Comparison) -> sa.ColumnElement[bool]:
+    """Return the condition of a comparison with a column of nanoseconds, by whole milliseconds; it can use an index."""
+    # Beyond every time, and finite.
+    number = max(-_FAR, min(_number(comparison), _FAR))
     up, down = math.ceil(number) * MILLISECOND, (math.floor(number) + 1) * MILLISECOND
-    match how.operator:
+    match comparison.operator:
         case "<":
             return _before(column, up)
         case "<=":
@@ -103,31 +109,31 @@ def _since(column: sa.ColumnElement[int], bound: int) -> sa.ColumnElement[bool]:
 
 
 def milliseconds(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """Return a column of nanoseconds as the whole milliseconds that filters speak of."""
+    """Return a column of nanoseconds in whole milliseconds, the unit of filters."""
     return column // sa.literal(MILLISECOND, sa.BigInteger)
 
 
-def _bound(how: Comparison) -> sa.ColumnElement[Any]:
-    # Said to the database, because PostgreSQL would round a fraction that is compared with a whole number.
-    if isinstance(how.value, str):
-        return sa.literal(how.value, TEXT)
-    return sa.literal(how.value, sa.BigInteger() if isinstance(how.value, int) else sa.Double())
+def _bound(comparison: Comparison) -> sa.ColumnElement[Any]:
+    # Typed, because PostgreSQL would round a fraction that is compared with an integer.
+    if isinstance(comparison.value, str):
+        return sa.literal(comparison.value, TEXT)
+    return sa.literal(comparison.value, sa.BigInteger() if isinstance(comparison.value, int) else sa.Double())
 
 
-def _number(how: Comparison) -> int | float:
-    if not isinstance(how.value, int | float):
-        raise TypeError(f"not a number: {how.value!r}")
-    return how.value
+def _number(comparison: Comparison) -> int | float:
+    if not isinstance(comparison.value, int | float):
+        raise TypeError(f"expected a number, got {comparison.value!r}")
+    return comparison.value
 
 
-def _listed(how: Comparison) -> tuple[str, ...]:
-    if not isinstance(how.value, tuple):
-        raise TypeError(f"not a list: {how.value!r}")
-    return how.value
+def _listed(comparison: Comparison) -> tuple[str, ...]:
+    if not isinstance(comparison.value, tuple):
+        raise TypeError(f"expected a list, got {comparison.value!r}")
+    return comparison.value
 
 
 def _like(connection: sa.Connection, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
-    if connection.dialect.name == "sqlite":  # whose LIKE takes small letters for capital ones
+    if connection.dialect.name == "sqlite":  # its LIKE ignores case
         return column.op("GLOB", is_comparison=True)(translate(pattern, _in_glob, any_text="*", any_char="?"))
     return column.like(translate(pattern, _in_like, any_text="%", any_char="_"), escape="!")
 

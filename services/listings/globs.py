@@ -1,4 +1,4 @@
-"""Patterns of names, as policies, rollbacks, replays of gates and webhooks take them: one meaning for all."""
+"""Patterns of names for policies, rollbacks, replays of gates and webhooks, with one syntax for all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1024)
 def matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Return whether a whole name matches a pattern; case matters.
+    """Return a function that matches a whole name with a pattern; case matters.
 
-    ``*`` stands for any text, also for none, ``?`` for one character, ``[ab]`` and ``[a-c]`` for one of some,
-    ``[!ab]`` for one of all others; every other character stands for itself, and so does a ``[`` that nothing closes.
-    In brackets a wildcard stands for itself: ``a[*]`` fits the name ``a*`` alone. An empty pattern fits no name.
+    ``*`` matches any text, also none, ``?`` one character, ``[ab]`` and ``[a-c]`` one of these characters, and
+    ``[!ab]`` any other character. Every other character matches itself, also a ``[`` without ``]`` and a wildcard in
+    brackets: ``a[*]`` matches only ``a*``. An empty pattern matches no name.
     """
     return re.compile(fnmatch.translate(pattern)).match
 

@@ -14,7 +14,7 @@ from eventstore import Kind, Rejected, position_of
 from services.listings.pages import cut, key_of, page_size
 
 Row = Any
-"""A row of whatever columns."""
+"""A row with any columns."""
 
 M = TypeVar("M", bound=Message)
 
@@ -33,7 +33,7 @@ class Listing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """A column to sort by; the last one of a listing tells all rows apart."""
+    """A column to sort by; the last one of a listing is unique."""
 
     column: sa.ColumnElement[Any]
     kind: type = int
@@ -44,51 +44,51 @@ def listing_key(request: Listing, *kinds: type) -> tuple[Any, ...] | None:
     """Return the key in a request's page token, None for the first page.
 
     Raises:
-        Rejected: INVALID_PAGE when the token is not from this listing, asked for in this very way.
+        Rejected: INVALID_PAGE when the token is not from the same listing.
     """
     key = key_of(request.page_token, str, *kinds)
     if key is None:
         return None
     if key[0] != asked_by(request):
-        message = "this page token is from a listing with another filter or order"
+        message = "invalid page token: it is from a listing with another filter or order"
         raise Rejected(Kind.INVALID, "INVALID_PAGE", message, page_token=request.page_token[:200])
     return key[1:]
 
 
 def listing_page(
     request: Listing,
-    found: Sequence[Row],
+    rows: Sequence[Row],
     key: Sequence[sa.ColumnElement[Any]],
     show: Callable[[Row], M],
     *before: object,
 ) -> tuple[Sequence[M], str]:
-    """Return a page and the token of the next page, from one row more than the page has; `key` are its key columns."""
+    """Return a page and the next page's token, from the page's rows and one more; `key` are the key columns."""
     asked = asked_by(request)
     return cut(
-        found,
+        rows,
         page_size(request.page_size),
-        lambda row: [asked, *before, *(_in(row, one) for one in key)],
-        lambda rows: [show(row) for row in rows],
+        lambda row: [asked, *before, *(_in(row, column) for column in key)],
+        lambda shown: [show(row) for row in shown],
     )
 
 
 def asked_by(request: Any) -> str:
     """Return a hash of a request without its page token and page size."""
-    same: Message = type(request)()
-    same.CopyFrom(request)
-    same.ClearField("page_token")
-    same.ClearField("page_size")
-    return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()[:16]
+    query: Message = type(request)()
+    query.CopyFrom(request)
+    query.ClearField("page_token")
+    query.ClearField("page_size")
+    return hashlib.sha256(query.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 def behind(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
     """Return whether a row comes after the one with this key."""
-    ways = []
+    alternatives = []
     for number, sort in enumerate(sorts):
         same = [before.column == value for before, value in zip(sorts[:number], key, strict=False)]
         after = sort.column < key[number] if sort.descending else sort.column > key[number]
-        ways.append(sa.and_(*same, after))
-    return sa.or_(*ways)
+        alternatives.append(sa.and_(*same, after))
+    return sa.or_(*alternatives)
 
 
 def ordered(statement: sa.Select[Any], sorts: Sequence[Sort]) -> sa.Select[Any]:
@@ -107,32 +107,32 @@ def walk(
     """Return a page in the requested order, and the token of the next page.
 
     Args:
-        rows: Where it is asked.
-        question: What is listed; it selects the columns of `sorts`, and `changed`.
-        request: Which page.
+        connection: The connection to query.
+        statement: The listing; it selects the columns of `sorts`, and `changed`.
+        request: The request for the page.
         sorts: The order.
-        show: Rows as they are answered.
-        changed: Where a change moves a row towards the beginning, the revision of its last one: rows that were changed
+        show: Returns the messages of rows.
+        changed: The column of a row's last revision, if a change moves a row towards the beginning: rows that changed
             after the first page was read come at the end, again or for the first time.
     """
     kinds = [sort.kind for sort in sorts]
     size = page_size(request.page_size)
     began, again, *key = listing_key(request, int, int, *kinds) or (position_of(connection), 0)
-    found: list[tuple[Row, int]] = []
+    rows: list[tuple[Row, int]] = []
     if not again:
-        question_here = statement.where(behind(sorts, key)) if key else statement
-        found = [(row, 0) for row in connection.execute(ordered(question_here, sorts).limit(size + 1))]
-    if changed is not None and key and len(found) <= size:
+        remaining = statement.where(behind(sorts, key)) if key else statement
+        rows = [(row, 0) for row in connection.execute(ordered(remaining, sorts).limit(size + 1))]
+    if changed is not None and key and len(rows) <= size:
         later = [Sort(changed), sorts[-1]]
         since = behind(later, [again, key[-1]]) if again else changed > began
-        more = ordered(statement.where(since), later).limit(size + 1 - len(found))
-        found += [(row, _in(row, changed)) for row in connection.execute(more)]
+        more = ordered(statement.where(since), later).limit(size + 1 - len(rows))
+        rows += [(row, _in(row, changed)) for row in connection.execute(more)]
     asked = asked_by(request)
     return cut(
-        found,
+        rows,
         size,
-        lambda one: [asked, began, one[1], *(_in(one[0], sort.column) for sort in sorts)],
-        lambda ones: show([row for row, _ in ones]),
+        lambda row: [asked, began, row[1], *(_in(row[0], sort.column) for sort in sorts)],
+        lambda shown: show([row for row, _ in shown]),
     )
 
 

@@ -1,7 +1,7 @@
 """Pages: the sizes and tokens of all listings.
 
-A token holds the key of the last row, so that pages stay right while writes go on, and the epochs that the key is of. A
-page ends when it has as many rows as were asked for or as many bytes as fit a message, whichever comes first.
+A token holds the key of the last row, so that pages stay correct during writes, and the epochs of that key. A
+page ends at the requested number of rows or when a message is full, whichever comes first.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ M = TypeVar("M", bound=Sized)
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
 LARGEST_BYTES = 2 * 1024 * 1024
-"""Half of what gRPC takes. A page has one row at least, which may be larger."""
+"""Half of gRPC's limit. A page has at least one row, which may be larger."""
 
 MAX_ROW_BYTES = 4_000_000
 """Bytes of one row in an answer, so that a page of this row alone fits gRPC's 4 MiB."""
 
 EPOCHS: ContextVar[Mapping[str, int]] = ContextVar("epochs", default=MappingProxyType({}))
-"""The current epochs of the logs that the call at hand is answered from, by the log's name."""
+"""The current epochs, by log, of the logs that the current call reads."""
 
 _SHOWN_AT_ONCE = 100
 _FRAME_BYTES = 8  # around an item of a message, at most
@@ -53,7 +53,7 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
     """Return the key in a token, None for the first page.
 
     Raises:
-        Rejected: INVALID_PAGE when the token is not one of ours for this listing.
+        Rejected: INVALID_PAGE when the token is not from this listing.
         Conflict: LOG_EPOCH_CHANGED when it is of another epoch.
     """
     if not token:
@@ -65,14 +65,19 @@ def key_of(token: str, *types: type) -> tuple[object, ...] | None:
     epochs = key.pop(0) if isinstance(key, list) and key and isinstance(key[0], dict) else {}
     is_ours = isinstance(key, list) and [type(part) for part in key] == list(types) and all(map(_fits, key))
     if not is_ours or any(type(epoch) is not int for epoch in epochs.values()):
-        raise Rejected(Kind.INVALID, "INVALID_PAGE", "this page token is not from this listing", page_token=token[:200])
+        raise Rejected(
+            Kind.INVALID,
+            "INVALID_PAGE",
+            "invalid page token: expected next_page_token of the same listing",
+            page_token=token[:200],
+        )
     for log, current in EPOCHS.get().items():
         check_epoch(log, epochs.get(log, 0), current)
     return tuple(key)
 
 
 def _fits(part: object) -> bool:
-    """Return whether a database can compare its columns with it."""
+    """Return whether a database can compare its columns with a part."""
     return -(2**63) <= part < 2**63 if isinstance(part, int) else not _UNFIT.search(str(part))
 
 
@@ -82,10 +87,10 @@ def cut(
     """Return a page and the token of the next page, from `size` + 1 rows or fewer.
 
     Args:
-        rows: What the page is of, and one more row when there is one.
-        size: How many rows it has at most; LARGEST_BYTES may end it sooner, but never before its first row.
-        key: The key that the next page begins after.
-        show: Rows as they are answered, each by one message.
+        rows: The rows of the page, and one more if there is one.
+        size: The maximum number of rows; LARGEST_BYTES may end the page sooner, after at least one row.
+        key: Returns the key of a row; the next page starts after it.
+        show: Returns the messages of rows, one for each.
     """
     page = fitting(rows[:size], show)
     return page, token_of(key(rows[len(page) - 1])) if len(page) < len(rows) else ""
@@ -108,8 +113,8 @@ def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
     """Return the rows up to the first that does not fit the page, which shows that there is another page.
 
     Args:
-        rows: What a page is of, read as it is asked for.
-        size: How many bytes a row takes.
+        rows: The rows of a page, read lazily.
+        size: Returns the size of a row in bytes.
     """
     budget = LARGEST_BYTES
     for number, row in enumerate(rows):
@@ -120,7 +125,7 @@ def enough(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[T]:
 
 
 def leading(items: Iterable[T], budget: int, size: Callable[[T], int]) -> Iterator[T]:
-    """Yield the first items, as many as fit into so many bytes of a message."""
+    """Yield the first items, as many as fit a message within a budget of bytes."""
     for item in items:
         budget -= size(item) + _FRAME_BYTES
         if budget < 0:
@@ -129,6 +134,6 @@ def leading(items: Iterable[T], budget: int, size: Callable[[T], int]) -> Iterat
 
 
 def token_of(key: Sequence[object]) -> str:
-    """Return the token of the page that begins after a key."""
+    """Return the token of the page that starts after a key."""
     epochs = {log: epoch for log, epoch in EPOCHS.get().items() if on_wire(epoch)}
     return base64.urlsafe_b64encode(json.dumps([*([epochs] if epochs else []), *key]).encode()).decode()

@@ -1,6 +1,6 @@
-"""What serving knows of the registry, from its log: which version each alias assigns, and every name of every model.
+"""Serving's view of the registry: which version each alias assigns, and every name of every model.
 
-A model's *origin* is the name that it was created with. Its stream is named by it for ever, and so are its assignments.
+A model's *origin* is the name that it was created with. It permanently names the model's stream and its assignments.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ current_names = sa.Table(
 
 
 class AssignmentsProjection:
-    """Keeps the newest assignment of every alias, and whose name a name is."""
+    """The projection of the newest assignment of every alias, and of the names of models."""
 
     name = "serving-assignments"
     version = 3
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Write what events of the registry log mean to serving."""
+        """Apply events of the registry log to the rows."""
         pending = Pending()
         for event in events:
             origin = origin_of(event.stream)
@@ -71,7 +71,7 @@ class AssignmentsProjection:
 
 
 def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
-    """Return what a change of an alias assigns to those who follow it as `target`."""
+    """Return the assignment that a change of an alias makes, for pods that follow it as `target`."""
     if isinstance(payload := event.data, v1.AliasMoved):
         return v1.Assignment(
             target=target, version=payload.to_version, digest=payload.to_digest, revision=event.append_end
@@ -80,10 +80,10 @@ def assignment_of(event: RecordedEvent, target: v1.Target) -> v1.Assignment:
 
 
 def origins(connection: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
-    """By name, the origin of the model that has or had it; a name that no model was renamed to is an origin itself."""
+    """Return the origin of the model that has or had each name; a name that no model was renamed to is an origin."""
     wanted = sorted(set(names))
-    found = connection.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
-    return {name: name for name in wanted} | {row.name: row.origin for row in found}
+    rows = connection.execute(sa.select(model_names).where(model_names.c.name.in_(wanted)))
+    return {name: name for name in wanted} | {row.name: row.origin for row in rows}
 
 
 def names_of(connection: sa.Connection, name: str) -> list[str]:
@@ -93,22 +93,22 @@ def names_of(connection: sa.Connection, name: str) -> list[str]:
 
 
 def current(connection: sa.Connection, names: Iterable[str]) -> Mapping[str, str]:
-    """Return, by any name of a model, its name now; a name without a model stands for itself."""
+    """Return the current name of the model that has or had each name; a name without a model stays as it is."""
     wanted = sorted(set(names))
     joined = sa.join(model_names, current_names, model_names.c.origin == current_names.c.origin)
     statement = sa.select(model_names.c.name, current_names.c.name.label("now")).select_from(joined)
-    found = connection.execute(statement.where(model_names.c.name.in_(wanted)))
-    return {name: name for name in wanted} | {row.name: row.now for row in found}
+    rows = connection.execute(statement.where(model_names.c.name.in_(wanted)))
+    return {name: name for name in wanted} | {row.name: row.now for row in rows}
 
 
-def snapshot(connection: sa.Connection, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
-    """Return the assignment of each alias wanted, by any name of its model, and the registry position of the result."""
-    origin = origins(connection, (one.model for one in wanted))
-    keys = [(origin[one.model], one.alias) for one in wanted]
+def snapshot(connection: sa.Connection, targets: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
+    """Return the assignment of each target, by any name of its model, and the registry position of the result."""
+    origin = origins(connection, (target.model for target in targets))
+    keys = [(origin[target.model], target.alias) for target in targets]
     pairs = sa.tuple_(assignments.c.origin, assignments.c.alias).in_(keys)
-    held = {(row.origin, row.alias): row for row in connection.execute(sa.select(assignments).where(pairs))}
-    found = [_assignment(one, held.get(key)) for one, key in zip(wanted, keys, strict=True)]
-    return found, position_of(connection)
+    rows = {(row.origin, row.alias): row for row in connection.execute(sa.select(assignments).where(pairs))}
+    current_assignments = [_assignment(target, rows.get(key)) for target, key in zip(targets, keys, strict=True)]
+    return current_assignments, position_of(connection)
 
 
 def _assignment(target: v1.Target, row: sa.Row[tuple[object, ...]] | None) -> v1.Assignment:

@@ -1,4 +1,4 @@
-"""The rules of a pod's stream: what a pod may say."""
+"""The rules of a pod's stream."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from services.serving import pod_stream
 from services.serving.events import pod_event
 from services.validation import check_alias, check_id, check_model_name, check_text
 
-HIGHEST_REVISION = 2**63 - 1
-HIGHEST_VERSION = 2**31 - 1
+MAX_REVISION = 2**63 - 1
+MAX_VERSION = 2**31 - 1
 MAX_TARGETS = 1000
 
-Said = tuple[int, int, int, bool]
+Report = tuple[int, int, int, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """What a pod says of an assignment, and the epoch of the registry log."""
+    """A pod's report on an assignment, and the epoch of the registry log."""
 
     request: v1.AcknowledgeAssignmentRequest
     epoch: int = FIRST_EPOCH
@@ -32,15 +32,14 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What deciding about a pod takes: whether it runs, and for each (model, alias) what it said last.
+    """The state of a pod: whether it runs, and its last report on each (model, alias).
 
-    `said` holds (the registry's epoch and revision, the version that it serves, whether it could not take the revision
-    on).
+    A report is (the registry's epoch, the revision, the version that the pod serves, whether the revision failed).
     """
 
     started: bool = False
     stopped: bool = False
-    said: HashTrieMap[tuple[str, str], Said] = field(default_factory=HashTrieMap)
+    reports: HashTrieMap[tuple[str, str], Report] = field(default_factory=HashTrieMap)
 
 
 PodCommand: TypeAlias = Acknowledge | v1.StartPodRequest | v1.StopPodRequest
@@ -55,7 +54,7 @@ def decide(command: object, state: State) -> Sequence[Message]:
         TypeError: It is not a command of a pod.
     """
     if not isinstance(command, PodCommand):
-        raise TypeError(f"not a command of a pod: {type(command).__name__}")
+        raise TypeError(f"expected a command of a pod, got {type(command).__name__}")
     match command:
         case Acknowledge():
             return _acknowledge(command, state)
@@ -74,7 +73,12 @@ def _start(command: v1.StartPodRequest, state: State) -> Sequence[Message]:
     check_text(command.endpoint, "the endpoint", 255, "INVALID_NAME")
     check_targets(command.targets)
     if state.started:
-        raise Rejected(Kind.EXISTS, "POD_EXISTS", f"pod {command.pod_id} exists", pod_id=command.pod_id)
+        raise Rejected(
+            Kind.EXISTS,
+            "POD_EXISTS",
+            f"pod {command.pod_id} exists. Start each pod with a new pod_id",
+            pod_id=command.pod_id,
+        )
     started = v1.PodStarted(
         pod_id=command.pod_id, host=command.host, endpoint=command.endpoint, targets=command.targets
     )
@@ -85,20 +89,25 @@ def _acknowledge(acknowledge: Acknowledge, state: State) -> Sequence[Message]:
     command = acknowledge.request
     _check_started(command.pod_id, state)
     if state.stopped:
-        raise Rejected(Kind.PRECONDITION, "POD_STOPPED", f"pod {command.pod_id} has stopped", pod_id=command.pod_id)
+        raise Rejected(
+            Kind.PRECONDITION,
+            "POD_STOPPED",
+            f"pod {command.pod_id} has stopped. Start a pod with a new pod_id",
+            pod_id=command.pod_id,
+        )
     assigned = command.assignment
-    if assigned.revision > HIGHEST_REVISION or assigned.version > HIGHEST_VERSION:
-        message = f"there is no revision {assigned.revision} or no version {assigned.version}"
+    if assigned.revision > MAX_REVISION or assigned.version > MAX_VERSION:
+        message = f"invalid revision {assigned.revision} or version {assigned.version}: too large"
         raise Rejected(Kind.INVALID, "INVALID_ASSIGNMENT", message, revision=str(assigned.revision))
     check_epoch("registry", assigned.epoch, acknowledge.epoch)
-    current = state.said.get((assigned.target.model, assigned.target.alias))
+    current = state.reports.get((assigned.target.model, assigned.target.alias))
     if current is None:
         message = f"pod {command.pod_id} does not follow {assigned.target.model}@{assigned.target.alias}"
         raise Rejected(Kind.NOT_FOUND, "TARGET_NOT_FOUND", message, pod_id=command.pod_id)
     epoch, revision, version, failed = current
     same_epoch = epoch == assigned.epoch
     if same_epoch and assigned.revision < revision:
-        message = f"the pod has acknowledged revision {revision} already, which is after {assigned.revision}"
+        message = f"stale revision {assigned.revision}: the pod has acknowledged revision {revision}"
         raise Rejected(Kind.PRECONDITION, "STALE_REVISION", message, revision=str(revision))
     same = same_epoch and assigned.revision == revision and failed == bool(command.error)
     if same and (failed or version == assigned.version):
@@ -133,7 +142,7 @@ def _failed(command: v1.AcknowledgeAssignmentRequest, serving_version: int) -> v
 def check_targets(targets: Sequence[v1.Target]) -> None:
     """Raise `Rejected` INVALID_NAME or INVALID_ALIAS unless there are 1 to 1,000 targets and all are well named."""
     if not 1 <= len(targets) <= MAX_TARGETS:
-        message = f"a pod follows 1 to {MAX_TARGETS} aliases, not {len(targets)}"
+        message = f"invalid targets: expected 1 to {MAX_TARGETS} aliases, got {len(targets)}"
         raise Rejected(Kind.INVALID, "INVALID_NAME", message)
     for target in targets:
         check_model_name(target.model)
@@ -142,7 +151,12 @@ def check_targets(targets: Sequence[v1.Target]) -> None:
 
 def _check_started(pod_id: str, state: State) -> None:
     if not state.started:
-        raise Rejected(Kind.NOT_FOUND, "POD_NOT_FOUND", f"no pod {pod_id[:100]!r}", pod_id=pod_id[:100])
+        raise Rejected(
+            Kind.NOT_FOUND,
+            "POD_NOT_FOUND",
+            f"pod {pod_id[:100]!r} was not started. Call StartPod first",
+            pod_id=pod_id[:100],
+        )
 
 
 def evolve(state: State, event: RecordedEvent) -> State:
@@ -151,19 +165,19 @@ def evolve(state: State, event: RecordedEvent) -> State:
     match payload:
         case v1.PodStarted():
             targets = {(target.model, target.alias): (0, 0, 0, False) for target in payload.targets}
-            return replace(state, started=True, said=HashTrieMap(targets))
+            return replace(state, started=True, reports=HashTrieMap(targets))
         case v1.AssignmentApplied():
-            return _said(state, payload.target, (payload.epoch, payload.revision, payload.version, False))
+            return _with_report(state, payload.target, (payload.epoch, payload.revision, payload.version, False))
         case v1.AssignmentFailed():
-            return _said(state, payload.target, (payload.epoch, payload.revision, payload.serving_version, True))
+            return _with_report(state, payload.target, (payload.epoch, payload.revision, payload.serving_version, True))
         case v1.PodStopped():
             return replace(state, stopped=True)
         case _:
             assert_never(payload)
 
 
-def _said(state: State, target: v1.Target, what: Said) -> State:
-    return replace(state, said=state.said.insert((target.model, target.alias), what))
+def _with_report(state: State, target: v1.Target, report: Report) -> State:
+    return replace(state, reports=state.reports.insert((target.model, target.alias), report))
 
 
 def stream_of(event: Message) -> str:

@@ -15,15 +15,15 @@ PodEvent: TypeAlias = v1.AssignmentApplied | v1.AssignmentFailed | v1.PodStarted
 ServingEvent: TypeAlias = PodEvent | v1.LogEpochBegan
 
 SERVING_EVENTS: tuple[type[Message], ...] = get_args(ServingEvent)
-"""The types of all events of the log; those that come most often are first."""
+"""The types of all events of the log, the most frequent first."""
 
 
 def pod_event(data: Message) -> PodEvent:
     """Return an event's payload as an event of a pod.
 
     Raises:
-        TypeError: It is not one.
+        TypeError: It is not an event of a pod.
     """
     if isinstance(data, PodEvent):
         return data
-    raise TypeError(f"not an event of a pod: {type(data).__name__}")
+    raise TypeError(f"expected an event of a pod, got {type(data).__name__}")

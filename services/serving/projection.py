@@ -1,4 +1,4 @@
-"""The rows of serving: the pods, and what each said of the aliases that it follows."""
+"""The rows of serving: the pods, and the last report of each on the aliases that it follows."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ targets = sa.Table(
 
 
 class ServingProjection:
-    """Computes the rows of serving."""
+    """The projection of the pods and their reports."""
 
     name = "serving"
     version = 1
     tables = tables
 
     def apply(self, connection: sa.Connection, events: Sequence[RecordedEvent]) -> None:
-        """Write what events mean."""
+        """Apply events to the rows."""
         for event in events:
             if event.stream != EPOCH_STREAM:
                 self._write(connection, event)
@@ -62,10 +62,10 @@ class ServingProjection:
                     "failed_revision": 0,
                     "error": "",
                 }
-                _say(connection, event, payload.pod_id, payload.target, served)
+                _update_target(connection, event, payload.pod_id, payload.target, served)
             case v1.AssignmentFailed():
                 failed: dict[str, int | str] = {"failed_revision": payload.revision, "error": payload.detail}
-                _say(connection, event, payload.pod_id, payload.target, failed)
+                _update_target(connection, event, payload.pod_id, payload.target, failed)
             case v1.PodStopped():
                 connection.execute(sa.update(pods).where(pods.c.pod_id == payload.pod_id).values(stopped=True))
             case _:
@@ -75,12 +75,12 @@ class ServingProjection:
 def _start(connection: sa.Connection, event: RecordedEvent, payload: v1.PodStarted) -> None:
     pod = {"pod_id": payload.pod_id, "host": payload.host, "endpoint": payload.endpoint, "stopped": False}
     connection.execute(sa.insert(pods), pod)
-    nothing = {"version": 0, "revision": 0, "failed_revision": 0, "error": "", "updated_at": event.time}
+    unreported = {"version": 0, "revision": 0, "failed_revision": 0, "error": "", "updated_at": event.time}
     for model, alias in sorted({(target.model, target.alias) for target in payload.targets}):
-        connection.execute(sa.insert(targets), {"pod_id": payload.pod_id, "model": model, "alias": alias} | nothing)
+        connection.execute(sa.insert(targets), {"pod_id": payload.pod_id, "model": model, "alias": alias} | unreported)
 
 
-def _say(
+def _update_target(
     connection: sa.Connection, event: RecordedEvent, pod_id: str, target: v1.Target, values: dict[str, int | str]
 ) -> None:
     same = sa.and_(targets.c.pod_id == pod_id, targets.c.model == target.model, targets.c.alias == target.alias)

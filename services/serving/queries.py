@@ -17,7 +17,7 @@ Alias = tuple[str, str]
 """A model's name and an alias."""
 
 MAX_PODS = 1_000
-"""How many pods a page has at most."""
+"""The maximum number of pods on a page."""
 
 PodRow = sa.Row[tuple[object, ...]]
 
@@ -25,12 +25,12 @@ PodRow = sa.Row[tuple[object, ...]]
 def pods_by_alias(
     connection: sa.Connection, models: Collection[str] | None, *, include_stopped: bool
 ) -> dict[Alias, list[PodRow]]:
-    """Return what each pod said, for every alias that is followed, in order of their names.
+    """Return the last report of each pod, for every alias that is followed, ordered by name.
 
     Args:
-        rows: The rows of serving.
+        connection: To the rows of serving.
         models: The names that pods follow a model by; None for all models.
-        include_stopped: Whether pods that have stopped are told of.
+        include_stopped: Whether to include pods that have stopped.
     """
     statement = sa.select(pods, targets).join(targets, targets.c.pod_id == pods.c.pod_id)
     statement = statement.order_by(targets.c.model, targets.c.alias, targets.c.updated_at.desc(), pods.c.pod_id)
@@ -38,38 +38,40 @@ def pods_by_alias(
         statement = statement.where(targets.c.model.in_(models))
     if not include_stopped:
         statement = statement.where(sa.not_(pods.c.stopped))
-    found: dict[Alias, list[PodRow]] = defaultdict(list)
+    pods_by_name: dict[Alias, list[PodRow]] = defaultdict(list)
     for row in connection.execute(statement):
-        found[row.model, row.alias].append(row)
-    return found
+        pods_by_name[row.model, row.alias].append(row)
+    return pods_by_name
 
 
-def by_shown_name(said: Mapping[Alias, Sequence[PodRow]], shown: Mapping[str, str]) -> dict[Alias, list[PodRow]]:
-    """Return what each pod said last, by one name of each model: pods may follow a model by several names."""
+def by_shown_name(reports: Mapping[Alias, Sequence[PodRow]], shown: Mapping[str, str]) -> dict[Alias, list[PodRow]]:
+    """Merge the reports under one name of each model: pods may follow a model by several names."""
     merged: dict[Alias, dict[str, PodRow]] = defaultdict(dict)
-    for row in sorted((row for rows in said.values() for row in rows), key=lambda row: row.updated_at):
+    for row in sorted((row for rows in reports.values() for row in rows), key=lambda row: row.updated_at):
         merged[shown[row.model], row.alias][row.pod_id] = row
     return {alias: list(merged[alias].values()) for alias in sorted(merged)}
 
 
 def deployments(
-    said: Mapping[Alias, Sequence[PodRow]],
+    reports: Mapping[Alias, Sequence[PodRow]],
     desired: Sequence[v1.Assignment],
     connected: Collection[str],
     request: v1.ListDeploymentsRequest,
 ) -> v1.ListDeploymentsResponse:
-    """Return a page of the aliases that are followed, with what each should be and what each pod serves.
+    """Return a page of the followed aliases, with the assignment of each and what its pods serve.
 
     Raises:
         Rejected: INVALID_PAGE.
     """
     size = min(request.page_size or MAX_PODS, MAX_PODS)
-    found = list(islice(_behind(said, key_of(request.page_token, str, str, str)), size + 1))
-    wanted = {(one.target.model, one.target.alias): one for one in desired}
-    page, token = cut(found, size, _key, lambda some: [_status(row, wanted[alias], connected) for alias, row in some])
+    pod_rows = list(islice(_pods_after(reports, key_of(request.page_token, str, str, str)), size + 1))
+    wanted = {(assignment.target.model, assignment.target.alias): assignment for assignment in desired}
+    page, token = cut(
+        pod_rows, size, _key, lambda page_rows: [_status(row, wanted[alias], connected) for alias, row in page_rows]
+    )
     response = v1.ListDeploymentsResponse(next_page_token=token)
-    shown = zip((alias for alias, _ in found), page, strict=False)
-    for alias, pods_of in groupby(shown, lambda one: one[0]):
+    shown = zip((alias for alias, _ in pod_rows), page, strict=False)
+    for alias, pods_of in groupby(shown, lambda pair: pair[0]):
         newest_first = sorted((pod for _, pod in pods_of), key=_by_time)
         response.deployments.add(desired=wanted[alias], pods=newest_first)
     return response
@@ -79,10 +81,12 @@ def _by_time(pod: v1.PodStatus) -> tuple[int, str]:
     return -pod.updated_at.ToNanoseconds(), pod.pod_id
 
 
-def _behind(said: Mapping[Alias, Sequence[PodRow]], key: tuple[object, ...] | None) -> Iterator[tuple[Alias, PodRow]]:
-    """Pods by alias and id: whatever a pod says meanwhile, no page misses it."""
-    for alias in sorted(said):
-        for row in sorted(said[alias], key=lambda row: row.pod_id):
+def _pods_after(
+    reports: Mapping[Alias, Sequence[PodRow]], key: tuple[object, ...] | None
+) -> Iterator[tuple[Alias, PodRow]]:
+    """Yield the pods after a key, by alias and id: a pod's reports in between do not move it to another page."""
+    for alias in sorted(reports):
+        for row in sorted(reports[alias], key=lambda row: row.pod_id):
             if key is None or _key((alias, row)) > key:
                 yield alias, row
 

@@ -16,12 +16,12 @@ from services.validation import check_id
 
 
 class ServingServicer(v1.ServingServiceServicer):
-    """What pods should serve, and what they do.
+    """Pods, their assignments and their reports.
 
     Args:
         commands: The commands of pods.
-        projector: What the pods said.
-        assignments: What the aliases assign.
+        projector: The projector of the pods' reports.
+        assignments: The projector of the aliases' assignments.
     """
 
     def __init__(self, commands: CommandHandler[State], projector: Projector, assignments: Projector) -> None:
@@ -31,7 +31,7 @@ class ServingServicer(v1.ServingServiceServicer):
         self._connected = ConnectedPods()
 
     async def StartPod(self, request: v1.StartPodRequest, context: Context) -> v1.StartPodResponse:
-        """Announces a pod."""
+        """Record that a pod starts."""
         return v1.StartPodResponse(position=await self._handle(request.pod_id, request, context))
 
     async def AcknowledgeAssignment(
@@ -48,31 +48,31 @@ class ServingServicer(v1.ServingServiceServicer):
     async def WatchAssignments(
         self, request: v1.WatchAssignmentsRequest, context: Context
     ) -> AsyncIterator[v1.WatchAssignmentsResponse]:
-        """Follows the assignments of a pod's aliases."""
+        """Yield the assignments of a pod's aliases, and their changes."""
         check_id(request.pod_id, "INVALID_POD_ID")
         check_targets(request.targets)
-        if not request.HasField("epoch"):  # a pod of before there were epochs compares revisions alone
+        if not request.HasField("epoch"):  # a pod older than epochs compares revisions only
             check_epoch("registry", 0, self._assignments.store.epochs[-1])
         with self._connected.connected(request.pod_id):
             async for step in watch(self._assignments, request.targets):
                 yield step
 
     async def ListDeployments(self, request: v1.ListDeploymentsRequest, context: Context) -> v1.ListDeploymentsResponse:
-        """Who serves what."""
+        """Return the followed aliases and the pods that serve them."""
         names = await self._names(request.model, context) if request.model else []
         models = {*names, request.model} if request.model else None
-        said = await self._projector.query(
+        reports = await self._projector.query(
             lambda connection: queries.pods_by_alias(connection, models, include_stopped=request.include_stopped)
         )
-        if request.model and not names and not said:
-            fault = f"no model {request.model[:300]!r}, and no pod follows one of that name"
+        if request.model and not names and not reports:
+            fault = f"no model has the name {request.model[:300]!r}, and no pod follows it"
             raise Rejected(Kind.NOT_FOUND, "MODEL_NOT_FOUND", fault, model=request.model[:300])
-        followed = {model for model, _ in said}
+        followed = {model for model, _ in reports}
         if request.model:
             shown: Mapping[str, str] = dict.fromkeys(followed, request.model)
         else:
             shown = await self._assignments.query(lambda connection: current(connection, followed))
-        merged = queries.by_shown_name(said, shown)
+        merged = queries.by_shown_name(reports, shown)
         wanted = [v1.Target(model=model, alias=alias) for model, alias in merged]
         desired, _ = await self._assignments.query(lambda connection: snapshot(connection, wanted))
         for assignment in desired:
@@ -80,7 +80,7 @@ class ServingServicer(v1.ServingServiceServicer):
         return queries.deployments(merged, desired, self._connected.ids(), request)
 
     async def _names(self, model: str, context: Context) -> list[str]:
-        """All names of a model; none when the log, to its head, has none of that name."""
+        """Return all names of a model; none if no model has this name at the log's head."""
         names = await self._assignments.query(lambda connection: names_of(connection, model))
         if not names:
             await wait_for(self._assignments, await self._assignments.store.head(), context)

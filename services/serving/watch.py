@@ -1,4 +1,4 @@
-"""The watch of a pod: its assignments as they stand, then every change of them."""
+"""The watch of a pod: its current assignments, then every change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOOKMARK_SECONDS = 5.0
 
 
 class ConnectedPods:
-    """The pods that hold a watch here; there is one in every serving process."""
+    """The pods that watch this process; each serving process has one such set."""
 
     def __init__(self) -> None:
         self._watches: Counter[str] = Counter()
@@ -38,58 +38,61 @@ class ConnectedPods:
 
 
 class _Followed:
-    """What a pod follows, by the models that its names stand for: events in the pod's own words."""
+    """The targets of a pod, resolved to models: assignments carry the names that the pod uses."""
 
-    def __init__(self, projector: Projector, wanted: Sequence[v1.Target]) -> None:
+    def __init__(self, projector: Projector, targets: Sequence[v1.Target]) -> None:
         self._projector = projector
-        self._targets = {(one.model, one.alias): one for one in wanted}
+        self._targets = {(target.model, target.alias): target for target in targets}
         self._origins: dict[str, str] = {}
-        self._told: dict[tuple[str, str], int] = {}
+        self._sent: dict[tuple[str, str], int] = {}
         self._epoch = on_wire(projector.store.epochs[-1])
 
-    async def look(self, wanted: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
+    async def look(self, targets: Sequence[v1.Target]) -> tuple[list[v1.Assignment], int]:
         """Return the current assignments, and their position."""
-        (found, position), known = await self._projector.query(
-            lambda connection: (snapshot(connection, wanted), origins(connection, [one.model for one in wanted]))
+        (assignments, position), names = await self._projector.query(
+            lambda connection: (
+                snapshot(connection, targets),
+                origins(connection, [target.model for target in targets]),
+            )
         )
-        self._origins |= known
-        self._told |= {(one.model, one.alias): position for one in wanted}
-        for assignment in found:
+        self._origins |= names
+        self._sent |= {(target.model, target.alias): position for target in targets}
+        for assignment in assignments:
             assignment.epoch = self._epoch
-        return found, position
+        return assignments, position
 
     async def batches(self, events: Sequence[RecordedEvent]) -> list[v1.Assignment]:
         """Return the assignments that events change, in their order."""
-        taken = {event.data.name for event in events if isinstance(event.data, v1.ModelNameTaken)}
-        renamed = [one for one in self._targets.values() if one.model in taken]
-        standing: list[v1.Assignment] = []
+        new_names = {event.data.name for event in events if isinstance(event.data, v1.ModelNameTaken)}
+        renamed = [target for target in self._targets.values() if target.model in new_names]
+        current: list[v1.Assignment] = []
         if renamed:
-            # From now on the name stands for a model that may have had the alias for long.
+            # The name now belongs to a model that may have had the alias for long.
             await self._projector.wait_for(events[-1].append_end)
-            standing = [one for one in (await self.look(renamed))[0] if one.revision]
-        return [made for event in events for made in self._made_by(event)] + standing
+            current = [assignment for assignment in (await self.look(renamed))[0] if assignment.revision]
+        return [assignment for event in events for assignment in self._made_by(event)] + current
 
     def _made_by(self, event: RecordedEvent) -> Iterator[v1.Assignment]:
         if not isinstance(payload := event.data, (v1.AliasMoved, v1.AliasRemoved)):
             return
         origin = origin_of(event.stream)
         for (name, alias), target in self._targets.items():
-            if alias == payload.alias and self._origins[name] == origin and event.position > self._told[name, alias]:
+            if alias == payload.alias and self._origins[name] == origin and event.position > self._sent[name, alias]:
                 assignment = assignment_of(event, target)
                 assignment.epoch = self._epoch
                 yield assignment
 
 
-async def watch(projector: Projector, wanted: Sequence[v1.Target]) -> AsyncIterator[v1.WatchAssignmentsResponse]:
-    """All assignments first, then each append's changes, whole; a bookmark when it is quiet."""
-    followed = _Followed(projector, wanted)
-    assignments, position = await followed.look(wanted)
+async def watch(projector: Projector, targets: Sequence[v1.Target]) -> AsyncIterator[v1.WatchAssignmentsResponse]:
+    """Yield all assignments, then the changes of each append together; a bookmark after a quiet period."""
+    followed = _Followed(projector, targets)
+    assignments, position = await followed.look(targets)
     yield v1.WatchAssignmentsResponse(assignments=assignments, snapshot=True, position=position)
-    told = time.monotonic()
+    sent_at = time.monotonic()
     async with aclosing(projector.follow(position, BOOKMARK_SECONDS)) as batches:
         async for events, until in batches:
             changes = await followed.batches(events)
-            # Others' changes alone must not leave a pod without a sign of life.
-            if changes or not events or time.monotonic() - told > BOOKMARK_SECONDS:
+            # Changes of other aliases alone must not leave a pod without a heartbeat.
+            if changes or not events or time.monotonic() - sent_at > BOOKMARK_SECONDS:
                 yield v1.WatchAssignmentsResponse(assignments=changes, position=until)
-                told = time.monotonic()
+                sent_at = time.monotonic()
