@@ -15,5 +15,5 @@ RESERVED = frozenset({TRACKING, WEBHOOKS, "registry", "serving", "audit", "syste
 def check_claimed(actor: str) -> None:
     """Refuse an actor that reads like one of the services' own. Raises `Rejected` ACTOR_RESERVED."""
     if unicodedata.normalize("NFKC", actor).casefold().strip() in RESERVED:
-        fault = f"the actor {actor!r} is reserved for the service of that name: act as somebody else"
+        fault = f"reserved actor {actor!r}: it is a service's name. Use another actor"
         raise Rejected(Kind.INVALID, "ACTOR_RESERVED", fault, actor=actor)

@@ -33,17 +33,17 @@ def nanoseconds(time: Timestamp) -> int:
     """
     result = time.seconds * _SECOND + time.nanos
     if not (0 <= time.nanos < _SECOND and _EARLIEST <= result <= _LATEST):
-        message = f"a time is between the years 1677 and 2262, not {time.seconds} s and {time.nanos} ns after 1970"
+        message = f"invalid time {time.seconds} s and {time.nanos} ns: expected a year from 1677 to 2262"
         raise Rejected(Kind.INVALID, "INVALID_TIME", message)
     return result
 
 
 def parse_time(text: str) -> int | None:
     """Return the nanoseconds since 1970 of a time in RFC 3339, whose seconds may be left out; None for another text."""
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         return None
-    clock, fraction, zone = found.groups()
+    clock, fraction, zone = match.groups()
     try:
         moment = datetime.fromisoformat(f"{clock}{zone.upper()}")
     except ValueError:

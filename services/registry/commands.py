@@ -180,13 +180,13 @@ class Commands:
             stream, state, _ = await self.state(request.model)
             names = self._live.names(request.model)
             try:
-                found = await digest()
+                artifact_digest = await digest()
                 evidence, gate_result = await self._gate_evaluator.registration(
                     self._live.policies, names, state.gate, request.run_id, request.tags
                 )
             except Rejected as refusal:
                 return await self._refuse(request.model, refusal, metadata)
-            command = Register(request, found, evidence, gate_result, copied_from)
+            command = Register(request, artifact_digest, evidence, gate_result, copied_from)
             return await self._handler.handle(stream, command, metadata)
 
         return await _while_stale(attempt)

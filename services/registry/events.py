@@ -59,7 +59,7 @@ def registry_event(data: Message) -> RegistryEvent:
     """
     if type(data) in _REGISTRY_TYPES:
         return cast("RegistryEvent", data)
-    raise TypeError(f"not an event of the registry log: {type(data).__name__}")
+    raise TypeError(f"expected an event of the registry log, got {type(data).__name__}")
 
 
 def model_event(data: Message) -> ModelEvent:
@@ -70,7 +70,7 @@ def model_event(data: Message) -> ModelEvent:
     """
     if type(data) in _MODEL_TYPES:
         return cast("ModelEvent", data)
-    raise TypeError(f"not an event of a model: {type(data).__name__}")
+    raise TypeError(f"expected an event of a model, got {type(data).__name__}")
 
 
 def policy_event(data: Message) -> PolicyEvent:
@@ -81,4 +81,4 @@ def policy_event(data: Message) -> PolicyEvent:
     """
     if isinstance(data, PolicyEvent):
         return data
-    raise TypeError(f"not an event of the policies: {type(data).__name__}")
+    raise TypeError(f"expected an event of the policies, got {type(data).__name__}")

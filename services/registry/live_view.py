@@ -68,7 +68,7 @@ class LiveView:
     async def stop(self) -> None:
         """Stop."""
         await end(self._task)
-        self._reached.fail(StoreUnavailable("the registry is stopped", "PROJECTION_BEHIND"))
+        self._reached.fail(StoreUnavailable("the registry service is stopping", "PROJECTION_BEHIND"))
 
     async def _load(self) -> None:
         at = await self._projector.query(live_rows)
@@ -174,7 +174,7 @@ class LiveView:
         return wanted.items() <= tags.items()
 
     def assignment(self, model: str, alias: str) -> v1.Alias:
-        """Return an alias as it stands; with version 0 when it is not set."""
+        """Return an alias's current assignment; version 0 if it is not set."""
         change = self._changes.get((self.origin(model), alias))
         return alias_of(change, model) if change else v1.Alias(model=model, alias=alias)
 
@@ -186,7 +186,9 @@ class LiveView:
             StoreUnavailable: PROJECTION_FAILED while the view is reloaded after an error.
         """
         if self.failure:
-            raise StoreUnavailable("the registry's live view failed", "PROJECTION_FAILED") from self.failure
+            raise StoreUnavailable(
+                "the registry's live view failed and is reloading. Retry", "PROJECTION_FAILED"
+            ) from self.failure
         if model not in self._origins:
             raise model_not_found(model)
         self.check_name(model)

@@ -1,4 +1,4 @@
-"""Aliases that are new, and the names near them: a move to a misspelled alias walks past its policies."""
+"""New aliases and similar names: a move to a misspelled alias bypasses the policies of the right one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[0-9]+")
 
 
 def new_alias(alias: str, state: State, declared: policies.State, names: Collection[str]) -> v1.NewAlias:
-    """Return what is said of an alias that was not set before.
+    """Return the notice about an alias that was not set before.
 
     Args:
         alias: The alias.
@@ -32,7 +32,7 @@ def new_alias(alias: str, state: State, declared: policies.State, names: Collect
     known = {name for name, current in state.aliases.items() if current.version} | set(_named(declared))
     near = [_near(name, state, declared, names) for name in near_names(alias, known)]
     # A name that only a policy of other models has is of no use here.
-    return v1.NewAlias(model=state.name, alias=alias, near=[one for one in near if one.version or one.policies])
+    return v1.NewAlias(model=state.name, alias=alias, near=[other for other in near if other.version or other.policies])
 
 
 def near_names(name: str, known: Collection[str]) -> list[str]:

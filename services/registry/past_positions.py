@@ -41,7 +41,7 @@ class PastPositions:
             await wait_for(self._projector, await self._projector.store.head(), context)
             position = await self._projector.query(lambda connection: rollback.event_position(connection, event_id))
         if position is None:
-            message = f"the registry log has no event {event_id[:100]!r}"
+            message = f"the registry log has no event with the id {event_id[:100]!r}"
             raise Rejected(Kind.NOT_FOUND, "EVENT_NOT_FOUND", message, event_id=event_id[:100])
         return position
 
@@ -58,11 +58,11 @@ class PastPositions:
 
     async def _position(self, at: v1.AsOf, context: Context) -> int:
         if at.WhichOneof("point") is None:
-            raise Rejected(Kind.INVALID, "INVALID_AS_OF", "a position or a time is needed")
+            raise Rejected(Kind.INVALID, "INVALID_AS_OF", "as_of is empty: expected a position or a time")
         if at.HasField("time"):
             return await self._position_at(nanoseconds(at.time), context)
         if at.position > self._projector.position and at.position > await self._projector.store.head():
-            message = f"the registry log has not reached position {at.position}"
+            message = f"position {at.position} is after the end of the registry log"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(at.position))
         await wait_for(self._projector, at.position, context)
         return at.position

@@ -64,7 +64,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
         """Return what a gate would have said of past moves."""
         check_expression(request.expression, of_move=True)
         past = await self._projector.query(lambda connection: replay.moves_to_try(connection, request))
-        answers = await self._gate_evaluator.ask(request.expression, [one.case for one in past])
+        answers = await self._gate_evaluator.ask(request.expression, [past_move.case for past_move in past])
         for one, answer in zip(past, answers, strict=True):
             one.move.evidence.CopyFrom(answer)
         return replay.page_of(past, request)

@@ -40,7 +40,7 @@ def check_release_set(request: v1.MoveAliasesRequest) -> None:
     """
     targets = [(target.model, target.alias) for target in request.targets]
     if not targets or len(targets) > MAX_APPEND_EVENTS:
-        message = f"a release set has 1 to {MAX_APPEND_EVENTS} aliases, got {len(targets)}"
+        message = f"invalid release set: expected 1 to {MAX_APPEND_EVENTS} aliases, got {len(targets)}"
     elif duplicate := _duplicate(targets):
         message = f"duplicate alias in the release set: {duplicate[0]}@{duplicate[1]}"
     else:

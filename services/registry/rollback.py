@@ -115,7 +115,7 @@ class Rollbacks:
             else [current for current in seen.current if key_of(current) in seen.before]
         )
         if not scope:
-            message = "no alias in the scope has had another version"
+            message = "nothing to restore: no alias in the scope had another version before"
             raise Rejected(Kind.PRECONDITION, "NOTHING_TO_RESTORE", message, scope=scope_of(request))
         due = [(current, change) for current in scope if (change := restored_change(request, current, planned))]
         for (current, change), gate_result in zip(due, await self._gate_results(due, seen), strict=True):
@@ -128,7 +128,7 @@ class Rollbacks:
         return planned
 
     def _nothing_in(self, request: v1.RollbackRequest) -> Rejected:
-        """Return the refusal of a scope without an alias: whether it is the model or its alias that there is not."""
+        """Return the error for a scope without aliases: the model or the alias does not exist."""
         models, of_alias = request.models, request.aliases
         if is_literal(models):
             self._live.check_name(models)

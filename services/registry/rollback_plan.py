@@ -1,4 +1,4 @@
-"""The plan of a rollback: what stands, what comes back, and the events of both."""
+"""The plan of a rollback: current assignments, restored ones, and the events between them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class RollbackState:
-    """What a rollback looks at, all of one moment, the registry position `computed_at`.
+    """The state that a rollback reads, consistent at the registry position `computed_at`.
 
     Attributes:
-        current: Every alias in the scope as it stands.
-        before: By alias, the assignment to go back to; without one there is none.
-        versions: By model and number, the versions to come back.
-        ended: By alias that a policy binds, when (ns) the version to come back last stopped holding it.
-        policies: Those that bind.
+        current: The current assignment of every alias in the scope.
+        before: By alias, the assignment to restore, if any.
+        versions: By model and number, the versions to restore.
+        ended: By alias with a policy, when (ns) the version to restore last lost it.
+        policies: The policies.
     """
 
     computed_at: int
@@ -50,7 +50,7 @@ class RollbackState:
 
 @dataclass(slots=True)
 class PlannedRollback:
-    """What a rollback comes to: what it appends, on what condition, and what it changes."""
+    """A planned rollback: its events, their condition, and its changes."""
 
     seen: RollbackState
     events: list[tuple[str, Message]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class PlannedRollback:
 
     @property
     def plan(self) -> Plan:
-        """As the log takes it: all of it, unless a gate refuses a part."""
+        """The events to append: all of them, or only the refusals if a gate refuses any."""
         refusals = [(stream, event) for stream, event in self.events if isinstance(event, v1.AliasMoveRefused)]
         seen = {model_stream(current.origin): current.stream_revision for current in self.seen.current}
         return Plan(refusals or self.events, seen)
@@ -67,7 +67,7 @@ class PlannedRollback:
 def restored_change(
     request: v1.RollbackRequest, current: rollback.CurrentAssignment, planned: PlannedRollback
 ) -> v1.RollbackChange | None:
-    """Return the change that a rollback makes to an alias, and add it to the plan; None when there is none to make."""
+    """Return the change that a rollback makes to an alias, and add it to the plan; None without a change."""
     before = planned.seen.before.get(key_of(current), v1.AliasChange())
     version = before.to_version
     if version == current.version:
@@ -78,9 +78,9 @@ def restored_change(
     if version:
         change.to_digest, change.restored_revision = before.to_digest, before.revision
     planned.changes.append(change)
-    if version and (why := _unusable(current, version, planned.seen)):
+    if version and (rejection := _unusable(current, version, planned.seen)):
         if not request.skip_missing:
-            raise why
+            raise rejection
         change.skipped = True
         return None
     return change
@@ -103,7 +103,7 @@ def read_state(
     bound: policies.State,
     names: Callable[[str], Sequence[str]],
 ) -> RollbackState:
-    """Read all that a rollback depends on, of one moment.
+    """Read the state that a rollback depends on.
 
     Args:
         connection: The registry's rows.
@@ -113,7 +113,7 @@ def read_state(
         names: Returns all names that a model ever had.
     """
     current = rollback.assignments_in(connection, request.models, request.aliases)
-    keys = [key_of(one) for one in current]
+    keys = [key_of(assignment) for assignment in current]
     earlier = (
         rollback.previous_holders(connection, keys)
         if to_position is None
@@ -121,8 +121,10 @@ def read_state(
     )
     back = {key: change.to_version for key, change in earlier.items() if change.to_version}
     versions = rollback.versions_of(connection, sorted({(origin, version) for (origin, _), version in back.items()}))
-    gated = {key_of(one) for one in current if binding_move(bound, names(one.model), one.alias)}
-    ended = rollback.last_held(connection, {key: version for key, version in back.items() if key in gated})
+    gated = {
+        key_of(assignment) for assignment in current if binding_move(bound, names(assignment.model), assignment.alias)
+    }
+    ended = rollback.last_assigned(connection, {key: version for key, version in back.items() if key in gated})
     return RollbackState(position_of(connection), current, earlier, versions, ended, bound)
 
 
@@ -136,11 +138,11 @@ def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
     if request.HasField("expected_position"):
         for current in seen.current:
             if current.revision > request.expected_position:
-                message = f"{current.model}@{current.alias} was changed at revision {current.revision}"
-                raise Conflict("CHANGED_SINCE", message, **_about(current))
+                message = f"{current.model}@{current.alias} changed at revision {current.revision}"
+                raise Conflict("CHANGED_SINCE", message, **_details(current))
     if request.HasField("expected_revision"):
         if len(seen.current) > 1:
-            message = f"an expected revision is of one alias; {len(seen.current)} are in the scope"
+            message = f"expected_revision needs a scope of one alias, got {len(seen.current)}"
             raise Rejected(Kind.INVALID, "INVALID_SCOPE", message, scope=scope_of(request))
         [current] = seen.current
         if current.revision != request.expected_revision:
@@ -154,27 +156,27 @@ def check_expected(request: v1.RollbackRequest, seen: RollbackState) -> None:
             message = (
                 f"{current.model}@{current.alias} is at revision {current.revision}, not {request.expected_revision}"
             )
-            raise Conflict("WRONG_REVISION", message, current=now, **_about(current))
+            raise Conflict("WRONG_REVISION", message, current=now, **_details(current))
 
 
-def _about(current: rollback.CurrentAssignment) -> dict[str, Any]:
+def _details(current: rollback.CurrentAssignment) -> dict[str, Any]:
     return {"model": current.model, "alias": current.alias, "revision": str(current.revision)}
 
 
 def _unusable(current: rollback.CurrentAssignment, version: int, seen: RollbackState) -> Rejected | None:
-    about: dict[str, Any] = {"model": current.model, "alias": current.alias, "version": str(version)}
+    details: dict[str, Any] = {"model": current.model, "alias": current.alias, "version": str(version)}
     if current.model_deleted:
-        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {current.model!r} is deleted", **about)
+        return Rejected(Kind.PRECONDITION, "MODEL_DELETED", f"model {current.model!r} is deleted", **details)
     known = seen.versions.get((current.origin, version))
     if known is None:
-        fault = f"version {version} of {current.model!r}, which current {current.alias}, was never registered"
-        return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **about)
+        fault = f"version {version} of {current.model!r}, which had the alias {current.alias}, was never registered"
+        return Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", fault, **details)
     if known.deleted:
-        message = f"version {version} of {current.model!r}, which current {current.alias}, is deleted"
-        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", message, **about)
+        message = f"version {version} of {current.model!r}, which had the alias {current.alias}, is deleted"
+        return Rejected(Kind.PRECONDITION, "VERSION_DELETED", message, **details)
     if known.status != v1.VERSION_STATUS_READY:
-        message = f"version {version} of {current.model!r}, which current {current.alias}, is not READY"
-        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", message, **about)
+        message = f"version {version} of {current.model!r}, which had the alias {current.alias}, is not READY"
+        return Rejected(Kind.PRECONDITION, "VERSION_NOT_READY", message, **details)
     return None
 
 

@@ -38,14 +38,14 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     Args:
         commands: The registry's commands.
-        rollbacks: Those over many aliases.
-        live: What the log says now.
-        rows: The registry's rows.
-        tail: The registry log's.
-        known_runs: What the registry knows of runs.
-        artifact_exists: Whether an artifact of that digest is stored.
-        compose: Makes the artifact that a run's artifacts, by path, hold at another path; None when there is nothing.
-            Without it only artifacts that were logged by themselves are registered.
+        rollbacks: The rollbacks.
+        live: The live view of the registry.
+        projector: The projector of the registry's rows.
+        tail: The tail of the registry log.
+        known_runs: The projector of the runs that the registry knows.
+        artifact_exists: Returns whether an artifact with a digest is stored.
+        compose: Creates the artifact at a path from a run's artifacts by path; returns None if there is none. Without
+            it only artifacts that were logged as a whole are registered.
     """
 
     def __init__(
@@ -134,7 +134,9 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.CopyVersionResponse(version=await self._registered(done, context), position=done.position)
 
     async def _registered(self, done: Outcome[State], context: Context) -> v1.Version:
-        [(event, payload)] = [(one, one.data) for one in done.events if isinstance(one.data, v1.VersionRegistered)]
+        [(event, payload)] = [
+            (candidate, candidate.data) for candidate in done.events if isinstance(candidate.data, v1.VersionRegistered)
+        ]
         await wait_for(self._projector, done.position, context)  # who is told of it by the caller finds it
         # Just appended, nobody has changed it yet; the log says when it was.
         if not event.time and (received := self._tail.kept_at(event.position)):
@@ -146,12 +148,12 @@ class RegistryServicer(v1.RegistryServiceServicer):
         if request.run_id:
             logged = await self._run_digest(request.run_id, request.artifact_path)
             if request.digest not in ("", logged):
-                message = f"the run's artifact has the digest {logged}, not {request.digest}"
+                message = f"digest mismatch: the run's artifact has {logged}, got {request.digest}"
                 raise Rejected(Kind.INVALID, "INVALID_DIGEST", message, digest=request.digest, logged=logged)
             return logged
         check_digest(request.digest)
         if not await self._artifact_exists(request.digest):
-            message = f"no artifact {request.digest} is stored"
+            message = f"no artifact with the digest {request.digest} is stored. Upload it first"
             raise Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", message, digest=request.digest)
         return request.digest
 
@@ -192,25 +194,25 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.GetVersionResponse(version=version)
 
     async def ListVersions(self, request: v1.ListVersionsRequest, context: Context) -> v1.ListVersionsResponse:
-        """Versions by filter."""
+        """Return versions by filter."""
         return await self._projector.query(lambda connection: models.list_versions(connection, request))
 
     async def MoveAlias(self, request: v1.MoveAliasRequest, context: Context) -> v1.MoveAliasResponse:
         """Move an alias."""
-        done = await self._told(self._commands.move(request, metadata(request, context)), context)
-        alias = await self._standing(request.model, request.alias, done, context)
+        done = await self._with_conflict_details(self._commands.move(request, metadata(request, context)), context)
+        alias = await self._assignment_after(request.model, request.alias, done, context)
         response = v1.MoveAliasResponse(alias=alias, moved=bool(done.events), position=done.position)
         for created in await self._commands.new_aliases(done.events):
             response.created.CopyFrom(created)
         return response
 
-    async def _standing(self, model: str, alias: str, done: Outcome[State], context: Context) -> v1.Alias:
-        # Of a repeated request, what it came to the first time: the state may have changed since.
+    async def _assignment_after(self, model: str, alias: str, done: Outcome[State], context: Context) -> v1.Alias:
+        # A repeated request returns its first result: the state may have changed since.
         revision = done.events[-1].append_end if done.events else done.state.alias(alias).revision
         return await self._assignment(model, alias, revision, context)
 
     async def _assignment(self, model: str, alias: str, revision: int, context: Context) -> v1.Alias:
-        """Return an alias as it was at a revision of it: from memory, unless it has changed again since."""
+        """Return an alias at one of its revisions: from memory, unless it has changed since."""
         await wait_for(self._live, revision, context)
         if (now := self._live.assignment(model, alias)).revision == revision:
             return now
@@ -219,8 +221,8 @@ class RegistryServicer(v1.RegistryServiceServicer):
             lambda connection: alias_queries.assignment(connection, model, alias, revision)
         )
 
-    async def _told(self, doing: Awaitable[T], context: Context) -> T:
-        """Return a command's outcome; a conflict with who moved the alias, when and why."""
+    async def _with_conflict_details(self, doing: Awaitable[T], context: Context) -> T:
+        """Await a command, and add who moved the alias, when and why to a conflict."""
         try:
             return await doing
         except Conflict as conflict:
@@ -231,12 +233,12 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def MoveAliases(self, request: v1.MoveAliasesRequest, context: Context) -> v1.MoveAliasesResponse:
         """Move several aliases at one revision."""
         doing = self._commands.move_together(request, metadata(request, context))
-        events, position = await self._told(doing, context)
+        events, position = await self._with_conflict_details(doing, context)
         revision = events[-1].append_end if events else 0
         await wait_for(self._projector, position, context)
         aliases = await self._projector.query(
             lambda connection: [
-                alias_queries.assignment(connection, one.model, one.alias, position) for one in request.targets
+                alias_queries.assignment(connection, target.model, target.alias, position) for target in request.targets
             ]
         )
         created = await self._commands.new_aliases(events)
@@ -244,11 +246,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
 
     async def RemoveAlias(self, request: v1.RemoveAliasRequest, context: Context) -> v1.RemoveAliasResponse:
         """Remove an alias."""
-        done = await self._told(self._commands.remove(request, metadata(request, context)), context)
+        done = await self._with_conflict_details(self._commands.remove(request, metadata(request, context)), context)
         return v1.RemoveAliasResponse(position=done.position)
 
     async def ScheduleMove(self, request: v1.ScheduleMoveRequest, context: Context) -> v1.ScheduleMoveResponse:
-        """Has an alias moved at a time, once."""
+        """Schedule a move of an alias."""
         done = await self._commands.schedule(request, uuid.uuid4().hex, metadata(request, context))
         recorded = await self._projector.store.event_at(done.position)
         schedule = schedule_of(recorded) if recorded else None
@@ -261,18 +263,22 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.CancelScheduleResponse(position=await self._done(request, context))
 
     async def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
-        """Return the moves that are still to come."""
+        """Return the pending scheduled moves."""
         return await self._projector.query(lambda connection: alias_queries.list_schedules(connection, request))
 
     async def Rollback(self, request: v1.RollbackRequest, context: Context) -> v1.RollbackResponse:
-        """Replays past assignments as new events."""
+        """Restore past assignments by new events."""
         if not request.models or not request.aliases:
-            raise Rejected(Kind.INVALID, "INVALID_SCOPE", 'a rollback names models and aliases; "*" stands for all')
+            raise Rejected(
+                Kind.INVALID, "INVALID_SCOPE", 'the scope is empty: expected models and aliases, "*" for all'
+            )
         to_position = await self._positions.goal(request, context)
-        return await self._told(self._rollbacks.do(request, to_position, metadata(request, context)), context)
+        return await self._with_conflict_details(
+            self._rollbacks.do(request, to_position, metadata(request, context)), context
+        )
 
     async def ResolveAlias(self, request: v1.ResolveAliasRequest, context: Context) -> v1.ResolveAliasResponse:
-        """Which version an alias names, now or as of a position or time."""
+        """Return the version that an alias names, now or as of a position or time."""
         check_alias(request.alias)
         if not request.HasField("at"):
             return self._live.resolve(request.model, request.alias)
@@ -285,7 +291,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         )
 
     async def ResolveAliases(self, request: v1.ResolveAliasesRequest, context: Context) -> v1.ResolveAliasesResponse:
-        """Which versions all aliases of a model, or of all models, name, now or as of a position or time."""
+        """Return the versions that the aliases of one or all models name, now or as of a position or time."""
         position = await self._positions.past(request.at, context) if request.HasField("at") else None
         return await self._projector.query(
             lambda connection: alias_queries.resolve_aliases(connection, request, position)
@@ -300,13 +306,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def ListAliasIntervals(
         self, request: v1.ListAliasIntervalsRequest, context: Context
     ) -> v1.ListAliasIntervalsResponse:
-        """Which versions held an alias, from when to when."""
+        """Return the versions that an alias named, and when."""
         now = time.time_ns()
         return await self._projector.query(lambda connection: alias_queries.list_intervals(connection, request, now))
 
     async def WatchAliases(
         self, request: v1.WatchAliasesRequest, context: Context
     ) -> AsyncIterator[v1.WatchAliasesResponse]:
-        """Follows aliases: a snapshot, then every change, in order, each once."""
+        """Yield a snapshot of aliases, then every change once, in order."""
         async for step in watch.steps(self._projector, self._tail, self._live, self._shared, request):
             yield step

@@ -21,7 +21,7 @@ BOOKMARK_SECONDS = 5.0
 SHARED_BATCHES = 8
 SHARED_BEGINS = 1_000
 STEP_BYTES = 256_000
-"""How much of several appends one step holds, about."""
+"""The approximate maximum size of a step with several appends."""
 
 Steps = Sequence[v1.WatchAliasesResponse]
 
@@ -29,7 +29,7 @@ _CHANGES = (v1.AliasMoved, v1.AliasRemoved)
 
 
 class Shared:
-    """The steps that the last batches of events mean to each filter: made once for all watches that have it."""
+    """The steps of the last batches for each filter, created once for all watches that share the filter."""
 
     def __init__(self, live: LiveView) -> None:
         self._live = live
@@ -47,7 +47,7 @@ class Shared:
         return known[key]
 
     async def begin(self, tail: Tail, revision: int) -> int:
-        """Return the position that a watch from a revision begins at: many come back to the same ones at once."""
+        """Return the position where a watch from a revision starts; cached, because many watches resume at once."""
         if (known := self._begins.get(revision)) is not None:
             return known
         async with tail.turns.turn():
@@ -70,7 +70,7 @@ async def steps(
 
     Raises:
         Conflict: LOG_EPOCH_CHANGED when `from_revision` was read in another epoch.
-        Rejected: POSITION_AHEAD when the log has not come to `from_revision`.
+        Rejected: POSITION_AHEAD if `from_revision` is after the end of the log.
         FollowerTooSlow: The watcher did not keep up.
         StoreUnavailable: The service stops.
     """
@@ -80,7 +80,7 @@ async def steps(
         after = await shared.begin(tail, request.from_revision)
     else:
         tags = dict(request.tags)
-        await projector.wait_for(tail.position)  # what was answered before this watch is in its snapshot
+        await projector.wait_for(tail.position)  # the snapshot includes all earlier results
         aliases, after = await projector.query(
             lambda connection: alias_queries.snapshot(connection, request.model, request.alias, tags)
         )
@@ -91,7 +91,7 @@ async def steps(
     for name in ("from_revision", "epoch"):
         wanted.ClearField(name)
 
-    async def told(events: Sequence[RecordedEvent], position: int) -> Steps:
+    async def steps_of(events: Sequence[RecordedEvent], position: int) -> Steps:
         await live.wait_for(position)  # it knows the names and tags that the events are matched with
         if wanted.tags:
             await live.recall_tags(event for event in events if isinstance(event.data, _CHANGES))
@@ -101,7 +101,7 @@ async def steps(
         return v1.WatchAliasesResponse(bookmark=v1.Bookmark(), position=position, epoch=on_wire(epoch))
 
     received = tail.follow(after, BOOKMARK_SECONDS)
-    async with aclosing(with_bookmarks(received, BOOKMARK_SECONDS, told, bookmark)) as watched:
+    async with aclosing(with_bookmarks(received, BOOKMARK_SECONDS, steps_of, bookmark)) as watched:
         async for step in watched:
             yield step
 

@@ -1,4 +1,4 @@
-"""Listening: addresses as people write them, and a clear word when one is taken."""
+"""Addresses to listen on: parsing, checks, and a clear error for one in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eventstore import Kind, Rejected
 
 
 class AddressInUse(Exception):
-    """Another program listens there, or it is no address of this machine."""
+    """The address is in use, or does not belong to this machine."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -29,12 +29,12 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def address_of(host: str, port: int) -> str:
-    """``host:port``, with the brackets that an IPv6 host needs."""
+    """Return ``host:port``, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, as an address or a name, is reached from this machine only: each address that it has."""
+    """Return whether all addresses of a host, given as an address or a name, are loopback."""
     try:
         resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -49,11 +49,11 @@ def _is_loopback_address(text: str) -> bool:
 
 
 def check_reach(address: str, *, insecure: bool) -> None:
-    """Refuse to listen where other machines can call, since callers are neither known nor encrypted.
+    """Reject addresses that other machines can reach, because calls are neither authenticated nor encrypted.
 
     Args:
         address: ``host:port``; empty for nowhere.
-        insecure: Whether that was asked for by name.
+        insecure: Whether this is explicitly allowed.
 
     Raises:
         Rejected: INSECURE_ADDRESS, INVALID_ADDRESS.
@@ -64,24 +64,24 @@ def check_reach(address: str, *, insecure: bool) -> None:
     if insecure or is_loopback(host):
         return
     fault = (
-        f"{address} is not on loopback, and callers are neither authenticated nor encrypted: listen on 127.0.0.1, "
-        "or give --insecure where nobody else can reach it"
+        f"insecure address {address}: calls are neither authenticated nor encrypted. Listen on 127.0.0.1, "
+        "or use --insecure on a private network"
     )
     raise Rejected(Kind.INVALID, "INSECURE_ADDRESS", fault, address=address)
 
 
 def check_free(addresses: Sequence[str]) -> None:
-    """Refuse addresses that cannot be listened on, before anything is started for it; empty ones are nowhere.
+    """Check that all addresses can be listened on; empty ones are ignored.
 
     Raises:
-        Rejected: INVALID_ADDRESS; two are the same.
-        AddressInUse: Another program listens there, or it is no address of this machine.
+        Rejected: INVALID_ADDRESS; also for a duplicate.
+        AddressInUse: An address is in use, or does not belong to this machine.
     """
     seen: set[tuple[str, int]] = set()
     for address in filter(None, addresses):
         place = host_and_port(address)
         if place[1] and place in seen:
-            fault = f"two addresses are {address}: expected another port, or port 0 for a free one"
+            fault = f"duplicate address {address}: expected another port, or port 0 for a free one"
             raise Rejected(Kind.INVALID, "INVALID_ADDRESS", fault, address=address)
         seen.add(place)
         with bound_socket(address):

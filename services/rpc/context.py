@@ -32,10 +32,10 @@ def metadata(request: Command, context: Context) -> Metadata:
     headers = headers_of(context)
     actor = unquote(headers.get("rollforward-actor", "")) or "anonymous"
     reason, request_id = (str(getattr(request, name, "")) for name in ("reason", "request_id"))
-    check_text(actor, "the actor", 255, "INVALID_ACTOR")
+    check_text(actor, "actor", 255, "INVALID_ACTOR")
     check_claimed(actor)
-    check_prose(reason, "the reason", 4000, "INVALID_REASON")
-    check_text(request_id, "the request id", 128, "INVALID_REQUEST_ID", min_length=0)
+    check_prose(reason, "reason", 4000, "INVALID_REASON")
+    check_text(request_id, "request id", 128, "INVALID_REQUEST_ID", min_length=0)
     return Metadata(
         actor=actor,
         reason=reason,

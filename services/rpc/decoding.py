@@ -1,4 +1,4 @@
-"""Decoding of requests at the edge, where bytes that are no message are the caller's fault and are counted as such."""
+"""Decoding of requests in the interceptor, so that invalid bytes are counted as the caller's error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ M = TypeVar("M")
 def decoded(data: bytes, decode: Callable[[bytes], M]) -> M:
     """Return the message that bytes encode.
 
-    gRPC itself answers UNKNOWN when a deserializer raises, without a reason and before anything counts the call; so
-    handlers are given bytes.
+    gRPC itself returns UNKNOWN if a deserializer raises, without a reason and before the call is counted, so
+    handlers receive bytes.
 
     Raises:
         Rejected: INVALID_MESSAGE.
@@ -27,9 +27,7 @@ def decoded(data: bytes, decode: Callable[[bytes], M]) -> M:
     try:
         return decode(data)
     except DecodeError as error:
-        fault = (
-            f"the request's {len(data)} bytes are not a message of this method: expected protobuf as in the contract"
-        )
+        fault = f"invalid request of {len(data)} bytes: expected the method's protobuf message"
         raise Rejected(Kind.INVALID, "INVALID_MESSAGE", fault) from error
 
 
@@ -47,7 +45,7 @@ async def decoded_stream(
             async with asyncio.timeout(idle_seconds):
                 data = await anext(parts, None)
         except TimeoutError as error:
-            fault = f"nothing was received for {idle_seconds:g} s: resume the upload where it stopped"
+            fault = f"upload stalled: no data for {idle_seconds:g} s. Resume it where it stopped"
             raise StoreUnavailable(fault, "UPLOAD_STALLED") from error
         if data is None:
             return

@@ -28,7 +28,7 @@ from services.validation import check_texts
 
 METRICS = Histogram(
     "rollforward_rpc_seconds",
-    "How long calls took; a watch counts when it ends",
+    "Duration of calls; a watch counts when it ends",
     ["service", "method", "code"],
     registry=None,
 )
@@ -174,11 +174,13 @@ def _send_epochs(sources: Sources, context: Context) -> None:
 
 
 def _check_writable(sources: Sources) -> None:
-    """Reject a command when nobody could see what it did, nor whether it was done before."""
+    """Reject a command if its result could not be read, nor whether it is a repeat."""
     for source in sources.of_commands:
         if source.failure:
             problem = getattr(source, "why_failed", "") or f"{source.name} failed"
-            raise StoreUnavailable(f"{problem}; commands are refused", "PROJECTION_FAILED") from source.failure
+            raise StoreUnavailable(
+                f"{problem}. Commands are rejected until it recovers", "PROJECTION_FAILED"
+            ) from source.failure
 
 
 def _stamp(response: Any, epoch: int) -> None:

@@ -27,7 +27,7 @@ class Sources:
 
     @property
     def of_commands(self) -> Sequence[Follows]:
-        """What must work before a command is taken: else nobody could see what it did, nor whether it was repeated."""
+        """The sources that must work to accept a command: its result and repeats are read from them."""
         return (*self.rows[:1], *self.memory)
 
 
@@ -65,12 +65,12 @@ def methods_of(service: str, sources: Sources) -> Iterator[tuple[str, Method]]:
         method = _method(descriptor, sources)
         if not method.reads and _reads(descriptor) != v1.READS_NOTHING:
             declared = v1.Reads.Name(_reads(descriptor))
-            raise TypeError(f"{descriptor.full_name} declares {declared}: its service has no such source")
+            raise TypeError(f"{descriptor.full_name} declares {declared}, but its service has no such source")
         yield path_of(service, descriptor.name), method
 
 
 def method_without_sources(path: str) -> Method:
-    """Return a method of a service of which no sources are known; its calls wait for nothing."""
+    """Return a method of a service without known sources; its calls do not wait."""
     service, _, name = path.removeprefix("/").partition("/")
     return _method(descriptor_pool.Default().FindMethodByName(f"{service}.{name}"), Sources())
 

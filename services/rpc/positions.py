@@ -37,25 +37,25 @@ class Follows(Protocol):
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it stopped to follow; None while it follows."""
+        """Why it stopped following; None while it follows."""
 
     async def wait_for(self, position: int, seconds: float | None = None) -> None:
-        """Wait until it has reached a position, for so many seconds at most; see `Watermark.wait_for`."""
+        """Wait until it has reached a position, at most for some seconds; see `Watermark.wait_for`."""
 
 
 async def wait_for(source: Follows, position: int, context: Context) -> None:
     """Wait for a position within the call's deadline.
 
     Raises:
-        StoreUnavailable: PROJECTION_BEHIND when it did not get there in time.
+        StoreUnavailable: PROJECTION_BEHIND on a timeout.
     """
     await source.wait_for(position, _timeout(context))
 
 
 async def refuse_ahead(source: Follows, position: int, context: Context) -> None:
-    """Refuse a position that the log has not reached.
+    """Reject a position after the end of the log.
 
-    The log is asked only after a moment: mostly the position is that of a write just made, and the source nearly there.
+    The log is queried only after a moment: usually the position is that of a recent write, which arrives soon.
 
     Raises:
         Rejected: POSITION_AHEAD.
@@ -68,7 +68,7 @@ async def refuse_ahead(source: Follows, position: int, context: Context) -> None
         head = await _within(context, source, source.store.head())
         if position <= head:
             return
-        message = f"the {source.store.log} log has not reached position {position}: it is at {head}"
+        message = f"position {position} is after the end of the {source.store.log} log: expected at most {head}"
         raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, log=source.store.log, position=str(position)) from None
 
 
@@ -79,17 +79,17 @@ async def head_of(source: Follows, context: Context) -> int:
         StoreUnavailable: The log does not answer within the call's deadline.
     """
     head = await _within(context, source, source.store.head())
-    # What was erased at the end is never reached; `last` moves a whole event, so it is asked only then.
+    # Erased positions at the end are never reached; `last` reads a whole event, so it is called only then.
     return head if head <= source.position else await _within(context, source, source.store.last())
 
 
 async def _within(context: Context, source: Follows, position: Awaitable[int]) -> int:
-    """Return what a log answers within the call's deadline."""
+    """Await a log's position within the call's deadline."""
     try:
         async with asyncio.timeout(_timeout(context)):
             return await position
     except TimeoutError as error:
-        raise StoreUnavailable(f"the {source.store.log} log does not answer; its head is not known") from error
+        raise StoreUnavailable(f"the {source.store.log} log does not respond. Retry") from error
 
 
 def _timeout(context: Context) -> float:
@@ -106,7 +106,7 @@ def positions_in(header: str) -> dict[str, tuple[int, int]]:
             continue
         named = _POSITION.fullmatch(part)
         if named is None:
-            message = f"not a position of a log: {part[:100]!r}"
+            message = f"invalid minimum position {part[:100]!r}: expected LOG=POSITION, LOG=POSITION@EPOCH or head"
             raise Rejected(Kind.INVALID, "INVALID_MIN_POSITION", message, header=header[:200])
         wanted[named[1]] = int(named[2]), int(named[3] or 0)
     return wanted

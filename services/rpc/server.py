@@ -1,4 +1,4 @@
-"""The gRPC server of a process: how it treats its connections, where it listens, and what it tells of itself."""
+"""The gRPC server of a process: its connections, its address, health checks and reflection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_PING_MS = 20_000
 
 
 def bounds() -> list[tuple[str, int]]:
-    """Return the options that bound what a caller who means harm, or a broken one, can occupy in any server of ours."""
+    """Return the options that limit the resources of hostile or broken callers, for all our servers."""
     return [
-        # A compressed message is unpacked whole before its size is looked at; only the identity is taken.
+        # A compressed message is unpacked before its size is checked, so compression is disabled.
         ("grpc.compression_enabled_algorithms_bitset", 1),
-        # Whoever connects must begin to speak HTTP/2 within this time: a silent connection takes no place for long.
+        # A connection must start HTTP/2 within this time, so that silent connections do not accumulate.
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_allowed_incoming_connections", max_connections()),
     ]
@@ -45,7 +45,7 @@ def open_server(interceptor: grpc.aio.ServerInterceptor, dead_after: int) -> grp
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
-        # What an upload may be ahead of the disk: left to itself, gRPC holds far more when the machine is busy.
+        # Limit what gRPC buffers of an upload: by default it buffers far more when the machine is busy.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
     ]
@@ -55,12 +55,12 @@ def open_server(interceptor: grpc.aio.ServerInterceptor, dead_after: int) -> grp
 def listen(server: grpc.aio.Server, address: str) -> str:
     """Make a server listen on ``host:port``, and return the address. Raises `AddressInUse`."""
     host, port = host_and_port(address)
-    with bound_socket(address):  # gRPC would say why this fails in a line of its own
+    with bound_socket(address):  # gRPC would only log why this fails
         pass
     try:
         port = server.add_insecure_port(address_of(host, port))
     except RuntimeError as error:
-        raise AddressInUse(f"cannot listen on {address}: another program does, or it is not of this machine") from error
+        raise AddressInUse(f"cannot listen on {address}: it is in use, or not an address of this machine") from error
     return address_of(host, port)
 
 
@@ -68,7 +68,7 @@ HealthServicer = health.aio.HealthServicer
 
 
 async def set_serving(checks: HealthServicer, name: str, *, serving: bool) -> None:
-    """Say whether a service, or with an empty name the process, can do its work."""
+    """Set the health of a service, or of the process with an empty name."""
     statuses = health_pb2.HealthCheckResponse
     await checks.set(name, statuses.SERVING if serving else statuses.NOT_SERVING)
 

@@ -18,7 +18,7 @@ from services.rpc.context import Context
 
 DOMAIN = "rollforward"
 
-# What does not fit the 8 KiB that clients take as trailers would reach them as another error.
+# Clients accept 8 KiB of trailers; larger ones would arrive as another error.
 MAX_MESSAGE_BYTES = 500
 
 MAX_METADATA_BYTES = 600
@@ -47,14 +47,14 @@ def status_of(error: BaseException) -> Status:
             limits = {"size": str(error.size), "limit": str(error.limit)}
             return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason, limits)
         case FollowerTooSlow():
-            message = "the watcher did not keep up; resume from the last position received"
+            message = "the watcher is too slow. Resume from the last position received"
             return _status(grpc.StatusCode.UNAVAILABLE, message, "WATCHER_TOO_SLOW")
         case StoreUnavailable():
             return _status(grpc.StatusCode.UNAVAILABLE, str(error), error.reason)
         case _:
             error_id = uuid.uuid4().hex
             _logger.error("internal error", error_id=error_id, exc_info=error)
-            message = f"internal error {error_id}"
+            message = f"internal error {error_id}. Search the server's log for this id"
             return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"error_id": error_id})
 
 
@@ -62,11 +62,11 @@ def _status(
     code: grpc.StatusCode,
     message: str,
     reason: str,
-    about: Mapping[str, str] | None = None,
+    fields: Mapping[str, str] | None = None,
     detail: Message | None = None,
 ) -> Status:
     status = Status(code=code.value[0], message=_cut(message, MAX_MESSAGE_BYTES))
-    short = {key: _cut(value, MAX_METADATA_BYTES // len(about)) for key, value in about.items()} if about else {}
+    short = {key: _cut(value, MAX_METADATA_BYTES // len(fields)) for key, value in fields.items()} if fields else {}
     status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=short))
     if detail is not None and detail.ByteSize() <= LARGEST_DETAIL:
         packed = AnyMessage()
@@ -76,7 +76,7 @@ def _status(
 
 
 def _cut(text: str, max_bytes: int) -> str:
-    """Return a text cut to at most so many bytes in UTF-8."""
+    """Return a text cut to a maximum number of bytes in UTF-8."""
     whole = text.encode()
     return text if len(whole) <= max_bytes else whole[: max_bytes - 3].decode(errors="ignore") + "..."
 
@@ -87,9 +87,9 @@ def code_of(status: Status) -> grpc.StatusCode:
 
 
 async def abort(context: Context, status: Status, evaluated_at: tuple[str, int] | None = None) -> None:
-    """End a call with a status, and with the position at which it was judged."""
+    """End a call with a status, and with the position at which it was evaluated."""
     trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if evaluated_at:
-        # Read your refusals: who reads from there on sees what stood in the way.
+        # A read from this position shows why the command was rejected.
         trailer.append(("rollforward-position", "{}={}".format(*evaluated_at)))
     await context.abort(code_of(status), status.message, trailing_metadata=tuple(trailer))

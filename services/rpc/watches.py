@@ -1,4 +1,4 @@
-"""The parts that all watches share: where one begins, and the bookmarks between its steps."""
+"""The parts that all watches share: their start, and the bookmarks between their steps."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ async def with_bookmarks(
     steps: Callable[[Batch, int], Awaitable[Iterable[Step]]],
     bookmark: Callable[[int], Step],
 ) -> AsyncGenerator[Step]:
-    """Yield the steps of a watch, and a bookmark whenever none was sent for so many seconds.
+    """Yield the steps of a watch, and a bookmark after some seconds without a step.
 
     Args:
         followed: The log, with an empty batch after `seconds` without events.
-        seconds: The longest time without a step or a bookmark.
+        seconds: The maximum time without a step or a bookmark.
         steps: Returns the steps of a batch and its position.
         bookmark: Returns the step that says that everything up to a position was sent.
     """

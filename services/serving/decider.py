@@ -69,8 +69,8 @@ def decide(command: object, state: State) -> Sequence[Message]:
 
 def _start(command: v1.StartPodRequest, state: State) -> Sequence[Message]:
     check_id(command.pod_id, "INVALID_POD_ID")
-    check_text(command.host, "the host", 255, "INVALID_NAME")
-    check_text(command.endpoint, "the endpoint", 255, "INVALID_NAME")
+    check_text(command.host, "host", 255, "INVALID_NAME")
+    check_text(command.endpoint, "endpoint", 255, "INVALID_NAME")
     check_targets(command.targets)
     if state.started:
         raise Rejected(

@@ -52,7 +52,7 @@ def tracking_event(data: Message) -> TrackingEvent:
     """
     if isinstance(data, TrackingEvent):
         return data
-    raise TypeError(f"not an event of the tracking log: {type(data).__name__}")
+    raise TypeError(f"expected an event of the tracking log, got {type(data).__name__}")
 
 
 def run_event(data: Message) -> RunEvent:
@@ -63,7 +63,7 @@ def run_event(data: Message) -> RunEvent:
     """
     if isinstance(data, RunEvent):
         return data
-    raise TypeError(f"not an event of a run: {type(data).__name__}")
+    raise TypeError(f"expected an event of a run, got {type(data).__name__}")
 
 
 def experiment_event(data: Message) -> ExperimentEvent:
@@ -74,7 +74,7 @@ def experiment_event(data: Message) -> ExperimentEvent:
     """
     if isinstance(data, ExperimentEvent):
         return data
-    raise TypeError(f"not an event of an experiment: {type(data).__name__}")
+    raise TypeError(f"expected an event of an experiment, got {type(data).__name__}")
 
 
 def logged_model_event(data: Message) -> LoggedModelEvent:
@@ -85,4 +85,4 @@ def logged_model_event(data: Message) -> LoggedModelEvent:
     """
     if isinstance(data, LoggedModelEvent):
         return data
-    raise TypeError(f"not an event of a logged model: {type(data).__name__}")
+    raise TypeError(f"expected an event of a logged model, got {type(data).__name__}")

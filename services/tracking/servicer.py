@@ -46,8 +46,8 @@ class TrackingServicer(v1.TrackingServiceServicer):
 
     async def GetExperiment(self, request: v1.GetExperimentRequest, context: Context) -> v1.GetExperimentResponse:
         """Return one experiment, by id or name."""
-        found = await self._projector.query(lambda connection: runs.experiment(connection, request))
-        return v1.GetExperimentResponse(experiment=found)
+        experiment = await self._projector.query(lambda connection: runs.experiment(connection, request))
+        return v1.GetExperimentResponse(experiment=experiment)
 
     async def ListExperiments(self, request: v1.ListExperimentsRequest, context: Context) -> v1.ListExperimentsResponse:
         """Return experiments by filter."""

@@ -55,15 +55,15 @@ async def steps(projector: Projector, request: v1.WatchRunsRequest) -> AsyncGene
     Raises:
         Conflict: LOG_EPOCH_CHANGED when `from_position` was read in another epoch.
         Rejected: INVALID_WATCH unless it is of one run or one experiment; RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND;
-            POSITION_AHEAD when the log has not come to `from_position`.
+            POSITION_AHEAD if `from_position` is after the end of the log.
         FollowerTooSlow: The watcher did not keep up.
         StoreUnavailable: The service stops, the database does not answer, or SNAPSHOT_TOO_LARGE.
     """
     if bool(request.run_id) == bool(request.experiment_id):
-        raise Rejected(Kind.INVALID, "INVALID_WATCH", "a watch follows one run, or the runs of one experiment")
+        raise Rejected(Kind.INVALID, "INVALID_WATCH", "invalid watch: expected either run_id or experiment_id")
     if request.HasField("from_position"):
         check_epoch("tracking", request.epoch, projector.store.epochs[-1])
-    await projector.wait_for(projector.tail.position)  # what was answered before this watch is in its snapshot
+    await projector.wait_for(projector.tail.position)  # the snapshot includes all earlier results
     parts, after = await _begin(projector, request)
     epoch = on_wire(projector.store.epochs[-1])
     if request.HasField("from_position"):
@@ -95,12 +95,14 @@ class _Parts:
         self.close = self._file.close
 
     def write(self, part: v1.RunSnapshot) -> None:
-        """Add a part. Raises `StoreUnavailable` SNAPSHOT_TOO_LARGE when there is no room for it."""
+        """Add a part. Raises `StoreUnavailable` SNAPSHOT_TOO_LARGE without space for it."""
         encoded = part.SerializeToString()
         try:
             self._file.write(encoded)
         except OSError as error:
-            raise StoreUnavailable("there is no room for the snapshot", "SNAPSHOT_TOO_LARGE") from error
+            raise StoreUnavailable(
+                "cannot write the snapshot: no space left. Free space in the temporary directory", "SNAPSHOT_TOO_LARGE"
+            ) from error
         self._sizes.append(len(encoded))
 
     def read(self) -> Iterator[v1.RunSnapshot]:
@@ -172,21 +174,21 @@ class _Followed:
         """Return the ids of the runs that events are about; the events reach up to a position."""
         if self._run_id:
             return (self._run_id,)
-        found: dict[str, bool] = {}
+        followed: dict[str, bool] = {}
         unknown: set[str] = set()
         for event in events:
             run_id = _run_of(event)
             if isinstance(event.data, v1.RunStarted):
-                found[run_id] = event.data.experiment_id == self._experiment_id
-            elif run_id and run_id not in found:
-                found[run_id] = self._known.get(run_id, False)
+                followed[run_id] = event.data.experiment_id == self._experiment_id
+            elif run_id and run_id not in followed:
+                followed[run_id] = self._known.get(run_id, False)
                 if run_id not in self._known:
                     unknown.add(run_id)
         if unknown:
             await self._projector.wait_for(position)  # a run that started before is in the rows then
-            found.update(await self._projector.query(lambda connection: self._ask(connection, unknown)))
-        self._known.update(found)
-        return {run_id for run_id, mine in found.items() if mine}
+            followed.update(await self._projector.query(lambda connection: self._ask(connection, unknown)))
+        self._known.update(followed)
+        return {run_id for run_id, mine in followed.items() if mine}
 
     def _ask(self, connection: sa.Connection, run_ids: Collection[str]) -> dict[str, bool]:
         statement = sa.select(runs.c.run_id).where(runs.c.run_id.in_(run_ids))

@@ -218,9 +218,9 @@ def _check_exists(webhook_id: str, state: State) -> None:
 
 def _check(settings: v1.WebhookSettings) -> None:
     _check_url(settings.url)
-    check_text(settings.model, "a pattern of models", 255, "INVALID_PATTERN")
-    check_text(settings.alias, "a pattern of aliases", 255, "INVALID_PATTERN")
-    check_prose(settings.description, "a description", 5000, "INVALID_DESCRIPTION")
+    check_text(settings.model, "model pattern", 255, "INVALID_PATTERN")
+    check_text(settings.alias, "alias pattern", 255, "INVALID_PATTERN")
+    check_prose(settings.description, "description", 5000, "INVALID_DESCRIPTION")
     if unknown := {*settings.changes} - {*ALL_CHANGES}:
         raise Rejected(
             Kind.INVALID,
@@ -230,7 +230,7 @@ def _check(settings: v1.WebhookSettings) -> None:
 
 
 def _check_url(url: str) -> None:
-    check_text(url, "a URL", 2000, "INVALID_URL")
+    check_text(url, "URL", 2000, "INVALID_URL")
     try:
         parts = urlsplit(url)
         well = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

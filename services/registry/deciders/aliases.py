@@ -30,7 +30,7 @@ MAX_REVISION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A request to move an alias, with what the policies say that bind it, and when (ns since 1970) it came.
+    """A request to move an alias, with the result of its policies and the time of the request (ns since 1970).
 
     `epoch` is that of the log.
     """
@@ -43,7 +43,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A request to remove an alias, with what the policies say that bind it, and the log's epoch."""
+    """A request to remove an alias, with the result of its policies and the log's epoch."""
 
     request: v1.RemoveAliasRequest
     gate_result: GateResult = UNBOUND
@@ -52,7 +52,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleMove:
-    """A request to have an alias moved: the schedule's id, the log's epoch, and when (ns since 1970) it came."""
+    """A request to schedule a move: the schedule's id, the log's epoch and the time of the request (ns since 1970)."""
 
     request: v1.ScheduleMoveRequest
     schedule_id: str
@@ -63,7 +63,7 @@ class ScheduleMove:
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """The time of a schedule has come; with `rejection`, it cannot be made in any case."""
+    """The command to make a scheduled move that is due; `rejection` is set if it is impossible."""
 
     model: str
     schedule_id: str
@@ -73,7 +73,7 @@ class Fire:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """The time has come at which the assignment of that revision ends."""
+    """The command to end the assignment of a revision, which has expired."""
 
     model: str
     alias: str
@@ -84,24 +84,24 @@ AliasCommand: TypeAlias = Move | Remove | ScheduleMove | v1.CancelScheduleReques
 
 
 def move(command: Move, state: State) -> Sequence[v1.AliasMoved | v1.AliasMoveRefused]:
-    """Return the events of a move: a move, a gate's refusal, or none when the alias is as asked."""
+    """Return the events of a move: a move, a gate's refusal, or none if the alias is already so."""
     request = command.request
     check_alias(request.alias)
     check_model(request.model, state)
     check_usable(request.model, request.version, state)
     expected = _expected(request, command.epoch)
-    held = check_revision(request.model, request.alias, expected, state)
+    current = check_revision(request.model, request.alias, expected, state)
     expires_at = _expiry(command)
-    if (held.version, held.expires_at) == (request.version, expires_at):
+    if (current.version, current.expires_at) == (request.version, expires_at):
         return []
     check_reason(request.reason, command.gate_result)
     check_fresh(command.gate_result, request.alias, request.version, state)
     moved = v1.AliasMoved(
         model=request.model,
         alias=request.alias,
-        from_version=held.version,
+        from_version=current.version,
         to_version=request.version,
-        from_digest=state.digest(held.version),
+        from_digest=state.digest(current.version),
         to_digest=state.digest(request.version),
         cause=v1.ALIAS_CAUSE_REQUEST,
         evidence=command.gate_result.evidence,
@@ -135,12 +135,12 @@ def _past(field: str, time: Timestamp) -> Rejected:
 
 
 def passed(gate_result: GateResult) -> bool:
-    """Whether all gates hold."""
-    return all(one.passed for one in gate_result.evidence)
+    """Return whether all gates passed."""
+    return all(evidence.passed for evidence in gate_result.evidence)
 
 
 def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
-    """Return what is recorded instead of a move that a gate refuses."""
+    """Return the event that records a move that a gate refused."""
     return v1.AliasMoveRefused(
         model=moved.model,
         alias=moved.alias,
@@ -153,29 +153,31 @@ def refused(moved: v1.AliasMoved) -> v1.AliasMoveRefused:
 
 
 def check_fresh(gate_result: GateResult, alias: str, version: int, state: State) -> None:
-    """Raise `Conflict` EVIDENCE_STALE when gates were asked about other versions than those that stand now."""
+    """Raise `Conflict` EVIDENCE_STALE if gates evaluated other versions than the current ones."""
     seen = (gate_result.candidate, gate_result.current, gate_result.champion)
     if gate_result.evidence and seen != (version, state.alias(alias).version, state.alias("champion").version):
-        raise Conflict("EVIDENCE_STALE", "an alias was moved while gates were asked", alias=alias)
+        raise Conflict("EVIDENCE_STALE", "an alias was moved while its gates were evaluated. Retry", alias=alias)
 
 
 def _remove(command: Remove, state: State) -> Sequence[Message]:
     request = command.request
     check_alias(request.alias)
     check_model(request.model, state)
-    held = check_revision(request.model, request.alias, _expected(request, command.epoch), state)
-    if not held.version:
+    current = check_revision(request.model, request.alias, _expected(request, command.epoch), state)
+    if not current.version:
         raise alias_not_found(request.model, request.alias)
     check_reason(request.reason, command.gate_result)
-    gone = removed(request.model, request.alias, held, state, v1.ALIAS_CAUSE_REQUEST)
+    gone = removed(request.model, request.alias, current, state, v1.ALIAS_CAUSE_REQUEST)
     gone.policy_revision = command.gate_result.policy_revision
     return [gone]
 
 
-def removed(model: str, alias: str, held: Assignment, state: State, cause: v1.AliasCause.ValueType) -> v1.AliasRemoved:
+def removed(
+    model: str, alias: str, current: Assignment, state: State, cause: v1.AliasCause.ValueType
+) -> v1.AliasRemoved:
     """Return the removal of an alias that is set."""
-    digest = state.digest(held.version)
-    return v1.AliasRemoved(model=model, alias=alias, from_version=held.version, from_digest=digest, cause=cause)
+    digest = state.digest(current.version)
+    return v1.AliasRemoved(model=model, alias=alias, from_version=current.version, from_digest=digest, cause=cause)
 
 
 def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
@@ -188,7 +190,7 @@ def _schedule(command: ScheduleMove, state: State) -> Sequence[Message]:
     if nanoseconds(request.at) <= command.now:
         raise _past("at", request.at)
     if request.expected_revision > MAX_REVISION:
-        raise Rejected(Kind.INVALID, "INVALID_REVISION", f"no revision is above {MAX_REVISION}")
+        raise Rejected(Kind.INVALID, "INVALID_REVISION", f"invalid expected_revision: expected at most {MAX_REVISION}")
     expected = _expected(request, command.epoch)
     check_reason(request.reason, command.gate_result)
     return [
@@ -208,7 +210,7 @@ def _cancel(command: v1.CancelScheduleRequest, state: State) -> Sequence[Message
     check_model(command.model, state)
     schedule = state.schedules.get(command.schedule_id)
     if schedule is None:
-        message = f"model {command.model!r} has no move to come with the id {command.schedule_id!r}"
+        message = f"model {command.model!r} has no pending schedule {command.schedule_id!r}"
         about: dict[str, Any] = {"model": command.model, "schedule_id": command.schedule_id[:100]}
         raise Rejected(Kind.NOT_FOUND, "SCHEDULE_NOT_FOUND", message, **about)
     cancelled = v1.AliasScheduleCancelled(model=command.model, alias=schedule.alias, schedule_id=command.schedule_id)
@@ -240,7 +242,7 @@ def _fire(command: Fire, state: State) -> Sequence[Message]:
             return [_not_moved(command, schedule, state, failed.reason, failed.message)]
         payload.cause, payload.schedule_id = v1.ALIAS_CAUSE_SCHEDULE, command.schedule_id
     if not made:
-        message = f"{state.name}@{schedule.alias} names version {schedule.version} already"
+        message = f"{state.name}@{schedule.alias} already names version {schedule.version}"
         return [_not_moved(command, schedule, state, "ALREADY_THERE", message)]
     return made
 
@@ -267,10 +269,10 @@ def _not_moved(command: Fire, schedule: Schedule, state: State, reason: str, mes
 
 
 def _expire(command: Expire, state: State) -> Sequence[Message]:
-    held = state.alias(command.alias)
-    if held.revision != command.revision or held.expires_at is None:  # it was changed before
+    current = state.alias(command.alias)
+    if current.revision != command.revision or current.expires_at is None:  # it was changed before
         return []
-    return [removed(state.name, command.alias, held, state, v1.ALIAS_CAUSE_EXPIRY)]
+    return [removed(state.name, command.alias, current, state, v1.ALIAS_CAUSE_EXPIRY)]
 
 
 def decide(command: AliasCommand, state: State) -> Sequence[Message]:

@@ -41,12 +41,12 @@ class Register:
     """A request to register a version.
 
     Attributes:
-        request: What is asked for; for a copy, as if its files were registered anew.
-        digest: The digest that it comes to.
-        evidence: What the model's own gate says; None when it has none.
-        judgement: What policies say.
-        copied_from: What it is a copy of.
-        why_not: Why it cannot be done in any case.
+        request: The request; for a copy, as if its files were registered again.
+        digest: The digest of the artifact.
+        evidence: The result of the model's own gate; None without one.
+        gate_result: The result of the policies.
+        copied_from: The version that it is a copy of.
+        rejection: The reason why it is impossible, if it is.
     """
 
     request: v1.RegisterVersionRequest
@@ -76,11 +76,11 @@ def decide(command: object, state: State) -> Sequence[Message]:
 
     Raises:
         Rejected: The command breaks a rule.
-        Conflict: It rests on a state that has changed.
+        Conflict: It depends on a state that has changed.
         TypeError: It is not a command of a model.
     """
     if not isinstance(command, ModelCommand):
-        raise TypeError(f"not a command of a model: {type(command).__name__}")
+        raise TypeError(f"expected a command of a model, got {type(command).__name__}")
     if isinstance(command, AliasCommand):
         return aliases.decide(command, state)
     if isinstance(command, Register):
@@ -125,7 +125,7 @@ def _create(command: v1.CreateModelRequest, state: State) -> Sequence[Message]:
 
 def exists(name: str) -> Rejected:
     """Return the refusal of a name that a model has."""
-    return Rejected(Kind.EXISTS, "MODEL_EXISTS", f"model {name!r} exists", model=name)
+    return Rejected(Kind.EXISTS, "MODEL_EXISTS", f"model {name!r} already exists", model=name)
 
 
 def _describe(command: v1.SetDescriptionRequest, state: State) -> Sequence[Message]:
@@ -152,7 +152,9 @@ def _change_tags(command: v1.ChangeTagsRequest, state: State) -> Sequence[Messag
     check_model(command.model, state)
     _check_labels("", command.set)
     if both := sorted(command.set.keys() & set(command.remove)):
-        raise Rejected(Kind.INVALID, "INVALID_TAG", f"to be set and removed at once: {both[0]!r}", key=both[0])
+        raise Rejected(
+            Kind.INVALID, "INVALID_TAG", f"tag {both[0]!r} is both set and removed. Do one of the two", key=both[0]
+        )
     tags = check_version(command.model, command.version, state).tags if command.version else state.tags
     changes = _tag_changes(tags, command.set, command.remove)
     if not changes:
@@ -176,7 +178,7 @@ def _tag_changes(tags: Tags, wanted: Mapping[str, str], unwanted: Sequence[str])
 def _check_room(tags: Mapping[str, str], unwanted: Set[str]) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in tags.items() if key not in unwanted)
     if size > MAX_EVENT_BYTES:
-        message = f"all tags together have at most {MAX_EVENT_BYTES} bytes, not {size}"
+        message = f"too many tags: expected at most {MAX_EVENT_BYTES} bytes in all, got {size}"
         raise Rejected(Kind.INVALID, "INVALID_TAG", message)
 
 
@@ -185,7 +187,7 @@ def _delete_model(command: v1.DeleteModelRequest, state: State) -> Sequence[Mess
     if state.deleted:
         return []
     if current := sorted(alias for alias, assignment in state.aliases.items() if assignment.version):
-        message = f"model {command.model!r} has aliases: {', '.join(current)}; remove them first"
+        message = f"model {command.model!r} has aliases: {', '.join(current)}. Remove them first"
         raise Rejected(Kind.PRECONDITION, "MODEL_IN_USE", message, model=command.model, aliases=",".join(current))
     return [v1.ModelDeleted(model=command.model)]
 
@@ -210,13 +212,13 @@ def _register(command: Register, state: State) -> Sequence[Message]:
     check_model_name(request.model)
     check_digest(command.digest)
     _check_labels(request.description, request.tags)
-    check_text(request.artifact_path, "the artifact's path", 1024, "INVALID_PATH", min_length=0)
+    check_text(request.artifact_path, "artifact path", 1024, "INVALID_PATH", min_length=0)
     check_free(request.model, state)
     if state.name:
         check_model(request.model, state)
     check_reason(request.reason, command.gate_result)
     if (command.evidence.expression if command.evidence else "") != state.gate:
-        raise Conflict("GATE_CHANGED", "the model's gate was changed meanwhile", model=request.model)
+        raise Conflict("GATE_CHANGED", "the model's gate changed during the registration. Retry", model=request.model)
     if refused := _refused(command):
         return [refused]
     version = v1.VersionRegistered(
@@ -237,7 +239,7 @@ def _register(command: Register, state: State) -> Sequence[Message]:
 
 def _refused(command: Register) -> v1.VersionRefused | None:
     evidence = [*([command.evidence] if command.evidence else []), *command.gate_result.evidence]
-    if all(one.passed for one in evidence):
+    if all(gate.passed for gate in evidence):
         return None
     return v1.VersionRefused(
         model=command.request.model,
@@ -253,7 +255,7 @@ def _set_status(command: v1.SetVersionStatusRequest, state: State) -> Sequence[M
     check_model(command.model, state)
     version = check_version(command.model, command.version, state)
     if command.status not in STATUSES:
-        raise Rejected(Kind.INVALID, "INVALID_STATUS", "a version is READY, PENDING or FAILED")
+        raise Rejected(Kind.INVALID, "INVALID_STATUS", "invalid status: expected READY, PENDING or FAILED")
     if command.status == version.status:
         return []
     of = {"model": command.model, "version": command.version}
@@ -269,7 +271,7 @@ def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionReque
     if not deletes:
         return [v1.VersionRestored(model=command.model, version=command.version, digest=version.digest)]
     if current := state.names_of(command.version):
-        message = f"version {command.version} of {command.model!r} is named by {', '.join(current)}"
+        message = f"version {command.version} of {command.model!r} has aliases: {', '.join(current)}"
         about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(current)}
         raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", message, **about)
     return [v1.VersionDeleted(model=command.model, version=command.version, digest=version.digest)]
@@ -280,14 +282,14 @@ def _known_version(model: str, version: int, state: State) -> Version:
 
 
 def _check_labels(description: str, tags: Mapping[str, str]) -> None:
-    check_prose(description, "a description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
+    check_prose(description, "description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
     for key, value in tags.items():
-        check_text(key, "a tag's key", MAX_KEY_LENGTH, "INVALID_TAG")
-        check_prose(value, "a tag's value", MAX_TAG_LENGTH, "INVALID_TAG")
+        check_text(key, "tag key", MAX_KEY_LENGTH, "INVALID_TAG")
+        check_prose(value, "tag value", MAX_TAG_LENGTH, "INVALID_TAG")
 
 
 def refusal(event: Message) -> Rejected | None:
-    """Return the error that an event stands for, if it records that a gate did not hold."""
+    """Return the error of an event that records a failed gate; None for other events."""
     match event:
         case v1.VersionRefused():
             return gate_failed(event.evidence, model=event.model, run_id=event.run_id)

@@ -72,7 +72,7 @@ def decide(command: object, state: State) -> Sequence[Message]:
         TypeError: It is not a command of the policies.
     """
     if not isinstance(command, PolicyCommand):
-        raise TypeError(f"not a command of the policies: {type(command).__name__}")
+        raise TypeError(f"expected a command of the policies, got {type(command).__name__}")
     match command:
         case v1.SetPolicyRequest():
             return _set(command.policy, state)
@@ -88,10 +88,10 @@ def _set(policy: v1.Policy, state: State) -> Sequence[Message]:
     if before == policy:
         return []
     if before is None and len(state.policies) >= MAX_POLICIES:
-        raise _invalid(policy, f"there are {MAX_POLICIES} policies already")
-    others = sum(one.ByteSize() for name, one in state.policies.items() if name != policy.name)
+        raise _invalid(policy, f"there are already {MAX_POLICIES} policies, the maximum. Remove one first")
+    others = sum(other.ByteSize() for name, other in state.policies.items() if name != policy.name)
     if others + policy.ByteSize() > MAX_BYTES:
-        raise _invalid(policy, f"all policies together have at most {MAX_BYTES} bytes")
+        raise _invalid(policy, f"expected at most {MAX_BYTES} bytes for all policies together")
     return [v1.PolicySet(to=policy, **{"from": before} if before else {})]
 
 
@@ -99,25 +99,25 @@ def _remove(command: v1.RemovePolicyRequest, state: State) -> Sequence[Message]:
     policy = state.policies.get(command.name)
     if policy is None:
         name = command.name[:MAX_PATTERN]
-        raise Rejected(Kind.NOT_FOUND, "POLICY_NOT_FOUND", f"no policy {name!r}", policy=name)
+        raise Rejected(Kind.NOT_FOUND, "POLICY_NOT_FOUND", f"no policy has the name {name!r}", policy=name)
     return [v1.PolicyRemoved(policy=policy)]
 
 
 def _check(policy: v1.Policy) -> None:
     if not _NAME.fullmatch(policy.name):
-        raise _invalid(policy, "a policy's name has 1 to 255 letters, digits, '-' and '_'")
-    check_text(policy.models, "a pattern of models", MAX_PATTERN, "INVALID_POLICY")
-    check_text(policy.aliases, "a pattern of aliases", MAX_PATTERN, "INVALID_POLICY", min_length=0)
+        raise _invalid(policy, "expected a name of 1 to 255 letters, digits, '-' and '_'")
+    check_text(policy.models, "model pattern", MAX_PATTERN, "INVALID_POLICY")
+    check_text(policy.aliases, "alias pattern", MAX_PATTERN, "INVALID_POLICY", min_length=0)
     if not (policy.reason_required or policy.gate):
-        raise _invalid(policy, "it asks for nothing: neither for a reason nor for a gate to hold")
+        raise _invalid(policy, "it has no effect: expected reason_required or a gate")
     if policy.recent_days > MAX_RECENT_DAYS:
-        raise _invalid(policy, f"recent is {MAX_RECENT_DAYS} days ago at most, not {policy.recent_days}")
+        raise _invalid(policy, f"expected recent_days of at most {MAX_RECENT_DAYS}, got {policy.recent_days}")
     if policy.gate:
         check_expression(policy.gate, of_move=bool(policy.aliases))
 
 
 def _invalid(policy: v1.Policy, why: str) -> Rejected:
-    return Rejected(Kind.INVALID, "INVALID_POLICY", f"not a policy: {why}", policy=policy.name[:MAX_PATTERN])
+    return Rejected(Kind.INVALID, "INVALID_POLICY", f"invalid policy: {why}", policy=policy.name[:MAX_PATTERN])
 
 
 def evolve(state: State, event: RecordedEvent) -> State:
@@ -154,7 +154,7 @@ class _Rule:
     of_model: Callable[[str], object]
 
 
-# Every move asks which policies bind it, and mostly none does.
+# Every move looks up its policies, and mostly there are none.
 @lru_cache(maxsize=16)
 def _rules(state: State) -> tuple[_Rule, ...]:
     policies = sorted(state.policies.values(), key=lambda policy: policy.name)

@@ -83,7 +83,7 @@ class State:
     def scheduled_for(self, version: int | None = None) -> list[str]:
         """Return the aliases that schedules will move to a version, or to any."""
         waiting = self.schedules.values()
-        return sorted({one.alias for one in waiting if version is None or one.version == version})
+        return sorted({schedule.alias for schedule in waiting if version is None or schedule.version == version})
 
 
 def evolve(state: State, event: RecordedEvent) -> State:  # noqa: C901, PLR0911 - a case each

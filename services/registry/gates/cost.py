@@ -131,11 +131,11 @@ class Syntax:
 
     @cached_property
     def _overloads(self) -> Mapping[int, frozenset[str]]:
-        return {one.id: frozenset(one.reference.overloads) for one in self.checked.references}
+        return {entry.id: frozenset(entry.reference.overloads) for entry in self.checked.references}
 
     @cached_property
     def _primitives(self) -> frozenset[int]:
-        return frozenset(one.id for one in self.checked.types if one.type.HasField("primitive"))
+        return frozenset(entry.id for entry in self.checked.types if entry.type.HasField("primitive"))
 
     @cached_property
     def max_list(self) -> int:
@@ -146,7 +146,7 @@ class Syntax:
     def objection(self) -> str:
         """What it does that no gate may, because its costs could not be bounded; empty when there is nothing."""
         if _nest(self.checked.expr) > DEEPEST_NEST:
-            return f"all(), exists() and filter() are nested more than {DEEPEST_NEST} deep"
+            return f"expected all(), exists() and filter() to be nested at most {DEEPEST_NEST} deep"
         return next(self._objections(self.checked.expr, None), "")
 
     def _objections(self, expr: Any, around: Any) -> Iterator[str]:

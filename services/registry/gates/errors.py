@@ -1,4 +1,4 @@
-"""What is wrong with a gate's text, said with the place, and with a hint where one is apt."""
+"""Error messages for a gate's text, with the place of the error and a hint if there is one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _HINTS = {"=>": "write >=", "=<": "write <=", "&": "write &&", "|": "write ||", 
 
 
 def invalid(fault: str, place: int = 0) -> Rejected:
-    """Return the refusal INVALID_GATE; `place` is the character of the text that is at fault, from 1 on."""
-    refusal = Rejected(Kind.INVALID, "INVALID_GATE", f"not a gate: {fault}")
+    """Return the error INVALID_GATE; `place` is the number of the wrong character, from 1."""
+    refusal = Rejected(Kind.INVALID, "INVALID_GATE", f"invalid gate: {fault}")
     if place:
         refusal.metadata["place"] = str(place)
     return refusal
 
 
 def unreadable(expression: str, error: str, names: Sequence[str]) -> Rejected:
-    """Return the refusal of an expression that does not compile over the variables of these names.
+    """Return the error for an expression that does not compile.
 
     Args:
         expression: The gate.
-        error: What CEL says of it, of which the first error is shown.
-        names: The variables.
+        error: CEL's message, of which the first error is shown.
+        names: The names of the variables.
     """
     matched = _ERROR.search(error)
     if not matched:
@@ -54,18 +54,18 @@ def _offset(expression: str, line: int, column: int) -> int:
 def _explained(text: str, names: Sequence[str]) -> str:
     if matched := _OVERLOAD.search(text):
         sign = matched["name"].replace("_", "").replace("@", "") or matched["name"]
-        hint = "; a metric is a double: write 1.0, not 1" if matched["types"] in _MIXED else ""
-        return f"{sign} takes no {matched['types']}{hint}"
+        hint = ": a metric is a double, so write 1.0, not 1" if matched["types"] in _MIXED else ""
+        return f"{sign} does not accept {matched['types']}{hint}"
     if matched := _FIELD.search(text):
         return f"no field {matched['name']!r}{_near(matched['name'], RUN_FIELDS)}"
     if matched := _REFERENCE.search(text):
         return f"no variable or function {matched['name']!r}{_near(matched['name'].partition('.')[0], names)}"
     if matched := _TOKEN.search(text):
         token = matched["token"].strip()
-        return f"{token} is not expected here" + (f": {_HINTS[token]}" if token in _HINTS else "")
+        return f"unexpected {token}" + (f": {_HINTS[token]}" if token in _HINTS else "")
     if matched := _UNEXPECTED.search(text):
         token = matched["token"]
-        return "the expression is incomplete" if token in {None, "<EOF>"} else f"{token} is not expected here"
+        return "the expression is incomplete" if token in {None, "<EOF>"} else f"unexpected {token}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""What events say of gates, computed again from nothing but the evidence in them, for those who trust nobody."""
+"""The audit of gate results: each is computed again from the evidence in its event alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_BYTES = 1_000_000
 
 
 async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
-    """Check the events of the registry's log after a position, for so long, or until enough are unfounded.
+    """Check the events of the registry's log after a position, until a time limit or a full response.
 
     Raises:
-        Rejected: POSITION_AHEAD when the log has not come to `after`.
+        Rejected: POSITION_AHEAD if `after` is after the end of the log.
     """
     head = await store.head()
     if after > head:
-        message = f"the log has not come to position {after}"
+        message = f"position {after} is after the end of the registry log: expected at most {head}"
         raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(after))
     response = v1.CheckEvidenceResponse(position=after)
     until = time.monotonic() + MAX_SECONDS
@@ -40,7 +40,7 @@ async def check(store: EventStore, after: int) -> v1.CheckEvidenceResponse:
 
 def _look_at(events: Sequence[RecordedEvent], response: v1.CheckEvidenceResponse) -> None:
     for event in events:
-        if response.ByteSize() > MAX_BYTES:  # one event more doubles or triples it at most
+        if response.ByteSize() > MAX_BYTES:  # another event at most triples the size
             return
         evidence = evidence_of(event.data)
         response.position = event.position
@@ -50,7 +50,7 @@ def _look_at(events: Sequence[RecordedEvent], response: v1.CheckEvidenceResponse
 
 
 def evidence_of(payload: Message) -> Sequence[v1.GateEvidence]:
-    """All the evidence in an event."""
+    """Return all evidence in an event."""
     match payload:
         case v1.VersionRegistered():
             return [*([payload.evidence] if payload.HasField("evidence") else []), *payload.policy_evidence]
@@ -61,7 +61,7 @@ def evidence_of(payload: Message) -> Sequence[v1.GateEvidence]:
 
 
 def _unfounded(event: RecordedEvent, evidence: Sequence[v1.GateEvidence]) -> Iterator[v1.Unfounded]:
-    def about(recorded: v1.GateEvidence | None = None, computed: v1.GateEvidence | None = None) -> v1.Unfounded:
+    def unfounded(recorded: v1.GateEvidence | None = None, computed: v1.GateEvidence | None = None) -> v1.Unfounded:
         return v1.Unfounded(
             position=event.position,
             event_id=event.id,
@@ -75,23 +75,23 @@ def _unfounded(event: RecordedEvent, evidence: Sequence[v1.GateEvidence]) -> Ite
     for recorded in evidence:
         computed = evaluate_again(recorded)
         if computed.passed != recorded.passed:
-            yield about(recorded, computed)
+            yield unfounded(recorded, computed)
     if not _follows(event.data, evidence):
-        yield about()
+        yield unfounded()
 
 
 def _follows(payload: Message, evidence: Sequence[v1.GateEvidence]) -> bool:
-    """Whether an event may have come of its evidence: by what that says of itself, and of what was judged."""
-    passed = all(one.passed for one in evidence)
+    """Return whether the evidence justifies the event: by its results, and by what was evaluated."""
+    passed = all(gate.passed for gate in evidence)
     match payload:
         case v1.VersionRegistered():
-            return passed and all(one.run.run_id == payload.run_id for one in evidence)
+            return passed and all(gate.run.run_id == payload.run_id for gate in evidence)
         case v1.VersionRefused():
-            return not passed and all(one.run.run_id == payload.run_id for one in evidence)
+            return not passed and all(gate.run.run_id == payload.run_id for gate in evidence)
         case v1.AliasMoved():
-            return passed and all(_is_of(one, payload.from_version, payload.to_version) for one in evidence)
+            return passed and all(_is_of(gate, payload.from_version, payload.to_version) for gate in evidence)
         case v1.AliasMoveRefused():
-            return not passed and all(_is_of(one, payload.from_version, payload.to_version) for one in evidence)
+            return not passed and all(_is_of(gate, payload.from_version, payload.to_version) for gate in evidence)
         case v1.AliasScheduleRefused():
             return passed != (payload.refusal == "GATE_FAILED")
         case _:

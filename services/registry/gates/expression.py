@@ -30,7 +30,7 @@ RULES_BEFORE_FINITE = 0
 RULES = 1
 """The rules by which gates are evaluated now; evidence names those that it was computed by."""
 
-_HOLDS = {"current": "no version holds the alias", "champion": "no version holds @champion"}
+_UNSET_ALIAS = {"current": "no version holds the alias", "champion": "no version holds @champion"}
 
 
 def _seen_by_gates() -> Any:
@@ -72,7 +72,7 @@ class _Gate:
         try:
             return guard(self.expression, self.syntax, _GUARDED[self.names])
         except (DecodeError, RuntimeError, ValueError) as error:
-            raise invalid("it is nested too deeply") from error
+            raise invalid("it is too deeply nested") from error
 
 
 def check_expression(expression: str, *, of_move: bool) -> None:
@@ -88,13 +88,13 @@ def check_expression(expression: str, *, of_move: bool) -> None:
 @lru_cache(maxsize=1024)
 def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
     if len(expression) > MAX_EXPRESSION:
-        raise invalid(f"longer than {MAX_EXPRESSION} characters")
+        raise invalid(f"expected at most {MAX_EXPRESSION} characters, got {len(expression)}")
     try:
         program = _ENVIRONMENTS[names].compile(expression)
     except RuntimeError as error:
         raise unreadable(expression, str(error), names) from error
     if program.return_type() != cel.Type.BOOL:
-        raise invalid("not a truth value")
+        raise invalid("expected true or false as the result")
     try:
         syntax = Syntax(program.serialize(), frozenset(names))
     except ValueError as error:
@@ -106,7 +106,7 @@ def _compiled(expression: str, names: tuple[str, ...]) -> _Gate:
 
 def _too_much(syntax: Syntax, width: int) -> str:
     steps = syntax.steps(width)
-    return f"it would cost too much: {steps:,} steps, more than {MAX_STEPS:,}" if steps > MAX_STEPS else ""
+    return f"it is too expensive: {steps:,} steps, expected at most {MAX_STEPS:,}" if steps > MAX_STEPS else ""
 
 
 def evaluate(
@@ -173,15 +173,15 @@ def _looked_at(run: v1.GateRun, name: str, syntax: Syntax) -> v1.GateRun:
 
 
 def _rejection(gate: _Gate, seen: Mapping[str, v1.GateRun], rules: int) -> str:
-    """Why the gate refuses; empty when it holds."""
+    """Return why the gate fails; empty if it passes."""
     if "run" in seen and not seen["run"].run_id:
-        return "there is no run to judge"
+        return "the version has no run to evaluate"
     width = max(len(values) for run in seen.values() for values in (run.metrics, run.params, run.tags))
     if rules == RULES:
         return _refusal(gate, seen, width)
     if rules == RULES_BEFORE_FINITE:
         return _refusal_before_finite(gate, seen, width)
-    return f"unknown rules of evaluation {rules}: a newer release wrote this evidence"
+    return f"unknown evaluation rules {rules}: a newer release wrote this evidence"
 
 
 def _refusal(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
@@ -194,7 +194,7 @@ def _refusal(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
     data = {name: _Seen.FromString(run.SerializeToString()) for name, run in seen.items()}
     value, error, not_finite = guarded.eval(data)
     if not_finite:
-        return f"{not_finite}, and a gate takes finite numbers only"
+        return f"{not_finite}, which is not finite"
     return _refusal_of(gate, seen, value) if value else error
 
 
@@ -237,12 +237,12 @@ def _lacks(syntax: Syntax, seen: Mapping[str, v1.GateRun]) -> Iterator[str]:
         run = seen[name]
         for key in sorted(getattr(run, field) if keys is None else keys):
             if key not in getattr(run, field):
-                yield f"{name}.{field} has no {key}{_because(name, field, run)}"
+                yield f"{name}.{field} has no {key}{_context(name, field, run)}"
             elif field == "metrics" and math.isnan(run.metrics[key]):
-                yield f"{name}.metrics.{key} is NaN, which is no measurement"
+                yield f"{name}.metrics.{key} is NaN"
 
 
-def _because(name: str, field: str, run: v1.GateRun) -> str:
-    if name in _HOLDS and not run.version:
-        return f": {_HOLDS[name]} (write {name}.version == 0 || ... to let such a move pass)"
-    return "" if run.run_id or field == "tags" else ": the version came from no run"
+def _context(name: str, field: str, run: v1.GateRun) -> str:
+    if name in _UNSET_ALIAS and not run.version:
+        return f": {_UNSET_ALIAS[name]} (to allow this, write {name}.version == 0 || ...)"
+    return "" if run.run_id or field == "tags" else ": the version has no run"

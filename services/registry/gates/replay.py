@@ -1,4 +1,4 @@
-"""What gates are tried on: versions as they are now, and moves that were made."""
+"""The cases to test a gate with: current versions, and past moves."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def versions_to_try(connection: sa.Connection, request: v1.TestGateRequest) -> l
 
 
 def _newest(connection: sa.Connection, model: str) -> list[v1.Version]:
-    asked = v1.ListVersionsRequest(model=model, order_by="version DESC")
-    found: list[v1.Version] = []
-    while len(found) < MAX_VERSIONS:
-        asked.page_size = MAX_VERSIONS - len(found)
-        page = models.list_versions(connection, asked)
-        found += page.versions
-        asked.page_token = page.next_page_token
-        if not asked.page_token:
+    request = v1.ListVersionsRequest(model=model, order_by="version DESC")
+    newest: list[v1.Version] = []
+    while len(newest) < MAX_VERSIONS:
+        request.page_size = MAX_VERSIONS - len(newest)
+        page = models.list_versions(connection, request)
+        newest += page.versions
+        request.page_token = page.next_page_token
+        if not request.page_token:
             break
-    return found
+    return newest
 
 
 def _seen(version: v1.Version) -> v1.GateRun:
@@ -89,16 +89,16 @@ def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> li
         Rejected: INVALID_PAGE or INVALID_TIME.
     """
     size = page_size(request.page_size)
-    found: list[Row] = []
+    rows: list[Row] = []
     for row in _moves(connection, request):
-        found.append(row)
-        if len(found) > size:
+        rows.append(row)
+        if len(rows) > size:
             break
-    current = [(row.to_version, row.from_version, _champion_before(connection, row)) for row in found]
-    keys = {(row.origin, number) for row, numbers in zip(found, current, strict=True) for number in numbers if number}
+    current = [(row.to_version, row.from_version, _champion_before(connection, row)) for row in rows]
+    keys = {(row.origin, number) for row, numbers in zip(rows, current, strict=True) for number in numbers if number}
     known = _versions(connection, sorted(keys))
     moves = []
-    for row, numbers in zip(found, current, strict=True):
+    for row, numbers in zip(rows, current, strict=True):
         seen = (known.get((row.origin, number), v1.GateRun()) for number in numbers)
         moves.append(PastMove(row.position, _replayed(row), dict(zip(MOVE, seen, strict=True))))
     return moves
@@ -107,7 +107,7 @@ def moves_to_try(connection: sa.Connection, request: v1.ReplayGateRequest) -> li
 def page_of(moves: Sequence[PastMove], request: v1.ReplayGateRequest) -> v1.ReplayGateResponse:
     """Return a page of moves that a gate was tried on."""
     asked, size = asked_by(request), page_size(request.page_size)
-    page, token = cut(moves, size, lambda one: [asked, one.position], lambda some: [one.move for one in some])
+    page, token = cut(moves, size, lambda past: [asked, past.position], lambda shown: [past.move for past in shown])
     return v1.ReplayGateResponse(moves=page, next_page_token=token)
 
 

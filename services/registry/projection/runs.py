@@ -105,8 +105,8 @@ def _of(table: sa.Table, run_ids: Sequence[str]) -> sa.Select[Any]:
 def artifacts_of(connection: sa.Connection, run_id: str) -> dict[str, str]:
     """Return the digests of a run's artifacts, by path. Raises `Rejected` RUN_NOT_FOUND."""
     _check_run(connection, run_id)
-    found = connection.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
-    return {row.path: row.digest for row in found}
+    rows = connection.execute(sa.select(artifacts.c.path, artifacts.c.digest).where(artifacts.c.run_id == run_id))
+    return {row.path: row.digest for row in rows}
 
 
 def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
@@ -118,4 +118,4 @@ def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
 
 def _check_run(connection: sa.Connection, run_id: str) -> None:
     if connection.scalar(sa.select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
-        raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id!r}", run_id=run_id)
+        raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run has the id {run_id!r}", run_id=run_id)

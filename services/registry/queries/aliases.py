@@ -41,7 +41,7 @@ _PAST = (
     .order_by(alias_changes.c.position.desc())
     .limit(1)
 )
-_HELD = (
+_CURRENT = (
     sa.select(aliases.c.origin, models.c.name, alias_changes.c.change)
     .join(alias_changes, alias_changes.c.position == aliases.c.position)
     .join(models, models.c.origin == aliases.c.origin)
@@ -49,8 +49,8 @@ _HELD = (
 
 
 def aliases_that_are_set(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[str, v1.Alias]]:
-    """Aliases that name a version, with their models' origins, by model and alias."""
-    statement = _HELD.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
+    """Return aliases that name a version, with their models' origins, ordered by model and alias."""
+    statement = _CURRENT.where(aliases.c.version > 0, *conditions).order_by(models.c.name, aliases.c.alias)
     return [(row.origin, _alias(row)) for row in connection.execute(statement)]
 
 
@@ -61,13 +61,13 @@ def _alias(row: Row) -> v1.Alias:
 def snapshot(
     connection: sa.Connection, model: str = "", alias: str = "", tags: Mapping[str, str] | None = None
 ) -> tuple[list[v1.Alias], int]:
-    """Return the aliases that are set, and the position that this holds at.
+    """Return the aliases that are set, and the position of the snapshot.
 
     Args:
-        rows: Where it is asked.
-        model: Of the model that is, was or will be called so; empty for all.
-        alias: Of one name; empty for all.
-        tags: Only of models that have all of these.
+        connection: To the rows of the registry.
+        model: Any name of the model; empty for all models.
+        alias: The alias; empty for all.
+        tags: Tags that the models must have.
     """
     conditions = [aliases.c.origin == origin_ever_called(connection, model)] if model else []
     conditions += [aliases.c.alias == alias] if alias else []
@@ -80,7 +80,7 @@ def snapshot(
 def resolve(
     connection: sa.Connection, model: str, alias: str, position: int | None = None, asked_for: str = ""
 ) -> v1.ResolveAliasResponse:
-    """Which version an alias names, now or as of a position that is applied; a refusal names what was `asked_for`.
+    """Return the version that an alias names, now or as of an applied position; errors name `asked_for`.
 
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, ALIAS_NOT_FOUND.
@@ -142,8 +142,8 @@ def resolve_aliases(
         statement = statement.where(aliases.c.origin == get_origin(connection, request.model))
     if key:
         statement = statement.where(behind(sorts, key[1:]))
-    found = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
-    page, token = listing_page(request, found, [sort.column for sort in sorts], _alias, at)
+    rows = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
+    page, token = listing_page(request, rows, [sort.column for sort in sorts], _alias, at)
     time = connection.scalar(sa.select(_LAST_EVENT.c.time), {"at": at})
     return v1.ResolveAliasesResponse(
         aliases=page,
@@ -215,10 +215,10 @@ def list_intervals(
     if key := listing_key(request, int):
         statement = statement.where(began.c.position < key[0])
     statement = statement.order_by(began.c.position.desc()).limit(page_size(request.page_size) + 1)
-    found = connection.execute(statement).all()
-    if not found:
+    rows = connection.execute(statement).all()
+    if not rows:
         _check_ever_set(connection, origin, request)
-    page, token = listing_page(request, found, [began.c.position], lambda row: _interval(row, now_ns))
+    page, token = listing_page(request, rows, [began.c.position], lambda row: _interval(row, now_ns))
     return v1.ListAliasIntervalsResponse(intervals=page, next_page_token=token)
 
 
@@ -249,8 +249,8 @@ def list_schedules(connection: sa.Connection, request: v1.ListSchedulesRequest) 
         statement = statement.where(schedules.c.origin == get_origin(connection, request.model))
     if key := listing_key(request, int, str):
         statement = statement.where(behind(sorts, key))
-    found = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
-    page, token = listing_page(request, found, [sort.column for sort in sorts], _schedule)
+    rows = connection.execute(ordered(statement, sorts).limit(page_size(request.page_size) + 1)).all()
+    page, token = listing_page(request, rows, [sort.column for sort in sorts], _schedule)
     return v1.ListSchedulesResponse(schedules=page, next_page_token=token)
 
 

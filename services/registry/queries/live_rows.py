@@ -14,7 +14,7 @@ from services.registry.queries.policies import policies
 
 
 class LiveRows(NamedTuple):
-    """What is kept in memory, as of one position.
+    """The state that the live view keeps in memory, as of one position.
 
     `names` has the origin of every name that a model ever had, `taken` the position since which it has it, `current`
     the name of every origin, `changes` the last change of every alias that was ever set; `time` is that of the last
@@ -33,14 +33,14 @@ class LiveRows(NamedTuple):
 
 
 def live_rows(connection: sa.Connection) -> LiveRows:
-    """All that is kept in memory."""
+    """Read the state that the live view keeps in memory."""
     position, time = moment_of(connection)
     changed = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change)
     changed = changed.join(alias_changes, alias_changes.c.position == aliases.c.position)
     tags: dict[str, dict[str, str]] = {}
     for row in connection.execute(sa.select(model_tags)):
         tags.setdefault(row.origin, {})[row.key] = row.value
-    said = policies(connection)
+    current_policies = policies(connection)
     named = connection.execute(sa.select(names.c.name, names.c.origin, names.c.position)).all()
     return LiveRows(
         position=position,
@@ -50,6 +50,6 @@ def live_rows(connection: sa.Connection) -> LiveRows:
         current={row.origin: row.name for row in connection.execute(sa.select(models.c.origin, models.c.name))},
         changes={(row.origin, row.alias): v1.AliasChange.FromString(row.change) for row in connection.execute(changed)},
         tags=tags,
-        policies=said.policies,
-        policy_revision=said.revision,
+        policies=current_policies.policies,
+        policy_revision=current_policies.revision,
     )

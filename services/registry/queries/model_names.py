@@ -1,4 +1,4 @@
-"""Which model a name means, and what hangs on models by their origins."""
+"""Models by name, and tags and former names by origin."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def get_origin(connection: sa.Connection, name: str) -> str:
 
 
 def tags_of_models(connection: sa.Connection, origins: Collection[str]) -> Mapping[str, Mapping[str, str]]:
-    """By origin, the tags of models."""
-    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    """Return the tags of models by origin."""
+    tags: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in connection.execute(sa.select(model_tags).where(model_tags.c.origin.in_(origins))):
-        found[row.origin][row.key] = row.value
-    return found
+        tags[row.origin][row.key] = row.value
+    return tags
 
 
 def former_names(connection: sa.Connection, origins: Collection[str]) -> Mapping[str, list[str]]:
-    """By origin, the names that models had before, oldest first."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    """Return the former names of models by origin, oldest first."""
+    former: defaultdict[str, list[str]] = defaultdict(list)
     statement = sa.select(names.c.origin, names.c.name).join(models, models.c.origin == names.c.origin)
     statement = statement.where(names.c.origin.in_(origins), names.c.name != models.c.name)
     for row in connection.execute(statement.order_by(names.c.position)):
-        found[row.origin].append(row.name)
-    return found
+        former[row.origin].append(row.name)
+    return former

@@ -75,7 +75,7 @@ def model_of(connection: sa.Connection, origin: str) -> v1.Model:
 
 def list_models(connection: sa.Connection, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
     """Return a page of models. Raises `Rejected` INVALID_FILTER, INVALID_ORDER or INVALID_PAGE."""
-    conditions = [_model_condition(connection, how) for how in parse_filter(request.filter, MODEL_FIELDS)]
+    conditions = [_model_condition(connection, comparison) for comparison in parse_filter(request.filter, MODEL_FIELDS)]
     orders = parse_order(request.order_by, MODEL_ORDERS) or (Order("name"),)
     columns = {"name": (models.c.name, str), "created": (models.c.created, int), "updated": (models.c.updated_at, int)}
     statement = sa.select(models).where(*conditions)
@@ -87,10 +87,10 @@ def list_models(connection: sa.Connection, request: v1.ListModelsRequest) -> v1.
     return v1.ListModelsResponse(models=page, next_page_token=token)
 
 
-def _model_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
-    if how.field == "tags":
-        return compared_tag(connection, model_tags, [model_tags.c.origin == models.c.origin], how)
-    return compared(connection, _MODEL_COLUMNS[how.field], how)
+def _model_condition(connection: sa.Connection, comparison: Comparison) -> sa.ColumnElement[bool]:
+    if comparison.field == "tags":
+        return compared_tag(connection, model_tags, [model_tags.c.origin == models.c.origin], comparison)
+    return compared(connection, _MODEL_COLUMNS[comparison.field], comparison)
 
 
 def _sorts(orders: Sequence[Order], columns: Mapping[str, tuple[sa.ColumnElement[Any], type]]) -> list[Sort]:
@@ -132,12 +132,12 @@ def _model(row: Row, tags: Mapping[str, str], former: Sequence[str], current: Se
 
 
 def version(connection: sa.Connection, name: str, number: int) -> v1.Version:
-    """One version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
-    found = _find_version(connection, get_origin(connection, name), number)
-    if not found:
+    """Return a version, deleted or not. Raises `Rejected` MODEL_NOT_FOUND, MODEL_RENAMED or VERSION_NOT_FOUND."""
+    rows = _find_version(connection, get_origin(connection, name), number)
+    if not rows:
         message = f"model {name!r} has no version {number}"
         raise Rejected(Kind.NOT_FOUND, "VERSION_NOT_FOUND", message, model=name, version=str(number))
-    return _versions(connection, found)[0]
+    return _versions(connection, rows)[0]
 
 
 def version_of(connection: sa.Connection, origin: str, number: int) -> v1.Version:
@@ -155,7 +155,9 @@ def list_versions(connection: sa.Connection, request: v1.ListVersionsRequest) ->
     Raises:
         Rejected: MODEL_NOT_FOUND, MODEL_RENAMED, INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
     """
-    conditions = [_version_condition(connection, how) for how in parse_filter(request.filter, VERSION_FIELDS)]
+    conditions = [
+        _version_condition(connection, comparison) for comparison in parse_filter(request.filter, VERSION_FIELDS)
+    ]
     orders = parse_order(request.order_by, VERSION_ORDERS)
     if request.model:
         conditions.append(versions.c.origin == get_origin(connection, request.model))
@@ -175,22 +177,22 @@ def list_versions(connection: sa.Connection, request: v1.ListVersionsRequest) ->
     return v1.ListVersionsResponse(versions=page, next_page_token=token)
 
 
-def _version_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
-    if how.field == "tags":
+def _version_condition(connection: sa.Connection, comparison: Comparison) -> sa.ColumnElement[bool]:
+    if comparison.field == "tags":
         owner = [version_tags.c.origin == versions.c.origin, version_tags.c.version == versions.c.version]
-        return compared_tag(connection, version_tags, owner, how)
-    if how.field == "alias":
-        return _alias_condition(connection, how)
-    return compared(connection, _VERSION_COLUMNS[how.field], how)
+        return compared_tag(connection, version_tags, owner, comparison)
+    if comparison.field == "alias":
+        return _alias_condition(connection, comparison)
+    return compared(connection, _VERSION_COLUMNS[comparison.field], comparison)
 
 
-def _alias_condition(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
-    """Return a condition on aliases: a version may have several, so it is not named `a` when none of them is."""
-    positive = {"!=": "=", "NOT IN": "IN"}.get(how.operator, how.operator)
+def _alias_condition(connection: sa.Connection, comparison: Comparison) -> sa.ColumnElement[bool]:
+    """Return a condition on aliases: a version may have several, so != means that none of them is equal."""
+    positive = {"!=": "=", "NOT IN": "IN"}.get(comparison.operator, comparison.operator)
     same = [aliases.c.origin == versions.c.origin, aliases.c.version == versions.c.version]
-    named = compared(connection, aliases.c.alias, Comparison(how.field, positive, how.value))
-    found = sa.select(sa.literal(1)).select_from(aliases).where(*same, named).exists()
-    return found if positive == how.operator else ~found
+    named = compared(connection, aliases.c.alias, Comparison(comparison.field, positive, comparison.value))
+    has_alias = sa.select(sa.literal(1)).select_from(aliases).where(*same, named).exists()
+    return has_alias if positive == comparison.operator else ~has_alias
 
 
 def _versions(connection: sa.Connection, page: Sequence[Row]) -> list[v1.Version]:

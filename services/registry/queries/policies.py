@@ -1,4 +1,4 @@
-"""Policies as they are now."""
+"""The query of the current policies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from services.registry.projection.tables import (
 
 
 def policies(connection: sa.Connection) -> v1.ListPoliciesResponse:
-    """All policies that bind, by name, and their revision."""
-    found = connection.execute(sa.select(policies_table).order_by(policies_table.c.name)).all()
+    """Return all policies by name, and their revision."""
+    rows = connection.execute(sa.select(policies_table).order_by(policies_table.c.name)).all()
     return v1.ListPoliciesResponse(
-        policies=[v1.Policy.FromString(row.policy) for row in found if row.policy is not None],
-        revision=max((row.revision for row in found), default=0),
+        policies=[v1.Policy.FromString(row.policy) for row in rows if row.policy is not None],
+        revision=max((row.revision for row in rows), default=0),
     )

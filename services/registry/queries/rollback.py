@@ -1,4 +1,4 @@
-"""What aliases were, many at once: what rollbacks are planned from, in a few statements whatever their number."""
+"""Queries for rollbacks: past assignments of many aliases, in a few statements for any number of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from services.sql.columns import TEXT
 T = TypeVar("T")
 
 CHUNK = 500
-"""How many keys one statement is given."""
+"""The number of keys in one statement."""
 
 Key = tuple[str, str]
 """An alias: its model's origin, and its name."""
 
 
 class CurrentAssignment(NamedTuple):
-    """An alias as it stands: `version` 0 when it was removed, `stream_revision` what an append to its model expects."""
+    """An alias's current assignment: `version` is 0 if it was removed, `stream_revision` is that of its model."""
 
     origin: str
     model: str
@@ -38,7 +38,7 @@ class CurrentAssignment(NamedTuple):
 
 
 class KnownVersion(NamedTuple):
-    """What bringing a version back depends on."""
+    """The facts about a version that decide whether it can be restored."""
 
     digest: str
     deleted: bool
@@ -46,7 +46,7 @@ class KnownVersion(NamedTuple):
     run_id: str
 
 
-_HELD = (
+_CURRENT = (
     sa.select(
         aliases.c.origin,
         models.c.name,
@@ -66,8 +66,8 @@ _HELD = (
 
 
 def assignments_in(connection: sa.Connection, models_glob: str, aliases_glob: str) -> list[CurrentAssignment]:
-    """Every alias that ever was set and whose name and model's name match, by model and alias."""
-    wanted = _HELD.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
+    """Return all matching aliases that were ever set, ordered by model and alias."""
+    wanted = _CURRENT.where(_may_match(models.c.name, models_glob), _may_match(aliases.c.alias, aliases_glob))
     model, alias = matcher(models_glob), matcher(aliases_glob)
     return [CurrentAssignment(*row) for row in connection.execute(wanted) if model(row[1]) and alias(row[2])]
 
@@ -81,13 +81,13 @@ def _may_match(column: sa.ColumnElement[str], glob: str) -> sa.ColumnElement[boo
 
 
 def assignments_at(connection: sa.Connection, keys: Iterable[Key], position: int) -> dict[Key, v1.AliasChange]:
-    """By alias, its last change up to a position; an alias that was not yet set then has none."""
+    """Return the last change of each alias up to a position; aliases not set until then are left out."""
     past = alias_changes.alias("past")
     return _changes(connection, keys, past, past.c.position <= position, past.c.revision <= position)
 
 
 def previous_holders(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, v1.AliasChange]:
-    """By alias, the newest change that gave it to another version than the one which holds it now."""
+    """Return the newest change of each alias to a version other than its current one."""
     past = alias_changes.alias("past")
     return _changes(connection, keys, past, past.c.to_version > 0, past.c.to_version != aliases.c.version)
 
@@ -95,22 +95,22 @@ def previous_holders(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key
 def _changes(
     connection: sa.Connection, keys: Iterable[Key], past: Any, *conditions: sa.ColumnElement[bool]
 ) -> dict[Key, v1.AliasChange]:
-    """By alias, the newest change that meets the conditions."""
+    """Return the newest change of each alias that meets the conditions."""
     same = (past.c.origin == aliases.c.origin, past.c.alias == aliases.c.alias)
     newest = sa.select(past.c.position).where(*same, *conditions).order_by(past.c.position.desc()).limit(1)
     statement = sa.select(aliases.c.origin, aliases.c.alias, alias_changes.c.change).select_from(aliases)
     at = newest.correlate(aliases).scalar_subquery()
     statement = statement.join(alias_changes, alias_changes.c.position == at)
-    found: dict[Key, v1.AliasChange] = {}
+    changes: dict[Key, v1.AliasChange] = {}
     for chunk in _chunks(keys):
         for row in connection.execute(statement.where(sa.tuple_(aliases.c.origin, aliases.c.alias).in_(chunk))):
-            found[row.origin, row.alias] = v1.AliasChange.FromString(row.change)
-    return found
+            changes[row.origin, row.alias] = v1.AliasChange.FromString(row.change)
+    return changes
 
 
-def last_held(connection: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
-    """By alias, when (ns since 1970) the given version last stopped holding it; none when it never did."""
-    changes, found = alias_changes.c, {}
+def last_assigned(connection: sa.Connection, holders: Mapping[Key, int]) -> dict[Key, int]:
+    """Return when (ns since 1970) the given version of each alias last lost it; aliases without a time are left out."""
+    changes, ended_at = alias_changes.c, {}
     for chunk in _chunks((*key, version) for key, version in holders.items()):
         columns = (sa.column("origin", TEXT), sa.column("alias", TEXT), sa.column("version", sa.BigInteger))
         asked = sa.values(*columns).data(chunk).cte("asked")
@@ -120,23 +120,23 @@ def last_held(connection: sa.Connection, holders: Mapping[Key, int]) -> dict[Key
             changes.from_version == asked.c.version,
         )
         newest = sa.select(changes.time).where(*same).order_by(changes.position.desc()).limit(1)
-        ended = newest.correlate(asked).scalar_subquery().label("ended")
-        for row in connection.execute(sa.select(asked.c.origin, asked.c.alias, ended)):
+        ended_time = newest.correlate(asked).scalar_subquery().label("ended")
+        for row in connection.execute(sa.select(asked.c.origin, asked.c.alias, ended_time)):
             if row.ended is not None:
-                found[row.origin, row.alias] = row.ended
-    return found
+                ended_at[row.origin, row.alias] = row.ended
+    return ended_at
 
 
 def versions_of(connection: sa.Connection, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], KnownVersion]:
-    """By origin and number, what is known of versions; those that never were are left out."""
+    """Return versions by origin and number; versions that were never registered are left out."""
     known = versions.c
     statement = sa.select(known.origin, known.version, known.digest, known.deleted_at, known.status, known.run_id)
-    found: dict[tuple[str, int], KnownVersion] = {}
+    known_versions: dict[tuple[str, int], KnownVersion] = {}
     for chunk in _chunks(keys):
         for row in connection.execute(statement.where(sa.tuple_(known.origin, known.version).in_(chunk))):
             is_deleted = row.deleted_at is not None
-            found[row.origin, row.version] = KnownVersion(row.digest, is_deleted, row.status, row.run_id)
-    return found
+            known_versions[row.origin, row.version] = KnownVersion(row.digest, is_deleted, row.status, row.run_id)
+    return known_versions
 
 
 def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
@@ -148,8 +148,8 @@ def _chunks(keys: Iterable[T]) -> Iterator[Sequence[T]]:
 def event_position(connection: sa.Connection, event_id: str) -> int | None:
     """Return the last position before the append that an event belongs to; None when the log has no such event."""
     tables = (alias_changes, event_ids)  # every event is in one of them
-    found = [connection.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
-    revision = next((one for one in found if one is not None), None)
+    revisions = [connection.scalar(sa.select(table.c.revision).where(table.c.event_id == event_id)) for table in tables]
+    revision = next((known for known in revisions if known is not None), None)
     if revision is None:
         return None
     firsts: list[int | None] = [

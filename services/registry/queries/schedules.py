@@ -1,4 +1,4 @@
-"""What is due: scheduled moves, and assignments that end."""
+"""Due work: scheduled moves, and assignments that expire."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from services.registry.projection.tables import (
 
 
 class Due(NamedTuple):
-    """What is to be done by now, because of an event of an actor: a scheduled move, or the end of an assignment.
+    """A due scheduled move or end of an assignment, with the actor, reason and id of the event that set it.
 
-    `revision` is that of the assignment; `schedule_id` is empty when it is one.
+    `revision` is that of the assignment; `schedule_id` is empty for an assignment.
     """
 
     at: int
@@ -32,8 +32,8 @@ class Due(NamedTuple):
 
 
 def due(connection: sa.Connection, now_ns: int) -> tuple[Sequence[Due], int | None]:
-    """Return what is due, by time, and when (ns since 1970) the next is due; None when nothing is."""
-    found = [
+    """Return the due work by time, and when (ns since 1970) the next is due; None if nothing is."""
+    due_now = [
         Due(row.at, row.origin, row.alias, 0, row.schedule_id, row.actor, row.reason, row.event_id)
         for row in connection.execute(sa.select(schedules).where(schedules.c.at <= now_ns))
     ]
@@ -41,10 +41,10 @@ def due(connection: sa.Connection, now_ns: int) -> tuple[Sequence[Due], int | No
     ending = ending.join(alias_changes, alias_changes.c.position == aliases.c.position)
     for row in connection.execute(ending.where(aliases.c.expires_at <= now_ns)):
         change = v1.AliasChange.FromString(row.change)
-        because = (change.actor, change.reason, change.event_id)
-        found.append(Due(row.expires_at, row.origin, change.alias, change.revision, "", *because))
+        origin_event = (change.actor, change.reason, change.event_id)
+        due_now.append(Due(row.expires_at, row.origin, change.alias, change.revision, "", *origin_event))
     later = [
         connection.scalar(sa.select(sa.func.min(schedules.c.at)).where(schedules.c.at > now_ns)),
         connection.scalar(sa.select(sa.func.min(aliases.c.expires_at)).where(aliases.c.expires_at > now_ns)),
     ]
-    return sorted(found), min((time for time in later if time is not None), default=None)
+    return sorted(due_now), min((time for time in later if time is not None), default=None)

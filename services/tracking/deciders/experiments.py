@@ -55,7 +55,7 @@ def decide(command: object, state: Experiments) -> Sequence[Message]:
         TypeError: It is not a command of experiments.
     """
     if not isinstance(command, ExperimentCommand):
-        raise TypeError(f"not a command of experiments: {type(command).__name__}")
+        raise TypeError(f"expected a command of experiments, got {type(command).__name__}")
     match command:
         case v1.CreateExperimentRequest():
             return _create(command, state)
@@ -79,7 +79,9 @@ def not_open(state: Experiments, experiment_id: str) -> Rejected | None:
     shown_id = experiment_id[:100]
     experiment = state.by_id.get(experiment_id)
     if experiment is None:
-        return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", f"no experiment {shown_id!r}", experiment=shown_id)
+        return Rejected(
+            Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", f"no experiment has the id {shown_id!r}", experiment=shown_id
+        )
     if experiment.deleted:
         message = f"experiment {experiment.name!r} is deleted"
         return Rejected(Kind.PRECONDITION, "EXPERIMENT_DELETED", message, experiment=shown_id)
@@ -100,11 +102,11 @@ def _known(state: Experiments, experiment_id: str) -> Experiment:
 
 def _check_free(state: Experiments, name: str) -> None:
     if name in state.names:
-        raise Rejected(Kind.EXISTS, "EXPERIMENT_EXISTS", f"experiment {name!r} exists", experiment=name)
+        raise Rejected(Kind.EXISTS, "EXPERIMENT_EXISTS", f"experiment {name!r} already exists", experiment=name)
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "the experiment's name", MAX_NAME_LENGTH, "INVALID_NAME")
+    check_text(name, "experiment name", MAX_NAME_LENGTH, "INVALID_NAME")
 
 
 def _check_growth(experiment_id: str, after: SizeBudget, before: SizeBudget) -> None:

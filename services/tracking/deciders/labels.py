@@ -19,20 +19,20 @@ Labels: TypeAlias = "HashTrieMap[str, str]"
 def check_params(params: Mapping[str, str]) -> None:
     """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in params.items():
-        check_key(key, "a parameter's key")
+        check_key(key, "parameter key")
         _check_length(key, value, "parameter", MAX_PARAM_LENGTH)
 
 
 def check_tags(tags: Mapping[str, str], max_length: int = MAX_TAG_LENGTH) -> None:
     """Raise `Rejected` INVALID_KEY or INVALID_VALUE."""
     for key, value in tags.items():
-        check_key(key, "a tag's key")
+        check_key(key, "tag key")
         _check_length(key, value, "tag", max_length)
 
 
-def _check_length(key: str, value: str, what: str, max_length: int) -> None:
+def _check_length(key: str, value: str, kind: str, max_length: int) -> None:
     if len(value) > max_length:
-        message = f"the {what} {key!r} has {len(value)} characters, {max_length} are allowed"
+        message = f"{kind} {key!r} is too long: expected at most {max_length} characters, got {len(value)}"
         raise Rejected(Kind.INVALID, "INVALID_VALUE", message, key=key)
 
 
@@ -41,10 +41,12 @@ def check_removed(removed: Iterable[str], wanted: Mapping[str, str]) -> None:
     for key in removed:
         # Logs may hold tags whose keys could not be set today.
         if not 1 <= len(key) <= MAX_KEY_LENGTH:
-            message = f"a tag's key has 1 to {MAX_KEY_LENGTH} characters, not {len(key)}"
+            message = f"invalid tag key: expected 1 to {MAX_KEY_LENGTH} characters, got {len(key)}"
             raise Rejected(Kind.INVALID, "INVALID_KEY", message, key=key[:MAX_KEY_LENGTH])
         if key in wanted:
-            raise Rejected(Kind.INVALID, "INVALID_KEY", f"tag {key!r} is to be set and removed at once", key=key)
+            raise Rejected(
+                Kind.INVALID, "INVALID_KEY", f"tag {key!r} is both set and removed. Do one of the two", key=key
+            )
 
 
 def new_params(params: Mapping[str, str], current: Labels, **about: Any) -> dict[str, str]:
@@ -52,13 +54,13 @@ def new_params(params: Mapping[str, str], current: Labels, **about: Any) -> dict
     for key, value in params.items():
         was = current.get(key)
         if was is not None and was != value:
-            message = f"parameter {key!r} is {was[:200]!r} and cannot become {value[:200]!r}"
+            message = f"parameter {key!r} is already {was[:200]!r}, got {value[:200]!r}. Use another key or a tag"
             raise Rejected(Kind.PRECONDITION, "PARAM_CHANGED", message, key=key, **about)
     return {key: value for key, value in params.items() if key not in current}
 
 
 def tag_changes(tags: Labels, wanted: Mapping[str, str], removed: Sequence[str]) -> list[v1.TagChange]:
-    """Return what setting and removing tags changes, by key."""
+    """Return kind setting and removing tags changes, by key."""
     changes = [
         v1.TagChange(key=key, from_value=tags.get(key), to_value=value)
         for key, value in wanted.items()

@@ -93,7 +93,7 @@ def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
         TypeError: It is not a command of a logged model.
     """
     if not isinstance(command, LoggedModelCommand):
-        raise TypeError(f"not a command of a logged model: {type(command).__name__}")
+        raise TypeError(f"expected a command of a logged model, got {type(command).__name__}")
     events = _decide(command, state)
     after = reduce(_budget_after, events, state.budget)
     if after is not state.budget:
@@ -123,13 +123,13 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[LoggedModelEve
     request = command.request
     check_logged_model_id(request.model_id)
     _check_name(request.name)
-    check_text(request.model_type, "a model's type", MAX_TYPE_LENGTH, "INVALID_NAME", min_length=0)
+    check_text(request.model_type, "model type", MAX_TYPE_LENGTH, "INVALID_NAME", min_length=0)
     if request.source_run_id:
         check_id(request.source_run_id, "INVALID_RUN_ID")
     check_params(request.params)
     check_tags(request.tags)
     if state.status != v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
-        message = f"logged model {request.model_id} exists"
+        message = f"logged model {request.model_id} already exists"
         raise Rejected(Kind.EXISTS, "LOGGED_MODEL_EXISTS", message, model_id=request.model_id)
     if command.rejection:
         raise command.rejection
@@ -146,9 +146,9 @@ def _create(command: Create, state: LoggedModelState) -> Sequence[LoggedModelEve
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "a logged model's name", MAX_NAME_LENGTH, "INVALID_NAME")
+    check_text(name, "logged model name", MAX_NAME_LENGTH, "INVALID_NAME")
     if bad := sorted(set(name) & set("/:.%\"'")):
-        message = f"a logged model's name cannot have {' '.join(bad)}: {name[:300]!r}"
+        message = f"invalid logged model name {name[:300]!r}: it must not contain {' '.join(bad)}"
         raise Rejected(Kind.INVALID, "INVALID_NAME", message, name=name[:300])
 
 
@@ -185,7 +185,7 @@ def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[LoggedMod
 def _finalize(command: v1.FinalizeLoggedModelRequest, state: LoggedModelState) -> Sequence[LoggedModelEvent]:
     _check_live(command.model_id, state)
     if command.status not in ENDINGS:
-        message = "a logged model becomes READY or FAILED"
+        message = "invalid status: expected READY or FAILED"
         raise Rejected(Kind.INVALID, "INVALID_STATUS", message, status=str(command.status))
     if command.status == state.status:
         return []
@@ -204,7 +204,7 @@ def _restore(command: v1.RestoreLoggedModelRequest, state: LoggedModelState) -> 
 
 def _check_created(model_id: str, state: LoggedModelState) -> None:
     if state.status == v1.LOGGED_MODEL_STATUS_UNSPECIFIED:
-        message = f"no logged model {model_id[:100]!r}"
+        message = f"no logged model has the id {model_id[:100]!r}"
         raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", message, model_id=model_id[:100])
 
 

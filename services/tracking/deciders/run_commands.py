@@ -21,7 +21,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class LogArtifact:
-    """A request to log an artifact, with what its manifest says, or the rejection of one that cannot be done.
+    """A request to log an artifact, with its size and file count, or its rejection.
 
     Attributes:
         request: The request.
@@ -41,7 +41,7 @@ class Lose:
     """A command to mark a run as lost: no heartbeat since a time, if that is known."""
 
     run_id: str
-    last_heard: Timestamp | None = None
+    last_heartbeat: Timestamp | None = None
 
 
 RunRequest: TypeAlias = (

@@ -113,11 +113,13 @@ def _show_artifact(budget: SizeBudget, payload: v1.ArtifactLogged) -> SizeBudget
 
 
 def _show_inputs(budget: SizeBudget, payload: v1.RunInputsLogged) -> SizeBudget:
-    return budget.put((("input", one.dataset.name, one.dataset.digest), one.ByteSize()) for one in payload.inputs)
+    return budget.put(
+        (("input", given.dataset.name, given.dataset.digest), given.ByteSize()) for given in payload.inputs
+    )
 
 
 def _show_outputs(budget: SizeBudget, payload: v1.RunOutputsLogged) -> SizeBudget:
-    return budget.put((("output", one.model_id), one.ByteSize()) for one in payload.outputs)
+    return budget.put((("output", output.model_id), output.ByteSize()) for output in payload.outputs)
 
 
 def stream_of(event: Message) -> str:

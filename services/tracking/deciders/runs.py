@@ -41,7 +41,7 @@ def decide(command: object, state: RunState) -> Sequence[Message]:
         TypeError: It is not a command of a run.
     """
     if not isinstance(command, RunCommand):
-        raise TypeError(f"not a command of a run: {type(command).__name__}")
+        raise TypeError(f"expected a command of a run, got {type(command).__name__}")
     events = _decide(command, state)
     after = reduce(budget_after, events, state.budget)
     if after is not state.budget:
@@ -90,7 +90,7 @@ def _start(command: Start, state: RunState) -> Sequence[RunEvent]:
         check_id(request.parent_run_id, "INVALID_RUN_ID")
     check_source(request.source)
     if state.status != v1.RUN_STATUS_UNSPECIFIED:
-        raise Rejected(Kind.EXISTS, "RUN_EXISTS", f"run {request.run_id} exists", run_id=request.run_id)
+        raise Rejected(Kind.EXISTS, "RUN_EXISTS", f"run {request.run_id} already exists", run_id=request.run_id)
     if command.rejection:
         raise command.rejection
     started = v1.RunStarted(
@@ -129,7 +129,7 @@ def _log(command: v1.LogBatchRequest, state: RunState) -> Sequence[RunEvent]:
 
 
 def _check_series(series: v1.Series) -> None:
-    check_key(series.key, "a metric's name")
+    check_key(series.key, "metric name")
     columns(series)
     if series.model_id:
         check_logged_model_id(series.model_id)
@@ -178,7 +178,7 @@ def _log_artifact(command: LogArtifact, state: RunState) -> Sequence[RunEvent]:
 def _finish(command: v1.FinishRunRequest, state: RunState) -> Sequence[RunEvent]:
     _check_started(command.run_id, state)
     if command.status not in ENDINGS:
-        message = "a run ends as FINISHED, FAILED or KILLED"
+        message = "invalid status: expected FINISHED, FAILED or KILLED"
         raise Rejected(Kind.INVALID, "INVALID_STATUS", message, status=str(command.status))
     nanoseconds(command.end_time)
     if command.status == state.status:
@@ -200,7 +200,7 @@ def _attend(command: v1.AttendRunRequest, state: RunState) -> Sequence[RunEvent]
 
 
 def _lose(command: Lose, state: RunState) -> Sequence[RunEvent]:
-    return [v1.RunLost(run_id=command.run_id, last_heard=command.last_heard)] if state.watched_over else []
+    return [v1.RunLost(run_id=command.run_id, last_heard=command.last_heartbeat)] if state.watched_over else []
 
 
 def _rename(command: v1.RenameRunRequest, state: RunState) -> Sequence[RunEvent]:
@@ -233,7 +233,7 @@ def _restore(command: v1.RestoreRunRequest, state: RunState) -> Sequence[RunEven
 
 def run_not_found(run_id: str) -> Rejected:
     """Return the rejection of an id that no run has."""
-    return Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:100]!r}", run_id=run_id[:100])
+    return Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run has the id {run_id[:100]!r}", run_id=run_id[:100])
 
 
 def _check_started(run_id: str, state: RunState) -> None:
@@ -248,11 +248,11 @@ def _check_not_deleted(run_id: str, state: RunState) -> None:
 
 
 def _check_name(name: str) -> None:
-    check_text(name, "the run's name", MAX_NAME_LENGTH, "INVALID_NAME", min_length=0)
+    check_text(name, "run name", MAX_NAME_LENGTH, "INVALID_NAME", min_length=0)
 
 
 def _check_description(description: str) -> None:
-    check_prose(description, "a description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
+    check_prose(description, "description", MAX_DESCRIPTION_LENGTH, "INVALID_DESCRIPTION")
 
 
 RUNS: Decider[RunState] = Decider(RunState(), decide, evolve, stream_of)

@@ -12,13 +12,13 @@ from eventstore import MAX_EVENT_BYTES, Kind, Rejected
 from rollforward import v1
 
 LARGEST_RUN = LARGEST_LOGGED_MODEL = 3_000_000
-"""Bytes of what is shown of a run or a logged model, but its metrics: an answer may have 4 MiB."""
+"""The maximum size in bytes of a run or logged model without metrics: a response has at most 4 MiB."""
 
 LARGEST_EXPERIMENT = MAX_EVENT_BYTES
-"""Bytes of an experiment's tags; those of all experiments are kept in memory."""
+"""The maximum size in bytes of an experiment's tags, which are kept in memory."""
 
 Part: TypeAlias = tuple[str, ...]
-"""What is shown: its kind, and which of this kind."""
+"""A part of an object: its kind, and its key within the kind."""
 
 _FRAME = 11  # bytes around a part, at most: a field's number and length, twice within a map
 
@@ -56,8 +56,8 @@ class SizeBudget:
             )
         return budget
 
-    def check_growth(self, before: SizeBudget, limit: int, reason: str, **about: Any) -> None:
-        """Raise `Rejected` with this reason when more is shown than before, and more than there may be."""
+    def check_growth(self, before: SizeBudget, limit: int, reason: str, **details: Any) -> None:
+        """Raise `Rejected` with this reason if the object grows beyond the limit."""
         if self.taken > max(limit, before.taken):
-            message = f"all that is shown of it, but its metrics, would have {self.taken} bytes, {limit} are allowed"
-            raise Rejected(Kind.PRECONDITION, reason, message, size=str(self.taken), limit=str(limit), **about)
+            message = f"too large: it would have {self.taken} bytes without metrics, expected at most {limit}"
+            raise Rejected(Kind.PRECONDITION, reason, message, size=str(self.taken), limit=str(limit), **details)

@@ -141,11 +141,11 @@ def _data(events: Sequence[RecordedEvent], types: Set[type[Message]]) -> Iterabl
 
 def _missing(known: OrderedDict[str, Any], asked: Iterable[str]) -> Sequence[str]:
     missing = []
-    for one in asked:
-        if one in known:
-            known.move_to_end(one)
+    for name in asked:
+        if name in known:
+            known.move_to_end(name)
         else:
-            missing.append(one)
+            missing.append(name)
     return missing
 
 

@@ -65,7 +65,7 @@ class OpenSeries:
 
     def take(self, connection: sa.Connection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, Open]:
         """Return these series, in this order, from memory or rows; they stay cached only once they are put back."""
-        found: dict[SeriesKey, Open] = {}
+        open_chunks: dict[SeriesKey, Open] = {}
         missing = []
         for key in keys:
             if series := self.kept.pop(key, None):
@@ -73,11 +73,11 @@ class OpenSeries:
             else:
                 series = Open()
                 missing.append(key)
-            found[key] = series
+            open_chunks[key] = series
         for names, runs in alike(missing):
             for at in range(0, len(runs), _ASKED):
-                _read(connection, found, runs[at : at + _ASKED], names)
-        return found
+                _read(connection, open_chunks, runs[at : at + _ASKED], names)
+        return open_chunks
 
     def give_back(self, grown: Mapping[SeriesKey, Open]) -> None:
         """Cache them, and drop the least recently used."""
@@ -91,19 +91,19 @@ class OpenSeries:
 def alike(keys: Iterable[tuple[int, T]]) -> Iterable[tuple[frozenset[T], list[int]]]:
     """Group runs that need the same."""
     wanted: dict[int, list[T]] = defaultdict(list)
-    for run, one in keys:
-        wanted[run].append(one)
+    for run, item in keys:
+        wanted[run].append(item)
     together: dict[frozenset[T], list[int]] = defaultdict(list)
-    for run, those in wanted.items():
-        together[frozenset(those)].append(run)
+    for run, items in wanted.items():
+        together[frozenset(items)].append(run)
     return together.items()
 
 
 def _read(
-    connection: sa.Connection, found: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]
+    connection: sa.Connection, open_chunks: Mapping[SeriesKey, Open], runs: Sequence[int], names: Iterable[str]
 ) -> None:
     for row in connection.execute(_OPEN, {"of": runs, "named": sorted(names)}):
-        series = found[row.run, row.key]
+        series = open_chunks[row.run, row.key]
         if series.latest is None:
             series.points, series.latest = row.points, (row.step, row.timestamp, number(row.value))
             series.least, series.greatest = number(row.least), number(row.greatest)

@@ -49,9 +49,9 @@ def scope_of(connection: sa.Connection, experiment_ids: Collection[str], lifecyc
         known = _known(connection, sorted(experiment_ids))
         numbers = sorted(number for number, deleted in known if not (live and deleted))
         return Scope(numbers) if len(numbers) <= FEW else Scope(None, among(connection.dialect.name, _NUMBER, numbers))
-    found = [number for (number,) in fetch_all(connection, _LIVE if live else _ALL)]
-    if len(found) <= FEW:
-        return Scope(sorted(found))
+    numbers = [number for (number,) in fetch_all(connection, _LIVE if live else _ALL)]
+    if len(numbers) <= FEW:
+        return Scope(sorted(numbers))
     return Scope(None, ~experiments.c.deleted if live else sa.true())
 
 
@@ -62,12 +62,12 @@ def experiment_number(connection: sa.Connection, experiment_id: str) -> int:
 
 def _known(connection: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
     """Return the numbers of experiments, and whether they are deleted."""
-    # Written otherwise, as "007", it is another id.
-    wanted = {one: int(one) if _ID.fullmatch(one) else 0 for one in experiment_ids}
+    # An id in another form, such as "007", does not exist.
+    numbers_by_id = {text: int(text) if _ID.fullmatch(text) else 0 for text in experiment_ids}
     dialect = connection.dialect.name
-    found = fetch_all(connection, _these(dialect), numbers=in_one(dialect, list(wanted.values())))
-    known = {number: bool(deleted) for number, deleted in found}
-    for experiment_id, number in wanted.items():
+    rows = fetch_all(connection, _these(dialect), numbers=in_one(dialect, list(numbers_by_id.values())))
+    known = {number: bool(deleted) for number, deleted in rows}
+    for experiment_id, number in numbers_by_id.items():
         if number not in known:
             raise no_experiment(experiment_id)
     return list(known.items())
@@ -80,5 +80,5 @@ def _these(dialect: str) -> sa.Select[Any]:
 
 def no_experiment(wanted: str) -> Rejected:
     """Return the rejection of an unknown experiment, by its id or name."""
-    message = f"no experiment {wanted[:500]!r}"
+    message = f"no experiment has the id {wanted[:500]!r}"
     return Rejected(Kind.NOT_FOUND, "EXPERIMENT_NOT_FOUND", message, experiment=wanted[:500])

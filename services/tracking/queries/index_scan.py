@@ -125,25 +125,25 @@ class IndexScan:
             wanted: How many.
             go_on: Told how many more rows it may take, says whether to read them; if not, None is returned.
         """
-        found: list[Key] = []
+        matches: list[Key] = []
         read, size = 0, _FIRST_READ
         for phase in self._way.phases:
             if after and phase.rank < after[0]:
                 continue
             at = after[1:] if after and after[0] == phase.rank else None
             while True:
-                keys, at = self._step(phase, at, size, wanted - len(found))
-                found += [(phase.rank, *key) for key in keys]
-                if len(found) == wanted:
-                    return found
+                keys, at = self._step(phase, at, size, wanted - len(matches))
+                matches += [(phase.rank, *key) for key in keys]
+                if len(matches) == wanted:
+                    return matches
                 if at is None:
                     break
                 read += size
-                expected = (wanted - len(found)) * read // (len(found) + 1)
+                expected = (wanted - len(matches)) * read // (len(matches) + 1)
                 if not go_on(expected):
                     return None
                 size = max(_FIRST_READ, min(expected * 5 // 4, read * 8))
-        return found
+        return matches
 
     def behind_all(self, rank: int, value: Value) -> Key:
         """Return the key after all rows with this value."""
@@ -166,17 +166,17 @@ class IndexScan:
         numbers, last = self._ahead(phase, after)
         if not numbers:
             return [], None
-        some = self._merged(phase, numbers, after, last, size)
-        end = some.limit(1).offset(size - 1)
+        candidates = self._merged(phase, numbers, after, last, size)
+        end = candidates.limit(1).offset(size - 1)
         if self._rows.dialect.name == "sqlite":
             # SQLite would sort rows that are already in order: a bound on the range avoids the sort.
             last = next(iter(self._places(end)), last)
             fulfil = self._fulfil(phase, phase.source.c.run)
             return self._places(self._merged(phase, numbers, after, last, wanted, fulfil)), last
-        ahead = some.subquery("ahead")
+        ahead = candidates.subquery("ahead")
         fulfilling = sa.select(ahead).where(self._fulfil(phase, ahead.c.run))
-        found = self._places(fulfilling.order_by(*self._order(phase, *ahead.c)).limit(wanted))
-        return found, last if len(found) == wanted else next(iter(self._places(end)), last)
+        matches = self._places(fulfilling.order_by(*self._order(phase, *ahead.c)).limit(wanted))
+        return matches, last if len(matches) == wanted else next(iter(self._places(end)), last)
 
     def _places(self, statement: sa.Select[Any]) -> list[Place]:
         return [(value, run) for value, run in self._rows.execute(statement).all()]
@@ -192,9 +192,9 @@ class IndexScan:
         heads = of_each.where(self._scope.where).subquery("heads")
         statement = sa.select(heads.c.number, phase.value.label("value"), heads.c.run)
         statement = statement.join(phase.source, run == heads.c.run).where(*phase.where)
-        found = self._rows.execute(statement.order_by(*self._order(phase, phase.value, run)).limit(FEW + 1)).all()
-        last = (found[-1].value, found[-1].run) if len(found) > FEW else None
-        return [row.number for row in found], last
+        rows = self._rows.execute(statement.order_by(*self._order(phase, phase.value, run)).limit(FEW + 1)).all()
+        last = (rows[-1].value, rows[-1].run) if len(rows) > FEW else None
+        return [row.number for row in rows], last
 
     def _fulfil(self, phase: Segment, run: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         same = runs.c.run == run

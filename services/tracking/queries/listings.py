@@ -76,7 +76,7 @@ def page_of_experiments(
     Raises:
         Rejected: INVALID_FILTER, INVALID_ORDER or INVALID_PAGE.
     """
-    conditions = [_experiment(connection, how) for how in parse_filter(request.filter, EXPERIMENT_FIELDS)]
+    conditions = [_experiment(connection, comparison) for comparison in parse_filter(request.filter, EXPERIMENT_FIELDS)]
     orders = parse_order(request.order_by, EXPERIMENT_ORDERS)
     number = Sort(experiments.c.number, int, _last_descends(orders))
     sorts = [*(_plain(at, _EXPERIMENT_COLUMNS[order.field], order) for at, order in enumerate(orders)), number]
@@ -129,41 +129,43 @@ def _plain(at: int, column: sa.ColumnElement[Any], order: Order) -> Sort:
     return Sort(column.label(f"value{at}"), kind, order.descending)
 
 
-def _experiment(connection: sa.Connection, how: Comparison) -> sa.ColumnElement[bool]:
-    match how.field:
+def _experiment(connection: sa.Connection, comparison: Comparison) -> sa.ColumnElement[bool]:
+    match comparison.field:
         case "tags":
-            return compared_tag(connection, experiment_tags, [experiment_tags.c.number == experiments.c.number], how)
+            return compared_tag(
+                connection, experiment_tags, [experiment_tags.c.number == experiments.c.number], comparison
+            )
         case "created" | "updated":
-            return compared_time(_EXPERIMENT_COLUMNS[how.field], how)
+            return compared_time(_EXPERIMENT_COLUMNS[comparison.field], comparison)
         case "experiment_id":
-            return compared(connection, sa.cast(experiments.c.number, sa.Text), how)
+            return compared(connection, sa.cast(experiments.c.number, sa.Text), comparison)
         case _:
-            return compared(connection, _EXPERIMENT_COLUMNS[how.field], how)
+            return compared(connection, _EXPERIMENT_COLUMNS[comparison.field], comparison)
 
 
 def _model_conditions(
     connection: sa.Connection, request: v1.ListLoggedModelsRequest, comparisons: Sequence[Comparison]
 ) -> list[sa.ColumnElement[bool]]:
-    found = [_model(connection, how, request.datasets) for how in comparisons]
-    if request.datasets and not any(how.field == "metrics" for how in comparisons):
-        found.append(_measured(request.datasets).exists())
-    return found
+    conditions = [_model(connection, comparison, request.datasets) for comparison in comparisons]
+    if request.datasets and not any(comparison.field == "metrics" for comparison in comparisons):
+        conditions.append(_measured(request.datasets).exists())
+    return conditions
 
 
-def _model(connection: sa.Connection, how: Comparison, datasets: Sequence[v1.Dataset]) -> sa.ColumnElement[bool]:
-    match how.field:
+def _model(connection: sa.Connection, comparison: Comparison, datasets: Sequence[v1.Dataset]) -> sa.ColumnElement[bool]:
+    match comparison.field:
         case "params" | "tags":
-            table = _MODEL_LABELS[how.field]
-            return compared_tag(connection, table, [table.c.model == models.c.model], how)
+            table = _MODEL_LABELS[comparison.field]
+            return compared_tag(connection, table, [table.c.model == models.c.model], comparison)
         case "metrics":
-            named = _measured(datasets).where(model_metrics.c.key == how.key)
-            return named.where(compared_metric(model_metrics.c.value, how)).exists()
+            named = _measured(datasets).where(model_metrics.c.key == comparison.key)
+            return named.where(compared_metric(model_metrics.c.value, comparison)).exists()
         case "created" | "updated":
-            return compared_time(_MODEL_COLUMNS[how.field], how)
+            return compared_time(_MODEL_COLUMNS[comparison.field], comparison)
         case "experiment_id":
-            return compared(connection, sa.cast(models.c.experiment, sa.Text), how)
+            return compared(connection, sa.cast(models.c.experiment, sa.Text), comparison)
         case _:
-            return compared(connection, _MODEL_COLUMNS[how.field], how)
+            return compared(connection, _MODEL_COLUMNS[comparison.field], comparison)
 
 
 def _measured(datasets: Sequence[v1.Dataset]) -> sa.Select[Any]:
@@ -187,9 +189,9 @@ def _model_sorts(at: int, order: Order, datasets: Sequence[v1.Dataset]) -> list[
         table = _MODEL_LABELS[order.field]
         of = sa.select(table.c.value).where(table.c.model == models.c.model, table.c.key == order.key)
         value = of
-    found = value.correlate(models).scalar_subquery()
-    rank = sa.case((~of.exists(), MISSING), (found.is_(None), NAN), else_=0)
+    value_or_null = value.correlate(models).scalar_subquery()
+    rank = sa.case((~of.exists(), MISSING), (value_or_null.is_(None), NAN), else_=0)
     kind = float if order.field == "metrics" else str
     nothing = sa.literal(0.0, sa.Double()) if kind is float else sa.literal("")
-    shown = sa.func.coalesce(found, nothing)
+    shown = sa.func.coalesce(value_or_null, nothing)
     return [Sort(rank.label(f"rank{at}")), Sort(shown.label(f"value{at}"), kind, order.descending)]

@@ -1,6 +1,6 @@
-"""Metrics in intervals, for charts: the minimum, maximum and mean of each interval.
+"""Metrics in intervals, for charts: the count, minimum, maximum and mean of each interval.
 
-A chunk that lies in one interval counts by what rows say of it; only the points of others are read.
+A chunk within one interval is added by its statistics; only chunks that span intervals have their points read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from services.tracking.projection.tables import chunks
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_ASKED = 256  # chunks whose points are asked for at once
-_TOGETHER = 32  # of them, which are counted at once: what is done to columns of this length stays in the cache
+_CHUNKS_PER_QUERY = 256  # chunks whose points one query reads
+_CHUNKS_PER_BATCH = 32  # of them, added at once: columns of this length stay in the CPU cache
 _WORD = 2**64
 _BYTES = 8
 _STEPS = (chunks.c.first_step, chunks.c.last_step, chunks.c.steps)
@@ -46,24 +46,24 @@ class Axis:
         if not span:
             return np.zeros(len(places), np.int64)
         # Modulo 2**64 the difference is right, whatever the signs.
-        found: NDArray[np.uint64] = places.astype(np.int64, copy=False).view(np.uint64) - np.uint64(self.low % _WORD)
+        offsets: NDArray[np.uint64] = places.astype(np.int64, copy=False).view(np.uint64) - np.uint64(self.low % _WORD)
         if span * self.count < _WORD:
-            found *= np.uint64(self.count)
-            found //= np.uint64(span)
+            offsets *= np.uint64(self.count)
+            offsets //= np.uint64(span)
         else:
             edges = [-(-number * span // self.count) for number in range(1, self.count)]
-            found = np.searchsorted(np.array(edges, np.uint64), found, "right").view(np.uint64)
-        return np.minimum(found, np.uint64(self.count - 1), out=found).view(np.int64)
+            offsets = np.searchsorted(np.array(edges, np.uint64), offsets, "right").view(np.uint64)
+        return np.minimum(offsets, np.uint64(self.count - 1), out=offsets).view(np.int64)
 
 
-class Tally:
+class Buckets:
     """Histogram of a metric: points, numbers, minimum, maximum and sum of each interval."""
 
     def __init__(self, count: int) -> None:
         self.points = np.zeros(count, np.int64)
         self.numbers = np.zeros(count, np.int64)
-        self.least = np.full(count, np.inf)
-        self.greatest = np.full(count, -np.inf)
+        self.minimum = np.full(count, np.inf)
+        self.maximum = np.full(count, -np.inf)
         self.total = np.zeros(count)
 
     def add_points(self, intervals: Ints, values: Floats) -> None:
@@ -90,9 +90,9 @@ class Tally:
         known = numbers > 0
         if not known.all():
             intervals, figures = intervals[known], [figure[known] for figure in figures]
-        least, greatest, total = (figure + 0.0 for figure in figures)
-        np.minimum.at(self.least, intervals, least)
-        np.maximum.at(self.greatest, intervals, greatest)
+        minimum, maximum, total = (figure + 0.0 for figure in figures)
+        np.minimum.at(self.minimum, intervals, minimum)
+        np.maximum.at(self.maximum, intervals, maximum)
         with np.errstate(invalid="ignore", over="ignore"):
             np.add.at(self.total, intervals, total)
 
@@ -107,8 +107,8 @@ class Outline:
     last: Ints
     points: Ints
     numbers: Ints
-    least: Floats
-    greatest: Floats
+    minimum: Floats
+    maximum: Floats
     total: Floats
 
     def extent(self) -> tuple[int, int] | None:
@@ -119,11 +119,11 @@ class Outline:
 def outline(connection: sa.Connection, kind: v1.MetricAxis.ValueType, runs: Sequence[int], key: str) -> Outline:
     """Return the outline of a metric in these runs."""
     dialect = connection.dialect.name
-    found = fetch_all(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
-    columns: Sequence[Sequence[Any]] = list(zip(*found, strict=True)) or [()] * 9
+    rows = fetch_all(connection, _outline(dialect, kind), runs=in_one(dialect, runs), key=key)
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * 9
     run, number, first, last, points, numbers = (np.array(column, np.int64) for column in columns[:6])
-    least, greatest, total = (np.array(column, np.float64) for column in columns[6:])
-    return Outline(run, number, first, last, points, numbers, least, greatest, total)
+    minimum, maximum, total = (np.array(column, np.float64) for column in columns[6:])
+    return Outline(run, number, first, last, points, numbers, minimum, maximum, total)
 
 
 def extent(
@@ -135,27 +135,27 @@ def extent(
     return None if low is None else (low, high)
 
 
-def tally(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Tally:
-    """Return a metric of these runs in intervals: those of the first run, then those of the second, and so on."""
-    result = Tally(len(runs) * axis.count)
+def buckets_of(connection: sa.Connection, axis: Axis, runs: Sequence[int], key: str, series: Outline) -> Buckets:
+    """Return a metric of these runs in buckets: those of the first run, then those of the second, and so on."""
+    result = Buckets(len(runs) * axis.count)
     order = np.argsort(runs)
     offset = order[np.searchsorted(runs, series.run, sorter=order)] * axis.count
     begin, end = axis.intervals(series.first), axis.intervals(series.last)
     whole = (begin == end) & (series.first >= axis.low) & (series.last <= axis.high)
-    figures = [figure[whole] for figure in (series.least, series.greatest, series.total)]
+    figures = [figure[whole] for figure in (series.minimum, series.maximum, series.total)]
     result.add_chunks((offset + begin)[whole], series.points[whole], series.numbers[whole], figures)
     cut = ~whole & (series.last >= axis.low) & (series.first <= axis.high)
     offsets = dict(zip(series.run[cut].tolist(), offset[cut].tolist(), strict=True))
     wanted = list(zip(series.run[cut].tolist(), series.number[cut].tolist(), strict=True))
-    for at in range(0, len(wanted), _ASKED):
-        for some in _read(connection, axis.kind, key, wanted[at : at + _ASKED]):
-            _add_cut(result, axis, offsets, some)
+    for at in range(0, len(wanted), _CHUNKS_PER_QUERY):
+        for batch in _read(connection, axis.kind, key, wanted[at : at + _CHUNKS_PER_QUERY]):
+            _add_cut(result, axis, offsets, batch)
     return result
 
 
-def _add_cut(result: Tally, axis: Axis, offsets: Mapping[int, int], some: Sequence[Row]) -> None:
+def _add_cut(result: Buckets, axis: Axis, offsets: Mapping[int, int], batch: Sequence[Row]) -> None:
     """Add chunks point by point; `offsets` says where the intervals of a run begin."""
-    owners, columns, values = (list(column) for column in zip(*some, strict=True))
+    owners, columns, values = (list(column) for column in zip(*batch, strict=True))
     places = np.frombuffer(b"".join(columns), "<i8")
     intervals = axis.intervals(places)
     intervals += np.repeat([offsets[run] for run in owners], [len(column) // _BYTES for column in columns])
@@ -170,9 +170,9 @@ def _read(
     """Yield the runs, places and values of chunks, given by run and number."""
     dialect = connection.dialect.name
     for numbers, runs in alike(wanted):
-        those = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
-        found = fetch_all(connection, _cut(dialect, kind), key=key, **those)
-        yield from (found[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER))
+        parameters = {"runs": in_one(dialect, runs), "numbers": in_one(dialect, list(numbers))}
+        rows = fetch_all(connection, _cut(dialect, kind), key=key, **parameters)
+        yield from (rows[at : at + _CHUNKS_PER_BATCH] for at in range(0, len(rows), _CHUNKS_PER_BATCH))
 
 
 def _changes(column: Ints) -> Ints:

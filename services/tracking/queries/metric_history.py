@@ -41,14 +41,14 @@ async def history(
         series = _outline(connection, request.run_id, request.key, low, high)
         return series, next_points(connection, series, None, WINDOW_POINTS)
 
-    series, found = await projector.query(begin)
-    while len(found.numbers):
-        for response in _responses(request.key, found.points):
+    series, window = await projector.query(begin)
+    while len(window.numbers):
+        for response in _responses(request.key, window.points):
             yield response
-        if len(found.numbers) < WINDOW_POINTS:
+        if len(window.numbers) < WINDOW_POINTS:
             return
-        last = found.place(-1)
-        found = await projector.query(lambda rows, last=last: next_points(rows, series, last, WINDOW_POINTS))  # type: ignore[misc]
+        last = window.place(-1)
+        window = await projector.query(lambda rows, last=last: next_points(rows, series, last, WINDOW_POINTS))  # type: ignore[misc]
 
 
 def page(connection: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.ListMetricPointsResponse:
@@ -61,9 +61,9 @@ def page(connection: sa.Connection, request: v1.ListMetricPointsRequest) -> v1.L
     key = key_of(request.page_token, int, int, int)
     after = None if key is None else (int(str(key[0])), int(str(key[1])), int(str(key[2])))
     series = _outline(connection, request.run_id, request.key, after[0] if after else _EARLIEST, _LATEST)
-    found = next_points(connection, series, after, size + 1)
-    token = token_of(found.place(size - 1)) if len(found.numbers) > size else ""
-    shown = found.only(slice(size)).points
+    window = next_points(connection, series, after, size + 1)
+    token = token_of(window.place(size - 1)) if len(window.numbers) > size else ""
+    shown = window.only(slice(size)).points
     return v1.ListMetricPointsResponse(series=pack(request.key, shown), next_page_token=token)
 
 

@@ -88,10 +88,10 @@ def run_metrics(connection: sa.Connection, run: int, size: int, token: str) -> v
     if key := key_of(token, str):
         statement = statement.where(metrics.c.key > key[0])
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = connection.execute(statement.order_by(metrics.c.key).limit(size + 1)).all()
+    rows = connection.execute(statement.order_by(metrics.c.key).limit(size + 1)).all()
     page = v1.ListRunMetricsResponse()
     budget = LARGEST_BYTES
-    for before, row in zip([None, *found], found, strict=False):
+    for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and (budget < 0 or len(page.metrics) == size):
             page.next_page_token = token_of([before.key])
             break
@@ -110,10 +110,10 @@ def logged_model_metrics(
     if key := key_of(token, str, int, str, str):
         statement = statement.where(sa.tuple_(*order) > sa.tuple_(*key))
     size = min(size or DEFAULT_PAGE, MAX_PAGE)
-    found = connection.execute(statement.order_by(*order).limit(size + 1)).all()
+    rows = connection.execute(statement.order_by(*order).limit(size + 1)).all()
     page = v1.ListLoggedModelMetricsResponse()
     budget = LARGEST_BYTES
-    for before, row in zip([None, *found], found, strict=False):
+    for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and (budget < 0 or len(page.metrics) == size):
             page.next_page_token = token_of(before[1:5])
             break

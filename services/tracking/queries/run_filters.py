@@ -77,40 +77,40 @@ class Condition:
     exact: bool = True
 
 
-def condition(connection: sa.Connection, how: Comparison, scope: Scope) -> Condition:
+def condition(connection: sa.Connection, comparison: Comparison, scope: Scope) -> Condition:
     """Return a comparison as a condition on runs."""
-    match how.field:
+    match comparison.field:
         case "metrics":
-            return _metric(how, scope)
+            return _metric(comparison, scope)
         case "params":
-            return _label(connection, params, how)
+            return _label(connection, params, comparison)
         case "tags":
-            return _tag(connection, how)
+            return _tag(connection, comparison)
         case "start_time" | "end_time":
-            return _time(how, scope)
+            return _time(comparison, scope)
         case "datasets.name" | "datasets.digest" | "datasets.context":
-            return _dataset(connection, how)
+            return _dataset(connection, comparison)
         case _:
-            return _text(connection, how, scope)
+            return _text(connection, comparison, scope)
 
 
-def _metric(how: Comparison, scope: Scope) -> Condition:
-    named = sa.and_(metrics.c.key == how.key, compared_metric(metrics.c.value, how))
+def _metric(comparison: Comparison, scope: Scope) -> Condition:
+    named = sa.and_(metrics.c.key == comparison.key, compared_metric(metrics.c.value, comparison))
     where = sa.select(sa.literal(1)).select_from(metrics).where(metrics.c.run == runs.c.run, named).exists()
     among = sa.select(metrics.c.run).where(scope.holds(metrics.c.experiment), named)
-    return Condition(where, None if how.operator == "!=" else among)
+    return Condition(where, None if comparison.operator == "!=" else among)
 
 
-def _time(how: Comparison, scope: Scope) -> Condition:
-    within = compared_time(_TIMES[how.field], how)
+def _time(comparison: Comparison, scope: Scope) -> Condition:
+    within = compared_time(_TIMES[comparison.field], comparison)
     among = sa.select(runs.c.run).where(scope.holds(runs.c.experiment), within)
-    return Condition(within, None if how.operator == "!=" else among)
+    return Condition(within, None if comparison.operator == "!=" else among)
 
 
-def _label(connection: sa.Connection, table: sa.Table, how: Comparison) -> Condition:
-    where = compared_tag(connection, table, [table.c.run == runs.c.run], how)
-    named = sa.select(table.c.run).where(table.c.key == how.key)
-    match how.operator, how.value:
+def _label(connection: sa.Connection, table: sa.Table, comparison: Comparison) -> Condition:
+    where = compared_tag(connection, table, [table.c.run == runs.c.run], comparison)
+    named = sa.select(table.c.run).where(table.c.key == comparison.key)
+    match comparison.operator, comparison.value:
         case "IS NOT NULL", _:
             return Condition(where, named)
         case "=", str(text):
@@ -123,38 +123,44 @@ def _label(connection: sa.Connection, table: sa.Table, how: Comparison) -> Condi
     return Condition(where, among, exact=all(len(text) < HEAD_CHARACTERS for text in texts))
 
 
-def _tag(connection: sa.Connection, how: Comparison) -> Condition:
-    column = _TAGS_IN_COLUMNS.get(how.key)
+def _tag(connection: sa.Connection, comparison: Comparison) -> Condition:
+    column = _TAGS_IN_COLUMNS.get(comparison.key)
     if column is None:
-        return _label(connection, tags, how)
-    if how.operator == "IS NULL":
+        return _label(connection, tags, comparison)
+    if comparison.operator == "IS NULL":
         return Condition(column == "")
     there = column != ""
-    return Condition(there if how.operator == "IS NOT NULL" else sa.and_(there, compared(connection, column, how)))
+    return Condition(
+        there if comparison.operator == "IS NOT NULL" else sa.and_(there, compared(connection, column, comparison))
+    )
 
 
-def _text(connection: sa.Connection, how: Comparison, scope: Scope) -> Condition:
-    named = how.operator in {"=", "IN"}
-    where = _status(how) if how.field == "status" and named else compared(connection, _TEXTS[how.field], how)
-    if not named or how.value == "" or how.field not in _INDEXED:
+def _text(connection: sa.Connection, comparison: Comparison, scope: Scope) -> Condition:
+    named = comparison.operator in {"=", "IN"}
+    where = (
+        _status(comparison)
+        if comparison.field == "status" and named
+        else compared(connection, _TEXTS[comparison.field], comparison)
+    )
+    if not named or comparison.value == "" or comparison.field not in _INDEXED:
         return Condition(where)
-    found = sa.select(runs.c.run).where(where)
-    return Condition(where, found.where(scope.holds(runs.c.experiment)) if _INDEXED[how.field] else found)
+    matching = sa.select(runs.c.run).where(where)
+    return Condition(where, matching.where(scope.holds(runs.c.experiment)) if _INDEXED[comparison.field] else matching)
 
 
-def _status(how: Comparison) -> sa.ColumnElement[bool]:
-    texts = how.value if isinstance(how.value, tuple) else (how.value,)
+def _status(comparison: Comparison) -> sa.ColumnElement[bool]:
+    texts = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
     return runs.c.status.in_([number for number, name in STATUSES.items() if name in texts])
 
 
-def _dataset(connection: sa.Connection, how: Comparison) -> Condition:
-    column = inputs.c[how.field.removeprefix("datasets.")]
-    within = compared(connection, column, how)
+def _dataset(connection: sa.Connection, comparison: Comparison) -> Condition:
+    column = inputs.c[comparison.field.removeprefix("datasets.")]
+    within = compared(connection, column, comparison)
     if column is inputs.c.context:
         within = sa.and_(column != "", within)
     where = sa.select(sa.literal(1)).select_from(inputs).where(inputs.c.run == runs.c.run, within).exists()
     among = sa.select(inputs.c.run).where(within).distinct()
-    return Condition(where, among if column is inputs.c.name and how.operator in {"=", "IN"} else None)
+    return Condition(where, among if column is inputs.c.name and comparison.operator in {"=", "IN"} else None)
 
 
 def kinds_of(orders: Sequence[Order]) -> list[type]:

@@ -35,9 +35,9 @@ _TO_WALK, _TO_GATHER = (
 )
 
 
-def _plan(connection: sa.Connection, how: sa.Select[Any]) -> None:
+def _plan(connection: sa.Connection, statement: sa.Select[Any]) -> None:
     if connection.dialect.name == "postgresql":
-        fetch_all(connection, how)
+        fetch_all(connection, statement)
 
 
 def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int) -> Sequence[Sequence[Any]]:
@@ -50,7 +50,7 @@ def run_keys(connection: sa.Connection, request: v1.ListRunsRequest, wanted: int
     orders = parse_order(request.order_by, RUN_ORDERS) or (_NEWEST,)
     after = listing_key(request, *kinds_of(orders))
     scope = scope_of(connection, {request.experiment_id, *request.experiment_ids} - {""}, request.lifecycle)
-    conditions = [(how, condition(connection, how, scope)) for how in comparisons]
+    conditions = [(comparison, condition(connection, comparison, scope)) for comparison in comparisons]
     asked = _Asked(connection, orders, scope, _ALIVE.get(request.lifecycle, _LIVES), conditions, after, wanted)
     way = way_of(orders[0], comparisons)
     _plan(connection, _TO_WALK)
@@ -83,7 +83,7 @@ _LIVES = (~runs.c.deleted,)
 
 
 def _walked(asked: _Asked, way: ScanPlan) -> Sequence[Sequence[Any]]:
-    where = [one.where for how, one in asked.conditions if not leads(asked.orders[0], how)]
+    where = [clause.where for comparison, clause in asked.conditions if not leads(asked.orders[0], comparison)]
     walk = IndexScan(asked.rows, way, asked.scope, [*asked.alive, *where])
     after = asked.after and (asked.after if way.ranked else (0, *asked.after))
     if len(asked.orders) > 1:
@@ -117,14 +117,14 @@ def _read(asked: _Asked, walk: IndexScan, after: Key | None) -> tuple[list[Key] 
 
 def _rarest(asked: _Asked, limit: int) -> Condition | None:
     """Return the condition that the fewest runs fulfil, if they are at most `limit`."""
-    found: Condition | None = None
-    for place, (_, one) in enumerate(asked.conditions):
-        if one.among is not None and asked.at_least.get(place, 0) <= limit:
-            some = one.among.limit(limit + 1).subquery()
-            many = asked.at_least[place] = asked.rows.scalar(sa.select(sa.func.count()).select_from(some)) or 0
-            if many <= limit:
-                found, limit = one, many
-    return found
+    rare: Condition | None = None
+    for place, (_, clause) in enumerate(asked.conditions):
+        if clause.among is not None and asked.at_least.get(place, 0) <= limit:
+            candidates = clause.among.limit(limit + 1).subquery()
+            count = asked.at_least[place] = asked.rows.scalar(sa.select(sa.func.count()).select_from(candidates)) or 0
+            if count <= limit:
+                rare, limit = clause, count
+    return rare
 
 
 def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
@@ -139,7 +139,7 @@ def _gathered(asked: _Asked, rare: Condition | None) -> Sequence[Sequence[Any]]:
         source, experiment = some.join(runs, runs.c.run == some.c.run), runs.c.experiment + 0
     sorts, source = sorts_of(asked.orders, source)
     statement = sa.select(*(sort.column for sort in sorts)).select_from(source)
-    where = [one.where for _, one in asked.conditions if not (one is rare and one.exact)]
+    where = [clause.where for _, clause in asked.conditions if not (clause is rare and clause.exact)]
     statement = statement.where(asked.scope.holds(experiment), *asked.alive, *where)
     if asked.after:
         statement = statement.where(behind(sorts, asked.after))

@@ -1,4 +1,4 @@
-"""The answers of tracking, each from rows of one moment."""
+"""Queries of tracking, each on one consistent snapshot of the rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from services.tracking.queries.run_search import run_keys
 
 def run_number(connection: sa.Connection, run_id: str) -> int:
     """Return the number that rows know a run by. Raises `Rejected` RUN_NOT_FOUND."""
-    found: int | None = connection.scalar(sa.select(runs.c.run).where(runs.c.run_id == run_id))
-    if found is None:
-        raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run {run_id[:500]!r}", run_id=run_id[:500])
-    return found
+    number: int | None = connection.scalar(sa.select(runs.c.run).where(runs.c.run_id == run_id))
+    if number is None:
+        raise Rejected(Kind.NOT_FOUND, "RUN_NOT_FOUND", f"no run has the id {run_id[:500]!r}", run_id=run_id[:500])
+    return number
 
 
 def run(connection: sa.Connection, run_id: str, *, with_metrics: bool = True) -> v1.Run:
@@ -61,7 +61,7 @@ def model_number(connection: sa.Connection, model_id: str) -> int:
     """Return the number that rows know a logged model by. Raises `Rejected` LOGGED_MODEL_NOT_FOUND."""
     number: int | None = connection.scalar(sa.select(models.c.model).where(models.c.model_id == model_id))
     if number is None:
-        message = f"no logged model {model_id[:500]!r}"
+        message = f"no logged model has the id {model_id[:500]!r}"
         raise Rejected(Kind.NOT_FOUND, "LOGGED_MODEL_NOT_FOUND", message, model_id=model_id[:500])
     return number
 
@@ -98,10 +98,10 @@ def list_logged_models(connection: sa.Connection, request: v1.ListLoggedModelsRe
 def list_runs(connection: sa.Connection, request: v1.ListRunsRequest) -> v1.ListRunsResponse:
     """Return a page of runs. Raises `Rejected` INVALID_FILTER, INVALID_ORDER, INVALID_PAGE or EXPERIMENT_NOT_FOUND."""
     size = page_size(request.page_size)
-    found = run_keys(connection, request, size + 1)
+    keys = run_keys(connection, request, size + 1)
     answer = v1.ListRunsResponse()
     page, answer.next_page_token = cut(
-        found,
+        keys,
         size,
         lambda key: [asked_by(request), *key],
         lambda keys: views.runs_of(connection, [key[-1] for key in keys], brief=request.brief, make=answer.runs.add),

@@ -68,8 +68,8 @@ class Outline:
 
 def outline(connection: sa.Connection, run: int, key: str, low: int, high: int) -> Outline:
     """Return the outline of a series, of the chunks that may have points with steps from `low` to `high`."""
-    found = fetch_all(connection, _OUTLINE, run=run, key=key, low=low, high=high)
-    columns = np.array(found, np.int64).reshape(-1, 6).T
+    rows = fetch_all(connection, _OUTLINE, run=run, key=key, low=low, high=high)
+    columns = np.array(rows, np.int64).reshape(-1, 6).T
     number, points, first_step, last_step, first_time, last_time = columns
     order = np.lexsort((number, first_time, first_step))
     number, points = number[order], points[order]
@@ -109,16 +109,16 @@ class Ordered:
 
 def next_points(connection: sa.Connection, series: Outline, after: Place | None, count: int) -> Ordered:
     """Return the next `count` points after a place, or all that are left; about twice as many are in memory."""
-    found, last = _NONE, None
+    collected, last = _NONE, None
     todo = series.behind(after) if after else np.arange(len(series.points))
     while todo.size and not (last and series.begins_behind(int(todo[0]), last)):
-        some = _AT_ONCE if last else _enough(series.points[todo], count - len(found.numbers))
-        found = _joined(found, _wanted(series, _read(connection, series, todo[:some]), after, last))
+        some = _AT_ONCE if last else _enough(series.points[todo], count - len(collected.numbers))
+        collected = _joined(collected, _wanted(series, _read(connection, series, todo[:some]), after, last))
         todo = todo[some:]
-        if len(found.numbers) >= (2 * count if last else count):
-            found = found.sorted().only(slice(count))
-            last = found.place(-1)
-    return found.sorted().only(slice(count))
+        if len(collected.numbers) >= (2 * count if last else count):
+            collected = collected.sorted().only(slice(count))
+            last = collected.place(-1)
+    return collected.sorted().only(slice(count))
 
 
 def _enough(points: Ints, count: int) -> int:
@@ -126,15 +126,15 @@ def _enough(points: Ints, count: int) -> int:
     return min(_AT_ONCE, int(np.searchsorted(np.cumsum(points), count)) + 1)
 
 
-def _wanted(series: Outline, some: Ordered, after: Place | None, last: Place | None) -> Ordered:
-    points = some.points
+def _wanted(series: Outline, candidates: Ordered, after: Place | None, last: Place | None) -> Ordered:
+    points = candidates.points
     chosen = (points.steps >= series.low) & (points.steps <= series.high)
-    columns = (points.steps, points.timestamps, some.numbers)
+    columns = (points.steps, points.timestamps, candidates.numbers)
     if after:
         chosen &= _is_behind(columns, after)
     if last:
         chosen &= ~_is_behind(columns, last)
-    return some if chosen.all() else some.only(chosen)
+    return candidates if chosen.all() else candidates.only(chosen)
 
 
 def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
@@ -143,10 +143,10 @@ def _read(connection: sa.Connection, series: Outline, which: Ints) -> Ordered:
     numbers = {number for number, _ in wanted}
     asked = in_one(connection.dialect.name, list(numbers | {number - number % CHUNK_POINTS for number in numbers}))
     rows = fetch_all(connection, _chunks(connection.dialect.name), run=series.run, key=series.key, numbers=asked)
-    found = {row[0]: row for row in rows}
+    rows_by_number = {row[0]: row for row in rows}
     columns: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     for number, points in wanted:
-        row = found.get(number) or found[number - number % CHUNK_POINTS]
+        row = rows_by_number.get(number) or rows_by_number[number - number % CHUNK_POINTS]
         start = (number - row[0]) * _BYTES
         for column, packed in zip(columns, row[1:], strict=True):
             column.append(packed[start : start + points * _BYTES])
@@ -161,15 +161,15 @@ def _chunks(dialect: str) -> sa.Select[Any]:
     return read.where(*_ARE_OF, among(dialect, chunks.c.number))
 
 
-def _joined(one: Ordered, other: Ordered) -> Ordered:
-    if not len(one.numbers):
-        return other
+def _joined(left: Ordered, right: Ordered) -> Ordered:
+    if not len(left.numbers):
+        return right
     points = Points(
-        np.concatenate([one.points.steps, other.points.steps]),
-        np.concatenate([one.points.timestamps, other.points.timestamps]),
-        np.concatenate([one.points.values, other.points.values]),
+        np.concatenate([left.points.steps, right.points.steps]),
+        np.concatenate([left.points.timestamps, right.points.timestamps]),
+        np.concatenate([left.points.values, right.points.values]),
     )
-    return Ordered(points, np.concatenate([one.numbers, other.numbers]))
+    return Ordered(points, np.concatenate([left.numbers, right.numbers]))
 
 
 def _is_behind(columns: tuple[Ints, Ints, Ints], place: tuple[Any, Any, Any]) -> NDArray[np.bool_]:

@@ -74,15 +74,15 @@ def _read_runs(
     measured = ask.metrics if len(numbers) > 1 else ask.ordered_metrics
     with_metrics = with_metrics and not brief
     logged = [] if brief else [ask.run_labels, ask.lineage]
-    with _answers(connection, [ask.runs, *([measured] if with_metrics else []), *logged], numbers) as found:
-        known = {row[0]: row for row in next(found)}
-        summaries = next(found) if with_metrics else []
+    with _answers(connection, [ask.runs, *([measured] if with_metrics else []), *logged], numbers) as results:
+        known = {row[0]: row for row in next(results)}
+        summaries = next(results) if with_metrics else []
         incomplete = len(summaries) > MAX_METRICS
         if incomplete and len(numbers) > 1:
             return None
         views = {number: _run(make, known[number]) for number in numbers if number in known}
         _add_metrics(summaries[:MAX_METRICS], views)
-        for add, rest in zip((_add_labels, _add_lineage), found, strict=False):
+        for add, rest in zip((_add_labels, _add_lineage), results, strict=False):
             add(rest, views)
     for view in views.values():
         shorten(view, incomplete=incomplete)
@@ -92,19 +92,19 @@ def _read_runs(
 def experiments_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1.Experiment]:
     """Return the experiments of these numbers, in that order."""
     ask = _Questions.of(connection)
-    with _answers(connection, [ask.experiments, ask.experiment_labels], numbers) as found:
-        views = {row[0]: _experiment(row) for row in next(found)}
-        _add_labels(next(found), views)
+    with _answers(connection, [ask.experiments, ask.experiment_labels], numbers) as results:
+        views = {row[0]: _experiment(row) for row in next(results)}
+        _add_labels(next(results), views)
     return [views[number] for number in numbers if number in views]
 
 
 def models_of(connection: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.LoggedModel]:
     """Yield the logged models of these numbers, in that order, each with as many metrics as fit an answer."""
     ask = _Questions.of(connection)
-    with _answers(connection, [ask.models, ask.model_labels, ask.model_metrics], numbers) as found:
-        views = {row[0]: _model(row) for row in next(found)}
-        _add_labels(next(found), views)
-        measured = next(found)
+    with _answers(connection, [ask.models, ask.model_labels, ask.model_metrics], numbers) as results:
+        views = {row[0]: _model(row) for row in next(results)}
+        _add_labels(next(results), views)
+        measured = next(results)
     incomplete = len(measured) > MAX_MODEL_METRICS
     if incomplete and len(numbers) > 1:
         middle = len(numbers) // 2

@@ -87,7 +87,7 @@ def test_assignments_at(story: Story, position: int) -> None:
 def test_when_a_version_last_stopped_holding(story: Story) -> None:
     for version in (1, 2, 3):
         asked = dict.fromkeys(story.aliases(), version)
-        found = story.rows.ask(lambda rows, asked=asked: rollback.last_held(rows, asked))  # type: ignore[misc]
+        found = story.rows.ask(lambda rows, asked=asked: rollback.last_assigned(rows, asked))  # type: ignore[misc]
         expected = {key: [one.time for one in story.of(*key) if one.before == version][:1] for key in asked}
         assert found == {key: times[0] for key, times in expected.items() if times}
 

@@ -126,7 +126,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Histories are put in order by few points at a time, and few intervals are counted at once."""
     monkeypatch.setattr(statements, "WINDOW_POINTS", 1500)
     monkeypatch.setattr(statements, "HISTORY_POINTS", 999)
-    monkeypatch.setattr(drawings, "TALLIED_INTERVALS", 700)
+    monkeypatch.setattr(drawings, "MAX_BUCKETS", 700)
 
 
 def packed(key: str, points: Sequence[Point]) -> v1.Series:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollforward import v1
-from services.tracking.queries.metric_buckets import Axis, Tally
+from services.tracking.queries.metric_buckets import Axis, Buckets
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 INT64 = st.one_of(st.integers(LOWEST, HIGHEST), st.integers(-50, 50), st.sampled_from([LOWEST, HIGHEST]))
@@ -47,7 +47,7 @@ def located_points(draw: st.DrawFn) -> list[tuple[int, float]]:
 
 @given(parts=st.lists(located_points(), max_size=3))
 def test_buckets_equal_those_of_loop_over_points(parts: Sequence[list[tuple[int, float]]]) -> None:
-    buckets = Tally(6)
+    buckets = Buckets(6)
     for part in parts:
         intervals, values = (np.array([point[at] for point in part]) for at in (0, 1))
         buckets.add_points(intervals.astype(np.int64), values.astype(np.float64))
@@ -56,8 +56,8 @@ def test_buckets_equal_those_of_loop_over_points(parts: Sequence[list[tuple[int,
         known = [value for value in in_interval if not math.isnan(value)]
         assert buckets.points[interval] == len(in_interval)
         assert buckets.numbers[interval] == len(known)
-        assert buckets.least[interval] == min(known, default=math.inf)
-        assert buckets.greatest[interval] == max(known, default=-math.inf)
+        assert buckets.minimum[interval] == min(known, default=math.inf)
+        assert buckets.maximum[interval] == max(known, default=-math.inf)
         assert (
             not math.copysign(1, buckets.total[interval]) < 0 or sum(known) < 0 or math.isnan(buckets.total[interval])
         )
@@ -66,13 +66,13 @@ def test_buckets_equal_those_of_loop_over_points(parts: Sequence[list[tuple[int,
 
 @given(chunks=st.lists(st.tuples(st.integers(0, 2), VALUES), min_size=1, max_size=9))
 def test_chunks_of_nan_count_points_only(chunks: list[tuple[int, float]]) -> None:
-    buckets = Tally(3)
+    buckets = Buckets(3)
     intervals, values = (np.array([chunk[at] for chunk in chunks]) for at in (0, 1))
     numbers = 2 * ~np.isnan(values)
     buckets.add_chunks(intervals, np.full(len(values), 5), numbers, [values] * 3)
     assert buckets.points.tolist() == [5 * chunks_in(chunks, interval) for interval in range(3)]
     assert buckets.numbers.sum() == numbers.sum()
-    assert not np.isnan([buckets.least, buckets.greatest]).any()
+    assert not np.isnan([buckets.minimum, buckets.maximum]).any()
 
 
 def chunks_in(chunks: list[tuple[int, float]], interval: int) -> int:
