@@ -10,7 +10,7 @@ _FORMULA_MORE: Final = ("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL A
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with what is not printable, but for characters to `keep`, as escapes: ``\\x1b``, ``\\u202e``."""
+    r"""Return a text with unprintable characters as escapes, like ``\x1b`` and ``\u202e``, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""The client: one attribute for each kind of thing that the services keep."""
+"""The client, with an attribute for each kind of item."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Client:
     """A client of the services; safe for use by many threads.
 
-    Reads see this client's own writes: it remembers the highest position of each log and sends it along. When results
-    may be stale, because a service's rows do not follow their log, it warns once (RollforwardWarning). gRPC does not
+    Reads see this client's own writes: it remembers the highest position of each log and sends it along. If results may
+    be stale, because a service's rows do not follow their log, it warns once (RollforwardWarning). gRPC does not
     survive a fork: create another client in a child process.
 
     Attributes:
@@ -49,16 +49,16 @@ class Client:
         correlation_id: str = "",
         read_at_head: bool = False,
     ) -> None:
-        """Create a client. Nothing is sent yet.
+        """Create a client without connecting.
 
         Args:
             address: "HOST:PORT", or "tracking=HOST:PORT,registry=HOST:PORT,..."; default ROLLFORWARD_URI, else
                 localhost:50051.
-            actor: Who makes changes; default ROLLFORWARD_ACTOR, else the user of the operating system.
+            actor: The actor of changes; default ROLLFORWARD_ACTOR, else the operating system's user.
             timeout: Seconds for each call, with all its retries.
-            correlation_id: Marks every event that this client causes; printable ASCII.
-            read_at_head: Have reads see what others wrote before they were sent, at the price of a round trip from the
-                service to its log. Without it, such events may be missing for up to 0.2 s.
+            correlation_id: An id for every event that this client causes; printable ASCII.
+            read_at_head: Whether reads include everything written before they are sent, for a round trip from the
+                service to its log. Otherwise, reads may lag behind other writers by up to 0.2 s.
 
         Raises:
             InvalidRequest: INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID.
@@ -67,7 +67,7 @@ class Client:
             address, actor=actor, timeout=timeout, correlation_id=correlation_id, read_at_head=read_at_head
         )
 
-    # Imported when they are first used: a command that moves an alias does not load what runs need.
+    # Imported at their first use: a command that moves an alias does not load the code for runs.
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -176,12 +176,12 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Where the services are."""
+        """The address of the services."""
         return self.connection.address
 
     @property
     def actor(self) -> str:
-        """Who makes the changes of this client."""
+        """The actor of this client's changes."""
         return self.connection.actor
 
     @property
@@ -195,14 +195,14 @@ class Client:
         return self.connection.positions
 
     def epoch(self, log: str) -> int:
-        """Return the epoch of a log that revisions of this client were read in; 0 for the first, or not known.
+        """Return the epoch in which this client read revisions of a log; 0 for the first, or if unknown.
 
-        It stays the same until LOG_EPOCH_CHANGED has told the caller that it changed.
+        It changes only after LOG_EPOCH_CHANGED was raised.
         """
         return self.connection.epoch(log)
 
     def assume_epoch(self, epoch: int) -> None:
-        """Treat the revisions that the caller has as read in an epoch, whichever client read them."""
+        """Treat the caller's revisions as read in an epoch, whichever client read them."""
         self.connection.assume_epoch(epoch)
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ def connect(
     correlation_id: str = "",
     read_at_head: bool = False,
 ) -> Client:
-    """Create a client, and make it the one that the functions of this package use.
+    """Create a client, and make it the default for the functions of this package.
 
     See Client for the arguments.
 

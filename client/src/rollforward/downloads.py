@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from rollforward._artifacts.manifests import canonical, check_manifest, manifest_digest, parse_canonical, part_of
-from rollforward._artifacts.partial_download import gathering, is_part, remove
+from rollforward._artifacts.partial_download import is_staging_directory, remove, staging_directory
 from rollforward._artifacts.trees import (
     ArtifactTrees,
     Progress,
+    check_unoccupied,
     download_tree,
     hash_blob,
     receive_tree,
-    refuse_occupied,
 )
 from rollforward._transport.connection import Connection
 from rollforward._transport.default import default_client_function
@@ -28,7 +28,7 @@ from rollforward.references import (
 )
 from rollforward.registry.assignments import Assignments
 from rollforward.registry.versions import Versions
-from rollforward.tracking.run_artifacts import Tree, find_tree
+from rollforward.tracking.run_artifacts import RunTree, find_tree
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -66,7 +66,7 @@ class Artifacts(ArtifactTrees):
             OSError: See the message.
         """
         if dst is not None:
-            refuse_occupied(Path(dst))
+            check_unoccupied(Path(dst))
         tree = _resolve(reference, self._connection)
         if dst is None and not path:
             return _cached(tree.digest, self._connection, progress, tree.manifest)
@@ -95,13 +95,13 @@ class Artifacts(ArtifactTrees):
 def _about_target(error: OSError, target: Path) -> OSError:
     """Return an error that names the target, where it names the directory in which its files are gathered."""
     if error.filename is None or not any(
-        is_part(part) for part in (Path(error.filename), *Path(error.filename).parents)
+        is_staging_directory(part) for part in (Path(error.filename), *Path(error.filename).parents)
     ):
         return error
     return type(error)(error.errno, error.strerror, str(target))
 
 
-def _part(tree: Tree, path: str, connection: Connection) -> v1.Manifest:
+def _part(tree: RunTree, path: str, connection: Connection) -> v1.Manifest:
     part = part_of(tree.manifest or ArtifactTrees(connection).get_manifest(tree.digest), path)
     if not part.files:
         message = f"the artifact {tree.digest} has nothing at {path!r}"
@@ -109,17 +109,17 @@ def _part(tree: Tree, path: str, connection: Connection) -> v1.Manifest:
     return part
 
 
-def _resolve(reference: str, connection: Connection) -> Tree:
+def _resolve(reference: str, connection: Connection) -> RunTree:
     named = parse_artifact(reference)
     match named:
         case AliasReference(model, alias):
-            return Tree(_alias_digest(f"{model}@{alias}", connection), None)
+            return RunTree(_alias_digest(f"{model}@{alias}", connection), None)
         case VersionReference(model, version):
-            return Tree(Versions(connection).get(model, version).digest, None)
+            return RunTree(Versions(connection).get(model, version).digest, None)
         case RunReference(run_id, path):
             return find_tree(connection, run_id, path)
         case DigestReference(digest):
-            return Tree(digest, None)
+            return RunTree(digest, None)
         case _:
             assert_never(named)
 
@@ -145,7 +145,7 @@ def _cached(
 
 def _fill(entry: Path, manifest: v1.Manifest, connection: Connection, progress: Progress | None) -> None:
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with gathering(manifest_digest(manifest), entry) as scratch:
+    with staging_directory(manifest_digest(manifest), entry) as scratch:
         made = scratch / "entry"
         receive_tree(manifest, made / "files", connection, progress)
         (made / "manifest.json").write_bytes(canonical(manifest))

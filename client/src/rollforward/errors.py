@@ -1,4 +1,4 @@
-"""The client's exceptions, and how a failed call becomes one of them."""
+"""The client's exceptions, and the conversion of failed calls."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -20,11 +20,11 @@ _M = TypeVar("_M", bound=Message)
 
 
 class RollforwardError(Exception):
-    """Anything that the client refuses or the server refused.
+    """The base class of the errors of the client and of the services.
 
-    `reason` is a stable word to decide by ("VERSION_NOT_FOUND"), `metadata` says what it is about, `message` is for
-    people and may change. Where it is not known whether a command was done, `request_id` is the id that it was sent
-    with: the same call with this `request_id` is done once.
+    `reason` is a stable code to decide by ("VERSION_NOT_FOUND"); `metadata` names the items that it is about; `message`
+    is for people and may change. If a command's outcome is unknown, `request_id` is the id that it was sent with: to
+    repeat it safely, call it again with this `request_id`.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RollforwardError(Exception):
         metadata: Mapping[str, str] | None = None,
         details: Sequence[Packed] = (),
     ) -> None:
-        # All of them in args, so that the exception survives pickling between processes.
+        # All fields in args, so that the exception can be pickled.
         super().__init__(reason, message, dict(metadata or {}), tuple(details))
         self.reason = reason
         self.message = message
@@ -57,56 +57,56 @@ class RollforwardError(Exception):
 
 
 class RollforwardWarning(UserWarning):
-    """A command was done, and its outcome may not be what was meant."""
+    """A warning about a successful command whose outcome may be unintended."""
 
 
 class InvalidRequest(RollforwardError):
-    """The request can never be right: a bad name, a wrong type, a message that is too large."""
+    """An invalid request: a bad name, a wrong type, a message that is too large."""
 
 
 class NotFound(RollforwardError):
-    """What the request names does not exist."""
+    """An item in the request does not exist."""
 
 
 class AlreadyExists(RollforwardError):
-    """What the request would create exists."""
+    """The item to create exists already."""
 
 
 class PreconditionFailed(RollforwardError):
-    """The request is right, but the state forbids it: a gate, a policy, a parameter that never changes."""
+    """A valid request that the current state forbids: a gate, a policy, a parameter that never changes."""
 
     @property
     def evidence(self) -> v1.GateEvidence | None:
-        """What the gate that refused saw and said; None when no gate did, or it is too large for an error."""
+        """The evidence and result of the gate that failed; None if no gate failed, or it is too large for an error."""
         return self._detail(v1.GateEvidence)
 
 
 class Conflict(RollforwardError):
-    """Somebody else was first: read afresh, then decide again."""
+    """A concurrent change: read again, then decide again."""
 
     @property
     def current(self) -> v1.Alias | None:
-        """The alias as it stands now, when the expected revision was wrong."""
+        """The alias's current assignment, if the expected revision was wrong."""
         return self._detail(v1.Alias)
 
 
 class Unavailable(RollforwardError):
-    """No answer within the deadline.
+    """No response within the deadline.
 
-    Whether a command was done is unknown; repeating it with its `request_id` is harmless.
+    The outcome of a command is unknown; repeat it safely with its `request_id`.
     """
 
 
 class Forbidden(RollforwardError):
-    """The actor is known and may not do this."""
+    """The actor lacks the permission."""
 
 
 class Unauthenticated(RollforwardError):
-    """The actor is not known."""
+    """The actor is unknown."""
 
 
 class InternalError(RollforwardError):
-    """The server failed, or what it sent is damaged."""
+    """The server failed, or sent damaged data."""
 
 
 CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxyType(
@@ -128,14 +128,12 @@ CLASS_OF: Final[Mapping[grpc.StatusCode, type[RollforwardError]]] = MappingProxy
 
 
 def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
-    """Return the exception for a failed call; statuses outside the table become InternalError."""
+    """Return the exception for a failed call; an InternalError for an unknown status."""
     if not isinstance(error, grpc.Call):
         return InternalError("UNKNOWN", str(error))
     code = error.code()
-    if _is_answer_too_large(error):
-        message = (
-            f"the service's answer does not fit a message: {error.details()}. Ask for less, such as a smaller page"
-        )
+    if _is_response_too_large(error):
+        message = f"response too large: {error.details()}. Request less, such as a smaller page"
         return InternalError("ANSWER_TOO_LARGE", message)
     kind = CLASS_OF.get(code, InternalError)
     details = _details(error)
@@ -146,7 +144,7 @@ def from_rpc_error(error: grpc.RpcError) -> RollforwardError:
 
 
 def evaluated_at(error: grpc.RpcError) -> tuple[str, int] | None:
-    """Return the log, and the position in it, at which a command was rejected; None when it was not evaluated."""
+    """Return the log and position at which a command was rejected; None if it was not evaluated."""
     if not isinstance(error, grpc.Call):
         return None
     for key, value in error.trailing_metadata() or ():
@@ -156,13 +154,13 @@ def evaluated_at(error: grpc.RpcError) -> tuple[str, int] | None:
     return None
 
 
-def _is_answer_too_large(error: grpc.Call) -> bool:
-    # gRPC's own words: the same status stands for requests that are too large, which are the caller's fault.
+def _is_response_too_large(error: grpc.Call) -> bool:
+    # The same status means that a request is too large, which is the caller's fault; only gRPC's text differs.
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and (error.details() or "").startswith("CLIENT: Received")
 
 
 def epochs_in(trailers: Iterable[tuple[str, str | bytes]] | None) -> Iterator[tuple[str, int]]:
-    """Give the logs that an answer comes from with their epochs; a log in its first epoch is not named."""
+    """Yield the logs of a result with their epochs, except logs in their first epoch."""
     for key, value in trailers or ():
         for part in str(value).split(",") if key == EPOCH_KEY else ():
             log, _, epoch = part.partition("=")
@@ -171,8 +169,8 @@ def epochs_in(trailers: Iterable[tuple[str, str | bytes]] | None) -> Iterator[tu
 
 
 def _from_grpc_itself(code: grpc.StatusCode, message: str, details: Sequence[Packed]) -> RollforwardError:
-    # What gRPC itself refuses carries no reason of ours. It enforces two limits: the size of messages, and how many
-    # calls are under way.
+    # gRPC's own errors carry no reason. It enforces two limits: the size of messages, and the number of concurrent
+    # calls.
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return CLASS_OF.get(code, InternalError)(code.name, message, details=details)
     if "concurrent" in message.lower():
@@ -186,7 +184,7 @@ def _details(call: grpc.Call) -> Sequence[Packed]:
             try:
                 return v1.Status.FromString(value).details
             except DecodeError:
-                # Somebody else's trailer, a proxy's for one: the status code still tells the class.
+                # Another program's trailer, such as a proxy's: the status code still gives the class.
                 return ()
     return ()
 

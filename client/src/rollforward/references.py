@@ -1,4 +1,4 @@
-"""Names as people write them: "fraud-detector@champion", "models:/fraud-detector/3", "2026-11-03T14:00Z"."""
+"""Parsers of references and times: "fraud-detector@champion", "models:/fraud-detector/3", "2026-11-03T14:00Z"."""
 
 import glob
 import re
@@ -18,44 +18,46 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _VERSION: Final = re.compile(r"[vV]?([0-9]{1,10})", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# RFC 3339, the seconds optional.
+# RFC 3339, with optional seconds.
 _TIME: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}(?::\d{2})?)(?:(?<=:\d\d:\d\d)\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 
 
 class AliasReference(NamedTuple):
-    """A model's alias; an empty alias stands for all of the model's."""
+    """An alias of a model; an empty alias means all of the model's."""
 
     model: str
     alias: str
 
 
 class VersionReference(NamedTuple):
-    """A model's version by number."""
+    """A version of a model, by number."""
 
     model: str
     version: int
 
 
 class RunReference(NamedTuple):
-    """An artifact of a run; an empty path is the run's root."""
+    """An artifact of a run; an empty path means the run's root."""
 
     run_id: str
     path: str
 
 
 class DigestReference(NamedTuple):
-    """An artifact by its manifest's digest."""
+    """An artifact, by its manifest's digest."""
 
     digest: str
 
 
 class HasRunId(Protocol):
-    """A live run or a run as the server shows it."""
+    """A live run, or a run as returned by the service."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """32 lower-case hex digits."""
+        ...
 
 
 RunLike = str | HasRunId
@@ -65,19 +67,19 @@ ArtifactReference = AliasReference | VersionReference | RunReference | DigestRef
 
 
 def parse_alias(text: str) -> AliasReference:
-    """Read "model@alias", or "models:/model@alias".
+    """Parse "model@alias" or "models:/model@alias".
 
     Raises:
         InvalidRequest: INVALID_REFERENCE.
     """
     reference = parse_aliases(text)
     if not reference.alias:
-        raise _invalid(text, "it is not MODEL@ALIAS")
+        raise _invalid(text, "expected MODEL@ALIAS")
     return reference
 
 
 def parse_aliases(text: str) -> AliasReference:
-    """Read "model@alias", or "model" for all of its aliases, with or without "models:/" before it.
+    """Parse "model@alias", or "model" for all of its aliases, with or without "models:/" in front.
 
     Raises:
         InvalidRequest: INVALID_REFERENCE.
@@ -85,12 +87,12 @@ def parse_aliases(text: str) -> AliasReference:
     name = text.removeprefix("models:/")
     model, at, alias = name.partition("@")
     if not model or (at and not alias) or "@" in alias or ":" in model or "/" in name:
-        raise _invalid(text, "it is neither MODEL@ALIAS nor MODEL")
+        raise _invalid(text, "expected MODEL@ALIAS or MODEL")
     return AliasReference(model, alias)
 
 
 def parse_filter(text: str) -> AliasReference:
-    """Read what parse_aliases reads, or "@alias" for that alias of every model, or "" for all.
+    """Parse a reference as parse_aliases does, or "@alias" for that alias of every model, or "" for all aliases.
 
     Raises:
         InvalidRequest: INVALID_REFERENCE.
@@ -103,9 +105,9 @@ def parse_filter(text: str) -> AliasReference:
 
 
 def parse_scope(text: str) -> AliasReference:
-    """Read what parse_aliases reads as two patterns: with "*" or "?" a name is one, without it stands for itself.
+    """Parse a reference as parse_aliases does, into two patterns: names without "*" and "?" match only themselves.
 
-    "a[*]" is a pattern for the name "a*" alone.
+    "a[*]" matches only the name "a*".
 
     Raises:
         InvalidRequest: INVALID_REFERENCE.
@@ -115,7 +117,7 @@ def parse_scope(text: str) -> AliasReference:
 
 
 def parse_artifact(text: str) -> ArtifactReference:
-    """Read what names an artifact: "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or "sha256:...".
+    """Parse "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or "sha256:HEX".
 
     Raises:
         InvalidRequest: INVALID_REFERENCE.
@@ -127,45 +129,46 @@ def parse_artifact(text: str) -> ArtifactReference:
         run_id, _, path = rest[1:].partition("/")
         if _RUN_ID.fullmatch(run_id):
             return RunReference(run_id, normal_path(path.strip("/")))
-        raise _invalid(text, "a run id is 32 lower-case hex digits")
+        raise _invalid(text, "expected a run id of 32 lower-case hex digits")
     if is_digest(text):
         return DigestReference(text)
-    raise _invalid(text, "it is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH and sha256:HEX")
+    raise _invalid(text, "expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or sha256:HEX")
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is a digest: "sha256:" and 64 lower-case hex digits."""
+    """Return whether a text is a digest: "sha256:" and 64 lower-case hex digits."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def normal_path(path: str) -> str:
-    """Return a path in Unicode normal form C, as manifests have it, whatever form a file system names it in."""
+    """Return a path in Unicode normal form C, as in manifests; file systems may use another form."""
     return unicodedata.normalize("NFC", path)
 
 
 def run_id_of(run: RunLike) -> str:
-    """Return the id of a run that is given as a live run, as a message, or as the id itself."""
+    """Return the id of a run, given as a live run, a message or an id."""
     return run if isinstance(run, str) else run.run_id
 
 
 def version_number(model: str, version: VersionLike) -> int:
-    """Return the number of a version of a model, given as 3, "v3" or "3", or as the version itself.
+    """Return the number of a model's version, given as 3, "v3", "3" or a message.
 
-    Raises InvalidRequest (INVALID_VERSION) for one of another model, or not a number.
+    Raises:
+        InvalidRequest: INVALID_VERSION if it is not a number, or a version of another model.
     """
     if isinstance(version, v1.Version):
         if version.model != model:
-            raise _invalid_version(model, f"that is a version of {version.model!r}")
+            raise _invalid_version(model, f"got a version of {version.model!r}")
         return version.version
     found = _VERSION.fullmatch(version) if isinstance(version, str) else None
     number = int(found[1]) if found else version
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= UINT32_MAX:
-        raise _invalid_version(model, f"a version is a whole number from 1 on, such as 3 or 'v3', not {version!r}")
+        raise _invalid_version(model, f"expected a whole number >= 1, such as 3 or 'v3', got {version!r}")
     return number
 
 
 def revision(value: int | None, name: str = "expected_revision") -> int | None:
-    """Return a revision that fits the contract, None for none.
+    """Return a revision after checking its range; None for None.
 
     Raises:
         InvalidRequest: INVALID_REVISION.
@@ -173,14 +176,15 @@ def revision(value: int | None, name: str = "expected_revision") -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= UINT64_MAX:
-        raise InvalidRequest("INVALID_REVISION", f"{name} is a whole number from 0 on, not {value!r}", {"field": name})
+        message = f"{name} must be a whole number >= 0, got {value!r}"
+        raise InvalidRequest("INVALID_REVISION", message, {"field": name})
     return value
 
 
 def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
-    """Return a point in the past: a revision (int or digits), an aware datetime, or an RFC 3339 text; None for none.
+    """Return a point in the past, given as a revision (int or digits), an aware datetime or an RFC 3339 time.
 
-    `epoch` is that of the log when the revision was read, 0 for the first.
+    `epoch` is that of the log when the revision was read, 0 for the first. None returns None.
 
     Raises:
         InvalidRequest: INVALID_REVISION, INVALID_TIME.
@@ -191,12 +195,12 @@ def as_of(past: Past | None, epoch: int = 0) -> v1.AsOf | None:
         return v1.AsOf(time=_from_datetime(past))
     if isinstance(past, str) and not (past.isascii() and past.isdigit()):
         return v1.AsOf(time=parse_time(past))
-    position = revision(int(past) if isinstance(past, str) else past, "a point in the past") or 0
+    position = revision(int(past) if isinstance(past, str) else past, "revision") or 0
     return v1.AsOf(position=position, epoch=epoch)
 
 
 def timestamp(time: datetime | str | None) -> Timestamp | None:
-    """Return a time as the contract has it, from an aware datetime or an RFC 3339 text.
+    """Return a time as a message, given as an aware datetime or an RFC 3339 time; None for None.
 
     Raises:
         InvalidRequest: INVALID_TIME.
@@ -207,13 +211,13 @@ def timestamp(time: datetime | str | None) -> Timestamp | None:
 
 
 def just_after(time: Timestamp) -> Timestamp:
-    """Return the nanosecond after a time, for conditions that end before one."""
+    """Return the time a nanosecond later, for conditions with an exclusive end."""
     carry, nanos = divmod(time.nanos + 1, 1_000_000_000)
     return Timestamp(seconds=time.seconds + carry, nanos=nanos)
 
 
 def parse_time(text: str) -> Timestamp:
-    """Read an RFC 3339 time to the nanosecond; the seconds may be left out.
+    """Parse an RFC 3339 time to the nanosecond; the seconds are optional.
 
     Raises:
         InvalidRequest: INVALID_TIME.
@@ -231,7 +235,7 @@ def parse_time(text: str) -> Timestamp:
 
 
 def _from_datetime(moment: datetime) -> Timestamp:
-    # A time without its zone would mean another moment on every machine.
+    # A time without a zone would differ from machine to machine.
     if moment.utcoffset() is None:
         raise _invalid_time(str(moment))
     seconds, rest = divmod(moment - _EPOCH, timedelta(seconds=1))
@@ -239,7 +243,7 @@ def _from_datetime(moment: datetime) -> Timestamp:
 
 
 def _in_range(time: Timestamp, text: str) -> Timestamp:
-    # A zone can carry the first and the last day out of the years 1 to 9999.
+    # A zone can move the first and last day out of the years 1 to 9999.
     if not -62135596800 <= time.seconds <= 253402300799:
         raise _invalid_time(text)
     return time
@@ -255,18 +259,20 @@ def _model_artifact(text: str, rest: str) -> AliasReference | VersionReference:
     model, _, number = rest.partition("/")
     if model and number.isascii() and number.isdigit() and 1 <= int(number[:11]) <= UINT32_MAX:
         return VersionReference(model, int(number))
-    raise _invalid(text, "after models:/ comes NAME@ALIAS or NAME/VERSION")
+    raise _invalid(text, "expected models:/NAME@ALIAS or models:/NAME/VERSION")
 
 
-def _invalid(text: str, why: str) -> InvalidRequest:
-    return InvalidRequest("INVALID_REFERENCE", f"{text!r} cannot be read: {why}", {"reference": text})
+def _invalid(text: str, fault: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_REFERENCE", f"invalid reference {text!r}: {fault}", {"reference": text})
 
 
-def _invalid_version(model: str, why: str) -> InvalidRequest:
-    return InvalidRequest("INVALID_VERSION", f"not a version of {model!r}: {why}", {"model": model})
+def _invalid_version(model: str, fault: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_VERSION", f"invalid version of {model!r}: {fault}", {"model": model})
 
 
 def _invalid_time(text: str) -> InvalidRequest:
     return InvalidRequest(
-        "INVALID_TIME", f"{text!r} is not a time with its zone, such as 2026-11-03T14:00Z", {"time": text}
+        "INVALID_TIME",
+        f"invalid time {text!r}: expected RFC 3339 with a zone, such as 2026-11-03T14:00Z",
+        {"time": text},
     )

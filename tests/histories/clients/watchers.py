@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import grpc
 
 from rollforward import Client, Watch, v1
-from rollforward._transport.channel import AnswerStream, is_out_of_reach
+from rollforward._transport.channel import ResponseStream, is_retryable
 from rollforward.errors import from_rpc_error
 from tests.histories.recorded.recording import Assignment, Change, Step, Stream
 
@@ -22,7 +22,7 @@ class Watcher:
         self._name, self._clients, self._dice = name, clients, dice
         self._follows = follows
         self._reached = follows.resumed_at
-        self._call: AnswerStream[v1.WatchAliasesResponse] | None = None
+        self._call: ResponseStream[v1.WatchAliasesResponse] | None = None
         self._ended = threading.Event()
 
     @property
@@ -55,14 +55,14 @@ class Watcher:
         if self._call is not None:
             self._call.cancel()
 
-    def _receive(self, call: AnswerStream[v1.WatchAliasesResponse], steps: int) -> None:
+    def _receive(self, call: ResponseStream[v1.WatchAliasesResponse], steps: int) -> None:
         try:
             for _, response in zip(range(steps), call, strict=False):
                 step = _step(response)
                 self.streams[-1].steps.append(step)
                 self._reached = max(self._reached or 0, step.position)
         except grpc.RpcError as error:
-            if from_rpc_error(error).reason != "DEADLINE_EXCEEDED" and not is_out_of_reach(error):
+            if from_rpc_error(error).reason != "DEADLINE_EXCEEDED" and not is_retryable(error):
                 raise
         finally:
             call.cancel()

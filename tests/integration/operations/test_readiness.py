@@ -105,7 +105,7 @@ def test_not_ready_while_the_rows_are_stuck_and_reads_say_so(services: Up) -> No
         assert "is behind" in unquote(dict(call.initial_metadata())["rollforward-stale"])
         read = program(services.address)("aliases", "history", model, "--stale", "--output", "json")
         assert read.returncode == 0
-        assert re.fullmatch(r"warning: results may be old: projection registry is behind: .*\n", read.stderr)
+        assert re.fullmatch(r"warning: results may be stale: projection registry is behind: .*\n", read.stderr)
         assert isinstance(json.loads(read.stdout), list)
         other.execute("ROLLBACK")
     until(lambda: is_ready(services), "ready again")

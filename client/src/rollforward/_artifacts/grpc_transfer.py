@@ -1,4 +1,4 @@
-"""Blobs to and from the artifact service: calls that go on where the one before broke off."""
+"""Transfer of blobs to and from the artifact service, in calls that resume where the last one failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from rollforward._artifacts.manifests import CHUNK_BYTES
-from rollforward._artifacts.transfer import RESUMED, Transfer
+from rollforward._artifacts.transfer import RESUMABLE_BYTES, Transfer
 from rollforward._transport.backoff import Backoff
 from rollforward.errors import RollforwardError, from_rpc_error
 
@@ -25,37 +25,37 @@ _Response = TypeVar("_Response", bound=Message)
 
 
 class BlobUpload:
-    """The upload of one blob, which goes on after a lost connection, and after an end of this process.
+    """The upload of one blob, which survives lost connections and a restart of this process.
 
-    Its id follows from the digest and the actor, so that whoever begins the same upload again continues it. Of several
-    that do so at once, the service receives one; the others wait until the blob is there, and one of them continues
-    when that one ends. Only when it cannot be continued does one begin again, under an id of its own.
+    The upload id is derived from the digest and the actor, so that the next process that uploads the same blob resumes
+    it. Of several such uploads at once, the service accepts one; the others wait until the blob is stored, or one of
+    them takes over when the first ends. An upload that cannot be resumed restarts under a random id.
     """
 
     def __init__(self, transfer: Transfer, digest: str, source: Path, size: int) -> None:
         self._transfer = transfer
-        self._link = transfer.link
+        self._connection = transfer.connection
         self._digest = digest
         self._source = source
         self._size = size
         self._sent = 0
         self._arrived = 0
         self._attempts = 0
-        self._upload_id = hashlib.sha256(f"{digest}\0{self._link.actor}".encode()).hexdigest()[:32]
+        self._upload_id = hashlib.sha256(f"{digest}\0{self._connection.actor}".encode()).hexdigest()[:32]
 
     def run(self) -> None:
         """Send the blob.
 
         Raises:
-            InvalidRequest: DIGEST_MISMATCH when the file changed meanwhile.
+            InvalidRequest: DIGEST_MISMATCH if the file changed meanwhile.
             OSError: See the message.
             Unavailable: No result within the timeout.
         """
-        self._transfer.insist(self._attempt, self._size, lambda: self._arrived)
+        self._transfer.retry(self._attempt, self._size, lambda: self._arrived)
 
     def _attempt(self, seconds: float | None) -> None:
         self._attempts += 1
-        if self._size < RESUMED:
+        if self._size < RESUMABLE_BYTES:
             return self._send(None, seconds)
         if self._attempts > 1 and self._is_stored():
             return self._count(self._size)
@@ -71,16 +71,20 @@ class BlobUpload:
                 raise
             self._continue(following, seconds)
 
-    def _offset_after(self, refusal: RollforwardError, offset: int) -> int | None:
-        """Where to continue at once after a refusal; None when another attempt has to. Raises BLOB_STORE_FULL."""
-        if refusal.reason == "BLOB_STORE_FULL":
-            raise refusal
-        if refusal.reason == "DIGEST_MISMATCH" and offset:
-            return 0  # what was received before is not what was sent, because a machine lost power
-        received = self._received() if refusal.reason in {"INVALID_OFFSET", "UPLOAD_TAKEN"} else offset
-        if refusal.reason == "INVALID_OFFSET" and received != offset:
-            return received  # from others, or from a call that broke off, more had arrived
-        if refusal.reason == "UPLOAD_TAKEN" and received <= offset:
+    def _offset_after(self, error: RollforwardError, offset: int) -> int | None:
+        """Return the offset to continue at, at once, after a rejection; None to leave it to the next attempt.
+
+        Raises:
+            RollforwardError: BLOB_STORE_FULL.
+        """
+        if error.reason == "BLOB_STORE_FULL":
+            raise error
+        if error.reason == "DIGEST_MISMATCH" and offset:
+            return 0  # the received bytes differ from the sent ones: a machine lost power
+        received = self._received() if error.reason in {"INVALID_OFFSET", "UPLOAD_TAKEN"} else offset
+        if error.reason == "INVALID_OFFSET" and received != offset:
+            return received  # more had arrived, from another process or from a failed call
+        if error.reason == "UPLOAD_TAKEN" and received <= offset:
             self._upload_id = uuid.uuid4().hex
         return None
 
@@ -97,27 +101,27 @@ class BlobUpload:
             file.seek(offset or 0)
             parts = self._parts(first, file, failures)
             try:
-                self._link.artifacts.UploadBlob(parts, timeout=seconds, metadata=self._link.metadata())
+                self._connection.artifacts.UploadBlob(parts, timeout=seconds, metadata=self._connection.metadata())
             except grpc.RpcError:
                 if not failures:
                     raise
         if failures:
             raise failures[0]
-        self._count(self._size)  # what another sent counts too
+        self._count(self._size)  # the service may have received the blob from another process
 
     def _parts(
         self, first: v1.UploadBlobRequest, file: BinaryIO, failures: list[Exception]
     ) -> Iterator[v1.UploadBlobRequest]:
-        """Yield what is sent, until that fails: gRPC would only report that it did."""
+        """Yield the messages to send, and collect exceptions: gRPC would hide their cause."""
         yield first
-        # How much of what is sent arrives is not known before the next attempt asks.
+        # Only the next attempt learns how many of the sent bytes arrived.
         arrived = self._sent + 1
         try:
             while chunk := file.read(CHUNK_BYTES):
                 yield v1.UploadBlobRequest(chunk=chunk)
                 self._arrived = max(self._arrived, arrived)
                 self._count(self._sent + len(chunk))
-        except Exception as error:  # noqa: BLE001 - raised by who waits for the answer
+        except Exception as error:  # noqa: BLE001 - the caller raises it
             failures.append(error)
 
     def _count(self, sent: int) -> None:
@@ -126,24 +130,30 @@ class BlobUpload:
 
     def _received(self) -> int:
         request = v1.GetUploadRequest(upload_id=self._upload_id)
-        received = self._ask(self._link.artifacts.GetUpload, request).received_bytes
+        received = self._call_once(self._connection.artifacts.GetUpload, request).received_bytes
         return received if received <= self._size else 0
 
     def _is_stored(self) -> bool:
-        return not self._ask(
-            self._link.artifacts.FindMissingBlobs, v1.FindMissingBlobsRequest(digests=[self._digest])
+        return not self._call_once(
+            self._connection.artifacts.FindMissingBlobs, v1.FindMissingBlobsRequest(digests=[self._digest])
         ).missing
 
-    def _ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
-        """One answer, or none: here it is the whole attempt that is repeated."""
-        return method(request, timeout=Backoff(self._link.timeout).remaining(), metadata=self._link.metadata())
+    def _call_once(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+        """Call a method without retries: the whole attempt is retried instead."""
+        return method(
+            request, timeout=Backoff(self._connection.timeout).remaining(), metadata=self._connection.metadata()
+        )
 
 
 def download(transfer: Transfer, digest: str, offset: int, seconds: float | None) -> Iterator[bytes]:
-    """Yield a blob's bytes from an offset on. Raises grpc.RpcError."""
-    link = transfer.link
+    """Yield a blob's bytes from an offset on.
+
+    Raises:
+        grpc.RpcError: The call failed.
+    """
+    connection = transfer.connection
     request = v1.DownloadBlobRequest(digest=digest, offset=offset)
-    call = link.artifacts.DownloadBlob(request, timeout=seconds, metadata=link.metadata())
+    call = connection.artifacts.DownloadBlob(request, timeout=seconds, metadata=connection.metadata())
     try:
         for response in call:
             yield response.chunk

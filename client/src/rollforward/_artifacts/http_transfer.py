@@ -1,4 +1,4 @@
-"""Blobs straight to and from an object store, by HTTP and the URLs that the service has signed."""
+"""Transfer of blobs directly to and from an object store, over HTTP with URLs signed by the service."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
     from rollforward._artifacts.transfer import Transfer
 
-# Larger ones go through the service: there an upload that broke off goes on, here it would begin anew.
-_LARGEST_PUT: Final = 1024**3
+# Larger blobs go through the service, which can resume a failed upload; here it would restart.
+_MAX_PUT_BYTES: Final = 1024**3
 _STALL_SECONDS: Final = 30.0
-# What says that the store was not reached, or did not answer as one does.
+# The errors of a store that is unreachable or misbehaves.
 _FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 
 
 def upload(transfer: Transfer, digest: str, source: Path, size: int) -> bool:
-    """Put a blob past the service and have it committed; False when that cannot be done, and no byte counts as done.
+    """Upload a blob directly to the store and commit it; return False, with no bytes counted, if that is impossible.
 
     Raises:
-        InvalidRequest: DIGEST_MISMATCH when the file changed meanwhile.
+        InvalidRequest: DIGEST_MISMATCH if the file changed meanwhile.
         OSError: See the message.
         Unavailable: No result within the timeout.
     """
-    if not transfer.direct or size > _LARGEST_PUT:
+    if not transfer.direct or size > _MAX_PUT_BYTES:
         return False
-    link = transfer.link
-    signed = link.call(link.artifacts.PresignUploads, v1.PresignUploadsRequest(digests=[digest])).uploads
+    connection = transfer.connection
+    signed = connection.call(connection.artifacts.PresignUploads, v1.PresignUploadsRequest(digests=[digest])).uploads
     if not signed or not _put(transfer, signed[0].url, source, size):
         transfer.direct = False
         return False
     request = v1.CommitUploadRequest(digest=digest, upload_id=signed[0].upload_id)
     try:
-        link.call(link.artifacts.CommitUpload, request, timeout=transfer.allowance(size))
+        connection.call(connection.artifacts.CommitUpload, request, timeout=transfer.allowance(size))
     except NotFound:
         transfer.add(-size)
         return False
@@ -51,18 +51,19 @@ def upload(transfer: Transfer, digest: str, source: Path, size: int) -> bool:
 
 
 def download(transfer: Transfer, digest: str, offset: int) -> Iterator[bytes]:
-    """Yield a blob's bytes from an offset on straight from the store, as far as that is possible."""
-    link = transfer.link
-    signed = link.call(link.artifacts.PresignDownloads, v1.PresignDownloadsRequest(digests=[digest])).downloads
+    """Yield a blob's bytes from an offset on, directly from the store; stop early if that fails."""
+    connection = transfer.connection
+    request = v1.PresignDownloadsRequest(digests=[digest])
+    signed = connection.call(connection.artifacts.PresignDownloads, request).downloads
     if not signed:
         transfer.direct = False
         return
     try:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with _opener(signed[0].url).open(_request(signed[0].url, headers=headers), timeout=_STALL_SECONDS) as answer:
-            if answer.status != (206 if offset else 200):
+        with _opener(signed[0].url).open(_request(signed[0].url, headers=headers), timeout=_STALL_SECONDS) as response:
+            if response.status != (206 if offset else 200):
                 return
-            while chunk := answer.read(CHUNK_BYTES):
+            while chunk := response.read(CHUNK_BYTES):
                 yield chunk
     except HTTPError as error:
         error.close()
@@ -89,18 +90,18 @@ def _put(transfer: Transfer, url: str, source: Path, size: int) -> bool:
     except HTTPError as error:
         error.close()
         transfer.add(-sent)
-    except _FAILURES:  # also when the file cannot be read: then the other way fails too, and says so
+    except _FAILURES:  # an unreadable file too: the upload through the service then raises the error
         transfer.add(-sent)
     return False
 
 
-def _request(url: str, **how: object) -> Request:
+def _request(url: str, **options: object) -> Request:
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise ValueError(f"not a URL of HTTP: {url[:20]!r}")
-    return Request(url, **how)  # type: ignore[arg-type]  # noqa: S310 - its scheme was looked at
+        raise ValueError(f"unsupported URL {url[:20]!r}: expected http or https")
+    return Request(url, **options)  # type: ignore[arg-type]  # noqa: S310 - the scheme is checked above
 
 
 def _opener(url: str) -> OpenerDirector:
-    # A proxy for the outside world must not catch requests to this machine.
+    # A proxy must not see requests to this machine.
     here = is_loopback(urlsplit(url).netloc)
     return build_opener(ProxyHandler({})) if here else build_opener()

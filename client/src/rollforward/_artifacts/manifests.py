@@ -1,4 +1,4 @@
-"""Manifests: the canonical form of a tree of files, what paths it may hold, and how one is built from a directory."""
+"""Manifests: the canonical form of a tree of files, its valid paths, and its construction from a directory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 CHUNK_BYTES: Final = 1024 * 1024
-# Of the canonical form: what the service takes.
+# The service's limit for the canonical form.
 MANIFEST_BYTES: Final = 4_000_000
-# In UTF-8: what every file system of Linux and macOS can hold.
+# In UTF-8: the limits of file systems of Linux and macOS.
 NAME_BYTES: Final = 255
 PATH_BYTES: Final = 1024
 
 
-class Tree(NamedTuple):
-    """A manifest with the files on this machine that it was built from."""
+class LocalTree(NamedTuple):
+    """A manifest, and the local files that it was built from."""
 
     manifest: v1.Manifest
     sources: dict[str, Path]
-    """A file for each blob's digest."""
+    """A local file for each blob's digest."""
 
 
 def canonical(manifest: v1.Manifest) -> bytes:
-    """Return the bytes that are hashed and stored.
+    """Return the bytes that are hashed and stored: compact JSON in UTF-8.
 
-    They are JSON in UTF-8 without white space, files sorted by the UTF-8 bytes of their paths.
+    Files are sorted by the UTF-8 bytes of their paths.
     """
     files = [
         {"path": file.path, "size": file.size_bytes, "digest": file.digest}
@@ -46,7 +46,7 @@ def canonical(manifest: v1.Manifest) -> bytes:
 
 
 def parse_canonical(data: bytes) -> v1.Manifest:
-    """Return the manifest that canonical() wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """Parse the result of canonical(). Raises ValueError, KeyError or TypeError for anything else."""
     files = json.loads(data)["files"]
     return v1.Manifest(
         files=[v1.ManifestFile(path=file["path"], size_bytes=file["size"], digest=file["digest"]) for file in files]
@@ -59,7 +59,7 @@ def manifest_digest(manifest: v1.Manifest) -> str:
 
 
 def check_manifest(manifest: v1.Manifest) -> None:
-    """Refuse a manifest that does not describe a tree below one directory.
+    """Check that a manifest describes a tree below one directory.
 
     Raises:
         InvalidRequest: INVALID_PATH, INVALID_DIGEST, MANIFEST_EMPTY.
@@ -67,11 +67,12 @@ def check_manifest(manifest: v1.Manifest) -> None:
     _check_paths([file.path for file in manifest.files])
     for file in manifest.files:
         if not is_digest(file.digest):
-            raise InvalidRequest("INVALID_DIGEST", f"{file.digest!r} is not a digest", {"path": file.path})
+            message = f"invalid digest {file.digest!r}: expected 'sha256:' and 64 lower-case hex digits"
+            raise InvalidRequest("INVALID_DIGEST", message, {"path": file.path})
 
 
 def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
-    """Return the part of a tree at a path, a file or all below a directory; empty when nothing is there.
+    """Return the file at a path, or the files below it, as a manifest; an empty one if there are none.
 
     An empty path is the whole tree.
     """
@@ -83,36 +84,36 @@ def part_of(manifest: v1.Manifest, path: str) -> v1.Manifest:
 
 
 def check_path(path: str) -> None:
-    """Refuse what is not a relative path of plain names in normal form C, or too long for a file system.
+    """Check that a path is relative, of plain names in Unicode normal form C, and short enough for file systems.
 
     Raises:
         InvalidRequest: INVALID_PATH.
     """
     names = path.split("/")
     if any(name in {"", ".", ".."} for name in names):
-        raise _invalid_path(path, 'it is not relative, or has an empty name, "." or ".."')
+        raise _invalid_path(path, 'expected a relative path without empty names, "." and ".."')
     if "\\" in path or any(unicodedata.category(character) in {"Cc", "Cs"} for character in path):
-        raise _invalid_path(path, "it has a backslash, a control character or something that is not Unicode")
+        raise _invalid_path(path, "backslashes, control characters and lone surrogates are not allowed")
     if not unicodedata.is_normalized("NFC", path):
-        raise _invalid_path(path, "it is not in Unicode normal form C")
+        raise _invalid_path(path, "expected Unicode normal form C (NFC)")
     if len(path.encode()) > PATH_BYTES or any(len(name.encode()) > NAME_BYTES for name in names):
-        raise _invalid_path(path, f"it has more than {PATH_BYTES} bytes, or a name of more than {NAME_BYTES}")
+        raise _invalid_path(path, f"expected at most {PATH_BYTES} bytes, and {NAME_BYTES} for each name")
 
 
-def build_tree(path: Path) -> Tree:
-    """Build the tree of a directory, or of a single file under its own name. Empty directories are left out.
+def build_tree(path: Path) -> LocalTree:
+    """Build the tree of a directory, or of a single file under its own name.
 
-    Symbolic links are followed as long as they stay within the directory.
+    Empty directories are skipped. Symbolic links are followed if they stay within the directory.
 
     Raises:
-        InvalidRequest: NOT_A_FILE for what is neither file nor directory, SYMLINK_ESCAPES, SYMLINK_LOOP, INVALID_PATH,
-            also for names that only case or Unicode form tell apart, MANIFEST_EMPTY, MANIFEST_TOO_LARGE.
-        OSError: For what cannot be read.
+        InvalidRequest: NOT_A_FILE for devices and the like, SYMLINK_ESCAPES, SYMLINK_LOOP, MANIFEST_EMPTY,
+            MANIFEST_TOO_LARGE; INVALID_PATH, also for names that differ only in case or Unicode form.
+        OSError: A file cannot be read.
     """
     files = dict(_walk(path, _resolve(path), ())) if path.is_dir() else {path.name: _plain_file(path)}
     names = {normal_path(name): source for name, source in files.items()}
     if len(names) < len(files):
-        raise _invalid_path(path.name, "two names in it differ in their Unicode form only")
+        raise _invalid_path(path.name, "two names in it differ only in their Unicode form; rename one")
     _check_paths(names)
     sources: dict[str, Path] = {}
     manifest = v1.Manifest()
@@ -120,8 +121,8 @@ def build_tree(path: Path) -> Tree:
         size, digest = _hash_file(source)
         sources[digest] = source
         manifest.files.add(path=name, size_bytes=size, digest=digest)
-    _refuse_too_large(manifest)
-    return Tree(manifest, sources)
+    _check_size(manifest)
+    return LocalTree(manifest, sources)
 
 
 def _walk(directory: Path, root: Path, above: tuple[Path, ...], prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -133,7 +134,8 @@ def _walk(directory: Path, root: Path, above: tuple[Path, ...], prefix: str = ""
     for entry in entries:
         found = Path(entry.path)
         if entry.is_symlink() and not _resolve(found).is_relative_to(root):
-            raise InvalidRequest("SYMLINK_ESCAPES", f"{str(found)!r} points out of the directory", {"path": str(found)})
+            message = f"symbolic link leads out of the directory: {str(found)!r}. Remove it, or copy its target"
+            raise InvalidRequest("SYMLINK_ESCAPES", message, {"path": str(found)})
         if entry.is_dir():
             yield from _walk(found, root, (*above, here), f"{prefix}{entry.name}/")
         else:
@@ -144,13 +146,13 @@ def _resolve(path: Path) -> Path:
     try:
         return path.resolve(strict=True)
     except RuntimeError as error:
-        # Python before 3.13 says so when links point at each other.
+        # Python before 3.13 raises it for links that point at each other.
         raise _loop(path) from error
 
 
 def _plain_file(path: Path) -> Path:
     if not stat.S_ISREG(path.stat().st_mode):
-        raise InvalidRequest("NOT_A_FILE", f"{str(path)!r} is neither a file nor a directory", {"path": str(path)})
+        raise InvalidRequest("NOT_A_FILE", f"not a file or directory: {str(path)!r}", {"path": str(path)})
     return path
 
 
@@ -160,32 +162,32 @@ def _hash_file(path: Path) -> tuple[int, str]:
         return file.tell(), f"sha256:{digest.hexdigest()}"
 
 
-def _refuse_too_large(manifest: v1.Manifest) -> None:
+def _check_size(manifest: v1.Manifest) -> None:
     size = len(canonical(manifest))
     if size > MANIFEST_BYTES:
-        message = f"the manifest has {size} bytes, {MANIFEST_BYTES} are allowed: pack small files into archives"
+        message = f"manifest too large: {size} bytes, expected at most {MANIFEST_BYTES}. Pack small files into archives"
         raise InvalidRequest("MANIFEST_TOO_LARGE", message, {"size_bytes": str(size)})
 
 
 def _check_paths(paths: Collection[str]) -> None:
     if not paths:
-        raise InvalidRequest("MANIFEST_EMPTY", "an artifact has at least one file")
+        raise InvalidRequest("MANIFEST_EMPTY", "artifact has no files: expected at least one")
     for path in paths:
         check_path(path)
-    _refuse_collisions(paths)
+    _check_collisions(paths)
 
 
-def _refuse_collisions(paths: Iterable[str]) -> None:
-    # Also where only case tells two names apart: on most Macs one would overwrite the other.
+def _check_collisions(paths: Iterable[str]) -> None:
+    # Names that differ only in case too: on most Macs one file would overwrite the other.
     files: set[str] = set()
     directories: dict[str, str] = {}
     for path in paths:
         names = path.split("/")
         for directory in ("/".join(names[:depth]) for depth in range(1, len(names))):
             if directories.setdefault(_caseless(directory), directory) != directory:
-                raise _invalid_path(path, "another directory differs from one of its own in case only")
+                raise _invalid_path(path, "another directory's name differs only in case; rename one")
         if _caseless(path) in files:
-            raise _invalid_path(path, "it is there twice, or another differs from it in case only")
+            raise _invalid_path(path, "it is a duplicate, or another path differs only in case; rename one")
         files.add(_caseless(path))
     for name in files & directories.keys():
         raise _invalid_path(directories[name], "it is both a file and a directory")
@@ -197,8 +199,8 @@ def _caseless(path: str) -> str:
 
 
 def _loop(path: Path) -> InvalidRequest:
-    return InvalidRequest("SYMLINK_LOOP", f"{str(path)!r} leads back to itself", {"path": str(path)})
+    return InvalidRequest("SYMLINK_LOOP", f"symbolic link leads back to itself: {str(path)!r}", {"path": str(path)})
 
 
-def _invalid_path(path: str, why: str) -> InvalidRequest:
-    return InvalidRequest("INVALID_PATH", f"the path {path!r} cannot be used: {why}", {"path": path})
+def _invalid_path(path: str, fault: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_PATH", f"invalid path {path!r}: {fault}", {"path": path})

@@ -1,4 +1,4 @@
-"""Where a download gathers its files until all are there: beside its destination, and kept when it breaks off."""
+"""The staging directory of a download: next to its destination, and kept for a retry if the download fails."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rollforward._artifacts.transfer import RESUMED
+from rollforward._artifacts.transfer import RESUMABLE_BYTES
 from rollforward.errors import InternalError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ABANDONED: Final = 7 * 24 * 60 * 60  # seconds
+_ABANDONED_SECONDS: Final = 7 * 24 * 60 * 60  # seconds
 _LOCK: Final = "lock"
 _SUFFIX: Final = ".part"
-# After these a later call may go on with what arrived.
-_BROKEN_OFF: Final = (Unavailable, InternalError, KeyboardInterrupt, SystemExit)
+# Errors after which a later call may resume the download.
+_RESUMABLE_ERRORS: Final = (Unavailable, InternalError, KeyboardInterrupt, SystemExit)
 
 
 @contextmanager
-def gathering(digest: str, destination: Path) -> Iterator[Path]:
+def staging_directory(digest: str, destination: Path) -> Iterator[Path]:
     """Provide a directory next to `destination` for a download in progress.
 
-    When the download of that digest breaks off, or its program is killed, what arrived stays for the next one into the
-    same directory, for a week. Of two at once the later one has a directory of its own, which does not stay.
+    If the download of that digest fails, or its process is killed, the directory stays for a week, and the next
+    download to the same destination resumes it. A second concurrent download gets a temporary directory of its own.
     """
     parent = destination.parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +45,8 @@ def gathering(digest: str, destination: Path) -> Iterator[Path]:
     stays = False
     try:
         yield folder
-    except _BROKEN_OFF:
-        stays = _size(folder) >= RESUMED
+    except _RESUMABLE_ERRORS:
+        stays = _size(folder) >= RESUMABLE_BYTES
         raise
     finally:
         if not stays:
@@ -54,20 +54,20 @@ def gathering(digest: str, destination: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def is_part(path: Path) -> bool:
-    """Whether something has the name of a directory in which files are gathered."""
+def is_staging_directory(path: Path) -> bool:
+    """Return whether a path is named like a staging directory."""
     return path.name.startswith(".") and path.name.endswith(_SUFFIX)
 
 
 def remove(folder: Path) -> None:
-    """Remove a directory that others may come to meanwhile: out of the way at once, so that none finds half of it."""
+    """Remove a directory atomically: rename it first, so that no other process finds half of it."""
     aside = folder.with_name(f".{uuid.uuid4().hex}{_SUFFIX}")
     folder.rename(aside)
     shutil.rmtree(aside)
 
 
 def _locked(folder: Path) -> int | None:
-    """Lock a directory, created if it is missing; None when another process has it, or it is not this user's."""
+    """Lock a directory, created if missing; return None if another process or user owns it."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     lock = None
@@ -80,7 +80,7 @@ def _locked(folder: Path) -> int | None:
         if os.path.samestat(os.fstat(lock), (folder / _LOCK).lstat()):
             os.utime(lock)
             return lock
-    except OSError:  # also where a file system has no locks, and when it was removed meanwhile
+    except OSError:  # the file system has no locks, or the directory was removed meanwhile
         pass
     if lock is not None:
         os.close(lock)
@@ -89,8 +89,8 @@ def _locked(folder: Path) -> int | None:
 
 def _discard_abandoned(parent: Path) -> None:
     for path in parent.glob(f".{'[0-9a-f]' * 64}{_SUFFIX}"):
-        with suppress(OSError):  # another one was faster, or it is another user's
-            if time.time() - (path / _LOCK).lstat().st_mtime < _ABANDONED:
+        with suppress(OSError):  # another process removed it, or it belongs to another user
+            if time.time() - (path / _LOCK).lstat().st_mtime < _ABANDONED_SECONDS:
                 continue
             lock = _locked(path)
             if lock is not None:

@@ -1,4 +1,4 @@
-"""What the transfers of blobs share: the bytes done so far, whether to stop, and for how long one is tried again."""
+"""The transfer of an artifact's blobs: its progress, cancellation and retries."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from rollforward._artifacts.trees import Progress
     from rollforward._transport.connection import Connection
 
-RESUMED: Final = 8 * 1024 * 1024
-"""Blobs of so many bytes are worth the calls that it takes to go on with them, or to pass by the service."""
+RESUMABLE_BYTES: Final = 8 * 1024 * 1024
+"""The minimum size of a blob, in bytes, for which resuming and direct transfers are worth their extra calls."""
 
 _THREADS: Final = 4
-# A transfer may take a call's time, and what it would take at this many bytes a second.
-_SLOWEST: Final = 256 * 1024
+# The timeout of a transfer is that of a call, plus its size at this rate in bytes per second.
+_MIN_RATE: Final = 256 * 1024
 
 
 class Stopped(Exception):
-    """Another transfer failed, so that this one need not go on."""
+    """Raised in a transfer after another one failed."""
 
 
 class Transfer:
     """The transfer of one artifact over a connection: many blobs, by several threads.
 
-    `direct` holds as long as the store takes and gives blobs past the service.
+    `direct` is true until a transfer directly to or from the object store fails.
 
     Raises:
         InvalidRequest: INVALID_SETTING when ROLLFORWARD_DIRECT is neither "on" nor "off".
     """
 
-    def __init__(self, link: Connection, total: int, progress: Progress | None) -> None:
-        self.link = link
+    def __init__(self, connection: Connection, total: int, progress: Progress | None) -> None:
+        self.connection = connection
         self.direct = _wants_direct()
         self._stopped = threading.Event()
         self._total = total
@@ -47,64 +47,64 @@ class Transfer:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """So many bytes more are done, or fewer when it is below 0. Raises Stopped."""
-        self._go_on()
+        """Add to the bytes done, or subtract. Raises Stopped."""
+        self._check_stopped()
         with self._lock:
             self._done += count
             if self._progress is not None:
                 self._progress(self._done, self._total)
 
     def run(self, work: Callable[[str], None], digests: Iterable[str]) -> None:
-        """Do this work for each blob. Raises what the first that failed raised."""
+        """Do the work for each blob. Raises the error of the first that fails."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="rollforward-transfer") as pool:
             futures = [pool.submit(work, digest) for digest in digests]
             try:
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
             except BaseException:
-                # On Ctrl-C too: what has not begun does not begin, and what has stops at its next chunk.
+                # Also on Ctrl-C: pending work is cancelled, and running work stops at its next chunk.
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def insist(self, attempt: Callable[[float | None], None], size: int, arrived: Callable[[], int]) -> None:
-        """Attempt to transfer so many bytes in the seconds given, again while the service is out of reach.
+    def retry(self, attempt: Callable[[float | None], None], size: int, arrived: Callable[[], int]) -> None:
+        """Attempt to transfer `size` bytes, and retry while the service is unreachable.
 
-        It is given up when nothing more `arrived` for as long as a call may take. Raises the RollforwardError of the
-        last attempt, or Stopped.
+        Each attempt gets its timeout in seconds. Give up after an attempt in which no more bytes `arrived`. Raises the
+        RollforwardError of the last attempt, or Stopped.
         """
 
         def once(_: float | None) -> None:
-            self._go_on()
+            self._check_stopped()
             attempt(Backoff(self.allowance(size)).remaining())
 
         while True:
             before = arrived()
             try:
-                return self.link.retry(once)
+                return self.connection.retry(once)
             except Unavailable as error:
                 if error.reason == "BLOB_STORE_FULL" or arrived() <= before:
                     raise
 
     def allowance(self, size: int) -> float:
-        """How many seconds the transfer of so many bytes may take."""
-        return self.link.timeout + size / _SLOWEST
+        """Return the timeout for a transfer, in seconds."""
+        return self.connection.timeout + size / _MIN_RATE
 
-    def _go_on(self) -> None:
+    def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Stopped
 
 
 def mismatch(digest: str) -> InternalError:
-    """Return the error for stored bytes that are damaged."""
+    """Return the error for damaged stored bytes."""
     return InternalError(
-        "DIGEST_MISMATCH", f"what is stored as {digest} is not what that digest names", {"digest": digest}
+        "DIGEST_MISMATCH", f"stored bytes of {digest} are damaged: their digest differs", {"digest": digest}
     )
 
 
 def _wants_direct() -> bool:
     word = os.environ.get("ROLLFORWARD_DIRECT") or "on"
     if word not in {"on", "off"}:
-        message = f"ROLLFORWARD_DIRECT is on or off, not {word!r}"
+        message = f"invalid ROLLFORWARD_DIRECT {word!r}: expected 'on' or 'off'"
         raise InvalidRequest("INVALID_SETTING", message, {"name": "ROLLFORWARD_DIRECT"})
     return word == "on"

@@ -1,4 +1,4 @@
-"""Turns a range of a journal into the calls that deliver it: the same range always into the same calls."""
+"""The calls that deliver a range of a journal: the same range always yields the same calls."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rollforward import v1
 from rollforward._journal.records import (
-    PLAIN,
-    About,
+    NO_CONTEXT,
     Artifact,
     Call,
     Count,
+    PointContext,
     Points,
     Record,
     Start,
@@ -31,66 +31,74 @@ BATCH_BYTES: Final = 500_000
 _FRAME_BYTES: Final = 48
 
 
-class Step(NamedTuple):
-    """One thing to do, and how much of what was logged it delivers."""
+class DeliveryStep(NamedTuple):
+    """One action, and how many records it delivers."""
 
     action: Start | Artifact | Call
     content: Count
 
 
 class Batch(NamedTuple):
-    """What delivers a range."""
+    """The steps that deliver a range of a segment log."""
 
-    steps: list[Step]
+    steps: list[DeliveryStep]
     end: int
     """Where the range ends, in bytes from its beginning."""
 
 
-def read_batch(data: bytes, run_id: str, seed: str, *, most: int = BATCH_BYTES, whole: int = 0) -> Batch | None:
-    """Return the next batch of the frames in `data`, of about `most` bytes; None without a whole frame.
+def read_batch(
+    data: bytes, run_id: str, seed: str, *, max_bytes: int = BATCH_BYTES, fixed_bytes: int = 0
+) -> Batch | None:
+    """Return the next batch of the frames in `data`; None if there is no complete frame.
 
-    With `whole` the range is of so many bytes, as it was fixed before, whatever is left of them. `seed` is what the
-    range is called: the calls' request ids follow from it. Raises ValueError for what a later version of this library
-    wrote.
+    Args:
+        data: Frames.
+        run_id: The run that the records belong to.
+        seed: The name of the range, from which the request ids are derived.
+        max_bytes: The approximate size of a batch.
+        fixed_bytes: The size of a range that was written to the cursor before; 0 for a new range.
+
+    Raises:
+        ValueError: A later version of this library wrote the records.
     """
-    gathered = _Gathered(run_id)
+    builder = _BatchBuilder(run_id)
     end = 0
     for payload, after in frames(data):
-        # Most records by far.
-        if (found := single_point(payload)) is not None:
-            gathered.add_point(*found)
+        # Nearly all records are single points.
+        if (point := single_point(payload)) is not None:
+            builder.add_point(*point)
             end = after
-            if gathered.size >= most and not whole:
+            if builder.size >= max_bytes and not fixed_bytes:
                 break
             continue
         record = parse(payload)
         if isinstance(record, Points | v1.LogBatchRequest):
-            gathered.add(record)
+            builder.add(record)
         elif end == 0:
-            return Batch([_single(record)], whole or after)
+            return Batch([_single(record)], fixed_bytes or after)
         else:
             break
         end = after
-        if gathered.size >= most and not whole:
+        if builder.size >= max_bytes and not fixed_bytes:
             break
     if not end:
         return None
-    end = whole or end
-    return Batch(list(gathered.steps(f"{seed}/{end}")), end)
+    end = fixed_bytes or end
+    return Batch(list(builder.steps(f"{seed}/{end}")), end)
 
 
 def content_of(data: bytes) -> Count:
-    """How much the frames in `data` hold."""
-    found = Count(0, 0)
+    """Count the records in the frames of `data`."""
+    total = Count(0, 0)
     while (batch := read_batch(data, "", "")) is not None:
         for step in batch.steps:
-            found = found.plus(step.content)
+            total = total.plus(step.content)
         data = data[batch.end :]
-    return found
+    return total
 
 
-class _Gathered:
-    """Labels and points that travel together."""
+class _BatchBuilder:
+    """Labels and points that are sent together."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -98,19 +106,20 @@ class _Gathered:
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._removed: dict[str, None] = {}
-        self._columns: dict[tuple[bytes, About], Columns] = {}
+        self._columns: dict[tuple[bytes, PointContext], Columns] = {}
+        # The columns without a context, by name alone: a shorter path for nearly all points.
         self._plain: dict[bytes, Columns] = {}
         self._points = self._labels = 0
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes to send them."""
+        """The approximate size of the requests, in bytes."""
         return self._size + self._points * POINT_BYTES
 
     def add_point(self, step: int, timestamp: int, value: float, name: bytes) -> None:
         columns = self._plain.get(name)
         if columns is None:
-            columns = self._plain[name] = self._columns_of(name, PLAIN)
+            columns = self._plain[name] = self._columns_of(name, NO_CONTEXT)
         columns.steps.append(step)
         columns.timestamps.append(timestamp)
         columns.values.append(value)
@@ -122,32 +131,32 @@ class _Gathered:
         else:
             self._add_labels(record)
 
-    def steps(self, seed: str) -> Iterator[Step]:
-        # Apart: a parameter that is refused takes no points with it.
+    def steps(self, seed: str) -> Iterator[DeliveryStep]:
+        # Separate requests: a rejected parameter must not reject points.
         if self._labels:
             request = v1.LogBatchRequest(
                 run_id=self._run_id, params=self._params, tags=self._tags, removed_tags=list(self._removed)
             )
             yield self._step(request, f"{seed}/labels", Count(0, self._labels))
         if self._points:
-            series = [_series(columns, name, about) for (name, about), columns in self._columns.items()]
+            series = [_series(columns, name, context) for (name, context), columns in self._columns.items()]
             request = v1.LogBatchRequest(run_id=self._run_id, series=series)
             yield self._step(request, f"{seed}/points", Count(self._points, 0))
 
-    def _step(self, request: v1.LogBatchRequest, seed: str, content: Count) -> Step:
+    def _step(self, request: v1.LogBatchRequest, seed: str, content: Count) -> DeliveryStep:
         request.request_id = hashlib.sha256(seed.encode()).hexdigest()[:32]
-        return Step(Call("LogBatch", request), content)
+        return DeliveryStep(Call("LogBatch", request), content)
 
     def _add_points(self, record: Points) -> None:
         for name, value in record.values:
-            self._columns_of(name, record.about).append(record.step, record.timestamp, value)
+            self._columns_of(name, record.context).append(record.step, record.timestamp, value)
         self._points += len(record.values)
 
-    def _columns_of(self, name: bytes, about: About) -> Columns:
-        columns = self._columns.get((name, about))
+    def _columns_of(self, name: bytes, context: PointContext) -> Columns:
+        columns = self._columns.get((name, context))
         if columns is None:
-            columns = self._columns[name, about] = Columns()
-            self._size += len(name) + _FRAME_BYTES + sum(map(len, about))
+            columns = self._columns[name, context] = Columns()
+            self._size += len(name) + _FRAME_BYTES + sum(map(len, context))
         return columns
 
     def _add_labels(self, record: v1.LogBatchRequest) -> None:
@@ -162,19 +171,19 @@ class _Gathered:
         self._size += record.ByteSize() + (len(record.params) + len(record.tags)) * _FRAME_BYTES
 
 
-def _single(record: Record) -> Step:
-    assert isinstance(record, Start | Call | Artifact)  # noqa: S101 - the others are gathered
-    return Step(record, Count(0, 0, 1))
+def _single(record: Record) -> DeliveryStep:
+    assert isinstance(record, Start | Call | Artifact)  # noqa: S101 - the builder takes the others
+    return DeliveryStep(record, Count(0, 0, 1))
 
 
-def _series(columns: Columns, name: bytes, about: About) -> v1.Series:
+def _series(columns: Columns, name: bytes, context: PointContext) -> v1.Series:
     series = columns.take(name.decode(), len(columns))
-    series.model_id, series.dataset_name, series.dataset_digest = about
+    series.model_id, series.dataset_name, series.dataset_digest = context
     return series
 
 
-def apart(step: Step) -> list[Step]:
-    """Split a rejected step into steps of one label or series each; none when it has one only."""
+def split(step: DeliveryStep) -> list[DeliveryStep]:
+    """Split a rejected step into steps of one label or series each; return no steps if it has only one."""
     request = step.action.request
     if not isinstance(request, v1.LogBatchRequest):
         return []
@@ -187,9 +196,9 @@ def apart(step: Step) -> list[Step]:
     return [_part(part, request) for part in parts] if len(parts) > 1 else []
 
 
-def _part(part: v1.LogBatchRequest, whole: v1.LogBatchRequest) -> Step:
+def _part(part: v1.LogBatchRequest, whole: v1.LogBatchRequest) -> DeliveryStep:
     points = sum(len(series.values) // 8 for series in part.series)
-    what = part.SerializeToString(deterministic=True)
+    content = part.SerializeToString(deterministic=True)
     part.run_id = whole.run_id
-    part.request_id = hashlib.sha256(whole.request_id.encode() + what).hexdigest()[:32]
-    return Step(Call("LogBatch", part), Count(points, 0 if points else 1))
+    part.request_id = hashlib.sha256(whole.request_id.encode() + content).hexdigest()[:32]
+    return DeliveryStep(Call("LogBatch", part), Count(points, 0 if points else 1))

@@ -1,4 +1,4 @@
-"""How far a strand of a journal was delivered, in a file that a crash leaves whole."""
+"""The delivery cursor of a segment log, in a file that survives a crash."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rollforward._journal.records import Count
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Number of the entry, place, end of the range under way, settled (3), refused (3), what else is so.
+# Number of the entry, position (2), end of the current range, settled (3), rejected (3), flags.
 _ENTRY: Final = struct.Struct("<QIQQQQQQQQB")
 _SUM: Final = struct.Struct("<I")
 _SLOT_BYTES: Final = 128
 _NOTHING: Final = Count(0, 0, 0)
 _ENDED: Final = 1
-_APART: Final = 2
+_SPLIT: Final = 2
 
 
-class Place(NamedTuple):
-    """A place in a strand."""
+class Position(NamedTuple):
+    """A position in a segment log."""
 
     segment: int
     offset: int
@@ -31,29 +31,29 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a strand was delivered."""
+    """The state of a segment log's delivery."""
 
     number: int = 0
     """Grows with every write."""
-    place: Place = field(default=Place(1, 0))
-    """Everything before it is settled: delivered, or refused for good."""
+    position: Position = field(default=Position(1, 0))
+    """Everything before it is settled: delivered, or permanently rejected."""
     pending: int = 0
-    """Where the range of the batch under way ends, in the same segment; 0 when there is none."""
+    """The end of the current batch's range, in the same segment; 0 when there is none."""
     settled: Count = _NOTHING
-    refused: Count = _NOTHING
-    """How much of what is settled the service refused."""
+    rejected: Count = _NOTHING
+    """How many of the settled records the service rejected."""
     ended: bool = False
     """Whether the run's end was delivered."""
-    apart: bool = False
-    """Whether the range under way is sent piece by piece."""
+    split: bool = False
+    """Whether the current range is sent in parts."""
 
     def next(self, **changes: object) -> Cursor:
-        """Return the cursor after a change."""
+        """Return the next cursor, with these fields changed."""
         return replace(self, number=self.number + 1, **changes)  # type: ignore[arg-type]
 
 
 def read_cursor(path: Path) -> Cursor:
-    """Return the last cursor that was written whole, or one at the beginning.
+    """Return the last completely written cursor; a new one if there is none.
 
     Raises:
         OSError: See the message.
@@ -62,12 +62,14 @@ def read_cursor(path: Path) -> Cursor:
         data = path.read_bytes()
     except FileNotFoundError:
         return Cursor()
-    found = [cursor for at in (0, _SLOT_BYTES) if (cursor := _unpack(data[at : at + _SLOT_BYTES])) is not None]
-    return max(found, key=lambda cursor: cursor.number, default=Cursor())
+    cursors = [cursor for at in (0, _SLOT_BYTES) if (cursor := _unpack(data[at : at + _SLOT_BYTES])) is not None]
+    return max(cursors, key=lambda cursor: cursor.number, default=Cursor())
 
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
-    """Write a cursor in place, beside the one before: a full disk cannot refuse it, a crash leaves one of them.
+    """Write a cursor into the slot that does not hold the previous one.
+
+    Writing in place needs no disk space, and a crash leaves at least one of the two slots intact.
 
     Raises:
         OSError: See the message.
@@ -82,9 +84,9 @@ def write_cursor(path: Path, cursor: Cursor) -> None:
 
 
 def _pack(cursor: Cursor) -> bytes:
-    counts = (*cursor.settled, *cursor.refused)
-    flags = _ENDED * cursor.ended | _APART * cursor.apart
-    data = _ENTRY.pack(cursor.number, *cursor.place, cursor.pending, *counts, flags)
+    counts = (*cursor.settled, *cursor.rejected)
+    flags = _ENDED * cursor.ended | _SPLIT * cursor.split
+    data = _ENTRY.pack(cursor.number, *cursor.position, cursor.pending, *counts, flags)
     return data + _SUM.pack(crc32(data))
 
 
@@ -92,6 +94,6 @@ def _unpack(slot: bytes) -> Cursor | None:
     if len(slot) < _ENTRY.size + _SUM.size or crc32(slot[: _ENTRY.size]) != _SUM.unpack_from(slot, _ENTRY.size)[0]:
         return None
     number, segment, offset, pending, *counts, flags = _ENTRY.unpack_from(slot)
-    settled, refused = Count(*counts[:3]), Count(*counts[3:])
-    place = Place(segment, offset)
-    return Cursor(number, place, pending, settled, refused, ended=bool(flags & _ENDED), apart=bool(flags & _APART))
+    settled, rejected = Count(*counts[:3]), Count(*counts[3:])
+    position = Position(segment, offset)
+    return Cursor(number, position, pending, settled, rejected, ended=bool(flags & _ENDED), split=bool(flags & _SPLIT))

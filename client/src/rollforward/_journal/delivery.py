@@ -1,4 +1,4 @@
-"""Delivers a journal through a connection, exactly once, whoever does it and however often it breaks off."""
+"""Exactly-once delivery of a journal over a connection, across restarts and changes of the delivering process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import grpc
 
 from rollforward import v1
 from rollforward._artifacts.trees import ArtifactTrees
-from rollforward._journal.batches import apart
-from rollforward._journal.cursor import Place
-from rollforward._journal.directory import FIRST_STRAND
+from rollforward._journal.batches import split
+from rollforward._journal.cursor import Position
+from rollforward._journal.directory import FIRST_SEGMENT_LOG
 from rollforward._journal.reader import Reader
 from rollforward._journal.records import Artifact, Call, Count, Start
-from rollforward._journal.start_run_call import begin
+from rollforward._journal.start_run_call import start_run
 from rollforward.errors import (
     Conflict,
     Forbidden,
@@ -27,25 +27,25 @@ from rollforward.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from rollforward._journal.batches import Step
+    from rollforward._journal.batches import DeliveryStep
     from rollforward._journal.directory import Journal
     from rollforward._journal.reader import MemoryReader, Source
     from rollforward._transport.connection import Connection
 
-_FIRST_PATIENCE: Final = 5.0
-# A defect of the service may pass; one that stays, for about half a minute, shall not hold up all that comes after.
+_FIRST_TIMEOUT: Final = 5.0
+# An internal error may be transient. One that lasts about half a minute must not hold up later records.
 _TRIES: Final = 20
-# What is no fault of what was logged: it waits until somebody has mended it.
+# An old server does not know every call: the record waits for an upgrade.
 _UNKNOWN_CALL: Final = grpc.StatusCode.UNIMPLEMENTED.name
-# What every service knows: whoever says otherwise is something else that answers at its address.
+# Every tracking service knows these: UNIMPLEMENTED means that another server listens at the address.
 _KNOWN_CALLS: Final = frozenset({"LogBatch", "FinishRun"})
-_NOT_YET: Final = frozenset({"CONNECTION_CLOSED", "SERVICE_UNKNOWN", "RUN_NOT_FOUND", "UNKNOWN"})
+_RETRIED_REASONS: Final = frozenset({"CONNECTION_CLOSED", "SERVICE_UNKNOWN", "RUN_NOT_FOUND", "UNKNOWN"})
 _NOTHING: Final = Count(0, 0)
-_BEGINNING: Final = Place(0, 0)
+_BEGINNING: Final = Position(0, 0)
 
 
 class Delivery:
-    """The delivering of one journal that this process has locked."""
+    """The delivery of one journal that this process has locked."""
 
     def __init__(
         self,
@@ -53,61 +53,66 @@ class Delivery:
         connection: Connection,
         *,
         memory: MemoryReader | None = None,
-        refused: Callable[[Count, RollforwardError], None],
-        settled: Callable[[Count], None] = lambda _: None,
-        uploaded: Callable[[int, int], None] | None = None,
-        patience: float = _FIRST_PATIENCE,
-        ends: Mapping[str, Place] | None = None,
+        on_rejected: Callable[[Count, RollforwardError], None],
+        on_settled: Callable[[Count], None] = lambda _: None,
+        on_uploaded: Callable[[int, int], None] | None = None,
+        call_timeout: float = _FIRST_TIMEOUT,
+        ends: Mapping[str, Position] | None = None,
     ) -> None:
         """Prepare to deliver a journal.
 
-        `memory` is what the first segment log has no space for on the disk, `patience` how long a call may take at
-        first. Of each segment log nothing is delivered after its end in `ends`, where it is given.
-
-        The others are told how much was delivered, how much was refused for good, and how far an upload is, in bytes
-        and of how many.
+        Args:
+            journal: The journal; None to deliver only `memory`.
+            connection: The connection to deliver over.
+            memory: Records of the first segment log that do not fit on the disk.
+            on_rejected: Called with the number of permanently rejected records, and why.
+            on_settled: Called with the number of delivered records.
+            on_uploaded: Called with the bytes of an upload done so far, and in all.
+            call_timeout: The first timeout of a call, in seconds; doubled after each call that exceeds it.
+            ends: By segment log, the position to stop at; None to deliver everything.
         """
         self._journal = journal
         self._connection = connection
         self._memory = memory
-        self._settled = settled
-        self._refused = refused
-        self._uploaded = uploaded
+        self._on_settled = on_settled
+        self._on_rejected = on_rejected
+        self._on_uploaded = on_uploaded
         self._ends = ends
-        self._patience = min(patience, connection.timeout)
+        self._call_timeout = min(call_timeout, connection.timeout)
         self.readers: dict[str, Reader] = {}
 
     def round(self) -> bool:
-        """Deliver a batch of each strand; False when nothing waits.
+        """Deliver a batch of each segment log; return False if no records are left.
 
-        Raises the RollforwardError that keeps anything from being delivered now, OSError.
+        Raises:
+            RollforwardError: Nothing can be delivered at the moment.
+            OSError: See the message.
         """
-        self._look_for_strands()
-        # The run's start is in the first.
+        self._find_segment_logs()
+        # The first segment log holds the start of the run.
         first = self._deliver_first()
-        forked = [self._deliver(reader) for name, reader in self.readers.items() if name != FIRST_STRAND]
+        forked = [self._deliver(reader) for name, reader in self.readers.items() if name != FIRST_SEGMENT_LOG]
         return first or any(forked)
 
     def _deliver_first(self) -> bool:
-        sources: list[Source] = [self.readers[FIRST_STRAND]] if FIRST_STRAND in self.readers else []
+        sources: list[Source] = [self.readers[FIRST_SEGMENT_LOG]] if FIRST_SEGMENT_LOG in self.readers else []
         if self._memory is not None:
-            # In order: what was taken out of memory is older than what has come to the disk since, and younger than
-            # all before.
-            sources.insert(0 if self._memory.is_under_way else len(sources), self._memory)
+            # In order: records taken out of memory are older than those written since, and newer than all before.
+            sources.insert(0 if self._memory.has_unsent else len(sources), self._memory)
         return any(self._deliver(source) for source in sources)
 
     def sweep(self) -> bool:
-        """Remove the strands that are delivered and nobody writes any more; whether none is left.
+        """Remove the delivered segment logs that no process writes to; return whether none is left.
 
         Raises:
             OSError: See the message.
         """
         for segment_log, reader in list(self.readers.items()):
-            if self._journal and self._journal.remove_strand(segment_log, reader.is_through):
+            if self._journal and self._journal.remove_segment_log(segment_log, reader.is_exhausted):
                 del self.readers[segment_log]
         return not self.readers
 
-    def _look_for_strands(self) -> None:
+    def _find_segment_logs(self) -> None:
         if self._journal is None:
             return
         for segment_log in self._journal.segment_logs():
@@ -115,7 +120,7 @@ class Delivery:
                 self.readers[segment_log] = Reader(self._journal, segment_log)
 
     def _is_at_its_end(self, reader: Reader) -> bool:
-        return self._ends is not None and reader.cursor.place >= self._ends.get(reader.segment_log, _BEGINNING)
+        return self._ends is not None and reader.cursor.position >= self._ends.get(reader.segment_log, _BEGINNING)
 
     def _deliver(self, source: Source) -> bool:
         if isinstance(source, Reader) and self._is_at_its_end(source):
@@ -125,49 +130,49 @@ class Delivery:
             return False
         for step in batch.steps[source.done :]:
             source.tries += 1
-            refused = self._do(step, source)
-            source.note(step, refused)
-            self._settled(step.content.minus(refused))
+            rejected = self._do(step, source)
+            source.note(step, rejected)
+            self._on_settled(step.content.minus(rejected))
             self._clean_up(step)
         source.settle()
         return True
 
-    def _do(self, step: Step, source: Source) -> Count:
-        """Do a step, and of one that is refused all that can be done by itself; how much was refused for good."""
-        if not source.apart:
+    def _do(self, step: DeliveryStep, source: Source) -> Count:
+        """Do a step, in parts if it is rejected as a whole; return how many records were permanently rejected."""
+        if not source.is_split:
             failure = self._failure_of(step, source.tries)
             if failure is None:
                 return _NOTHING
-            if not apart(step):
-                return self._refuse([(step, failure)])
-            source.take_apart()
-        parts = apart(step) or [step]
+            if not split(step):
+                return self._reject([(step, failure)])
+            source.mark_split()
+        parts = split(step) or [step]
         failures = [(part, self._failure_of(part, source.tries)) for part in parts]
-        return self._refuse([(part, failure) for part, failure in failures if failure is not None])
+        return self._reject([(part, failure) for part, failure in failures if failure is not None])
 
-    def _refuse(self, failures: Sequence[tuple[Step, RollforwardError]]) -> Count:
-        refused = _NOTHING
+    def _reject(self, failures: Sequence[tuple[DeliveryStep, RollforwardError]]) -> Count:
+        rejected = _NOTHING
         for step, failure in failures:
-            self._refused(step.content, failure)
-            refused = refused.plus(step.content)
-        return refused
+            self._on_rejected(step.content, failure)
+            rejected = rejected.plus(step.content)
+        return rejected
 
-    def _failure_of(self, step: Step, tries: int) -> RollforwardError | None:
+    def _failure_of(self, step: DeliveryStep, tries: int) -> RollforwardError | None:
         try:
             self._send(step)
         except RollforwardError as error:
-            if _was_done(error, step):
+            if _was_delivered(error, step):
                 return None
-            if _may_pass(error, step, tries):
-                self._be_more_patient(error)
+            if _is_transient(error, step, tries):
+                self._extend_timeout(error)
                 raise
             return error
         return None
 
-    def _send(self, step: Step) -> None:
+    def _send(self, step: DeliveryStep) -> None:
         match step.action:
             case Start():
-                begin(self._connection, step.action, timeout=self._patience)
+                start_run(self._connection, step.action, timeout=self._call_timeout)
             case Artifact():
                 self._upload(step.action)
             case Call():
@@ -175,40 +180,40 @@ class Delivery:
 
     def _call(self, method: str, request: Any) -> None:
         stub = getattr(self._connection.tracking, method)
-        # As long as a command tries to connect: then one attempt is enough to know whether something listens.
-        self._connection.call(stub, request, timeout=self._patience)
+        # A short timeout: one attempt shows whether a server listens.
+        self._connection.call(stub, request, timeout=self._call_timeout)
 
-    def _upload(self, waiting: Artifact) -> None:
-        assert self._journal is not None  # noqa: S101 - artifacts wait in journals only
+    def _upload(self, count_waiting: Artifact) -> None:
+        assert self._journal is not None  # noqa: S101 - only journals hold artifacts
         request = v1.LogArtifactRequest()
-        request.CopyFrom(waiting.request)
+        request.CopyFrom(count_waiting.request)
         try:
             folder = self._journal.artifact(request.request_id)
-            request.digest, _ = ArtifactTrees(self._connection).upload(folder, progress=self._uploaded)
+            request.digest, _ = ArtifactTrees(self._connection).upload(folder, progress=self._on_uploaded)
         except OSError as error:
             raise InternalError("WRITER_FAILED", str(error)) from error
         self._call("LogArtifact", request)
 
-    def _clean_up(self, step: Step) -> None:
+    def _clean_up(self, step: DeliveryStep) -> None:
         if isinstance(step.action, Artifact) and self._journal is not None:
             shutil.rmtree(self._journal.artifact(step.action.request.request_id), ignore_errors=True)
 
-    def _be_more_patient(self, error: RollforwardError) -> None:
-        # A batch that takes longer than this on a slow line would never arrive.
+    def _extend_timeout(self, error: RollforwardError) -> None:
+        # On a slow link, a batch that needs more than the first timeout would never arrive.
         if error.reason == grpc.StatusCode.DEADLINE_EXCEEDED.name:
-            self._patience = min(self._patience * 2, self._connection.timeout)
+            self._call_timeout = min(self._call_timeout * 2, self._connection.timeout)
 
 
-def _was_done(error: RollforwardError, step: Step) -> bool:
-    # The same range in another form: the end of it is gone since, or another version of this library made it.
+def _was_delivered(error: RollforwardError, step: DeliveryStep) -> bool:
+    # The same range was sent in another form: its end was lost since, or another version of this library sent it.
     return error.reason == "REQUEST_ID_REUSED" and isinstance(step.action.request, v1.LogBatchRequest)
 
 
-def _may_pass(error: RollforwardError, step: Step, tries: int) -> bool:
-    if isinstance(error, Unavailable | Forbidden | Unauthenticated | Conflict) or error.reason in _NOT_YET:
+def _is_transient(error: RollforwardError, step: DeliveryStep, tries: int) -> bool:
+    if isinstance(error, Unavailable | Forbidden | Unauthenticated | Conflict) or error.reason in _RETRIED_REASONS:
         return True
     if isinstance(step.action, Start):
-        # Without it nothing else may be delivered: it would end up in another's run.
+        # Nothing may be delivered before it: the records would end up in another run.
         return True
     if error.reason == _UNKNOWN_CALL:
         return isinstance(step.action, Call) and step.action.method in _KNOWN_CALLS

@@ -1,4 +1,4 @@
-"""Journals on disk: where they are, whose they are, and who may touch them."""
+"""Journals on disk: their directories, owners and locks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from rollforward._journal.cursor import Place
+from rollforward._journal.cursor import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# The strand of the process that a journal belongs to; those of processes forked from it bear other names.
-FIRST_STRAND: Final = "0"
+# The segment log of the process that owns the journal; forked processes use other names.
+FIRST_SEGMENT_LOG: Final = "0"
 ARTIFACTS: Final = "artifacts"
 
 _HEAD: Final = "head.json"
@@ -29,22 +29,23 @@ _LOCK: Final = "lock"
 def home() -> Path:
     """Return the directory of all journals: ROLLFORWARD_JOURNAL, else below $XDG_STATE_HOME or ~/.local/state.
 
-    Raises FileNotFoundError when there is no home directory.
+    Raises:
+        FileNotFoundError: There is no home directory.
     """
-    chosen, state = os.environ.get("ROLLFORWARD_JOURNAL"), os.environ.get("XDG_STATE_HOME")
+    configured, state = os.environ.get("ROLLFORWARD_JOURNAL"), os.environ.get("XDG_STATE_HOME")
     try:
-        if chosen:
-            return Path(chosen).expanduser()
+        if configured:
+            return Path(configured).expanduser()
         return (Path(state) if state else Path.home() / ".local/state") / "rollforward/journal"
     except RuntimeError as error:
-        message = "there is no home directory, and ROLLFORWARD_JOURNAL does not say where journals are"
+        message = "no home directory for journals: set ROLLFORWARD_JOURNAL to a directory"
         raise FileNotFoundError(errno.ENOENT, message) from error
 
 
-def take_lock(path: Path) -> int | None:
-    """Lock a file and return its descriptor; None while another process, or another part of this one, has it.
+def acquire_lock(path: Path) -> int | None:
+    """Lock a file and return its descriptor; None if it is locked already, by another process or this one.
 
-    The lock ends with the process, however it ends.
+    The lock is released when the process ends, even if it crashes.
 
     Raises:
         OSError: See the message.
@@ -61,30 +62,30 @@ def take_lock(path: Path) -> int | None:
         except OSError:
             os.close(descriptor)
             raise
-        # Whoever had it before has removed the file meanwhile.
+        # The previous owner removed the file meanwhile.
         os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What whoever delivers a journal must know."""
+    """The metadata that the delivery of a journal needs."""
 
     run_id: str
     address: str
-    """Where the services are."""
+    """The address of the services."""
     actor: str
-    """Who acts: request ids count per actor, so that a repetition must be the same one's."""
+    """The actor of the calls: a request id identifies a request of one actor, so retries must name the same."""
     worker: bool = False
-    """Whether its process is one of several of the run, and not the one that ends it."""
+    """Whether its process is one of several of the run, and another one ends the run."""
     heartbeat: bool = False
-    """Whether the service notices by itself that the job died."""
+    """Whether the process sends heartbeats, so that the service notices when it dies."""
 
 
 class Journal:
-    """The journal of one process for one run: a directory, locked by whoever delivers it.
+    """The journal of one process for one run: a directory, locked by the process that delivers it.
 
-    It holds a strand for that process and one for each process forked from it: segments NAME.<number>, a cursor and
-    a lock.
+    It holds a segment log for its process and one for each process forked from it: segments NAME.<number>, a cursor
+    and a lock.
     """
 
     def __init__(self, folder: Path, head: Head) -> None:
@@ -103,7 +104,7 @@ class Journal:
         while True:
             journal = cls(run / uuid.uuid4().hex[:16], head)
             journal.ensure()
-            # Somebody who looks for what was left behind may just have found it, and found it empty.
+            # A sync may have found the journal meanwhile, and removed it because it is empty.
             with contextlib.suppress(FileNotFoundError):
                 if journal.lock():
                     journal.ensure()
@@ -112,19 +113,19 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a journal that exists.
+        """Open an existing journal.
 
         Raises:
             OSError: See the message.
-            ValueError: When it does not say whose it is.
+            ValueError: Its metadata is damaged.
         """
         try:
             return cls(folder, Head(**json.loads((folder / _HEAD).read_text())))
         except TypeError as error:
-            raise ValueError(f"{folder / _HEAD} cannot be read") from error
+            raise ValueError(f"invalid journal metadata in {folder / _HEAD}") from error
 
     def ensure(self) -> None:
-        """Make the directory, if it is not there.
+        """Create the directory if it is missing.
 
         Raises:
             OSError: See the message.
@@ -137,81 +138,86 @@ class Journal:
             scratch.replace(head)
 
     def lock(self) -> bool:
-        """Become the one who delivers it; False when somebody is.
+        """Lock the journal for delivery; return False if another process has locked it.
 
         Raises:
             OSError: See the message.
         """
         if self._lock is None:
-            self._lock = take_lock(self.folder / _LOCK)
+            self._lock = acquire_lock(self.folder / _LOCK)
         return self._lock is not None
 
     def unlock(self) -> None:
-        """Leave the delivering to others."""
+        """Release the lock, so that another process can deliver the journal."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def segment_logs(self) -> list[str]:
-        """Return the names of its segment logs, that of the journal's own process first."""
-        return sorted((path.stem for path in self.folder.glob("*.lock")), key=lambda name: (name != FIRST_STRAND, name))
+        """Return the names of the segment logs, that of the journal's own process first."""
+        return sorted(
+            (path.stem for path in self.folder.glob("*.lock")), key=lambda name: (name != FIRST_SEGMENT_LOG, name)
+        )
 
     def segments(self, segment_log: str) -> dict[int, Path]:
         """Return the files of a segment log by number, in order."""
-        found = {int(path.suffix[1:]): path for path in self.folder.glob(f"{segment_log}.[0-9]*")}
-        return dict(sorted(found.items()))
+        paths = {int(path.suffix[1:]): path for path in self.folder.glob(f"{segment_log}.[0-9]*")}
+        return dict(sorted(paths.items()))
 
-    def ends(self) -> dict[str, Place]:
-        """Where each strand ends now."""
+    def ends(self) -> dict[str, Position]:
+        """Return the current end of each segment log."""
         segments = {segment_log: self.segments(segment_log) for segment_log in self.segment_logs()}
         return {
-            segment_log: Place(*max((number, _size_of(path)) for number, path in files.items()))
+            segment_log: Position(*max((number, _size_of(path)) for number, path in files.items()))
             for segment_log, files in segments.items()
             if files
         }
 
     def cursor(self, segment_log: str) -> Path:
-        """Return the file that says how far a segment log was delivered."""
+        """Return the cursor file of a segment log."""
         return self.folder / f"{segment_log}.cursor"
 
-    def strand_lock(self, segment_log: str) -> Path:
+    def segment_log_lock(self, segment_log: str) -> Path:
         """Return the file that the writer of a segment log keeps locked."""
         return self.folder / f"{segment_log}.lock"
 
     def artifact(self, request_id: str) -> Path:
-        """Where the files of an artifact wait."""
+        """Return the folder with the files of an artifact."""
         return artifact_folder(self.folder, request_id)
 
     def size(self) -> int:
-        """How many bytes wait in its strands and artifacts."""
+        """Return the size of the undelivered segments and artifacts, in bytes."""
         segment_logs = sum(
             _size_of(path) for segment_log in self.segment_logs() for path in self.segments(segment_log).values()
         )
         return segment_logs + self.artifact_bytes()
 
     def artifact_bytes(self) -> int:
-        """How many bytes wait in its artifacts."""
+        """Return the size of the undelivered artifacts, in bytes."""
         return bytes_below(self.folder / ARTIFACTS)
 
-    def remove_strand(self, segment_log: str, is_delivered: Callable[[], bool]) -> bool:
-        """Remove a strand if no process writes it any more and then, still, all of it is delivered; whether it was."""
-        held = take_lock(self.strand_lock(segment_log))
-        if held is None:
+    def remove_segment_log(self, segment_log: str, is_delivered: Callable[[], bool]) -> bool:
+        """Remove a segment log if no process writes to it and all of it is delivered; return whether it was removed.
+
+        `is_delivered` is called while the segment log is locked.
+        """
+        lock = acquire_lock(self.segment_log_lock(segment_log))
+        if lock is None:
             return False
         try:
             if not is_delivered():
                 return False
-            # The cursor after what it speaks of: without it everything would be sent again.
+            # The cursor goes last: segments without a cursor would be sent again.
             for path in self.segments(segment_log).values():
                 path.unlink()
             self.cursor(segment_log).unlink(missing_ok=True)
-            self.strand_lock(segment_log).unlink()
+            self.segment_log_lock(segment_log).unlink()
         finally:
-            os.close(held)
+            os.close(lock)
         return True
 
     def remove(self) -> None:
-        """Remove the directory of a journal without strands that this process has locked."""
+        """Remove the directory of a journal that has no segment logs and that this process has locked."""
         shutil.rmtree(self.folder / ARTIFACTS, ignore_errors=True)
         for path in self.folder.glob(".*"):
             path.unlink()
@@ -221,7 +227,7 @@ class Journal:
         try:
             self.folder.rmdir()
         except OSError:
-            # A forked process has just begun a strand: it stays.
+            # A forked process has just started a segment log: keep the journal.
             self.ensure()
             return
         with contextlib.suppress(OSError):
@@ -229,18 +235,18 @@ class Journal:
 
 
 def artifact_folder(folder: Path, request_id: str) -> Path:
-    """Where the files of an artifact wait in a journal."""
+    """Return the folder with the files of an artifact in a journal."""
     return folder / ARTIFACTS / request_id
 
 
-def bytes_below(place: Path, *, without: str = "") -> int:
-    """How many bytes all files below a place have, but for those in folders of the name `without`.
+def bytes_below(root: Path, *, without: str = "") -> int:
+    """Return the size of all files below a directory, except those in folders named `without`.
 
     Raises:
         OSError: See the message.
     """
     total = 0
-    for folder, names, files in os.walk(place):
+    for folder, names, files in os.walk(root):
         if without in names:
             names.remove(without)
         total += sum(_size_of(Path(folder, name)) for name in files)
@@ -257,7 +263,7 @@ def journals(directory: Path) -> Iterator[Path]:
 
 
 def _size_of(path: Path) -> int:
-    # Whoever delivers may just have removed it.
+    # The delivery may have removed the file meanwhile.
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-# What a payload is, by its first byte.
+# The kinds of payloads: a payload's first byte.
 POINTS: Final = 1
-POINTS_ABOUT: Final = 2
+POINTS_WITH_CONTEXT: Final = 2
 LABELS: Final = 3
 CALL: Final = 4
 START: Final = 5
 ARTIFACT: Final = 6
 
 RECORD_BYTES: Final = 256 * 1024
-"""What a record of several points or labels has at most, in bytes."""
+"""The maximum size of a record of several points or labels, in bytes."""
 
 _FRAME: Final = struct.Struct("<II")
-# A length beyond this is damage.
+# A greater length means that the file is damaged.
 _LONGEST: Final = 8 * 1024 * 1024
 _POINT: Final = struct.Struct("<BqqdH")
 _MOMENT: Final = struct.Struct("<Bqq")
 _ENTRY: Final = struct.Struct("<dH")
 _LENGTH: Final = struct.Struct("<H")
 
-# The calls that can be journaled, and what each takes.
+# The calls that a journal can hold, and their request messages.
 REQUESTS: Final[dict[str, type[Message]]] = {
     "ResumeRun": v1.ResumeRunRequest,
     "FinishRun": v1.FinishRunRequest,
@@ -46,73 +46,73 @@ REQUESTS: Final[dict[str, type[Message]]] = {
 
 
 class Count(NamedTuple):
-    """How much was logged."""
+    """A number of logged records, by kind."""
 
     points: int
     """Metric points."""
     labels: int
     """Parameters and tags."""
     calls: int = 0
-    """All else: starts, ends, artifacts, datasets."""
+    """All others: starts, ends, artifacts, datasets."""
 
     @property
     def total(self) -> int:
-        """All together."""
+        """The number of records of all kinds."""
         return self.points + self.labels + self.calls
 
-    def in_words(self) -> str:
-        """Return how much was logged, for people."""
+    def describe(self) -> str:
+        """Return the count as text, such as "3 metric points, 1 parameters and tags"."""
         names = ("metric points", "parameters and tags", "artifacts and other records")
         return ", ".join(f"{number} {name}" for number, name in zip(self, names, strict=True) if number) or "nothing"
 
     def plus(self, other: Count) -> Count:
-        """Both together."""
+        """Return the sum with another count."""
         return Count(self.points + other.points, self.labels + other.labels, self.calls + other.calls)
 
     def minus(self, other: Count) -> Count:
-        """Return the difference to another count, 0 where that is larger."""
+        """Return the difference to another count, at least 0 for each kind."""
         return Count(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
-class About(NamedTuple):
-    """What points are about besides their run; a text may be empty."""
+class PointContext(NamedTuple):
+    """The logged model and the dataset that points belong to; empty strings for none."""
 
     model_id: str
     dataset_name: str
     dataset_digest: str
 
 
-PLAIN: Final = About("", "", "")
+NO_CONTEXT: Final = PointContext("", "", "")
 
 
 class Points(NamedTuple):
-    """Points of one moment."""
+    """Points of one step and time."""
 
     step: int
     timestamp: int
     values: list[tuple[bytes, float]]
-    """Names in UTF-8 with their values."""
-    about: About
+    """Names, in UTF-8, with their values."""
+    context: PointContext
 
 
 class Start(NamedTuple):
-    """A run that is to be started; its experiment's id is looked up by name when it is."""
+    """A run to start; its experiment's id is looked up by name at delivery."""
 
     experiment: str
     resume: bool
-    """Whether a run of that id that exists is resumed instead of refused."""
+    """Whether to resume a run of that id that exists, instead of failing."""
     request: v1.StartRunRequest
 
 
 class Call(NamedTuple):
-    """A call of the tracking service."""
+    """A call to the tracking service."""
 
     method: str
     request: Message
 
 
 class Artifact(NamedTuple):
-    """Files that wait in the journal's folder, named after the request's id, with how they are to be logged."""
+    """An artifact to upload and log; its files are in the journal's folder, named by the request's id."""
 
     request: v1.LogArtifactRequest
 
@@ -121,12 +121,12 @@ Record = Points | v1.LogBatchRequest | Start | Call | Artifact
 
 
 def frame(payload: bytes) -> bytes:
-    """Return a payload as it is in the file."""
+    """Return a payload with its frame: length and checksum."""
     return _FRAME.pack(len(payload), crc32(payload)) + payload
 
 
 def frames(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Each whole payload at the beginning of `data`, with where its frame ends."""
+    """Yield each complete payload at the beginning of `data`, with the end of its frame."""
     at, size = 0, len(data)
     while at + _FRAME.size <= size:
         length, checksum = _FRAME.unpack_from(data, at)
@@ -139,8 +139,8 @@ def frames(data: bytes) -> Iterator[tuple[bytes, int]]:
         yield payload, at
 
 
-def wanted(data: bytes) -> int:
-    """How many bytes the first frame of `data` says that it has; 0 when that cannot be."""
+def first_frame_bytes(data: bytes) -> int:
+    """Return the size of the first frame of `data`, as its header says; 0 if that is invalid."""
     if len(data) < _FRAME.size:
         return _FRAME.size
     length, _ = _FRAME.unpack_from(data)
@@ -148,13 +148,13 @@ def wanted(data: bytes) -> int:
 
 
 def framed_point(step: int, timestamp: int, value: float, name: bytes) -> bytes:
-    """One point of a metric as it stands in the file."""
+    """Return the framed record of one point of a metric."""
     payload = _POINT.pack(POINTS, step, timestamp, value, len(name)) + name
     return _FRAME.pack(len(payload), crc32(payload)) + payload
 
 
 def single_point(payload: bytes) -> tuple[int, int, float, bytes] | None:
-    """Step, time, value and name of a record of one point about its run alone; None for any other record."""
+    """Return the step, time, value and name in a record of one point without a context; None for any other record."""
     if payload[0] != POINTS or len(payload) < _POINT.size:
         return None
     _, step, timestamp, value, length = _POINT.unpack_from(payload)
@@ -162,20 +162,22 @@ def single_point(payload: bytes) -> tuple[int, int, float, bytes] | None:
     return (step, timestamp, value, name) if len(name) == length else None
 
 
-def points(step: int, timestamp: int, values: Iterable[tuple[bytes, float]], about: About = PLAIN) -> bytes:
-    """Points of one moment."""
-    head = _MOMENT.pack(POINTS if about == PLAIN else POINTS_ABOUT, step, timestamp)
+def points(
+    step: int, timestamp: int, values: Iterable[tuple[bytes, float]], context: PointContext = NO_CONTEXT
+) -> bytes:
+    """Return the payload of points of one step and time."""
+    head = _MOMENT.pack(POINTS if context == NO_CONTEXT else POINTS_WITH_CONTEXT, step, timestamp)
     entries = b"".join(_ENTRY.pack(value, len(name)) + name for name, value in values)
-    return head + (b"" if about == PLAIN else b"".join(map(_text, about))) + entries
+    return head + (b"" if context == NO_CONTEXT else b"".join(map(_text, context))) + entries
 
 
 def labels(request: v1.LogBatchRequest) -> bytes:
-    """Parameters and tags, tags to remove among them."""
+    """Return the payload of parameters and tags, and of tags to remove."""
     return bytes((LABELS,)) + request.SerializeToString(deterministic=True)
 
 
 def call(method: str, request: Message) -> bytes:
-    """Return the payload of a call of the tracking service that is in REQUESTS."""
+    """Return the payload of a call to the tracking service; the method must be in REQUESTS."""
     return bytes((CALL,)) + _text(method) + request.SerializeToString(deterministic=True)
 
 
@@ -185,15 +187,19 @@ def start(experiment: str, request: v1.StartRunRequest, *, resume: bool) -> byte
 
 
 def artifact(request: v1.LogArtifactRequest) -> bytes:
-    """Files that wait to be uploaded and logged."""
+    """Return the payload of an artifact to upload and log."""
     return bytes((ARTIFACT,)) + request.SerializeToString(deterministic=True)
 
 
 def parse(payload: bytes) -> Record:
-    """Parse a payload. Raises ValueError for one of a later version of this library."""
+    """Parse a payload.
+
+    Raises:
+        ValueError: A later version of this library wrote the record, or it is damaged.
+    """
     kind = payload[0]
     try:
-        if kind in {POINTS, POINTS_ABOUT}:
+        if kind in {POINTS, POINTS_WITH_CONTEXT}:
             return _points(payload)
         if kind == LABELS:
             return v1.LogBatchRequest.FromString(payload[1:])
@@ -206,24 +212,24 @@ def parse(payload: bytes) -> Record:
         if kind == ARTIFACT:
             return Artifact(v1.LogArtifactRequest.FromString(payload[1:]))
     except (KeyError, DecodeError, struct.error) as error:
-        raise ValueError(f"a record of kind {kind} cannot be read") from error
-    raise ValueError(f"records of kind {kind} are not known")
+        raise ValueError(f"invalid record of kind {kind}") from error
+    raise ValueError(f"unknown record kind {kind}: expected 1 to {ARTIFACT}. Upgrade rollforward")
 
 
 def _points(payload: bytes) -> Points:
     kind, step, timestamp = _MOMENT.unpack_from(payload)
-    at, about = _MOMENT.size, PLAIN
-    if kind == POINTS_ABOUT:
+    at, context = _MOMENT.size, NO_CONTEXT
+    if kind == POINTS_WITH_CONTEXT:
         model_id, at = _read_text(payload, at)
         dataset_name, at = _read_text(payload, at)
         dataset_digest, at = _read_text(payload, at)
-        about = About(model_id, dataset_name, dataset_digest)
+        context = PointContext(model_id, dataset_name, dataset_digest)
     values: list[tuple[bytes, float]] = []
     while at < len(payload):
         value, length = _ENTRY.unpack_from(payload, at)
         at += _ENTRY.size + length
         values.append((payload[at - length : at], value))
-    return Points(step, timestamp, values, about)
+    return Points(step, timestamp, values, context)
 
 
 def _text(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Says what is wrong with a run: to its log and to its program, and not again and again."""
+"""Warnings about a run, for its log and its program, at a limited rate."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import time
 import warnings
 from typing import Final
 
-# Between two times that the same thing is said, at least, in seconds; and of how many things that is known.
+# The minimum pause between two equal warnings, in seconds, and the number of warnings to remember.
 _PAUSE: Final = 60.0
-_SAYINGS: Final = 1_000
+_MAX_MESSAGES: Final = 1_000
 
-_log: Final = logging.getLogger("rollforward")
+_logger: Final = logging.getLogger("rollforward")
 
 
-class Complaints:
-    """What is said of one run; safe for use by many threads."""
+class RunWarnings:
+    """The warnings about one run; safe for use by many threads."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._said: dict[str, float] = {}
+        self._last_warned: dict[str, float] = {}
         self._background: threading.Thread | None = None
 
-    def only_log_here(self) -> None:
-        """From now on what this thread says is logged and no warning: none of the program's calls is to blame."""
+    def log_only_from_this_thread(self) -> None:
+        """Only log the warnings of the current thread: no call of the program causes them."""
         self._background = threading.current_thread()
 
-    def say(self, why: str, more: str = "") -> None:
-        """Say something, the same `why` once a minute."""
+    def warn(self, message: str, detail: str = "") -> None:
+        """Log a message and warn the program of it, at most once a minute for the same `message`."""
         now = time.monotonic()
-        if now - self._said.get(why, -math.inf) < _PAUSE:
+        if now - self._last_warned.get(message, -math.inf) < _PAUSE:
             return
-        if len(self._said) > _SAYINGS:
-            self._said.clear()
-        self._said[why] = now
-        message = f"run {self._run_id}: {why}" + (f": {more}" if more else "")
+        if len(self._last_warned) > _MAX_MESSAGES:
+            self._last_warned.clear()
+        self._last_warned[message] = now
+        text = f"run {self._run_id}: {message}" + (f": {detail}" if detail else "")
         in_background = threading.current_thread() is self._background
-        # Without a handler, logging prints what the warning prints, too.
-        if in_background or _log.hasHandlers():
-            _log.warning("%s", message)
+        # Without a handler, logging prints the same text as the warning.
+        if in_background or _logger.hasHandlers():
+            _logger.warning("%s", text)
         if not in_background:
-            # Where warnings are errors, logging still raises none.
+            # With warnings as errors, logging must still not raise.
             with contextlib.suppress(RuntimeWarning):
-                warnings.warn(message, RuntimeWarning, stacklevel=4)
+                warnings.warn(text, RuntimeWarning, stacklevel=4)

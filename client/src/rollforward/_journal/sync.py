@@ -1,4 +1,4 @@
-"""Delivers what jobs left behind in their journals, and says how those runs ended that nobody else will end."""
+"""Delivery of the journals that dead processes left, and the end of their runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward._journal.delivery import Delivery
-from rollforward._journal.directory import FIRST_STRAND, Head, Journal, home, journals
+from rollforward._journal.directory import FIRST_SEGMENT_LOG, Head, Journal, home, journals
 from rollforward._journal.records import Count
 from rollforward._transport.connection import DEFAULT_TIMEOUT, Connection
 from rollforward.errors import InvalidRequest, RollforwardError, Unavailable
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
 
-State = Literal["delivered", "alive", "undelivered"]
+JournalState = Literal["delivered", "alive", "undelivered"]
 
-# A new run looks no further for what others left behind.
-_LOOK: Final = 100
+# The maximum number of journals that a new run checks.
+_MAX_JOURNALS: Final = 100
 _OPEN: Final = {v1.RUN_STATUS_UNSPECIFIED, v1.RUN_STATUS_RUNNING, v1.RUN_STATUS_SCHEDULED, v1.RUN_STATUS_LOST}
-_NOBODY: Final = Head("", "", "")
-# What keeps artifacts from being delivered, and nothing else.
-_OF_ARTIFACTS: Final = {"BLOB_STORE_FULL", "BLOB_STORE_UNAVAILABLE"}
+_UNKNOWN_HEAD: Final = Head("", "", "")
+# Errors that block artifacts only, not the other records.
+_ARTIFACT_REASONS: Final = {"BLOB_STORE_FULL", "BLOB_STORE_UNAVAILABLE"}
 
 
 class Synced(NamedTuple):
-    """What became of one journal."""
+    """The result for one journal."""
 
     run_id: str
-    state: State
-    """"delivered": it is gone; "alive": a process still writes or delivers it; "undelivered": `reason` says why."""
+    state: JournalState
+    """"delivered": it is removed; "alive": a process still writes or delivers it; "undelivered": see `reason`."""
     delivered: Count
     refused: Count
     waiting_bytes: int
@@ -55,40 +55,52 @@ def sync(
     timeout: float = DEFAULT_TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Synced]:
-    """Deliver the journals whose process is gone, below `directory` (else where journals are kept by default).
+    """Deliver the journals of processes that are gone, below `directory` (default: where journals are kept).
 
-    Each goes to the service that its job meant, else to `address`, in the name of who logged it, exactly once, however
-    often this is tried. A run that its job neither ended nor promised to stay in touch for ends as FAILED, at its last
-    record. `progress` is called with the bytes done and in all. Raises OSError when there is no such directory.
+    Each journal is delivered exactly once, however often this is called: to the service that its process used, or to
+    `address`, in the name of its actor. A run that its process did not end, and for which it sent no heartbeats, ends
+    as FAILED at the time of its last record.
+
+    Args:
+        directory: A directory of journals, of a run's journals, or one journal.
+        address: The address to deliver to, instead of the journals' own.
+        timeout: Seconds for each call, with all its retries.
+        progress: Called with the bytes done and in all.
+
+    Returns:
+        A result for each journal.
+
+    Raises:
+        OSError: `directory` does not exist.
     """
-    place = home() if directory is None else Path(directory)
-    if directory is not None and not place.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-    left = list(_open_journals(place))
-    meter, away = _Meter(left, progress), dict[str, Unavailable]()
+    root = home() if directory is None else Path(directory)
+    if directory is not None and not root.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+    left = list(_open_journals(root))
+    meter, unreachable = _ProgressMeter(left, progress), dict[str, Unavailable]()
     results: dict[Path, Synced] = {}
     while left:
         for journal in left:
-            way = _ScanPlan(address or journal.head.address, timeout, away)
-            results[journal.folder] = _sync(journal, way, meter)
+            target = _Target(address or journal.head.address, timeout, unreachable)
+            results[journal.folder] = _sync(journal, target, meter)
         early = [journal for journal in left if results[journal.folder].reason == "RUN_NOT_FOUND"]
-        # Their run, or the one that it is a part of, may have been started by a journal that came later.
+        # A journal that came later may have started their run, or its parent run.
         left = early if len(early) < len(left) else []
     return list(results.values())
 
 
-def waiting(directory: Path | None = None) -> int:
-    """How many journals wait whose process is gone, as far as a quick look tells."""
+def count_waiting(directory: Path | None = None) -> int:
+    """Return the number of undelivered journals whose process is gone, from a quick look at the first 100."""
     try:
-        return sum(map(_is_left, islice(journals(directory or home()), _LOOK)))
+        return sum(map(_is_waiting, islice(journals(directory or home()), _MAX_JOURNALS)))
     except OSError:
         return 0
 
 
-def _is_left(folder: Path) -> bool:
-    journal = Journal(folder, _NOBODY)
+def _is_waiting(folder: Path) -> bool:
+    journal = Journal(folder, _UNKNOWN_HEAD)
     try:
-        # One without strands is just being begun or removed, by a job that lives.
+        # A journal without segment logs is just being created or removed by a live process.
         return bool(journal.segment_logs()) and journal.lock() and bool(journal.segment_logs())
     except OSError:
         return False
@@ -102,97 +114,97 @@ def _open_journals(directory: Path) -> Iterator[Journal]:
         try:
             opened.append(Journal.open(folder))
         except FileNotFoundError:
-            # Whoever delivers it has just removed it.
+            # Another process has just delivered and removed it.
             continue
         except (OSError, ValueError):
-            opened.append(Journal(folder, replace(_NOBODY, run_id=folder.parent.name)))
-    # A worker's goes after the one that may start the run.
+            opened.append(Journal(folder, replace(_UNKNOWN_HEAD, run_id=folder.parent.name)))
+    # A worker's journal after the one that may start the run.
     yield from sorted(opened, key=lambda journal: (journal.head.run_id, journal.head.worker, journal.folder))
 
 
-class _ScanPlan(NamedTuple):
-    """Where to."""
+class _Target(NamedTuple):
+    """The services to deliver to."""
 
     address: str
     timeout: float
-    away: dict[str, Unavailable]
-    """What did not answer: it is not waited for again, for each journal."""
+    unreachable: dict[str, Unavailable]
+    """By address, the error of a service that did not answer: later journals do not wait for it again."""
 
 
-class _Meter:
-    """Tells how many bytes of all journals are done."""
+class _ProgressMeter:
+    """The progress of a sync, in bytes of all journals."""
 
-    def __init__(self, found: Sequence[Journal], tell: Callable[[int, int], None] | None) -> None:
-        self._left = {journal.folder: journal.size() for journal in found}
+    def __init__(self, journals: Sequence[Journal], progress: Callable[[int, int], None] | None) -> None:
+        self._left = {journal.folder: journal.size() for journal in journals}
         self._waiting = self._total = sum(self._left.values())
-        self._tell = tell
+        self._progress = progress
 
     def note(self, journal: Journal, left: int) -> None:
-        """So many bytes are left of a journal."""
+        """Note how many bytes of a journal are left."""
         self._waiting += left - self._left[journal.folder]
         self._left[journal.folder] = left
-        # What still is written adds to both.
+        # Records that are still being written add to both.
         self._total = max(self._total, self._waiting)
-        if self._tell is not None:
-            self._tell(self._total - self._waiting, self._total)
+        if self._progress is not None:
+            self._progress(self._total - self._waiting, self._total)
 
 
-def _sync(journal: Journal, way: _ScanPlan, meter: _Meter) -> Synced:
-    tally = _Tally(journal)
+def _sync(journal: Journal, target: _Target, meter: _ProgressMeter) -> Synced:
+    counts = _SyncCounts(journal)
     try:
-        state = _try(journal, way, tally, meter)
+        state = _try(journal, target, counts, meter)
     except RollforwardError as error:
-        if isinstance(error, Unavailable) and error.reason not in _OF_ARTIFACTS:
-            way.away[way.address] = error
-        return tally.result("undelivered", error)
+        if isinstance(error, Unavailable) and error.reason not in _ARTIFACT_REASONS:
+            target.unreachable[target.address] = error
+        return counts.result("undelivered", error)
     except FileNotFoundError:
-        # Somebody else has just delivered it.
-        return tally.result("delivered")
+        # Another process has just delivered it.
+        return counts.result("delivered")
     except (OSError, ValueError) as error:
-        return tally.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
+        return counts.result("undelivered", InvalidRequest("INVALID_JOURNAL", str(error)))
     finally:
         journal.unlock()
-    return tally.result(state)
+    return counts.result(state)
 
 
-def _try(journal: Journal, way: _ScanPlan, tally: _Tally, meter: _Meter) -> State:
+def _try(journal: Journal, target: _Target, counts: _SyncCounts, meter: _ProgressMeter) -> JournalState:
     if not journal.lock():
         return "alive"
     if not journal.head.actor:
-        message = f"{journal.folder} does not say, or not to this user, whose it is"
+        message = f"{journal.folder} has no readable metadata: sync it as the user who wrote it, or remove it"
         raise InvalidRequest("INVALID_JOURNAL", message)
-    if way.address in way.away:
-        raise way.away[way.address]
-    with Connection(way.address, actor=journal.head.actor, timeout=way.timeout) as link:
-        return _deliver(journal, link, tally, meter)
+    if target.address in target.unreachable:
+        raise target.unreachable[target.address]
+    with Connection(target.address, actor=journal.head.actor, timeout=target.timeout) as connection:
+        return _deliver(journal, connection, counts, meter)
 
 
-def _deliver(journal: Journal, link: Connection, tally: _Tally, meter: _Meter) -> State:
-    left = held = 0
+def _deliver(journal: Journal, connection: Connection, counts: _SyncCounts, meter: _ProgressMeter) -> JournalState:
+    left = artifact_bytes = 0
 
     def note_upload(done: int, _total: int) -> None:
         meter.note(journal, max(0, left - done))
 
     delivery = Delivery(
         journal,
-        link,
-        refused=tally.refuse,
-        settled=tally.settle,
-        uploaded=note_upload,
-        patience=link.timeout,
-        # Forked processes may go on logging for days.
+        connection,
+        on_rejected=counts.reject,
+        on_settled=counts.settle,
+        on_uploaded=note_upload,
+        call_timeout=connection.timeout,
+        # A forked process may continue to log for days.
         ends=journal.ends(),
     )
-    status = _status(link, journal.head.run_id)
+    status = _status(connection, journal.head.run_id)
     last = _last_written(journal)
-    left, held = journal.size(), journal.artifact_bytes()
+    left, artifact_bytes = journal.size(), journal.artifact_bytes()
     while delivery.round():
-        held = held and journal.artifact_bytes()
-        left = held + sum(reader.waiting_bytes() for reader in delivery.readers.values())
+        artifact_bytes = artifact_bytes and journal.artifact_bytes()
+        left = artifact_bytes + sum(reader.waiting_bytes() for reader in delivery.readers.values())
         meter.note(journal, left)
-    first = delivery.readers.get(FIRST_STRAND)
+    first = delivery.readers.get(FIRST_SEGMENT_LOG)
     if first is not None and not first.cursor.ended and _is_abandoned(journal, status):
-        _end(link, journal, last)
+        _end(connection, journal, last)
     if not delivery.sweep():
         return "alive"
     journal.remove()
@@ -200,16 +212,16 @@ def _deliver(journal: Journal, link: Connection, tally: _Tally, meter: _Meter) -
 
 
 def _is_abandoned(journal: Journal, status: v1.RunStatus.ValueType) -> bool:
-    """Whether nobody else will end the run, as it stood before its journal was delivered."""
+    """Return whether no other process will end the run, given its status before the delivery."""
     if journal.head.worker or status not in _OPEN or (journal.head.heartbeat and status != v1.RUN_STATUS_LOST):
         return False
-    # Its job may have been started again here, and go on.
+    # The job may have been restarted on this machine.
     others = (folder for folder in journals(journal.folder.parent) if folder != journal.folder)
-    return all(map(_is_left, others))
+    return all(map(_is_waiting, others))
 
 
-def _end(link: Connection, journal: Journal, last: float) -> None:
-    """End the run as one whose job died."""
+def _end(connection: Connection, journal: Journal, last: float) -> None:
+    """End the run as failed, as of its last record."""
     moment = Timestamp()
     moment.FromNanoseconds(int(last * 1e9))
     request = v1.FinishRunRequest(
@@ -218,12 +230,12 @@ def _end(link: Connection, journal: Journal, last: float) -> None:
         end_time=moment,
         request_id=hashlib.sha256(f"{journal.folder.name}/end".encode()).hexdigest()[:32],
     )
-    link.call(link.tracking.FinishRun, request)
+    connection.call(connection.tracking.FinishRun, request)
 
 
-def _status(link: Connection, run_id: str) -> v1.RunStatus.ValueType:
+def _status(connection: Connection, run_id: str) -> v1.RunStatus.ValueType:
     try:
-        return link.call(link.tracking.GetRun, v1.GetRunRequest(run_id=run_id)).run.status
+        return connection.call(connection.tracking.GetRun, v1.GetRunRequest(run_id=run_id)).run.status
     except RollforwardError as error:
         if error.reason != "RUN_NOT_FOUND":
             raise
@@ -235,29 +247,29 @@ def _last_written(journal: Journal) -> float:
     return max((path.stat().st_mtime for path in paths), default=time.time())
 
 
-class _Tally:
-    """Counts what a delivery settles."""
+class _SyncCounts:
+    """The numbers of delivered and rejected records."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._size = journal.size()
-        self._delivered = self._refused = Count(0, 0)
+        self._delivered = self._rejected = Count(0, 0)
         self._failure: RollforwardError | None = None
 
     def settle(self, content: Count) -> None:
         self._delivered = self._delivered.plus(content)
 
-    def refuse(self, content: Count, failure: RollforwardError) -> None:
-        self._refused = self._refused.plus(content)
+    def reject(self, content: Count, failure: RollforwardError) -> None:
+        self._rejected = self._rejected.plus(content)
         self._failure = self._failure or failure
 
-    def result(self, state: State, failure: RollforwardError | None = None) -> Synced:
+    def result(self, state: JournalState, failure: RollforwardError | None = None) -> Synced:
         failure = failure or self._failure
         reason, message = (failure.reason, failure.message) if failure else ("", "")
         journal = self._journal
         waiting_bytes = self._size if state == "alive" else self._left()
         return Synced(
-            journal.head.run_id, state, self._delivered, self._refused, waiting_bytes, reason, message, journal.folder
+            journal.head.run_id, state, self._delivered, self._rejected, waiting_bytes, reason, message, journal.folder
         )
 
     def _left(self) -> int:

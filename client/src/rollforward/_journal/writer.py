@@ -1,4 +1,4 @@
-"""Takes what a run logs into a journal, has it delivered, and says what became of it."""
+"""The writer of a run's journal, and the delivery of what it holds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rollforward._journal.background_sender import Sender
 from rollforward._journal.cursor import read_cursor
-from rollforward._journal.directory import FIRST_STRAND, Journal
+from rollforward._journal.directory import FIRST_SEGMENT_LOG, Journal
 from rollforward._journal.records import Count
-from rollforward._journal.run_warnings import Complaints
+from rollforward._journal.run_warnings import RunWarnings
 from rollforward._journal.segment_writer import DISK_BYTES, MEMORY_BYTES, SegmentLog
 from rollforward.errors import RollforwardError, Unavailable
 
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 INTERVAL: Final = 0.5
 NOTHING: Final = Count(0, 0)
 
-# How a forked process looks whether its parent has delivered what it logged.
-_LOOK_SECONDS: Final = 0.02
+# How often a forked process checks whether its parent has delivered its records.
+_POLL_SECONDS: Final = 0.02
 
-_log: Final = logging.getLogger("rollforward")
+_logger: Final = logging.getLogger("rollforward")
 
 
-class Outcome(NamedTuple):
-    """What became of all that was logged, and of what was to be logged."""
+class DeliveryResult(NamedTuple):
+    """The undelivered and lost records of a run."""
 
     missing: Count
-    """Not delivered; it waits in the journal."""
+    """Not delivered yet; the journal keeps them."""
     lost: Count
-    """Refused, by the service or here, or without room."""
+    """Rejected by the service, invalid, or dropped for lack of space."""
     failure: RollforwardError | None
-    """Why, of the first of what is lost, else of what is missing."""
+    """Why the first record was lost, else why records are missing."""
 
 
 class Writer:
-    """Takes what a run logs at once, and has it delivered from a background thread.
+    """A writer that takes records at once and delivers them from a background thread.
 
-    Safe for use by many threads. A forked process goes on logging through it into a strand of its own, which the parent
-    delivers. What the service refuses is counted, logged as a warning and told by flush and close.
+    Safe for use by many threads. In a forked process it writes to a segment log of its own, which the parent delivers.
+    Records that the service rejects are counted, logged as warnings and returned by flush and close.
     """
 
     def __init__(
@@ -62,21 +62,22 @@ class Writer:
         disk_bytes: int = DISK_BYTES,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """Begin. What is logged is sent `interval` seconds later at the latest, when `offline` not at all.
+        """Open a journal; records are sent at most `interval` seconds after they are logged, and never if `offline`.
 
-        Raises OSError when there can be no journal, and it is `offline`.
+        Raises:
+            OSError: `offline`, and there can be no journal.
         """
         self.offline = offline
-        warnings = Complaints(head.run_id)
-        self.complain = warnings.say
+        warnings = RunWarnings(head.run_id)
+        self.warn = warnings.warn
         self._connection = connection
         self._run_id = head.run_id
         self._limits = (disk_bytes, memory_bytes)
         self._journal = self._open_journal(head, directory)
-        self._segment_log = self._new_strand(FIRST_STRAND)
+        self._segment_log = self._open_segment_log(FIRST_SEGMENT_LOG)
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._lost = self._lost_in_all = NOTHING
+        self._lost = self._total_lost = NOTHING
         self._failure: RollforwardError | None = None
         self._sender: Sender | None = None
         if not offline:
@@ -86,51 +87,51 @@ class Writer:
                 connection,
                 run_id=head.run_id,
                 interval=interval,
-                refused=self._refused,
+                on_rejected=self._rejected,
                 warnings=warnings,
             )
         _writers.add(self)
 
     @property
     def folder(self) -> Path | None:
-        """Where the journal is; None when it could not be made and all stays in memory."""
+        """The journal's folder; None if it could not be created and all records stay in memory."""
         return self._journal.folder if self._journal else None
 
     @property
     def forked(self) -> bool:
-        """Whether this is a process forked from the one that began."""
+        """Whether this process was forked from the one that created the writer."""
         return os.getpid() != self._pid
 
     @property
-    def obstructed(self) -> bool:
-        """Whether nothing can be delivered at the moment, as far as is known, or shall be."""
-        return self._sender is None or self._sender.obstacle is not None
+    def is_blocked(self) -> bool:
+        """Whether nothing can be delivered, at the moment or because the run is offline."""
+        return self._sender is None or self._sender.last_error is not None
 
     @property
     def lost(self) -> Count:
-        """How much this process has lost in all, as far as it was told by flush and close."""
-        return self._lost_in_all
+        """The number of records that this process has lost, as returned by flush and close so far."""
+        return self._total_lost
 
     def add_points(self, framed: bytes, count: int) -> None:
-        """Take a record of points, in its frame."""
+        """Append a framed record of points."""
         if not self._segment_log.append_points(framed, count):
-            self.complain("there is no room for more points: they are dropped, and counted")
+            self.warn("journal is full: metric points are dropped and counted")
 
     def add(self, payload: bytes, content: Count) -> None:
-        """Take any other record."""
+        """Append any other record."""
         if not self._segment_log.append(payload, content):
-            self.complain("there is no room for more, even of parameters and tags")
+            self.warn("journal is full: parameters, tags and other records are dropped and counted")
 
-    def lose(self, failure: RollforwardError, content: Count) -> None:
-        """Note what could not be logged at all."""
+    def record_loss(self, failure: RollforwardError, content: Count) -> None:
+        """Count records that could not be logged at all."""
         with self._lock:
             self._failure = self._failure or failure
             self._lost = self._lost.plus(content)
 
-    def flush(self, timeout: float | None = None) -> Outcome:
-        """Wait until everything that this process logged so far is delivered or rejected.
+    def flush(self, timeout: float | None = None) -> DeliveryResult:
+        """Wait until every record that this process has logged so far is delivered or rejected.
 
-        It takes `timeout` seconds at most, else the connection's. Offline there is nothing to wait for.
+        Wait at most `timeout` seconds, by default the connection's timeout. Offline, do not wait.
         """
         if self._sender is None:
             self._segment_log.recover()
@@ -138,11 +139,11 @@ class Writer:
         self._await_settled(goal, self._connection.timeout if timeout is None else timeout)
         return self._outcome(goal)
 
-    def close(self, timeout: float | None = None) -> Outcome:
-        """Deliver what is there, that of forked processes too, at most `timeout` seconds, then let go of the journal.
+    def close(self, timeout: float | None = None) -> DeliveryResult:
+        """Deliver all records, and those of forked processes, for at most `timeout` seconds; then close the journal.
 
-        What is not delivered by then waits in it; what had no room in it either is lost. Nothing may be logged any
-        more.
+        Undelivered records stay in the journal; those that do not fit into it are lost. Nothing may be logged
+        afterwards.
         """
         seconds = self._connection.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -162,15 +163,15 @@ class Writer:
             return Journal.create(head, directory)
         except OSError as error:
             if self.offline:
-                # All that such a run could do is lose what it is given.
+                # Such a run could only lose its records.
                 raise
-            self.complain(f"there can be no journal, what is logged stays in memory until it is delivered: {error}")
+            self.warn(f"cannot create a journal, buffering in memory: {error}")
             return None
 
-    def _new_strand(self, name: str) -> SegmentLog:
+    def _open_segment_log(self, name: str) -> SegmentLog:
         disk_bytes, memory_bytes = self._limits
-        say = self.complain
-        return SegmentLog(self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, complain=say)
+        warn = self.warn
+        return SegmentLog(self._journal, name=name, disk_bytes=disk_bytes, memory_bytes=memory_bytes, warn=warn)
 
     def _settled(self) -> Count:
         if self._sender is not None:
@@ -189,40 +190,43 @@ class Writer:
             return
         deadline = time.monotonic() + seconds
         while not is_settled() and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def _outcome(self, goal: Count, gone: Count = NOTHING) -> Outcome:
+    def _outcome(self, goal: Count, gone: Count = NOTHING) -> DeliveryResult:
         missing = NOTHING if self.offline else goal.minus(self._settled()).minus(gone)
         with self._lock:
             lost, failure = self._lost.plus(self._segment_log.take_dropped()).plus(gone), self._failure
             self._lost, self._failure = NOTHING, None
-            self._lost_in_all = self._lost_in_all.plus(lost)
+            self._total_lost = self._total_lost.plus(lost)
         if failure is None and lost.total:
-            failure = Unavailable("JOURNAL_FULL", "there was no room for it")
+            failure = Unavailable(
+                "JOURNAL_FULL", "no space for more records: free disk space, or raise ROLLFORWARD_JOURNAL_BYTES"
+            )
         if failure is None and missing.total:
-            obstacle = self._sender.obstacle if self._sender else None
-            failure = obstacle or Unavailable("NOT_DELIVERED", "there was no time for it")
-        return Outcome(missing, lost, failure)
+            last_error = self._sender.last_error if self._sender else None
+            failure = last_error or Unavailable("NOT_DELIVERED", "not delivered within the timeout")
+        return DeliveryResult(missing, lost, failure)
 
-    def _refused(self, content: Count, failure: RollforwardError) -> None:
-        _log.warning("run %s: %s rejected: %s", self._run_id, content.in_words(), failure)
-        self.lose(failure, content)
+    def _rejected(self, content: Count, failure: RollforwardError) -> None:
+        _logger.warning("records rejected, run=%s, records=%s, error=%s", self._run_id, content.describe(), failure)
+        self.record_loss(failure, content)
 
-    def _go_on_forked(self) -> None:
-        # Nobody who could hold a lock of the parent is alive here; its files and its thread stay the parent's.
+    def _after_fork(self) -> None:
+        # The threads that could hold the parent's locks do not exist here; its files and its sender stay with the
+        # parent.
         self._lock = threading.RLock()
         self._segment_log.drop()
         if self._journal is not None:
             self._journal.unlock()
-        self._segment_log = self._new_strand(f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        self._segment_log = self._open_segment_log(f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
         self._sender = self._failure = None
-        self._lost = self._lost_in_all = NOTHING
+        self._lost = self._total_lost = NOTHING
 
 
-def _go_on_forked() -> None:
+def _after_fork() -> None:
     for writer in list(_writers):
-        writer._go_on_forked()  # noqa: SLF001 - of this module
+        writer._after_fork()  # noqa: SLF001 - of this module
 
 
 _writers: Final[weakref.WeakSet[Writer]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_go_on_forked)
+os.register_at_fork(after_in_child=_after_fork)

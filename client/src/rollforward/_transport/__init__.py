@@ -1,1 +1,1 @@
-"""The way to the services: addresses, channels, calls with deadlines and retries, pages and resumable streams."""
+"""The transport: addresses, channels, calls with deadlines and retries, pages and resumable streams."""

@@ -1,4 +1,4 @@
-"""Where the services are: the grammar of an address."""
+"""The grammar of an address of the services."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Final
 from rollforward.errors import InvalidRequest
 
 DEFAULT_ADDRESS: Final = "localhost:50051"
-# Artifacts live in the tracking process, and the system service is in each.
+# The tracking process serves artifacts, and each process has the system service.
 SERVICES: Final = ("tracking", "registry", "serving", "audit", "webhooks")
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
@@ -18,9 +18,9 @@ _ENDPOINT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1
 
 
 def parse_address(address: str) -> Mapping[str, str]:
-    """Return the endpoint "host:port" of each service that the address names.
+    """Return the endpoint "host:port" of each service in an address.
 
-    "host:port" stands for all services; "tracking=host:port,registry=host:port" names them one by one.
+    "host:port" is for all services; "tracking=host:port,registry=host:port" lists them.
 
     Raises:
         InvalidRequest: INVALID_ADDRESS.
@@ -32,18 +32,16 @@ def parse_address(address: str) -> Mapping[str, str]:
     for part in address.split(","):
         service, _, endpoint = part.strip().partition("=")
         if service not in SERVICES or service in endpoints:
-            raise _invalid(
-                address, f"{service!r} is not a service, or is there twice; the services are {', '.join(SERVICES)}"
-            )
+            raise _invalid(address, f"unknown or duplicate service {service!r}; the services are {', '.join(SERVICES)}")
         endpoints[service] = _endpoint(endpoint, address)
     return endpoints
 
 
 def is_loopback(endpoint: str) -> bool:
-    """Return whether an endpoint, with a port or without, is on this machine, however its address is spelled.
+    """Return whether an endpoint, with or without a port, is on this machine, in any spelling of its address.
 
-    No name is looked up: of names only those count that stand for this machine everywhere. Who connects to the
-    unspecified address, 0.0.0.0 or ::, gets to this machine too.
+    Names are not resolved: only those that always mean this machine count. A connection to the unspecified address,
+    0.0.0.0 or ::, reaches this machine too.
     """
     host = _host(endpoint.rpartition("@")[2]).lower().rstrip(".")
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
@@ -67,7 +65,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _short_address(host: str) -> IPv4Address | None:
-    # What the C library takes for an address too: 127.1, 0x7f.1, 2130706433. It ignores what follows a space.
+    # The C library's other spellings: 127.1, 0x7f.1, 2130706433. It ignores what follows a space.
     if not _SHORT.fullmatch(host):
         return None
     try:
@@ -80,9 +78,9 @@ def _endpoint(text: str, address: str) -> str:
     endpoint = text.strip()
     found = _ENDPOINT.fullmatch(endpoint)
     if found is None or not 0 < int(found[1]) < 65536:
-        raise _invalid(address, f"{text!r} is not HOST:PORT")
+        raise _invalid(address, f"expected HOST:PORT, got {text!r}")
     return endpoint
 
 
-def _invalid(address: str, why: str) -> InvalidRequest:
-    return InvalidRequest("INVALID_ADDRESS", f"the address {address!r} cannot be read: {why}", {"address": address})
+def _invalid(address: str, fault: str) -> InvalidRequest:
+    return InvalidRequest("INVALID_ADDRESS", f"invalid address {address!r}: {fault}", {"address": address})

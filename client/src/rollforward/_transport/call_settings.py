@@ -1,4 +1,4 @@
-"""Settings of a connection: who acts, timeouts, and the metadata of every call."""
+"""The settings of a connection: actor, timeouts, and the metadata of every call."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def checked_timeout(seconds: float) -> float:
 
 
 def os_user() -> str:
-    """Return the name of the user of the operating system, else their number."""
+    """Return the name of the operating system's user, else the user id."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
-        # A container's user id often has no name.
+        # In a container, the user id often has no name.
         return str(os.getuid())

@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 from rollforward._transport.address import DEFAULT_ADDRESS
 from rollforward._transport.backoff import Backoff
 from rollforward._transport.call_settings import checked_timeout, fixed_metadata, os_user
-from rollforward._transport.channel import is_answer, is_out_of_reach, refused_connection
+from rollforward._transport.channel import is_response, is_retryable, refused_connection
 from rollforward._transport.epochs import Epochs
-from rollforward._transport.response_warnings import notice
+from rollforward._transport.response_warnings import warn
 from rollforward._transport.stubs import Stubs
 from rollforward.errors import (
     EPOCH_CHANGED,
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 DEFAULT_TIMEOUT: Final = 30.0
-# Instead of positions: the result must have reached the head of every log that it comes from.
+# In place of positions: the result must include everything up to the head of its logs.
 _HEAD: Final = "head"
-# The initial metadata of a result that may be stale because rows do not follow their log: the reason.
+# The initial metadata of a possibly stale result: reason its rows do not follow their log.
 _STALE: Final = "rollforward-stale"
-# How long a command tries to connect to an address at which nothing has ever answered, in seconds.
+# How long a command tries to connect if nothing has ever answered at the address, in seconds.
 CONNECT_SECONDS: Final = 0.5
-# The log whose positions a result carries, by the file that declares the result.
+# The log of a result's position, by the file that declares the result.
 _LOG_OF_FILE: Final[Mapping[str, str]] = {
     f"rollforward/v1/{log}_service.proto": log for log in ("tracking", "registry", "serving")
 } | {
@@ -53,14 +53,14 @@ _T = TypeVar("_T")
 
 
 def new_request_id() -> str:
-    """Return a new id that makes the repetition of a command harmless: 32 hex digits."""
+    """Return a random id, 32 hex digits, with which a command may be repeated safely."""
     return uuid.uuid4().hex
 
 
 class Connection(Stubs):
     """Channels to the services; safe for use by many threads.
 
-    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. When
+    Reads see this connection's own writes: it remembers the highest position of each log and sends it along. If
     results may be stale, because a service's rows do not follow their log, it warns once (RollforwardWarning).
     """
 
@@ -73,7 +73,7 @@ class Connection(Stubs):
         correlation_id: str = "",
         read_at_head: bool = False,
     ) -> None:
-        """Prepare a connection; nothing is sent yet. See Client for the arguments.
+        """Prepare a connection without connecting. See Client for the arguments.
 
         Raises:
             InvalidRequest: INVALID_ADDRESS, INVALID_TIMEOUT, INVALID_CORRELATION_ID.
@@ -89,7 +89,7 @@ class Connection(Stubs):
         self._stale_files: set[str] = set()
         self._answered = False
         self.refused = False
-        """True when nothing listens at the address: it has never answered, and refused the last call."""
+        """True if nothing listens at the address: it has never answered, and refused the last call."""
 
     def call(
         self,
@@ -99,13 +99,16 @@ class Connection(Stubs):
         timeout: float | None = None,
         connect_timeout: float = CONNECT_SECONDS,
     ) -> _Response:
-        """Send one request, and repeat it while the service is unreachable.
+        """Send one request, and retry while the service is unreachable.
 
-        It takes `timeout` seconds at most, else the connection's. If nothing has ever answered at the address, it
-        tries to connect for `connect_timeout` seconds only.
+        Args:
+            method: The stub's method.
+            request: The request.
+            timeout: Seconds for the call with all its retries; by default the connection's.
+            connect_timeout: Seconds to try to connect if nothing has ever answered at the address.
 
-        Raises the RollforwardError that the answer stands for. If it is not known whether a command was done, the error
-        has its `request_id`.
+        Raises:
+            RollforwardError: The call failed. If a command's outcome is unknown, the error has its `request_id`.
         """
         try:
             return self.retry(
@@ -122,30 +125,30 @@ class Connection(Stubs):
         timeout: float | None = None,
         connect_timeout: float = CONNECT_SECONDS,
     ) -> _T:
-        """Call `attempt` with the seconds left, again while the service is out of reach.
+        """Call `attempt` with the seconds left, and retry while the service is unreachable.
 
         Raises the RollforwardError of the last attempt.
         """
         backoff = Backoff(self.timeout if timeout is None else checked_timeout(timeout))
-        connecting = Backoff(connect_timeout, longest=0.1)
+        connecting = Backoff(connect_timeout, max_pause=0.1)
         while True:
-            self.refuse_when_closed()
+            self.raise_if_closed()
             try:
                 answer = attempt(backoff.remaining())
             except grpc.RpcError as error:
                 if self.adopts_epoch(error):
                     continue
                 pauses = connecting if self.note_failure(error) else backoff
-                if not is_out_of_reach(error) or not pauses.pause():
+                if not is_retryable(error) or not pauses.pause():
                     if seen := evaluated_at(error):
                         self.note_position(*seen)
                     raise self.failure(error) from error
             except ValueError:
-                # What gRPC raises for a channel that another thread has just closed.
-                self.refuse_when_closed()
+                # gRPC raises it for a channel that another thread has just closed.
+                self.raise_if_closed()
                 raise
             else:
-                self.note_answer()
+                self.note_response()
                 return answer
 
     def stream(
@@ -155,21 +158,21 @@ class Connection(Stubs):
         *,
         timeout: float | None = None,
     ) -> Iterator[_Response]:
-        """Yield the results of one request, without retries and without a deadline unless one is given in seconds.
+        """Yield the results of one request, without retries; without a deadline unless a timeout in seconds is given.
 
-        Raises the RollforwardError that a failure stands for. Leaving the loop cancels the call.
+        Raises a RollforwardError if the call fails. Leaving the loop cancels the call.
         """
-        self.refuse_when_closed()
+        self.raise_if_closed()
         while True:
             call = method(request, timeout=timeout, metadata=self.metadata())
             try:
                 for number, answer in enumerate(call):
-                    self.note_answer()
+                    self.note_response()
                     if number == 0:
                         self._warn_when_stale(call, answer)
                     yield answer
             except grpc.RpcError as error:
-                if self.adopts_epoch(error):  # refused before there was an answer
+                if self.adopts_epoch(error):  # rejected before the first result
                     continue
                 self.note_failure(error)
                 raise self.failure(error) from error
@@ -177,14 +180,14 @@ class Connection(Stubs):
                 call.cancel()
             return
 
-    def note_answer(self) -> None:
-        """Note that a service answers at the address."""
+    def note_response(self) -> None:
+        """Note that a service answered at the address."""
         self._answered, self.refused = True, False
 
     def note_failure(self, error: grpc.RpcError) -> bool:
-        """Note a failed call; return whether nothing listens at the address, as far as is known."""
+        """Note a failed call; return whether nothing seems to listen at the address."""
         refusal = refused_connection(error)
-        self._answered = self._answered or is_answer(error)
+        self._answered = self._answered or is_response(error)
         self.refused = bool(refusal) and not self._answered
         return self.refused
 
@@ -194,15 +197,15 @@ class Connection(Stubs):
             refused = from_rpc_error(error)
             if refused.reason == EPOCH_CHANGED:
                 with self._lock:
-                    self._epochs.tell(refused.metadata.get("log", ""))
+                    self._epochs.report(refused.metadata.get("log", ""))
             return refused
         endpoints = sorted(set(self.endpoints.values()))
-        way_out = "Is the server running? Start it with 'rollforward up'"
-        message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {way_out}"
+        hint = "Is the server running? Start it with 'rollforward up'"
+        message = f"cannot connect to {', '.join(endpoints)}: {refusal}. {hint}"
         return Unavailable(grpc.StatusCode.UNAVAILABLE.name, message)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call: who acts, and the positions that the result must have reached."""
+        """Return the metadata of a call: the actor, and the positions that the result must include."""
         with self._lock:
             seen = sorted(self._positions.items())
             known = [f"{log}={position}{self._epochs.suffix(log)}" for log, position in seen]
@@ -210,28 +213,28 @@ class Connection(Stubs):
         return (*self._fixed, ("rollforward-min-position", positions)) if positions else self._fixed
 
     def note_position(self, log: str, position: int) -> None:
-        """Remember that a position of a log was seen, so that later reads are not older."""
+        """Remember a position of a log, so that later reads are not older."""
         with self._lock:
             if position > self._positions.get(log, 0):
                 self._positions[log] = position
 
     def epoch(self, log: str) -> int:
-        """Return the epoch of a log that revisions of this connection were read in; 0 for the first, or not known.
+        """Return the epoch in which this connection read revisions of a log; 0 for the first, or if unknown.
 
-        It stays the same until a refusal, LOG_EPOCH_CHANGED, has told the caller that it changed.
+        It changes only after LOG_EPOCH_CHANGED was raised.
         """
         with self._lock:
             return self._epochs.read_in.get(log, 0)
 
     def assume_epoch(self, epoch: int) -> None:
-        """Treat the revisions that the caller has as read in an epoch, whichever connection read them."""
+        """Treat the caller's revisions as read in an epoch, whichever connection read them."""
         with self._lock:
             self._epochs.read_in.update(registry=0 if epoch == 1 else epoch, tracking=0 if epoch == 1 else epoch)
 
     def note_epoch(self, log: str, epoch: int) -> bool:
-        """Note the epoch that a log is in, 0 for the first. Return whether it changed.
+        """Note the current epoch of a log, 0 for the first; return whether it changed.
 
-        Positions of the epoch before are forgotten: they may name other events now.
+        Positions of the previous epoch are dropped: they may name other events now.
         """
         with self._lock:
             if changed := self._epochs.note(log, epoch):
@@ -239,7 +242,7 @@ class Connection(Stubs):
             return changed
 
     def adopts_epoch(self, error: grpc.RpcError) -> bool:
-        """Forget positions of an ended epoch if a call was refused for them; return whether it may be repeated."""
+        """Drop the positions of an ended epoch if a call was rejected for them; return whether to repeat the call."""
         refused = from_rpc_error(error)
         if refused.reason != EPOCH_CHANGED:
             return False
@@ -272,11 +275,11 @@ class Connection(Stubs):
             self.note_epoch(named, epochs.get(named, 0))
 
     def _warn_when_stale(self, call: grpc.Call, response: Message) -> None:
-        """Warn that a result comes from rows that do not follow their log; once, until they follow it again."""
-        why = next((str(value) for key, value in call.initial_metadata() or () if key == _STALE), "")
+        """Warn once that results come from rows that do not follow their log, until they follow it again."""
+        reason = next((str(value) for key, value in call.initial_metadata() or () if key == _STALE), "")
         file = response.DESCRIPTOR.file.name
         with self._lock:
             known = file in self._stale_files
-            (self._stale_files.add if why else self._stale_files.discard)(file)
-        if why and not known:
-            notice(f"results may be old: {unquote(why)}")
+            (self._stale_files.add if reason else self._stale_files.discard)(file)
+        if reason and not known:
+            warn(f"results may be stale: {unquote(reason)}")

@@ -21,7 +21,7 @@ _lock: Final = threading.Lock()
 
 
 def default_connection() -> Connection:
-    """Return the process's default connection, made from the environment if there is none yet."""
+    """Return the process's default connection; create it from the environment if there is none yet."""
     with _lock:
         if "connection" not in _default:
             _default["connection"] = Connection()
@@ -29,7 +29,7 @@ def default_connection() -> Connection:
 
 
 def set_default_connection(connection: Connection) -> None:
-    """Make a connection the process's default one. The one before stays open."""
+    """Make a connection the process's default. The previous one stays open."""
     with _lock:
         _default["connection"] = connection
 
@@ -54,10 +54,10 @@ def default_client_function(
     It has the method's parameters, without `self`, and its docstring.
 
     Args:
-        name: The function's name, that of the variable which it is assigned to.
-        resource: The class that has the method.
+        name: The name of the function, and of the variable that it is assigned to.
+        resource: The class of the method.
         method: The method.
-        connection_of: Return the connection that a call's arguments imply, None for the default one.
+        connection_of: A function that returns the connection implied by a call's arguments; None for the default.
     """
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""Read a list that comes in pages."""
+"""Lists that come in pages."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -11,15 +11,15 @@ _T = TypeVar("_T")
 
 
 def collect(fetch: Callable[[int, str], tuple[Iterable[_T], str]], limit: int | None, *, page: int = _PAGE) -> list[_T]:
-    """Return the first `limit` items, None for all.
+    """Return the first `limit` items; None returns all.
 
-    `fetch(page size, page token)` answers the items of a page and the next page's token.
+    `fetch(page_size, page_token)` returns the items of a page and the next page's token.
 
     Raises:
         InvalidRequest: INVALID_LIMIT.
     """
     if limit is not None and limit < 0:
-        raise InvalidRequest("INVALID_LIMIT", f"a limit is a whole number from 0 on, not {limit}")
+        raise InvalidRequest("INVALID_LIMIT", f"limit must be >= 0, got {limit}")
     items: list[_T] = []
     token = ""
     while limit is None or len(items) < limit:

@@ -1,4 +1,4 @@
-"""The base of the classes that a client's attributes are."""
+"""The base class of a client's attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Resource:
-    """The calls about one kind of thing that a service keeps; safe for use by many threads, like its connection."""
+    """The calls for one kind of item; safe for use by many threads, like its connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Warnings about calls that succeeded, and whose outcome may not be what was meant."""
+"""Warnings about successful calls whose outcome may be unintended."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("rollforward")
 
 
-def notice(text: str) -> None:
-    """Warn the program, and log the warning where somebody listens. The call succeeded, so nothing is raised."""
+def warn(text: str) -> None:
+    """Warn the program, and log the warning if logging is configured; this never raises."""
     if _log.hasHandlers():
         _log.warning("%s", text)
     with contextlib.suppress(RollforwardWarning):
         warnings.warn(text, RollforwardWarning, stacklevel=4)
 
 
-def notice_new(created: Iterable[v1.NewAlias]) -> None:
-    """Warn of new aliases whose names are near others."""
+def warn_new_aliases(created: Iterable[v1.NewAlias]) -> None:
+    """Warn about new aliases with names similar to others."""
     for one in created:
         if one.near:
-            notice(f"{one.model}@{one.alias} was not set before. Did you mean {near_names(one.near)}?")
+            warn(f"{one.model}@{one.alias} was not set before. Did you mean {near_names(one.near)}?")
 
 
 def near_names(near: Sequence[v1.NearAlias]) -> str:
-    """Return names such as ``@champion (v2, protected by policy prod) or @challenger (v1)``."""
+    """Return names as text, such as ``@champion (v2, protected by policy prod) or @challenger (v1)``."""
     return " or ".join(f"@{one.alias}{_details(one)}" for one in near)
 
 
@@ -43,25 +43,25 @@ def _details(near: v1.NearAlias) -> str:
     return f" ({', '.join(details)})"
 
 
-def notice_unchanged(alias: v1.Alias, reason: str) -> None:
-    """Warn that a move wrote nothing, when a reason was given for it."""
+def warn_unchanged(alias: v1.Alias, reason: str) -> None:
+    """Warn that a move changed nothing, if it has a reason."""
     if reason:
         name = f"{alias.model}@{alias.alias}"
-        notice(f"unchanged: {name} points to v{alias.version} already, so the reason was not recorded")
+        warn(f"unchanged: {name} already points to v{alias.version}, so the reason was not recorded")
 
 
-def notice_status(model: str, version: int, status: str, response: v1.SetVersionStatusResponse) -> None:
-    """Warn that a version cannot be used that aliases point to, or will."""
+def warn_status(model: str, version: int, status: str, response: v1.SetVersionStatusResponse) -> None:
+    """Warn about aliases that point, or are scheduled to point, to a version that is not ready."""
     if status == "ready":
         return
     if response.aliases:
         names = ", ".join(f"@{alias}" for alias in response.aliases)
-        notice(f"v{version} of {model} is {status}, but {names} still point to it: move them")
-    notice_scheduled(f"v{version} of {model} is {status}", response.scheduled_aliases)
+        warn(f"v{version} of {model} is {status}, but {names} still point to it: move them")
+    warn_scheduled(f"v{version} of {model} is {status}", response.scheduled_aliases)
 
 
-def notice_scheduled(change: str, aliases: Sequence[str]) -> None:
-    """Warn that scheduled moves will be refused."""
+def warn_scheduled(change: str, aliases: Sequence[str]) -> None:
+    """Warn about scheduled moves that will be rejected."""
     if aliases:
         names = ", ".join(f"@{alias}" for alias in aliases)
-        notice(f"{change}: the scheduled moves of {names} will be refused when their time comes")
+        warn(f"{change}: the scheduled moves of {names} will be rejected at their time")

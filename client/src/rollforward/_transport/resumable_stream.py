@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 import grpc
 
 from rollforward._transport.backoff import Backoff
-from rollforward._transport.channel import AnswerStream, is_out_of_reach
+from rollforward._transport.channel import ResponseStream, is_retryable
 from rollforward._transport.connection import CONNECT_SECONDS
 from rollforward.errors import EPOCH_CHANGED, from_rpc_error
 
@@ -37,7 +37,7 @@ _Change = TypeVar("_Change")
 _logger = logging.getLogger(__name__)
 
 
-class Following(ABC, Generic[_Step, _Change]):
+class ResumableStream(ABC, Generic[_Step, _Change]):
     """An endless iterator over changes.
 
     A lost connection is made again, with pauses that grow, and resumes where it stopped. When the log began another
@@ -55,7 +55,7 @@ class Following(ABC, Generic[_Step, _Change]):
         self._reached = position
         self._epoch = connection.epoch(log) if epoch is None else epoch
         self._given = position or 0
-        self._call: AnswerStream[_Step] | None = None
+        self._call: ResponseStream[_Step] | None = None
         self._closed = threading.Event()
         # The first answer must come in time; after that the watch lasts, whatever happens to the service.
         self._backoff = Backoff(connection.timeout)
@@ -65,7 +65,7 @@ class Following(ABC, Generic[_Step, _Change]):
             self._receive()
 
     @abstractmethod
-    def _open(self, position: int | None) -> AnswerStream[_Step]:
+    def _open(self, position: int | None) -> ResponseStream[_Step]:
         """Open a stream after a position, or with a snapshot that replaces the one received so far."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Following(ABC, Generic[_Step, _Change]):
             self._call = None
             self._closed.wait(self._backoff.next_pause() or 0)
 
-    def _stream(self) -> AnswerStream[_Step]:
+    def _stream(self) -> ResponseStream[_Step]:
         if self._call is None:
             self._call = self._open(self._reached)
             if self._closed.is_set():
@@ -143,7 +143,7 @@ class Following(ABC, Generic[_Step, _Change]):
         return self._call
 
     def _take(self, step: _Step) -> None:
-        self._connection.note_answer()
+        self._connection.note_response()
         if not self._answered:
             self._answered = True
             self._backoff = Backoff()
@@ -159,16 +159,16 @@ class Following(ABC, Generic[_Step, _Change]):
         self._connection.note_position(self._log, step.position)
 
     def _pause_or_raise(self, error: grpc.RpcError) -> None:
-        if self._closed.is_set() or self._begins_again(error):
+        if self._closed.is_set() or self._restarts(error):
             return
         hopeless = self._connection.note_failure(error) and not self._answered
         pauses = self._connecting if hopeless else self._backoff
-        pause = pauses.next_pause() if is_out_of_reach(error) else None
+        pause = pauses.next_pause() if is_retryable(error) else None
         if pause is None:
             raise self._connection.failure(error) from error
         self._closed.wait(pause)
 
-    def _begins_again(self, error: grpc.RpcError) -> bool:
+    def _restarts(self, error: grpc.RpcError) -> bool:
         """Return whether the log is in another epoch and the watch, if it ever began, can begin again."""
         if from_rpc_error(error).reason != EPOCH_CHANGED:
             return False

@@ -84,7 +84,7 @@ class Stubs:
         for channel in channels:
             channel.close()
 
-    def refuse_when_closed(self) -> None:
+    def raise_if_closed(self) -> None:
         """Raise InvalidRequest (CONNECTION_CLOSED) after close()."""
         if self._closed:
             raise InvalidRequest("CONNECTION_CLOSED", "the client is closed: create another one")
@@ -103,7 +103,7 @@ class Stubs:
             message = f"no {service} service in the address {self.address!r}: add {service}=HOST:PORT"
             raise InvalidRequest("SERVICE_UNKNOWN", message, {"service": service})
         with self._channels_lock:
-            self.refuse_when_closed()
+            self.raise_if_closed()
             if endpoint not in self._channels:
                 self._channels[endpoint] = open_channel(endpoint)
             return self._channels[endpoint]

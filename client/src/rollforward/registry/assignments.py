@@ -10,7 +10,7 @@ from rollforward._transport.connection import Connection, new_request_id
 from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
 from rollforward._transport.resource import Resource
-from rollforward._transport.response_warnings import notice, notice_new, notice_unchanged
+from rollforward._transport.response_warnings import warn, warn_new_aliases, warn_unchanged
 from rollforward.references import Past, VersionLike, as_of, parse_alias, revision, timestamp, version_number
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Assignments(Resource):
         )
         response = self._connection.call(self._connection.registry.MoveAlias, request)
         if response.HasField("created"):
-            notice_new([response.created])
+            warn_new_aliases([response.created])
         if not response.moved:
-            notice_unchanged(response.alias, reason)
+            warn_unchanged(response.alias, reason)
         return response
 
     def move_many(
@@ -110,9 +110,9 @@ class Assignments(Resource):
             request_id=request_id or new_request_id(),
         )
         response = self._connection.call(self._connection.registry.MoveAliases, request)
-        notice_new(response.created)
+        warn_new_aliases(response.created)
         if not response.revision and reason:
-            notice("unchanged: all aliases are there already, so the reason was not recorded")
+            warn("unchanged: all aliases are there already, so the reason was not recorded")
         return response
 
     def remove(

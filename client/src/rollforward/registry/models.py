@@ -8,7 +8,7 @@ from rollforward import v1
 from rollforward._transport.connection import Connection, new_request_id
 from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
-from rollforward._transport.response_warnings import notice_scheduled
+from rollforward._transport.response_warnings import warn_scheduled
 from rollforward._validation import checked_tags
 from rollforward.registry.assignments import Assignments
 from rollforward.registry.labels import Labels
@@ -106,7 +106,7 @@ class Models(Labels):
         """
         request = v1.DeleteModelRequest(model=model, reason=reason, request_id=request_id or new_request_id())
         response = self._connection.call(self._connection.registry.DeleteModel, request)
-        notice_scheduled(f"{model} is deleted", response.scheduled_aliases)
+        warn_scheduled(f"{model} is deleted", response.scheduled_aliases)
 
     def restore(self, model: str, *, reason: str = "", request_id: str | None = None) -> None:
         """Restore a deleted model.

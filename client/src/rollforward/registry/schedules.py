@@ -9,7 +9,7 @@ from rollforward._transport.connection import new_request_id
 from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
 from rollforward._transport.resource import Resource
-from rollforward._transport.response_warnings import notice_new
+from rollforward._transport.response_warnings import warn_new_aliases
 from rollforward.references import VersionLike, parse_alias, revision, timestamp, version_number
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Schedules(Resource):
         )
         response = self._connection.call(self._connection.registry.ScheduleMove, request)
         if response.HasField("creates"):
-            notice_new([response.creates])
+            warn_new_aliases([response.creates])
         return response.schedule
 
     def cancel(

@@ -10,7 +10,7 @@ from rollforward._transport.connection import Connection, new_request_id
 from rollforward._transport.default import default_client_function
 from rollforward._transport.paging import collect
 from rollforward._transport.resource import Resource
-from rollforward._transport.response_warnings import notice_scheduled, notice_status
+from rollforward._transport.response_warnings import warn_scheduled, warn_status
 from rollforward._validation import checked_tags
 from rollforward.errors import InvalidRequest
 from rollforward.references import RunLike, VersionLike, normal_path, run_id_of, version_number
@@ -58,7 +58,7 @@ class Versions(Resource):
             Unavailable: No result within the timeout.
         """
         self._connection = self._connection
-        _refuse_unclear_source(run, artifact, path, digest)
+        _check_source(run, artifact, path, digest)
         if isinstance(run, Run):
             run.flush()
         request = v1.RegisterVersionRequest(
@@ -126,7 +126,7 @@ class Versions(Resource):
             request_id=request_id or new_request_id(),
         )
         response = self._connection.call(self._connection.registry.SetVersionStatus, request)
-        notice_status(model, request.version, status.lower(), response)
+        warn_status(model, request.version, status.lower(), response)
         return response
 
     def delete(
@@ -150,7 +150,7 @@ class Versions(Resource):
             model=model, version=number, reason=reason, request_id=request_id or new_request_id()
         )
         response = self._connection.call(self._connection.registry.DeleteVersion, request)
-        notice_scheduled(f"v{number} of {model} is deleted", response.scheduled_aliases)
+        warn_scheduled(f"v{number} of {model} is deleted", response.scheduled_aliases)
 
     def restore(
         self,
@@ -238,7 +238,7 @@ def _connection_of_run(_name: str, run: RunLike | None = None, **_: object) -> C
     return run.connection if isinstance(run, Run) else None
 
 
-def _refuse_unclear_source(run: RunLike | None, artifact: str, path: str | PathLike[str] | None, digest: str) -> None:
+def _check_source(run: RunLike | None, artifact: str, path: str | PathLike[str] | None, digest: str) -> None:
     if (path is not None) + (run is not None or bool(digest)) != 1 or (artifact and run is None):
         message = "a version comes from one source: a run with its artifact, a path, or a digest"
         raise InvalidRequest("INVALID_SOURCE", message)

@@ -8,13 +8,13 @@ from rollforward import v1
 from rollforward._transport.connection import Connection
 from rollforward._transport.default import default_client_function
 from rollforward._transport.resource import Resource
-from rollforward._transport.resumable_stream import Following
+from rollforward._transport.resumable_stream import ResumableStream
 from rollforward.references import AliasReference, parse_filter, revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rollforward._transport.channel import AnswerStream
+    from rollforward._transport.channel import ResponseStream
 
 
 class AliasWatcher(Resource):
@@ -44,8 +44,8 @@ class AliasWatcher(Resource):
         return Watch(self._connection, named, revision(from_revision, "from_revision"), tags, epoch)
 
 
-class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
-    """An endless iterator over alias changes; its `position` is a `from_revision`. See Following."""
+class Watch(ResumableStream[v1.WatchAliasesResponse, v1.AliasChange]):
+    """An endless iterator over alias changes; its `position` is a `from_revision`. See ResumableStream."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Watch(Following[v1.WatchAliasesResponse, v1.AliasChange]):
         self._tags = dict(tags or {})
         super().__init__(connection, "registry", from_revision, epoch)
 
-    def _open(self, position: int | None) -> AnswerStream[v1.WatchAliasesResponse]:
+    def _open(self, position: int | None) -> ResponseStream[v1.WatchAliasesResponse]:
         if position is None:
             self.aliases = ()
         model, alias = self._reference

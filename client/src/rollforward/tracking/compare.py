@@ -1,4 +1,4 @@
-"""Compare runs: what differs between them, and their metrics side by side."""
+"""Comparisons of runs: their differences, and their metrics side by side."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _IDS_PER_QUESTION: Final = 200
 
 
 class Compared(NamedTuple):
-    """A parameter or an attribute of several runs."""
+    """A parameter or an attribute of several runs, side by side."""
 
     key: str
     values: tuple[str | None, ...]
-    """One for each run; None where it has none."""
+    """A value for each run; None if the run has none."""
 
     @property
     def differs(self) -> bool:
-        """Whether the runs do not all have the same."""
+        """Whether the runs have different values."""
         return len(set(self.values)) > 1
 
 
 class ComparedMetric(NamedTuple):
-    """A metric of several runs."""
+    """A metric of several runs, side by side."""
 
     key: str
     summaries: tuple[v1.MetricSummary | None, ...]
-    """One for each run: `last`, `min`, `max`, `count` and more; None where it has none."""
+    """A summary for each run: `last`, `min`, `max`, `count` and more; None if the run lacks the metric."""
 
 
 class RunsComparison(NamedTuple):
-    """Runs side by side; everything by key, a column for each run."""
+    """Runs side by side: a row for each key, a column for each run."""
 
     runs: tuple[v1.Run, ...]
     attributes: tuple[Compared, ...]
@@ -53,10 +53,11 @@ class RunComparer(StoredRuns):
     """Comparisons of runs."""
 
     def compare(self, runs: Iterable[RunLike], *, with_equal: bool = False) -> RunsComparison:
-        """Compare runs: the parameters that differ, `with_equal` those too that do not, and all metrics' summaries.
+        """Compare runs: their attributes, parameters and metric summaries.
 
-        Attributes are name, status, start and duration, and those that differ of experiment, actor, parent, entry point
-        and git commit. Times are RFC 3339 in UTC, durations seconds.
+        Only parameters and attributes that differ are returned, unless `with_equal`. The name, status, start and
+        duration are always returned; the other attributes are experiment, actor, parent, entry point and git commit.
+        Times are RFC 3339 in UTC, durations seconds.
 
         Raises:
             InvalidRequest: INVALID_RUN_ID.
@@ -69,7 +70,7 @@ class RunComparer(StoredRuns):
 
 
 def side_by_side(runs: Sequence[v1.Run], *, with_equal: bool = False) -> RunsComparison:
-    """Compare runs that were read already; see compare_runs."""
+    """Compare runs that are loaded already; see compare_runs."""
     attributes = _compared([_attributes(run) for run in runs])
     params = _compared([run.params for run in runs])
     keys = sorted({key for run in runs for key in run.metrics})
@@ -113,7 +114,8 @@ def _compared(sides: Sequence[Mapping[str, str]]) -> list[Compared]:
 def _fetch(connection: Connection, ids: Sequence[str]) -> dict[str, v1.Run]:
     for run_id in ids:
         if not _RUN_ID.fullmatch(run_id):
-            raise InvalidRequest("INVALID_RUN_ID", f"a run's id has 32 lower-case hex digits, not {run_id[:80]!r}")
+            message = f"invalid run id {run_id[:80]!r}: expected 32 lower-case hex digits"
+            raise InvalidRequest("INVALID_RUN_ID", message)
     known: dict[str, v1.Run] = {}
     for start in range(0, len(ids), _IDS_PER_QUESTION):
         named = ", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_PER_QUESTION])
@@ -121,7 +123,7 @@ def _fetch(connection: Connection, ids: Sequence[str]) -> dict[str, v1.Run]:
         known.update((run.run_id, run) for run in found)
     for run_id in ids:
         if run_id not in known:
-            raise NotFound("RUN_NOT_FOUND", f"no run {run_id!r}", {"run_id": run_id})
+            raise NotFound("RUN_NOT_FOUND", f"run not found: {run_id}", {"run_id": run_id})
     return known
 
 

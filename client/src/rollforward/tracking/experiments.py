@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ExperimentLike = str | v1.Experiment
-"""An experiment's name, or an experiment as the server shows it."""
+"""An experiment's name, or an experiment as returned by the service."""
 
 Lifecycle = Literal["active", "deleted", "all"]
-"""A choice of live and deleted items."""
+"""Which items to include."""
 
 LIFECYCLES: Final[Mapping[str, v1.Lifecycle.ValueType]] = {
     "active": v1.LIFECYCLE_ACTIVE,
@@ -54,7 +54,7 @@ class Experiments(Resource):
         return self._connection.call(self._connection.tracking.CreateExperiment, request).experiment_id
 
     def get(self, name: str | None = None, *, experiment_id: str | None = None) -> v1.Experiment:
-        """Return an experiment by name or by id; for a name, the last deleted one if no live one has it.
+        """Return an experiment by name or by id; by name, the last deleted one if no active one has the name.
 
         Raises:
             InvalidRequest: INVALID_ARGUMENTS.
@@ -62,7 +62,7 @@ class Experiments(Resource):
             Unavailable: No result within the timeout.
         """
         if (name is None) == (experiment_id is None):
-            raise InvalidRequest("INVALID_ARGUMENTS", "an experiment is asked for by its name, or by its id")
+            raise InvalidRequest("INVALID_ARGUMENTS", "expected either a name or an experiment_id")
         request = v1.GetExperimentRequest(**{"name": name} if name is not None else {"experiment_id": experiment_id})
         return self._connection.call(self._connection.tracking.GetExperiment, request).experiment
 
@@ -99,7 +99,7 @@ class Experiments(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Give an experiment another name; the one before is free again.
+        """Rename an experiment; its old name becomes free.
 
         Raises:
             InvalidRequest: INVALID_NAME, REQUEST_ID_REUSED.
@@ -148,7 +148,7 @@ class Experiments(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Remove tags of an experiment; keys that are not there are passed over. Raises as set_experiment_tags."""
+        """Remove tags of an experiment; unknown keys are ignored. Raises as set_experiment_tags."""
         request = v1.ChangeExperimentTagsRequest(
             experiment_id=experiment_id_of(self._connection, experiment),
             remove=[keys] if isinstance(keys, str) else keys,
@@ -164,7 +164,7 @@ class Experiments(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Delete an experiment, and with it its runs and logged models; history stays, and it can be restored.
+        """Delete an experiment with its runs and logged models; the history stays, and it can be restored.
 
         Raises:
             InvalidRequest: REQUEST_ID_REUSED.
@@ -190,7 +190,7 @@ class Experiments(Resource):
         Raises:
             InvalidRequest: REQUEST_ID_REUSED.
             NotFound: EXPERIMENT_NOT_FOUND.
-            AlreadyExists: EXPERIMENT_EXISTS: another one took its name.
+            AlreadyExists: EXPERIMENT_EXISTS: another experiment took its name.
             Unavailable: No result within the timeout.
         """
         request = v1.RestoreExperimentRequest(
@@ -202,7 +202,7 @@ class Experiments(Resource):
 
 
 def experiment_id_of(connection: Connection, experiment: ExperimentLike) -> str:
-    """Return the id of an experiment that is given by name or as a message.
+    """Return the id of an experiment, given by name or as a message.
 
     Raises:
         NotFound: EXPERIMENT_NOT_FOUND.
@@ -213,14 +213,15 @@ def experiment_id_of(connection: Connection, experiment: ExperimentLike) -> str:
 
 
 def lifecycle_of(lifecycle: Lifecycle) -> v1.Lifecycle.ValueType:
-    """Return the contract's value.
+    """Return the contract's value of a lifecycle.
 
     Raises:
         InvalidRequest: INVALID_LIFECYCLE.
     """
     found = LIFECYCLES.get(lifecycle)
     if found is None:
-        raise InvalidRequest("INVALID_LIFECYCLE", f"a lifecycle is one of {', '.join(LIFECYCLES)}, not {lifecycle!r}")
+        message = f"invalid lifecycle {lifecycle!r}: expected one of {', '.join(LIFECYCLES)}"
+        raise InvalidRequest("INVALID_LIFECYCLE", message)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Logged models: what runs trained, with a life, parameters, tags, metrics and files of their own."""
+"""Logged models: models that runs trained, with their own parameters, tags, metrics and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rollforward._artifacts.trees import Progress
 
 LoggedModelLike = str | v1.LoggedModel
-"""A logged model's id, or a logged model as the server shows it."""
+"""A logged model's id, or a logged model as returned by the service."""
 
 
 class LoggedModels(Resource):
@@ -42,8 +42,8 @@ class LoggedModels(Resource):
     ) -> str:
         """Create a logged model in an experiment and return its id; it is PENDING until finalize_logged_model.
 
-        `run` is the run that makes it. Names need not be unique. Metrics are logged by runs: log_metric takes a
-        `model_id`.
+        `run` is the run that trains it. Names need not be unique. To log its metrics, pass its `model_id` to a run's
+        log_metric.
 
         Raises:
             InvalidRequest: INVALID_MODEL_ID, INVALID_NAME, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
@@ -66,7 +66,7 @@ class LoggedModels(Resource):
         return request.model_id
 
     def get(self, model: LoggedModelLike) -> v1.LoggedModel:
-        """Return one logged model with its parameters, tags and metrics, however many.
+        """Return one logged model with all of its parameters, tags and metrics.
 
         Raises:
             NotFound: LOGGED_MODEL_NOT_FOUND.
@@ -87,11 +87,11 @@ class LoggedModels(Resource):
         lifecycle: Lifecycle = "active",
         limit: int | None = None,
     ) -> list[v1.LoggedModel]:
-        """Search logged models of some experiments, or of all; newest first or as `order_by` says.
+        """Search logged models of some experiments, or of all; newest first or in the order of `order_by`.
 
-        `filter` such as "metrics.auc > 0.9 AND model_type = 'sklearn'", `order_by` such as "metrics.auc DESC": see
-        docs/search.md. With `datasets` only metrics measured on one of them are looked at, by name and, if given,
-        digest. `limit` None for all.
+        `filter` is an expression such as "metrics.auc > 0.9 AND model_type = 'sklearn'", `order_by` such as
+        "metrics.auc DESC": see docs/search.md. With `datasets`, conditions on metrics consider only those measured on
+        one of them, by name and, if given, digest. `limit` None returns all.
 
         Raises:
             InvalidRequest: INVALID_FILTER, INVALID_ORDER, INVALID_LIFECYCLE, INVALID_LIMIT.
@@ -121,7 +121,7 @@ class LoggedModels(Resource):
         *,
         request_id: str | None = None,
     ) -> None:
-        """Log parameters of a logged model, as texts; each is written once and never changes.
+        """Log parameters of a logged model, as text; a parameter is written once and never changes.
 
         Raises:
             InvalidRequest: INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
@@ -159,7 +159,7 @@ class LoggedModels(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Remove tags of a logged model; keys that are not there are passed over. Raises as set_logged_model_tags."""
+        """Remove tags of a logged model; unknown keys are ignored. Raises as set_logged_model_tags."""
         removed = [keys] if isinstance(keys, str) else keys
         request = v1.LogLoggedModelRequest(
             model_id=_id_of(model), removed_tags=removed, reason=reason, request_id=request_id or new_request_id()
@@ -197,7 +197,7 @@ class LoggedModels(Resource):
         failed: bool = False,
         request_id: str | None = None,
     ) -> None:
-        """Say that a logged model is complete, or that it `failed` and will not be.
+        """Mark a logged model as ready, or as `failed`.
 
         Raises:
             InvalidRequest: REQUEST_ID_REUSED.
@@ -246,7 +246,7 @@ class LoggedModels(Resource):
 
 
 def _complete(connection: Connection, model: v1.LoggedModel) -> v1.LoggedModel:
-    """Add the metrics that did not fit an answer."""
+    """Add the metrics that did not fit into the response."""
     while model.next_metrics_token:
         request = v1.ListLoggedModelMetricsRequest(model_id=model.model_id, page_token=model.next_metrics_token)
         page = connection.call(connection.logged_models.ListLoggedModelMetrics, request)

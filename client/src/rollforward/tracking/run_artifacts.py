@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rollforward._transport.connection import Connection
 
 
-class Tree(NamedTuple):
+class RunTree(NamedTuple):
     """A tree of files."""
 
     digest: str
@@ -24,7 +24,7 @@ class Tree(NamedTuple):
     """None when only its digest was needed to find it."""
 
 
-def find_tree(link: Connection, run_id: str, path: str) -> Tree:
+def find_tree(connection: Connection, run_id: str, path: str) -> RunTree:
     """Find the files of a run at a path.
 
     They are the artifact that was logged there; else that part of the artifact with the longest path above it, under
@@ -35,33 +35,35 @@ def find_tree(link: Connection, run_id: str, path: str) -> Tree:
         Unavailable: No result within the timeout.
     """
     request = v1.GetRunRequest(run_id=run_id, without_metrics=True)
-    run = link.call(link.tracking.GetRun, request).run
+    run = connection.call(connection.tracking.GetRun, request).run
     artifacts = {artifact.path: artifact.digest for artifact in run.artifacts}
     if path in artifacts:
-        return Tree(artifacts[path], None)
-    manifest = _part_of_one(link, artifacts, path) or _all_below(link, artifacts, path)
+        return RunTree(artifacts[path], None)
+    manifest = _part_of_one(connection, artifacts, path) or _all_below(connection, artifacts, path)
     if not manifest.files:
         some = ", ".join(repr(name) for name in sorted(artifacts)[:20]) or "none"
         message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
         raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
-    return Tree(manifest_digest(manifest), manifest)
+    return RunTree(manifest_digest(manifest), manifest)
 
 
-def _part_of_one(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest | None:
+def _part_of_one(connection: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest | None:
     above = (name for name in artifacts if not name or path.startswith(f"{name}/"))
     for name in sorted(above, key=len, reverse=True):
-        part = part_of(ArtifactTrees(link).get_manifest(artifacts[name]), path.removeprefix(name).removeprefix("/"))
+        part = part_of(
+            ArtifactTrees(connection).get_manifest(artifacts[name]), path.removeprefix(name).removeprefix("/")
+        )
         if part.files:
             return part
     return None
 
 
-def _all_below(link: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest:
+def _all_below(connection: Connection, artifacts: Mapping[str, str], path: str) -> v1.Manifest:
     tree: dict[str, v1.ManifestFile] = {}
     for name in sorted(name for name in artifacts if not path or name.startswith(f"{path}/")):
         place = name.removeprefix(path).removeprefix("/")
         # Of two artifacts with a file at one path the one that was logged nearer to it counts.
-        tree |= _placed(ArtifactTrees(link).get_manifest(artifacts[name]), place)
+        tree |= _placed(ArtifactTrees(connection).get_manifest(artifacts[name]), place)
     manifest = v1.Manifest()
     for place, file in sorted(tree.items()):
         manifest.files.add(path=place, size_bytes=file.size_bytes, digest=file.digest)

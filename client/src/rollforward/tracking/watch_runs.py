@@ -8,7 +8,7 @@ from rollforward import v1
 from rollforward._transport.connection import Connection
 from rollforward._transport.default import default_client_function
 from rollforward._transport.resource import Resource
-from rollforward._transport.resumable_stream import Following
+from rollforward._transport.resumable_stream import ResumableStream
 from rollforward.errors import InvalidRequest
 from rollforward.references import RunLike, revision, run_id_of
 from rollforward.tracking.experiments import ExperimentLike, experiment_id_of
@@ -16,7 +16,7 @@ from rollforward.tracking.experiments import ExperimentLike, experiment_id_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rollforward._transport.channel import AnswerStream
+    from rollforward._transport.channel import ResponseStream
 
 
 class RunWatcher(Resource):
@@ -54,8 +54,8 @@ class RunWatcher(Resource):
         return RunsWatch(self._connection, wanted, revision(from_position, "from_position"), epoch)
 
 
-class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
-    """An endless iterator over events of runs; its `position` is a `from_position`. See Following."""
+class RunsWatch(ResumableStream[v1.WatchRunsResponse, v1.RunChange]):
+    """An endless iterator over events of runs; its `position` is a `from_position`. See ResumableStream."""
 
     def __init__(
         self, connection: Connection, wanted: v1.WatchRunsRequest, from_position: int | None, epoch: int | None = None
@@ -65,7 +65,7 @@ class RunsWatch(Following[v1.WatchRunsResponse, v1.RunChange]):
         """What stood when the watch began, oldest first; empty when it began at a position."""
         super().__init__(connection, "tracking", from_position, epoch)
 
-    def _open(self, position: int | None) -> AnswerStream[v1.WatchRunsResponse]:
+    def _open(self, position: int | None) -> ResponseStream[v1.WatchRunsResponse]:
         request = v1.WatchRunsRequest(from_position=position, epoch=self.epoch)
         request.MergeFrom(self._wanted)
         if position is None:

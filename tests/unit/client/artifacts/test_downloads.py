@@ -15,13 +15,13 @@ import pytest
 
 from rollforward import Client, v1
 from rollforward._artifacts.manifests import CHUNK_BYTES, build_tree, manifest_digest
-from rollforward._artifacts.partial_download import gathering
-from rollforward._artifacts.transfer import RESUMED
+from rollforward._artifacts.partial_download import staging_directory
+from rollforward._artifacts.transfer import RESUMABLE_BYTES
 from rollforward.errors import InvalidRequest, Unavailable
 from tests.unit.client.conftest import Serve, Service
 
-LARGE = RESUMED * 2 + 3
-SENT = RESUMED + 2 * CHUNK_BYTES
+LARGE = RESUMABLE_BYTES * 2 + 3
+SENT = RESUMABLE_BYTES + 2 * CHUNK_BYTES
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
 
 def break_off(digest: str, target: Path, size: int) -> None:
     """Be stopped after so many bytes arrived."""
-    with gathering(digest, target) as scratch:
+    with staging_directory(digest, target) as scratch:
         (scratch / "file").write_bytes(bytes(size))
         raise KeyboardInterrupt
 
@@ -175,12 +175,12 @@ def test_what_nobody_went_on_with_for_a_week_is_removed(tmp_path: Path) -> None:
     old, fresh, held, new = digests
     for digest in (old, fresh):
         with pytest.raises(KeyboardInterrupt):
-            break_off(digest, tmp_path / "target", RESUMED)
-    with gathering(held, tmp_path / "target") as scratch:
+            break_off(digest, tmp_path / "target", RESUMABLE_BYTES)
+    with staging_directory(held, tmp_path / "target") as scratch:
         eight_days_ago = time.time() - 8 * 24 * 60 * 60
         for digest in (old, held):
             os.utime(part_of(digest, tmp_path) / "lock", (eight_days_ago, eight_days_ago))
-        with gathering(new, tmp_path / "target"):
+        with staging_directory(new, tmp_path / "target"):
             assert {path.name for path in tmp_path.iterdir()} == {
                 part_of(digest, tmp_path).name for digest in (fresh, held, new)
             }
@@ -189,5 +189,5 @@ def test_what_nobody_went_on_with_for_a_week_is_removed(tmp_path: Path) -> None:
 
 def test_little_that_arrived_does_not_stay(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        break_off(f"sha256:{'0' * 64}", tmp_path / "target", RESUMED - 1)
+        break_off(f"sha256:{'0' * 64}", tmp_path / "target", RESUMABLE_BYTES - 1)
     assert list(tmp_path.iterdir()) == []

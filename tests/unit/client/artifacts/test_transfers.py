@@ -16,12 +16,12 @@ from google.rpc.status_pb2 import Status
 
 from rollforward import Client, v1
 from rollforward._artifacts.manifests import CHUNK_BYTES
-from rollforward._artifacts.transfer import RESUMED
+from rollforward._artifacts.transfer import RESUMABLE_BYTES
 from rollforward.errors import InvalidRequest, Unavailable
 from tests.timeouts import scaled
 from tests.unit.client.conftest import Serve, Service
 
-LARGE = RESUMED * 2 + 3
+LARGE = RESUMABLE_BYTES * 2 + 3
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Client, 
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("held", [1, RESUMED, LARGE])
+@pytest.mark.parametrize("held", [1, RESUMABLE_BYTES, LARGE])
 def test_an_upload_goes_on_with_what_an_earlier_program_sent(
     artifacts: Client, source: Path, tmp_path: Path, held: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of runs share: a tracking service, a place for journals, and a run."""
+"""What the tests of runs share: a tracking service, a directory for journals, and a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.client.runs.tracking_service import Tracking, open_run
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def journal_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's journals are."""
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "journal"))
     return tmp_path / "journal"

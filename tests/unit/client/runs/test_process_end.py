@@ -140,18 +140,18 @@ ENDS: dict[str, tuple[str, int, list[str]]] = {
 STATUS_NAMES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.RunStatus.items()}
 
 
-def run_program(place: Path, *command: str, stdin: str = "") -> int:
+def run_program(journal_root: Path, *command: str, stdin: str = "") -> int:
     """Run Python in a process of its own; its status."""
-    environment = {**os.environ, "ROLLFORWARD_JOURNAL": str(place)}
+    environment = {**os.environ, "ROLLFORWARD_JOURNAL": str(journal_root)}
     return subprocess.run(
         [sys.executable, *command], env=environment, input=stdin, capture_output=True, text=True, check=False
     ).returncode
 
 
-def statuses(place: Path) -> list[str]:
+def statuses(journal_root: Path) -> list[str]:
     """How the runs in these journals ended."""
     found: list[v1.RunStatus.ValueType] = []
-    for folder in journals(place):
+    for folder in journals(journal_root):
         journal = Journal.open(folder)
         for segment_log in journal.segment_logs():
             reader = Reader(journal, segment_log)
@@ -165,24 +165,26 @@ def statuses(place: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_a_run_ends_as_its_process(name: str, place: Path, tmp_path: Path) -> None:
+def test_a_run_ends_as_its_process(name: str, journal_root: Path, tmp_path: Path) -> None:
     text, code, expected = ENDS[name]
     program = tmp_path / "job.py"
     program.write_text(IMPORTS + text)
-    assert run_program(place, str(program)) == code
-    assert statuses(place) == expected
+    assert run_program(journal_root, str(program)) == code
+    assert statuses(journal_root) == expected
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, "FINISHED"), (3, "FAILED")])
 def test_a_run_ends_as_its_process_when_it_is_run_as_a_module(
-    place: Path, tmp_path: Path, code: int, expected: str
+    journal_root: Path, tmp_path: Path, code: int, expected: str
 ) -> None:
     package = tmp_path / "job"
     package.mkdir()
     (package / "__main__.py").write_text(f"{IMPORTS}{START}sys.exit({code})")
     start = f"import os, sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); "
-    assert run_program(place, "-c", start + "runpy.run_module('job', run_name='__main__', alter_sys=True)") == code
-    assert statuses(place) == [expected]
+    assert (
+        run_program(journal_root, "-c", start + "runpy.run_module('job', run_name='__main__', alter_sys=True)") == code
+    )
+    assert statuses(journal_root) == [expected]
 
 
 AT_THE_PROMPT = {
@@ -197,20 +199,20 @@ AT_THE_PROMPT = {
 
 
 @pytest.mark.parametrize("name", AT_THE_PROMPT)
-def test_an_error_at_the_prompt_counts_for_runs_that_were_open(name: str, place: Path) -> None:
+def test_an_error_at_the_prompt_counts_for_runs_that_were_open(name: str, journal_root: Path) -> None:
     lines, expected = AT_THE_PROMPT[name]
-    run_program(place, "-i", "-q", "-c", "", stdin=lines)
-    assert statuses(place) == expected
+    run_program(journal_root, "-i", "-q", "-c", "", stdin=lines)
+    assert statuses(journal_root) == expected
 
 
-def test_a_program_that_goes_on_at_the_prompt_has_its_own_exit(place: Path, tmp_path: Path) -> None:
+def test_a_program_that_goes_on_at_the_prompt_has_its_own_exit(journal_root: Path, tmp_path: Path) -> None:
     program = tmp_path / "job.py"
     program.write_text(IMPORTS + START + "sys.exit(0)")
-    assert run_program(place, "-i", str(program)) == 0
-    assert statuses(place) == ["FINISHED"]
+    assert run_program(journal_root, "-i", str(program)) == 0
+    assert statuses(journal_root) == ["FINISHED"]
 
 
-def test_what_exits_is_as_before_once_no_run_is_open(place: Path, tmp_path: Path) -> None:
+def test_what_exits_is_as_before_once_no_run_is_open(journal_root: Path, tmp_path: Path) -> None:
     program = tmp_path / "job.py"
     program.write_text(
         IMPORTS
@@ -223,5 +225,5 @@ def test_what_exits_is_as_before_once_no_run_is_open(place: Path, tmp_path: Path
         + "sys.exit = mine = lambda code=None: before[0](code)\nr.finish()\nassert sys.exit is mine\n"
         + "sys.exit = before[0]"
     )
-    assert run_program(place, str(program)) == 0
-    assert statuses(place) == ["FINISHED", "FINISHED"]
+    assert run_program(journal_root, str(program)) == 0
+    assert statuses(journal_root) == ["FINISHED", "FINISHED"]

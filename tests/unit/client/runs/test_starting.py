@@ -57,7 +57,7 @@ def test_a_run_ends_as_its_block_does(
 
 
 def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
-    serve: Serve, tracking: Tracking, place: Path
+    serve: Serve, tracking: Tracking, journal_root: Path
 ) -> None:
     tracking.away = True
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
@@ -68,12 +68,12 @@ def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
         run.finish()
     assert (tracking.started, tracking.batches) == ([], [])
     tracking.away = False
-    until(lambda: rf.sync(place) == [] or tracking.endings)
+    until(lambda: rf.sync(journal_root) == [] or tracking.endings)
     assert [start.run_id for start in tracking.started] == [run.run_id]
     assert tracking.started[0].experiment_id == tracking.experiments["fraud"]
     assert tracking.values("loss") == [0.5]
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
-    assert left(place) == []
+    assert left(journal_root) == []
 
 
 def test_the_job_is_in_touch_as_long_as_it_runs(client: Client, tracking: Tracking) -> None:
@@ -101,12 +101,12 @@ def test_the_job_is_in_touch_as_long_as_it_runs(client: Client, tracking: Tracki
     ],
 )
 def test_a_start_that_could_never_be_delivered_is_refused_offline_too(
-    options: dict[str, Any], reason: str, client: Client, place: Path
+    options: dict[str, Any], reason: str, client: Client, journal_root: Path
 ) -> None:
     with pytest.raises(InvalidRequest) as wrong:
         client.runs.start(**options, offline=True)
     assert wrong.value.reason == reason
-    assert left(place) == []
+    assert left(journal_root) == []
 
 
 def test_a_nested_run_names_its_parent(client: Client, tracking: Tracking) -> None:
@@ -194,14 +194,14 @@ def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, place: Path) -> None:
+def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
     tracking.away = True
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = open_run(client)
     with pytest.raises(ZeroDivisionError), pytest.warns(RuntimeWarning), run:
         train(run, ZeroDivisionError())
     tracking.away = False
-    until(lambda: rf.sync(place) == [] or tracking.endings)
+    until(lambda: rf.sync(journal_root) == [] or tracking.endings)
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED]
     assert tracking.values("loss") == [1.0]
 
@@ -225,7 +225,7 @@ def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
 
 
 def test_runs_without_a_server_start_and_end_without_waiting_for_it(
-    place: Path, caplog: pytest.LogCaptureFixture
+    journal_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Client(f"127.0.0.1:{free_port()}", timeout=36_000.0) as nobody:
         for number in range(3):
@@ -238,4 +238,4 @@ def test_runs_without_a_server_start_and_end_without_waiting_for_it(
                 run.finish()
     warned = [record for record in caplog.records if "without the service" in record.message]
     assert [record.levelname for record in warned if record.levelno >= logging.WARNING] == ["WARNING"]
-    assert len(list(journals(place))) == 3
+    assert len(list(journals(journal_root))) == 3

@@ -12,7 +12,7 @@ from rollforward import Client, v1
 from rollforward._journal.directory import Head, Journal
 from rollforward._journal.records import Count, framed_point
 from rollforward._journal.segment_writer import SegmentLog
-from rollforward._journal.sync import waiting
+from rollforward._journal.sync import count_waiting
 from rollforward._journal.writer import Writer
 from rollforward.tracking.live_run.run import Run
 from tests.unit.client.conftest import Serve
@@ -21,62 +21,66 @@ from tests.unit.client.runs.tracking_service import RUN, Tracking, left, open_ru
 pytestmark = pytest.mark.busy
 
 
-def test_an_offline_run_sends_nothing_until_it_is_synced(client: Client, tracking: Tracking, place: Path) -> None:
+def test_an_offline_run_sends_nothing_until_it_is_synced(
+    client: Client, tracking: Tracking, journal_root: Path
+) -> None:
     with client.runs.start("fraud", offline=True) as run:
         run.log_params({"p": 1})
         run.log_metric("loss", 0.5)
         run.flush()
     assert (tracking.started, tracking.batches, tracking.endings, tracking.experiments) == ([], [], [], {})
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert (synced.run_id, synced.state, synced.delivered) == (run.run_id, "delivered", Count(1, 1, 2))
     assert not tracking.started[0].heartbeat
     assert tracking.values("loss") == [0.5]
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
-    assert rf.sync(place) == []
-    assert left(place) == []
+    assert rf.sync(journal_root) == []
+    assert left(journal_root) == []
 
 
-def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(client: Client, tracking: Tracking, place: Path) -> None:
+def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
+    client: Client, tracking: Tracking, journal_root: Path
+) -> None:
     with client.runs.start("fraud", offline=True) as run:
         run.log_metric("loss", 0.5)
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED]
-    (broken,) = rf.sync(place)
+    (broken,) = rf.sync(journal_root)
     assert (broken.state, broken.reason) == ("undelivered", "UNAUTHENTICATED")
     assert broken.waiting_bytes > 0
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert synced.state == "delivered"
     assert tracking.failed == tracking.batches
     assert len(tracking.started) == 1
 
 
-def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, place: Path) -> None:
+def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server)
     for _ in range(20):
         with client.runs.start("fraud", offline=True):
             pass
     tracking.away = True
-    found = rf.sync(place, timeout=0.5)
+    found = rf.sync(journal_root, timeout=0.5)
     assert [one.state for one in found] == ["undelivered"] * 20
     tracking.away = False
-    assert [one.state for one in rf.sync(place)] == ["delivered"] * 20
+    assert [one.state for one in rf.sync(journal_root)] == ["delivered"] * 20
 
 
-def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(place: Path) -> None:
-    folder = place / RUN / "0"
+def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(journal_root: Path) -> None:
+    folder = journal_root / RUN / "0"
     folder.mkdir(parents=True)
     (folder / "head.json").write_text("{")
-    (found,) = rf.sync(place)
+    (found,) = rf.sync(journal_root)
     assert (found.run_id, found.state, found.reason) == (RUN, "undelivered", "INVALID_JOURNAL")
     assert folder.exists()
 
 
-def test_what_lives_is_left_alone_by_sync(run: Run, place: Path) -> None:
+def test_what_lives_is_left_alone_by_sync(run: Run, journal_root: Path) -> None:
     run.log_metric("loss", 1.0)
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert (synced.run_id, synced.state) == (RUN, "alive")
 
 
-def test_sync_ends_while_forked_processes_go_on(client: Client, place: Path) -> None:
+def test_sync_ends_while_forked_processes_go_on(client: Client, journal_root: Path) -> None:
     writer = open_writer(client, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     assert writer.folder
@@ -90,10 +94,10 @@ def test_sync_ends_while_forked_processes_go_on(client: Client, place: Path) -> 
 
     go_on(0, 0)
     writer.close()
-    (synced,) = rf.sync(place, progress=go_on)
+    (synced,) = rf.sync(journal_root, progress=go_on)
     assert (synced.state, synced.delivered) == ("alive", Count(2, 0))
     forked.close()
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert (synced.state, synced.delivered) == ("delivered", Count(len(told) - 1, 0))
 
 
@@ -115,31 +119,31 @@ def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
     ends: int,
     client: Client,
     tracking: Tracking,
-    place: Path,
+    journal_root: Path,
 ) -> None:
     tracking.status = status
     writer = Writer(client.connection, Head(RUN, client.address, client.actor, worker, heartbeat), offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     writer.close()
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert synced.state == "delivered"
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED] * ends
 
 
 def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
-    client: Client, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
     dead = open_writer(client, offline=True)
     dead.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     dead.close()
     again = open_run(client)
-    assert sorted(one.state for one in rf.sync(place)) == ["alive", "delivered"]
+    assert sorted(one.state for one in rf.sync(journal_root)) == ["alive", "delivered"]
     assert tracking.endings == []
     again.finish()
 
 
 def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
-    client: Client, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
     writer = open_writer(client)
     client.close()
@@ -148,28 +152,30 @@ def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
     assert outcome.missing == Count(1, 0)
     assert outcome.failure is not None
     assert outcome.failure.reason == "CONNECTION_CLOSED"
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert (synced.state, synced.delivered, tracking.values("loss")) == ("delivered", Count(1, 0), [1.0])
-    assert left(place) == []
+    assert left(journal_root) == []
 
 
-def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(client: Client, tracking: Tracking, place: Path) -> None:
+def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
+    client: Client, tracking: Tracking, journal_root: Path
+) -> None:
     writer = open_writer(client, offline=True)
     for name in (b"accuracy", b"loss"):
         writer.add_points(framed_point(0, 0, 1.0, name), 1)
     writer.close()
     # The whole, then its pieces: whatever kept it from being taken is over when somebody else goes on.
     tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION, None, grpc.StatusCode.UNAUTHENTICATED]
-    (broken,) = rf.sync(place)
+    (broken,) = rf.sync(journal_root)
     assert broken.state == "undelivered"
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert synced.state == "delivered"
     assert all(len(batch.series) == 1 for batch in tracking.batches)
     once = {batch.request_id: batch.series[0].key for batch in tracking.batches}
     assert sorted(once.values()) == ["accuracy", "loss"]
 
 
-def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, place: Path) -> None:
+def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, journal_root: Path) -> None:
     whole, part = "f" * 32, "0" * 32
     tracking.unknown = {whole}
     with (
@@ -177,40 +183,40 @@ def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, p
         client.runs.start("fraud", run_id=part, nested=True) as inner,
     ):
         assert inner.offline
-    assert {one.state for one in rf.sync(place)} == {"delivered"}
+    assert {one.state for one in rf.sync(journal_root)} == {"delivered"}
     assert [one.run_id for one in tracking.started] == [whole, part]
 
 
-def test_a_run_whose_whole_is_nowhere_waits(client: Client, tracking: Tracking, place: Path) -> None:
+def test_a_run_whose_whole_is_nowhere_waits(client: Client, tracking: Tracking, journal_root: Path) -> None:
     tracking.unknown = {RUN}
     with client.runs.start("fraud", parent=RUN, offline=True):
         pass
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert (synced.state, synced.reason) == ("undelivered", "RUN_NOT_FOUND")
 
 
 def test_artifacts_count_as_what_waits(
-    client: Client, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, journal_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model").write_bytes(bytes(300_000))
     with client.runs.start("fraud", offline=True) as run:
         run.log_artifact(tmp_path / "model")
-    (synced,) = rf.sync(place, address="127.0.0.1:1", timeout=0.2)
+    (synced,) = rf.sync(journal_root, address="127.0.0.1:1", timeout=0.2)
     assert (synced.state, synced.waiting_bytes > 300_000) == ("undelivered", True)
 
 
-def test_a_directory_that_is_not_there_is_refused(place: Path) -> None:
+def test_a_directory_that_is_not_there_is_refused(journal_root: Path) -> None:
     with pytest.raises(NotADirectoryError):
-        rf.sync(place / "elsewhere")
+        rf.sync(journal_root / "elsewhere")
     assert rf.sync() == []
 
 
-def test_a_journal_that_is_just_begun_or_removed_does_not_wait(client: Client, place: Path) -> None:
-    journal = Journal(place / RUN / "one", Head(RUN, client.address, client.actor))
+def test_a_journal_that_is_just_begun_or_removed_does_not_wait(client: Client, journal_root: Path) -> None:
+    journal = Journal(journal_root / RUN / "one", Head(RUN, client.address, client.actor))
     journal.ensure()
     before = list(journal.folder.iterdir())
-    assert waiting(place) == 0
+    assert count_waiting(journal_root) == 0
     assert list(journal.folder.iterdir()) == before
     with client.runs.start("fraud", offline=True):
-        assert waiting(place) == 0
-    assert waiting(place) == 1
+        assert count_waiting(journal_root) == 0
+    assert count_waiting(journal_root) == 1

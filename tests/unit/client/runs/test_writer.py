@@ -51,7 +51,7 @@ def test_a_quiet_run_sends_what_it_has_after_a_while(run: Run, tracking: Trackin
     assert tracking.arrived.wait(scaled(20))
 
 
-def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Path) -> None:
+def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, journal_root: Path) -> None:
     for step in range(50_000):
         run.log_metric("loss", step, step)
     run.finish()
@@ -59,7 +59,7 @@ def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, place: Pa
     assert 1 < len(tracking.batches) < 20
     assert all(batch.ByteSize() <= 500_100 for batch in tracking.batches)
     run.flush()
-    assert left(place) == []
+    assert left(journal_root) == []
 
 
 def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Tracking) -> None:
@@ -163,16 +163,16 @@ def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(client
 
 
 def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
-    client: Client, tracking: Tracking, place: Path
+    client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
-    journal = Journal.create(Head(RUN, client.address, client.actor), place)
+    journal = Journal.create(Head(RUN, client.address, client.actor), journal_root)
     segment_log = SegmentLog(journal)
 
     def tag(value: int) -> None:
         for payload, count in label_records({}, {"t": str(value)}, []):
             segment_log.append(payload, Count(0, count))
 
-    sending = Delivery(journal, client.connection, memory=MemoryReader(segment_log, RUN), refused=lambda *_: None)
+    sending = Delivery(journal, client.connection, memory=MemoryReader(segment_log, RUN), on_rejected=lambda *_: None)
     tag(1)
     break_file(segment_log)
     tag(2)
@@ -190,7 +190,7 @@ def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
 
 @pytest.mark.parametrize(("mended", "lost", "reason"), [(True, 0, None), (False, 1, "JOURNAL_FULL")])
 def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
-    mended: bool, lost: int, reason: str | None, client: Client, place: Path
+    mended: bool, lost: int, reason: str | None, client: Client, journal_root: Path
 ) -> None:
     writer = open_writer(client, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
@@ -201,7 +201,7 @@ def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
         mend_file(writer._segment_log)
     outcome = writer.close()
     assert (outcome.lost, outcome.failure and outcome.failure.reason) == (Count(lost, 0), reason)
-    (synced,) = rf.sync(place)
+    (synced,) = rf.sync(journal_root)
     assert synced.delivered == Count(2 - lost, 0)
 
 
@@ -217,14 +217,14 @@ def test_a_connection_may_wait_for_ever(serve: Serve, tracking: Tracking) -> Non
         assert wrong.value.reason == "INVALID_TIMEOUT"
 
 
-def test_who_may_not_write_keeps_what_he_has(client: Client, tracking: Tracking, place: Path) -> None:
+def test_who_may_not_write_keeps_what_he_has(client: Client, tracking: Tracking, journal_root: Path) -> None:
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED]
     run = open_run(client)
     run.log_metric("loss", 1.0)
     run.finish()
     assert tracking.values("loss") == [1.0]
     assert len({batch.request_id for batch in [*tracking.failed, *tracking.batches]}) == 1
-    assert left(place) == []
+    assert left(journal_root) == []
 
 
 def log_steps(run: Run, count: int) -> None:
@@ -263,7 +263,7 @@ def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
     assert all(tracking.values(f"m{number}") == list(range(500)) for number in range(4))
 
 
-def test_an_outage_during_the_job_is_bridged(client: Client, tracking: Tracking, place: Path) -> None:
+def test_an_outage_during_the_job_is_bridged(client: Client, tracking: Tracking, journal_root: Path) -> None:
     tracking.away = True
     run = open_run(client)
     for step in range(100):
@@ -272,4 +272,4 @@ def test_an_outage_during_the_job_is_bridged(client: Client, tracking: Tracking,
     tracking.away = False
     run.finish()
     assert tracking.values("loss") == [float(step) for step in range(100)]
-    assert left(place) == []
+    assert left(journal_root) == []

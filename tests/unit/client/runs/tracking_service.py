@@ -149,6 +149,6 @@ def until(condition: Any, seconds: float = scaled(20.0)) -> None:
         time.sleep(0.005)
 
 
-def left(place: Path) -> list[Path]:
+def left(journal_root: Path) -> list[Path]:
     """What journals have left behind."""
-    return list(place.rglob("*"))
+    return list(journal_root.rglob("*"))

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from rollforward import v1
 from rollforward._journal import records
 from rollforward._journal.batches import Batch, read_batch
-from rollforward._journal.cursor import Cursor, Place, read_cursor, write_cursor
-from rollforward._journal.directory import Head, Journal, journals, take_lock
+from rollforward._journal.cursor import Cursor, Position, read_cursor, write_cursor
+from rollforward._journal.directory import Head, Journal, acquire_lock, journals
 from rollforward._journal.reader import MemoryReader, Reader
-from rollforward._journal.records import PLAIN, About, Call, Count, Points
+from rollforward._journal.records import NO_CONTEXT, Call, Count, PointContext, Points
 from rollforward._journal.segment_writer import SegmentLog
 from rollforward._series import unpack
 from rollforward.errors import InvalidRequest
@@ -73,12 +73,12 @@ def fill(segment_log: SegmentLog, count: int, start: int = 0) -> int:
 
 @given(numbers, numbers, st.lists(st.tuples(names.map(str.encode), values), min_size=1), st.tuples(names, names, names))
 def test_points_are_read_as_they_were_written(
-    step: int, moment: int, entries: list[tuple[bytes, float]], about: tuple[str, str, str]
+    step: int, moment: int, entries: list[tuple[bytes, float]], context: tuple[str, str, str]
 ) -> None:
-    for what in (PLAIN, About(*about)):
+    for what in (NO_CONTEXT, PointContext(*context)):
         found = records.parse(records.points(step, moment, entries, what))
         assert isinstance(found, Points)
-        assert (found.step, found.timestamp, found.about) == (step, moment, what)
+        assert (found.step, found.timestamp, found.context) == (step, moment, what)
         assert [name for name, _ in found.values] == [name for name, _ in entries]
         assert all(is_same(one, other) for (_, one), (_, other) in zip(found.values, entries, strict=True))
     name, value = entries[0]
@@ -116,22 +116,22 @@ def test_what_a_later_version_wrote_is_not_guessed_at(payload: bytes) -> None:
 def test_a_torn_or_damaged_tail_ends_what_is_read_and_nothing_before_it(
     payloads: list[bytes], data: st.DataObject
 ) -> None:
-    whole = b"".join(map(records.frame, payloads))
-    ends = [end for _, end in records.frames(whole)]
-    assert [payload for payload, _ in records.frames(whole)] == payloads
-    cut = data.draw(st.integers(0, len(whole) - 1))
-    assert [end for _, end in records.frames(whole[:cut])] == [end for end in ends if end <= cut]
-    damaged = bytearray(whole)
+    framed = b"".join(map(records.frame, payloads))
+    ends = [end for _, end in records.frames(framed)]
+    assert [payload for payload, _ in records.frames(framed)] == payloads
+    cut = data.draw(st.integers(0, len(framed) - 1))
+    assert [end for _, end in records.frames(framed[:cut])] == [end for end in ends if end <= cut]
+    damaged = bytearray(framed)
     damaged[cut] ^= data.draw(st.integers(1, 255))
     assert [end for _, end in records.frames(bytes(damaged))] == [end for end in ends if end <= cut]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=80), st.integers(1, 400))
-def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]], most: int) -> None:
+def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]], max_bytes: int) -> None:
     data = b"".join(records.framed_point(i, 2, v, k.encode()) for i, (k, v) in enumerate(points))
     at, found = 0, []
-    while (batch := read_batch(data[at:], RUN, f"seed/{at}", most=most)) is not None:
-        again = read_batch(data[at : at + batch.end], RUN, f"seed/{at}", most=1, whole=batch.end)
+    while (batch := read_batch(data[at:], RUN, f"seed/{at}", max_bytes=max_bytes)) is not None:
+        again = read_batch(data[at : at + batch.end], RUN, f"seed/{at}", max_bytes=1, fixed_bytes=batch.end)
         assert again == batch
         assert len(batch.steps) == 1
         found.append(batch.steps[0].action.request)
@@ -169,13 +169,13 @@ def test_the_last_word_about_a_tag_holds_within_a_batch() -> None:
 
 
 def test_points_about_different_things_stay_apart() -> None:
-    abouts = [PLAIN, About("m-1", "", ""), About("m-1", "d", "x")]
-    payloads = [p for about in abouts for p, _ in point_records(1, 2, [(b"loss", 1.0)], about)]
+    contexts = [NO_CONTEXT, PointContext("m-1", "", ""), PointContext("m-1", "d", "x")]
+    payloads = [p for context in contexts for p, _ in point_records(1, 2, [(b"loss", 1.0)], context)]
     batch = read_batch(b"".join(map(records.frame, payloads)), RUN, "seed")
     assert batch is not None
     request = batch.steps[0].action.request
     assert isinstance(request, v1.LogBatchRequest)
-    assert [(one.model_id, one.dataset_name, one.dataset_digest) for one in request.series] == [*map(tuple, abouts)]
+    assert [(one.model_id, one.dataset_name, one.dataset_digest) for one in request.series] == [*map(tuple, contexts)]
 
 
 def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
@@ -183,8 +183,10 @@ def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
     assert read_cursor(path) == Cursor()
     cursor = Cursor()
     for number in range(5):
-        cursor = cursor.next(place=Place(1, number), settled=Count(number, 2, 3), refused=Count(1, 0, 0), ended=True)
-        cursor = replace(cursor, apart=number % 2 == 0)
+        cursor = cursor.next(
+            position=Position(1, number), settled=Count(number, 2, 3), rejected=Count(1, 0, 0), ended=True
+        )
+        cursor = replace(cursor, split=number % 2 == 0)
         write_cursor(path, cursor)
         assert read_cursor(path) == cursor
     newest = cursor.number % 2 * 128
@@ -244,7 +246,7 @@ def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -
 
 def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_room(journal: Journal) -> None:
     said: list[str] = []
-    segment_log = SegmentLog(journal, disk_bytes=100_000, memory_bytes=0, complain=said.append)
+    segment_log = SegmentLog(journal, disk_bytes=100_000, memory_bytes=0, warn=said.append)
     count = fill(segment_log, 5_000)
     assert journal.size() <= 100_000
     assert 1_000 < count < 5_000
@@ -253,7 +255,7 @@ def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_
     assert len(said) == 1
     assert len(kept(journal)) == count
     # A full journal is left alone for a while.
-    segment_log._again = 0.0
+    segment_log._retry_at = 0.0
     assert fill(segment_log, 10) == 10
     assert len(kept(journal)) == 10
 
@@ -264,7 +266,7 @@ def test_a_directory_that_is_gone_is_bridged_in_memory(journal: Journal) -> None
     segment_log = SegmentLog(journal)
     assert fill(segment_log, 10) == 10
     journal.folder.unlink()
-    segment_log._again = 0.0
+    segment_log._retry_at = 0.0
     segment_log.recover()
     assert kept(journal) == [float(i) for i in range(10)]
 
@@ -278,18 +280,18 @@ from rollforward._journal.segment_writer import SegmentLog
 
 said = []
 journal = Journal.create(Head("0" * 32, "localhost:1", "a"), Path(sys.argv[1]))
-segment_log = SegmentLog(journal, complain=said.append)
+segment_log = SegmentLog(journal, warn=said.append)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 kept = sum(segment_log.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(1000))
 assert kept == 1000, kept
 assert len(said) == 1, said
 size = journal.size()
 assert size <= 10_000
-segment_log._again = 0.0
+segment_log._retry_at = 0.0
 first = segment_log.take_memory(100)
 assert len(first) <= 100
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-segment_log._again = 0.0
+segment_log._retry_at = 0.0
 segment_log.recover()
 assert segment_log.append_points(records.framed_point(1000, 0, 1000.0, b"loss"), 1)
 print(journal.folder, len(list(records.frames(first))))
@@ -337,10 +339,10 @@ def test_many_threads_may_append(journal: Journal) -> None:
 def test_a_strand_is_removed_only_when_nobody_writes_it_and_all_is_delivered(journal: Journal) -> None:
     segment_log = SegmentLog(journal)
     fill(segment_log, 1)
-    assert not journal.remove_strand("0", lambda: True)
+    assert not journal.remove_segment_log("0", lambda: True)
     segment_log.close()
-    assert not journal.remove_strand("0", lambda: False)
-    assert journal.remove_strand("0", lambda: True)
+    assert not journal.remove_segment_log("0", lambda: False)
+    assert journal.remove_segment_log("0", lambda: True)
     assert journal.segment_logs() == []
     journal.remove()
     assert not journal.folder.parent.exists()
@@ -360,12 +362,12 @@ def test_a_journal_has_one_deliverer(journal: Journal, tmp_path: Path) -> None:
 
 def test_a_lock_is_not_held_on_a_file_that_somebody_removed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    first = take_lock(path)
+    first = acquire_lock(path)
     assert first is not None
     path.unlink()
-    second = take_lock(path)
+    second = acquire_lock(path)
     assert second is not None
-    assert take_lock(path) is None
+    assert acquire_lock(path) is None
     os.close(first)
     os.close(second)
 
@@ -388,6 +390,6 @@ def test_whoever_hears_of_a_full_disk_may_wait_for_somebody_who_logs(journal: Jo
         other.join(scaled(10))
         heard.append(not other.is_alive())
 
-    segment_log = SegmentLog(journal, disk_bytes=1, complain=hear)
+    segment_log = SegmentLog(journal, disk_bytes=1, warn=hear)
     fill(segment_log, 1)
     assert heard == [True]

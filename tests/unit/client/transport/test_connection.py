@@ -89,7 +89,7 @@ def test_giving_up_takes_no_longer_than_the_deadline() -> None:
 
 
 def test_pauses_grow_and_stay_below_the_longest() -> None:
-    backoff = Backoff(first=0.01, longest=0.05)
+    backoff = Backoff(first=0.01, max_pause=0.05)
     pauses = [backoff.next_pause() for _ in range(200)]
     assert all(pause is not None and 0 <= pause <= 0.05 for pause in pauses)
     assert max(pause or 0 for pause in pauses[10:]) > 0.01
@@ -167,7 +167,7 @@ def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) ->
     client = serve(Shaky(), v1.add_RegistryServiceServicer_to_server)
     client.aliases.move("m@champion", 1)
     with Client(f"127.0.0.1:{free_port()}", timeout=FOR_EVER) as restarting:
-        restarting.connection.note_answer()
+        restarting.connection.note_response()
         attempts: list[float | None] = []
 
         def attempt(seconds: float | None) -> v1.Model:

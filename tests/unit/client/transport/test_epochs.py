@@ -85,9 +85,9 @@ def test_what_the_callers_revisions_are_of_stays_until_it_is_told() -> None:
     assert epochs.note("registry", 7)
     assert (epochs.read_in["registry"], epochs.suffix("registry")) == (0, "@7")
     assert not epochs.note("registry", 7)
-    epochs.tell("registry")
+    epochs.report("registry")
     assert epochs.read_in["registry"] == 7
-    epochs.tell("tracking")
+    epochs.report("tracking")
     assert "tracking" not in epochs.read_in
 
 

@@ -47,16 +47,16 @@ def warned(client: rf.Client, reads: int = 1) -> list[str]:
 def test_reads_from_stuck_rows_warn_once_until_the_rows_follow_again(serve: Serve) -> None:
     rows = Rows()
     client = serve(rows, v1.add_RegistryServiceServicer_to_server)
-    assert warned(client, 3) == [f"results may be old: {WHY}"]
+    assert warned(client, 3) == [f"results may be stale: {WHY}"]
     rows.stuck = False
     assert warned(client) == []
     rows.stuck = True
-    assert warned(client, 3) == [f"results may be old: {WHY}"]
+    assert warned(client, 3) == [f"results may be stale: {WHY}"]
 
 
 def test_a_stream_from_stuck_rows_warns(serve: Serve) -> None:
     client = serve(Rows(), v1.add_AuditServiceServicer_to_server)
-    with pytest.warns(rf.RollforwardWarning, match=f"results may be old: {WHY}") as caught:
+    with pytest.warns(rf.RollforwardWarning, match=f"results may be stale: {WHY}") as caught:
         assert len(list(client.connection.stream(client.connection.audit.ExportEvents, v1.ExportEventsRequest()))) == 2
     assert len(caught) == 1
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def verdict(evidence: v1.GateEvidence) -> str:
-    """ "passed", or "refused" and why."""
+    """Return "passed", or "refused" with the reason."""
     return "passed" if evidence.passed else f"refused: {evidence.detail}"
 
 

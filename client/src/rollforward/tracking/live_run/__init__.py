@@ -1,1 +1,1 @@
-"""A live run: what a training job holds while it logs."""
+"""A live run: the handle that a training job logs to."""

@@ -1,4 +1,4 @@
-"""Reads what a Git repository has checked out from its files, without running git."""
+"""The checked-out commit of a Git repository, read from its files without running git."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final, NamedTuple
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SECTION: Final = re.compile(r"""\s*\[\s*(\w[\w.-]*)(?:\s+"((?:[^"\\]|\\.)*)")?\s*\]""")
 _URL: Final = re.compile(r"\s*url\s*=\s*(.*?)\s*", re.IGNORECASE)
-# Refs that name another ref, at most so many in a row.
+# Maximum length of a chain of refs that name another ref.
 _REF_DEPTH: Final = 5
 
 
 class Head(NamedTuple):
-    """What a repository has checked out."""
+    """The checked-out state of a repository."""
 
     commit: str
-    """Empty when the files do not show it: before the first commit, or in a format of refs that is not known here."""
+    """Empty before the first commit, or if the repository uses an unknown format of refs."""
     branch: str
     """Empty when HEAD is detached."""
     url: str
@@ -26,7 +26,7 @@ class Head(NamedTuple):
 
 
 def read_head(folder: Path) -> Head | None:
-    """Return what the repository that a folder is in has checked out; None outside of any."""
+    """Return the checked-out state of the repository that contains a folder; None outside of a repository."""
     git_dir = _git_dir(folder)
     if git_dir is None:
         return None
@@ -42,7 +42,7 @@ def _git_dir(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
         link = place / ".git"
         if link.is_file():
-            # A worktree's or a submodule's: the repository is elsewhere.
+            # In a worktree or submodule, .git is a file that names the repository.
             target = _read(link).removeprefix("gitdir: ")
             return _if_repository(place / target)
         if found := _if_repository(link):

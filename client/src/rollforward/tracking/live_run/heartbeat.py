@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from rollforward._transport.connection import Connection
 
 _MAX_PAUSE: Final = 5.0
-# Errors that no later attempt changes.
+# Errors that a retry does not fix.
 _FINAL: Final = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED.name, "RUN_DELETED", "EXPERIMENT_DELETED", "CONNECTION_CLOSED", "INVALID_RUN_ID"}
 )
 
-_log: Final = logging.getLogger("rollforward")
+_logger: Final = logging.getLogger("rollforward")
 
 
 class Heartbeat:
-    """A call that stays open as long as the job lives, and is repeated whenever it breaks.
+    """A call that stays open while the job lives, and is repeated when it breaks.
 
-    The kernel closes it when the process ends, however it ends; while the process lives it needs no Python to run.
+    The kernel closes it when the process ends, even after a crash. Keeping it open needs no running Python code, so a
+    job that computes in native code still counts as alive.
     """
 
     def __init__(self, connection: Connection, run_id: str) -> None:
@@ -37,7 +38,7 @@ class Heartbeat:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._call: grpc.Call | None = None
-        self._backoff = Backoff(longest=_MAX_PAUSE)
+        self._backoff = Backoff(max_pause=_MAX_PAUSE)
         threading.Thread(target=self._work, name=f"rollforward-attend-{run_id[:8]}", daemon=True).start()
 
     def close(self) -> None:
@@ -52,7 +53,7 @@ class Heartbeat:
             self._closing.wait(self._backoff.next_pause())
 
     def _attend(self) -> bool:
-        """Hold one call until it ends. Return whether to try again."""
+        """Keep one call open until it ends; return whether to try again."""
         try:
             with self._lock:
                 if self._closing.is_set():
@@ -64,10 +65,10 @@ class Heartbeat:
                 self._backoff.reset()
         except grpc.RpcError as broken:
             error = from_rpc_error(broken)
-            _log.debug("no heartbeat for run %s: %s", self._request.run_id, error)
+            _logger.debug("heartbeat failed, run=%s, error=%s", self._request.run_id, error)
             return error.reason not in _FINAL
         except (ValueError, InvalidRequest):
-            # The connection was closed.
+            # The connection is closed.
             return False
-        # The service has ended it: the run has ended.
+        # The service ended the call because the run has ended.
         return False

@@ -1,4 +1,4 @@
-"""Logs an artifact of a run: at once, or through its journal when the service is out of reach."""
+"""Artifacts of a run: logged at once, or through its journal while the service is unreachable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE_CALL: Final = Count(0, 0, 1)
 
 
 def log_artifact(
-    link: Connection,
+    connection: Connection,
     writer: Writer,
     request: v1.LogArtifactRequest,
     path: str | PathLike[str],
@@ -34,33 +34,33 @@ def log_artifact(
     only_file: bool,
     progress: Callable[[int, int], None] | None,
 ) -> str:
-    """Log a directory, or one file, under the path that the request names; its digest.
+    """Log a directory, or one file, under the path in the request, and return its digest.
 
-    Raises as artifacts.upload, Unavailable only when there is no journal.
+    Raises as artifacts.upload; Unavailable only if there is no journal.
     """
     request.request_id = new_request_id()
-    if not writer.obstructed:
+    if not writer.is_blocked:
         try:
-            request.digest, _ = ArtifactTrees(link).upload(path, only_file=only_file, progress=progress)
-            link.call(link.tracking.LogArtifact, request)
+            request.digest, _ = ArtifactTrees(connection).upload(path, only_file=only_file, progress=progress)
+            connection.call(connection.tracking.LogArtifact, request)
         except (Unavailable, NotFound) as error:
-            # The run's start may not be delivered yet.
+            # The start of the run may not be delivered yet.
             if writer.folder is None or (isinstance(error, NotFound) and error.reason != "RUN_NOT_FOUND"):
                 raise
         else:
             return request.digest
     if writer.folder is None:
-        raise Unavailable("NOT_DELIVERED", "the service is out of reach, and there is no journal")
-    digest = _put_aside(path, artifact_folder(writer.folder, request.request_id), only_file=only_file)
+        raise Unavailable("NOT_DELIVERED", "cannot upload: the service is unreachable, and the run has no journal")
+    digest = _copy_tree(path, artifact_folder(writer.folder, request.request_id), only_file=only_file)
     writer.add(records.artifact(request), ONE_CALL)
     return digest
 
 
-def _put_aside(path: str | PathLike[str], target: Path, *, only_file: bool) -> str:
-    """Copy a tree as it would be uploaded: all of it or nothing."""
+def _copy_tree(path: str | PathLike[str], target: Path, *, only_file: bool) -> str:
+    """Copy a tree as an upload would send it, completely or not at all; return its digest."""
     source = Path(path)
     if only_file and not source.is_file():
-        raise InvalidRequest("NOT_A_FILE", f"{str(source)!r} is not a file", {"path": str(source)})
+        raise InvalidRequest("NOT_A_FILE", f"not a file: {str(source)!r}", {"path": str(source)})
     tree = build_tree(source)
     try:
         for file in tree.manifest.files:

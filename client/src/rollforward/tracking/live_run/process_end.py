@@ -1,4 +1,4 @@
-"""Tells how this process ends, for runs that are still open at its exit."""
+"""The exit status of this process, for runs that are still open when it exits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
-_SEEN: Final = "_rollforward_seen"
+_SEEN_ATTRIBUTE: Final = "_rollforward_seen"
 _UNKNOWN: Final = object()
 _CODE: Final[Any] = SystemExit.__dict__["code"]
 _PADDING: Final = frozenset({"precall", "cache", "push_null"})  # differs between versions of Python
@@ -28,7 +28,7 @@ _lock: Final = threading.RLock()
 
 
 def ending_of(error: BaseException | None) -> Ending:
-    """Return how a run ends that an exception leaves; FINISHED without one."""
+    """Return the final status of a run whose block an exception left; FINISHED without one."""
     if isinstance(error, KeyboardInterrupt):
         return "KILLED"
     if isinstance(error, SystemExit):
@@ -37,14 +37,14 @@ def ending_of(error: BaseException | None) -> Ending:
 
 
 class ProcessEnd:
-    """The end of this process as seen from one moment: errors from before that moment do not count.
+    """An observer of this process's end, which ignores errors from before its creation.
 
-    An exit status is only known to the interpreter, which reads it from the `code` of the SystemExit that nobody
-    caught. While any instance is open, `sys.exit`, `exit` and `quit` raise a SystemExit that notes this reading.
+    Only the interpreter knows the exit status: it reads the `code` of the uncaught SystemExit. While an observer is
+    open, `sys.exit`, `exit` and `quit` raise a SystemExit that records this read.
     """
 
     def __init__(self) -> None:
-        """Start to observe."""
+        """Start observing."""
         _open.add(self)
         self._closed = False
         self._main = _frame_of_main_thread(_is_program)
@@ -53,16 +53,16 @@ class ProcessEnd:
         _mark(getattr(sys, "last_value", None), self._started)
 
     def close(self) -> None:
-        """Stop to observe; with the last instance `sys.exit` is what it was before."""
+        """Stop observing; the last instance to close restores `sys.exit`."""
         self._closed = True
         atexit.unregister(self._finish)
         _open.discard(self)
 
     def call_at_exit(self, finish: Callable[[Ending], None]) -> None:
-        """Have `finish` called with how a run ends, when this process ends."""
+        """Call `finish` with the final status of a run when this process ends."""
         atexit.register(self._finish, finish)
         if self._child is not None:
-            # It ends without the functions of atexit before Python 3.13, but with these.
+            # Before Python 3.13 such a child does not run atexit functions, but it runs finalizers.
             from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already
 
             Finalize(None, self._finish, (finish,), exitpriority=0)
@@ -78,22 +78,22 @@ class ProcessEnd:
             finish(_ending_of_code(self._child.f_locals.get("exitcode")))
 
     def ending(self) -> Ending:
-        """Return how a run ends that is open now, while the interpreter shuts down."""
+        """Return the final status of a run that is open now, while the interpreter shuts down."""
         if _status.known and _ending_of_code(_status.code) != "FINISHED":
             return "FAILED"
         error = getattr(sys, "last_value", None)
-        if isinstance(error, BaseException) and getattr(error, _SEEN, self._started + 1) > self._started:
+        if isinstance(error, BaseException) and getattr(error, _SEEN_ATTRIBUTE, self._started + 1) > self._started:
             return ending_of(error)
         if _status.known or self._main is None or not _was_left_by_error(self._main):
             return "FINISHED"
         code = _raised_status(self._main)
         if code is _UNKNOWN:
-            _logger.warning("exit status unknown, run ends as FAILED: use sys.exit, the run's block or its finish()")
+            _logger.warning("exit status unknown, marking the run as FAILED: exit with sys.exit(), or call finish()")
         return _ending_of_code(code)
 
 
 class _Status:
-    """The status that the interpreter exits with, once it has read it."""
+    """The interpreter's exit status, once it is known."""
 
     def __init__(self) -> None:
         self.known = False
@@ -101,7 +101,7 @@ class _Status:
 
 
 class _Exit(SystemExit):
-    """A SystemExit that notes when the interpreter reads its code to exit with it."""
+    """A SystemExit that records when the interpreter reads its code."""
 
     @property
     def code(self) -> Any:
@@ -120,7 +120,7 @@ class _Exit(SystemExit):
 
 
 class _OpenEnds:
-    """The instances of ProcessEnd that are open; with the first one the functions that exit are replaced."""
+    """The open instances of ProcessEnd; while there are any, the exit functions are replaced."""
 
     def __init__(self) -> None:
         self._ends: set[ProcessEnd] = set()
@@ -141,20 +141,20 @@ class _OpenEnds:
     def _replace(self) -> None:
         for owner, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
             before = getattr(owner, name, None)
-            if before is not None and not isinstance(before, _Exiting):  # `python -S` has no exit and quit
-                after = _Exiting(before)
+            if before is not None and not isinstance(before, _ExitFunction):  # `python -S` has no exit() or quit()
+                after = _ExitFunction(before)
                 setattr(owner, name, after)
                 self._replaced.append((owner, name, before, after))
 
     def _restore(self) -> None:
         for owner, name, before, after in self._replaced:
-            if getattr(owner, name, None) is after:  # whoever has replaced it since keeps theirs
+            if getattr(owner, name, None) is after:  # do not undo another library's replacement
                 setattr(owner, name, before)
         self._replaced.clear()
 
 
-class _Exiting:
-    """A function that exits, in place of the one before."""
+class _ExitFunction:
+    """A replacement for an exit function."""
 
     def __init__(self, before: Callable[..., object]) -> None:
         self._before = before
@@ -166,7 +166,7 @@ class _Exiting:
         try:
             self._before(status)
         except SystemExit as error:
-            # Elsewhere it ends a thread, where threading knows SystemExit itself only.
+            # In other threads it ends the thread, and threading accepts only SystemExit itself.
             if type(error) is SystemExit and threading.current_thread() is threading.main_thread():
                 raise _Exit(*error.args).with_traceback(None) from None
             raise
@@ -181,43 +181,43 @@ _open: Final = _OpenEnds()
 
 
 def _ending_of_code(code: object) -> Ending:
-    # As the interpreter does it: what is neither None nor a whole number is printed, and the status is 1.
+    # As the interpreter does: any other object is printed, and the status is 1.
     return "FINISHED" if code is None or (isinstance(code, int) and code == 0) else "FAILED"
 
 
 def _mark(error: object, when: int) -> None:
-    # A reference would keep all that the error's frames hold, such as the memory of a GPU.
-    if isinstance(error, BaseException) and not hasattr(error, _SEEN):
-        setattr(error, _SEEN, when)
+    # A mark, not a reference: a reference would keep the frames' objects alive, such as GPU memory.
+    if isinstance(error, BaseException) and not hasattr(error, _SEEN_ATTRIBUTE):
+        setattr(error, _SEEN_ATTRIBUTE, when)
 
 
 def _has_caller() -> bool:
     try:
-        sys._getframe(2)  # noqa: SLF001 - below this function and the property
+        sys._getframe(2)  # noqa: SLF001 - the frames of this function and the property
     except ValueError:
         return False
     return True
 
 
-def _frame_of_main_thread(wanted: Callable[[FrameType], bool]) -> FrameType | None:
-    """Return the outermost frame of the main thread that is wanted."""
+def _frame_of_main_thread(matches: Callable[[FrameType], bool]) -> FrameType | None:
+    """Return the outermost matching frame of the main thread."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001
     outermost = None
     while frame is not None:
-        if wanted(frame):
+        if matches(frame):
             outermost = frame
         frame = frame.f_back
     return outermost
 
 
 def _is_program(frame: FrameType) -> bool:
-    """Whether a frame is that of the program's module, whose variables live as long as the process anyhow."""
+    """Return whether a frame is the main module's, whose variables live as long as the process."""
     names = getattr(sys.modules.get("__main__"), "__dict__", None)
     return frame.f_code.co_name == "<module>" and frame.f_globals is names
 
 
 def _is_multiprocessing_child(frame: FrameType) -> bool:
-    """Whether a frame is the one in which multiprocessing runs what a child is for; it knows the exit status."""
+    """Return whether a frame is the one that runs a multiprocessing child; it holds the exit status."""
     return frame.f_code.co_name == "_bootstrap" and frame.f_globals.get("__name__") == "multiprocessing.process"
 
 
@@ -226,7 +226,7 @@ def _was_left_by_error(frame: FrameType) -> bool:
 
 
 def _raised_status(frame: FrameType) -> object:
-    """Return the N of `raise SystemExit(N)`, a constant or a variable; None of `raise SystemExit`."""
+    """Return the N of `raise SystemExit(N)`, if it is a constant or a variable; None for `raise SystemExit`."""
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname.lower() not in _PADDING]
     at = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), 0)
     before = [step.opname.lower() for step in steps[:at]]

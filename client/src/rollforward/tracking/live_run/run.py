@@ -1,4 +1,4 @@
-"""A live run: what a training job holds while it logs."""
+"""A live run: the handle that a training job logs to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from rollforward._journal.writer import Outcome, Writer
+    from rollforward._journal.writer import DeliveryResult, Writer
     from rollforward._transport.connection import Connection
     from rollforward.tracking.live_run.process_end import Ending
     from rollforward.tracking.live_run.system_metrics import Machine
@@ -40,10 +40,11 @@ _current: Final[ContextVar[Run | None]] = ContextVar("rollforward_run", default=
 class Run(RunLog):
     """One execution of a training job, open for logging; safe for use by many threads, and in forked processes.
 
-    Logging appends to a journal on this machine, which a background thread delivers: it waits for nobody, and metrics
-    never raise. As a context manager the run ends with its block: FINISHED, also by SystemExit with status 0, KILLED on
-    KeyboardInterrupt, FAILED on any other exception. Without a block, and without finish(), it ends with the process,
-    by the same rules. In a forked process, and for a worker, finish() delivers and lets the run go on.
+    Logging appends to a journal on this machine, which a background thread delivers: calls do not wait for the service,
+    and logging metrics never raises. As a context manager, the run ends with its block: FINISHED, also after SystemExit
+    with status 0; KILLED after KeyboardInterrupt; FAILED after any other exception. Without a block and without
+    finish(), it ends with the process, by the same rules. In a forked process, and for a worker, finish() delivers the
+    records and leaves the run open.
     """
 
     def __init__(
@@ -60,24 +61,24 @@ class Run(RunLog):
         heartbeat: bool = False,
         machine: Machine | None = None,
     ) -> None:
-        """Open a run for logging. Programs call start_run and resume_run instead.
+        """Open a run for logging. Call start_run or resume_run instead.
 
         Args:
-            writer: Appends to the run's journal.
+            writer: The writer of the run's journal.
             connection: The connection to the tracking service.
             run_id: The run's id.
-            experiment_id: Its experiment's id; empty when the run was started without the service.
-            name: Its name.
-            params: The parameters that it is known to have.
-            begin: The journal's first record, when the service does not know the run yet.
+            experiment_id: The experiment's id; empty if the run was started without the service.
+            name: The run's name.
+            params: The parameters that were logged before.
+            begin: The journal's first record, if the service does not know the run yet.
             worker: Whether finish() leaves the run open, for other processes.
             heartbeat: Whether to keep a call open, so that the service notices when this process dies.
-            machine: The machine to measure every ten seconds, None for none.
+            machine: The machine to measure every ten seconds; None to measure nothing.
         """
         super().__init__(writer, connection, run_id)
         self._params.update(params or {})
         self.experiment_id = experiment_id
-        """Empty when the run was started without the service."""
+        """Empty if the run was started without the service."""
         self.name = name
         self.worker = worker
         self._token: Token[Run | None] | None = None
@@ -90,17 +91,19 @@ class Run(RunLog):
 
     @property
     def offline(self) -> bool:
-        """Whether it sends nothing, and `rollforward sync` does it all later."""
+        """Whether the run sends nothing until `rollforward sync`."""
         return self._writer.offline
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything that this process logged so far is delivered.
+        """Wait until every record that this process has logged so far is delivered.
 
-        It takes `timeout` seconds at most, else the connection's. An offline run has nothing to wait for.
+        Wait at most `timeout` seconds, by default the connection's timeout. An offline run does not wait.
 
-        Raises the error of what could not be logged or was refused since the last flush, or Unavailable
-        (NOT_DELIVERED): then the journal keeps it. The metadata "points", "labels" and "calls" say how much.
-        InvalidRequest (INVALID_TIMEOUT) for a timeout that is no number from 0 on.
+        Raises:
+            InvalidRequest: INVALID_TIMEOUT if `timeout` is below 0.
+            RollforwardError: The error of the first record that was lost since the last flush, because it was invalid,
+                rejected or dropped. The metadata "points", "labels" and "calls" count the records.
+            Unavailable: NOT_DELIVERED within the timeout; the journal keeps the records. Metadata as above.
         """
         if timeout is not None and not timeout >= 0:
             raise InvalidRequest("INVALID_TIMEOUT", f"timeout must be >= 0, got {timeout}")
@@ -109,13 +112,13 @@ class Run(RunLog):
             raise undelivered(outcome, self.run_id)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """End the run, and deliver everything, for at most the connection's timeout; ending it again does nothing.
+        """End the run and deliver its records, for at most the connection's timeout; ending it again does nothing.
 
-        What was not delivered by then waits in the journal, and a warning (RuntimeWarning) says so. `status` is
-        finished, failed or killed, in any case.
+        Undelivered records stay in the journal, with a warning (RuntimeWarning). `status` is "finished", "failed" or
+        "killed", in upper or lower case.
 
         Raises:
-            InvalidRequest: INVALID_STATUS for another one.
+            InvalidRequest: INVALID_STATUS.
         """
         ending = _ENDINGS.get(str(status).upper())
         if ending is None:
@@ -137,7 +140,7 @@ class Run(RunLog):
             lost = "{} points, {} labels, {} calls".format(*self._writer.lost)
             self._add_labels(tags={"rollforward.not_logged": lost})
         last = self._writer.close(max(0.0, deadline - time.monotonic()))
-        self._tell(outcome, last)
+        self._warn_of_losses(outcome, last)
         if self._heartbeat is not None and not self._writer.forked:
             self._heartbeat.close()
 
@@ -149,7 +152,7 @@ class Run(RunLog):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            # A generator, or another thread, may leave the block in another context than it was entered in.
+            # A generator, or another thread, may leave the block in a different context.
             with contextlib.suppress(ValueError):
                 _current.reset(self._token)
         self.finish(ending_of(error))
@@ -157,13 +160,13 @@ class Run(RunLog):
     def __repr__(self) -> str:
         return f"Run({self.run_id!r}, name={self.name!r})"
 
-    def _tell(self, *outcomes: Outcome) -> None:
+    def _warn_of_losses(self, *outcomes: DeliveryResult) -> None:
         missing, lost = outcomes[-1].missing, outcomes[0].lost.plus(outcomes[-1].lost)
         if missing.total:
-            where = f"kept in {self._writer.folder} for `rollforward sync`"
-            self._writer.complain(f"{missing.in_words()} not delivered, {where}")
+            path = self._writer.folder
+            self._writer.warn(f"{missing.describe()} not delivered, kept in {path}: run `rollforward sync`")
         if lost.total:
-            self._writer.complain(f"{lost.in_words()} not logged: {outcomes[0].failure or outcomes[-1].failure}")
+            self._writer.warn(f"{lost.describe()} not logged: {outcomes[0].failure or outcomes[-1].failure}")
 
     def _finish_at_exit(self, status: Ending) -> None:
         if not self._writer.forked:
@@ -171,7 +174,7 @@ class Run(RunLog):
 
 
 def current_run() -> Run | None:
-    """Return the run whose block this code is in; None outside of any."""
+    """Return the run whose block the caller is in; None outside of a block."""
     return _current.get()
 
 

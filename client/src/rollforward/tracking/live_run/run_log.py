@@ -1,4 +1,4 @@
-"""What may be logged into a run: parameters, tags, metrics, datasets, models and artifacts."""
+"""The logging calls of a run: parameters, tags, metrics, datasets, models and artifacts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from rollforward._validation import (
 from rollforward.errors import InvalidRequest, PreconditionFailed
 from rollforward.references import normal_path
 from rollforward.tracking.live_run.offline_artifacts import ONE_CALL, log_artifact
-from rollforward.tracking.live_run.run_records import about, checked_dataset, checked_size, label_records, point_records
+from rollforward.tracking.live_run.run_records import (
+    checked_dataset,
+    checked_size,
+    label_records,
+    point_context,
+    point_records,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
     from rollforward._transport.connection import Connection
     from rollforward._validation import StepLike
 
-# So many names of metrics are kept as checked.
+# The size of the cache of validated metric names.
 _NAMES: Final = 10_000
 
 
@@ -64,35 +70,35 @@ class RunLog:
         self.log_params({key: value})
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters, as texts; each is written once and never changes.
+        """Log parameters, as text; a parameter is written once and never changes.
 
-        What the service refuses is told by flush and finish.
+        flush and finish report the parameters that the service rejects.
 
         Raises:
             InvalidRequest: INVALID_KEY, INVALID_VALUE, RUN_ENDED.
-            PreconditionFailed: PARAM_CHANGED for another value than this handle logged before.
+            PreconditionFailed: PARAM_CHANGED if this process logged another value before.
         """
         texts = checked_params(params)
         with self._lock:
-            self._refuse_ended()
+            self._check_open()
             for key, text in texts.items():
-                self._refuse_other_value(key, text)
+                self._check_unchanged(key, text)
             self._params.update(texts)
         self._add_labels(params=texts)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags, as texts; the last value written holds. Raises as log_params, without PARAM_CHANGED."""
+        """Set tags, as text; the last value wins. Raises as log_params, without PARAM_CHANGED."""
         texts = checked_run_tags(tags)
-        self._refuse_ended()
+        self._check_open()
         self._add_labels(tags=texts)
 
     def remove_tag(self, key: str) -> None:
-        """Remove a tag, if it is there.
+        """Remove a tag if it is set.
 
         Raises:
             InvalidRequest: INVALID_KEY, RUN_ENDED.
         """
-        self._refuse_ended()
+        self._check_open()
         self._add_labels(removed=[checked_run_key(key)])
 
     def log_metric(
@@ -105,11 +111,11 @@ class RunLog:
         model_id: str = "",
         dataset: v1.Dataset | None = None,
     ) -> None:
-        """Log one point of a metric: any number, NaN and infinities too, also of other libraries.
+        """Log one point of a metric; the value is any number, also of another library, NaN or infinite.
 
-        A `step` of 5.0 is 5, None is 0. `timestamp` is in milliseconds since 1970-01-01 UTC, now by default. The point
-        may be about a logged model, and a dataset that it was measured on. Never raises: what cannot be logged is
-        counted, warned of, and reported by flush and finish.
+        A `step` of 5.0 is 5, None is 0. `timestamp` is in milliseconds since 1970-01-01 UTC, by default now. The point
+        may belong to a logged model, and to a dataset that it was measured on. This never raises: an invalid point is
+        counted, warned about, and reported by flush and finish.
         """
         if model_id or dataset is not None or self._ended:
             self.log_metrics({key: value}, step, timestamp=timestamp, model_id=model_id, dataset=dataset)
@@ -117,10 +123,10 @@ class RunLog:
         try:
             name = self._names.get(key) or self._name(key)
             moment = time.time_ns() // 1_000_000 if timestamp is None else checked_timestamp(timestamp)
-            # Every call counts here: a loop that does much else finds no cache warm.
+            # No helper calls here: in a training loop the CPU caches are cold, and each call is measurable.
             number = value if type(value) is float else checked_value(key, value)
             framed = records.framed_point(checked_step(step), moment, number, name)
-        except Exception as error:  # noqa: BLE001 - a number of any library may fail in its own way
+        except Exception as error:  # noqa: BLE001 - conversion of a library's number may raise anything
             self._ignore(key, error, 1)
         else:
             self._writer.add_points(framed, 1)
@@ -136,18 +142,18 @@ class RunLog:
     ) -> None:
         """Log one point of each of several metrics. See log_metric."""
         try:
-            self._refuse_ended()
+            self._check_open()
             number = checked_step(step)
             moment = time.time_ns() // 1_000_000 if timestamp is None else checked_timestamp(timestamp)
-            what = about(model_id, dataset)
+            context = point_context(model_id, dataset)
             values = self._checked_values(metrics)
-            for payload, count in point_records(number, moment, values, what):
+            for payload, count in point_records(number, moment, values, context):
                 self._writer.add_points(records.frame(payload), count)
         except Exception as error:  # noqa: BLE001 - as above
             self._ignore("metrics", error, len(metrics) if hasattr(metrics, "__len__") else 1)
 
     def log_input(self, dataset: v1.Dataset, *, context: str = "", tags: Mapping[str, object] | None = None) -> None:
-        """Log a dataset that the run reads; `context` says what for, such as "training".
+        """Log a dataset that the run reads; `context` is its purpose, such as "training".
 
         Raises:
             InvalidRequest: INVALID_KEY, INVALID_VALUE, INVALID_DATASET, MESSAGE_TOO_LARGE, RUN_ENDED.
@@ -166,7 +172,7 @@ class RunLog:
         self._add_call("LogLineage", v1.LogLineageRequest(outputs=[output]))
 
     def describe(self, description: str) -> None:
-        """Say what the run is for.
+        """Change the run's description.
 
         Raises:
             InvalidRequest: INVALID_DESCRIPTION, RUN_ENDED.
@@ -184,14 +190,14 @@ class RunLog:
     def log_artifacts(self, path: str | PathLike[str], name: str = "", *, progress: Progress | None = None) -> str:
         """Upload a directory, or one file, and log it as the artifact `name`, by default the run's root.
 
-        An artifact that was logged under this name before is replaced, with all of its files. While the service is out
-        of reach the files are copied into the journal. Returns their digest; for a directory without files it warns,
-        logs nothing and returns an empty text.
+        An earlier artifact of this name is replaced, with all of its files. While the service is unreachable, the files
+        are copied into the journal. Returns the digest. A directory without files is not logged: this warns and returns
+        "".
 
         Raises:
             InvalidRequest: INVALID_PATH, SYMLINK_ESCAPES, NOT_A_FILE, RUN_ENDED.
             OSError: See the message.
-            Unavailable: When there is no journal.
+            Unavailable: The service is unreachable, and there is no journal.
         """
         return self._log_artifact(path, name, only_file=False, progress=progress)
 
@@ -207,28 +213,30 @@ class RunLog:
         for key, value in metrics.items():
             try:
                 values.append((self._names.get(key) or self._name(key), checked_value(key, value)))
-            except Exception as error:  # noqa: BLE001 - as in log_metric; the others are logged
+            except Exception as error:  # noqa: BLE001 - as in log_metric; the other metrics are logged
                 self._ignore(key, error, 1)
         return values
 
-    def _ignore(self, what: object, error: Exception, points: int) -> None:
+    def _ignore(self, name: object, error: Exception, points: int) -> None:
         if not isinstance(error, InvalidRequest):
             error = InvalidRequest("INVALID_VALUE", f"{type(error).__name__}: {str(error)[:200]}")
-        self._writer.lose(error, Count(points, 0))
-        self._writer.complain(f"{repr(what)[:80]} is not logged: {error.reason}", error.message)
+        self._writer.record_loss(error, Count(points, 0))
+        self._writer.warn(f"{repr(name)[:80]} not logged: {error.reason}", error.message)
 
-    def _refuse_ended(self) -> None:
+    def _check_open(self) -> None:
         if self._ended:
-            raise InvalidRequest("RUN_ENDED", f"run {self.run_id} has ended", {"run_id": self.run_id})
+            message = f"run {self.run_id} has ended: resume it, or start another run"
+            raise InvalidRequest("RUN_ENDED", message, {"run_id": self.run_id})
 
-    def _refuse_other_value(self, key: str, text: str) -> None:
+    def _check_unchanged(self, key: str, text: str) -> None:
         before = self._params.get(key, text)
         if before != text:
-            message = f"parameter {key!r} is {repr(before)[:80]} and cannot become {repr(text)[:80]}"
+            change = f"{key!r} from {repr(before)[:80]} to {repr(text)[:80]}"
+            message = f"cannot change parameter {change}: use another key, or a tag"
             raise PreconditionFailed("PARAM_CHANGED", message, {"key": key, "run_id": self.run_id})
 
     def _log_artifact(self, path: str | PathLike[str], name: str, *, only_file: bool, progress: Progress | None) -> str:
-        self._refuse_ended()
+        self._check_open()
         request = v1.LogArtifactRequest(run_id=self.run_id, path=normal_path(name.strip("/")))
         if request.path:
             check_path(request.path)
@@ -237,7 +245,7 @@ class RunLog:
         except InvalidRequest as error:
             if error.reason != "MANIFEST_EMPTY":
                 raise
-            self._writer.complain(f"no artifact logged: {str(path)!r} has no files")
+            self._writer.warn(f"artifact not logged: {str(path)!r} has no files")
             return ""
 
     def _add_labels(
@@ -251,22 +259,22 @@ class RunLog:
             self._writer.add(payload, Count(0, count))
 
     def _add_call(self, method: str, request: Message) -> None:
-        self._refuse_ended()
+        self._check_open()
         self._send(method, request)
 
     def _send(self, method: str, request: Any) -> None:
         request.run_id, request.request_id = self.run_id, new_request_id()
         self._writer.add(checked_size(records.call(method, request)), ONE_CALL)
 
-    def _go_on_forked(self) -> None:
-        # The thread that held it is not here.
+    def _after_fork(self) -> None:
+        # The thread that holds the parent's lock does not exist here.
         self._lock = threading.RLock()
 
 
-def _go_on_forked() -> None:
+def _after_fork() -> None:
     for run in list(_open):
-        run._go_on_forked()  # noqa: SLF001 - of this module
+        run._after_fork()  # noqa: SLF001 - of this module
 
 
 _open: Final[weakref.WeakSet[RunLog]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_go_on_forked)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,4 +1,4 @@
-"""What code a run executes: its program, its git commit, its packages and its host."""
+"""The code that a run executes: its program, git commit, packages and host."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rollforward import v1
 from rollforward.tracking.live_run.git_repository import read_head
 
 _GIT_SECONDS: Final = 2.0
-# What the service takes, in characters: an odd name of a branch shall not keep a job from starting.
-_LONGEST: Final = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
+# The service's limits, in characters: texts are cut, because a long branch name must not stop a job.
+_MAX_CHARACTERS: Final = {"entry_point": 4096, "git_branch": 500, "git_url": 2000, "runtime": 200, "host": 255}
 _PACKAGES: Final = 10_000
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 
@@ -29,11 +29,11 @@ _logger: Final = logging.getLogger("rollforward")
 
 
 def source() -> v1.RunSource:
-    """Return what this process executes; unknown fields are empty."""
+    """Return the source of this process; unknown fields are empty."""
     found = v1.RunSource()
     found.CopyFrom(_of_process())
-    for name, longest in _LONGEST.items():
-        setattr(found, name, _plain(getattr(found, name), longest))
+    for name, max_characters in _MAX_CHARACTERS.items():
+        setattr(found, name, _plain(getattr(found, name), max_characters))
     return found
 
 
@@ -55,7 +55,7 @@ def _entry_point() -> str:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:
-        # Started as python -m: the name says more than the path.
+        # Started as `python -m`: the module's name says more than the path.
         return str(spec.name.removesuffix(".__main__"))
     file = getattr(main, "__file__", None)
     return str(Path(file).resolve()) if file else ""
@@ -65,13 +65,13 @@ def _packages() -> list[str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name, version = _name_and_version(distribution)
-        # The first on the path is the one that is imported.
+        # Python imports the first distribution on the path.
         found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
     return [f"{name}=={version}" for name, version in sorted(found.items()) if name][:_PACKAGES]
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
-    # The folder of an installed wheel is named NAME-VERSION.dist-info: reading hundreds of files would take long.
+    # The name of a wheel's folder, NAME-VERSION.dist-info, avoids reading hundreds of metadata files.
     folder = getattr(distribution, "_path", None)
     if folder is not None and folder.name.endswith(".dist-info"):
         name, _, version = folder.name.removesuffix(".dist-info").partition("-")
@@ -94,14 +94,14 @@ def _describe_commit(found: v1.RunSource, folder: Path) -> None:
         found.git_branch = headers.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
     if status is None:
         found.git_dirty_unknown = True
-        what = "whether files differ from the commit" if found.git_commit else "the commit"
-        _logger.warning("git did not answer within %g s, %s is not known: %s", _GIT_SECONDS, what, folder)
+        field = "git_dirty" if found.git_commit else "git_commit"
+        _logger.warning("git failed or timed out, unknown=%s, timeout=%g s, folder=%s", field, _GIT_SECONDS, folder)
     elif found.git_commit:
         found.git_dirty = any(not line.startswith("#") for line in status)
 
 
 def _git_status(folder: Path) -> list[str] | None:
-    """Return the lines of `git status`; None when it fails or takes too long."""
+    """Return the lines of `git status`; None if it fails or times out."""
     options = ["--porcelain=v2", "--branch", "--untracked-files=no"]
     command = ["git", "--no-optional-locks", "-C", str(folder), "status", *options]
     try:
@@ -115,7 +115,7 @@ def _git_status(folder: Path) -> list[str] | None:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
-        # There is no git, or the repository is on a disk that does not answer.
+        # git is not installed, or the repository is on a disk that does not answer.
         return None
     return done.stdout.splitlines() if done.returncode == 0 else None
 
@@ -133,5 +133,5 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
-def _plain(text: str, longest: int) -> str:
-    return "".join(one for one in text if unicodedata.category(one) != "Cc")[:longest]
+def _plain(text: str, max_characters: int) -> str:
+    return "".join(one for one in text if unicodedata.category(one) != "Cc")[:max_characters]

@@ -1,4 +1,4 @@
-"""Start and resume runs, with the service or, when it is unreachable, without it."""
+"""The start and resumption of runs, also while the service is unreachable."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rollforward._journal import records
 from rollforward._journal.directory import Head
 from rollforward._journal.records import Start
 from rollforward._journal.segment_writer import DISK_BYTES
-from rollforward._journal.start_run_call import begin
-from rollforward._journal.sync import waiting
+from rollforward._journal.start_run_call import start_run as send_start
+from rollforward._journal.sync import count_waiting
 from rollforward._journal.writer import Writer
 from rollforward._transport.connection import Connection, new_request_id
 from rollforward._transport.default import default_client_function
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from rollforward.references import RunLike
 
-# How long a job waits for a service that is unreachable before it continues without it, in seconds.
+# How long a job waits for an unreachable service before it continues without it, in seconds.
 _START_TIMEOUT: Final = 5.0
 
-_refusing: Final[set[str]] = set()
+_refusing_addresses: Final[set[str]] = set()
 
-_log: Final = logging.getLogger("rollforward")
+_logger: Final = logging.getLogger("rollforward")
 
 
 class RunStarter(Resource):
@@ -59,32 +59,41 @@ class RunStarter(Resource):
         system_metrics: bool | None = None,
         offline: bool | None = None,
     ) -> Run:
-        """Start a run in an experiment, which is created when it is missing.
+        """Start a run in an experiment, which is created if it is missing.
 
-        Without a name the run is called after its id. With `resume` a run of that `run_id` which exists is resumed.
-        `parent` is the run that this one is a part of, with `nested` the one whose block this is. With `heartbeat` the
-        service notices when the job dies. With `system_metrics` (else ROLLFORWARD_SYSTEM_METRICS) the machine is
-        measured every ten seconds. An `offline` run (else ROLLFORWARD_OFFLINE; or a part of one) sends nothing:
-        `rollforward sync` does later. A service out of reach makes it go on likewise, with a warning, and it is tried
-        again in the background.
+        While the service is unreachable, the run logs to its journal, with a warning, and a background thread keeps
+        retrying.
+
+        Args:
+            experiment: The experiment's name.
+            name: The run's name; derived from its id by default.
+            tags: Tags of the run.
+            run_id: The run's id, 32 lower-case hex digits; random by default.
+            resume: Whether to resume the run with `run_id` if it exists.
+            description: The run's description.
+            parent: The parent run.
+            nested: Whether the run whose block this is in is the parent.
+            heartbeat: Whether the service marks the run as lost when this process dies.
+            system_metrics: Whether to measure the machine every ten seconds; default ROLLFORWARD_SYSTEM_METRICS.
+            offline: Whether to send nothing until `rollforward sync`; default as the parent, else ROLLFORWARD_OFFLINE.
 
         Raises:
             InvalidRequest: INVALID_NAME, INVALID_RUN_ID, INVALID_KEY, INVALID_VALUE, INVALID_DESCRIPTION,
                 INVALID_ARGUMENTS, INVALID_SETTING, MESSAGE_TOO_LARGE, NOT_INSTALLED.
             AlreadyExists: RUN_EXISTS.
-            NotFound: RUN_NOT_FOUND: the parent.
+            NotFound: RUN_NOT_FOUND for the parent.
             PreconditionFailed: EXPERIMENT_DELETED.
-            OSError: When there can be no journal of an `offline` run.
+            OSError: `offline`, and there can be no journal.
         """
         if resume and run_id is None:
-            raise InvalidRequest("INVALID_ARGUMENTS", "to resume a run takes its run_id")
+            raise InvalidRequest("INVALID_ARGUMENTS", "resume=True requires a run_id: pass the id of the run to resume")
         chosen, whole = run_id or uuid.uuid4().hex, _parent(parent, nested=nested)
         if offline is None and isinstance(whole, Run) and whole.offline:
             offline = True
         settings = _settings(offline, system_metrics)
         request = v1.StartRunRequest(
             run_id=_checked_run_id(chosen),
-            name=checked_name(name, "a run's name") if name else f"run-{chosen[:8]}",
+            name=checked_name(name, "run name") if name else f"run-{chosen[:8]}",
             start_time=now(),
             tags=checked_run_tags(tags),
             description=checked_description(description),
@@ -93,10 +102,10 @@ class RunStarter(Resource):
             heartbeat=heartbeat and not settings.offline,
             request_id=new_request_id(),
         )
-        start = Start(checked_name(experiment, "an experiment's name"), resume, request)
+        start = Start(checked_name(experiment, "experiment name"), resume, request)
         payload = checked_size(records.start(experiment, request, resume=resume))
         experiment_id = (
-            None if settings.offline else _try_to_begin(self._connection, start, known_parent=isinstance(whole, Run))
+            None if settings.offline else _try_start(self._connection, start, known_parent=isinstance(whole, Run))
         )
         head = Head(chosen, self._connection.address, self._connection.actor, heartbeat=request.heartbeat)
         return Run(
@@ -119,34 +128,34 @@ class RunStarter(Resource):
         system_metrics: bool | None = None,
         offline: bool | None = None,
     ) -> Run:
-        """Resume a run: one that ended, was lost or was only scheduled is RUNNING again.
+        """Resume a run: it is RUNNING again after it ended, was lost or was only scheduled.
 
-        Several processes may write one run, on one machine or on many: each resumes it as a `worker`, whose finish()
-        delivers and lets the run go on. The other arguments are start_run's.
+        Several processes, on one or many machines, may write to one run: each resumes it as a `worker`, whose finish()
+        delivers the records and leaves the run open. See start_run for the other arguments.
 
         Raises:
             InvalidRequest: INVALID_RUN_ID, INVALID_SETTING, NOT_INSTALLED.
             NotFound: RUN_NOT_FOUND.
             PreconditionFailed: RUN_DELETED.
-            OSError: When there can be no journal of an `offline` run.
+            OSError: `offline`, and there can be no journal.
         """
         settings = _settings(offline, system_metrics)
         return _resume(self._connection, _checked_run_id(run_id_of(run)), settings, worker=worker, heartbeat=heartbeat)
 
 
-def _rejoin(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
-    """Open, as a worker, a run that another process has pickled."""
+def _open_unpickled(run_id: str, address: str, actor: str, timeout: float, offline: bool) -> Run:
+    """Open, as a worker, a run that another process pickled."""
     connection = Connection(address, actor=actor, timeout=timeout)
-    # The other process measures this machine, if its run does.
+    # The process that started the run measures the machine.
     return _resume(connection, run_id, _settings(offline, False), worker=True, heartbeat=True, known=True)
 
 
 def _reduce_run(run: Run) -> tuple[Callable[[str, str, str, float, bool], Run], tuple[str, str, str, float, bool]]:
     connection = run.connection
-    return _rejoin, (run.run_id, connection.address, connection.actor, connection.timeout, run.offline)
+    return _open_unpickled, (run.run_id, connection.address, connection.actor, connection.timeout, run.offline)
 
 
-# Here and not in Run, which this module imports. Every run is opened by this module, so it is registered by then.
+# Registered here because Run cannot import this module, and every run is opened by this module.
 copyreg.pickle(Run, _reduce_run)
 
 
@@ -154,7 +163,7 @@ def _resume(
     connection: Connection, run_id: str, settings: _Settings, *, worker: bool, heartbeat: bool, known: bool = False
 ) -> Run:
     request = v1.ResumeRunRequest(run_id=run_id, request_id=new_request_id())
-    found = None if settings.offline else _try_to_resume(connection, request, known=known)
+    found = None if settings.offline else _try_resume(connection, request, known=known)
     beats = heartbeat and not settings.offline
     head = Head(run_id, connection.address, connection.actor, worker=worker, heartbeat=beats)
     return Run(
@@ -178,71 +187,72 @@ class _Settings(NamedTuple):
 
 
 def _settings(offline: bool | None, system_metrics: bool | None) -> _Settings:
-    # All of them before anything is done.
+    # Validate all settings before any side effect.
     measured = _switch("ROLLFORWARD_SYSTEM_METRICS", system_metrics)
     return _Settings(_switch("ROLLFORWARD_OFFLINE", offline), Machine() if measured else None, _disk_bytes())
 
 
-def _try_to_begin(connection: Connection, start: Start, *, known_parent: bool) -> str | None:
+def _try_start(connection: Connection, start: Start, *, known_parent: bool) -> str | None:
     try:
-        return begin(connection, start, timeout=min(_START_TIMEOUT, connection.timeout), connect_timeout=0)
+        return send_start(connection, start, timeout=min(_START_TIMEOUT, connection.timeout), connect_timeout=0)
     except (Unavailable, NotFound) as error:
-        _raise_unless_it_may_pass(error, known=known_parent)
-        _warn(connection, f"run {start.request.run_id} starts without the service", error)
+        _raise_if_permanent(error, known=known_parent)
+        _warn(connection, "start", start.request.run_id, error)
         return None
 
 
-def _try_to_resume(connection: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
-    patience = min(_START_TIMEOUT, connection.timeout)
-    known_as = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
+def _try_resume(connection: Connection, request: v1.ResumeRunRequest, *, known: bool) -> v1.Run | None:
+    timeout = min(_START_TIMEOUT, connection.timeout)
+    query = v1.GetRunRequest(run_id=request.run_id, without_metrics=True)
     try:
-        connection.call(connection.tracking.ResumeRun, request, timeout=patience, connect_timeout=0)
-        return connection.call(connection.tracking.GetRun, known_as, timeout=patience).run
+        connection.call(connection.tracking.ResumeRun, request, timeout=timeout, connect_timeout=0)
+        return connection.call(connection.tracking.GetRun, query, timeout=timeout).run
     except (Unavailable, NotFound) as error:
-        _raise_unless_it_may_pass(error, known=known)
-        _warn(connection, f"run {request.run_id} continues without the service", error)
+        _raise_if_permanent(error, known=known)
+        _warn(connection, "resume", request.run_id, error)
         return None
 
 
-def _warn(connection: Connection, fact: str, error: RollforwardError) -> None:
-    """Warn once of a service to which nothing connects, for all runs of this process."""
-    level = logging.INFO if connection.refused and connection.address in _refusing else logging.WARNING
+def _warn(connection: Connection, call: str, run_id: str, error: RollforwardError) -> None:
+    """Warn that a run continues without the service; if nothing listens there, only once for all runs."""
+    level = logging.INFO if connection.refused and connection.address in _refusing_addresses else logging.WARNING
     if connection.refused:
-        _refusing.add(connection.address)
-    _log.log(level, "%s: %s", fact, error)
+        _refusing_addresses.add(connection.address)
+    _logger.log(level, "continuing without the service, run=%s, call=%s, error=%s", run_id, call, error)
 
 
-def _raise_unless_it_may_pass(error: RollforwardError, *, known: bool) -> None:
-    # Of a run that is known to be there, the start may still wait in its own journal.
+def _raise_if_permanent(error: RollforwardError, *, known: bool) -> None:
+    # The start of a known run may still be in its own journal.
     if isinstance(error, NotFound) and not (known and error.reason == "RUN_NOT_FOUND"):
         raise error
 
 
 def _writer(connection: Connection, head: Head, settings: _Settings) -> Writer:
-    _hint()
+    _log_waiting_journals()
     return Writer(connection, head, offline=settings.offline, disk_bytes=settings.disk_bytes)
 
 
 @cache
-def _hint() -> None:
-    """Say once what earlier jobs left behind."""
-    left = waiting()
-    if left:
-        _log.warning("journals of earlier jobs wait to be delivered, %d of them: `rollforward sync` does it", left)
+def _log_waiting_journals() -> None:
+    """Warn once about undelivered journals of earlier jobs."""
+    count = count_waiting()
+    if count:
+        _logger.warning("undelivered journals of earlier jobs, count=%d: run `rollforward sync`", count)
 
 
 def _parent(parent: RunLike | None, *, nested: bool) -> RunLike | None:
     if parent is not None or not nested:
         return parent
-    around = current_run()
-    if around is None:
-        raise InvalidRequest("INVALID_ARGUMENTS", "a nested run starts in the block of another one")
-    return around
+    enclosing = current_run()
+    if enclosing is None:
+        raise InvalidRequest("INVALID_ARGUMENTS", "nested=True outside of a run: start it in the block of another run")
+    return enclosing
 
 
 def _checked_run_id(run_id: str) -> str:
     if len(run_id) != 32 or not set(run_id) <= set("0123456789abcdef"):
-        raise InvalidRequest("INVALID_RUN_ID", f"a run's id has 32 lower-case hex digits, not {repr(run_id)[:80]}")
+        message = f"invalid run id {repr(run_id)[:80]}: expected 32 lower-case hex digits"
+        raise InvalidRequest("INVALID_RUN_ID", message)
     return run_id
 
 
@@ -251,7 +261,7 @@ def _switch(variable: str, chosen: bool | None) -> bool:
         return chosen
     text = os.environ.get(variable, "0").strip().lower()
     if text not in {"", "0", "1", "false", "true"}:
-        raise InvalidRequest("INVALID_SETTING", f"{variable} is 0 or 1, not {text!r}", {"setting": variable})
+        raise InvalidRequest("INVALID_SETTING", f"invalid {variable} {text!r}: expected 0 or 1", {"setting": variable})
     return text in {"1", "true"}
 
 
@@ -260,7 +270,8 @@ def _disk_bytes() -> int:
     if not text:
         return DISK_BYTES
     if not text.isdecimal() or int(text) < 1:
-        raise InvalidRequest("INVALID_SETTING", "ROLLFORWARD_JOURNAL_BYTES is a number of bytes")
+        message = f"invalid ROLLFORWARD_JOURNAL_BYTES {text!r}: expected a number of bytes >= 1"
+        raise InvalidRequest("INVALID_SETTING", message)
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Measures the machine that a run is on, every few seconds: CPU, memory, disk, network and GPU."""
+"""Measurements of the machine that a run is on: CPU, memory, disk, network and GPU."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 INTERVAL: Final = 10.0
 _MEGA: Final = 1e6
 
-_log: Final = logging.getLogger("rollforward")
+_logger: Final = logging.getLogger("rollforward")
 
 
-class Logging(Protocol):
-    """What takes the measurements: a run."""
+class MetricLogger(Protocol):
+    """A run, as the receiver of measurements."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log points of one moment."""
+        """Log points of one step."""
 
 
 class SystemMetrics:
-    """A thread that logs how the machine fares, under MLflow's names "system/...", numbered from step 0."""
+    """A thread that logs measurements of the machine under MLflow's names "system/...", at steps from 0."""
 
-    def __init__(self, run: Logging, machine: Machine, *, interval: float = INTERVAL) -> None:
-        """Start to measure in a background thread."""
+    def __init__(self, run: MetricLogger, machine: Machine, *, interval: float = INTERVAL) -> None:
+        """Start measuring in a background thread."""
         self._run = run
         self._interval = interval
         self._machine = machine
@@ -48,25 +48,30 @@ class SystemMetrics:
         while True:
             try:
                 self._run.log_metrics(self._machine.measure(), step)
-            except Exception as error:  # noqa: BLE001 - a sensor that fails must not end the others for good
-                _log.debug("system metrics: %r", error)
+            except Exception as error:  # noqa: BLE001 - a failing sensor must not stop the thread
+                _logger.debug("cannot measure the machine: %r", error)
             step += 1
             if self._closing.wait(self._interval):
                 return
 
 
 class Machine:
-    """The machine as psutil sees it, with the GPUs that NVIDIA's library sees."""
+    """The machine's sensors: psutil, and NVIDIA's library for GPUs."""
 
     def __init__(self) -> None:
-        """Find the GPUs. Raises InvalidRequest (NOT_INSTALLED) without psutil, the extra `system`."""
+        """Find the GPUs.
+
+        Raises:
+            InvalidRequest: NOT_INSTALLED if psutil is missing.
+        """
         try:
             self._psutil: Any = importlib.import_module("psutil")
         except ImportError as error:
-            raise InvalidRequest("NOT_INSTALLED", "system metrics need psutil: rollforward[system]") from error
+            message = "system metrics require psutil: install rollforward[system]"
+            raise InvalidRequest("NOT_INSTALLED", message) from error
         self._gpus = _gpus()
         self._network = self._psutil.net_io_counters()
-        # The first answer of it says nothing: it is about the time since the one before.
+        # psutil measures CPU usage since the previous call, so the first result is meaningless.
         self._psutil.cpu_percent()
 
     def measure(self) -> dict[str, float]:
@@ -101,8 +106,8 @@ def _gpus() -> list[tuple[Any, Any]]:
         nvidia: Any = importlib.import_module("pynvml")
         nvidia.nvmlInit()
         return [(nvidia, nvidia.nvmlDeviceGetHandleByIndex(number)) for number in range(nvidia.nvmlDeviceGetCount())]
-    except Exception as error:  # noqa: BLE001 - no library, no driver, no device: each says so in its own way
-        _log.debug("no GPU is measured: %r", error)
+    except Exception as error:  # noqa: BLE001 - missing library, driver or device: each raises its own error
+        _logger.debug("no GPU measured: %r", error)
         return []
 
 
