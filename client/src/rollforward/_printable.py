@@ -1,10 +1,10 @@
-"""Text that commands neither a terminal nor a spreadsheet: what does not print is shown as an escape."""
+"""Escaping of text, so that it cannot control a terminal or run as a spreadsheet formula."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# What spreadsheets begin a formula with; some read the full-width forms too.
+# A formula's first characters; some spreadsheets accept the full-width forms too.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
 _FORMULA_MORE: Final = ("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")
 
@@ -19,7 +19,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON with what is not printable as escapes of JSON's; it means the same."""
+    """Return equivalent JSON with unprintable characters as JSON escapes."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\n" else _json_escape(char) for char in text)
@@ -31,9 +31,9 @@ def _json_escape(char: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return a text as a cell of CSV: escaped but for line feeds and tabs, and no formula to a spreadsheet.
+    """Return a text as a CSV cell: escaped except for line feeds and tabs, and never a spreadsheet formula.
 
-    What a spreadsheet would take for a formula has an apostrophe in front.
+    An apostrophe is added in front of text that looks like a formula.
     """
     cell = printable(text, keep="\n\t")
     return f"'{cell}" if text.lstrip(" ").startswith((*_FORMULA, *_FORMULA_MORE)) else cell

@@ -21,16 +21,16 @@ class MetricHistory(NamedTuple):
     """All points of one metric of one run, as columns of equal length, in the order of step, time and arrival."""
 
     steps: array[int]
-    """Steps: signed 64-bit integers."""
+    """Steps, as 64-bit integers."""
     timestamps: array[int]
-    """Times: milliseconds since 1970-01-01 UTC."""
+    """Timestamps, in milliseconds since 1970-01-01 UTC."""
     values: array[float]
-    """Values; NaN and infinities are possible."""
+    """Values, which may be NaN or infinite."""
 
 
 @dataclass(slots=True)
 class Columns:
-    """Points of one metric that wait to be sent."""
+    """Points of one metric that are not sent yet."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     timestamps: array[int] = field(default_factory=lambda: array("q"))
@@ -46,7 +46,7 @@ class Columns:
         self.values.append(value)
 
     def take(self, key: str, count: int) -> v1.Series:
-        """Cut off the first `count` points, packed."""
+        """Remove the first `count` points and return them packed."""
         series = pack(key, self.steps[:count], self.timestamps[:count], self.values[:count])
         del self.steps[:count], self.timestamps[:count], self.values[:count]
         return series
@@ -58,16 +58,17 @@ def pack(key: str, steps: array[int], timestamps: array[int], values: array[floa
 
 
 def unpack(chunks: Iterable[v1.Series]) -> MetricHistory:
-    """Join the columns of a series that came in chunks.
+    """Join the columns of a series from its chunks.
 
     Raises:
-        InternalError: INVALID_SERIES when they do not fit together.
+        InternalError: INVALID_SERIES if their lengths differ.
     """
     history = MetricHistory(array("q"), array("q"), array("d"))
     for chunk in chunks:
         sizes = {len(chunk.steps), len(chunk.timestamps), len(chunk.values)}
         if len(sizes) != 1 or sizes.pop() % 8:
-            raise InternalError("INVALID_SERIES", f"the columns of {chunk.key!r} differ in length", {"key": chunk.key})
+            message = f"invalid series {chunk.key!r}: its columns differ in length"
+            raise InternalError("INVALID_SERIES", message, {"key": chunk.key})
         history.steps.frombytes(chunk.steps)
         history.timestamps.frombytes(chunk.timestamps)
         history.values.frombytes(chunk.values)

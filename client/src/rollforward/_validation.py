@@ -1,4 +1,4 @@
-"""What a run may log, checked at the call that logs it and not later in the background."""
+"""Validation of what a run logs, at the logging call and not later in the background."""
 
 import math
 import operator
@@ -20,42 +20,45 @@ DESCRIPTION_CHARACTERS: Final = 20_000
 INPUT_TAG_CHARACTERS: Final = 500
 
 StepLike: TypeAlias = SupportsIndex | SupportsFloat | None
-"""A whole number of any library, 5.0 too; None is 0."""
+"""A whole number of any library, including 5.0; None means 0."""
 
 _MODEL_ID: Final = re.compile(r"m-[0-9a-f]{32}")
 _RUN_KEY: Final = re.compile(r"[/\w.\- :]+")
 
 
 def checked_key(key: str) -> str:
-    """Return the name of a label: 1 to 250 printable characters in normal form C, no blanks at its ends.
+    """Return the name of a label: 1 to 250 printable characters in normal form C, without blanks at its ends.
 
     Raises:
         InvalidRequest: INVALID_KEY.
     """
     if not (isinstance(key, str) and 1 <= len(key) <= KEY_CHARACTERS and key.isprintable() and key == key.strip()):
-        message = f"a key has 1 to {KEY_CHARACTERS} printable characters, no blanks at its ends: not {repr(key)[:80]}"
+        expected = f"1 to {KEY_CHARACTERS} printable characters, without blanks at its ends"
+        message = f"invalid key {repr(key)[:80]}: expected {expected}"
         raise InvalidRequest("INVALID_KEY", message)
     if not unicodedata.is_normalized("NFC", key):
-        raise InvalidRequest("INVALID_KEY", f"a key is in Unicode normal form C, {key!r} is not", {"key": key})
+        message = f"invalid key {key!r}: expected Unicode normal form C (NFC)"
+        raise InvalidRequest("INVALID_KEY", message, {"key": key})
     return key
 
 
 def checked_run_key(key: str) -> str:
-    """Return a name of a parameter, tag or metric of a run: 1 to 250 letters, digits and "_-. :/", as a path.
+    """Return the name of a run's parameter, tag or metric: 1 to 250 letters, digits and "_-. :/", as a path.
 
     Raises:
         InvalidRequest: INVALID_KEY.
     """
     if not (isinstance(key, str) and len(key) <= KEY_CHARACTERS and _RUN_KEY.fullmatch(key)):
-        message = f'a key has 1 to {KEY_CHARACTERS} letters, digits and "_-. :/": not {repr(key)[:80]}'
+        message = f'invalid key {repr(key)[:80]}: expected 1 to {KEY_CHARACTERS} letters, digits and "_-. :/"'
         raise InvalidRequest("INVALID_KEY", message)
     if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
-        raise InvalidRequest("INVALID_KEY", f"a key is no path that leads elsewhere, {key!r} does", {"key": key})
+        message = f"invalid key {key!r}: expected a relative path without empty names, '.' and '..'"
+        raise InvalidRequest("INVALID_KEY", message, {"key": key})
     return key
 
 
-def checked_name(name: str, what: str) -> str:
-    """Return a name: 1 to 500 printable characters in normal form C, no blanks at its ends.
+def checked_name(name: str, field: str) -> str:
+    """Return a name: 1 to 500 printable characters in normal form C, without blanks at its ends.
 
     Raises:
         InvalidRequest: INVALID_NAME.
@@ -64,30 +67,32 @@ def checked_name(name: str, what: str) -> str:
         isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS and name.isprintable() and name == name.strip()
     ):
         message = (
-            f"{what} has 1 to {NAME_CHARACTERS} printable characters, no blanks at its ends: not {repr(name)[:80]}"
+            f"invalid {field} {repr(name)[:80]}: expected 1 to {NAME_CHARACTERS} printable characters, "
+            "without blanks at its ends"
         )
         raise InvalidRequest("INVALID_NAME", message)
     if not unicodedata.is_normalized("NFC", name):
-        raise InvalidRequest("INVALID_NAME", f"{what} is in Unicode normal form C, {name!r} is not")
+        raise InvalidRequest("INVALID_NAME", f"invalid {field} {name!r}: expected Unicode normal form C (NFC)")
     return name
 
 
 def is_prose(text: str) -> bool:
-    """Whether a text, of any lines, has no control characters but tabs and line ends."""
+    """Return whether a text, of any number of lines, has no control characters except tabs and line ends."""
     return not any(unicodedata.category(one) in {"Cc", "Cs"} and one not in "\n\r\t" for one in text)
 
 
 def checked_description(text: str) -> str:
-    """Return a description of at most 20,000 characters, of any lines.
+    """Return a description: at most 20,000 characters, on any number of lines.
 
     Raises:
         InvalidRequest: INVALID_DESCRIPTION.
     """
     if len(text) > DESCRIPTION_CHARACTERS:
-        message = f"a description has at most {DESCRIPTION_CHARACTERS} characters, this one has {len(text)}"
+        message = f"description too long: {len(text)} characters, expected at most {DESCRIPTION_CHARACTERS}"
         raise InvalidRequest("INVALID_DESCRIPTION", message)
     if not is_prose(text):
-        raise InvalidRequest("INVALID_DESCRIPTION", "a description has no control characters but tabs and line ends")
+        message = "invalid description: expected no control characters except tabs and line ends"
+        raise InvalidRequest("INVALID_DESCRIPTION", message)
     return text
 
 
@@ -99,7 +104,7 @@ def checked_model_id(model_id: str) -> str:
     """
     if not _MODEL_ID.fullmatch(model_id):
         raise InvalidRequest(
-            "INVALID_MODEL_ID", f'a logged model\'s id is "m-" and 32 hex digits, not {model_id[:80]!r}'
+            "INVALID_MODEL_ID", f"invalid logged model id {model_id[:80]!r}: expected 'm-' and 32 hex digits"
         )
     return model_id
 
@@ -107,7 +112,7 @@ def checked_model_id(model_id: str) -> str:
 def checked_value(key: str, value: SupportsFloat) -> float:
     """Return a metric's value as a float.
 
-    Any real number is one: NaN and infinities, booleans, numbers of other libraries, arrays and tensors of one number.
+    Accepts any real number: NaN and infinities, booleans, numbers of other libraries, arrays and tensors of one number.
 
     Raises:
         InvalidRequest: INVALID_VALUE.
@@ -124,7 +129,7 @@ def checked_value(key: str, value: SupportsFloat) -> float:
 
 
 def checked_step(step: StepLike, name: str = "step") -> int:
-    """Return a step as a whole number of 64 bits: 5.0 is 5, None is 0.
+    """Return a step as a 64-bit integer: 5.0 is 5, None is 0.
 
     Raises:
         InvalidRequest: INVALID_STEP.
@@ -133,13 +138,13 @@ def checked_step(step: StepLike, name: str = "step") -> int:
         return step
     number = 0 if step is None else _whole(step)
     if number is None or not -INT64_MAX - 1 <= number <= INT64_MAX:
-        message = f"invalid {name} {repr(step)[:80]}: expected a whole number of 64 bits"
+        message = f"invalid {name} {repr(step)[:80]}: expected a 64-bit integer"
         raise InvalidRequest("INVALID_STEP", message, {"field": name})
     return number
 
 
 def checked_timestamp(timestamp: SupportsIndex | SupportsFloat) -> int:
-    """Return a time in whole milliseconds; a fraction of one is dropped.
+    """Return a time in whole milliseconds; the fraction is dropped.
 
     Raises:
         InvalidRequest: INVALID_STEP.
@@ -150,7 +155,7 @@ def checked_timestamp(timestamp: SupportsIndex | SupportsFloat) -> int:
 
 
 def _whole(value: Any) -> int | None:
-    """Return the whole number that a value is; None for any other value."""
+    """Return a value as an int if it is a whole number, else None."""
     try:
         number = _scalar(value)
         if isinstance(value, bool) or isinstance(number, bool | str | bytes | bytearray):
@@ -163,13 +168,13 @@ def _whole(value: Any) -> int | None:
 
 
 def _scalar(value: Any) -> Any:
-    # Arrays and tensors with one number have it as an item, also those whose float() warns or fails.
+    # The item() of arrays and tensors of one number works even where float() warns or fails.
     item = getattr(value, "item", None)
     return item() if callable(item) else value
 
 
 def checked_params(params: Mapping[str, object]) -> dict[str, str]:
-    """Parameters as texts of at most 6,000 characters.
+    """Return parameters as texts of at most 6,000 characters.
 
     Raises:
         InvalidRequest: INVALID_KEY, INVALID_VALUE.
@@ -178,7 +183,7 @@ def checked_params(params: Mapping[str, object]) -> dict[str, str]:
 
 
 def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags of a run, an experiment or a logged model as texts of at most 8,000 characters.
+    """Return tags of a run, an experiment or a logged model as texts of at most 8,000 characters.
 
     Raises:
         InvalidRequest: INVALID_KEY, INVALID_VALUE.
@@ -187,7 +192,7 @@ def checked_run_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags of a dataset that a run reads, "context" among them, as texts of at most 500 characters.
+    """Return tags of a run's input dataset, including "context", as texts of at most 500 characters.
 
     Raises:
         InvalidRequest: INVALID_KEY, INVALID_VALUE.
@@ -197,7 +202,7 @@ def checked_input_tags(context: str, tags: Mapping[str, object] | None) -> dict[
 
 
 def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Tags of a model or a version as texts of at most 8,000 characters.
+    """Return tags of a model or a version as texts of at most 8,000 characters.
 
     Raises:
         InvalidRequest: INVALID_KEY, INVALID_VALUE.
@@ -205,20 +210,21 @@ def checked_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
     return {checked_key(key): _checked_text(key, str(value), TAG_CHARACTERS) for key, value in (tags or {}).items()}
 
 
-def _checked_text(key: str, text: str, most: int) -> str:
-    if len(text) > most or "\0" in text or not _is_unicode(text):
-        message = f"the value of {key!r} is a text of at most {most} characters, none NUL; this one has {len(text)}"
+def _checked_text(key: str, text: str, max_characters: int) -> str:
+    if len(text) > max_characters or "\0" in text or not _is_unicode(text):
+        expected = f"at most {max_characters} characters of Unicode text without NUL"
+        message = f"invalid value of {key!r}, {len(text)} characters long: expected {expected}"
         raise InvalidRequest("INVALID_VALUE", message, {"key": key})
     return text
 
 
 def _not_a_number(key: str, value: object) -> InvalidRequest:
-    message = f"metric {key!r} takes a number, not {repr(value)[:80]} ({type(value).__name__})"
+    message = f"invalid value of metric {key!r}: expected a number, got {repr(value)[:80]} ({type(value).__name__})"
     return InvalidRequest("INVALID_VALUE", message, {"key": key})
 
 
 def _is_unicode(text: str) -> bool:
-    # Half of a surrogate pair, as os.fsdecode leaves it, has no UTF-8.
+    # A lone surrogate, as os.fsdecode leaves it, cannot be encoded as UTF-8.
     try:
         text.encode()
     except UnicodeEncodeError:

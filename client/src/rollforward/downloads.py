@@ -1,4 +1,4 @@
-"""Download what a reference names, and keep artifacts in a cache that is addressed by digest."""
+"""Downloads of artifacts, and a cache of artifacts by digest."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ class Artifacts(ArtifactTrees):
     ) -> Path:
         """Download an artifact, verify every byte, and return the directory that holds its files.
 
-        With `path` only the file there, or what is below the directory there, under the same paths.
+        Args:
+            reference: "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. A run's path is
+                that of an artifact, of a file or directory in one, or of a directory that contains several artifacts.
+            dst: The destination: missing, or an empty directory. By default the artifact goes to the shared cache,
+                $XDG_CACHE_HOME/rollforward or ~/.cache/rollforward, where nobody may write; a cached digest needs no
+                service.
+            path: A file or directory to download alone; its files keep their paths.
+            progress: Called with the bytes done and in all.
 
-        `reference` is "models:/NAME@ALIAS", "models:/NAME/VERSION", "runs:/RUN_ID/PATH" or a digest. The path of a run
-        is that of an artifact, a file or directory in one, or a directory that several artifacts are below. `dst` must
-        be missing or an empty directory. Without it the artifact goes to the cache, $XDG_CACHE_HOME/rollforward (else
-        ~/.cache/rollforward), where it is shared: do not write there. A digest that is in the cache is answered without
-        the service.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, DESTINATION_NOT_EMPTY.
@@ -82,7 +84,7 @@ class Artifacts(ArtifactTrees):
     def list_files(self, reference: str, path: str = "") -> list[v1.ManifestFile]:
         """List the files of an artifact by path, each with its size and digest.
 
-        With `path` only the file there, or those below the directory there.
+        With `path`, list only that file, or the files below that directory.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE.
@@ -93,7 +95,7 @@ class Artifacts(ArtifactTrees):
 
 
 def _about_target(error: OSError, target: Path) -> OSError:
-    """Return an error that names the target, where it names the directory in which its files are gathered."""
+    """Return an error that names the target in place of its staging directory."""
     if error.filename is None or not any(
         is_staging_directory(part) for part in (Path(error.filename), *Path(error.filename).parents)
     ):
@@ -104,7 +106,7 @@ def _about_target(error: OSError, target: Path) -> OSError:
 def _part(tree: RunTree, path: str, connection: Connection) -> v1.Manifest:
     part = part_of(tree.manifest or ArtifactTrees(connection).get_manifest(tree.digest), path)
     if not part.files:
-        message = f"the artifact {tree.digest} has nothing at {path!r}"
+        message = f"no files at {path!r} in artifact {tree.digest}"
         raise NotFound("PATH_NOT_FOUND", message, {"digest": tree.digest, "path": path})
     return part
 
@@ -127,7 +129,8 @@ def _resolve(reference: str, connection: Connection) -> RunTree:
 def _alias_digest(reference: str, connection: Connection) -> str:
     alias = Assignments(connection).resolve(reference)
     if not alias.digest:
-        raise NotFound("ALIAS_NOT_FOUND", f"{reference} is not set", {"model": alias.model, "alias": alias.alias})
+        message = f"alias is not set: {reference}"
+        raise NotFound("ALIAS_NOT_FOUND", message, {"model": alias.model, "alias": alias.alias})
     return alias.digest
 
 
@@ -152,13 +155,13 @@ def _fill(entry: Path, manifest: v1.Manifest, connection: Connection, progress: 
         try:
             made.rename(entry)
         except OSError:
-            # Another process was first, with the same bytes.
+            # Another process was first, with the same files.
             if not _is_whole(entry, manifest_digest(manifest)):
                 raise
 
 
 def _is_whole(entry: Path, digest: str) -> bool:
-    # The files may have been changed since, and this name is a promise about their bytes.
+    # Files in the cache may have been changed, but the entry's name guarantees their digest.
     try:
         manifest = parse_canonical((entry / "manifest.json").read_bytes())
         check_manifest(manifest)
@@ -171,14 +174,14 @@ def _is_whole(entry: Path, digest: str) -> bool:
 
 def _cache() -> Path:
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification of these variables says to ignore a path that is not absolute.
+    # The XDG specification says to ignore a relative path.
     if chosen.is_absolute():
         return chosen / "rollforward"
     try:
         return Path.home() / ".cache" / "rollforward"
     except RuntimeError as error:
         raise InvalidRequest(
-            "NO_CACHE", "this user has no home directory: set XDG_CACHE_HOME, or say where to"
+            "NO_CACHE", "no home directory for the cache: set XDG_CACHE_HOME, or pass a destination"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Follow a log over a stream that is made again whenever it breaks: every change once, in order."""
+"""A stream of a log's changes that reconnects when it breaks, and yields every change once, in order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rollforward._transport.connection import Connection
 
 
-class Step(Protocol):
-    """What a watch is told at once, and the position that it is brought to."""
+class StreamStep(Protocol):
+    """A message of the stream, and the position that it advances to."""
 
     @property
     def position(self) -> int: ...
@@ -31,7 +31,7 @@ class Step(Protocol):
     def epoch(self) -> int: ...
 
 
-_Step = TypeVar("_Step", bound=Step)
+_Step = TypeVar("_Step", bound=StreamStep)
 _Change = TypeVar("_Change")
 
 _logger = logging.getLogger(__name__)
@@ -40,15 +40,15 @@ _logger = logging.getLogger(__name__)
 class ResumableStream(ABC, Generic[_Step, _Change]):
     """An endless iterator over changes.
 
-    A lost connection is made again, with pauses that grow, and resumes where it stopped. When the log began another
-    epoch, because it lost events or was restored, there is nothing to resume from: the watch begins again with a
-    snapshot of now, logs a warning, and its `epoch` is the new one.
+    It reconnects when the connection is lost, with growing pauses, and resumes after the last change. When the log
+    starts another epoch, because it lost events or was restored, it cannot resume: it restarts with a snapshot, logs a
+    warning, and changes its `epoch`.
 
-    Leaving the loop, leaving its `with` block, or close() from any thread ends the stream.
+    To end the stream, leave the loop or the `with` block, or call close() from any thread.
     """
 
     def __init__(self, connection: Connection, log: str, position: int | None, epoch: int | None = None) -> None:
-        """Begin behind a position of a log, read in an epoch; without one, take in the snapshot of now first."""
+        """Start after a position of a log, read in an epoch; without a position, receive a snapshot first."""
         self._connection = connection
         self._log = log
         self._changes: deque[tuple[int, _Change]] = deque()
@@ -57,7 +57,7 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
         self._given = position or 0
         self._call: ResponseStream[_Step] | None = None
         self._closed = threading.Event()
-        # The first answer must come in time; after that the watch lasts, whatever happens to the service.
+        # The first response must come within the timeout; after that, retries never end.
         self._backoff = Backoff(connection.timeout)
         self._connecting = Backoff(CONNECT_SECONDS)
         self._answered = False
@@ -66,11 +66,11 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
 
     @abstractmethod
     def _open(self, position: int | None) -> ResponseStream[_Step]:
-        """Open a stream after a position, or with a snapshot that replaces the one received so far."""
+        """Open a stream after a position; None for one that starts with a snapshot, which replaces the last one."""
 
     @abstractmethod
     def _take_snapshot(self, step: _Step) -> bool:
-        """Add a step's part of the snapshot. Return whether more of it follows."""
+        """Add a step's part of the snapshot; return whether more parts follow."""
 
     @abstractmethod
     def _changes_of(self, step: _Step) -> Iterable[tuple[int, _Change]]:
@@ -78,16 +78,16 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the log that `position` is of; 0 for the first."""
+        """The epoch of `position`; 0 is the first."""
         return self._epoch
 
     @property
     def position(self) -> int:
-        """Where to resume: every change up to it was given out."""
+        """The position to resume at: every change up to it was returned."""
         return self._given if self._changes else max(self._given, self._reached or 0)
 
     def close(self) -> None:
-        """End the watch; a loop over it ends too. Closing twice is harmless."""
+        """End the stream, and a loop over it. Closing it again is harmless."""
         self._closed.set()
         if self._call is not None:
             self._call.cancel()
@@ -99,7 +99,7 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
         while not self._closed.is_set():
             if self._changes:
                 end, change = self._changes.popleft()
-                # None of the changes of an append counts as given before the last one is.
+                # An append counts as returned only after the last of its changes.
                 if not self._changes or self._changes[0][0] > end:
                     self._given = end
                 return change
@@ -115,12 +115,12 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
         self.close()
 
     def __del__(self) -> None:
-        # A loop that was left by break drops its iterator: the stream must not stay open.
+        # Leaving a loop by `break` drops its iterator, and must close the stream.
         if hasattr(self, "_closed"):
             self.close()
 
     def _receive(self) -> None:
-        """Take in the next step, over a new stream if the old one broke; nothing once the watch is closed."""
+        """Receive the next step, on a new stream if the old one broke; return when the stream is closed."""
         while not self._closed.is_set():
             try:
                 step = next(self._stream(), None)
@@ -131,7 +131,7 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
             if step is not None:
                 self._take(step)
                 return
-            # The service ended the stream in good order, as it does when it stops.
+            # The service ended the stream, as it does when it shuts down.
             self._call = None
             self._closed.wait(self._backoff.next_pause() or 0)
 
@@ -169,12 +169,12 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
         self._closed.wait(pause)
 
     def _restarts(self, error: grpc.RpcError) -> bool:
-        """Return whether the log is in another epoch and the watch, if it ever began, can begin again."""
+        """Return whether the log started another epoch and the stream can start again."""
         if from_rpc_error(error).reason != EPOCH_CHANGED:
             return False
         adopted = self._connection.adopts_epoch(error)
         if self._answered and self._reached is not None:
-            _logger.warning("the %s log began another epoch: the watch begins again with a snapshot", self._log)
+            _logger.warning("log started another epoch, restarting the watch with a snapshot, log=%s", self._log)
             self._changes.clear()
             self._reached, self._given = None, 0
             return True

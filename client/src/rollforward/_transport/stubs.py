@@ -1,4 +1,4 @@
-"""The raw stubs of the services, over channels that are shared and opened when they are first used."""
+"""The raw stubs of the services, over shared channels that are opened at their first use."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Stubs:
     """The raw stubs of the services."""
 
     def __init__(self, address: str) -> None:
-        """Prepare the stubs; nothing is sent yet. Raises InvalidRequest (INVALID_ADDRESS)."""
+        """Prepare the stubs without connecting. Raises InvalidRequest (INVALID_ADDRESS)."""
         self.address = address
         self.endpoints = parse_address(address)
-        """Where each service is, by its name: HOST:PORT."""
+        """The endpoint of each service, HOST:PORT, by the service's name."""
         self._channels: dict[str, grpc.Channel] = {}
         self._closed = False
         self._channels_lock = threading.Lock()
@@ -36,12 +36,12 @@ class Stubs:
 
     @cached_property
     def logged_models(self) -> v1.LoggedModelServiceStub:
-        """Return the raw stub of the logged models' service, which is part of tracking."""
+        """Return the raw stub of the logged model service, which is part of tracking."""
         return v1.LoggedModelServiceStub(self._channel("tracking"))
 
     @cached_property
     def artifacts(self) -> v1.ArtifactServiceStub:
-        """Return the raw stub of the artifact service, which lives with tracking."""
+        """Return the raw stub of the artifact service, which is part of tracking."""
         return v1.ArtifactServiceStub(self._channel("tracking"))
 
     @cached_property
@@ -71,12 +71,12 @@ class Stubs:
 
     @cached_property
     def systems(self) -> tuple[v1.SystemServiceStub, ...]:
-        """Return the raw stub of the system service in each process that the address names."""
+        """Return the raw stub of the system service of each process in the address."""
         services = {endpoint: service for service, endpoint in self.endpoints.items()}
         return tuple(v1.SystemServiceStub(self._channel(service)) for service in services.values())
 
     def close(self) -> None:
-        """Close the channels. Calls in progress fail as cancelled. Closing twice is harmless."""
+        """Close the channels. Pending calls fail as cancelled. Closing them again is harmless."""
         with self._channels_lock:
             self._closed = True
             channels = list(self._channels.values())
@@ -87,7 +87,7 @@ class Stubs:
     def raise_if_closed(self) -> None:
         """Raise InvalidRequest (CONNECTION_CLOSED) after close()."""
         if self._closed:
-            raise InvalidRequest("CONNECTION_CLOSED", "the client is closed: create another one")
+            raise InvalidRequest("CONNECTION_CLOSED", "client is closed: create another one")
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +100,7 @@ class Stubs:
     def _channel(self, service: str) -> grpc.Channel:
         endpoint = self.endpoints.get(service)
         if endpoint is None:
-            message = f"no {service} service in the address {self.address!r}: add {service}=HOST:PORT"
+            message = f"no {service} service in address {self.address!r}: add {service}=HOST:PORT"
             raise InvalidRequest("SERVICE_UNKNOWN", message, {"service": service})
         with self._channels_lock:
             self.raise_if_closed()

@@ -1,1 +1,1 @@
-"""Operate the system: its status, deployments, recorded events and webhooks."""
+"""Operation of the system: status, deployments, recorded events and webhooks."""

@@ -1,4 +1,4 @@
-"""Audit: the recorded events, by filter, and all of them."""
+"""The audit log: recorded events, by filter or all of them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Unpack
 
-# An event may be large: a thousand of them may not fit into one message.
+# Events may be large: a thousand of them may not fit into one message.
 _EVENTS_PER_PAGE = 100
 
 
 class Conditions(TypedDict, total=False):
-    """A filter of events; a condition that is left out matches all of them."""
+    """A filter of events; an omitted condition matches all events."""
 
     log: str
     """"tracking", "registry", "serving" or "webhooks"."""
     type: str
-    """Such as "AliasMoved"."""
+    """For example "AliasMoved"."""
     stream: str
-    """Such as "model/fraud-detector"."""
+    """For example "model/fraud-detector"."""
     model: str
-    """About this model, whatever it is or was called."""
+    """The model's name, current or former."""
     alias: str
-    """About this alias."""
+    """The alias's name."""
     cause: str
     """Changes of aliases by "request", "rollback", "schedule" or "expiry"."""
     actor: str
@@ -69,19 +69,19 @@ class Audit(Resource):
         return collect(fetch, limit, page=_EVENTS_PER_PAGE)
 
     def export(self, **conditions: Unpack[Conditions]) -> Iterator[v1.RecordedEvent]:
-        """All events that meet all conditions given, log by log, oldest first, as they are read: never all in memory.
+        """Yield all events that meet all conditions, log by log, oldest first.
 
-        Of each log, what it held when the export began. A lost connection is made again, with pauses that grow, and the
-        export goes on behind the last event received, as a watch does: each is given once, however long the service is
-        away. To end it meanwhile, close the connection.
+        Each log is exported up to its end when the export starts. Events are streamed, never all in memory. When the
+        connection is lost, the export reconnects, with growing pauses, and continues after the last event: each event
+        is returned once. To end it early, close the connection.
 
-        Raises, as it is read, as list_events; Unavailable when there is no answer at all.
+        Raises, during iteration, as list_events; Unavailable without any response.
         """
         return _exported(self._connection, v1.ExportEventsRequest(filter=_query(conditions)))
 
 
 def _exported(connection: Connection, request: v1.ExportEventsRequest) -> Iterator[v1.RecordedEvent]:
-    # The first answer must come in time; after that the export lasts, whatever happens to the service.
+    # The first response must come within the timeout; after that, retries never end.
     backoff, connecting = Backoff(connection.timeout), Backoff(CONNECT_SECONDS)
     whole = False
     while not whole:

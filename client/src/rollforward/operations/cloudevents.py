@@ -1,4 +1,4 @@
-"""A recorded event as a CloudEvent 1.0 in JSON, with the attributes that it has on the wire."""
+"""Recorded events as CloudEvents 1.0 in JSON, with the attributes that they have on the wire."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def to_cloudevent(event: v1.RecordedEvent) -> dict[str, Any]:
-    """Return the event in CloudEvents' structured JSON mode: ready for json.dumps.
+    """Return the event in CloudEvents' structured JSON mode, ready for json.dumps.
 
-    `data` is the event in protobuf's JSON with the contract's field names; what this client does not know yet, or the
-    service cannot read, comes as `data_base64`. Extensions: `position` (decimal digits), and where they are set
-    `actor`, `reason`, `requestid`, `correlationid`, `causationid` and `traceparent`.
+    `data` is the event in protobuf's JSON with the contract's field names; if this client or the service does not know
+    the event's type, it is `data_base64`. Extensions: `position` (decimal digits) and, if set, `actor`, `reason`,
+    `requestid`, `correlationid`, `causationid` and `traceparent`.
     """
     attributes = {
         "specversion": "1.0",
@@ -28,7 +28,7 @@ def to_cloudevent(event: v1.RecordedEvent) -> dict[str, Any]:
         "subject": event.stream,
         "time": event.time.ToJsonString(),
         "dataschema": f"proto:{event.type}",
-        # A CloudEvents integer has 32 bits, a position 64.
+        # CloudEvents integers have 32 bits, positions 64.
         "position": str(event.position),
     }
     extensions = {

@@ -1,4 +1,4 @@
-"""Serving: who serves what, and the calls that a pod makes."""
+"""Deployments: aliases that pods follow, and what the pods serve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Deployments(Resource):
     """Aliases that pods follow, and what the pods serve."""
 
     def list(self, model: str = "", *, include_stopped: bool = False) -> builtins.list[v1.Deployment]:
-        """List every alias that a pod follows, with its assignment and what each pod serves; of one model, or of all.
+        """List the aliases that pods follow, of one model or all, each with its assignment and what each pod serves.
 
         Raises:
             Unavailable: No result within the timeout.

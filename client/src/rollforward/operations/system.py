@@ -1,4 +1,4 @@
-"""The system itself: what runs, how far it is, rebuilds and snapshots."""
+"""The state of the system: its processes, logs and projections; rebuilds and snapshots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class System(Resource):
     """Processes, logs and projections of a service."""
 
     def status(self) -> v1.GetStatusResponse:
-        """Return the services, logs and projections of every process that the address names, as one result.
+        """Return the services, logs and projections of every process in the address, as one result.
 
         Raises:
             Unavailable: No result within the timeout.
@@ -35,19 +35,18 @@ class System(Resource):
         return merged
 
     def rebuild(self, projection: str) -> Iterator[v1.RebuildProjectionResponse]:
-        """Rebuild a projection from its log, and switch to it when it equals the live one; yields its progress.
+        """Rebuild a projection from its log, and switch to it if it equals the live one; yield the progress.
 
-        Raises, while it is iterated, NotFound (PROJECTION_NOT_FOUND), PreconditionFailed (REBUILD_RUNNING,
+        Raises, during iteration, NotFound (PROJECTION_NOT_FOUND), PreconditionFailed (REBUILD_RUNNING,
         REBUILD_DIFFERS), Unavailable.
         """
         stub = self._connection.systems[_home_of(self._connection, projection)]
         yield from self._connection.stream(stub.RebuildProjection, v1.RebuildProjectionRequest(name=projection))
 
     def snapshot(self, projection: str) -> Iterator[v1.CreateSnapshotResponse]:
-        """Keep a snapshot of a projection's rows, with which a start without rows begins; yields how far it is.
+        """Create a snapshot of a projection's rows, for later starts without rows; yield the progress.
 
-        Raises, while it is iterated, NotFound (PROJECTION_NOT_FOUND), PreconditionFailed (SNAPSHOT_RUNNING),
-        Unavailable.
+        Raises, during iteration, NotFound (PROJECTION_NOT_FOUND), PreconditionFailed (SNAPSHOT_RUNNING), Unavailable.
         """
         stub = self._connection.systems[_home_of(self._connection, projection)]
         yield from self._connection.stream(stub.CreateSnapshot, v1.CreateSnapshotRequest(name=projection))
@@ -61,7 +60,7 @@ def _home_of(connection: Connection, projection: str) -> int:
     if len(connection.systems) == 1:
         return 0
     names = [[found.name for found in answer.projections] for answer in _statuses(connection)]
-    # A name that nobody has goes to the first process, whose refusal says so.
+    # For an unknown name, let the first process raise the error.
     return next((index for index, found in enumerate(names) if projection in found), 0)
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: endpoints that are told of every change of an alias over HTTP, signed and in order."""
+"""Webhooks: endpoints that receive every change of an alias over HTTP, signed and in order."""
 
 from __future__ import annotations
 
@@ -36,9 +36,17 @@ class Webhooks(Resource):
     ) -> v1.CreateWebhookResponse:
         """Create an endpoint; the response has its secret ("whsec_..."), which is never shown again.
 
-        `model` and `alias` are shell patterns of what it hears of; `changes` are "moved", "removed" or, without any,
-        all. It is told of every change after `from_revision` of the registry log (0 for all that there ever were),
-        without one of those to come.
+        Args:
+            url: The URL to send changes to.
+            model: A shell pattern for the names of models.
+            alias: A shell pattern for the names of aliases.
+            changes: "moved" or "removed"; by default both.
+            description: The endpoint's description.
+            from_revision: Send every change after this revision of the registry log, 0 for all; by default only new
+                ones.
+            epoch: The registry log's epoch when you read the revision, if not by this connection.
+            reason: Why; recorded in the event.
+            request_id: The id of the request, to repeat it safely; random by default.
 
         Raises:
             InvalidRequest: INVALID_URL, INVALID_PATTERN, INVALID_CHANGE_KIND, INVALID_DESCRIPTION, POSITION_AHEAD,
@@ -70,7 +78,7 @@ class Webhooks(Resource):
         ).webhook
 
     def list(self, *, limit: int | None = None) -> builtins.list[v1.Webhook]:
-        """Endpoints, oldest first: the first `limit`, None for all.
+        """List endpoints, oldest first; `limit` None returns all.
 
         Raises:
             InvalidRequest: INVALID_LIMIT.
@@ -97,7 +105,7 @@ class Webhooks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Webhook:
-        """Change an endpoint's settings; what is not given stays as it is. See `create_webhook` for the arguments.
+        """Change settings of an endpoint; those not given stay. See `create_webhook` for the arguments.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -117,7 +125,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.UpdateWebhook, request).webhook
 
     def delete(self, webhook_id: str, *, reason: str = "", request_id: str | None = None) -> None:
-        """Delete an endpoint: nothing more is sent to it.
+        """Delete an endpoint; nothing more is sent to it.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -136,7 +144,7 @@ class Webhooks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.RotateWebhookSecretResponse:
-        """Replace an endpoint's secret; for `overlap_seconds` (24 hours) requests are signed with the old one too.
+        """Replace an endpoint's secret; for `overlap_seconds` (24 hours), requests are also signed with the old one.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -152,7 +160,7 @@ class Webhooks(Resource):
         return self._connection.call(self._connection.webhooks.RotateWebhookSecret, request)
 
     def test(self, webhook_id: str) -> v1.TestWebhookResponse:
-        """Send an endpoint one signed request of type "webhook.test", and return the outcome.
+        """Send one signed request of type "webhook.test" to an endpoint, and return the outcome.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -171,9 +179,9 @@ class Webhooks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Webhook:
-        """Send on at once: to a parked endpoint, or to one that waits for its next attempt.
+        """Resume an endpoint at once: one that is disabled, or that waits for its next attempt.
 
-        With `skip_revision` nothing up to that revision of the registry log is sent any more.
+        With `skip_revision`, changes up to that revision of the registry log are not sent any more.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -199,7 +207,7 @@ class Webhooks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Webhook:
-        """Send every change after a revision of the registry log again, in order, each with the id that it had.
+        """Send every change after a revision of the registry log again, in order and with the same ids.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND.
@@ -245,7 +253,8 @@ class Webhooks(Resource):
 def _kinds(changes: Iterable[str]) -> list[v1.WebhookChangeKind.ValueType]:
     names = list(changes)
     if unknown := sorted({*names} - {*_KINDS}):
-        message = f"no kind of change: {', '.join(map(repr, unknown))}; there are {', '.join(_KINDS)}"
+        expected = " or ".join(_KINDS)
+        message = f"unknown kind of change {', '.join(map(repr, unknown))}: expected {expected}"
         raise InvalidRequest("INVALID_CHANGE_KIND", message)
     return [_KINDS[name] for name in names]
 

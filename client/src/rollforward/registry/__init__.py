@@ -1,1 +1,1 @@
-"""The registry: models, versions, aliases, their past, schedules, policies and rollbacks."""
+"""The registry: models, versions, aliases and their history, schedules, policies and rollbacks."""

@@ -1,4 +1,4 @@
-"""Aliases: all calls about them in one class."""
+"""The class with all calls for aliases."""
 
 from rollforward.registry.history import AliasHistory
 from rollforward.registry.rollback import Rollbacks

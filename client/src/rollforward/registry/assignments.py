@@ -1,4 +1,4 @@
-"""Aliases: move them, one or several at once, remove them, and say which version they name, now or in the past."""
+"""Assignments of aliases: move, remove and resolve aliases, now or in the past."""
 
 from __future__ import annotations
 
@@ -32,13 +32,19 @@ class Assignments(Resource):
         expires_at: datetime | str | None = None,
         request_id: str | None = None,
     ) -> v1.Alias:
-        """Move "model@alias" to a version and return the alias as it stands; moving it to where it is changes nothing.
+        """Move "model@alias" to a version and return its assignment; if it points there already, change nothing.
 
-        `expected_revision` is the alias's revision that you saw, 0 for "not set"; without it the move is unconditional.
-        `epoch` is that of the registry log when you saw it, if not by this connection. At `expires_at`, an aware
-        datetime or an RFC 3339 time, the alias is removed again unless it was changed before. A move to where it is
-        with another `expires_at`, or with none where it had one, changes when it ends. Warns (RollforwardWarning) when
-        the alias is new and its name is near another, and when nothing was moved although a reason was given.
+        Warns (RollforwardWarning) if the alias is new and its name is similar to another, or if nothing changed
+        although a reason was given.
+
+        Args:
+            reference: The alias, "model@alias".
+            version: The version to move to.
+            reason: Why; recorded in the event.
+            expected_revision: The alias's revision that you saw, 0 for "not set"; None moves it unconditionally.
+            epoch: The registry log's epoch when you saw the revision, if not by this connection.
+            expires_at: When to remove the alias, unless it changes before: an aware datetime or an RFC 3339 time.
+            request_id: The id of the request, to repeat it safely; random by default.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_VERSION, INVALID_REVISION, INVALID_ALIAS, INVALID_TIME,
@@ -70,7 +76,7 @@ class Assignments(Resource):
         expires_at: datetime | str | None = None,
         request_id: str | None = None,
     ) -> v1.MoveAliasResponse:
-        """Move an alias as `move` does, and return also whether it `moved`, and what was `created`."""
+        """Move an alias as `move` does, and return the full response, with `moved` and `created`."""
         model, alias = parse_alias(reference)
         request = v1.MoveAliasRequest(
             model=model,
@@ -99,9 +105,9 @@ class Assignments(Resource):
     ) -> v1.MoveAliasesResponse:
         """Move several aliases at one revision, all or none: {"fraud@champion": 3, "limits@champion": 7}.
 
-        Or give v1.AliasTarget messages, each with an `expected_revision` if you like. The answer has the aliases in the
-        order given, the `revision` of all that moved (0 when all were there already), and those that were `created`.
-        Raises as move_alias, and InvalidRequest (INVALID_RELEASE_SET, TOO_MANY_EVENTS).
+        To give an `expected_revision`, pass v1.AliasTarget messages. The response has the aliases in the given order,
+        the `revision` of those that moved (0 if none did), and the new aliases as `created`. Raises as move_alias, and
+        InvalidRequest (INVALID_RELEASE_SET, TOO_MANY_EVENTS).
         """
         request = v1.MoveAliasesRequest(
             targets=[_target(*item) for item in targets.items()] if isinstance(targets, Mapping) else targets,
@@ -112,7 +118,7 @@ class Assignments(Resource):
         response = self._connection.call(self._connection.registry.MoveAliases, request)
         warn_new_aliases(response.created)
         if not response.revision and reason:
-            warn("unchanged: all aliases are there already, so the reason was not recorded")
+            warn("unchanged: all aliases already point there, so the reason was not recorded")
         return response
 
     def remove(
@@ -145,7 +151,7 @@ class Assignments(Resource):
         self._connection.call(self._connection.registry.RemoveAlias, request)
 
     def resolve(self, reference: str, at: Past | None = None) -> v1.Alias:
-        """Return the assignment of "model@alias", now or as of a revision, an aware datetime or an RFC 3339 time.
+        """Return the assignment of "model@alias", now or at a revision, an aware datetime or an RFC 3339 time.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_REVISION, INVALID_TIME, POSITION_AHEAD.
@@ -156,7 +162,7 @@ class Assignments(Resource):
         return self.resolve_response(reference, at).alias
 
     def resolve_response(self, reference: str, at: Past | None = None) -> v1.ResolveAliasResponse:
-        """Resolve an alias as `resolve` does, and return also the `position` and the `time` of the result."""
+        """Resolve an alias as `resolve` does, and return the full response, with its `position` and `time`."""
         model, alias = parse_alias(reference)
         past = as_of(at, self._connection.epoch("registry"))
         return self._connection.call(
@@ -166,9 +172,9 @@ class Assignments(Resource):
     def resolve_all(
         self, model: str = "", at: Past | None = None, *, limit: int | None = None
     ) -> v1.ResolveAliasesResponse:
-        """Return the assignments of all aliases of a model, or with "" of all models, now or in the past.
+        """Return the assignments of a model's aliases, or with "" of all models, now or in the past.
 
-        The answer has them by model and alias, all as of one `position`, whose `time` it names too; `limit` None for
+        They are sorted by model and alias, and all as of the response's `position` and `time`. `limit` None returns
         all.
 
         Raises:

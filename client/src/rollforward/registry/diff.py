@@ -1,4 +1,4 @@
-"""Differences: of aliases between two points in time, of two versions, and of one move."""
+"""Differences of aliases between two points in time, of two versions, and of one move."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Value = str | int | float | None
 
 
 class AssignmentDifference(NamedTuple):
-    """An alias that names another version at one point than at the other; None where it is not set."""
+    """An alias that points to different versions at two points in time; None where it is not set."""
 
     model: str
     alias: str
@@ -34,16 +34,16 @@ class AssignmentDifference(NamedTuple):
 
 
 class AliasesDifference(NamedTuple):
-    """How the assignments differ between two points, each with the position and time that it stands for."""
+    """The differences of assignments between two points in time."""
 
     before: v1.ResolveAliasesResponse
     after: v1.ResolveAliasesResponse
     differences: tuple[AssignmentDifference, ...]
-    """By model and alias."""
+    """Sorted by model and alias."""
 
 
 class Difference(NamedTuple):
-    """One thing that differs between two versions; None where it is not there."""
+    """A difference between two versions; None where a version lacks the item."""
 
     kind: str
     """"digest", "size" (bytes), "run", "param", "metric" (its last value), "tag" (of the version) or "file" (its
@@ -55,18 +55,18 @@ class Difference(NamedTuple):
 
 
 class VersionsDifference(NamedTuple):
-    """How two versions differ."""
+    """The differences of two versions."""
 
     before: v1.Version | None
-    """None when an alias was not set before."""
+    """None if the alias was not set before."""
     after: v1.Version | None
-    """None when an alias was removed."""
+    """None if the alias was removed."""
     differences: tuple[Difference, ...]
-    """By kind and key."""
+    """Sorted by kind and key."""
 
 
 class MoveDifference(NamedTuple):
-    """The difference that one change of an alias made."""
+    """The differences between the two versions of one move."""
 
     change: v1.AliasChange
     versions: VersionsDifference
@@ -76,17 +76,17 @@ class Differences(Resource):
     """Comparisons of aliases at two points in time, of versions, and of moves."""
 
     def aliases(self, model: str = "", before: Past | None = None, after: Past | None = None) -> AliasesDifference:
-        """Compare the assignments of a model's aliases, or with "" of all, at two points in the past.
+        """Compare the assignments of a model's aliases, or with "" of all models, at two points in time.
 
-        A point is a revision, an aware datetime or an RFC 3339 time, None for now. An alias that was moved away and
-        back does not differ. Raises as resolve_all.
+        A point is a revision, an aware datetime or an RFC 3339 time; None is now. An alias that was moved away and back
+        does not differ. Raises as resolve_all.
         """
         first, second = (Assignments(self._connection).resolve_all(model, point) for point in (before, after))
-        held_before, held_after = _by_name(first), _by_name(second)
+        before_by_name, after_by_name = _by_name(first), _by_name(second)
         found = tuple(
-            AssignmentDifference(*name, held_before.get(name), held_after.get(name))
-            for name in sorted(held_before.keys() | held_after.keys())
-            if _version_of(held_before.get(name)) != _version_of(held_after.get(name))
+            AssignmentDifference(*name, before_by_name.get(name), after_by_name.get(name))
+            for name in sorted(before_by_name.keys() | after_by_name.keys())
+            if _version_of(before_by_name.get(name)) != _version_of(after_by_name.get(name))
         )
         return AliasesDifference(first, second, found)
 
@@ -126,7 +126,7 @@ def _diff(connection: Connection, model: str, before: int, after: int) -> Versio
     found = tuple(
         Difference(*key, fields[0].get(key), fields[1].get(key))
         for key in keys
-        # By what they look like: NaN is not equal to itself, and yet no difference.
+        # Compared by repr, because NaN is not equal to itself.
         if repr(fields[0].get(key)) != repr(fields[1].get(key))
     )
     return VersionsDifference(versions[0], versions[1], found)

@@ -1,4 +1,4 @@
-"""The past of aliases: their changes, their versions over time, and why one points to its version."""
+"""The history of aliases: their changes, their versions over time, and the origin of an assignment."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-# Changes carry what the gates saw: a thousand of them may not fit into one message.
+# Changes hold gate evidence: a thousand of them may not fit into one message.
 _CHANGES_PER_PAGE = 200
 
 
 class Blame(NamedTuple):
-    """Why an alias points to its version."""
+    """The origin of an alias's assignment."""
 
     alias: v1.Alias
     """The assignment."""
     change: v1.AliasChange
-    """The change that made it: who, when, why, under which gates."""
+    """The change that made it: its actor, time, reason and gates."""
     version: v1.Version
-    """The version that holds the alias."""
+    """The version that the alias points to."""
     run: v1.Run | None
-    """The run that produced the version, if one did."""
+    """The run that produced the version, if any."""
 
 
 class AliasHistory(Assignments):
@@ -51,11 +51,17 @@ class AliasHistory(Assignments):
         until: datetime | str | None = None,
         limit: int | None = None,
     ) -> list[v1.AliasChange]:
-        """List the changes of aliases that meet all conditions, newest first; `limit` None for all.
+        """List changes of aliases, newest first.
 
-        `reference` is "model@alias", "model" for all of its aliases, "@alias" for that alias of every model, "" for
-        all. `moved` is True for moves, False for removals; `cause` is "request", "rollback", "schedule" or "expiry";
-        recorded at `since` or later and before `until`, aware datetimes or RFC 3339 times.
+        Args:
+            reference: "model@alias", "model" for all of its aliases, "@alias" for that alias of every model, or "" for
+                all.
+            actor: Only changes by this actor.
+            moved: True for moves only, False for removals only.
+            cause: Only changes by "request", "rollback", "schedule" or "expiry".
+            since: Recorded then or later: an aware datetime or an RFC 3339 time.
+            until: Recorded before then.
+            limit: The maximum number; None for all.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_CAUSE, INVALID_TIME.
@@ -83,13 +89,14 @@ class AliasHistory(Assignments):
         until: datetime | str | None = None,
         limit: int | None = None,
     ) -> list[v1.AliasInterval]:
-        """List which versions "model@alias" pointed to, from when to when, newest first; `limit` None for all.
+        """List the versions that "model@alias" pointed to, each with its start and end, newest first.
 
-        Only what ended at `since` or later and began before `until`, aware datetimes or RFC 3339 times.
+        Only intervals that ended at `since` or later and began before `until`: aware datetimes or RFC 3339 times.
+        `limit` None returns all.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_TIME.
-            NotFound: MODEL_NOT_FOUND, ALIAS_NOT_FOUND: it was never set.
+            NotFound: MODEL_NOT_FOUND; ALIAS_NOT_FOUND if it was never set.
             PreconditionFailed: MODEL_RENAMED.
             Unavailable: No result within the timeout.
         """
@@ -104,7 +111,7 @@ class AliasHistory(Assignments):
         return collect(fetch, limit, page=_CHANGES_PER_PAGE)
 
     def blame(self, reference: str, at: Past | None = None) -> Blame:
-        """Explain why "model@alias" points to its version, now or as of a point in the past.
+        """Return the origin of the assignment of "model@alias", now or at a point in the past.
 
         Raises as resolve.
         """
@@ -115,11 +122,11 @@ class AliasHistory(Assignments):
         return Blame(alias, change, version, run)
 
     def changes_at(self, revision: int) -> list[v1.AliasChange]:
-        """List the changes of aliases that one append made, in the order of the log.
+        """List the changes of aliases in one append, in the order of the log.
 
         Raises:
             InvalidRequest: INVALID_REVISION, POSITION_AHEAD.
-            NotFound: CHANGE_NOT_FOUND: no alias was changed at that revision.
+            NotFound: CHANGE_NOT_FOUND if no alias changed at that revision.
             Unavailable: No result within the timeout.
         """
         request = v1.ListAliasHistoryRequest(
@@ -127,24 +134,24 @@ class AliasHistory(Assignments):
         )
         found = [change for change in _changes(self._connection, request, None) if change.revision == revision]
         if not found:
-            message = f"no alias was changed at revision {revision}"
+            message = f"no alias changed at revision {revision}"
             raise NotFound("CHANGE_NOT_FOUND", message, {"revision": str(revision)})
         return found[::-1]
 
 
-def alias_cause(word: str) -> v1.AliasCause.ValueType:
-    """Return the cause with a name, ALIAS_CAUSE_UNSPECIFIED for "".
+def alias_cause(name: str) -> v1.AliasCause.ValueType:
+    """Return the cause with a name, or ALIAS_CAUSE_UNSPECIFIED for "".
 
     Raises:
         InvalidRequest: INVALID_CAUSE.
     """
-    if not word:
+    if not name:
         return v1.ALIAS_CAUSE_UNSPECIFIED
     try:
-        return v1.AliasCause.Value(f"ALIAS_CAUSE_{word.upper()}")
+        return v1.AliasCause.Value(f"ALIAS_CAUSE_{name.upper()}")
     except ValueError as error:
-        message = f"a cause is request, rollback, schedule or expiry, not {word!r}"
-        raise InvalidRequest("INVALID_CAUSE", message, {"cause": word}) from error
+        message = f"invalid cause {name!r}: expected request, rollback, schedule or expiry"
+        raise InvalidRequest("INVALID_CAUSE", message, {"cause": name}) from error
 
 
 def _change_of(connection: Connection, alias: v1.Alias) -> v1.AliasChange:
@@ -160,7 +167,7 @@ def _time_of(connection: Connection, position: int) -> Timestamp:
 
 
 def _time_after(connection: Connection, position: int) -> Timestamp | None:
-    # The events of an append have times of their own; none is later than what comes after the append.
+    # Each event of an append has its own time, but none is later than the next append's.
     try:
         return just_after(_time_of(connection, position + 1))
     except InvalidRequest as error:

@@ -53,7 +53,7 @@ class Labels(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Set tags of a model, or of one version of it; other tags stay as they are.
+        """Set tags of a model, or of one version of it; other tags stay.
 
         Raises as set_description, with InvalidRequest (INVALID_KEY, INVALID_VALUE, INVALID_TAG) for the tags.
         """
@@ -75,7 +75,7 @@ class Labels(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Remove tags of a model, or of one version of it; keys that are not there are passed over.
+        """Remove tags of a model, or of one version of it; unknown keys are ignored.
 
         Raises as set_description.
         """
@@ -90,7 +90,7 @@ class Labels(Resource):
 
 
 def _number(model: str, version: VersionLike | None) -> int:
-    # The contract's 0 is the model itself.
+    # In the contract, version 0 means the model itself.
     return 0 if version is None else version_number(model, version)
 
 

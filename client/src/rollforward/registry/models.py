@@ -1,4 +1,4 @@
-"""Registered models: create, describe by a gate, rename, list, delete and restore them."""
+"""Registered models: create, find, rename, gate, delete and restore them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Models(Labels):
         Raises:
             InvalidRequest: INVALID_NAME, INVALID_GATE, REQUEST_ID_REUSED.
             AlreadyExists: MODEL_EXISTS.
-            PreconditionFailed: MODEL_RENAMED: the name was a model's before.
+            PreconditionFailed: MODEL_RENAMED if a model had the name before.
             Unavailable: No result within the timeout.
         """
         request = v1.CreateModelRequest(
@@ -60,7 +60,7 @@ class Models(Labels):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Give a model another name. Versions, aliases and history go along; the old name is refused from then on.
+        """Rename a model with its versions, aliases and history; the old name is rejected from then on.
 
         Raises:
             InvalidRequest: INVALID_NAME, REQUEST_ID_REUSED.
@@ -82,7 +82,7 @@ class Models(Labels):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Set, change or (with an empty expression) lift the gate that new versions of a model must pass.
+        """Set, change or (with an empty expression) remove the gate that new versions of a model must pass.
 
         Raises:
             NotFound: MODEL_NOT_FOUND.
@@ -96,7 +96,7 @@ class Models(Labels):
         self._connection.call(self._connection.registry.SetRegistrationGate, request)
 
     def delete(self, model: str, *, reason: str = "", request_id: str | None = None) -> None:
-        """Delete a model that has no aliases; its history stays, and it can be restored.
+        """Delete a model that has no aliases; the history stays, and it can be restored.
 
         Raises:
             NotFound: MODEL_NOT_FOUND.
@@ -121,7 +121,7 @@ class Models(Labels):
         self._connection.call(self._connection.registry.RestoreModel, request)
 
     def get(self, name: str) -> v1.Model:
-        """Return one model with its aliases, however many, deleted or not.
+        """Return one model with all of its aliases, deleted or not.
 
         Raises:
             NotFound: MODEL_NOT_FOUND.
@@ -141,9 +141,9 @@ class Models(Labels):
         show_deleted: bool = False,
         limit: int | None = None,
     ) -> builtins.list[v1.Model]:
-        """List models by name, or as `order_by` says ("updated DESC"); `limit` None for all.
+        """List models by name, or in the order of `order_by` ("updated DESC"); `limit` None returns all.
 
-        `filter` is comparisons joined by AND, such as "name LIKE 'fraud%' AND tags.team = 'risk'", over name, created,
+        `filter` joins comparisons by AND, such as "name LIKE 'fraud%' AND tags.team = 'risk'", over name, created,
         updated (milliseconds since 1970) and tags.
 
         Raises:
@@ -161,11 +161,11 @@ class Models(Labels):
 
 
 def _complete(connection: Connection, model: v1.Model) -> v1.Model:
-    """Add the aliases that did not fit an answer."""
+    """Add the aliases that did not fit into the response."""
     if model.more_aliases:
         found = Assignments(connection).resolve_all(model.name).aliases
         for alias in found:
-            alias.ClearField("reason")  # as the others of models have none
+            alias.ClearField("reason")  # as in the aliases of a response
         del model.aliases[:]
         model.aliases.extend(found)
         model.more_aliases = False

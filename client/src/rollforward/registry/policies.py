@@ -1,4 +1,4 @@
-"""Policies and gates: what must hold before versions are registered or aliases moved, and what gates would say."""
+"""Policies and gates for registrations and moves, and their evaluation on past or existing data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-# Each move is judged anew, over two or three runs.
+# The service evaluates each move again, over two or three runs.
 _MOVES_PER_PAGE = 100
 
 
@@ -36,19 +36,19 @@ class Policies(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Declare a policy, or change the one of that name; it binds every later command.
+        """Set a policy, or change the one with that name; it applies to every later command.
 
-        It binds the models and the moves of the aliases that match its patterns ("*", "?" and "[...]"); without
-        `aliases` it binds registration. `gate` is a CEL expression: over `run` at a registration, over `candidate`,
-        `current` and `champion` at a move. A rollback to a version that held the alias within `recent_days` skips the
-        gate; 0 means 30.
+        It applies to the models that match `models`: to moves of the aliases that match `aliases`, or without `aliases`
+        to registration. Patterns use "*", "?" and "[...]". `gate` is a CEL expression: over `run` at a registration,
+        over `candidate`, `current` and `champion` at a move. A rollback skips the gate if the alias pointed to the
+        version within `recent_days`; 0 means 30.
 
         Raises:
             InvalidRequest: INVALID_POLICY, INVALID_GATE, REQUEST_ID_REUSED.
             Unavailable: No result within the timeout.
         """
         if not 0 <= recent_days <= UINT32_MAX:
-            raise InvalidRequest("INVALID_POLICY", f"recent_days is a whole number from 0 on, not {recent_days}")
+            raise InvalidRequest("INVALID_POLICY", f"recent_days must be >= 0, got {recent_days}")
         policy = v1.Policy(
             name=name,
             models=models,
@@ -87,10 +87,10 @@ class Policies(Resource):
         *,
         alias: str = "",
     ) -> builtins.list[v1.GateEvidence]:
-        """Evaluate a gate on versions that exist, in their order; nothing is written.
+        """Evaluate a gate on existing versions, in their order, without writing anything.
 
-        Without `versions`, of all that are not deleted, newest first, at most 1,000. With `alias` it is a gate of moves
-        to that alias, whose holder is `current`; without, a gate of registration.
+        Without `versions`, evaluate it on all that are not deleted, newest first, at most 1,000. With `alias` it is a
+        gate for moves of that alias, and the alias's version is `current`; without, it is a gate for registration.
 
         Raises:
             InvalidRequest: INVALID_GATE, INVALID_VERSION.
@@ -103,10 +103,10 @@ class Policies(Resource):
         return list(self._connection.call(self._connection.policies.TestGate, request).evidence)
 
     def check_evidence(self, *, after: int = 0) -> v1.CheckEvidenceResponse:
-        """Have every recorded gate decision computed again from the evidence in its event; nothing is written.
+        """Compute every recorded gate result again from the evidence in its event, without writing anything.
 
-        Only of events behind position `after` of the registry log. The answer counts events and evidence up to its
-        `position`, the log's end, and lists under `unfounded` what does not follow: empty in an honest log.
+        Checks the events after position `after` of the registry log. The response counts events and evidence up to its
+        `position`, the log's end, and lists wrong results under `unfounded`: an intact log has none.
 
         Raises:
             InvalidRequest: INVALID_REVISION, POSITION_AHEAD.
@@ -132,10 +132,10 @@ class Policies(Resource):
         since: datetime | str | None = None,
         limit: int | None = None,
     ) -> builtins.list[v1.ReplayedMove]:
-        """Evaluate a gate on past moves, oldest first; nothing is written. `limit` None for all.
+        """Evaluate a gate on past moves, oldest first, without writing anything. `limit` None returns all.
 
-        Of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or an RFC
-        3339 time.
+        Only moves of the models and aliases that match the patterns, recorded at `since` or later: an aware datetime or
+        an RFC 3339 time.
 
         Raises:
             InvalidRequest: INVALID_GATE, INVALID_TIME.

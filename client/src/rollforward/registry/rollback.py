@@ -1,4 +1,4 @@
-"""Rollback: past assignments of one alias, a model, a pattern or everything come back as new events."""
+"""Rollback of one alias, a model's, those that match a pattern, or all, by new events."""
 
 from __future__ import annotations
 
@@ -27,17 +27,26 @@ class Rollbacks(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.RollbackResponse:
-        """Replay past assignments as new events, at most one an alias, all at one revision or none.
+        """Restore past assignments with new events, all at one revision or none.
 
-        `scope` is "model@alias", "model" for all of its aliases, or either with "*" and "?" in it: "fraud-*@champion",
-        "*" for everything; "fraud[*]" is the model "fraud*" alone. `to` is a revision, an aware datetime or an RFC 3339
-        time; `before_event` is the id of an event, to go back to just before it; without both, each alias goes back to
-        its previous holder.
+        The response has the `changes`, one for each alias that points elsewhere now, and their `revision`.
 
-        The answer has the `changes`, one for each alias that is not there already, and their `revision`. With `dry_run`
-        nothing is changed: send the answer's `computed_at` as `expected_position` to do exactly what it showed.
-        `expected_revision` is for a scope of one alias, as of move_alias. Aliases whose past version was deleted refuse
-        the rollback, or with `skip_missing` stay as they are and come with `skipped`.
+        Args:
+            scope: "model@alias", "model" for all of its aliases, or either with "*" and "?": "fraud-*@champion", "*"
+                for everything; "fraud[*]" is only the model "fraud*".
+            to: A revision, an aware datetime or an RFC 3339 time. Without it and `before_event`, each alias goes back
+            to the
+                version that it pointed to before.
+            before_event: The id of an event, to go back to just before it.
+            dry_run: Whether to only compute the changes. To apply exactly these, pass the response's `computed_at` as
+                `expected_position`.
+            skip_missing: Whether to leave aliases unchanged whose past version is deleted, marked as `skipped` in the
+                response; by default they fail the rollback.
+            expected_position: The position at which a dry run computed the changes.
+            expected_revision: For a scope of one alias, as in move_alias.
+            epoch: The registry log's epoch when you read the position or revision, if not by this connection.
+            reason: Why; recorded in the events.
+            request_id: The id of the request, to repeat it safely; random by default.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_TIME, INVALID_REVISION, INVALID_AS_OF, INVALID_SCOPE,
@@ -48,9 +57,7 @@ class Rollbacks(Resource):
             Unavailable: No result within the timeout.
         """
         if to is not None and before_event:
-            raise InvalidRequest(
-                "INVALID_AS_OF", "a rollback goes to a point in the past or to before an event, not both"
-            )
+            raise InvalidRequest("INVALID_AS_OF", "expected either a point in the past or before_event, not both")
         models, aliases = parse_scope(scope)
         request = v1.RollbackRequest(
             models=models,

@@ -1,4 +1,4 @@
-"""Moves that are made at a time: schedule them, list them, call them off."""
+"""Scheduled moves of aliases: create, list and cancel them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Schedules(Resource):
         epoch: int | None = None,
         request_id: str | None = None,
     ) -> v1.Schedule:
-        """Have "model@alias" moved to a version `at` a time, once: an aware datetime or an RFC 3339 time.
+        """Schedule a move of "model@alias" to a version at a time: an aware datetime or an RFC 3339 time.
 
-        With `expected_revision` it is moved then only if it still has that revision. The gates are asked when the time
-        comes; a move that is refused then leaves an event that says why.
-        Raises as move_alias, except GATE_FAILED; INVALID_TIME when the time has passed, by the clock of the service.
+        With `expected_revision`, the alias moves only if it still has that revision then. Gates are evaluated at that
+        time; a rejected move leaves an event with the reason. Raises as move_alias, except GATE_FAILED; INVALID_TIME if
+        the time is in the past by the service's clock.
         """
         model, alias = parse_alias(reference)
         request = v1.ScheduleMoveRequest(
@@ -76,9 +76,9 @@ class Schedules(Resource):
         self._connection.call(self._connection.registry.CancelSchedule, request)
 
     def list(self, model: str = "", *, limit: int | None = None) -> builtins.list[v1.Schedule]:
-        """List the pending moves of a model's aliases, or with "" of all, the next one first.
+        """List the pending moves of a model's aliases, or with "" of all models, the next one first.
 
-        `limit` None for all.
+        `limit` None returns all.
 
         Raises:
             NotFound: MODEL_NOT_FOUND.

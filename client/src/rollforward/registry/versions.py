@@ -1,4 +1,4 @@
-"""Registered versions: register, copy, list, delete and restore them, and say whether they can be used."""
+"""Versions of registered models: register, copy, find, delete and restore them, and set their status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from os import PathLike
 
-# Versions carry what the gates saw of their runs: a thousand of them may not fit into one message.
+# Versions hold gate evidence: a thousand of them may not fit into one message.
 _VERSIONS_PER_PAGE = 200
 
 
@@ -42,22 +42,32 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Version:
-        """Register a version of a model, which is created when it is new.
+        """Register a version of a model, which is created if it is missing.
 
-        The version's files are one of: `artifact` of a `run` (what a live run logged so far is delivered first, for the
-        gate to see), which may also be a file or directory in an artifact, or a directory that several are below; the
-        directory or file at `path`, or what was uploaded as `digest`; a digest beside a run must agree with the run's
-        artifact.
+        The version's files come from one source: an `artifact` of a `run`, a local `path`, or an uploaded `digest`. A
+        digest with a run must match the run's artifact. The records of a live run are delivered first, so that gates
+        see them.
+
+        Args:
+            name: The model's name.
+            run: The run that produced the version.
+            artifact: The path in the run of an artifact, of a file or directory in one, or of a directory that contains
+                several artifacts.
+            path: A local directory or file to upload.
+            digest: The digest of an uploaded artifact.
+            description: The version's description.
+            tags: The version's tags.
+            reason: Why; recorded in the event.
+            request_id: The id of the request, to repeat it safely; random by default.
 
         Raises:
-            InvalidRequest: INVALID_SOURCE, INVALID_NAME, INVALID_DIGEST, REQUEST_ID_REUSED, and for a path as
+            InvalidRequest: INVALID_SOURCE, INVALID_NAME, INVALID_DIGEST, REQUEST_ID_REUSED; for a path also those of
                 manifests.build_tree.
             NotFound: RUN_NOT_FOUND, ARTIFACT_NOT_FOUND.
             PreconditionFailed: REASON_REQUIRED; GATE_FAILED, with `evidence`; MODEL_RENAMED, MODEL_DELETED.
             Conflict: GATE_CHANGED.
             Unavailable: No result within the timeout.
         """
-        self._connection = self._connection
         _check_source(run, artifact, path, digest)
         if isinstance(run, Run):
             run.flush()
@@ -82,12 +92,12 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.Version:
-        """Register a version again under another model, which is created when it is new.
+        """Register a version again under another model, which is created if it is missing.
 
         The copy's `copied_from` names the original.
 
         Raises as register_model, and InvalidRequest (INVALID_VERSION), NotFound (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
-        PreconditionFailed (VERSION_DELETED, VERSION_NOT_READY: only what can be used is copied).
+        PreconditionFailed (VERSION_DELETED, VERSION_NOT_READY).
         """
         request = v1.CopyVersionRequest(
             model=model,
@@ -107,10 +117,10 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> v1.SetVersionStatusResponse:
-        """Change a version's status: "ready", "pending" or "failed". Aliases move to ready versions only.
+        """Change a version's status to "ready", "pending" or "failed"; aliases can only move to ready versions.
 
-        The answer has the `aliases` that point to the version, and whether its status `changed`. Warns
-        (RollforwardWarning) when aliases point to a version that is not ready any more, or are scheduled to.
+        The response has the `aliases` that point to the version, and whether its status `changed`. Warns
+        (RollforwardWarning) if aliases point to a version that is no longer ready, or are scheduled to.
 
         Raises:
             InvalidRequest: INVALID_STATUS, INVALID_VERSION, REQUEST_ID_REUSED.
@@ -137,7 +147,7 @@ class Versions(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Delete a version that no alias names; its number is never given again, and it can be restored.
+        """Delete a version without aliases; its number is never reused, and it can be restored.
 
         Raises:
             InvalidRequest: INVALID_VERSION, REQUEST_ID_REUSED.
@@ -190,15 +200,15 @@ class Versions(Resource):
         self,
         model: str = "",
         *,
-        filter: str = "",  # noqa: A002 - the contract's word
+        filter: str = "",  # noqa: A002 - the contract's name
         order_by: str = "",
         show_deleted: bool = False,
         limit: int | None = None,
     ) -> builtins.list[v1.Version]:
-        """List versions of a model or of all, newest first or as `order_by` says ("name ASC"); `limit` None for all.
+        """List versions of a model, or of all, newest first or in the order of `order_by` ("name ASC").
 
-        `filter` is as of list_models, over name (the model's), version, run_id, digest, status, alias, created, updated
-        and tags.
+        `filter` is as in list_models, over name (the model's), version, run_id, digest, status, alias, created, updated
+        and tags. `limit` None returns all.
 
         Raises:
             InvalidRequest: INVALID_FILTER, INVALID_ORDER.
@@ -217,7 +227,7 @@ class Versions(Resource):
 
 
 def _complete(connection: Connection, version: v1.Version) -> v1.Version:
-    """Add the aliases that did not fit an answer."""
+    """Add the aliases that did not fit into the response."""
     if version.more_aliases:
         found = Assignments(connection).resolve_all(version.model).aliases
         version.aliases[:] = [alias.alias for alias in found if alias.version == version.version]
@@ -225,22 +235,22 @@ def _complete(connection: Connection, version: v1.Version) -> v1.Version:
     return version
 
 
-def _status(word: str) -> v1.VersionStatus.ValueType:
+def _status(name: str) -> v1.VersionStatus.ValueType:
     try:
-        return v1.VersionStatus.Value(f"VERSION_STATUS_{word.upper()}")
+        return v1.VersionStatus.Value(f"VERSION_STATUS_{name.upper()}")
     except ValueError as error:
-        message = f"a version is ready, pending or failed, not {word!r}"
-        raise InvalidRequest("INVALID_STATUS", message, {"status": word}) from error
+        message = f"invalid status {name!r}: expected ready, pending or failed"
+        raise InvalidRequest("INVALID_STATUS", message, {"status": name}) from error
 
 
 def _connection_of_run(_name: str, run: RunLike | None = None, **_: object) -> Connection | None:
-    """Return the connection of a live run, None for any other run."""
+    """Return the connection of a live run; None for any other run."""
     return run.connection if isinstance(run, Run) else None
 
 
 def _check_source(run: RunLike | None, artifact: str, path: str | PathLike[str] | None, digest: str) -> None:
     if (path is not None) + (run is not None or bool(digest)) != 1 or (artifact and run is None):
-        message = "a version comes from one source: a run with its artifact, a path, or a digest"
+        message = "expected one source: a run with its artifact, a path, or a digest"
         raise InvalidRequest("INVALID_SOURCE", message)
 
 

@@ -1,4 +1,4 @@
-"""Follow aliases: every change once, in order, across lost connections."""
+"""Watches of aliases: every change once, in order, across lost connections."""
 
 from __future__ import annotations
 
@@ -28,17 +28,21 @@ class AliasWatcher(Resource):
         epoch: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Watch:
-        """Follow "model@alias", all aliases of "model", "@alias" of every model, or with "" every alias.
+        """Watch "model@alias", all aliases of "model", "@alias" of every model, or with "" all aliases.
 
-        `for change in watch(...)` gives each change once, in order. Without `from_revision` it begins now, before it
-        returns, and `aliases` shows what stands now; with it, after that revision, which was read in an `epoch` of the
-        log (that of this connection, unless it is given). With `tags`, only of models that have all of them at the
-        revision of the change.
+        `for change in watch(...)` returns each change once, in order.
+
+        Args:
+            reference: The aliases to watch.
+            from_revision: Start after this revision. By default the watch starts now, and `aliases` has the current
+                assignments.
+            epoch: The registry log's epoch when you read the revision, if not by this connection.
+            tags: Only watch models that have all of these tags at the revision of the change.
 
         Raises:
             InvalidRequest: INVALID_REFERENCE, INVALID_REVISION, POSITION_AHEAD.
             Conflict: LOG_EPOCH_CHANGED.
-            Unavailable: When there is no answer at all.
+            Unavailable: No response at all.
         """
         named = parse_filter(reference)
         return Watch(self._connection, named, revision(from_revision, "from_revision"), tags, epoch)
@@ -56,7 +60,7 @@ class Watch(ResumableStream[v1.WatchAliasesResponse, v1.AliasChange]):
         epoch: int | None = None,
     ) -> None:
         self.aliases: tuple[v1.Alias, ...] = ()
-        """What stood when the watch began, or began again in another epoch; empty when it began at a revision."""
+        """The assignments when the watch started, or restarted in another epoch; empty with `from_revision`."""
         self._reference = reference
         self._tags = dict(tags or {})
         super().__init__(connection, "registry", from_revision, epoch)

@@ -1,4 +1,4 @@
-"""The points of metrics: all of them, in pages, or in intervals as charts draw them."""
+"""Metric points: all of them, in pages, or aggregated in intervals for charts."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _UINT32: Final = next(code for code in "IL" if array(code).itemsize == 4)
 
 
 class MetricIntervals(NamedTuple):
-    """A metric of one run in intervals of equal length; each column has an element for every interval with points."""
+    """A metric of one run in intervals of equal length; each column has one element per interval with points."""
 
     run_id: str
     key: str
     start: int
-    """Where the first interval begins: a step, or milliseconds since 1970-01-01 UTC."""
+    """The start of the first interval: a step, or milliseconds since 1970-01-01 UTC."""
     end: int
-    """Where the last interval ends; it belongs to it."""
+    """The end of the last interval, inclusive."""
     intervals: int
-    """How many there are from one to the other."""
+    """The number of intervals from `start` to `end`."""
     numbers: array[int]
-    """The numbers of the intervals that have points, from 0, in order."""
+    """The numbers of the intervals with points, from 0, in order."""
     counts: array[int]
-    """How many points."""
+    """The number of points in each."""
     min: array[float]
-    """The least value; NaN when there is no number."""
+    """The smallest value; NaN if there is no number."""
     max: array[float]
-    """The greatest value."""
+    """The largest value."""
     mean: array[float]
     """The mean of the values that are numbers."""
 
@@ -58,12 +58,10 @@ class Metrics(Resource):
         from_step: SupportsIndex | None = None,
         to_step: SupportsIndex | None = None,
     ) -> MetricHistory:
-        """Return all points of one metric of one run as arrays.
+        """Return all points of one metric of one run as arrays: steps, timestamps and values.
 
-        They are steps, timestamps (milliseconds since 1970-01-01 UTC) and values.
-
-        With `from_step` and `to_step` only those at these steps and between. Of many million points metric_points has a
-        page at a time in memory.
+        Timestamps are milliseconds since 1970-01-01 UTC. With `from_step` and `to_step`, return only the points from
+        one to the other, inclusive. For many millions of points, use metric_points, which reads a page at a time.
 
         Raises:
             InvalidRequest: INVALID_STEP.
@@ -86,13 +84,13 @@ class Metrics(Resource):
         return self._connection.retry(attempt)
 
     def points(self, run: RunLike, key: str, *, page_size: int = 25_000) -> Iterator[MetricHistory]:
-        """Yield the points of metric_history a page at a time, each read when it is needed.
+        """Yield the points of metric_history in pages, each read when it is needed.
 
-        Pages stay right while the run goes on at later steps.
-        Raises, as it is read, InvalidRequest (INVALID_LIMIT), NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
+        The pages stay correct while the run logs later steps. Raises, during iteration, InvalidRequest (INVALID_LIMIT),
+        NotFound (RUN_NOT_FOUND, METRIC_NOT_FOUND), Unavailable.
         """
         if not 1 <= page_size <= INT32_MAX:
-            raise InvalidRequest("INVALID_LIMIT", f"a page has at least one point, not {page_size}")
+            raise InvalidRequest("INVALID_LIMIT", f"page_size must be >= 1, got {page_size}")
         request = v1.ListMetricPointsRequest(run_id=run_id_of(run), key=key, page_size=page_size)
         while True:
             page = self._connection.call(self._connection.tracking.ListMetricPoints, request)
@@ -111,11 +109,10 @@ class Metrics(Resource):
         start: SupportsIndex | None = None,
         end: SupportsIndex | None = None,
     ) -> list[MetricIntervals]:
-        """Return metrics of up to 1,000 runs in intervals, each with its smallest, greatest and mean value.
+        """Return metrics of up to 1,000 runs in intervals, each with its smallest, largest and mean value.
 
-        The intervals of a metric are the same for all runs: from `start`, else its first point in any of them, to
-        `end`, else its last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is left
-        out.
+        All runs have the same intervals of a metric: from `start`, by default the first point in any run, to `end`, by
+        default the last, by step or by time (milliseconds since 1970-01-01 UTC). A run without the metric is omitted.
 
         Raises:
             InvalidRequest: INVALID_AXIS, INVALID_STEP, INVALID_INTERVALS, TOO_MANY_SERIES.
@@ -123,9 +120,9 @@ class Metrics(Resource):
             Unavailable: No result within the timeout.
         """
         if axis not in _AXES:
-            raise InvalidRequest("INVALID_AXIS", f"metrics are drawn over step or time, not {axis!r}")
+            raise InvalidRequest("INVALID_AXIS", f"invalid axis {axis!r}: expected step or time")
         if not 1 <= intervals <= INT32_MAX:
-            raise InvalidRequest("INVALID_INTERVALS", f"a chart has at least one interval, not {intervals}")
+            raise InvalidRequest("INVALID_INTERVALS", f"intervals must be >= 1, got {intervals}")
         some = cast("Iterable[RunLike]", [runs] if isinstance(runs, str) or hasattr(runs, "run_id") else runs)
         request = v1.GetMetricIntervalsRequest(
             run_ids=[run_id_of(run) for run in some],
@@ -150,7 +147,8 @@ def _columns(one: v1.GetMetricIntervalsResponse) -> MetricIntervals:
     counts = _column("Q", one.counts)
     least, greatest, mean = (_column("d", column) for column in (one.min, one.max, one.mean))
     if {len(column) for column in (counts, least, greatest, mean)} != {len(numbers)}:
-        raise InternalError("INVALID_SERIES", f"the columns of {one.key!r} differ in length", {"key": one.key})
+        message = f"invalid series {one.key!r}: its columns differ in length"
+        raise InternalError("INVALID_SERIES", message, {"key": one.key})
     place = (one.run_id, one.key, getattr(one, "from"), one.to, one.intervals)
     return MetricIntervals(*place, numbers, counts, least, greatest, mean)
 

@@ -1,4 +1,4 @@
-"""Finds what the artifacts of a run hold at a path, also where none was logged by itself."""
+"""The files of a run's artifacts at a path, which need not be that of an artifact."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class RunTree(NamedTuple):
 
     digest: str
     manifest: v1.Manifest | None
-    """None when only its digest was needed to find it."""
+    """None if it was not needed to find the digest."""
 
 
 def find_tree(connection: Connection, run_id: str, path: str) -> RunTree:
     """Find the files of a run at a path.
 
-    They are the artifact that was logged there; else that part of the artifact with the longest path above it, under
-    the paths that its files have there; else all artifacts below it, as one tree.
+    In this order: the artifact with the path; the part at the path of the artifact with the longest path above it,
+    whose files keep their paths; all artifacts below the path, as one tree.
 
     Raises:
         NotFound: RUN_NOT_FOUND, ARTIFACT_NOT_FOUND.
@@ -42,7 +42,7 @@ def find_tree(connection: Connection, run_id: str, path: str) -> RunTree:
     manifest = _part_of_one(connection, artifacts, path) or _all_below(connection, artifacts, path)
     if not manifest.files:
         some = ", ".join(repr(name) for name in sorted(artifacts)[:20]) or "none"
-        message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
+        message = f"run {run_id} has no artifact at {path!r}; its artifacts: {some}"
         raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
     return RunTree(manifest_digest(manifest), manifest)
 
@@ -62,16 +62,16 @@ def _all_below(connection: Connection, artifacts: Mapping[str, str], path: str) 
     tree: dict[str, v1.ManifestFile] = {}
     for name in sorted(name for name in artifacts if not path or name.startswith(f"{path}/")):
         place = name.removeprefix(path).removeprefix("/")
-        # Of two artifacts with a file at one path the one that was logged nearer to it counts.
-        tree |= _placed(ArtifactTrees(connection).get_manifest(artifacts[name]), place)
+        # If two artifacts have a file at the same path, the artifact with the longer path wins.
+        tree |= _files_at(ArtifactTrees(connection).get_manifest(artifacts[name]), place)
     manifest = v1.Manifest()
     for place, file in sorted(tree.items()):
         manifest.files.add(path=place, size_bytes=file.size_bytes, digest=file.digest)
     return manifest
 
 
-def _placed(manifest: v1.Manifest, place: str) -> dict[str, v1.ManifestFile]:
+def _files_at(manifest: v1.Manifest, place: str) -> dict[str, v1.ManifestFile]:
     if [file.path for file in manifest.files] == [PurePosixPath(place).name]:
-        # A file that was logged by itself: the artifact has its name.
+        # A file that was logged alone: the artifact's path ends with the file's name.
         return {place: manifest.files[0]}
     return {f"{place}/{file.path}": file for file in manifest.files}

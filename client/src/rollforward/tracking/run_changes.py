@@ -1,4 +1,4 @@
-"""Runs as a watch makes them: each change worked into the run that it is of."""
+"""Application of a watch's changes to runs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def apply_change(runs: MutableMapping[str, v1.Run], change: v1.RunChange) -> None:
-    """Work a change into the run that it is of, by its id: it is as the service would show it then.
+    """Apply a change to its run in `runs`, which then is as the service would return it.
 
-    A start adds the run; other changes of runs that are not there are passed over.
+    A start adds the run; other changes of unknown runs are ignored.
     """
     kind = change.WhichOneof("event")
     if kind == "started":
         runs[change.run_id] = v1.Run()
     run = runs.get(change.run_id)
-    if run is not None and kind is not None:  # a newer server may tell of what this client does not know
+    if run is not None and kind is not None:  # None: a newer server sends an event that this client does not know
         _CHANGES[kind](run, getattr(change, kind), change)
 
 
 def points_of(change: v1.RunChange) -> dict[str, MetricHistory]:
-    """Return the metric points that a change logged, by name; none for another kind of change."""
+    """Return the metric points that a change logged, by name; empty for another kind of change."""
     series = change.metrics.series
     keys = dict.fromkeys(one.key for one in series)
     return {key: unpack(one for one in series if one.key == key) for key in keys}
@@ -65,7 +65,7 @@ def _summarize(run: v1.Run, key: str, points: MetricHistory) -> None:
     known = [value for value in points.values if not math.isnan(value)]
     if not fresh and not math.isnan(summary.min):
         known += [summary.min, summary.max]
-    # NaN only where there is nothing else.
+    # NaN only if there is no number.
     summary.min, summary.max = (min(known), max(known)) if known else (math.nan, math.nan)
     summary.count += len(points.values)
 

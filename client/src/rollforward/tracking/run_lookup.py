@@ -1,4 +1,4 @@
-"""Find a run by a prefix of its id, or by its name."""
+"""Lookup of a run by a prefix of its id, or by its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _PREFIX: Final = re.compile(r"[0-9a-f]{4,31}")
-# Candidates that a refusal lists.
+# The number of candidates in an error.
 _CANDIDATES: Final = 5
 
 
@@ -24,14 +24,14 @@ class RunLookup(StoredRuns):
     """Runs by a prefix of their id, or by name."""
 
     def find(self, text: str) -> v1.Run:
-        """Return the run that an id, a unique prefix of it of four digits or more, or a unique name stands for.
+        """Return the run with an id, a unique prefix of an id (four digits or more), or a unique name.
 
-        A name counts only where no id begins so. Deleted runs are found by their ids.
+        Ids come first, and include those of deleted runs.
 
         Raises:
-            InvalidRequest: AMBIGUOUS_ID when several runs fit; `candidates` in the metadata are the ids of some.
+            InvalidRequest: AMBIGUOUS_ID if several runs match; the metadata `candidates` has the ids of some.
             NotFound: RUN_NOT_FOUND.
-            Unavailable: No answer within the timeout.
+            Unavailable: No result within the timeout.
         """
         if _ID.fullmatch(text):
             return self.get(text)
@@ -40,10 +40,10 @@ class RunLookup(StoredRuns):
             quoted = text.replace("'", "''")
             found = _matching(f"run_name = '{quoted}'", "active", self._connection)
         if not found:
-            raise NotFound("RUN_NOT_FOUND", f"no run {text!r}", {"run_id": text})
+            raise NotFound("RUN_NOT_FOUND", f"run not found: {text!r}", {"run_id": text})
         if len(found) > 1:
             ids = ", ".join(run.run_id for run in found[:_CANDIDATES])
-            message = f"{text!r} stands for several runs: {ids}; use a longer prefix of an id"
+            message = f"ambiguous run {text!r}: it matches {ids}. Use a longer prefix of an id"
             raise InvalidRequest("AMBIGUOUS_ID", message, {"candidates": ids})
         return self.get(found[0].run_id)
 

@@ -1,4 +1,4 @@
-"""Runs: all calls about them in one class."""
+"""The class with all calls for runs."""
 
 from rollforward.tracking.compare import RunComparer
 from rollforward.tracking.live_run.start import RunStarter
@@ -7,4 +7,4 @@ from rollforward.tracking.watch_runs import RunWatcher
 
 
 class Runs(RunStarter, RunLookup, RunComparer, RunWatcher):
-    """Runs: start and resume them, find, compare and watch them, change what is recorded of them."""
+    """Runs: start, resume, find, compare, watch and change them."""

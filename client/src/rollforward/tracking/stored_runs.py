@@ -1,4 +1,4 @@
-"""Runs that are there: find them, and change what is said of them."""
+"""Stored runs: find, change and delete them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class StoredRuns(Resource):
-    """Runs that a service has: find, change and delete them."""
+    """Stored runs of a service: find, change and delete them."""
 
     def get(self, run: RunLike) -> v1.Run:
         """Return one run with everything that was logged to it, and a summary of each metric.
@@ -44,10 +44,11 @@ class StoredRuns(Resource):
         limit: int | None = None,
         brief: bool = False,
     ) -> list[v1.Run]:
-        """Search runs of some experiments, or of all; newest first or as `order_by` says. `limit` None for all.
+        """Search runs of some experiments, or of all; newest first or in the order of `order_by`.
 
-        `filter` such as "metrics.auc > 0.9 AND params.depth = '3' AND status = 'FINISHED'", `order_by` such as
-        "metrics.auc DESC, start_time": see docs/search.md. A `brief` answer leaves out what the runs logged.
+        `filter` is an expression such as "metrics.auc > 0.9 AND params.depth = '3' AND status = 'FINISHED'", `order_by`
+        such as "metrics.auc DESC, start_time": see docs/search.md. A `brief` result omits what the runs logged. `limit`
+        None returns all.
 
         Raises:
             InvalidRequest: INVALID_FILTER, INVALID_ORDER, INVALID_LIFECYCLE, INVALID_LIMIT.
@@ -78,7 +79,7 @@ class StoredRuns(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Give a run another name, of at most 500 characters.
+        """Rename a run; the name has at most 500 characters.
 
         Raises:
             InvalidRequest: INVALID_NAME, REQUEST_ID_REUSED.
@@ -120,7 +121,7 @@ class StoredRuns(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Set tags of a run; its other tags stay. A live run does it with its own `set_tags`, without waiting.
+        """Set tags of a run; its other tags stay. For a live run, use its own `set_tags`, which does not wait.
 
         Raises:
             InvalidRequest: INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
@@ -141,7 +142,7 @@ class StoredRuns(Resource):
         reason: str = "",
         request_id: str | None = None,
     ) -> None:
-        """Remove tags of a run; keys that are not there are passed over. Raises as set_run_tags."""
+        """Remove tags of a run; unknown keys are ignored. Raises as set_run_tags."""
         removed = [keys] if isinstance(keys, str) else keys
         chosen = request_id or new_request_id()
         request = v1.LogBatchRequest(run_id=run_id_of(run), removed_tags=removed, reason=reason, request_id=chosen)
@@ -156,9 +157,9 @@ class StoredRuns(Resource):
         tags: Mapping[str, object] | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Log a dataset that a run has read; `context` says what for, such as "training".
+        """Log a dataset that a run reads; `context` is its purpose, such as "training".
 
-        A live run does it with its own `log_input`; get_run shows the `inputs`.
+        For a live run, use its own `log_input`. get_run returns the datasets as `inputs`.
 
         Raises:
             InvalidRequest: INVALID_DATASET, INVALID_KEY, INVALID_VALUE, REQUEST_ID_REUSED.
@@ -182,7 +183,7 @@ class StoredRuns(Resource):
         *,
         request_id: str | None = None,
     ) -> None:
-        """Log a logged model that a run has produced, at a step. A live run does it with its own `log_output`.
+        """Log a logged model that a run produced, at a step. For a live run, use its own `log_output`.
 
         Raises:
             InvalidRequest: INVALID_MODEL_ID, INVALID_STEP, REQUEST_ID_REUSED.
@@ -199,7 +200,7 @@ class StoredRuns(Resource):
         self._connection.call(self._connection.tracking.LogLineage, request)
 
     def delete(self, run: RunLike, *, reason: str = "", request_id: str | None = None) -> None:
-        """Delete a run; its history stays, and it can be restored.
+        """Delete a run; the history stays, and it can be restored.
 
         Raises:
             InvalidRequest: REQUEST_ID_REUSED.
@@ -216,7 +217,7 @@ class StoredRuns(Resource):
 
 
 def complete(connection: Connection, run: v1.Run) -> v1.Run:
-    """Add the metrics that did not fit an answer to a run.
+    """Add to a run the metrics that did not fit into the response.
 
     Raises:
         NotFound: RUN_NOT_FOUND.

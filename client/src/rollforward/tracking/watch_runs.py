@@ -1,4 +1,4 @@
-"""Follow runs: every event once, in order, across lost connections."""
+"""Watches of runs: every event once, in order, across lost connections."""
 
 from __future__ import annotations
 
@@ -31,21 +31,27 @@ class RunWatcher(Resource):
         epoch: int | None = None,
         metrics: bool = True,
     ) -> RunsWatch:
-        """Follow one run, or all runs of an experiment.
+        """Watch one run, or all runs of an experiment.
 
-        `for change in watch_runs(...)` gives each event once, in order. Without `from_position` it begins now, before
-        it returns, and `runs` shows what stands now; with it, after that position of the tracking log, which was read
-        in an `epoch` (that of this connection, unless it is given). Without `metrics` no points are sent.
-        `apply_change` works a change into a run, and `points_of` unpacks the metric points of one.
+        `for change in watch_runs(...)` returns each event once, in order. `apply_change` applies a change to a run, and
+        `points_of` returns its metric points.
+
+        Args:
+            run: The run to watch.
+            experiment: The experiment to watch, instead of a run.
+            from_position: Start after this position of the tracking log. By default the watch starts now, and `runs`
+                has the current state.
+            epoch: The tracking log's epoch when you read the position, if not by this connection.
+            metrics: Whether to receive metric points.
 
         Raises:
             InvalidRequest: INVALID_ARGUMENTS, INVALID_REVISION, POSITION_AHEAD.
             NotFound: RUN_NOT_FOUND, EXPERIMENT_NOT_FOUND.
             Conflict: LOG_EPOCH_CHANGED.
-            Unavailable: When there is no answer at all.
+            Unavailable: No response at all.
         """
         if (run is None) == (experiment is None):
-            raise InvalidRequest("INVALID_ARGUMENTS", "a watch follows one run, or the runs of one experiment")
+            raise InvalidRequest("INVALID_ARGUMENTS", "expected either a run or an experiment to watch")
         wanted = v1.WatchRunsRequest(
             run_id="" if run is None else run_id_of(run),
             experiment_id="" if experiment is None else experiment_id_of(self._connection, experiment),
@@ -62,7 +68,7 @@ class RunsWatch(ResumableStream[v1.WatchRunsResponse, v1.RunChange]):
     ) -> None:
         self._wanted = wanted
         self.runs: tuple[v1.Run, ...] = ()
-        """What stood when the watch began, oldest first; empty when it began at a position."""
+        """The runs when the watch started, oldest first; empty with `from_position`."""
         super().__init__(connection, "tracking", from_position, epoch)
 
     def _open(self, position: int | None) -> ResponseStream[v1.WatchRunsResponse]:
@@ -75,7 +81,7 @@ class RunsWatch(ResumableStream[v1.WatchRunsResponse, v1.RunChange]):
     def _take_snapshot(self, step: v1.WatchRunsResponse) -> bool:
         fresh = list(step.snapshot.runs)
         if fresh and self.runs and self.runs[-1].run_id == fresh[0].run_id:
-            # Its metrics did not fit the part before.
+            # Its metrics did not fit into the previous part.
             rest = fresh.pop(0)
             self.runs[-1].metrics.MergeFrom(rest.metrics)
             self.runs[-1].next_metrics_token = rest.next_metrics_token
